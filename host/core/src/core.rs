@@ -1,0 +1,5 @@
+//! To come.
+#[derive(Debug)]
+pub struct Core;
+#[derive(Debug)]
+pub struct Settings;

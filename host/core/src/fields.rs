@@ -1,0 +1,364 @@
+//! Fields of a request: what a route takes, and how the field's weak typing turns what clients send into it.
+
+use std::collections::BTreeMap;
+
+use leasehold_model::{Ttl, duration};
+use serde_json::Value;
+
+use crate::request::Object;
+
+/// How a field is read (vault-api §1.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Text,
+    Int,
+    Bool,
+    /// Integer seconds in answers.
+    Duration,
+    /// A string is split at commas, then trimmed.
+    CommaList,
+    /// A string makes one element.
+    List,
+    /// An object of strings, or a list of `k=v`.
+    KvPairs,
+    /// An object as it stands.
+    Map,
+    /// Whatever it is.
+    Any,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Field {
+    pub name: &'static str,
+    pub kind: Kind,
+    /// Policy modules see its value; of other fields only that they are there. Never true where a secret may stand.
+    pub visible: bool,
+    pub help: &'static str,
+}
+
+impl Field {
+    /// A field whose value policy modules may see.
+    #[must_use]
+    pub const fn open(name: &'static str, kind: Kind, help: &'static str) -> Self {
+        Self { name, kind, visible: true, help }
+    }
+
+    /// A field whose value may be or hold a secret.
+    #[must_use]
+    pub const fn hidden(name: &'static str, kind: Kind, help: &'static str) -> Self {
+        Self { name, kind, visible: false, help }
+    }
+}
+
+/// A value after coercion.
+#[derive(Clone, Debug, PartialEq)]
+enum Coerced {
+    Text(String),
+    Int(i64),
+    Bool(bool),
+    Ttl(Ttl),
+    List(Vec<String>),
+    Pairs(BTreeMap<String, String>),
+    Any(Value),
+}
+
+/// Why a field was refused; the field's own words, without `Field validation failed: `.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("error converting input for field \"{field}\": {why}")]
+pub struct FieldError {
+    pub field: String,
+    pub why: String,
+}
+
+/// The fields that were given, coerced. `Debug` shows names only.
+#[derive(Clone, Default)]
+pub struct Fields {
+    values: BTreeMap<&'static str, Coerced>,
+    unknown: Object,
+}
+
+impl std::fmt::Debug for Fields {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.values.keys()).finish()
+    }
+}
+
+impl Fields {
+    /// Reads `data` by `schema`. A `null` counts as not given. Captured names are not fields: they are skipped here.
+    ///
+    /// # Errors
+    /// A value that does not convert to its kind.
+    pub fn coerce(schema: &[Field], data: &Object) -> Result<Self, FieldError> {
+        let mut fields = Self::default();
+        for (name, value) in data {
+            let Some(field) = schema.iter().find(|field| field.name == name) else {
+                fields.unknown.insert(name.clone(), value.clone());
+                continue;
+            };
+            if value.is_null() {
+                continue;
+            }
+            let coerced = coerce(field.kind, value).map_err(|why| FieldError { field: field.name.to_owned(), why })?;
+            fields.values.insert(field.name, coerced);
+        }
+        Ok(fields)
+    }
+
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        self.values.contains_key(name)
+    }
+
+    #[must_use]
+    pub fn text(&self, name: &str) -> Option<&str> {
+        match self.values.get(name)? {
+            Coerced::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    #[must_use]
+    pub fn int(&self, name: &str) -> Option<i64> {
+        match self.values.get(name)? {
+            Coerced::Int(int) => Some(*int),
+            _ => None,
+        }
+    }
+
+    #[must_use]
+    pub fn bool(&self, name: &str) -> Option<bool> {
+        match self.values.get(name)? {
+            Coerced::Bool(bool) => Some(*bool),
+            _ => None,
+        }
+    }
+
+    #[must_use]
+    pub fn ttl(&self, name: &str) -> Option<Ttl> {
+        match self.values.get(name)? {
+            Coerced::Ttl(ttl) => Some(*ttl),
+            _ => None,
+        }
+    }
+
+    #[must_use]
+    pub fn list(&self, name: &str) -> Option<&[String]> {
+        match self.values.get(name)? {
+            Coerced::List(list) => Some(list),
+            _ => None,
+        }
+    }
+
+    #[must_use]
+    pub fn pairs(&self, name: &str) -> Option<&BTreeMap<String, String>> {
+        match self.values.get(name)? {
+            Coerced::Pairs(pairs) => Some(pairs),
+            _ => None,
+        }
+    }
+
+    #[must_use]
+    pub fn any(&self, name: &str) -> Option<&Value> {
+        match self.values.get(name)? {
+            Coerced::Any(value) => Some(value),
+            _ => None,
+        }
+    }
+
+    /// What the route does not declare: dropped with a warning, or kept by an engine that says so.
+    #[must_use]
+    pub fn unknown(&self) -> &Object {
+        &self.unknown
+    }
+}
+
+fn coerce(kind: Kind, value: &Value) -> Result<Coerced, String> {
+    Ok(match kind {
+        Kind::Text => Coerced::Text(scalar(value).ok_or_else(|| expected("string", value))?),
+        Kind::Int => Coerced::Int(int(value)?),
+        Kind::Bool => Coerced::Bool(boolean(value)?),
+        Kind::Duration => Coerced::Ttl(length(value)?),
+        Kind::CommaList => Coerced::List(match value {
+            Value::String(text) => {
+                text.split(',').map(str::trim).filter(|s| !s.is_empty()).map(str::to_owned).collect()
+            }
+            other => list(other)?,
+        }),
+        Kind::List => Coerced::List(match value {
+            Value::String(text) if text.is_empty() => Vec::new(),
+            Value::String(text) => vec![text.clone()],
+            other => list(other)?,
+        }),
+        Kind::KvPairs => Coerced::Pairs(pairs(value)?),
+        Kind::Map => match value {
+            Value::Object(_) => Coerced::Any(value.clone()),
+            Value::String(text) => Coerced::Any(
+                serde_json::from_str::<Value>(text)
+                    .ok()
+                    .filter(Value::is_object)
+                    .ok_or_else(|| expected("map", value))?,
+            ),
+            _ => return Err(expected("map", value)),
+        },
+        Kind::Any => Coerced::Any(value.clone()),
+    })
+}
+
+fn expected(what: &str, value: &Value) -> String {
+    let got = match value {
+        Value::Null => "nil",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "json.Number",
+        Value::String(_) => "string",
+        Value::Array(_) => "[]interface {}",
+        Value::Object(_) => "map[string]interface {}",
+    };
+    format!("'' expected type '{what}', got unconvertible type '{got}'")
+}
+
+fn scalar(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        Value::Bool(bool) => Some(if *bool { "1" } else { "0" }.to_owned()),
+        _ => None,
+    }
+}
+
+fn int(value: &Value) -> Result<i64, String> {
+    match value {
+        Value::Number(number) => number.as_i64().ok_or_else(|| expected("int", value)),
+        Value::String(text) if text.is_empty() => Ok(0),
+        Value::String(text) => text.parse().map_err(|_| {
+            format!("cannot parse '' as int: strconv.ParseInt: parsing \"{}\": invalid syntax", short(text))
+        }),
+        Value::Bool(bool) => Ok(i64::from(*bool)),
+        _ => Err(expected("int", value)),
+    }
+}
+
+fn boolean(value: &Value) -> Result<bool, String> {
+    match value {
+        Value::Bool(bool) => Ok(*bool),
+        Value::Number(number) => Ok(number.as_f64() != Some(0.0)),
+        Value::String(text) => match text.as_str() {
+            "1" | "t" | "T" | "TRUE" | "true" | "True" => Ok(true),
+            "" | "0" | "f" | "F" | "FALSE" | "false" | "False" => Ok(false),
+            _ => {
+                Err(format!("cannot parse '' as bool: strconv.ParseBool: parsing \"{}\": invalid syntax", short(text)))
+            }
+        },
+        _ => Err(expected("bool", value)),
+    }
+}
+
+/// A duration of any accepted form; used for headers too.
+///
+/// # Errors
+/// The field's own words.
+pub fn length(value: &Value) -> Result<Ttl, String> {
+    match value {
+        Value::Number(number) if number.as_i64().is_some_and(|n| n < 0) => {
+            Err(format!("cannot provide negative value '{number}'"))
+        }
+        Value::Number(number) if number.is_u64() => duration::parse(&number.to_string()).map_err(|e| e.to_string()),
+        Value::Number(number) => Err(format!("time: invalid duration \"{number}\"")),
+        Value::String(text) => duration::parse(text).map_err(|e| e.to_string()),
+        other => Err(format!(
+            "could not parse duration from input of type {}",
+            expected("duration", other).rsplit(' ').next().unwrap_or_default()
+        )),
+    }
+}
+
+fn list(value: &Value) -> Result<Vec<String>, String> {
+    match value {
+        Value::Array(items) => items.iter().map(|item| scalar(item).ok_or_else(|| expected("string", item))).collect(),
+        Value::Number(_) | Value::Bool(_) => Ok(scalar(value).into_iter().collect()),
+        other => Err(expected("slice", other)),
+    }
+}
+
+fn pairs(value: &Value) -> Result<BTreeMap<String, String>, String> {
+    let pair = |text: &str| match text.split_once('=') {
+        Some((key, value)) => Ok((key.trim().to_owned(), value.trim().to_owned())),
+        None => Err(format!("expected key=value, got {:?}", short(text))),
+    };
+    match value {
+        Value::Object(map) => {
+            map.iter().map(|(k, v)| scalar(v).map(|v| (k.clone(), v)).ok_or_else(|| expected("string", v))).collect()
+        }
+        Value::Array(items) => {
+            items.iter().map(|item| pair(item.as_str().ok_or_else(|| expected("string", item))?)).collect()
+        }
+        Value::String(text) if text.is_empty() => Ok(BTreeMap::new()),
+        Value::String(text) => match serde_json::from_str::<Value>(text) {
+            Ok(object @ Value::Object(_)) => pairs(&object),
+            _ => text.split(',').map(pair).collect(),
+        },
+        other => Err(expected("map", other)),
+    }
+}
+
+fn short(text: &str) -> String {
+    text.chars().take(64).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const SCHEMA: [Field; 7] = [
+        Field::open("s", Kind::Text, ""),
+        Field::open("i", Kind::Int, ""),
+        Field::open("b", Kind::Bool, ""),
+        Field::open("d", Kind::Duration, ""),
+        Field::open("c", Kind::CommaList, ""),
+        Field::open("l", Kind::List, ""),
+        Field::open("m", Kind::KvPairs, ""),
+    ];
+
+    fn read(value: Value) -> Result<Fields, FieldError> {
+        Fields::coerce(&SCHEMA, value.as_object().unwrap())
+    }
+
+    #[test]
+    fn values_convert_weakly_as_in_the_field() {
+        let fields =
+            read(json!({"s": 5, "i": "7", "b": "true", "d": "1h", "c": "a, b", "l": "a,b", "m": ["k=v"], "x": 1}))
+                .unwrap();
+        assert_eq!((fields.text("s"), fields.int("i"), fields.bool("b")), (Some("5"), Some(7), Some(true)));
+        assert_eq!(fields.ttl("d"), Some(Ttl::from_secs(3600)));
+        assert_eq!(fields.list("c").unwrap(), ["a", "b"]);
+        assert_eq!(fields.list("l").unwrap(), ["a,b"]);
+        assert_eq!(fields.pairs("m").unwrap()["k"], "v");
+        assert_eq!(fields.unknown().keys().collect::<Vec<_>>(), ["x"]);
+    }
+
+    #[test]
+    fn null_is_the_same_as_missing() {
+        assert!(!read(json!({"s": null})).unwrap().has("s"));
+    }
+
+    #[test]
+    fn a_refusal_names_the_field() {
+        assert_eq!(
+            read(json!({"d": "abc"})).unwrap_err().to_string(),
+            "error converting input for field \"d\": time: invalid duration \"abc\""
+        );
+        assert_eq!(read(json!({"d": -5})).unwrap_err().why, "cannot provide negative value '-5'");
+        for (field, value) in [
+            ("d", json!(90.5)),
+            ("d", json!(true)),
+            ("i", json!("x")),
+            ("b", json!("maybe")),
+            ("s", json!({})),
+            ("l", json!({})),
+            ("m", json!(["x"])),
+        ] {
+            assert!(read(json!({ field: value })).is_err(), "{field}");
+        }
+    }
+}

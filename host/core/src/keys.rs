@@ -1,0 +1,90 @@
+//! Every storage key, in one place. Keys are readable in the store: none holds a secret.
+
+use leasehold_model::{Accessor, MountAccessor, TokenHash};
+
+use crate::seams::Key;
+
+/// Wrapped keys, and how the root key is split: the only values outside the barrier.
+#[must_use]
+pub fn keyring() -> Key {
+    Key::new("sys/keyring")
+}
+
+#[must_use]
+pub fn seal() -> Key {
+    Key::new("sys/seal")
+}
+
+/// Whether a value under this key is stored as it stands.
+#[must_use]
+pub fn is_outside_barrier(key: &Key) -> bool {
+    *key == keyring() || *key == seal()
+}
+
+/// Name and id of this installation.
+#[must_use]
+pub fn installation() -> Key {
+    Key::new("sys/installation")
+}
+
+/// Mount entries of one table: `sys/mount/` (secrets engines) or `sys/auth/`.
+#[must_use]
+pub fn mount(table: &str, accessor: &MountAccessor) -> Key {
+    Key::new(format!("sys/{table}/{accessor}"))
+}
+
+#[must_use]
+pub fn audit(path: &str) -> Key {
+    Key::new(format!("sys/audit/{path}"))
+}
+
+#[must_use]
+pub fn audited_header(name: &str) -> Key {
+    Key::new(format!("sys/audited-header/{name}"))
+}
+
+#[must_use]
+pub fn policy(name: &str) -> Key {
+    Key::new(format!("sys/policy/{name}"))
+}
+
+#[must_use]
+pub fn egp(name: &str) -> Key {
+    Key::new(format!("sys/egp/{name}"))
+}
+
+#[must_use]
+pub fn module(name: &str) -> Key {
+    Key::new(format!("sys/module/name/{name}"))
+}
+
+#[must_use]
+pub fn module_bytes(digest: &str) -> Key {
+    Key::new(format!("sys/module/bytes/{digest}"))
+}
+
+#[must_use]
+pub fn token(hash: &TokenHash) -> Key {
+    Key::new(format!("token/id/{hash}"))
+}
+
+#[must_use]
+pub fn token_accessor(accessor: &Accessor) -> Key {
+    Key::new(format!("token/accessor/{accessor}"))
+}
+
+#[must_use]
+pub fn token_child(parent: &TokenHash, child: &TokenHash) -> Key {
+    Key::new(format!("token/child/{parent}/{child}"))
+}
+
+#[must_use]
+pub fn token_children(parent: &TokenHash) -> Key {
+    Key::new(format!("token/child/{parent}/"))
+}
+
+/// The corner of storage that belongs to one mount.
+#[must_use]
+pub fn mount_data(accessor: &MountAccessor, rest: &str) -> Key {
+    Key::new(format!("mount/{accessor}/{rest}"))
+}

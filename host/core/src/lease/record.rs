@@ -1,0 +1,66 @@
+//! The lease row as stores keep it: plain columns to search by, and a sealed body.
+
+use std::fmt;
+
+use leasehold_model::{LeaseId, MountAccessor, Timestamp, TokenHash, Ttl};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::states::{LeaseKind, LeaseState};
+
+/// One row. All columns but `body` are readable by whoever holds the storage: nothing secret may stand in them.
+#[derive(Clone, PartialEq, Eq)]
+pub struct LeaseRow {
+    pub id: LeaseId,
+    pub kind: LeaseKind,
+    pub state: LeaseState,
+    /// When somebody must look at this row: expiry, the next try of a revocation, the deadline of an issue.
+    pub next_at: Timestamp,
+    pub expires_at: Timestamp,
+    /// Raised by every claim; a write with an older number is refused.
+    pub fence: u64,
+    pub holder: Option<String>,
+    pub held_until: Option<Timestamp>,
+    /// The token that this lease dies with; of a token's own row, the token.
+    pub token: TokenHash,
+    /// Of a token's row: the mount that made the token.
+    pub mount: MountAccessor,
+    /// Names the target; empty for tokens.
+    pub connection: String,
+    /// JSON of a [`LeaseBody`]; sealed at rest, with the id as associated data.
+    pub body: Vec<u8>,
+}
+
+impl fmt::Debug for LeaseRow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LeaseRow")
+            .field("id", &self.id)
+            .field("kind", &self.kind)
+            .field("state", &self.state)
+            .field("next_at", &self.next_at)
+            .field("expires_at", &self.expires_at)
+            .field("fence", &self.fence)
+            .field("holder", &self.holder)
+            .field("held_until", &self.held_until)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a lease's body holds. No credential: the password is never stored.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LeaseBody {
+    pub issued_at: Timestamp,
+    pub last_renewed_at: Option<Timestamp>,
+    /// No renewal passes this.
+    pub max_expires_at: Timestamp,
+    /// What a renewal without an increment asks for.
+    pub ttl: Ttl,
+    pub renewable: bool,
+    /// The engine's own: user name, connection, revocation statements as they were at issue.
+    pub effect: Value,
+    /// Failed tries of the revocation under way.
+    #[serde(default)]
+    pub attempts: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
+}

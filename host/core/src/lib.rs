@@ -1,0 +1,27 @@
+//! The rules of Leasehold, and the seams behind which everything technical stands.
+//!
+//! Must not know: axum, wasmtime, SQLite, tokio-postgres. It compiles and runs its tests without them.
+//!
+//! Start with [`request`] (what goes in and comes out), then [`seams`] (what the rest plugs into), then [`pipeline`]
+//! (the one function every request takes), then the rooms: [`token`], [`policy`], [`mount`], [`lease`], [`audit`], [`sys`].
+//!
+//! Invariants: default deny; no effect without a durable intent; no secret leaves before audit has it.
+
+pub mod audit;
+pub mod core;
+pub mod fields;
+pub mod keys;
+pub mod lease;
+pub mod mount;
+pub mod pipeline;
+pub mod policy;
+pub mod random;
+pub mod request;
+pub mod routes;
+pub mod seams;
+pub mod sys;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+pub mod token;
+
+pub use crate::core::{Core, Settings};

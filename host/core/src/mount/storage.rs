@@ -1,0 +1,62 @@
+//! A view of storage that cannot leave `mount/<accessor>/`.
+
+use std::fmt;
+use std::sync::Arc;
+
+use leasehold_model::MountAccessor;
+
+use crate::keys;
+use crate::seams::{Batch, Expect, Key, Storage, StorageError, Versioned};
+
+/// An engine's own corner. Names are relative to it.
+#[derive(Clone)]
+pub struct MountStorage {
+    storage: Arc<dyn Storage>,
+    accessor: MountAccessor,
+}
+
+impl fmt::Debug for MountStorage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "MountStorage({})", self.accessor)
+    }
+}
+
+impl MountStorage {
+    #[must_use]
+    pub fn new(storage: Arc<dyn Storage>, accessor: MountAccessor) -> Self {
+        Self { storage, accessor }
+    }
+
+    fn key(&self, name: &str) -> Key {
+        keys::mount_data(&self.accessor, name)
+    }
+
+    /// # Errors
+    /// As [`Storage::get`].
+    pub async fn get(&self, name: &str) -> Result<Option<Versioned>, StorageError> {
+        self.storage.get(&self.key(name)).await
+    }
+
+    /// # Errors
+    /// [`StorageError::Conflict`] when `expect` does not hold.
+    pub async fn put(&self, name: &str, value: Vec<u8>, expect: Expect) -> Result<(), StorageError> {
+        self.storage.commit(Batch::new().put(self.key(name), value, expect)).await
+    }
+
+    /// # Errors
+    /// As [`Storage::commit`].
+    pub async fn delete(&self, name: &str) -> Result<(), StorageError> {
+        self.storage.commit(Batch::new().delete(self.key(name))).await
+    }
+
+    /// Names directly or deeper below `folder` (`role/`), without it, in byte order; at most `limit`, after `after`.
+    ///
+    /// # Errors
+    /// As [`Storage::scan`].
+    pub async fn list(&self, folder: &str, after: Option<&str>, limit: u32) -> Result<Vec<String>, StorageError> {
+        let prefix = self.key(folder);
+        let after = after.map(|name| self.key(&format!("{folder}{name}")));
+        let keys = self.storage.scan(&prefix, after.as_ref(), limit).await?;
+        Ok(keys.iter().filter_map(|key| key.as_str().strip_prefix(prefix.as_str())).map(str::to_owned).collect())
+    }
+}

@@ -1,0 +1,248 @@
+//! The transport-free vocabulary: what is asked, what is answered, how it may go wrong.
+//!
+//! The door turns HTTP into [`LogicalRequest`] and [`LogicalResponse`] into HTTP; no other room sees a status code.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+
+use leasehold_model::{LeaseId, Operation, TokenId, Ttl};
+use serde_json::{Map, Value};
+
+use crate::seams::{SandboxError, StorageError};
+
+/// A JSON object, in the order the client sent it.
+pub type Object = Map<String, Value>;
+
+/// One request, as every room sees it.
+pub struct LogicalRequest {
+    /// A UUID; also in the answer, the log and the audit record.
+    pub id: String,
+    pub operation: Operation,
+    /// The one canonical path, without `/v1/` and without a leading slash. `List` and `Scan` end in `/`.
+    pub path: String,
+    /// The body, or the query of a read, list or delete. May hold secrets.
+    pub data: Object,
+    pub token: Option<TokenId>,
+    pub client: Option<SocketAddr>,
+    pub wrap_ttl: Option<Ttl>,
+    /// Lower-case names; without the token. Only registered ones reach audit.
+    pub headers: BTreeMap<String, Vec<String>>,
+    /// An uploaded body that is not JSON (`application/wasm`); only routes that ask for it see it.
+    pub raw_body: Option<Vec<u8>>,
+}
+
+/// The body and the token stay out of every log.
+impl fmt::Debug for LogicalRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { id, operation, path, .. } = self;
+        f.debug_struct("LogicalRequest")
+            .field("id", id)
+            .field("operation", operation)
+            .field("path", path)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How an answer's body looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Shape {
+    /// The envelope of eight keys.
+    #[default]
+    Envelope,
+    /// The envelope, with every key of `data` once more beside it, for old clients.
+    Duplicated,
+    /// `data` alone, as `sys/health`.
+    Plain,
+}
+
+/// One answer. `Debug` shows its outline only: `data` and `auth` are where secrets leave.
+#[derive(Clone, Default)]
+pub struct LogicalResponse {
+    pub data: Option<Object>,
+    pub warnings: Vec<String>,
+    pub lease: Option<LeaseAnswer>,
+    pub auth: Option<AuthAnswer>,
+    pub shape: Shape,
+    /// A status other than the one that follows from the contents: 202 for queued work, 404 with an envelope, 429, 501, 503.
+    pub status: Option<u16>,
+    /// Body to send as it stands, with its content type (metrics text).
+    pub raw: Option<(String, &'static str)>,
+}
+
+impl LogicalResponse {
+    /// Success without a body: 204.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self::default()
+    }
+
+    #[must_use]
+    pub fn data(data: Object) -> Self {
+        Self { data: Some(data), ..Self::default() }
+    }
+
+    /// For `json!({…})`; anything but an object becomes an empty one.
+    #[must_use]
+    pub fn json(value: Value) -> Self {
+        match value {
+            Value::Object(data) => Self::data(data),
+            _ => Self::data(Object::new()),
+        }
+    }
+
+    #[must_use]
+    pub fn shaped(mut self, shape: Shape) -> Self {
+        self.shape = shape;
+        self
+    }
+
+    #[must_use]
+    pub fn with_status(mut self, status: u16) -> Self {
+        self.status = Some(status);
+        self
+    }
+
+    #[must_use]
+    pub fn warn(mut self, warning: impl Into<String>) -> Self {
+        self.warnings.push(warning.into());
+        self
+    }
+
+    #[must_use]
+    pub fn has_body(&self) -> bool {
+        self.data.is_some()
+            || self.auth.is_some()
+            || self.lease.is_some()
+            || !self.warnings.is_empty()
+            || self.raw.is_some()
+    }
+}
+
+impl fmt::Debug for LogicalResponse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LogicalResponse")
+            .field("status", &self.status)
+            .field("lease", &self.lease)
+            .finish_non_exhaustive()
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct LeaseAnswer {
+    pub id: LeaseId,
+    pub renewable: bool,
+    pub ttl: Ttl,
+}
+
+/// The `auth` block: a token as it is handed out or renewed.
+#[derive(Clone)]
+pub struct AuthAnswer {
+    /// None where only an accessor was shown.
+    pub client_token: Option<TokenId>,
+    pub accessor: String,
+    pub policies: Vec<String>,
+    pub metadata: Option<BTreeMap<String, String>>,
+    pub ttl: Ttl,
+    pub renewable: bool,
+    pub token_type: &'static str,
+    pub orphan: bool,
+    pub num_uses: u32,
+}
+
+impl fmt::Debug for AuthAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AuthAnswer").field("accessor", &self.accessor).finish_non_exhaustive()
+    }
+}
+
+/// Every way a request can fail. Status and body are decided in `http/src/error.rs`, nowhere else.
+/// Texts are the field's own words and name no value that a client sent as a secret.
+#[derive(Debug, thiserror::Error)]
+pub enum RequestError {
+    /// 400 `E(text)`.
+    #[error("{0}")]
+    Invalid(String),
+    /// 400 `M(text)`: the field wraps what an engine's framework refuses.
+    #[error("{0}")]
+    InvalidMulti(String),
+    /// 403 `E(permission denied)`: no token, an unknown or an expired one.
+    #[error("permission denied")]
+    BadToken,
+    /// 403 `M(permission denied)`: the ACL refuses.
+    #[error("permission denied")]
+    Denied,
+    /// 403 `E(text)`.
+    #[error("{0}")]
+    Forbidden(String),
+    /// 403 `M(permission denied)` with the messages of the policy module as further entries of `errors`.
+    #[error("permission denied")]
+    DeniedByModule { policy: String, messages: Vec<String> },
+    /// 404 `{"errors":[]}`.
+    #[error("not found")]
+    NotFound,
+    /// 404 `E(text)`.
+    #[error("{0}")]
+    NoRoute(String),
+    /// 404 `M(unsupported path)`.
+    #[error("unsupported path")]
+    UnsupportedPath,
+    /// 405 `M(unsupported operation)`.
+    #[error("unsupported operation")]
+    UnsupportedOperation,
+    /// 405 `{"errors":[]}`.
+    #[error("method not allowed")]
+    MethodNotAllowed,
+    /// 415 `E(text)`.
+    #[error("{0}")]
+    UnsupportedMediaType(String),
+    /// 429 `E(text)`.
+    #[error("{0}")]
+    TooMany(String),
+    /// 500 `M(text)`: an engine's own failure, in words that a client may read.
+    #[error("{0}")]
+    Engine(String),
+    /// 503 `E(Vault is sealed)`.
+    #[error("Vault is sealed")]
+    Sealed,
+    /// 503 `E(text)`: a queue is full, a target is down; try again.
+    #[error("{0}")]
+    Unavailable(String),
+    /// 500 `E(internal error, request id …)`: the log has the rest.
+    #[error("policy module could not decide")]
+    Sandbox(#[source] SandboxError),
+    /// 500.
+    #[error("storage failure")]
+    Storage(#[source] StorageError),
+    /// 500.
+    #[error("no audit device could write the record")]
+    Audit,
+    /// 500. The text goes to the log, not to the client.
+    #[error("{0}")]
+    Internal(String),
+}
+
+impl RequestError {
+    #[must_use]
+    pub fn invalid(text: impl Into<String>) -> Self {
+        Self::Invalid(text.into())
+    }
+}
+
+impl From<SandboxError> for RequestError {
+    fn from(error: SandboxError) -> Self {
+        match error {
+            SandboxError::Busy => Self::Unavailable("policy workers are busy".to_owned()),
+            other => Self::Sandbox(other),
+        }
+    }
+}
+
+impl From<StorageError> for RequestError {
+    fn from(error: StorageError) -> Self {
+        match error {
+            StorageError::Sealed => Self::Sealed,
+            other => Self::Storage(other),
+        }
+    }
+}
