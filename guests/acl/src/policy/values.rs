@@ -1,0 +1,130 @@
+//! Parameter values: what a policy lists, what a request brings, and when they meet.
+
+use crate::syntax::{Kind, Node, json};
+
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Value {
+    Text(String),
+    Bool(bool),
+    Null,
+    /// Never equal to anything: in the field a policy's number and a request's have different types.
+    Number,
+    List(Vec<Value>),
+    /// In the order of the text.
+    Map(Vec<(String, Value)>),
+}
+
+impl Value {
+    pub(crate) fn of(node: &Node<'_>) -> Self {
+        match &node.kind {
+            Kind::Text(text) => Self::Text(text.clone().into_owned()),
+            Kind::Bool(truth) => Self::Bool(*truth),
+            Kind::Null => Self::Null,
+            Kind::Integer(_) | Kind::Float(_) => Self::Number,
+            Kind::List(nodes) => Self::List(nodes.iter().map(Self::of).collect()),
+            Kind::Object(items) => {
+                let pair = |item: &crate::syntax::Item<'_>| {
+                    let key = item.keys.first()?;
+                    Some((key.name.clone().into_owned(), Self::of(&item.value)))
+                };
+                Self::Map(items.iter().filter_map(pair).collect())
+            }
+        }
+    }
+
+    /// A request's value. None when the text is no JSON.
+    pub(crate) fn from_json(text: &str) -> Option<Self> {
+        json::parse_value(text).map(|node| Self::of(&node))
+    }
+
+    /// Whether this value of a policy covers a request's. Only a string on its own is a glob.
+    pub(crate) fn covers(&self, asked: &Self) -> bool {
+        match (self, asked) {
+            (Self::Text(glob), Self::Text(text)) => glob_covers(glob, text),
+            _ => self.equals(asked),
+        }
+    }
+
+    fn equals(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Text(a), Self::Text(b)) => a == b,
+            (Self::Bool(a), Self::Bool(b)) => a == b,
+            (Self::Null, Self::Null) => true,
+            (Self::List(a), Self::List(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.equals(b)),
+            (Self::Map(a), Self::Map(b)) => {
+                a.len() == b.len()
+                    && a.iter()
+                        .all(|(key, value)| b.iter().any(|(other_key, other)| key == other_key && value.equals(other)))
+            }
+            _ => false,
+        }
+    }
+}
+
+/// `*` at an end stands for anything; alone it is only itself.
+fn glob_covers(glob: &str, text: &str) -> bool {
+    if glob.len() < 2 {
+        return glob == text;
+    }
+    match (glob.strip_prefix('*'), glob.strip_suffix('*')) {
+        (Some(tail), Some(_)) => text.contains(tail.strip_suffix('*').unwrap_or(tail)),
+        (Some(tail), None) => text.ends_with(tail),
+        (None, Some(head)) => text.starts_with(head),
+        (None, None) => glob == text,
+    }
+}
+
+/// Adds one key's values to a sorted map of them: lists add up, and a list without values ("any") swallows the others.
+pub(crate) fn add(into: &mut Vec<(String, Vec<Value>)>, name: String, values: Vec<Value>) {
+    match into.binary_search_by(|(known, _)| known.as_str().cmp(&name)) {
+        Ok(at) => {
+            if let Some((_, known)) = into.get_mut(at) {
+                if values.is_empty() || known.is_empty() {
+                    known.clear();
+                } else {
+                    known.extend(values);
+                }
+            }
+        }
+        Err(at) => into.insert(at, (name, values)),
+    }
+}
+
+/// The values listed for a key.
+pub(crate) fn listed<'l>(lists: &'l [(String, Vec<Value>)], name: &str) -> Option<&'l [Value]> {
+    let at = lists.binary_search_by(|(known, _)| known.as_str().cmp(name)).ok()?;
+    lists.get(at).map(|(_, values)| values.as_slice())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn covers(policy: &str, asked: &str) -> bool {
+        Value::from_json(policy).unwrap().covers(&Value::from_json(asked).unwrap())
+    }
+
+    /// Each row was asked of OpenBao 2.7.2.
+    #[test]
+    fn values_meet_as_in_the_field() {
+        for (policy, asked, expected) in [
+            (r#""x*""#, r#""xy""#, true),
+            (r#""*y""#, r#""xy""#, true),
+            (r#""*x*""#, r#""axb""#, true),
+            (r#""*""#, r#""x""#, false),
+            (r#""*""#, r#""*""#, true),
+            (r#""**""#, r#""x""#, true),
+            ("true", "true", true),
+            (r#""true""#, "true", false),
+            ("1", "1", false),
+            ("1", r#""1""#, false),
+            (r#"["x"]"#, r#"["x"]"#, true),
+            (r#"["x*"]"#, r#"["xy"]"#, false),
+            (r#""x""#, r#"["x"]"#, false),
+            (r#"{"b":"c"}"#, r#"{"b":"c"}"#, true),
+            (r#""""#, "null", false),
+        ] {
+            assert_eq!(covers(policy, asked), expected, "{policy} {asked}");
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! What the tests share: short ways to compile and ask, a reference matcher, and a generator of policies.
+#![allow(dead_code, reason = "each test file uses a part")]
+
+use leasehold_acl::{Capabilities, Operation, Parameter, PolicySet, Request, Source, Verdict};
+use proptest::prelude::*;
+
+pub(crate) fn source(name: &str, text: &str) -> Source {
+    Source { name: name.to_owned(), text: text.to_owned(), ..Source::default() }
+}
+
+pub(crate) fn sources(texts: &[&str]) -> Vec<Source> {
+    texts.iter().enumerate().map(|(index, text)| source(&format!("p{index}"), text)).collect()
+}
+
+pub(crate) fn compiled(texts: &[&str]) -> PolicySet {
+    PolicySet::compile(&sources(texts), &[], 0).unwrap_or_else(|refused| panic!("{texts:?}: {refused:?}"))
+}
+
+/// The first error of a text, as a client reads it behind `failed to parse policy: `.
+pub(crate) fn refusal(text: &str) -> Option<String> {
+    PolicySet::compile(&[source("p", text)], &[], 0).err().map(|refused| refused[0].message.clone())
+}
+
+pub(crate) fn request(path: &str, operation: Operation) -> Request {
+    Request { path: path.to_owned(), operation, needs_sudo: false, wrap_ttl: None, parameters: Vec::new() }
+}
+
+pub(crate) fn ask(set: &PolicySet, path: &str, operation: Operation, parameters: &[(&str, &str)]) -> Verdict {
+    let parameters = parameters
+        .iter()
+        .map(|(name, value)| Parameter { name: (*name).to_owned(), value: Some((*value).to_owned()) })
+        .collect();
+    set.evaluate(&Request { parameters, ..request(path, operation) })
+}
+
+/// Sorted, and `deny` when nothing is granted: the answer of `sys/capabilities`.
+pub(crate) fn spoken(capabilities: Capabilities) -> Vec<String> {
+    if !capabilities.grants() {
+        return vec!["deny".to_owned()];
+    }
+    let mut names: Vec<String> = capabilities.names().map(str::to_owned).collect();
+    names.sort();
+    names
+}
+
+/// Vault's rules in the slowest and plainest way: look at every pattern, sort the ones that match.
+pub(crate) fn slow_capabilities(rules: &[(String, Capabilities)], path: &str) -> Capabilities {
+    let merge = |pattern: &str| {
+        let mut sum = Capabilities::NONE;
+        for (_, capabilities) in rules.iter().filter(|(other, _)| other == pattern) {
+            sum |= *capabilities;
+        }
+        if sum.contains(Capabilities::DENY) { Capabilities::DENY } else { sum }
+    };
+    let exact =
+        |path: &str| rules.iter().find(|(pattern, _)| !is_wild(pattern) && pattern == path).map(|(p, _)| p.clone());
+    let wild = |path: &str| {
+        let mut matching: Vec<&String> = rules
+            .iter()
+            .map(|(pattern, _)| pattern)
+            .filter(|pattern| is_wild(pattern) && matches(pattern, path))
+            .collect();
+        // Among prefixes only the longest takes part.
+        let longest = matching.iter().filter(|p| !has_plus(p)).map(|p| p.len()).max();
+        matching.retain(|p| has_plus(p) || Some(p.len()) == longest);
+        matching.sort_by_key(|pattern| {
+            let body = pattern.strip_suffix('*').unwrap_or(pattern);
+            let plain = has_plus(pattern);
+            let first = if plain { body.find('+').unwrap() } else { body.len() };
+            let pluses = if plain { body.split('/').filter(|segment| *segment == "+").count() } else { 0 };
+            (first, !pattern.ends_with('*'), std::cmp::Reverse(pluses), body.len(), body.to_owned())
+        });
+        matching.last().map(|p| (*p).clone())
+    };
+    let bare = path.strip_suffix('/');
+    let winner = exact(path).or_else(|| exact(bare?)).or_else(|| wild(path)).or_else(|| wild(bare?));
+    winner.map_or(Capabilities::NONE, |pattern| merge(&pattern))
+}
+
+fn has_plus(pattern: &str) -> bool {
+    pattern == "+" || pattern.starts_with("+/") || pattern.contains("/+")
+}
+
+fn is_wild(pattern: &str) -> bool {
+    has_plus(pattern) || pattern.ends_with('*')
+}
+
+fn matches(pattern: &str, path: &str) -> bool {
+    let (body, open) = match pattern.strip_suffix('*') {
+        Some(body) => (body, true),
+        None => (pattern, false),
+    };
+    if !has_plus(pattern) {
+        return path.starts_with(body);
+    }
+    let wanted: Vec<&str> = body.split('/').collect();
+    let given: Vec<&str> = path.split('/').collect();
+    if given.len() < wanted.len() || (!open && given.len() != wanted.len()) {
+        return false;
+    }
+    wanted.iter().zip(&given).enumerate().all(|(index, (want, have))| {
+        *want == "+" || want == have || (open && index + 1 == wanted.len() && have.starts_with(want))
+    })
+}
+
+pub(crate) fn capability_set() -> impl Strategy<Value = Vec<&'static str>> {
+    prop::collection::vec(
+        prop::sample::select(vec!["create", "read", "update", "delete", "list", "patch", "scan", "sudo", "deny"]),
+        0..4,
+    )
+}
+
+/// Segments from a small alphabet, so that patterns and paths meet often.
+pub(crate) fn path() -> impl Strategy<Value = String> {
+    let segment = prop::sample::select(vec!["a", "b", "ab", "abc", "", "c"]);
+    prop::collection::vec(segment, 1..5).prop_map(|segments| segments.join("/"))
+}
+
+pub(crate) fn pattern() -> impl Strategy<Value = String> {
+    let segment = prop::sample::select(vec!["a", "b", "ab", "+", "+", "", "a+", "+b", "c"]);
+    let end = prop::sample::select(vec!["", "", "*", "/*", "/", "b*"]);
+    (prop::collection::vec(segment, 1..5), end)
+        .prop_map(|(segments, end)| segments.join("/") + end)
+        .prop_filter("refused, or no path", |pattern| !pattern.contains("+*") && !pattern.starts_with('/'))
+}
+
+pub(crate) fn rules() -> impl Strategy<Value = Vec<(String, Vec<&'static str>)>> {
+    prop::collection::vec((pattern(), capability_set()), 1..8)
+}
+
+pub(crate) fn written(rules: &[(String, Vec<&'static str>)]) -> String {
+    rules
+        .iter()
+        .map(|(pattern, capabilities)| format!("path {pattern:?} {{\n  capabilities = {capabilities:?}\n}}\n"))
+        .collect()
+}
