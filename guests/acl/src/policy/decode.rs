@@ -147,8 +147,8 @@ impl<'b> Block<'b, '_, '_> {
             let written = self.string(&item.value, "expiration")?;
             fields.expires = self.expiration(written, item.value.at)?;
         }
-        fields.min_wrapping = named("min_wrapping_ttl").last().map(|item| &item.value);
-        fields.max_wrapping = named("max_wrapping_ttl").last().map(|item| &item.value);
+        fields.min_wrapping = named("min_wrapping_ttl").next_back().map(|item| &item.value);
+        fields.max_wrapping = named("max_wrapping_ttl").next_back().map(|item| &item.value);
         for item in named("allowed_parameters") {
             self.parameters(&item.value, "allowed_parameters", &mut fields.limits.allowed)?;
         }

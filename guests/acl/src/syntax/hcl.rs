@@ -1,5 +1,7 @@
 //! HashiCorp's first configuration language.
 
+use std::borrow::Cow;
+
 use super::scan::{Scanner, Token, TokenKind, heredoc_text, unquoted};
 use super::text::Lines;
 use super::{Item, Key, Kind, MAX_DEPTH, Node, SyntaxError};
@@ -45,7 +47,7 @@ impl<'a> Parser<'a> {
             match token.kind {
                 TokenKind::Ident => keys.push(key(token, token.text.into())),
                 TokenKind::String => {
-                    let name = unquoted(token.text).ok_or_else(|| bad_literal(token))?;
+                    let name = self.text_of(token)?;
                     keys.push(key(token, name));
                 }
                 TokenKind::Assign if keys.is_empty() => return Err(error(token, "no object keys found!")),
@@ -84,7 +86,9 @@ impl<'a> Parser<'a> {
         match token.kind {
             TokenKind::LBrace => self.object(token, depth),
             TokenKind::LBrack => self.list(token, depth),
-            _ => match literal(token)? {
+            TokenKind::Eof if depth > 0 => Err(error(self.take(), "object expected closing RBRACE got: EOF")),
+            TokenKind::Eof => Err(error(token, "expected a value got: EOF")),
+            _ => match self.literal(token)? {
                 Some(node) => Ok(node),
                 None => {
                     let place = Lines::of(self.text).spoken(token.at);
@@ -122,7 +126,7 @@ impl<'a> Parser<'a> {
                 }
                 TokenKind::LBrace => nodes.push(self.object(token, depth)?),
                 TokenKind::LBrack => nodes.push(self.list(token, depth)?),
-                _ => match literal(token)? {
+                _ => match self.literal(token)? {
                     Some(node) => nodes.push(node),
                     None => {
                         let message = format!("unexpected token while parsing list: {}", token.kind.name());
@@ -131,6 +135,27 @@ impl<'a> Parser<'a> {
                 },
             }
             needs_comma = true;
+        }
+    }
+
+    fn literal(&self, token: Token<'a>) -> Result<Option<Node<'a>>, SyntaxError> {
+        let kind = match token.kind {
+            TokenKind::Number => Kind::Integer(token.text),
+            TokenKind::Float => Kind::Float(token.text),
+            TokenKind::Bool => Kind::Bool(token.text == "true"),
+            TokenKind::String => Kind::Text(self.text_of(token)?),
+            TokenKind::Heredoc => Kind::Text(heredoc_text(token.text)),
+            _ => return Ok(None),
+        };
+        Ok(Some(Node { at: token.at, kind }))
+    }
+
+    /// After a scanning error the text does not matter any more, but the parser goes on: the last such error counts.
+    fn text_of(&self, token: Token<'a>) -> Result<Cow<'a, str>, SyntaxError> {
+        match unquoted(token.text) {
+            Some(text) => Ok(text),
+            None if self.scanner.error.is_some() => Ok(Cow::Borrowed("")),
+            None => Err(error(token, "the escapes of this string name no text")),
         }
     }
 
@@ -149,19 +174,7 @@ impl<'a> Parser<'a> {
     }
 }
 
-fn literal(token: Token<'_>) -> Result<Option<Node<'_>>, SyntaxError> {
-    let kind = match token.kind {
-        TokenKind::Number => Kind::Integer(token.text),
-        TokenKind::Float => Kind::Float(token.text),
-        TokenKind::Bool => Kind::Bool(token.text == "true"),
-        TokenKind::String => Kind::Text(unquoted(token.text).ok_or_else(|| bad_literal(token))?),
-        TokenKind::Heredoc => Kind::Text(heredoc_text(token.text)),
-        _ => return Ok(None),
-    };
-    Ok(Some(Node { at: token.at, kind }))
-}
-
-fn key<'a>(token: Token<'a>, name: std::borrow::Cow<'a, str>) -> Key<'a> {
+fn key<'a>(token: Token<'a>, name: Cow<'a, str>) -> Key<'a> {
     Key { name, at: token.at, end: token.at + token.text.len() as u32 }
 }
 
@@ -170,10 +183,6 @@ fn deeper(opening: Token<'_>, depth: u32) -> Result<u32, SyntaxError> {
         return Err(error(opening, &format!("nested more than {MAX_DEPTH} deep")));
     }
     Ok(depth + 1)
-}
-
-fn bad_literal(token: Token<'_>) -> SyntaxError {
-    error(token, "the escapes of this string name no text")
 }
 
 fn error(token: Token<'_>, message: &str) -> SyntaxError {

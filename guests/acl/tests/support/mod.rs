@@ -65,9 +65,9 @@ pub(crate) fn slow_capabilities(rules: &[(String, Capabilities)], path: &str) ->
         matching.retain(|p| has_plus(p) || Some(p.len()) == longest);
         matching.sort_by_key(|pattern| {
             let body = pattern.strip_suffix('*').unwrap_or(pattern);
-            let plain = has_plus(pattern);
-            let first = if plain { body.find('+').unwrap() } else { body.len() };
-            let pluses = if plain { body.split('/').filter(|segment| *segment == "+").count() } else { 0 };
+            let plus = has_plus(pattern);
+            let first = body.find('+').filter(|_| plus).unwrap_or(body.len());
+            let pluses = if plus { body.split('/').filter(|segment| *segment == "+").count() } else { 0 };
             (first, !pattern.ends_with('*'), std::cmp::Reverse(pluses), body.len(), body.to_owned())
         });
         matching.last().map(|p| (*p).clone())
@@ -133,4 +133,28 @@ pub(crate) fn written(rules: &[(String, Vec<&'static str>)]) -> String {
         .iter()
         .map(|(pattern, capabilities)| format!("path {pattern:?} {{\n  capabilities = {capabilities:?}\n}}\n"))
         .collect()
+}
+
+/// Every construct of the grammar, to be cut up and glued together.
+const SEED: &str = r#"# c
+path "a/+/b*" { capabilities = ["read", "list"], policy = "write" /* c */ }
+"path" "x/{{identity.entity.id}}" { allowed_parameters = { "a" = ["x*", 1, true, [1.5e3, {b = 0x1F}]] b = [] } }
+path "y\u00e9${"z"}" { comment = <<-EOF
+  text
+  EOF
+  min_wrapping_ttl = "1h30m" max_wrapping_ttl = 7200 expiration = "2030-01-01T00:00:00Z" }
+path "/z" { denied_parameters { "*" = [] } required_parameters = ["a"] pagination_limit = -010 }
+"#;
+const JSON: &str =
+    r#"{"path":[{"a":{"capabilities":["re\u0061d"]}},{"b":{"allowed_parameters":{"x":[1.5,null,{}]}}}]}"#;
+
+pub(crate) fn pieces() -> impl Strategy<Value = String> {
+    let cut = |text: &'static str| {
+        (0..=text.len(), 0..=text.len()).prop_map(move |(a, b)| {
+            let bytes = &text.as_bytes()[a.min(b)..a.max(b)];
+            String::from_utf8_lossy(bytes).into_owned()
+        })
+    };
+    let piece = prop_oneof![cut(SEED), cut(JSON), "[\\x00-\\x7f]{0,6}", "\\PC{0,4}", Just("<<EOF\n".to_owned())];
+    prop::collection::vec(piece, 1..6).prop_map(|pieces| pieces.concat())
 }

@@ -1,0 +1,73 @@
+//! Nothing panics, and the fast matcher agrees with the slow one.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use leasehold_acl::{Capabilities, Operation, PolicySet, lint};
+use proptest::prelude::*;
+use support::{ask, path, pieces, request, rules, slow_capabilities, source, written};
+
+fn try_everything(text: &str) {
+    let identity = [("identity.entity.id".to_owned(), "e/1".to_owned())];
+    let refused = lint(&source("p", text)).iter().any(|one| one.severity == leasehold_acl::Severity::Error);
+    let set = PolicySet::compile(&[source("p", text)], &[], 0);
+    assert_eq!(set.is_err(), refused, "lint and compile disagree about {text:?}");
+    let _ = PolicySet::compile(&[source("p", text)], &identity, u64::MAX);
+    if let Ok(set) = set {
+        for asked in ["", "a", "a/x/b", "/z", "x/{{identity.entity.id}}", text] {
+            let _ = ask(&set, asked, Operation::Update, &[("a", text), ("limit", "\"x\"")]);
+            let _ = set.evaluate(&request(asked, Operation::List));
+            let _ = (set.capabilities(asked), set.grants_below(asked));
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    #[test]
+    fn no_text_panics(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        try_everything(&String::from_utf8_lossy(&bytes));
+    }
+
+    #[test]
+    fn no_cut_up_policy_panics(text in pieces()) {
+        try_everything(&text);
+    }
+
+    #[test]
+    fn the_fast_matcher_agrees_with_the_slow_one(rules in rules(), paths in prop::collection::vec(path(), 1..8)) {
+        let set = PolicySet::compile(&[source("p", &written(&rules))], &[], 0).unwrap();
+        let plain: Vec<(String, Capabilities)> = rules.iter().map(|(pattern, names)| {
+            let sum = names.iter().fold(Capabilities::NONE, |sum, name| sum | Capabilities::named(name).unwrap());
+            (pattern.clone(), if sum.contains(Capabilities::DENY) { Capabilities::DENY } else { sum })
+        }).collect();
+        for path in paths {
+            let path = path.trim_start_matches('/');
+            prop_assert_eq!(set.capabilities(path), slow_capabilities(&plain, path), "{} by\n{}", path, written(&rules));
+        }
+    }
+
+    #[test]
+    fn the_order_of_policies_changes_no_capability(rules in rules(), path in path()) {
+        let texts: Vec<String> = rules.iter().map(|rule| written(std::slice::from_ref(rule))).collect();
+        let there: Vec<_> = texts.iter().map(|text| source("p", text)).collect();
+        let back: Vec<_> = there.iter().rev().cloned().collect();
+        let there = PolicySet::compile(&there, &[], 0).unwrap();
+        let back = PolicySet::compile(&back, &[], 0).unwrap();
+        prop_assert_eq!(there.capabilities(&path), back.capabilities(&path));
+    }
+
+    #[test]
+    fn an_unreachable_rule_never_decides(rules in rules(), paths in prop::collection::vec(path(), 1..8)) {
+        let text = written(&rules);
+        let unreachable: Vec<u32> =
+            lint(&source("p", &text)).iter().filter(|one| one.code == "unreachable-rule").map(|one| one.start.line).collect();
+        let set = PolicySet::compile(&[source("p", &text)], &[], 0).unwrap();
+        for path in paths {
+            for rule in ask(&set, path.trim_start_matches('/'), Operation::Read, &[]).rules {
+                prop_assert!(!unreachable.contains(&rule.at.line), "{} decided {} by\n{}", rule.pattern, path, text);
+            }
+        }
+    }
+}
