@@ -11,7 +11,8 @@
 /// Text of one statement that the engine gets: its parser counts lines from the start at every tag.
 pub const TEXT_MAX: usize = 64 << 10;
 pub const TAGS_MAX: usize = 256;
-/// Open blocks, and parentheses inside a tag; the engine recurses once for each.
+/// Open blocks with their `{{else if …}}`s, and parentheses inside a tag: the engine recurses once for each, on a
+/// guest's stack of 64 KiB.
 pub const DEPTH_MAX: usize = 16;
 const OPERANDS_MAX: usize = 16;
 /// Each helper around a value may double its length.
@@ -91,6 +92,8 @@ struct Block<'t> {
     name: &'t str,
     offset: usize,
     has_else: bool,
+    /// `{{else if …}}`s so far; each is a block inside of the one before.
+    links: usize,
 }
 
 struct Reader<'t, 'k> {
@@ -221,15 +224,16 @@ impl<'t> Reader<'t, '_> {
                 format!("the block `{{{{#{name}}}}}` is not offered; there are {}", BLOCKS.join(", ")),
             ));
         }
-        if open.len() >= DEPTH_MAX {
+        if depth(open) >= DEPTH_MAX {
             return Err(fault(start, format!("blocks are nested deeper than {DEPTH_MAX}")));
         }
-        open.push(Block { name, offset: start, has_else: false });
+        open.push(Block { name, offset: start, has_else: false, links: 0 });
         self.operands(start, name)
     }
 
     fn otherwise(&mut self, start: usize, open: &mut [Block<'t>], may_chain: bool) -> Result<(), Fault> {
         self.found.has_more_than_bare_tags = true;
+        let depth = depth(open);
         let Some(block) = open.last_mut() else {
             return Err(fault(start, "`{{else}}` outside of a block"));
         };
@@ -245,6 +249,13 @@ impl<'t> Reader<'t, '_> {
                     format!("`{{{{else {name}}}}}` is not offered; there are {}", BLOCKS.join(", ")),
                 ));
             }
+            if depth >= DEPTH_MAX {
+                return Err(fault(
+                    start,
+                    format!("blocks are nested deeper than {DEPTH_MAX}, counting each `else if`"),
+                ));
+            }
+            block.links += 1;
             return self.operands(start, name);
         }
         block.has_else = true;
@@ -386,6 +397,10 @@ impl<'t> Reader<'t, '_> {
         self.at += length;
         rest.get(..length).unwrap_or("")
     }
+}
+
+fn depth(open: &[Block<'_>]) -> usize {
+    open.iter().map(|block| 1 + block.links).sum()
 }
 
 fn arity(helper: Option<(&str, usize, usize)>) -> Result<(), Fault> {

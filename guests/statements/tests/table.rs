@@ -292,6 +292,12 @@ fn size_and_depth_are_bounded() {
     assert!(handlebars(&parentheses(15)).is_ok());
     assert!(handlebars(&parentheses(16)).unwrap_err().message.contains("nested deeper"));
     assert!(handlebars(&parentheses(9_999)).is_err());
+    // Each `else if` is a block inside of the one before: two hundred overran the guest's stack.
+    let chain = |links: usize| {
+        format!("{{{{#if (not name)}}}}a{}{{{{else}}}}c{{{{/if}}}}", "{{else if (not name)}}b".repeat(links))
+    };
+    assert_eq!(handlebars(&chain(15)).as_deref(), Ok("c"));
+    assert!(handlebars(&chain(16)).unwrap_err().message.contains("nested deeper"));
     assert!(handlebars(&"{{#if name}}".repeat(5_000)).is_err());
     assert!(handlebars(&"{{ name }}".repeat(257)).is_err());
     assert!(handlebars(&format!("{{{{#if name}}}}{}{{{{/if}}}}", "x".repeat(64 << 10))).is_err());
