@@ -46,10 +46,19 @@ struct Contributor {
     at: Position,
 }
 
+/// The three kinds of patterns in the order of their rules' numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Table {
+    Exact,
+    Prefix,
+    Segments,
+}
+
 /// A rule on its way into the set.
 struct Entry {
-    /// Filled in, the leading slash off.
-    pattern: String,
+    table: Table,
+    /// Filled in; the leading slash off, and a prefix's final `*`.
+    pattern: Box<str>,
     policy: u32,
     rule: Rule,
 }
@@ -81,8 +90,8 @@ impl PolicySet {
                     }
                     valid_until = Some(valid_until.map_or(expires, |earliest| earliest.min(expires)));
                 }
-                if let Some(pattern) = filled(source, &rule, &identity, &mut findings) {
-                    entries.push(Entry { pattern, policy: index as u32, rule });
+                if let Some((table, pattern)) = filled(source, &rule, &identity, &mut findings) {
+                    entries.push(Entry { table, pattern, policy: index as u32, rule });
                 }
             }
             if findings.has_errors() {
@@ -132,16 +141,15 @@ fn filled(
     rule: &Rule,
     identity: &BTreeMap<&str, &str>,
     findings: &mut Findings<'_>,
-) -> Option<String> {
+) -> Option<(Table, Box<str>)> {
     if !rule.templated {
-        return Some(pattern::without_slash(&rule.pattern).to_owned());
+        return sorted_in(&rule.pattern);
     }
     let value_of = |name: &str| identity.get(name).copied();
     let refusal = match templates::fill(&rule.pattern, value_of, source.allow_slashes, source.allow_wildcards) {
         Ok(filled) => {
-            let stripped = pattern::without_slash(&filled);
-            if pattern::kind(stripped) != Glob::Forbidden {
-                return Some(stripped.to_owned());
+            if let Some(found) = sorted_in(&filled) {
+                return Some(found);
             }
             // The filled pattern holds a value, so the text shows the template.
             pattern::FORBIDDEN.to_owned()
@@ -160,10 +168,20 @@ fn filled(
     None
 }
 
+/// None for a forbidden pattern.
+fn sorted_in(pattern: &str) -> Option<(Table, Box<str>)> {
+    match pattern::kind(pattern::without_slash(pattern)) {
+        Glob::Exact(text) => Some((Table::Exact, text.into())),
+        Glob::Prefix(text) => Some((Table::Prefix, text.into())),
+        Glob::Segments(text) => Some((Table::Segments, text.into())),
+        Glob::Forbidden => None,
+    }
+}
+
 fn too_large(sources: &[Source], entries: &[Entry]) -> Option<Diagnostic> {
     let segments: usize = entries
         .iter()
-        .filter(|entry| matches!(pattern::kind(&entry.pattern), Glob::Segments(_)))
+        .filter(|entry| entry.table == Table::Segments)
         .map(|entry| entry.pattern.split('/').count())
         .sum();
     let message = if entries.len() > MAX_SET_RULES {
@@ -188,27 +206,23 @@ fn too_large(sources: &[Source], entries: &[Entry]) -> Option<Diagnostic> {
 
 fn merged(mut entries: Vec<Entry>, policies: Vec<String>, valid_until: Option<u64>) -> PolicySet {
     // A stable sort: entries with one pattern stay in policy order.
-    entries.sort_by(|a, b| pattern::kind(&a.pattern).cmp(&pattern::kind(&b.pattern)));
+    entries.sort_by(|a, b| (a.table, &a.pattern).cmp(&(b.table, &b.pattern)));
     let mut rules: Vec<Merged> = Vec::with_capacity(entries.len());
     let (mut exact, mut prefixes, mut segments) = (Vec::new(), Vec::new(), Vec::new());
-    let mut previous: Option<String> = None;
-    for Entry { pattern, policy, rule } in entries {
-        if previous.as_deref() == Some(pattern.as_str())
-            && let Some(merged) = rules.last_mut()
-        {
-            merged.add(policy, rule);
-            continue;
+    for Entry { table, pattern, policy, rule } in entries {
+        let patterns = match table {
+            Table::Exact => &mut exact,
+            Table::Prefix => &mut prefixes,
+            Table::Segments => &mut segments,
+        };
+        let repeats = patterns.last().is_some_and(|(last, _): &(Box<str>, RuleId)| *last == pattern);
+        match rules.last_mut() {
+            Some(merged) if repeats => merged.add(policy, rule),
+            _ => {
+                patterns.push((pattern, rules.len() as RuleId));
+                rules.push(Merged::new(policy, rule));
+            }
         }
-        let id = rules.len() as RuleId;
-        rules.push(Merged::new(policy, rule));
-        match pattern::kind(&pattern) {
-            Glob::Exact(text) => exact.push((text.into(), id)),
-            Glob::Prefix(text) => prefixes.push((text.into(), id)),
-            Glob::Segments(text) => segments.push((text.into(), id)),
-            // Refused before.
-            Glob::Forbidden => {}
-        }
-        previous = Some(pattern);
     }
     let watched = watched(&rules);
     PolicySet { matcher: Matcher::new(exact, prefixes, &segments), rules, policies, valid_until, watched }

@@ -46,6 +46,12 @@ fn a_refusal_reads_as_in_the_field() {
         ("path \"a\nb\" {}", "At 2:6: literal not terminated"),
         (r#"path "a\qb" {}"#, "At 1:9: illegal char escape"),
         ("path \"a\" { comment = <<EOF\nhi", "At 2:3: heredoc not terminated"),
+        ("path \"a\" { comment = <<-EO", "At 1:27: heredoc not terminated"),
+        (
+            r#"path "a" { comment = [[1, {"z"}]] }"#,
+            "At 1:23: error while trying to parse list within list: At 1:27: error while trying to parse object within \
+             list: At 1:31: key '\"z\"' expected start of object ('{') or assignment ('=')",
+        ),
         (r#"path "a" {};"#, "At 1:12: illegal char"),
         // Keys.
         (r#"foo "a" {}"#, "1 error occurred:\n\t* invalid key \"foo\" on line 0\n\n"),

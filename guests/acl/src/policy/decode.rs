@@ -32,7 +32,7 @@ const UNSUPPORTED: [&str; 3] = ["control_group", "mfa_methods", "list_scan_respo
 pub(super) fn rule(reader: &mut Reader<'_, '_>, first: &Key<'_>, labels: &[Key<'_>], item: &Item<'_>) -> Option<Rule> {
     // A block without a label is a rule on `path` itself, as in the field.
     let label = labels.first().unwrap_or(first);
-    let mut block = Block { label, path: quoted(&label.name), reader };
+    let mut block = Block { label, reader };
     let templated = block.check_template()?;
     let items = block.items(&item.value)?;
     block.check_keys(items)?;
@@ -45,7 +45,7 @@ pub(super) fn rule(reader: &mut Reader<'_, '_>, first: &Key<'_>, labels: &[Key<'
     }
     let limits = block.limits(fields.limits, fields.min_wrapping, fields.max_wrapping)?;
     if labels.len() > 1 {
-        let message = format!("path {}: only the first label counts", block.path);
+        let message = format!("path {}: only the first label counts", block.path());
         block.reader.warn("extra-label", message, Span::of(label), None);
     }
     Some(block.rule(templated, capabilities, fields.expires, limits))
@@ -53,8 +53,6 @@ pub(super) fn rule(reader: &mut Reader<'_, '_>, first: &Key<'_>, labels: &[Key<'
 
 struct Block<'b, 'a, 'f> {
     label: &'b Key<'b>,
-    /// The pattern as error texts quote it.
-    path: String,
     reader: &'b mut Reader<'a, 'f>,
 }
 
@@ -73,19 +71,24 @@ type ParameterLists = Vec<(String, Vec<Value>)>;
 
 impl<'b> Block<'b, '_, '_> {
     fn refuse<T>(&mut self, code: &'static str, span: Span, message: String, help: Option<String>) -> Option<T> {
-        self.reader.error(code, format!("path {}: {message}", self.path), span, help);
+        self.reader.error(code, format!("path {}: {message}", self.path()), span, help);
         None
     }
 
     /// Errors from inside the block name the path twice in the field; clients compare texts.
     fn refuse_twice<T>(&mut self, code: &'static str, span: Span, message: &str, help: Option<String>) -> Option<T> {
-        let message = format!("path {}: {message}", self.path);
+        let message = format!("path {}: {message}", self.path());
         self.refuse(code, span, message, help)
     }
 
     fn wrong_type<T>(&mut self, at: u32, message: &str) -> Option<T> {
         let place = self.reader.lines.spoken(at);
         self.refuse_twice("wrong-type", Span::at(at), &format!("At {place}: {message}"), None)
+    }
+
+    /// The pattern as error texts quote it.
+    fn path(&self) -> String {
+        quoted(&self.label.name)
     }
 
     fn here(&self) -> Span {
@@ -232,7 +235,7 @@ impl<'b> Block<'b, '_, '_> {
             };
             if values.contains(&Value::Number) {
                 let message =
-                    format!("path {}: {field} {}: a number never matches any value", self.path, quoted(&key.name));
+                    format!("path {}: {field} {}: a number never matches any value", self.path(), quoted(&key.name));
                 self.reader.warn("number-never-matches", message, Span::of(key), None);
             }
             match written.iter_mut().find(|(name, _)| *name == key.name) {
@@ -296,7 +299,7 @@ impl<'b> Block<'b, '_, '_> {
             match Capabilities::named(name) {
                 Some(Capabilities::DENY) => {
                     if fields.capabilities.len() > index + 1 || !sum.is_empty() || !legacy.is_empty() {
-                        let message = format!("path {}: beside \"deny\" no other capability counts", self.path);
+                        let message = format!("path {}: beside \"deny\" no other capability counts", self.path());
                         self.reader.warn("deny-with-others", message, Span::at(node.at), None);
                     }
                     return Some(Capabilities::DENY);

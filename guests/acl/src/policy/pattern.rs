@@ -1,7 +1,7 @@
 //! The three kinds of path patterns.
 
 /// What a pattern matches.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Glob<'a> {
     /// This path only.
     Exact(&'a str),

@@ -91,7 +91,7 @@ impl<'a> Parser<'a> {
             _ => match self.literal(token)? {
                 Some(node) => Ok(node),
                 None => {
-                    let place = Lines::of(self.text).spoken(token.at);
+                    let place = self.spoken(token.at);
                     Err(error(token, &format!("Unknown token: {place} {} {}", token.kind.name(), token.text)))
                 }
             },
@@ -124,8 +124,12 @@ impl<'a> Parser<'a> {
                     let message = format!("error parsing list, expected comma or list end, got: {}", token.kind.name());
                     return Err(error(token, &message));
                 }
-                TokenKind::LBrace => nodes.push(self.object(token, depth)?),
-                TokenKind::LBrack => nodes.push(self.list(token, depth)?),
+                TokenKind::LBrace => {
+                    nodes.push(self.object(token, depth).map_err(|inner| self.within(token, "object", inner))?)
+                }
+                TokenKind::LBrack => {
+                    nodes.push(self.list(token, depth).map_err(|inner| self.within(token, "list", inner))?)
+                }
                 _ => match self.literal(token)? {
                     Some(node) => nodes.push(node),
                     None => {
@@ -167,6 +171,15 @@ impl<'a> Parser<'a> {
         let token = self.take();
         self.held = Some(token);
         token
+    }
+
+    fn within(&self, opening: Token<'a>, what: &str, inner: SyntaxError) -> SyntaxError {
+        let place = self.spoken(inner.at);
+        error(opening, &format!("error while trying to parse {what} within list: At {place}: {}", inner.message))
+    }
+
+    fn spoken(&self, at: u32) -> String {
+        Lines::of(self.text).spoken(at)
     }
 
     fn written(&self, key: &Key<'a>) -> &'a str {

@@ -89,9 +89,7 @@ impl<'a> Scanner<'a> {
     }
 
     fn any_token(&mut self) -> Token<'a> {
-        while self.peek().is_some_and(|c| matches!(c, ' ' | '\t' | '\n' | '\r')) {
-            self.advance();
-        }
+        self.skip(|byte| matches!(byte, b' ' | b'\t' | b'\n' | b'\r'));
         let start = self.next;
         let Some(first) = self.advance() else {
             return Token { kind: TokenKind::Eof, at: self.last_read(start), text: "" };
@@ -173,6 +171,9 @@ impl<'a> Scanner<'a> {
     fn string(&mut self) -> TokenKind {
         let mut braces = 0_u32;
         loop {
+            if braces == 0 {
+                self.skip(|byte| !matches!(byte, b'"' | b'\\' | b'\n' | b'$' | 0));
+            }
             let at = self.next;
             match self.advance() {
                 None => {
@@ -252,18 +253,18 @@ impl<'a> Scanner<'a> {
         self.take_while(|c| is_letter(c) || is_digit(c));
         let anchor = self.text.get(start..self.next).unwrap_or_default();
         let at = self.next;
+        if self.peek().is_none() {
+            self.fail_at_end("heredoc not terminated");
+            return TokenKind::Heredoc;
+        }
         match self.advance() {
             Some('\n') if anchor.is_empty() => {
                 self.fail(at, "zero-length heredoc anchor");
                 return TokenKind::Heredoc;
             }
             Some('\n') => {}
-            Some(_) => {
+            _ => {
                 self.fail(at, "invalid characters in heredoc anchor");
-                return TokenKind::Heredoc;
-            }
-            None => {
-                self.fail_at_end("heredoc not terminated");
                 return TokenKind::Heredoc;
             }
         }
@@ -289,6 +290,12 @@ impl<'a> Scanner<'a> {
             self.beyond += 1;
         }
         length
+    }
+
+    /// Passes over bytes; what stops it must be ASCII.
+    fn skip(&mut self, unwanted: impl Fn(u8) -> bool) {
+        let rest = self.text.as_bytes().get(self.next..).unwrap_or_default();
+        self.next += rest.iter().position(|byte| !unwanted(*byte)).unwrap_or(rest.len());
     }
 
     fn peek(&self) -> Option<char> {
