@@ -1,0 +1,41 @@
+//! `-output-curl-string`: the request as a command line for curl, with the way to the token instead of the token.
+
+use secrecy::{ExposeSecret, SecretString};
+
+use super::{Body, Call, tls};
+
+pub(super) fn line(call: &Call, url: &str, headers: &[(String, SecretString)], tls: &tls::Files) -> String {
+    let mut line = String::from("curl ");
+    for flag in tls.curl_flags() {
+        if flag == "--insecure" {
+            line.push_str("--insecure ");
+        }
+    }
+    if call.method != "GET" {
+        line.push_str(&format!("-X {} ", call.method));
+    }
+    for flag in tls.curl_flags() {
+        if flag != "--insecure" {
+            line.push_str(&format!("{flag} "));
+        }
+    }
+    let mut headers: Vec<_> = headers.iter().collect();
+    headers.sort_by(|a, b| a.0.cmp(&b.0));
+    for (name, value) in headers {
+        let value = if name == "X-Vault-Token" { "$(leasehold print token)" } else { value.expose_secret() };
+        line.push_str(&format!("-H \"{name}: {value}\" "));
+    }
+    match &call.body {
+        Body::None => {}
+        Body::Json(value) | Body::Patch(value) => line.push_str(&format!("-d {} ", quoted(&value.to_string()))),
+        // Bytes do not fit a command line.
+        Body::Module(_) => line.push_str("--data-binary @FILE "),
+    }
+    line.push_str(&format!("\"{url}\""));
+    line
+}
+
+/// In single quotes, as a shell takes it.
+pub(super) fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "'\"'\"'"))
+}

@@ -1,0 +1,228 @@
+//! TLS: which certificates are trusted, and the agent that speaks it.
+//!
+//! Trusted is what was named (`-ca-cert`, `-ca-path` and their variables), else the system's own bundle. The
+//! cryptography is aws-lc's and named here, so that no other crate's choice of a process-wide default matters.
+
+use std::fmt;
+use std::fs;
+use std::net::ToSocketAddrs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ureq::http::Uri;
+use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem};
+use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
+
+use super::ClientError;
+use super::address::Address;
+use super::curl::quoted;
+use crate::surroundings::Surroundings;
+
+/// Where distributions keep their bundle of trusted authorities.
+const SYSTEM_BUNDLES: [&str; 4] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+
+/// Which files and names the connection uses.
+#[derive(Default)]
+pub(super) struct Files {
+    ca_cert: Option<String>,
+    ca_path: Option<String>,
+    client: Option<(String, String)>,
+    server_name: Option<String>,
+    skip_verify: bool,
+    system_bundle: Option<String>,
+}
+
+impl Files {
+    pub(super) fn gather(
+        around: &Surroundings,
+        (ca_cert, ca_path): (Option<String>, Option<String>),
+        (client_cert, client_key): (Option<String>, Option<String>),
+        server_name: Option<String>,
+        skip_verify: Option<bool>,
+    ) -> Result<Self, ClientError> {
+        let or = |flag: Option<String>, name: &str| flag.or_else(|| around.setting(name).map(str::to_owned));
+        let client = match (or(client_cert, "CLIENT_CERT"), or(client_key, "CLIENT_KEY")) {
+            (Some(cert), Some(key)) => Some((cert, key)),
+            (None, None) => None,
+            _ => {
+                return Err(ClientError::Setup(
+                    "failed to setup TLS config: both client cert and client key must be provided".to_owned(),
+                ));
+            }
+        };
+        Ok(Self {
+            ca_cert: or(ca_cert, "CACERT"),
+            ca_path: or(ca_path, "CAPATH"),
+            client,
+            server_name: or(server_name, "TLS_SERVER_NAME"),
+            skip_verify: skip_verify.unwrap_or_else(|| around.switch("SKIP_VERIFY")),
+            system_bundle: around.variables.get("SSL_CERT_FILE").cloned(),
+        })
+    }
+
+    pub(super) fn curl_flags(&self) -> Vec<String> {
+        let mut flags = Vec::new();
+        if self.skip_verify {
+            flags.push("--insecure".to_owned());
+        }
+        let named = [("--cacert", &self.ca_cert), ("--capath", &self.ca_path)];
+        flags.extend(named.into_iter().filter_map(|(flag, file)| Some(format!("{flag} {}", quoted(file.as_deref()?)))));
+        if let Some((cert, key)) = &self.client {
+            flags.push(format!("--cert {}", quoted(cert)));
+            flags.push(format!("--key {}", quoted(key)));
+        }
+        flags
+    }
+
+    /// The URL to connect with. With a server name of its own the host in it is that name, and the resolver knows better.
+    pub(super) fn uri_for(&self, url: &str) -> String {
+        let Some((name, uri)) = self.renamed(url) else { return url.to_owned() };
+        let port = uri.port_u16().unwrap_or(443);
+        let rest = uri.path_and_query().map_or("/", |rest| rest.as_str());
+        format!("https://{name}:{port}{rest}")
+    }
+
+    pub(super) fn host_header(&self, url: &str) -> Option<String> {
+        let (_, uri) = self.renamed(url)?;
+        Some(uri.authority()?.to_string())
+    }
+
+    fn renamed(&self, url: &str) -> Option<(&str, Uri)> {
+        let name = self.server_name.as_deref()?;
+        let uri: Uri = url.parse().ok()?;
+        (uri.scheme_str() == Some("https")).then_some((name, uri))
+    }
+
+    fn trusted(&self) -> Result<Vec<Certificate<'static>>, ClientError> {
+        if let Some(file) = &self.ca_cert {
+            return certificates(Path::new(file));
+        }
+        if let Some(folder) = &self.ca_path {
+            let unreadable = |error| {
+                ClientError::Setup(format!("failed to setup TLS config: could not read folder `{folder}`: {error}"))
+            };
+            let mut found = Vec::new();
+            for entry in fs::read_dir(folder).map_err(unreadable)? {
+                let path = entry.map_err(unreadable)?.path();
+                if path.is_file() {
+                    found.extend(certificates(&path)?);
+                }
+            }
+            return Ok(found);
+        }
+        let named = self.system_bundle.as_deref().into_iter();
+        match named.chain(SYSTEM_BUNDLES).find(|file| Path::new(file).is_file()) {
+            Some(file) => certificates(Path::new(file)),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    fn client_cert(&self) -> Result<Option<ClientCert>, ClientError> {
+        let Some((cert, key)) = &self.client else { return Ok(None) };
+        let chain = certificates(Path::new(cert))?;
+        let wrong = |why: &str| ClientError::Setup(format!("failed to setup TLS config: `{key}` {why}"));
+        let pem = fs::read(key).map_err(|error| wrong(&format!("could not be read: {error}")))?;
+        let key = PrivateKey::from_pem(&pem).map_err(|_| wrong("holds no private key in PEM form"))?;
+        Ok(Some(ClientCert::new_with_certs(&chain, key)))
+    }
+}
+
+fn certificates(file: &Path) -> Result<Vec<Certificate<'static>>, ClientError> {
+    let wrong = |why: String| ClientError::Setup(format!("failed to setup TLS config: `{}` {why}", file.display()));
+    let pem = fs::read(file).map_err(|error| wrong(format!("could not be read: {error}")))?;
+    let found: Vec<_> = parse_pem(&pem)
+        .filter_map(|item| match item {
+            Ok(PemItem::Certificate(certificate)) => Some(certificate),
+            _ => None,
+        })
+        .collect();
+    if found.is_empty() { Err(wrong("holds no certificate in PEM form".to_owned())) } else { Ok(found) }
+}
+
+/// Builds the agent. Redirects and statuses are ours to judge.
+pub(super) fn agent(address: &Address, files: &Files, timeout: Duration) -> Result<ureq::Agent, ClientError> {
+    let mut config = ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .timeout_global((!timeout.is_zero()).then_some(timeout))
+        .user_agent(concat!("leasehold/", env!("CARGO_PKG_VERSION")));
+    if address.is_loopback() {
+        config = config.proxy(None);
+    }
+    if address.is_https() {
+        let tls = TlsConfig::builder()
+            .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+            .disable_verification(files.skip_verify)
+            .client_cert(files.client_cert()?)
+            .root_certs(RootCerts::from(if files.skip_verify { Vec::new() } else { files.trusted()? }));
+        config = config.tls_config(tls.build());
+    }
+    let resolver = KnownHost { real: real_host(address, files), default: DefaultResolver::default() };
+    Ok(ureq::Agent::with_parts(config.build(), DefaultConnector::new(), resolver))
+}
+
+fn real_host(address: &Address, files: &Files) -> Option<(String, u16)> {
+    files.server_name.as_ref()?;
+    let uri: Uri = address.shown().parse().ok()?;
+    Some((uri.host()?.to_owned(), uri.port_u16().unwrap_or(443)))
+}
+
+/// Resolves as usual, unless the certificate's name and the host's name differ: then the host is the address's.
+struct KnownHost {
+    real: Option<(String, u16)>,
+    default: DefaultResolver,
+}
+
+impl fmt::Debug for KnownHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KnownHost").field("real", &self.real).finish_non_exhaustive()
+    }
+}
+
+impl Resolver for KnownHost {
+    fn resolve(
+        &self,
+        uri: &Uri,
+        config: &ureq::config::Config,
+        timeout: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        let Some((host, port)) = &self.real else { return self.default.resolve(uri, config, timeout) };
+        let mut found = self.empty();
+        for address in (host.trim_matches(['[', ']']), *port).to_socket_addrs()?.take(16) {
+            found.push(address);
+        }
+        if found.is_empty() { Err(ureq::Error::HostNotFound) } else { Ok(found) }
+    }
+}
+
+/// What went wrong on the way, with a hint where the cause is nearly always the same.
+pub(super) fn explain(error: &ureq::Error, address: &Address) -> String {
+    let said = match error {
+        ureq::Error::Io(error) => error.to_string(),
+        ureq::Error::HostNotFound => "no such host".to_owned(),
+        ureq::Error::Timeout(_) => "context deadline exceeded (the server did not answer in time)".to_owned(),
+        other => other.to_string(),
+    };
+    let speaks_plain = said.contains("InvalidContentType") || said.contains("corrupt message");
+    if address.is_https() && speaks_plain {
+        return format!(
+            "{said}\n\nThe server seems to speak plain HTTP: try an address that begins with http://, for example\n\n    $ export LEASEHOLD_ADDR='{}'",
+            address.shown().replacen("https", "http", 1)
+        );
+    }
+    if said.contains("refused") {
+        return format!(
+            "{said} (is the server running at {}? LEASEHOLD_ADDR or -address say where it is)",
+            address.shown()
+        );
+    }
+    said
+}

@@ -1,0 +1,226 @@
+//! `read`, `write`, `patch`, `list`, `scan`, `delete`, `unwrap`, `path-help`: any path, any data.
+
+use clap::Command;
+use serde_json::{Value, json};
+
+use super::{Run, bare_path};
+use crate::client::{Call, ClientError, Secret};
+use crate::data;
+use crate::failure::Failure;
+use crate::print::{self, Format};
+use crate::tree::{leaf, switch, value};
+
+pub(super) fn trees() -> Vec<Command> {
+    let force = || switch("force", "Send the request without any data").alias("f");
+    vec![
+        leaf("read", "Read data and retrieve secrets", "PATH [KEY=VALUE...]", READ),
+        leaf("write", "Write data, configuration, and secrets", "PATH [KEY=VALUE...]", WRITE).arg(force()),
+        leaf("patch", "Change a part of what is stored", "PATH [KEY=VALUE...]", PATCH).arg(force()),
+        leaf("list", "List data or secrets", "PATH", LIST)
+            .arg(value("after", "KEY", "Begin after this key"))
+            .arg(value("limit", "NUMBER", "List no more than this many")),
+        leaf("scan", "List data or secrets with everything beneath them", "PATH", SCAN),
+        leaf("delete", "Delete secrets and configuration", "PATH [KEY=VALUE...]", DELETE),
+        leaf("unwrap", "Take a wrapped answer out of its wrapping token", "[TOKEN]", UNWRAP),
+        leaf("path-help", "Show the server's help for a path", "PATH", PATH_HELP),
+    ]
+}
+
+const READ: &str = "\
+  $ leasehold read database/creds/readonly
+  $ leasehold read -field=password database/creds/readonly
+  $ leasehold read -format=json database/roles/readonly";
+const WRITE: &str = "\
+  $ leasehold write database/roles/readonly db_name=postgresql creation_statements=@readonly.sql default_ttl=1h
+  $ leasehold write database/config/postgresql password=- < password.txt
+  $ leasehold write database/roles/readonly @role.json
+  $ leasehold write -force database/reset/postgresql";
+const PATCH: &str = "  $ leasehold patch sys/policies/acl/apps policy=@apps-policy.hcl";
+const LIST: &str = "  $ leasehold list database/roles";
+const SCAN: &str = "  $ leasehold scan sys/leases/lookup";
+const DELETE: &str = "  $ leasehold delete database/roles/readonly";
+const UNWRAP: &str = "\
+  $ leasehold read -wrap-ttl=60s -field=wrapping_token database/creds/readonly
+  $ leasehold unwrap s.wrappingtoken";
+const PATH_HELP: &str = "  $ leasehold path-help database/roles/readonly";
+
+/// The path in front of the words.
+fn path_and_words(run: &Run, expected: &str) -> Result<(String, Vec<String>), Failure> {
+    let mut words = run.words().into_iter();
+    match words.next() {
+        Some(path) => Ok((bare_path(&path).to_owned(), words.collect())),
+        None => Err(Failure::Local(format!("Not enough arguments (expected {expected}, got 0)"))),
+    }
+}
+
+/// Words that become the query string.
+fn with_query(run: &mut Run, call: Call, words: &[String], what: &str) -> Result<Call, Failure> {
+    let no_stdin = run.no_stdin();
+    let gathered = data::gather(run.around, words, no_stdin).map_err(|problem| problem.local(what))?;
+    let pairs = data::as_texts(gathered.unwrap_or_default());
+    Ok(pairs.into_iter().fold(call, |call, (key, value)| call.query(key, value)))
+}
+
+pub(super) fn read(run: &mut Run) -> Result<(), Failure> {
+    let (path, words) = path_and_words(run, "1")?;
+    let client = run.client()?;
+    let call = with_query(run, Call::get(&path), &words, "Failed to parse K=V data")?;
+    if run.format == Format::Raw {
+        let answer =
+            client.send(&call).map_err(|error| Failure::while_doing(format!("Error reading: {path}"), error))?;
+        run.around.stdout.write_all(&answer.body)?;
+        return Ok(run.around.say("")?);
+    }
+    let secret = client.logical(&call).map_err(|error| Failure::while_doing(format!("Error reading {path}"), error))?;
+    match secret {
+        Some(secret) => show(run, &secret),
+        None => Err(nothing_at(&path)),
+    }
+}
+
+pub(super) fn write(run: &mut Run) -> Result<(), Failure> {
+    let (path, body) = path_and_body(run)?;
+    let client = run.client()?;
+    let outcome = client.logical_or_not_found(&Call::put(&path).json(body));
+    show_written(run, &path, outcome)
+}
+
+pub(super) fn patch(run: &mut Run) -> Result<(), Failure> {
+    let (path, body) = path_and_body(run)?;
+    let client = run.client()?;
+    let outcome = client.logical_or_not_found(&Call::patch(&path, body));
+    show_written(run, &path, outcome)
+}
+
+fn path_and_body(run: &mut Run) -> Result<(String, Value), Failure> {
+    let (path, words) = path_and_words(run, "1")?;
+    if words.is_empty() && !run.switch("force") {
+        return Err(Failure::Local("Must supply data or use -force".to_owned()));
+    }
+    let no_stdin = run.no_stdin();
+    let gathered =
+        data::gather(run.around, &words, no_stdin).map_err(|problem| problem.local("Failed to parse K=V data"))?;
+    // A forced write without data carries `null`, as the field's does.
+    Ok((path, gathered.map_or(Value::Null, Value::Object)))
+}
+
+fn show_written(run: &mut Run, path: &str, outcome: Result<Option<Secret>, ClientError>) -> Result<(), Failure> {
+    match outcome.map_err(|error| Failure::while_doing(format!("Error writing data to {path}"), error))? {
+        Some(secret) => show(run, &secret),
+        None if run.format == Format::Table => Ok(run.around.say(&format!("Success! Data written to: {path}"))?),
+        None => Ok(()),
+    }
+}
+
+pub(super) fn delete(run: &mut Run) -> Result<(), Failure> {
+    let (path, words) = path_and_words(run, "at least 1")?;
+    let client = run.client()?;
+    let call = with_query(run, Call::delete(&path), &words, "Failed to parse string list data")?;
+    let secret = client
+        .logical_or_not_found(&call)
+        .map_err(|error| Failure::while_doing(format!("Error deleting {path}"), error))?;
+    match secret {
+        Some(secret) => show(run, &secret),
+        None if run.format == Format::Table => {
+            Ok(run.around.say(&format!("Success! Data deleted (if it existed) at: {path}"))?)
+        }
+        None => Ok(()),
+    }
+}
+
+pub(super) fn list(run: &mut Run, how: &str) -> Result<(), Failure> {
+    let [path] = run.exactly()?;
+    let path = bare_path(&path).to_owned();
+    let client = run.client()?;
+    let mut call = Call::get(&path).query(how, "true");
+    if let Some(after) = run.text("after") {
+        call = call.query("after", after);
+    }
+    if let Some(limit) = run.number("limit")?.filter(|&limit| limit > 0) {
+        call = call.query("limit", limit.to_string());
+    }
+    let doing = if how == "list" { "listing" } else { "scanning" };
+    let secret = client.logical(&call).map_err(|error| Failure::while_doing(format!("Error {doing} {path}"), error))?;
+    if let Some(secret) = secret.as_ref().filter(|secret| secret.wrap_info.as_ref().is_some_and(|wrap| wrap.ttl != 0)) {
+        return print::secret(run.around, run.format, secret);
+    }
+    let keys = secret.as_ref().and_then(keys_of);
+    if run.format != Format::Table && keys.is_none() {
+        print::document(run.around, run.format, &json!({}))?;
+        return Err(Failure::Status(2));
+    }
+    match (secret, keys) {
+        (None, _) => Err(nothing_at(&path)),
+        (Some(secret), _) if secret.data.is_none() => print::secret(run.around, run.format, &secret),
+        (Some(secret), Some(keys)) => {
+            if run.switch("detailed") && run.format != Format::Table {
+                return print::document(run.around, run.format, &secret.to_json());
+            }
+            print::list(run.around, run.format, &keys, &secret)
+        }
+        (Some(_), None) => Err(Failure::Server(format!("No entries found at {path}"))),
+    }
+}
+
+fn keys_of(secret: &Secret) -> Option<Vec<Value>> {
+    secret.data.as_ref()?.get("keys")?.as_array().cloned()
+}
+
+pub(super) fn unwrap(run: &mut Run) -> Result<(), Failure> {
+    let mut words = run.words();
+    if words.len() > 1 {
+        return Err(Failure::Local(format!("Too many arguments (expected 0-1, got {})", words.len())));
+    }
+    let wrapping = words.pop().map(|word| word.trim().to_owned());
+    let mut client = run.client()?;
+    let call = Call::put("sys/wrapping/unwrap");
+    let call = match wrapping {
+        Some(token) if client.token().is_some() => call.json(json!({ "token": token })),
+        // Without a token of one's own, the wrapping token is the one that asks.
+        Some(token) => {
+            client.set_token(Some(token.into())).map_err(Failure::from_client)?;
+            call
+        }
+        None => call,
+    };
+    let secret = client.logical(&call).map_err(|error| Failure::while_doing("Error unwrapping", error))?;
+    match secret {
+        None if run.format == Format::Table => {
+            Ok(run.around.say("Successfully unwrapped. There was no data in the wrapped secret.")?)
+        }
+        None => Ok(()),
+        Some(secret) => match (run.text("field"), keys_of(&secret)) {
+            (None, Some(keys)) => print::list(run.around, run.format, &keys, &secret),
+            _ => show(run, &secret),
+        },
+    }
+}
+
+pub(super) fn path_help(run: &mut Run) -> Result<(), Failure> {
+    let [path] = run.exactly()?;
+    let client = run.client()?;
+    let answer = match client.send(&Call::get(bare_path(&path)).query("help", "1")) {
+        Err(ClientError::Refused(refusal)) if refusal.says_sealed() => {
+            return Err(Failure::Server("Error: Vault is sealed.\n\nThe \"path-help\" command requires the server to be unsealed so that the mount\npoints of the secrets engines are known.".to_owned()));
+        }
+        other => other
+            .and_then(|answer| answer.json())
+            .map_err(|error| Failure::while_doing("Error retrieving help", error))?,
+    };
+    if run.format == Format::Json {
+        return Ok(run.around.say(&print::in_order(answer["openapi"].clone()).to_string())?);
+    }
+    Ok(run.around.say(answer["help"].as_str().unwrap_or_default())?)
+}
+
+/// The envelope, or one field of it.
+pub(super) fn show(run: &mut Run, secret: &Secret) -> Result<(), Failure> {
+    match run.text("field").map(str::to_owned) {
+        Some(field) if !field.is_empty() => print::secret_field(run.around, run.format, secret, &field),
+        _ => print::secret(run.around, run.format, secret),
+    }
+}
+
+fn nothing_at(path: &str) -> Failure {
+    Failure::Server(format!("No value found at {path}"))
+}

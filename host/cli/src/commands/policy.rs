@@ -1,0 +1,130 @@
+//! `policy write|read|list|delete|fmt`.
+
+use clap::Command;
+use serde_json::{Value, json};
+
+use super::Run;
+use crate::client::Call;
+use crate::data::{opening, read_bounded};
+use crate::failure::Failure;
+use crate::policy_format::format_policy;
+use crate::print::{self, Format};
+use crate::tree::{group, leaf};
+
+pub(super) fn tree() -> Command {
+    group("policy", "Policies: who may do what").subcommands([
+        leaf(
+            "write",
+            "Upload a policy from a file, or from standard input with -",
+            "NAME FILE",
+            "  $ leasehold policy write apps apps-policy.hcl\n  $ leasehold policy write apps - < apps-policy.hcl",
+        ),
+        leaf("read", "Show a policy", "NAME", "  $ leasehold policy read apps"),
+        leaf("list", "List the policies", "", "  $ leasehold policy list"),
+        leaf("delete", "Delete a policy", "NAME", "  $ leasehold policy delete apps"),
+        leaf(
+            "fmt",
+            "Format a policy file in place, without a server",
+            "FILE",
+            "  $ leasehold policy fmt apps-policy.hcl",
+        ),
+    ])
+}
+
+pub(super) fn run(run: &mut Run, command: &str) -> Result<(), Failure> {
+    match command {
+        "write" => write(run),
+        "read" => read(run),
+        "list" => list(run),
+        "delete" => delete(run),
+        _ => format(run),
+    }
+}
+
+fn write(run: &mut Run) -> Result<(), Failure> {
+    let [typed, file] = run.exactly()?;
+    let client = run.client()?;
+    let name = typed.to_lowercase().trim().to_owned();
+    let bytes = match file.trim() {
+        "-" => read_bounded(&mut run.around.stdin)
+            .map_err(|error| Failure::Server(format!("Error reading policy: {error}")))?,
+        path => std::fs::File::open(run.around.expand_home(path))
+            .and_then(|mut file| read_bounded(&mut file))
+            .map_err(|error| Failure::Server(format!("Error opening policy file: {}", opening(path, &error))))?,
+    };
+    let policy = String::from_utf8(bytes)
+        .map_err(|_| Failure::Server("Error reading policy: it is not UTF-8 text".to_owned()))?;
+    client
+        .send(&Call::put(at(&name)).json(json!({ "policy": policy })))
+        .map_err(|error| Failure::while_doing("Error uploading policy", error))?;
+    if name != typed {
+        run.around.warn(&format!("Policy name was converted from \"{typed}\" to \"{name}\""));
+    }
+    Ok(run.around.say(&format!("Success! Uploaded policy: {name}"))?)
+}
+
+fn read(run: &mut Run) -> Result<(), Failure> {
+    let [name] = run.exactly()?;
+    let client = run.client()?;
+    let name = name.trim().to_lowercase();
+    let secret = client
+        .logical(&Call::get(at(&name)))
+        .map_err(|error| Failure::while_doing(format!("Error reading policy named {name}"), error))?;
+    let data = secret.and_then(|secret| secret.data).unwrap_or_default();
+    let Some(policy) = data.get("policy").and_then(Value::as_str).filter(|policy| !policy.is_empty()) else {
+        return Err(Failure::Server(format!("No policy named: {name}")));
+    };
+    if run.format == Format::Table {
+        return Ok(run.around.say(policy.trim())?);
+    }
+    print::document(run.around, run.format, &json!({ "policy": policy }))
+}
+
+fn list(run: &mut Run) -> Result<(), Failure> {
+    let _: [String; 0] = run.exactly()?;
+    let client = run.client()?;
+    let secret = client
+        .logical(&Call::get("sys/policies/acl").query("list", "true"))
+        .map_err(|error| Failure::while_doing("Error listing policies", error))?;
+    let data = secret.and_then(|secret| secret.data).unwrap_or_default();
+    let Some(names) = data.get("keys").and_then(Value::as_array) else {
+        return Err(Failure::Server("Error listing policies: data from server response is empty".to_owned()));
+    };
+    if run.format != Format::Table {
+        return print::document(run.around, run.format, &Value::Array(names.clone()));
+    }
+    for name in names {
+        run.around.say(&print::plain(name))?;
+    }
+    Ok(())
+}
+
+fn delete(run: &mut Run) -> Result<(), Failure> {
+    let [name] = run.exactly()?;
+    let client = run.client()?;
+    let name = name.to_lowercase().trim().to_owned();
+    client
+        .send(&Call::delete(at(&name)))
+        .map_err(|error| Failure::while_doing(format!("Error deleting {name}"), error))?;
+    Ok(run.around.say(&format!("Success! Deleted policy: {name}"))?)
+}
+
+fn at(name: &str) -> String {
+    format!("sys/policies/acl/{name}")
+}
+
+fn format(run: &mut Run) -> Result<(), Failure> {
+    let [typed] = run.exactly()?;
+    let path = run.around.expand_home(typed.trim());
+    let shown = path.display().to_string();
+    let bytes = std::fs::File::open(&path)
+        .and_then(|mut file| read_bounded(&mut file))
+        .map_err(|error| Failure::Local(format!("Error reading source file: {}", opening(&shown, &error))))?;
+    let text = String::from_utf8(bytes).map_err(|_| Failure::Local(format!("{shown} is not UTF-8 text")))?;
+    let formatted = format_policy(&text).map_err(|error| Failure::Local(format!("failed to parse policy: {error}")))?;
+    if formatted != text {
+        std::fs::write(&path, formatted)
+            .map_err(|error| Failure::Local(format!("Error writing result: {}", opening(&shown, &error))))?;
+    }
+    Ok(run.around.say(&format!("Success! Formatted policy: {shown}"))?)
+}

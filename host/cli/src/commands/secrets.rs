@@ -1,0 +1,135 @@
+//! `secrets enable|list|disable|tune|move`.
+
+use std::time::Duration;
+
+use clap::Command;
+use serde_json::json;
+
+use super::mounts::{self, Table};
+use super::{Run, bare_path, mount_path};
+use crate::client::Call;
+use crate::failure::Failure;
+use crate::tree::{group, leaf};
+
+pub(super) fn tree() -> Command {
+    group("secrets", "Secrets engines: where credentials come from").subcommands([
+        mounts::enable_flags(leaf(
+            "enable",
+            "Enable a secrets engine",
+            "TYPE",
+            "  $ leasehold secrets enable database\n  $ leasehold secrets enable -path=db2 -max-lease-ttl=24h database",
+        )),
+        leaf(
+            "list",
+            "List the secrets engines",
+            "",
+            "  $ leasehold secrets list\n  $ leasehold secrets list -detailed",
+        ),
+        leaf(
+            "disable",
+            "Disable a secrets engine and revoke all its leases",
+            "PATH",
+            "  $ leasehold secrets disable database/",
+        ),
+        mounts::tuning_flags(leaf(
+            "tune",
+            "Change how a secrets engine is mounted",
+            "PATH",
+            "  $ leasehold secrets tune -max-lease-ttl=48h database/",
+        )),
+        leaf(
+            "move",
+            "Move a secrets engine to another path",
+            "FROM TO",
+            "  $ leasehold secrets move database/ postgres/",
+        ),
+    ])
+}
+
+/// How long to wait before asking again whether a move is over: at first often, then as seldom as the field does.
+const MOVE_WAITS: [Duration; 4] =
+    [Duration::from_millis(100), Duration::from_millis(400), Duration::from_secs(2), Duration::from_secs(10)];
+
+pub(super) fn run(run: &mut Run, command: &str) -> Result<(), Failure> {
+    match command {
+        "enable" => enable(run),
+        "list" => list(run),
+        "disable" => disable(run),
+        "tune" => tune(run),
+        _ => relocate(run),
+    }
+}
+
+fn enable(run: &mut Run) -> Result<(), Failure> {
+    let [kind] = run.exactly()?;
+    let client = run.client()?;
+    let kind = match kind.trim() {
+        "plugin" => run.text("plugin-name").unwrap_or_default().to_owned(),
+        kind => kind.to_owned(),
+    };
+    let path = mount_path(run.text("path").unwrap_or(&kind));
+    let body = mounts::enable_body(run, &kind)?;
+    client
+        .send(&Call::post(format!("sys/mounts/{path}")).json(body))
+        .map_err(|error| Failure::while_doing("Error enabling", error))?;
+    Ok(run.around.say(&format!("Success! Enabled the {kind} secrets engine at: {path}"))?)
+}
+
+fn list(run: &mut Run) -> Result<(), Failure> {
+    let _: [String; 0] = run.exactly()?;
+    let client = run.client()?;
+    let table = client
+        .send(&Call::get("sys/mounts"))
+        .and_then(|answer| answer.data())
+        .map_err(|error| Failure::while_doing("Error listing secrets engines", error))?;
+    mounts::show(run, Table::Secrets, table)
+}
+
+fn disable(run: &mut Run) -> Result<(), Failure> {
+    let [path] = run.exactly()?;
+    let client = run.client()?;
+    let path = mount_path(bare_path(&path));
+    client
+        .send(&Call::delete(format!("sys/mounts/{path}")))
+        .map_err(|error| Failure::while_doing(format!("Error disabling secrets engine at {path}"), error))?;
+    Ok(run.around.say(&format!("Success! Disabled the secrets engine (if it existed) at: {path}"))?)
+}
+
+fn tune(run: &mut Run) -> Result<(), Failure> {
+    let [path] = run.exactly()?;
+    let client = run.client()?;
+    let path = mount_path(bare_path(&path));
+    let body = mounts::tune_body(run)?;
+    client
+        .send(&Call::post(format!("sys/mounts/{path}tune")).json(body))
+        .map_err(|error| Failure::while_doing(format!("Error tuning secrets engine {path}"), error))?;
+    Ok(run.around.say(&format!("Success! Tuned the secrets engine at: {path}"))?)
+}
+
+fn relocate(run: &mut Run) -> Result<(), Failure> {
+    let [from, to] = run.exactly()?;
+    let (from, to) = (mount_path(&from), mount_path(&to));
+    let client = run.client()?;
+    let started = client
+        .send(&Call::post("sys/remount").json(json!({ "from": from, "to": to })))
+        .and_then(|answer| answer.data())
+        .map_err(|error| Failure::while_doing(format!("Error moving secrets engine {from} to {to}"), error))?;
+    let id = started["migration_id"].as_str().unwrap_or_default().to_owned();
+    let what = format!("moving secrets engine {from} to {to}, with migration ID {id}");
+    run.around.say(&format!("Started {what}"))?;
+    let mut waits = MOVE_WAITS.into_iter().chain(std::iter::repeat(MOVE_WAITS[3]));
+    loop {
+        let state = client
+            .send(&Call::get(format!("sys/remount/status/{id}")))
+            .and_then(|answer| answer.data())
+            .map_err(|error| {
+                Failure::while_doing(format!("Error checking migration status of secrets engine {from} to {to}"), error)
+            })?;
+        match state["migration_info"]["status"].as_str() {
+            Some("success") => return Ok(run.around.say(&format!("Success! Finished {what}"))?),
+            Some("failure") => return Err(Failure::Server(format!("Failure! Error encountered {what}"))),
+            _ => {}
+        }
+        std::thread::sleep(waits.next().unwrap_or(MOVE_WAITS[3]));
+    }
+}

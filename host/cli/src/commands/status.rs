@@ -1,0 +1,54 @@
+//! `status`: sealed or not, for people and for probes. Exit status 0 unsealed, 2 sealed, 1 cannot tell.
+
+use clap::Command;
+use serde_json::{Value, json};
+
+use super::Run;
+use crate::client::{Call, Client, ClientError};
+use crate::failure::Failure;
+use crate::print;
+use crate::tree::leaf;
+
+pub(super) fn tree() -> Command {
+    leaf(
+        "status",
+        "Show whether the server is sealed",
+        "",
+        "  $ leasehold status\n  $ leasehold status -format=json\n  $ leasehold status -field=sealed",
+    )
+}
+
+pub(super) fn status(run: &mut Run) -> Result<(), Failure> {
+    let _: [String; 0] = run.exactly()?;
+    // 2 means "sealed" here, so whatever else goes wrong is 1.
+    let cannot_tell = |failure: Failure| match failure {
+        Failure::Server(why) => Failure::Local(why),
+        other => other,
+    };
+    let mut client = run.client().map_err(cannot_tell)?;
+    client.leave_namespace();
+    let seal = client
+        .send(&Call::get("sys/seal-status"))
+        .and_then(|answer| answer.json())
+        .map_err(|error| cannot_tell(Failure::while_doing("Error checking seal status", error)))?;
+    show(run, &client, &seal).map_err(cannot_tell)?;
+    if seal["sealed"].as_bool().unwrap_or(true) { Err(Failure::Status(2)) } else { Ok(()) }
+}
+
+/// Prints a seal status together with who leads.
+pub(super) fn show(run: &mut Run, client: &Client, seal: &Value) -> Result<(), Failure> {
+    let leader = match client.send(&Call::get("sys/leader")) {
+        // Sealed nodes of a cluster cannot say who leads, only that somebody may.
+        Err(ClientError::Refused(refusal)) if refusal.says_sealed() => json!({ "ha_enabled": true }),
+        other => other
+            .and_then(|answer| answer.json())
+            .map_err(|error| Failure::while_doing("Error checking leader status", error))?,
+    };
+    let Some(field) = run.text("field").map(str::to_owned) else {
+        return print::seal_status(run.around, run.format, seal, &leader);
+    };
+    match print::seal_status_field(seal, &leader, &field) {
+        Some(value) => print::raw_field(run.around, run.format, &value),
+        None => Err(Failure::Local(format!("Field \"{field}\" not present in seal status"))),
+    }
+}

@@ -1,0 +1,52 @@
+//! What `module inspect` and `module check` need of the sandbox, without this crate knowing it.
+
+use std::fmt;
+
+use serde_json::Value;
+
+/// Looks at policy modules offline. The server's binary gives the real one.
+pub trait ModuleTools {
+    /// Puts a module through the load gate.
+    ///
+    /// The answer is one JSON object, shown to the user as a table or as it is: digest, world and its version, size,
+    /// limits, what the module says about itself.
+    ///
+    /// # Errors
+    /// What the gate objects to.
+    fn inspect(&self, module: &[u8]) -> Result<Value, ModuleRefused>;
+
+    /// Configures a module with `config` (JSON text) and asks it for one verdict.
+    ///
+    /// `request` is the sample: `path`, `operation`, `parameters`, `identity`, `now`; what is left out is for the
+    /// sandbox to fill. The answer holds at least `decision` (`allow`, `deny` or `abstain`) and `messages`.
+    ///
+    /// # Errors
+    /// The gate's objection, or how the module failed: a trap, a limit, its own error.
+    fn check(&self, module: &[u8], config: &[u8], request: &Value) -> Result<Value, ModuleRefused>;
+}
+
+/// Why a module was refused, in words for the user.
+#[derive(Debug)]
+pub struct ModuleRefused(pub String);
+
+impl fmt::Display for ModuleRefused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for ModuleRefused {}
+
+/// For a client that was built without a sandbox.
+#[derive(Debug)]
+pub struct NoTools;
+
+impl ModuleTools for NoTools {
+    fn inspect(&self, _module: &[u8]) -> Result<Value, ModuleRefused> {
+        Err(ModuleRefused("this client was built without a sandbox".to_owned()))
+    }
+
+    fn check(&self, module: &[u8], _config: &[u8], _request: &Value) -> Result<Value, ModuleRefused> {
+        self.inspect(module)
+    }
+}

@@ -1,0 +1,8 @@
+//! The client against a responder in this process: what it sends, what it prints, how it ends.
+//!
+//! [`recorded`] replays what OpenBao 2.7.2's own client sent and printed; [`by_hand`] holds what that client does not do
+//! or no recording can show. Start with [`responder`].
+
+mod by_hand;
+mod recorded;
+mod responder;
