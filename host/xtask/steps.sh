@@ -79,7 +79,7 @@ lint() {
   cargo xtask guests
   cargo xtask check-tree
   for manifest in Cargo.toml guests/Cargo.toml; do
-    cargo deny --manifest-path "$manifest" check --config "$PWD/.deny.toml" --hide-inclusion-graph licenses bans sources
+    cargo deny --manifest-path "$manifest" --config "$PWD/.deny.toml" check --hide-inclusion-graph licenses bans sources
   done
   echo "make lint: passed"
 }
