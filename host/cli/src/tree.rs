@@ -11,6 +11,7 @@ use crate::surroundings::parse_bool;
 /// The client's whole tree.
 pub(crate) fn client() -> Command {
     Command::new("leasehold")
+        .bin_name("leasehold")
         .about("Leased database credentials, decided and rendered in a sandbox")
         .long_about("Leasehold hands out PostgreSQL credentials on lease and speaks Vault's HTTP API. Flags take one dash or two.")
         .after_help(ROOT_HELP)

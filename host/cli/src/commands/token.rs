@@ -145,7 +145,6 @@ fn revoke(run: &mut Run) -> Result<(), Failure> {
     let wrong = |why: String| Err(Failure::Local(why));
     let got = words.len();
     match (mode.as_str(), own, got) {
-        ("" | "orphan" | "path", ..) if false => {}
         (other, ..) if !matches!(other, "" | "orphan" | "path") => return wrong(format!("Invalid mode: {other}")),
         (_, true, 1..) => return wrong(format!("Too many arguments with -self (expected 0, got {got})")),
         (_, false, 2..) => return wrong(format!("Too many arguments (expected 1 or -self, got {got})")),
