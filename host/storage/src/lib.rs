@@ -1,1 +1,23 @@
-//! Placeholder.
+//! Stores: where values and lease rows are kept, and the barrier that seals them.
+//!
+//! Must not know: HTTP, tokens, engines, or what a value means. Keys are readable, values are bytes.
+//!
+//! Start with [`conformance`] (what every store promises), then [`memory`] (the promise at its plainest), [`sqlite`]
+//! (the promise kept over `kill -9`) and [`barrier`] (a store over a store, and the seal).
+//!
+//! Invariants: a batch is written whole or not at all; when `commit` has returned, a durable store has it on disk; one
+//! lease row is never claimed by two holders at once; behind the barrier nothing but the wrapped keys is readable; a
+//! sealed barrier answers nothing.
+
+pub mod barrier;
+#[cfg(any(test, feature = "testing"))]
+pub mod conformance;
+pub mod memory;
+pub mod sqlite;
+#[cfg(test)]
+mod tests;
+mod text_range;
+
+pub use barrier::Barrier;
+pub use memory::MemoryStorage;
+pub use sqlite::{OpenError, SqliteStorage};

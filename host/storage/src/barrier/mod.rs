@@ -1,0 +1,206 @@
+//! The barrier: a store over a store that seals every value, and the place where "sealed" is decided.
+//!
+//! Must not know: what a value means, who asks, or which store lies below.
+//!
+//! Start with [`ring`] (the keys and the format of what they seal), then [`seal`] (init, unseal, seal, rotate) and
+//! [`shares`] (how the root key is split). This file is the way of every read and write.
+//!
+//! Invariants: nothing but the wrapped keys and the seal's configuration is stored as it stands; a value opens only under
+//! the key it was written to; a sealed barrier answers nothing and holds no key; no key seals 2³² values.
+
+mod ring;
+mod seal;
+mod shares;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+
+use async_trait::async_trait;
+use leasehold_core::keys;
+use leasehold_core::lease::{LeaseKind, LeaseRow, LeaseState};
+use leasehold_core::seams::{
+    Batch, Change, Clock, Entropy, Key, LeaseFilter, Page, SealError, Storage, StorageError, Versioned,
+};
+use leasehold_model::{LeaseId, Timestamp, Ttl};
+use zeroize::Zeroize;
+
+use ring::Ring;
+use seal::{SealConfig, Unsealing};
+
+/// Implements both [`Storage`] and [`leasehold_core::seams::Seal`].
+pub struct Barrier {
+    inner: Arc<dyn Storage>,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+    /// `None`: sealed.
+    open: RwLock<Option<Arc<Ring>>>,
+    /// Serialises what changes the stored keys, and keeps the shares given so far.
+    unsealing: tokio::sync::Mutex<Unsealing>,
+    /// Known once read: it never changes.
+    config: OnceLock<SealConfig>,
+    /// Values sealed since this start.
+    sealed_values: AtomicU64,
+}
+
+impl fmt::Debug for Barrier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Barrier").finish_non_exhaustive()
+    }
+}
+
+impl Barrier {
+    #[must_use]
+    pub fn new(inner: Arc<dyn Storage>, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>) -> Self {
+        Self {
+            inner,
+            clock,
+            entropy,
+            open: RwLock::default(),
+            unsealing: tokio::sync::Mutex::default(),
+            config: OnceLock::new(),
+            sealed_values: AtomicU64::new(0),
+        }
+    }
+
+    fn ring(&self) -> Result<Arc<Ring>, StorageError> {
+        self.open.read().unwrap_or_else(PoisonError::into_inner).clone().ok_or(StorageError::Sealed)
+    }
+
+    fn set_ring(&self, ring: Option<Arc<Ring>>) {
+        *self.open.write().unwrap_or_else(PoisonError::into_inner) = ring;
+    }
+
+    /// The ring, with room for `count` more values under its newest key.
+    async fn ring_for(&self, count: u64) -> Result<Arc<Ring>, StorageError> {
+        loop {
+            let ring = self.ring()?;
+            if ring.take(count) {
+                self.sealed_values.fetch_add(count, Ordering::Relaxed);
+                return Ok(ring);
+            }
+            self.make_room(&ring, count).await.map_err(|error| match error {
+                SealError::Storage(error) => error,
+                error => StorageError::Unavailable(error.to_string()),
+            })?;
+        }
+    }
+
+    fn open_row(ring: &Ring, mut row: LeaseRow) -> Result<LeaseRow, StorageError> {
+        match ring.open(&lease_domain(&row.id), row.body) {
+            Some(body) => {
+                row.body = body;
+                Ok(row)
+            }
+            None => Err(StorageError::Corrupt(row.id.to_string())),
+        }
+    }
+
+    fn seal_row(&self, ring: &Ring, mut row: LeaseRow) -> Result<LeaseRow, StorageError> {
+        row.body = self.seal_bytes(ring, &lease_domain(&row.id), row.body)?;
+        Ok(row)
+    }
+
+    /// Wipes the plain bytes.
+    fn seal_bytes(&self, ring: &Ring, domain: &[u8], mut plain: Vec<u8>) -> Result<Vec<u8>, StorageError> {
+        let sealed = ring.seal(&*self.entropy, domain, &plain);
+        plain.zeroize();
+        sealed.ok_or_else(|| StorageError::Unavailable("could not seal a value".to_owned()))
+    }
+}
+
+/// A byte that no key can begin with: a lease's body never opens as the value of a key, nor the other way round.
+fn lease_domain(id: &LeaseId) -> Vec<u8> {
+    [b"\xfflease:", id.as_str().as_bytes()].concat()
+}
+
+#[async_trait]
+impl Storage for Barrier {
+    async fn get(&self, key: &Key) -> Result<Option<Versioned>, StorageError> {
+        let ring = self.ring()?;
+        let Some(Versioned { value, version }) = self.inner.get(key).await? else { return Ok(None) };
+        if keys::is_outside_barrier(key) {
+            return Ok(Some(Versioned { value, version }));
+        }
+        match ring.open(key.as_str().as_bytes(), value) {
+            Some(value) => Ok(Some(Versioned { value, version })),
+            None => Err(StorageError::Corrupt(key.as_str().to_owned())),
+        }
+    }
+
+    async fn scan(&self, prefix: &Key, after: Option<&Key>, limit: u32) -> Result<Vec<Key>, StorageError> {
+        self.ring()?;
+        self.inner.scan(prefix, after, limit).await
+    }
+
+    async fn lease(&self, id: &LeaseId) -> Result<Option<LeaseRow>, StorageError> {
+        let ring = self.ring()?;
+        self.inner.lease(id).await?.map(|row| Self::open_row(&ring, row)).transpose()
+    }
+
+    async fn leases(&self, filter: &LeaseFilter, page: &Page) -> Result<Vec<LeaseRow>, StorageError> {
+        let ring = self.ring()?;
+        self.inner.leases(filter, page).await?.into_iter().map(|row| Self::open_row(&ring, row)).collect()
+    }
+
+    async fn count_leases(&self) -> Result<Vec<(LeaseKind, LeaseState, u64)>, StorageError> {
+        self.ring()?;
+        self.inner.count_leases().await
+    }
+
+    async fn commit(&self, batch: Batch) -> Result<(), StorageError> {
+        let written = |change: &&Change| matches!(change, Change::Put { .. } | Change::Insert(_) | Change::Move { .. });
+        let count = batch.0.iter().filter(written).count();
+        let ring = self.ring_for(u64::try_from(count).unwrap_or(u64::MAX)).await?;
+        let mut sealed = Vec::with_capacity(batch.0.len());
+        for change in batch.0 {
+            sealed.push(match change {
+                Change::Put { key, .. } | Change::Delete { key, .. } if keys::is_outside_barrier(&key) => {
+                    // Whoever could write here could lock everybody out; the barrier itself writes below itself.
+                    return Err(StorageError::Unavailable(format!("`{}` belongs to the barrier", key.as_str())));
+                }
+                Change::Put { key, value, expect } => {
+                    let value = self.seal_bytes(&ring, key.as_str().as_bytes(), value)?;
+                    Change::Put { key, value, expect }
+                }
+                Change::Insert(row) => Change::Insert(self.seal_row(&ring, row)?),
+                Change::Move { row, from, fence } => Change::Move { row: self.seal_row(&ring, row)?, from, fence },
+                other @ (Change::Delete { .. } | Change::Check { .. } | Change::Remove { .. }) => other,
+            });
+        }
+        self.inner.commit(Batch(sealed)).await
+    }
+
+    /// A row whose body is damaged is left out, or it would keep all others from their end. It stays held, and is
+    /// reported again when it comes again.
+    async fn claim_due(
+        &self,
+        holder: &str,
+        limit: u32,
+        hold_for: Ttl,
+        skip: &[String],
+    ) -> Result<Vec<LeaseRow>, StorageError> {
+        let ring = self.ring()?;
+        let rows = self.inner.claim_due(holder, limit, hold_for, skip).await?;
+        let opened = rows.into_iter().filter_map(|row| match Self::open_row(&ring, row) {
+            Ok(row) => Some(row),
+            Err(error) => {
+                tracing::error!(error = %error, "a lease that is due is damaged and cannot be worked on");
+                None
+            }
+        });
+        Ok(opened.collect())
+    }
+
+    async fn claim(&self, holder: &str, id: &LeaseId, hold_for: Ttl) -> Result<Option<LeaseRow>, StorageError> {
+        let ring = self.ring()?;
+        self.inner.claim(holder, id, hold_for).await?.map(|row| Self::open_row(&ring, row)).transpose()
+    }
+
+    async fn next_due(&self) -> Result<Option<Timestamp>, StorageError> {
+        self.ring()?;
+        self.inner.next_due().await
+    }
+}

@@ -1,0 +1,233 @@
+//! Init, unseal, seal, rotate: the life of the keys.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use async_trait::async_trait;
+use leasehold_core::seams::{
+    Batch, Expect, KeyShare, KeyStatus, Seal, SealError, SealStatus, SecretKey, StorageError,
+};
+use leasehold_core::{keys, random};
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use super::Barrier;
+use super::ring::{self, KEY_LEN, Ring};
+use super::shares::{self, SHARE_LEN_MAX, SHARE_LEN_MIN};
+
+/// What is stored under `sys/seal`: how the root key is split. No secret.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) struct SealConfig {
+    shares: u8,
+    threshold: u8,
+}
+
+/// The shares given so far.
+#[derive(Default)]
+pub(super) struct Unsealing {
+    parts: Vec<Zeroizing<Vec<u8>>>,
+    nonce: String,
+}
+
+impl Unsealing {
+    fn take(&mut self) -> Vec<Zeroizing<Vec<u8>>> {
+        self.nonce.clear();
+        std::mem::take(&mut self.parts)
+    }
+}
+
+impl Barrier {
+    /// One share, unsealed at once: for development mode and tests.
+    ///
+    /// # Errors
+    /// As [`Seal::init`] and [`Seal::unseal`].
+    pub async fn init_and_unseal_dev(&self) -> Result<KeyShare, SealError> {
+        let shares = self.init(1, 1).await?;
+        let Some(share) = shares.into_iter().next() else {
+            return Err(broken("no share was made"));
+        };
+        self.unseal(&share.0).await?;
+        Ok(share)
+    }
+
+    /// Reads the configuration until it is there; from then on it never changes.
+    async fn seal_config(&self) -> Result<Option<SealConfig>, SealError> {
+        if let Some(config) = self.config.get() {
+            return Ok(Some(*config));
+        }
+        let key = keys::seal();
+        let Some(stored) = self.inner.get(&key).await? else { return Ok(None) };
+        let config: SealConfig = serde_json::from_slice(&stored.value)
+            .map_err(|_| StorageError::Corrupt(key.as_str().to_owned()))?;
+        Ok(Some(*self.config.get_or_init(|| config)))
+    }
+
+    async fn status_with(&self, unsealing: &Unsealing) -> Result<SealStatus, SealError> {
+        let config = self.seal_config().await?;
+        Ok(SealStatus {
+            initialized: config.is_some(),
+            sealed: self.is_sealed(),
+            threshold: config.map_or(0, |config| config.threshold),
+            shares: config.map_or(0, |config| config.shares),
+            progress: u8::try_from(unsealing.parts.len()).unwrap_or(u8::MAX),
+            nonce: unsealing.nonce.clone(),
+        })
+    }
+
+    /// Opens the stored ring. Its root key is what enough right shares give.
+    async fn open_ring(&self, root: &[u8]) -> Result<(Ring, u64), SealError> {
+        let key = keys::keyring();
+        let Some(wrapped) = self.inner.get(&key).await? else {
+            return Err(StorageError::Corrupt(key.as_str().to_owned()).into());
+        };
+        let wrong = || {
+            SealError::Invalid(
+                "unable to retrieve stored keys: invalid key: failed to decrypt keys from storage: \
+                 cipher: message authentication failed"
+                    .to_owned(),
+            )
+        };
+        let root: &[u8; KEY_LEN] = root.try_into().map_err(|_| wrong())?;
+        let ring = Ring::unwrap_with(root, wrapped.value).ok_or_else(wrong)?;
+        Ok((ring, wrapped.version))
+    }
+
+    /// Stores a ring, then uses it. The caller holds `unsealing`, so no two changes meet here.
+    async fn install(&self, ring: Ring, expect: Expect) -> Result<(), SealError> {
+        let wrapped = ring.wrap(&*self.entropy).ok_or_else(|| broken("the key ring could not be wrapped"))?;
+        self.inner.commit(Batch::new().put(keys::keyring(), wrapped, expect)).await?;
+        self.set_ring(Some(Arc::new(ring)));
+        Ok(())
+    }
+
+    /// As stored now: a second server with this store, should there ever be one, makes us fail instead of lose its key.
+    async fn stored_version(&self) -> Result<Expect, SealError> {
+        let stored = self.inner.get(&keys::keyring()).await?;
+        Ok(stored.map_or(Expect::Absent, |stored| Expect::Version(stored.version)))
+    }
+
+    /// Reserves more uses of the newest key, or makes a newer one, unless somebody else did since `seen`.
+    pub(super) async fn make_room(&self, seen: &Arc<Ring>, count: u64) -> Result<(), SealError> {
+        let _changing = self.unsealing.lock().await;
+        let ring = self.ring()?;
+        if !Arc::ptr_eq(&ring, seen) {
+            return Ok(());
+        }
+        let next = if ring.is_used_up(count) {
+            tracing::info!("the barrier's key has sealed enough values: rotating");
+            ring.rotated(&*self.entropy, self.clock.now(), count)
+        } else {
+            ring.with_room(count)
+        };
+        let next = next.ok_or_else(|| broken("no key could be made"))?;
+        self.install(next, self.stored_version().await?).await
+    }
+}
+
+#[async_trait]
+impl Seal for Barrier {
+    async fn status(&self) -> Result<SealStatus, SealError> {
+        let unsealing = self.unsealing.lock().await;
+        self.status_with(&unsealing).await
+    }
+
+    async fn init(&self, shares: u8, threshold: u8) -> Result<Vec<KeyShare>, SealError> {
+        let _changing = self.unsealing.lock().await;
+        if self.seal_config().await?.is_some() {
+            return Err(SealError::AlreadyInitialized);
+        }
+        shares::check(shares, threshold)?;
+        let root = ring::random(&*self.entropy);
+        let ring = Ring::generate(&*self.entropy, &root, self.clock.now());
+        let wrapped = ring.and_then(|ring| ring.wrap(&*self.entropy));
+        let wrapped = wrapped.ok_or_else(|| broken("the key ring could not be made"))?;
+        let config = serde_json::to_vec(&SealConfig { shares, threshold }).map_err(|_| broken("no configuration"))?;
+        let batch = Batch::new().put(keys::keyring(), wrapped, Expect::Absent).put(keys::seal(), config, Expect::Absent);
+        self.inner.commit(batch).await.map_err(|error| match error {
+            StorageError::Conflict(_) => SealError::AlreadyInitialized,
+            error => SealError::Storage(error),
+        })?;
+        Ok(shares::split(&*self.entropy, &root, shares, threshold))
+    }
+
+    async fn unseal(&self, share: &[u8]) -> Result<SealStatus, SealError> {
+        let mut unsealing = self.unsealing.lock().await;
+        let Some(config) = self.seal_config().await? else {
+            return Err(SealError::NotInitialized);
+        };
+        if !self.is_sealed() {
+            return self.status_with(&unsealing).await;
+        }
+        if share.len() < SHARE_LEN_MIN {
+            return Err(invalid(&format!("key is shorter than minimum {SHARE_LEN_MIN} bytes")));
+        }
+        if share.len() > SHARE_LEN_MAX {
+            return Err(invalid(&format!("key is longer than maximum {SHARE_LEN_MAX} bytes")));
+        }
+        // The same share again is no progress.
+        if unsealing.parts.iter().any(|part| part.as_slice() == share) {
+            return self.status_with(&unsealing).await;
+        }
+        if unsealing.parts.is_empty() {
+            unsealing.nonce = random::uuid(&*self.entropy);
+        }
+        unsealing.parts.push(Zeroizing::new(share.to_vec()));
+        if unsealing.parts.len() < usize::from(config.threshold) {
+            return self.status_with(&unsealing).await;
+        }
+        // From here on the shares are spent, right or wrong.
+        let parts = unsealing.take();
+        let root = shares::combine(&parts, config.threshold)?;
+        let (ring, version) = self.open_ring(&root).await?;
+        // A block of uses is reserved before the first: what the last run used of its own is not known.
+        let ring = if ring.is_used_up(0) { ring.rotated(&*self.entropy, self.clock.now(), 0) } else { ring.with_room(0) };
+        let ring = ring.ok_or_else(|| broken("no key could be made"))?;
+        self.install(ring, Expect::Version(version)).await?;
+        tracing::info!("the barrier is unsealed");
+        self.status_with(&unsealing).await
+    }
+
+    async fn reset(&self) -> Result<SealStatus, SealError> {
+        let mut unsealing = self.unsealing.lock().await;
+        drop(unsealing.take());
+        self.status_with(&unsealing).await
+    }
+
+    async fn seal(&self) {
+        // Waits for a rotation under way, or that would open the barrier again.
+        let mut unsealing = self.unsealing.lock().await;
+        drop(unsealing.take());
+        // The keys wipe themselves when the last call that is still using them ends.
+        self.set_ring(None);
+        tracing::info!("the barrier is sealed");
+    }
+
+    fn is_sealed(&self) -> bool {
+        self.ring().is_err()
+    }
+
+    async fn rotate(&self) -> Result<(), SealError> {
+        let _changing = self.unsealing.lock().await;
+        let ring = self.ring().map_err(|_| SealError::Sealed)?;
+        let next = ring.rotated(&*self.entropy, self.clock.now(), 0).ok_or_else(|| broken("no key could be made"))?;
+        self.install(next, self.stored_version().await?).await
+    }
+
+    async fn key_status(&self) -> Result<KeyStatus, SealError> {
+        let ring = self.ring().map_err(|_| SealError::Sealed)?;
+        let (term, installed_at) = ring.newest();
+        Ok(KeyStatus { term, installed_at, encryptions: self.sealed_values.load(Ordering::Relaxed) })
+    }
+
+    fn derive(&self, purpose: &str) -> Result<SecretKey, SealError> {
+        Ok(self.ring().map_err(|_| SealError::Sealed)?.derive(purpose))
+    }
+}
+
+fn invalid(why: &str) -> SealError {
+    SealError::Invalid(format!("invalid key: {why}"))
+}
+
+fn broken(why: &str) -> SealError {
+    SealError::Storage(StorageError::Unavailable(why.to_owned()))
+}

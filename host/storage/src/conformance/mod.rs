@@ -1,0 +1,114 @@
+//! What every store promises, as tests that any store can be put through.
+//!
+//! Must not know: any store. It sees [`Storage`] and a clock that it moves.
+//!
+//! Start with [`run`]. Each function beneath it is named after the fact it proves and gets a store of its own, empty.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a store that fails the suite is to panic")]
+
+mod claims;
+mod leases;
+mod values;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use leasehold_core::lease::{LeaseKind, LeaseRow, LeaseState};
+use leasehold_core::seams::{Key, Storage};
+use leasehold_core::testing::ManualClock;
+use leasehold_model::{LeaseId, MountAccessor, Timestamp, TokenHash};
+
+/// An empty store, and the clock it was given.
+pub struct Fixture {
+    pub storage: Arc<dyn Storage>,
+    pub clock: Arc<ManualClock>,
+}
+
+impl std::fmt::Debug for Fixture {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Fixture").field("clock", &self.clock).finish_non_exhaustive()
+    }
+}
+
+/// The moment that a fixture's clock begins with, in seconds.
+pub const START_SECS: i64 = 1_000;
+
+type Fact = (&'static str, fn(Fixture) -> Pin<Box<dyn Future<Output = ()> + Send>>);
+
+macro_rules! facts {
+    ($($room:ident::$fact:ident),+ $(,)?) => {
+        &[$((stringify!($fact), |fixture| Box::pin($room::$fact(fixture)))),+]
+    };
+}
+
+const FACTS: &[Fact] = facts![
+    values::what_was_put_is_read_until_it_is_deleted,
+    values::versions_only_grow_also_when_a_key_is_made_anew,
+    values::a_batch_is_written_whole_or_not_at_all,
+    values::every_expectation_is_checked,
+    values::a_batch_sees_its_own_changes,
+    values::one_conflict_does_not_spoil_the_batches_beside_it,
+    values::concurrent_increments_lose_nothing,
+    values::a_scan_is_in_byte_order_and_pages_without_gaps,
+    values::a_prefix_matches_no_more_than_itself,
+    values::values_of_any_bytes_and_sizes_come_back,
+    leases::a_row_comes_back_as_it_went_in,
+    leases::a_row_is_inserted_once,
+    leases::a_move_needs_the_state_and_the_fence,
+    leases::a_removal_needs_the_fence,
+    leases::filters_hold_together,
+    leases::lists_of_leases_page_in_id_order,
+    leases::rows_and_values_share_a_batch,
+    leases::counts_follow_every_change,
+    claims::rows_are_claimed_in_order_of_their_turn,
+    claims::ten_thousand_rows_are_claimed_in_order,
+    claims::two_holders_never_have_one_row,
+    claims::a_hold_ends_by_the_clock_of_the_store,
+    claims::a_late_holder_is_fenced_off,
+    claims::rows_of_skipped_connections_stay,
+    claims::a_named_row_is_claimed_due_or_not,
+    claims::the_next_turn_is_the_least,
+];
+
+/// Puts a store through every fact. `make` makes an empty one with a [`ManualClock`] that stands at [`START_SECS`].
+///
+/// # Panics
+/// When a fact does not hold.
+pub async fn run<F, M>(make: M)
+where
+    M: Fn() -> F,
+    F: Future<Output = Fixture>,
+{
+    for (name, fact) in FACTS {
+        // Shown with a failure, so that it says which fact it was.
+        println!("conformance: {name}");
+        fact(make().await).await;
+    }
+}
+
+pub(crate) fn key(text: &str) -> Key {
+    Key::new(text)
+}
+
+pub(crate) fn id(text: &str) -> LeaseId {
+    text.parse().unwrap()
+}
+
+/// A row that falls due `at` seconds.
+pub(crate) fn row(name: &str, at: i64) -> LeaseRow {
+    LeaseRow {
+        id: id(name),
+        kind: LeaseKind::Secret,
+        state: LeaseState::Active,
+        next_at: Timestamp::from_secs(at),
+        expires_at: Timestamp::from_secs(at),
+        fence: 0,
+        holder: None,
+        held_until: None,
+        token: TokenHash::from_hex("aa"),
+        mount: MountAccessor::new("database_1"),
+        connection: "one".to_owned(),
+        body: format!("body of {name}").into_bytes(),
+    }
+}

@@ -1,0 +1,296 @@
+//! The store of development mode: everything in memory, gone with the process.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::ops::Bound;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use leasehold_core::lease::{LeaseKind, LeaseRow, LeaseState};
+use leasehold_core::seams::{Batch, Change, Clock, Expect, Key, LeaseFilter, Page, Storage, StorageError, Versioned};
+use leasehold_model::{LeaseId, MountAccessor, Timestamp, TokenHash, Ttl};
+
+/// Passes the conformance suite; makes no promise about `kill -9`.
+pub struct MemoryStorage {
+    clock: Arc<dyn Clock>,
+    state: Mutex<State>,
+}
+
+impl fmt::Debug for MemoryStorage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryStorage").finish_non_exhaustive()
+    }
+}
+
+impl MemoryStorage {
+    #[must_use]
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        Self { clock, state: Mutex::default() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing in here panics halfway through a change; should it ever, the store is still worth more than a panic.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl Storage for MemoryStorage {
+    async fn get(&self, key: &Key) -> Result<Option<Versioned>, StorageError> {
+        Ok(self.state().values.get(key.as_str()).cloned())
+    }
+
+    async fn scan(&self, prefix: &Key, after: Option<&Key>, limit: u32) -> Result<Vec<Key>, StorageError> {
+        let state = self.state();
+        let prefix = prefix.as_str();
+        let from = match after.map(Key::as_str) {
+            Some(after) if after >= prefix => Bound::Excluded(after),
+            _ => Bound::Included(prefix),
+        };
+        Ok(state
+            .values
+            .range::<str, _>((from, Bound::Unbounded))
+            .map(|(key, _)| key)
+            .take_while(|key| key.starts_with(prefix))
+            .take(size(limit))
+            .map(Key::new)
+            .collect())
+    }
+
+    async fn lease(&self, id: &LeaseId) -> Result<Option<LeaseRow>, StorageError> {
+        Ok(self.state().leases.get(id.as_str()).cloned())
+    }
+
+    async fn leases(&self, filter: &LeaseFilter, page: &Page) -> Result<Vec<LeaseRow>, StorageError> {
+        let state = self.state();
+        let after = page.after.as_ref().map(LeaseId::as_str);
+        let wanted = |row: &&LeaseRow| matches(row, filter);
+        // The narrowest index first: a token or a mount names few of many rows.
+        let index = match (&filter.token, &filter.mount) {
+            (Some(token), _) => Some(state.by_token.get(token)),
+            (None, Some(mount)) => Some(state.by_mount.get(mount)),
+            (None, None) => None,
+        };
+        if let Some(ids) = index {
+            let ids = ids.into_iter().flatten().filter(|id| after.is_none_or(|after| id.as_str() > after));
+            let rows = ids.filter_map(|id| state.leases.get(id.as_str()));
+            return Ok(rows.filter(wanted).take(size(page.limit)).cloned().collect());
+        }
+        let prefix = filter.id_prefix.as_deref().unwrap_or_default();
+        let from = match after {
+            Some(after) if after >= prefix => Bound::Excluded(after),
+            _ => Bound::Included(prefix),
+        };
+        let rows = state.leases.range::<str, _>((from, Bound::Unbounded));
+        let rows = rows.map(|(_, row)| row).take_while(|row| row.id.as_str().starts_with(prefix));
+        Ok(rows.filter(wanted).take(size(page.limit)).cloned().collect())
+    }
+
+    async fn count_leases(&self) -> Result<Vec<(LeaseKind, LeaseState, u64)>, StorageError> {
+        let mut counts = BTreeMap::new();
+        for row in self.state().leases.values() {
+            *counts.entry((row.kind, row.state)).or_insert(0_u64) += 1;
+        }
+        Ok(counts.into_iter().map(|((kind, state), count)| (kind, state, count)).collect())
+    }
+
+    async fn commit(&self, batch: Batch) -> Result<(), StorageError> {
+        self.state().commit(batch)
+    }
+
+    async fn claim_due(
+        &self,
+        holder: &str,
+        limit: u32,
+        hold_for: Ttl,
+        skip: &[String],
+    ) -> Result<Vec<LeaseRow>, StorageError> {
+        let now = self.clock.now();
+        let mut state = self.state();
+        let state = &mut *state;
+        let due = state.due.iter().take_while(|(at, _)| *at <= now);
+        let free: Vec<LeaseId> = due
+            .filter_map(|(_, id)| state.leases.get(id.as_str()))
+            .filter(|row| held_by(row, now).is_none() && !skip.contains(&row.connection))
+            .take(size(limit))
+            .map(|row| row.id.clone())
+            .collect();
+        let rows = free.iter().filter_map(|id| state.leases.get_mut(id.as_str()).map(|row| hold(row, holder, now, hold_for)));
+        Ok(rows.collect())
+    }
+
+    async fn claim(&self, holder: &str, id: &LeaseId, hold_for: Ttl) -> Result<Option<LeaseRow>, StorageError> {
+        let now = self.clock.now();
+        let mut state = self.state();
+        let Some(row) = state.leases.get_mut(id.as_str()) else { return Ok(None) };
+        if held_by(row, now).is_some_and(|other| other != holder) {
+            return Err(StorageError::Fenced(id.clone()));
+        }
+        Ok(Some(hold(row, holder, now, hold_for)))
+    }
+
+    async fn next_due(&self) -> Result<Option<Timestamp>, StorageError> {
+        Ok(self.state().due.first().map(|(at, _)| *at))
+    }
+}
+
+#[derive(Default)]
+struct State {
+    values: BTreeMap<String, Versioned>,
+    leases: BTreeMap<String, LeaseRow>,
+    due: BTreeSet<(Timestamp, LeaseId)>,
+    by_token: BTreeMap<TokenHash, BTreeSet<LeaseId>>,
+    by_mount: BTreeMap<MountAccessor, BTreeSet<LeaseId>>,
+    /// Of the last batch that put something. One counter for all keys: a key made anew gets a greater version than it had.
+    version: u64,
+}
+
+/// How to take one change back.
+enum Undo {
+    Value(String, Option<Versioned>),
+    Row(LeaseId, Option<LeaseRow>),
+}
+
+impl State {
+    fn commit(&mut self, batch: Batch) -> Result<(), StorageError> {
+        let version = self.version + 1;
+        let mut undo = Vec::with_capacity(batch.0.len());
+        let mut put = false;
+        for change in batch.0 {
+            put |= matches!(change, Change::Put { .. });
+            if let Err(error) = self.apply(change, version, &mut undo) {
+                for step in undo.into_iter().rev() {
+                    match step {
+                        Undo::Value(key, before) => drop(self.set_value(key, before)),
+                        Undo::Row(id, before) => drop(self.set_row(&id, before)),
+                    }
+                }
+                return Err(error);
+            }
+        }
+        if put {
+            self.version = version;
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, change: Change, version: u64, undo: &mut Vec<Undo>) -> Result<(), StorageError> {
+        match change {
+            Change::Put { key, value, expect } => {
+                self.check(&key, expect)?;
+                let before = self.set_value(key.as_str().to_owned(), Some(Versioned { value, version }));
+                undo.push(Undo::Value(key.as_str().to_owned(), before));
+            }
+            Change::Delete { key, expect } => {
+                self.check(&key, expect)?;
+                let before = self.set_value(key.as_str().to_owned(), None);
+                undo.push(Undo::Value(key.as_str().to_owned(), before));
+            }
+            Change::Check { key, expect } => self.check(&key, expect)?,
+            Change::Insert(row) => {
+                if self.leases.contains_key(row.id.as_str()) {
+                    return Err(StorageError::Conflict(row.id.to_string()));
+                }
+                self.replace(&row.id.clone(), Some(row), undo);
+            }
+            Change::Move { row, from, fence } => {
+                match self.leases.get(row.id.as_str()) {
+                    Some(now) if now.state == from && now.fence == fence => {}
+                    _ => return Err(StorageError::Fenced(row.id)),
+                }
+                self.replace(&row.id.clone(), Some(row), undo);
+            }
+            Change::Remove { id, fence } => {
+                if self.leases.get(id.as_str()).is_none_or(|row| row.fence != fence) {
+                    return Err(StorageError::Fenced(id));
+                }
+                self.replace(&id, None, undo);
+            }
+        }
+        Ok(())
+    }
+
+    fn check(&self, key: &Key, expect: Expect) -> Result<(), StorageError> {
+        let now = self.values.get(key.as_str()).map(|found| found.version);
+        if holds(expect, now) { Ok(()) } else { Err(StorageError::Conflict(key.as_str().to_owned())) }
+    }
+
+    fn set_value(&mut self, key: String, value: Option<Versioned>) -> Option<Versioned> {
+        match value {
+            Some(value) => self.values.insert(key, value),
+            None => self.values.remove(&key),
+        }
+    }
+
+    fn replace(&mut self, id: &LeaseId, row: Option<LeaseRow>, undo: &mut Vec<Undo>) {
+        let before = self.set_row(id, row);
+        undo.push(Undo::Row(id.clone(), before));
+    }
+
+    /// Keeps the indexes in step with the rows.
+    fn set_row(&mut self, id: &LeaseId, row: Option<LeaseRow>) -> Option<LeaseRow> {
+        let before = match row {
+            Some(row) => {
+                let (at, token, mount) = (row.next_at, row.token.clone(), row.mount.clone());
+                let before = self.leases.insert(id.as_str().to_owned(), row);
+                self.unindex(before.as_ref());
+                self.due.insert((at, id.clone()));
+                self.by_token.entry(token).or_default().insert(id.clone());
+                self.by_mount.entry(mount).or_default().insert(id.clone());
+                return before;
+            }
+            None => self.leases.remove(id.as_str()),
+        };
+        self.unindex(before.as_ref());
+        before
+    }
+
+    fn unindex(&mut self, row: Option<&LeaseRow>) {
+        let Some(row) = row else { return };
+        self.due.remove(&(row.next_at, row.id.clone()));
+        forget(&mut self.by_token, &row.token, &row.id);
+        forget(&mut self.by_mount, &row.mount, &row.id);
+    }
+}
+
+fn forget<K: Ord>(index: &mut BTreeMap<K, BTreeSet<LeaseId>>, at: &K, id: &LeaseId) {
+    if let Some(ids) = index.get_mut(at) {
+        ids.remove(id);
+        if ids.is_empty() {
+            index.remove(at);
+        }
+    }
+}
+
+/// Whether a key at version `now` (`None`: not there) is as a batch expects it.
+pub(crate) fn holds(expect: Expect, now: Option<u64>) -> bool {
+    match expect {
+        Expect::Anything => true,
+        Expect::Absent => now.is_none(),
+        Expect::Present => now.is_some(),
+        Expect::Version(version) => now == Some(version),
+    }
+}
+
+fn matches(row: &LeaseRow, filter: &LeaseFilter) -> bool {
+    filter.id_prefix.as_ref().is_none_or(|prefix| row.id.as_str().starts_with(prefix.as_str()))
+        && filter.token.as_ref().is_none_or(|token| row.token == *token)
+        && filter.mount.as_ref().is_none_or(|mount| row.mount == *mount)
+        && filter.state.is_none_or(|state| row.state == state)
+        && filter.kind.is_none_or(|kind| row.kind == kind)
+}
+
+fn held_by(row: &LeaseRow, now: Timestamp) -> Option<&str> {
+    row.holder.as_deref().filter(|_| row.held_until.is_some_and(|until| until > now))
+}
+
+fn hold(row: &mut LeaseRow, holder: &str, now: Timestamp, hold_for: Ttl) -> LeaseRow {
+    row.holder = Some(holder.to_owned());
+    row.held_until = Some(now + hold_for);
+    row.fence = row.fence.saturating_add(1);
+    row.clone()
+}
+
+fn size(limit: u32) -> usize {
+    usize::try_from(limit).unwrap_or(usize::MAX)
+}

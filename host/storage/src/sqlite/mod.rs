@@ -1,0 +1,122 @@
+//! The embedded store: one SQLite file, one server.
+//!
+//! Must not know: what a value means, or that a barrier seals it.
+//!
+//! Start with [`open`] (the file, our lock, the schema), then [`writer`] (one thread, one transaction for the commits of
+//! many requests) and [`reader`] (a pool of connections for point reads on the caller's own thread).
+//!
+//! Invariants: a commit is answered only after SQLite's `COMMIT` has returned with `synchronous=FULL`; a batch that
+//! conflicts spoils no other batch of its transaction; two servers never have one file open.
+
+mod open;
+mod reader;
+mod rows;
+mod writer;
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use leasehold_core::lease::{LeaseKind, LeaseRow, LeaseState};
+use leasehold_core::seams::{Batch, Clock, Key, LeaseFilter, Page, Storage, StorageError, Versioned};
+use leasehold_model::{LeaseId, Timestamp, Ttl};
+
+pub use open::OpenError;
+
+use reader::Readers;
+use writer::Writer;
+
+/// Durable: what `commit` has answered survives `kill -9` and a power cut.
+pub struct SqliteStorage {
+    readers: Arc<Readers>,
+    writer: Writer,
+}
+
+impl fmt::Debug for SqliteStorage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SqliteStorage").finish_non_exhaustive()
+    }
+}
+
+/// Lists up to this long are read on the caller's thread; longer ones would hold up its other requests.
+const INLINE_ROWS_MAX: u32 = 32;
+
+impl SqliteStorage {
+    /// Opens the file at `path`, or makes it (mode 0600); its directory must exist. Blocks for as long as migrations take.
+    ///
+    /// # Errors
+    /// [`OpenError::Locked`] while another server has it open; the other variants say what is wrong with the file.
+    pub fn open(path: impl AsRef<Path>, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
+        let opened = open::open(path.as_ref())?;
+        let readers = Arc::new(Readers::new(path.as_ref().to_owned()));
+        let writer = Writer::start(opened, clock)?;
+        Ok(Self { readers, writer })
+    }
+
+    /// Reads on this thread when `limit` is small, else on a blocking one.
+    async fn list<T: Send + 'static>(
+        &self,
+        limit: u32,
+        read: impl FnOnce(&rusqlite::Connection) -> Result<T, StorageError> + Send + 'static,
+    ) -> Result<T, StorageError> {
+        if limit <= INLINE_ROWS_MAX {
+            return self.readers.read(read);
+        }
+        let readers = Arc::clone(&self.readers);
+        let done = tokio::task::spawn_blocking(move || readers.read(read)).await;
+        done.unwrap_or_else(|_| Err(StorageError::Unavailable("reading was cut short".to_owned())))
+    }
+}
+
+#[async_trait]
+impl Storage for SqliteStorage {
+    async fn get(&self, key: &Key) -> Result<Option<Versioned>, StorageError> {
+        self.readers.read(|connection| reader::get(connection, key))
+    }
+
+    async fn scan(&self, prefix: &Key, after: Option<&Key>, limit: u32) -> Result<Vec<Key>, StorageError> {
+        let (prefix, after) = (prefix.clone(), after.cloned());
+        self.list(limit, move |connection| reader::scan(connection, &prefix, after.as_ref(), limit)).await
+    }
+
+    async fn lease(&self, id: &LeaseId) -> Result<Option<LeaseRow>, StorageError> {
+        self.readers.read(|connection| reader::lease(connection, id))
+    }
+
+    async fn leases(&self, filter: &LeaseFilter, page: &Page) -> Result<Vec<LeaseRow>, StorageError> {
+        let (filter, page) = (filter.clone(), page.clone());
+        self.list(page.limit, move |connection| reader::leases(connection, &filter, &page)).await
+    }
+
+    async fn count_leases(&self) -> Result<Vec<(LeaseKind, LeaseState, u64)>, StorageError> {
+        self.list(u32::MAX, reader::count_leases).await
+    }
+
+    async fn commit(&self, batch: Batch) -> Result<(), StorageError> {
+        self.writer.commit(batch).await
+    }
+
+    async fn claim_due(
+        &self,
+        holder: &str,
+        limit: u32,
+        hold_for: Ttl,
+        skip: &[String],
+    ) -> Result<Vec<LeaseRow>, StorageError> {
+        self.writer.claim_due(holder, limit, hold_for, skip).await
+    }
+
+    async fn claim(&self, holder: &str, id: &LeaseId, hold_for: Ttl) -> Result<Option<LeaseRow>, StorageError> {
+        self.writer.claim(holder, id, hold_for).await
+    }
+
+    async fn next_due(&self) -> Result<Option<Timestamp>, StorageError> {
+        self.readers.read(reader::next_due)
+    }
+}
+
+/// SQLite's own words, which name tables and codes but never a bound value.
+fn unavailable(error: rusqlite::Error) -> StorageError {
+    StorageError::Unavailable(error.to_string())
+}

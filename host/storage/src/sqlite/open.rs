@@ -1,0 +1,162 @@
+//! Opening the file: our lock, modes, pragmas, migrations.
+
+use std::fs::{File, OpenOptions, Permissions, TryLockError};
+use std::io;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+
+/// Why the file was not opened. The text goes to the operator.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("storage directory `{}` does not exist: create it first", .0.display())]
+    NoDirectory(PathBuf),
+    #[error("storage path `{}` is a directory: name a file in it", .0.display())]
+    IsDirectory(PathBuf),
+    #[error("storage `{}` is in use by another server (it holds the lock file `{}`)", .path.display(), .lock.display())]
+    Locked { path: PathBuf, lock: PathBuf },
+    #[error("storage `{}` is not a Leasehold database", .0.display())]
+    Foreign(PathBuf),
+    #[error("storage `{}` was written by a newer Leasehold (schema {found}, this one knows {known})", .path.display())]
+    Newer { path: PathBuf, found: u32, known: u32 },
+    #[error("could not open storage file `{}`", .path.display())]
+    File {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("could not open storage `{}`", .path.display())]
+    Database {
+        path: PathBuf,
+        #[source]
+        source: rusqlite::Error,
+    },
+}
+
+/// The one connection that writes, and the lock that keeps other servers out for as long as it is open.
+pub(super) struct Opened {
+    // Fields drop in this order: the database closes before the lock falls.
+    pub(super) connection: Connection,
+    pub(super) path: PathBuf,
+    _lock: File,
+}
+
+/// Forward only, one file each; a file's place in this list is the schema version it leads to.
+const MIGRATIONS: [&str; 1] = [include_str!("migrations/0001_first.sql")];
+
+/// `LHLD`: tells our files from other SQLite databases.
+const APPLICATION_ID: i32 = 0x4c48_4c44;
+
+/// Nobody but an operator's shell competes for the file; its transactions are short.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Only who runs the server may read the file: keys and lease columns are plain.
+const MODE: u32 = 0o600;
+
+pub(super) fn open(path: &Path) -> Result<Opened, OpenError> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !directory.is_dir() {
+        return Err(OpenError::NoDirectory(directory.to_owned()));
+    }
+    if path.is_dir() {
+        return Err(OpenError::IsDirectory(path.to_owned()));
+    }
+    let lock = lock(path)?;
+    // Made by us, so that the mode is right from the first byte on; SQLite gives its -wal and -shm files the same.
+    private_file(path)?;
+
+    let failed = |source| match source {
+        rusqlite::Error::SqliteFailure(code, _) if code.code == rusqlite::ErrorCode::NotADatabase => {
+            OpenError::Foreign(path.to_owned())
+        }
+        source => OpenError::Database { path: path.to_owned(), source },
+    };
+    let mut connection = connect(path).map_err(failed)?;
+    check(&connection, path, failed)?;
+    connection.pragma_update(None, "journal_mode", "wal").map_err(failed)?;
+    connection.pragma_update(None, "synchronous", "full").map_err(failed)?;
+    migrate(&mut connection, path, failed)?;
+    Ok(Opened { connection, path: path.to_owned(), _lock: lock })
+}
+
+/// A connection as all of ours are, whoever uses it.
+pub(super) fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.pragma_update(None, "trusted_schema", false)?;
+    connection.pragma_update(None, "cell_size_check", true)?;
+    connection.pragma_update(None, "temp_store", "memory")?;
+    connection.set_prepared_statement_cache_capacity(32);
+    Ok(connection)
+}
+
+fn lock(path: &Path) -> Result<File, OpenError> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    let lock = PathBuf::from(name);
+    let file = private_file(&lock)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(OpenError::Locked { path: path.to_owned(), lock }),
+        Err(TryLockError::Error(source)) => Err(OpenError::File { path: lock, source }),
+    }
+}
+
+fn private_file(path: &Path) -> Result<File, OpenError> {
+    let failed = |source| OpenError::File { path: path.to_owned(), source };
+    let mut options = OpenOptions::new();
+    let file = options.read(true).write(true).create(true).truncate(false).mode(MODE).open(path).map_err(failed)?;
+    let mode = file.metadata().map_err(failed)?.permissions().mode();
+    if mode & 0o077 != 0 {
+        file.set_permissions(Permissions::from_mode(MODE)).map_err(failed)?;
+    }
+    Ok(file)
+}
+
+/// Refuses other programs' databases and our own successors' before anything is written.
+fn check(
+    connection: &Connection,
+    path: &Path,
+    failed: impl Fn(rusqlite::Error) -> OpenError,
+) -> Result<(), OpenError> {
+    let id: i32 = connection.pragma_query_value(None, "application_id", |row| row.get(0)).map_err(&failed)?;
+    let tables: i64 =
+        connection.query_row("select count(*) from sqlite_schema", [], |row| row.get(0)).map_err(&failed)?;
+    if id != APPLICATION_ID && (id != 0 || tables > 0) {
+        return Err(OpenError::Foreign(path.to_owned()));
+    }
+    let found = version(connection).map_err(&failed)?;
+    let known = u32::try_from(MIGRATIONS.len()).unwrap_or(u32::MAX);
+    if found > known {
+        return Err(OpenError::Newer { path: path.to_owned(), found, known });
+    }
+    Ok(())
+}
+
+fn version(connection: &Connection) -> rusqlite::Result<u32> {
+    connection.pragma_query_value(None, "user_version", |row| row.get(0))
+}
+
+/// Each step in a transaction of its own, with the version it leads to: killed in between, the next start goes on.
+fn migrate(
+    connection: &mut Connection,
+    path: &Path,
+    failed: impl Fn(rusqlite::Error) -> OpenError,
+) -> Result<(), OpenError> {
+    let from = version(connection).map_err(&failed)?;
+    for (to, step) in (1_u32..).zip(MIGRATIONS).skip_while(|(to, _)| *to <= from) {
+        let one = |connection: &mut Connection| {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Exclusive)?;
+            transaction.execute_batch(step)?;
+            transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+            transaction.pragma_update(None, "user_version", to)?;
+            transaction.commit()
+        };
+        one(connection).map_err(&failed)?;
+        tracing::info!(storage.schema = to, "storage {} is at schema {to}", path.display());
+    }
+    Ok(())
+}
