@@ -115,7 +115,8 @@ impl Storage for MemoryStorage {
             .take(size(limit))
             .map(|row| row.id.clone())
             .collect();
-        let rows = free.iter().filter_map(|id| state.leases.get_mut(id.as_str()).map(|row| hold(row, holder, now, hold_for)));
+        let rows =
+            free.iter().filter_map(|id| state.leases.get_mut(id.as_str()).map(|row| hold(row, holder, now, hold_for)));
         Ok(rows.collect())
     }
 

@@ -179,13 +179,7 @@ fn chunk<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
     Some(*head)
 }
 
-fn seal_with(
-    cipher: &LessSafeKey,
-    term: u32,
-    entropy: &dyn Entropy,
-    domain: &[u8],
-    plain: &[u8],
-) -> Option<Vec<u8>> {
+fn seal_with(cipher: &LessSafeKey, term: u32, entropy: &dyn Entropy, domain: &[u8], plain: &[u8]) -> Option<Vec<u8>> {
     let mut nonce = [0_u8; NONCE_LEN];
     entropy.fill(&mut nonce);
     let mut sealed = Vec::with_capacity(HEADER_LEN + plain.len() + TAG_LEN);

@@ -4,9 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
-use leasehold_core::seams::{
-    Batch, Expect, KeyShare, KeyStatus, Seal, SealError, SealStatus, SecretKey, StorageError,
-};
+use leasehold_core::seams::{Batch, Expect, KeyShare, KeyStatus, Seal, SealError, SealStatus, SecretKey, StorageError};
 use leasehold_core::{keys, random};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -57,8 +55,8 @@ impl Barrier {
         }
         let key = keys::seal();
         let Some(stored) = self.inner.get(&key).await? else { return Ok(None) };
-        let config: SealConfig = serde_json::from_slice(&stored.value)
-            .map_err(|_| StorageError::Corrupt(key.as_str().to_owned()))?;
+        let config: SealConfig =
+            serde_json::from_slice(&stored.value).map_err(|_| StorageError::Corrupt(key.as_str().to_owned()))?;
         Ok(Some(*self.config.get_or_init(|| config)))
     }
 
@@ -142,7 +140,8 @@ impl Seal for Barrier {
         let wrapped = ring.and_then(|ring| ring.wrap(&*self.entropy));
         let wrapped = wrapped.ok_or_else(|| broken("the key ring could not be made"))?;
         let config = serde_json::to_vec(&SealConfig { shares, threshold }).map_err(|_| broken("no configuration"))?;
-        let batch = Batch::new().put(keys::keyring(), wrapped, Expect::Absent).put(keys::seal(), config, Expect::Absent);
+        let batch =
+            Batch::new().put(keys::keyring(), wrapped, Expect::Absent).put(keys::seal(), config, Expect::Absent);
         self.inner.commit(batch).await.map_err(|error| match error {
             StorageError::Conflict(_) => SealError::AlreadyInitialized,
             error => SealError::Storage(error),
@@ -180,7 +179,8 @@ impl Seal for Barrier {
         let root = shares::combine(&parts, config.threshold)?;
         let (ring, version) = self.open_ring(&root).await?;
         // A block of uses is reserved before the first: what the last run used of its own is not known.
-        let ring = if ring.is_used_up(0) { ring.rotated(&*self.entropy, self.clock.now(), 0) } else { ring.with_room(0) };
+        let ring =
+            if ring.is_used_up(0) { ring.rotated(&*self.entropy, self.clock.now(), 0) } else { ring.with_room(0) };
         let ring = ring.ok_or_else(|| broken("no key could be made"))?;
         self.install(ring, Expect::Version(version)).await?;
         tracing::info!("the barrier is unsealed");

@@ -1,0 +1,299 @@
+use std::sync::Arc;
+
+use leasehold_core::keys;
+use leasehold_core::lease::{LeaseRow, LeaseState};
+use leasehold_core::seams::{Batch, Change, Expect, Key, LeaseFilter, Page, Seal, SealError, Storage, StorageError};
+use leasehold_core::testing::CountingEntropy;
+use leasehold_model::{Timestamp, Ttl};
+
+use super::Barrier;
+use super::ring::{self, Ring, SEALS_BLOCK, SEALS_MAX};
+use crate::MemoryStorage;
+use crate::conformance::{id, key, row};
+use crate::tests::{clock, unsealed};
+
+fn memory() -> Arc<dyn Storage> {
+    Arc::new(MemoryStorage::new(clock()))
+}
+
+fn over(inner: &Arc<dyn Storage>) -> Barrier {
+    Barrier::new(Arc::clone(inner), clock(), Arc::new(CountingEntropy::default()))
+}
+
+fn text<T: std::fmt::Debug>(result: Result<T, SealError>) -> String {
+    result.unwrap_err().to_string()
+}
+
+#[tokio::test]
+async fn a_seal_that_makes_no_sense_is_refused_in_the_words_of_the_field() {
+    let barrier = over(&memory());
+    for (shares, threshold, why) in [
+        (0, 0, "shares must be at least one"),
+        (0, 1, "shares must be at least one"),
+        (3, 0, "threshold must be at least one"),
+        (1, 2, "threshold cannot be larger than shares"),
+        (2, 3, "threshold cannot be larger than shares"),
+        (5, 1, "threshold must be greater than one for multiple shares"),
+    ] {
+        assert_eq!(text(barrier.init(shares, threshold).await), format!("invalid seal configuration: {why}"));
+    }
+    assert!(!barrier.status().await.unwrap().initialized);
+    assert_eq!(text(barrier.unseal(&[0; 32]).await), "Vault is not initialized");
+    barrier.init(1, 1).await.unwrap();
+    assert_eq!(text(barrier.init(1, 1).await), "Vault is already initialized");
+    assert_eq!(text(barrier.init(0, 1).await), "Vault is already initialized");
+}
+
+#[tokio::test]
+async fn any_threshold_of_shares_unseals_and_fewer_do_not() {
+    let barrier = over(&memory());
+    let shares = barrier.init(5, 3).await.unwrap();
+    assert!(shares.len() == 5 && shares.iter().all(|share| share.0.len() == 33));
+    for picked in [[0, 1, 2], [4, 2, 0], [1, 3, 4]] {
+        let mut nonce = String::new();
+        for (given, at) in picked.into_iter().enumerate() {
+            assert!(barrier.is_sealed());
+            let status = barrier.unseal(&shares[at].0).await.unwrap();
+            assert_eq!((status.threshold, status.shares), (3, 5));
+            if given == 2 {
+                assert!(!status.sealed && status.progress == 0 && status.nonce.is_empty(), "{status:?}");
+            } else {
+                assert!(status.sealed && usize::from(status.progress) == given + 1, "{status:?}");
+                assert!(status.nonce.len() == 36 && (given == 0 || status.nonce == nonce), "{status:?}");
+                nonce = status.nonce;
+                let again = barrier.unseal(&shares[at].0).await.unwrap();
+                assert_eq!(usize::from(again.progress), given + 1, "the same share again is no progress");
+            }
+        }
+        let status = barrier.unseal(b"whatever it is").await.unwrap();
+        assert!(!status.sealed, "unsealed already");
+        barrier.seal().await;
+    }
+}
+
+/// The texts are those of OpenBao 2.7.2, asked with the same shares.
+#[tokio::test]
+async fn wrong_shares_are_refused_in_the_words_of_the_field_and_start_over() {
+    let barrier = over(&memory());
+    let shares = barrier.init(5, 3).await.unwrap();
+    assert_eq!(text(barrier.unseal(&[1; 15]).await), "invalid key: key is shorter than minimum 16 bytes");
+    assert_eq!(text(barrier.unseal(&[1; 34]).await), "invalid key: key is longer than maximum 33 bytes");
+    assert_eq!(barrier.status().await.unwrap().progress, 0);
+    let short = shares[0].0[..20].to_vec();
+    let mut twin = shares[0].0.to_vec();
+    twin[9] ^= 1;
+    let combined = "invalid key: failed to compute combined key: ";
+    let wrong = "unable to retrieve stored keys: invalid key: failed to decrypt keys from storage: \
+                 cipher: message authentication failed";
+    for (third, why) in [
+        (vec![0x33; 33], wrong.to_owned()),
+        ([&[0], &shares[2].0[1..]].concat(), wrong.to_owned()),
+        (short, format!("{combined}all parts must be the same length")),
+        (twin, format!("{combined}duplicate part detected")),
+    ] {
+        barrier.unseal(&shares[0].0).await.unwrap();
+        barrier.unseal(&shares[1].0).await.unwrap();
+        assert_eq!(text(barrier.unseal(&third).await), why);
+        let status = barrier.status().await.unwrap();
+        assert!(status.sealed && status.progress == 0 && status.nonce.is_empty(), "{status:?}");
+    }
+    barrier.unseal(&shares[0].0).await.unwrap();
+    assert_eq!(barrier.reset().await.unwrap().progress, 0);
+    for share in &shares[2..] {
+        barrier.unseal(&share.0).await.unwrap();
+    }
+    assert!(!barrier.is_sealed());
+}
+
+#[tokio::test]
+async fn one_share_is_the_key_itself() {
+    let barrier = over(&memory());
+    let shares = barrier.init(1, 1).await.unwrap();
+    assert!(shares.len() == 1 && shares[0].0.len() == 32);
+    assert!(text(barrier.unseal(&[0; 33]).await).contains("message authentication failed"));
+    assert!(!barrier.unseal(&shares[0].0).await.unwrap().sealed);
+}
+
+#[tokio::test]
+async fn a_sealed_barrier_answers_nothing() {
+    let barrier = unsealed(memory()).await;
+    barrier.commit(Batch::new().put(key("a"), vec![1], Expect::Absent).insert(row("d/1", 1))).await.unwrap();
+    barrier.seal().await;
+    let (page, hold) = (Page { after: None, limit: 1 }, Ttl::from_secs(1));
+    let answers = [
+        barrier.get(&key("a")).await.err(),
+        barrier.get(&keys::seal()).await.err(),
+        barrier.scan(&key("a"), None, 1).await.err(),
+        barrier.lease(&id("d/1")).await.err(),
+        barrier.leases(&LeaseFilter::default(), &page).await.err(),
+        barrier.count_leases().await.err(),
+        barrier.commit(Batch::new()).await.err(),
+        barrier.claim_due("n", 1, hold, &[]).await.err(),
+        barrier.claim("n", &id("d/1"), hold).await.err(),
+        barrier.next_due().await.err(),
+    ];
+    for (n, answer) in answers.into_iter().enumerate() {
+        assert!(matches!(answer, Some(StorageError::Sealed)), "answer {n}: {answer:?}");
+    }
+    assert!(matches!(barrier.derive("token"), Err(SealError::Sealed)));
+    assert!(matches!(barrier.rotate().await, Err(SealError::Sealed)));
+    assert!(matches!(barrier.key_status().await, Err(SealError::Sealed)));
+}
+
+#[tokio::test]
+async fn nothing_but_the_wrapped_keys_is_stored_in_the_clear() {
+    let inner = memory();
+    let barrier = unsealed(Arc::clone(&inner)).await;
+    let secret = b"a very secret value";
+    for name in ["a", "sys/keyring2", "sys/seal/x", "mount/m/role/r", "sys/policy/p"] {
+        barrier.commit(Batch::new().put(key(name), secret.to_vec(), Expect::Absent)).await.unwrap();
+    }
+    barrier.commit(Batch::new().insert(LeaseRow { body: secret.to_vec(), ..row("d/1", 1) })).await.unwrap();
+    let hidden = |bytes: &[u8]| !bytes.windows(6).any(|at| secret.windows(6).any(|part| at == part));
+    for stored in inner.scan(&key(""), None, 100).await.unwrap() {
+        assert!(hidden(&inner.get(&stored).await.unwrap().unwrap().value), "{stored:?}");
+    }
+    assert!(hidden(&inner.lease(&id("d/1")).await.unwrap().unwrap().body));
+    for outside in [keys::keyring(), keys::seal()] {
+        let refused = barrier.commit(Batch::new().put(outside.clone(), vec![], Expect::Anything)).await;
+        assert!(matches!(refused, Err(StorageError::Unavailable(_))), "{outside:?} is the barrier's own");
+        assert!(barrier.commit(Batch::new().delete(outside)).await.is_err());
+    }
+}
+
+#[tokio::test]
+async fn a_flipped_bit_anywhere_is_noticed() {
+    let inner = memory();
+    let barrier = unsealed(Arc::clone(&inner)).await;
+    let batch = Batch::new().put(key("a"), b"value".to_vec(), Expect::Absent).insert(row("d/1", 1));
+    barrier.commit(batch.insert(row("d/2", 2))).await.unwrap();
+    let good = inner.get(&key("a")).await.unwrap().unwrap().value;
+    let damaged = (0..good.len()).map(|at| {
+        let mut bytes = good.clone();
+        bytes[at] ^= 0x40;
+        bytes
+    });
+    let cut = (0..good.len()).map(|len| good[..len].to_vec());
+    let longer = [good.clone(), vec![0]].concat();
+    for bytes in damaged.chain(cut).chain([longer]) {
+        inner.commit(Batch::new().put(key("a"), bytes.clone(), Expect::Anything)).await.unwrap();
+        let found = barrier.get(&key("a")).await;
+        assert!(matches!(found, Err(StorageError::Corrupt(at)) if at == "a"), "{bytes:?}");
+    }
+    let mut bad = inner.lease(&id("d/1")).await.unwrap().unwrap();
+    bad.body[20] ^= 1;
+    inner.commit(Batch(vec![Change::Move { row: bad, from: LeaseState::Active, fence: 0 }])).await.unwrap();
+    assert!(matches!(barrier.lease(&id("d/1")).await, Err(StorageError::Corrupt(at)) if at == "d/1"));
+    let due = barrier.claim_due("n", 9, Ttl::from_secs(1), &[]).await.unwrap();
+    assert_eq!(due.len(), 1, "a damaged row keeps no other from its end");
+    assert!(matches!(barrier.claim("n", &id("d/1"), Ttl::from_secs(1)).await, Err(StorageError::Corrupt(_))));
+}
+
+#[tokio::test]
+async fn a_value_opens_only_where_it_was_written() {
+    let inner = memory();
+    let barrier = unsealed(Arc::clone(&inner)).await;
+    let batch = Batch::new().put(key("a"), b"value".to_vec(), Expect::Absent).put(key("d/1"), vec![], Expect::Absent);
+    barrier.commit(batch.insert(row("d/1", 1)).insert(row("d/2", 2))).await.unwrap();
+    let value = |name: &str| {
+        let (inner, name) = (Arc::clone(&inner), Key::new(name));
+        async move { inner.get(&name).await.unwrap().unwrap().value }
+    };
+    let moved = value("a").await;
+    inner.commit(Batch::new().put(key("b"), moved, Expect::Absent)).await.unwrap();
+    assert!(matches!(barrier.get(&key("b")).await, Err(StorageError::Corrupt(_))), "from key to key");
+
+    let one = inner.lease(&id("d/1")).await.unwrap().unwrap();
+    let two = LeaseRow { body: one.body.clone(), ..inner.lease(&id("d/2")).await.unwrap().unwrap() };
+    inner.commit(Batch::new().shift(two, LeaseState::Active, 0)).await.unwrap();
+    assert!(matches!(barrier.lease(&id("d/2")).await, Err(StorageError::Corrupt(_))), "from lease to lease");
+
+    inner.commit(Batch::new().put(key("lease:d/1"), one.body.clone(), Expect::Absent)).await.unwrap();
+    assert!(matches!(barrier.get(&key("lease:d/1")).await, Err(StorageError::Corrupt(_))), "from lease to key");
+    let swapped = LeaseRow { body: value("d/1").await, ..one };
+    inner.commit(Batch::new().shift(swapped, LeaseState::Active, 0)).await.unwrap();
+    assert!(matches!(barrier.lease(&id("d/1")).await, Err(StorageError::Corrupt(_))), "from key to lease");
+}
+
+#[tokio::test]
+async fn rotation_changes_the_key_and_nothing_a_reader_sees() {
+    let inner = memory();
+    let barrier = over(&inner);
+    let share = barrier.init_and_unseal_dev().await.unwrap();
+    barrier.commit(Batch::new().put(key("old"), b"1".to_vec(), Expect::Absent)).await.unwrap();
+    let derived = *barrier.derive("token").unwrap().0;
+    assert_eq!(barrier.key_status().await.unwrap().term, 1);
+    barrier.rotate().await.unwrap();
+    barrier.commit(Batch::new().put(key("new"), b"2".to_vec(), Expect::Absent)).await.unwrap();
+    let status = barrier.key_status().await.unwrap();
+    assert_eq!((status.term, status.encryptions), (2, 2));
+    let second = over(&inner);
+    second.unseal(&share.0).await.unwrap();
+    for barrier in [&barrier, &second] {
+        assert_eq!(barrier.get(&key("old")).await.unwrap().unwrap().value, b"1");
+        assert_eq!(barrier.get(&key("new")).await.unwrap().unwrap().value, b"2");
+        assert_eq!(*barrier.derive("token").unwrap().0, derived, "derived keys never change");
+    }
+    assert_ne!(*barrier.derive("audit").unwrap().0, derived, "and differ by purpose");
+    let terms: Vec<u8> = [inner.get(&key("old")).await, inner.get(&key("new")).await]
+        .map(|found| found.unwrap().unwrap().value[3])
+        .into();
+    assert_eq!(terms, [1, 2], "the term stands in front");
+}
+
+#[test]
+fn a_key_is_replaced_long_before_its_nonces_could_meet() {
+    let entropy = CountingEntropy::default();
+    let root = ring::random(&entropy);
+    let mut ring = Ring::generate(&entropy, &root, Timestamp::from_secs(1)).unwrap();
+    assert!(!ring.take(1), "no use without a reservation on disk");
+    let mut blocks = 0;
+    while !ring.is_used_up(1) {
+        ring = ring.with_room(1).unwrap();
+        blocks += 1;
+    }
+    assert_eq!(blocks, SEALS_MAX.div_ceil(SEALS_BLOCK));
+    // A restart counts the whole of the last block as used.
+    let wrapped = ring.wrap(&entropy).unwrap();
+    let again = Ring::unwrap_with(&root, wrapped).unwrap();
+    assert!(again.is_used_up(1) && !again.take(1));
+    let rotated = again.rotated(&entropy, Timestamp::from_secs(2), 1).unwrap();
+    assert!(rotated.newest() == (2, Timestamp::from_secs(2)) && rotated.take(SEALS_BLOCK) && !rotated.take(1));
+}
+
+#[tokio::test]
+async fn uses_are_reserved_again_when_a_block_is_spent() {
+    let inner = memory();
+    let barrier = unsealed(Arc::clone(&inner)).await;
+    let before = inner.get(&keys::keyring()).await.unwrap().unwrap().version;
+    barrier.ring().unwrap().take(SEALS_BLOCK);
+    barrier.commit(Batch::new().put(key("a"), b"1".to_vec(), Expect::Absent)).await.unwrap();
+    assert!(inner.get(&keys::keyring()).await.unwrap().unwrap().version > before);
+    assert_eq!(barrier.key_status().await.unwrap().term, 1, "no rotation for that");
+    assert_eq!(barrier.get(&key("a")).await.unwrap().unwrap().value, b"1");
+}
+
+#[tokio::test]
+async fn a_damaged_key_ring_or_configuration_is_an_error_and_no_panic() {
+    let inner = memory();
+    let share = over(&inner).init(1, 1).await.unwrap().remove(0);
+    let good = inner.get(&keys::keyring()).await.unwrap().unwrap().value;
+    for len in 0..good.len() {
+        let cut = Batch::new().put(keys::keyring(), good[..len].to_vec(), Expect::Present);
+        inner.commit(cut).await.unwrap();
+        assert!(over(&inner).unseal(&share.0).await.is_err());
+    }
+    inner.commit(Batch::new().delete(keys::keyring())).await.unwrap();
+    assert!(matches!(over(&inner).unseal(&share.0).await, Err(SealError::Storage(StorageError::Corrupt(_)))));
+    inner.commit(Batch::new().put(keys::seal(), b"{".to_vec(), Expect::Present)).await.unwrap();
+    assert!(matches!(over(&inner).status().await, Err(SealError::Storage(StorageError::Corrupt(_)))));
+}
+
+#[tokio::test]
+async fn keys_and_shares_never_show_in_debug_output() {
+    let barrier = over(&memory());
+    let share = barrier.init_and_unseal_dev().await.unwrap();
+    assert_eq!(format!("{barrier:?}"), "Barrier { .. }");
+    assert_eq!(format!("{share:?}"), "KeyShare([REDACTED])");
+    assert_eq!(format!("{:?}", barrier.derive("token").unwrap()), "SecretKey([REDACTED])");
+}

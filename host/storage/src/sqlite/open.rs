@@ -117,11 +117,7 @@ fn private_file(path: &Path) -> Result<File, OpenError> {
 }
 
 /// Refuses other programs' databases and our own successors' before anything is written.
-fn check(
-    connection: &Connection,
-    path: &Path,
-    failed: impl Fn(rusqlite::Error) -> OpenError,
-) -> Result<(), OpenError> {
+fn check(connection: &Connection, path: &Path, failed: impl Fn(rusqlite::Error) -> OpenError) -> Result<(), OpenError> {
     let id: i32 = connection.pragma_query_value(None, "application_id", |row| row.get(0)).map_err(&failed)?;
     let tables: i64 =
         connection.query_row("select count(*) from sqlite_schema", [], |row| row.get(0)).map_err(&failed)?;

@@ -27,10 +27,7 @@ impl Readers {
     }
 
     /// Runs `read` on a connection of the pool, on this thread: a point read takes microseconds, less than a hand-over.
-    pub(super) fn read<T>(
-        &self,
-        read: impl FnOnce(&Connection) -> Result<T, StorageError>,
-    ) -> Result<T, StorageError> {
+    pub(super) fn read<T>(&self, read: impl FnOnce(&Connection) -> Result<T, StorageError>) -> Result<T, StorageError> {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let connection = match idle {
             Some(connection) => connection,
@@ -55,9 +52,7 @@ pub(super) fn get(connection: &Connection, key: &Key) -> Result<Option<Versioned
     let mut statement =
         connection.prepare_cached("select value, version from kv where key = ?1").map_err(unavailable)?;
     statement
-        .query_row([key.as_str()], |row| {
-            Ok(Versioned { value: row.get(0)?, version: rows::number(row.get(1)?) })
-        })
+        .query_row([key.as_str()], |row| Ok(Versioned { value: row.get(0)?, version: rows::number(row.get(1)?) }))
         .optional()
         .map_err(unavailable)
 }

@@ -205,8 +205,7 @@ impl Ledger {
         let skip = serde_json::to_string(skip).map_err(|error| StorageError::Unavailable(error.to_string()))?;
         let mut statement = self.opened.connection.prepare_cached(TEXT).map_err(unavailable)?;
         let until = (now + hold_for).as_nanos();
-        let mut found =
-            statement.query(params![holder, until, now.as_nanos(), skip, limit]).map_err(unavailable)?;
+        let mut found = statement.query(params![holder, until, now.as_nanos(), skip, limit]).map_err(unavailable)?;
         let mut claimed = Vec::new();
         while let Some(row) = found.next().map_err(unavailable)? {
             // One row that cannot be read must not keep the others from their end; it stays held, then comes again.
