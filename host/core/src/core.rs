@@ -1,5 +1,285 @@
-//! To come.
+//! The server's state: what plugs in, what exists only while unsealed, and the moves between the two.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, RwLock};
+
+use leasehold_model::{LeaseId, TokenId, Ttl};
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Mutex, watch};
+use tokio::task::JoinHandle;
+
+use crate::audit::{Broker, DeviceEntry};
+use crate::keys;
+use crate::lease::Leases;
+use crate::mount::{Engines, MountTable, SystemTtls};
+use crate::policy::{Egps, Modules, Policies};
+use crate::random;
+use crate::request::RequestError;
+use crate::seams::{
+    AuditDevices, Batch, Clock, Entropy, Expect, KeyShare, Sandbox, Seal, SealError, SealStatus, SecretsEngine, Storage,
+};
+use crate::token::store::{decode, encode};
+use crate::token::{Tokens, create};
+
+/// What the operator configured.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub default_lease_ttl: Ttl,
+    pub max_lease_ttl: Ttl,
+    /// A Vault-level semantic version; our own stands in its build metadata. Clients gate features on it.
+    pub version: String,
+    /// `2026-11-23T08:00:00Z`
+    pub build_date: String,
+    pub cluster_name: Option<String>,
+    /// `inmem` or `sqlite`.
+    pub storage_type: &'static str,
+    /// Devices that the configuration file declares.
+    pub audit: Vec<DeviceEntry>,
+}
+
+/// All that plugs in.
+pub struct Seams {
+    /// The barrier over the store.
+    pub storage: Arc<dyn Storage>,
+    /// The same barrier.
+    pub seal: Arc<dyn Seal>,
+    pub clock: Arc<dyn Clock>,
+    pub entropy: Arc<dyn Entropy>,
+    pub sandbox: Arc<dyn Sandbox>,
+    pub engines: BTreeMap<&'static str, Arc<dyn SecretsEngine>>,
+    pub audit_devices: Arc<dyn AuditDevices>,
+    /// Renders the metrics of this process as Prometheus text.
+    pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
+}
+
+impl std::fmt::Debug for Seams {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Seams")
+    }
+}
+
+/// Names one installation for ever.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Installation {
+    pub cluster_name: String,
+    pub cluster_id: String,
+}
+
+/// What exists only while unsealed.
 #[derive(Debug)]
-pub struct Core;
+pub struct Rooms {
+    pub installation: Installation,
+    pub tokens: Arc<Tokens>,
+    pub policies: Policies,
+    pub modules: Modules,
+    pub egps: Egps,
+    pub mounts: Arc<MountTable>,
+    pub engines: Arc<Engines>,
+    pub leases: Arc<Leases>,
+    pub audit: Broker,
+    /// Digest of the ACL component: stands in every audit record it decided.
+    pub acl_digest: String,
+}
+
+/// What init hands out, once.
 #[derive(Debug)]
-pub struct Settings;
+pub struct Initialized {
+    pub shares: Vec<KeyShare>,
+    pub root_token: TokenId,
+}
+
+/// The server without its doors.
+#[derive(Debug)]
+pub struct Core {
+    pub(crate) seams: Seams,
+    pub(crate) settings: Settings,
+    rooms: RwLock<Option<Arc<Rooms>>>,
+    /// One opening or closing at a time; holds the ticker.
+    moving: Mutex<Option<Ticker>>,
+}
+
+#[derive(Debug)]
+struct Ticker {
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+impl Core {
+    #[must_use]
+    pub fn new(seams: Seams, settings: Settings) -> Arc<Self> {
+        Arc::new(Self { seams, settings, rooms: RwLock::new(None), moving: Mutex::new(None) })
+    }
+
+    /// The open rooms.
+    ///
+    /// # Errors
+    /// [`RequestError::Sealed`].
+    pub fn rooms(&self) -> Result<Arc<Rooms>, RequestError> {
+        self.rooms.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone().ok_or(RequestError::Sealed)
+    }
+
+    /// # Errors
+    /// As storage.
+    pub async fn seal_status(&self) -> Result<SealStatus, SealError> {
+        let mut status = self.seams.seal.status().await?;
+        // Open for requests only when the rooms are: between the two, clients must wait.
+        status.sealed |= self.rooms().is_err();
+        Ok(status)
+    }
+
+    /// Makes keys and the first root token. The server stays sealed.
+    ///
+    /// # Errors
+    /// The field's words for wrong numbers; already initialised.
+    pub async fn init(&self, shares: u8, threshold: u8, root: Option<TokenId>) -> Result<Initialized, RequestError> {
+        let _moving = self.moving.lock().await;
+        let keys = self.seams.seal.init(shares, threshold).await.map_err(seal_error)?;
+        for share in keys.iter().take(usize::from(threshold.max(1))) {
+            self.seams.seal.unseal(&share.0).await.map_err(seal_error)?;
+        }
+        let made = self.first_token(root).await;
+        self.seams.seal.seal().await;
+        Ok(Initialized { shares: keys, root_token: made? })
+    }
+
+    async fn first_token(&self, root: Option<TokenId>) -> Result<TokenId, RequestError> {
+        let storage = &self.seams.storage;
+        let installation = Installation {
+            cluster_name: self
+                .settings
+                .cluster_name
+                .clone()
+                .unwrap_or_else(|| format!("leasehold-cluster-{}", random::hex_digits(&*self.seams.entropy, 8))),
+            cluster_id: random::uuid(&*self.seams.entropy),
+        };
+        storage.commit(Batch::new().put(keys::installation(), encode(&installation)?, Expect::Absent)).await?;
+        let mounts = MountTable::load(storage.clone(), &*self.seams.entropy).await?;
+        let tokens = self.tokens(&mounts)?;
+        Ok(create::root(&tokens, &*self.seams.clock, root).await?)
+    }
+
+    fn tokens(&self, mounts: &MountTable) -> Result<Tokens, RequestError> {
+        let key = self.seams.seal.derive("token").map_err(seal_error)?;
+        let mount = mounts
+            .by_path("auth/token/")
+            .ok_or_else(|| RequestError::Internal("auth/token/ is not mounted".to_owned()))?;
+        Ok(Tokens::new(
+            self.seams.storage.clone(),
+            self.seams.clock.clone(),
+            self.seams.entropy.clone(),
+            &key,
+            mount.accessor.clone(),
+        ))
+    }
+
+    /// Takes a share of the key; opens the rooms when that was the last one needed.
+    ///
+    /// # Errors
+    /// The field's words for a wrong share.
+    pub async fn unseal(&self, share: &[u8]) -> Result<SealStatus, RequestError> {
+        {
+            let mut moving = self.moving.lock().await;
+            if self.rooms().is_ok() {
+                drop(moving);
+                return self.seal_status().await.map_err(seal_error);
+            }
+            let status = self.seams.seal.unseal(share).await.map_err(seal_error)?;
+            if status.sealed {
+                return Ok(status);
+            }
+            match self.open().await {
+                Ok(rooms) => {
+                    let (stop, stopped) = watch::channel(false);
+                    let task = tokio::spawn(rooms.leases.clone().run(stopped));
+                    *moving = Some(Ticker { stop, task });
+                    *self.rooms.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(Arc::new(rooms));
+                    tracing::info!("unsealed");
+                }
+                Err(error) => {
+                    self.seams.seal.seal().await;
+                    tracing::error!(%error, "could not open after unsealing; sealed again");
+                    return Err(error);
+                }
+            }
+        }
+        self.seal_status().await.map_err(seal_error)
+    }
+
+    /// # Errors
+    /// As storage.
+    pub async fn reset_unseal(&self) -> Result<SealStatus, RequestError> {
+        self.seams.seal.reset().await.map_err(seal_error)
+    }
+
+    async fn open(&self) -> Result<Rooms, RequestError> {
+        let Seams { storage, seal, clock, entropy, sandbox, engines, audit_devices, .. } = &self.seams;
+        let stored = storage.get(&keys::installation()).await?;
+        let stored = stored.ok_or_else(|| RequestError::Internal("the installation has no id".to_owned()))?;
+        let installation: Installation = decode("sys/installation", &stored.value)?;
+        let mounts = Arc::new(MountTable::load(storage.clone(), &**entropy).await?);
+        let tokens = Arc::new(self.tokens(&mounts)?);
+        let engines = Arc::new(Engines {
+            kinds: engines.clone(),
+            mounts: mounts.clone(),
+            storage: storage.clone(),
+            clock: clock.clone(),
+            entropy: entropy.clone(),
+            sandbox: sandbox.clone(),
+            installation: installation.cluster_id.clone(),
+            ttls: SystemTtls {
+                default_lease_ttl: self.settings.default_lease_ttl,
+                max_lease_ttl: self.settings.max_lease_ttl,
+            },
+        });
+        let audit_key = seal.derive("audit").map_err(seal_error)?;
+        let acl = sandbox.builtins().into_iter().find(|(name, _)| name == "acl");
+        Ok(Rooms {
+            policies: Policies::load(storage.clone(), sandbox.clone(), clock.now()).await?,
+            modules: Modules::load(storage.clone(), sandbox.clone()).await?,
+            egps: Egps::load(storage.clone(), sandbox.clone()).await?,
+            leases: Arc::new(Leases::new(storage.clone(), tokens.clone(), engines.clone())),
+            audit: Broker::load(storage.clone(), audit_devices.clone(), audit_key, &self.settings.audit).await?,
+            acl_digest: acl.map(|(_, digest)| digest.0).unwrap_or_default(),
+            installation,
+            tokens,
+            mounts,
+            engines,
+        })
+    }
+
+    /// Stops work on leases, shuts the barrier, wipes the keys.
+    pub async fn seal(&self) {
+        let mut moving = self.moving.lock().await;
+        let rooms = self.rooms.write().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        if let Some(ticker) = moving.take() {
+            // Errors mean that it has ended already.
+            let _ = ticker.stop.send(true);
+            let _ = ticker.task.await;
+        }
+        drop(rooms);
+        self.seams.seal.seal().await;
+        tracing::info!("sealed");
+    }
+
+    /// The client was gone before it had the credential of this lease.
+    pub async fn undelivered(&self, id: &LeaseId) {
+        if let Ok(rooms) = self.rooms() {
+            rooms.leases.undelivered(id).await;
+        }
+    }
+
+    /// After a log rotation.
+    pub async fn reopen_audit(&self) {
+        if let Ok(rooms) = self.rooms() {
+            rooms.audit.reopen().await;
+        }
+    }
+}
+
+pub(crate) fn seal_error(error: SealError) -> RequestError {
+    match error {
+        SealError::Storage(error) => error.into(),
+        SealError::Sealed => RequestError::Sealed,
+        other => RequestError::Invalid(other.to_string()),
+    }
+}

@@ -9,6 +9,7 @@
 
 pub mod audit;
 pub mod core;
+pub mod fail;
 pub mod fields;
 pub mod keys;
 pub mod lease;

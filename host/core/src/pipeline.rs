@@ -1,1 +1,534 @@
-//! To come.
+//! One function per request: token → route → exists? → policy → audit → handle → lease → audit → answer.
+//!
+//! What is decided where: the token room admits, the policy room judges, the engine plans, the lease room acts. This file
+//! only keeps the order, and the order is the security of the whole.
+
+use std::sync::{Arc, Mutex};
+
+use leasehold_model::{Operation, Ttl};
+use tokio::sync::oneshot;
+
+use crate::audit::{Entry, Phase};
+use crate::core::{Core, Rooms};
+use crate::fields::Fields;
+use crate::lease::LeaseError;
+use crate::lease::issue::Order;
+use crate::mount::MountEntry;
+use crate::policy::decide;
+use crate::policy::egp::Judgement;
+use crate::request::{LogicalRequest, LogicalResponse, Object, RequestError};
+use crate::routes::{self, Access, Captures, Route};
+use crate::seams::{
+    Ask, EngineRequest, ModuleAsk, ModuleIdentity, Outcome, SandboxError, SecretValue, SecretsEngine, Verdict,
+};
+use crate::sys;
+use crate::token::{self, Caller};
+
+/// What is known of a request so far: audit wants it whether or not the request goes on.
+#[derive(Default)]
+struct Seen {
+    operation: Option<Operation>,
+    caller: Option<Caller>,
+    mount: Option<Arc<MountEntry>>,
+    verdict: Option<Verdict>,
+    judgements: Vec<Judgement>,
+    /// The least ceiling of the policy modules.
+    ceiling: Option<Ttl>,
+}
+
+/// A request that may go on.
+struct Admitted {
+    target: Target,
+    route: Route,
+    captures: Captures,
+    path: String,
+}
+
+#[derive(Clone)]
+enum Target {
+    System,
+    Token,
+    Engine(Arc<dyn SecretsEngine>),
+}
+
+impl Target {
+    fn of(entry: &MountEntry, rooms: &Rooms) -> Option<Self> {
+        match entry.kind.as_str() {
+            "system" => Some(Self::System),
+            "token" => Some(Self::Token),
+            kind => rooms.engines.of_kind(kind).cloned().map(Self::Engine),
+        }
+    }
+
+    fn routes(&self) -> &[Route] {
+        match self {
+            Self::System => sys::ROUTES,
+            Self::Token => token::routes::ROUTES,
+            Self::Engine(engine) => engine.routes(),
+        }
+    }
+}
+
+/// An admitted request, as the handlers of `sys/` and `auth/token/` see it.
+pub(crate) struct Call<'a> {
+    pub core: &'a Arc<Core>,
+    pub rooms: &'a Arc<Rooms>,
+    pub request: &'a LogicalRequest,
+    pub operation: Operation,
+    /// The declared pattern: handlers match on it.
+    pub pattern: &'static str,
+    pub captures: Captures,
+    pub fields: Fields,
+    /// None on open routes.
+    pub caller: Option<&'a Caller>,
+    /// The winning rule carries sudo, or the caller is root.
+    pub sudo: bool,
+    pub ceiling: Option<Ttl>,
+    /// Judgements that handlers caused (renewals are judged on the lease's own path).
+    pub judgements: Mutex<Vec<Judgement>>,
+}
+
+impl Call<'_> {
+    /// A capture, which the route's pattern guarantees.
+    pub fn capture(&self, name: &str) -> &str {
+        self.captures.get(name).map(String::as_str).unwrap_or_default()
+    }
+
+    pub fn caller(&self) -> Result<&Caller, RequestError> {
+        self.caller.ok_or(RequestError::BadToken)
+    }
+
+    /// Lets the policy modules judge what this request does to a lease, on the lease's own path.
+    pub async fn judge_lease(&self, path: &str, operation: Operation) -> Result<Option<Ttl>, RequestError> {
+        let caller = self.caller()?;
+        if caller.is_root() || !self.rooms.egps.cover(path) {
+            return Ok(None);
+        }
+        let mount = self.rooms.mounts.route(path);
+        let ask = module_ask(
+            self.core,
+            self.request,
+            caller,
+            mount.as_ref().map(|(entry, _)| &**entry),
+            path,
+            operation,
+            &[],
+        );
+        let judged = self.rooms.egps.judge(&self.rooms.modules, &ask).await;
+        self.judgements.lock().unwrap_or_else(std::sync::PoisonError::into_inner).extend(judged.judgements);
+        judged.refusal.map_or(Ok(judged.max_ttl), Err)
+    }
+}
+
+impl Core {
+    /// Answers one request. Work that must finish, finishes, whether or not the client still listens.
+    ///
+    /// # Errors
+    /// See [`RequestError`].
+    pub async fn handle(self: &Arc<Self>, request: LogicalRequest) -> Result<LogicalResponse, RequestError> {
+        if let Some(answer) = sys::before_unseal(self, &request).await {
+            return answer;
+        }
+        if matches!(request.operation, Operation::Read | Operation::List)
+            && (request.path.starts_with("auth/token/") || request.path.starts_with("sys/"))
+        {
+            return self.process(request).await;
+        }
+        let (heard, answer) = oneshot::channel();
+        let core = self.clone();
+        tokio::spawn(async move {
+            let answer = core.process(request).await;
+            if let Err(Ok(unheard)) = heard.send(answer)
+                && let Some(lease) = unheard.issued()
+            {
+                core.undelivered(lease).await;
+            }
+        });
+        answer.await.unwrap_or_else(|_| Err(RequestError::Internal("the request's task died".to_owned())))
+    }
+
+    async fn process(self: &Arc<Self>, mut request: LogicalRequest) -> Result<LogicalResponse, RequestError> {
+        let rooms = self.rooms()?;
+        if request.path.ends_with('/')
+            && matches!(request.operation, Operation::Create | Operation::Update | Operation::Patch)
+        {
+            return Err(RequestError::invalid("cannot write to a path ending in '/'"));
+        }
+        let mut seen = Seen::default();
+        let admitted = self.admit(&rooms, &mut request, &mut seen).await;
+        self.record(&rooms, &request, &seen, Phase::Request, None, admitted.as_ref().err()).await?;
+        let outcome = match admitted {
+            Ok(admitted) => self.carry_out(&rooms, &request, &mut seen, admitted).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = &outcome {
+            log(&request, error);
+        }
+        let recorded =
+            self.record(&rooms, &request, &seen, Phase::Response, outcome.as_ref().ok(), outcome.as_ref().err()).await;
+        let outcome = match (recorded, outcome) {
+            (Ok(()), outcome) => outcome,
+            // The secret does not leave, so it must not live.
+            (Err(error), Ok(answer)) => {
+                if let Some(lease) = answer.issued() {
+                    rooms.leases.undelivered(lease).await;
+                }
+                if let Some(token) =
+                    answer.auth.as_ref().and_then(|auth| auth.client_token.as_ref()).filter(|_| answer.is_new_token())
+                {
+                    rooms
+                        .leases
+                        .end_token(&rooms.tokens.hash(token), token::store::Children::AreRevoked)
+                        .await
+                        .map_err(lease_error)?;
+                }
+                Err(error)
+            }
+            (Err(error), Err(_)) => Err(error),
+        };
+        match seen.caller.filter(|caller| caller.last_use) {
+            Some(caller) => self.after_last_use(&rooms, &caller, outcome).await,
+            None => outcome,
+        }
+    }
+
+    /// Everything up to the verdict. Fills in `seen` as it goes.
+    async fn admit(
+        self: &Arc<Self>,
+        rooms: &Rooms,
+        request: &mut LogicalRequest,
+        seen: &mut Seen,
+    ) -> Result<Admitted, RequestError> {
+        let routed = rooms.mounts.route(&request.path);
+        let open = routed.as_ref().is_some_and(|(entry, rest)| {
+            Target::of(entry, rooms)
+                .is_some_and(|t| routes::find(t.routes(), rest).is_some_and(|(r, _)| r.access == Access::Open))
+        });
+        seen.operation = Some(request.operation);
+        seen.mount = routed.as_ref().map(|(entry, _)| entry.clone());
+        match (&request.token, open) {
+            (None, true) => {}
+            // An open route looks at a token that is shown, and does without one that is no good.
+            (Some(token), true) => seen.caller = rooms.tokens.admit(token).await.ok(),
+            (None, false) => return Err(RequestError::BadToken),
+            (Some(token), false) => seen.caller = Some(rooms.tokens.admit(token).await?),
+        }
+
+        let matched = match &routed {
+            None => None,
+            Some((entry, rest)) => Target::of(entry, rooms).and_then(|target| {
+                let found = routes::find(target.routes(), rest).map(|(route, captures)| (*route, captures));
+                found.map(|(route, captures)| Admitted { target, route, captures, path: (*rest).to_owned() })
+            }),
+        };
+        let operation = self.create_or_update(rooms, request, matched.as_ref(), seen).await?;
+        seen.operation = Some(operation);
+
+        if !open {
+            let caller = seen.caller.as_ref().ok_or(RequestError::BadToken)?;
+            let needs_sudo = matched.as_ref().is_some_and(|m| needs_sudo(m.route.access, operation));
+            let ask =
+                Ask { path: &request.path, operation, needs_sudo, wrap_ttl: request.wrap_ttl, data: &request.data };
+            let verdict = decide::decide(&*self.seams.sandbox, &rooms.policies, caller, &ask).await?;
+            let (allowed, limit) = (verdict.allowed, verdict.limit);
+            seen.verdict = Some(verdict);
+            if !allowed {
+                return Err(RequestError::Denied);
+            }
+            if let Some(limit) = limit {
+                request.data.insert("limit".to_owned(), limit.into());
+            }
+            if !caller.is_root() && operation != Operation::Help && rooms.egps.cover(&request.path) {
+                let fields = matched.as_ref().map(|m| m.route.fields).unwrap_or_default();
+                let ask = module_ask(self, request, caller, seen.mount.as_deref(), &request.path, operation, fields);
+                let judged = rooms.egps.judge(&rooms.modules, &ask).await;
+                seen.judgements = judged.judgements;
+                seen.ceiling = judged.max_ttl;
+                if let Some(refusal) = judged.refusal {
+                    return Err(refusal);
+                }
+            }
+        }
+        let Some((entry, _)) = routed else {
+            return Err(RequestError::NoRoute(format!(
+                "no handler for route \"{}\". route entry not found.",
+                request.path
+            )));
+        };
+        if entry.tainted {
+            return Err(RequestError::NoRoute(format!(
+                "no handler for route \"{}\" on namespace \"\". route entry or namespace is tainted.",
+                request.path
+            )));
+        }
+        let admitted = matched.ok_or(RequestError::UnsupportedPath)?;
+        let supported = admitted.route.operations.contains(&operation)
+            || operation == Operation::Create && admitted.route.operations.contains(&Operation::Update);
+        if operation != Operation::Help && !supported {
+            return Err(RequestError::UnsupportedOperation);
+        }
+        Ok(admitted)
+    }
+
+    /// A write is an update, unless its route asks and nothing is there yet.
+    async fn create_or_update(
+        self: &Arc<Self>,
+        rooms: &Rooms,
+        request: &LogicalRequest,
+        matched: Option<&Admitted>,
+        seen: &Seen,
+    ) -> Result<Operation, RequestError> {
+        let (Operation::Update, Some(Admitted { target: Target::Engine(engine), route, captures, .. })) =
+            (request.operation, matched)
+        else {
+            return Ok(request.operation);
+        };
+        let Some(entry) = seen.mount.as_deref().filter(|_| route.existence_check) else { return Ok(Operation::Update) };
+        // Fields are not looked at: the path alone says what the write is about.
+        let asked = EngineRequest {
+            context: rooms.engines.context(entry),
+            operation: Operation::Update,
+            path: request.path.clone(),
+            captures: captures.clone(),
+            fields: Fields::default(),
+            display_name: String::new(),
+        };
+        Ok(if engine.exists(&asked).await? { Operation::Update } else { Operation::Create })
+    }
+
+    async fn carry_out(
+        self: &Arc<Self>,
+        rooms: &Arc<Rooms>,
+        request: &LogicalRequest,
+        seen: &mut Seen,
+        admitted: Admitted,
+    ) -> Result<LogicalResponse, RequestError> {
+        let Admitted { target, route, captures, path } = admitted;
+        let operation = seen.operation.unwrap_or(request.operation);
+        if operation == Operation::Help {
+            return Ok(sys::help::answer(target.routes(), &route, &path));
+        }
+        // What a pattern captured is no field, also when a client repeats it in the body.
+        let mut data = request.data.clone();
+        data.retain(|name, _| !captures.contains_key(name.as_str()));
+        let fields = Fields::coerce(route.fields, &data).map_err(|error| match target {
+            Target::Engine(_) => RequestError::Invalid(error.to_string()),
+            Target::System | Target::Token => RequestError::Invalid(format!("Field validation failed: {error}")),
+        })?;
+        let ignored: Vec<String> = if route.fields.iter().any(|field| field.name == "*") {
+            Vec::new()
+        } else {
+            fields.unknown().keys().cloned().collect()
+        };
+        let mut answer = match &target {
+            Target::Engine(engine) => {
+                self.ask_engine(rooms, request, seen, engine, operation, captures, fields).await?
+            }
+            Target::System | Target::Token => {
+                let sudo = seen.caller.as_ref().is_some_and(Caller::is_root)
+                    || seen
+                        .verdict
+                        .as_ref()
+                        .is_some_and(|v| v.capabilities.contains(leasehold_model::Capabilities::SUDO));
+                let call = Call {
+                    core: self,
+                    rooms,
+                    request,
+                    operation,
+                    pattern: route.pattern,
+                    captures,
+                    fields,
+                    caller: seen.caller.as_ref(),
+                    sudo,
+                    ceiling: seen.ceiling,
+                    judgements: Mutex::new(Vec::new()),
+                };
+                let answer = match target {
+                    Target::System => sys::handle(&call).await,
+                    _ => token::routes::handle(&call).await,
+                };
+                seen.judgements.extend(call.judgements.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner));
+                answer?
+            }
+        };
+        if !ignored.is_empty() && answer.has_body() && answer.raw.is_none() {
+            let mut names = ignored;
+            names.sort();
+            answer.warnings.push(format!("Endpoint ignored these unrecognized parameters: [{}]", names.join(" ")));
+        }
+        Ok(answer)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the parts of one request, each used once")]
+    async fn ask_engine(
+        &self,
+        rooms: &Arc<Rooms>,
+        request: &LogicalRequest,
+        seen: &Seen,
+        engine: &Arc<dyn SecretsEngine>,
+        operation: Operation,
+        captures: Captures,
+        fields: Fields,
+    ) -> Result<LogicalResponse, RequestError> {
+        let (Some(caller), Some(mount)) = (&seen.caller, &seen.mount) else { return Err(RequestError::BadToken) };
+        let asked = EngineRequest {
+            context: rooms.engines.context(mount),
+            operation,
+            path: request.path.clone(),
+            captures,
+            fields,
+            display_name: caller.record.display_name.clone(),
+        };
+        let plan = match engine.handle(&asked).await? {
+            Outcome::Answer(answer) => return Ok(answer),
+            Outcome::Lease(plan) => plan,
+        };
+        let order = Order { path: &request.path, token: &caller.hash, mount, plan, ceiling: seen.ceiling };
+        let issued = rooms.leases.issue(order).await.map_err(lease_error)?;
+        let data: Object = issued
+            .data
+            .0
+            .into_iter()
+            .map(|(name, value)| match value {
+                SecretValue::Public(value) => (name, value),
+                SecretValue::Secret(secret) => (name, secrecy::ExposeSecret::expose_secret(&secret).into()),
+            })
+            .collect();
+        Ok(LogicalResponse {
+            data: Some(data),
+            lease: Some(issued.lease),
+            warnings: issued.warnings,
+            ..LogicalResponse::default()
+        })
+    }
+
+    /// A token that is used up ends here; a lease that it just got would end with it, so the client does not get it at all.
+    async fn after_last_use(
+        &self,
+        rooms: &Rooms,
+        caller: &Caller,
+        outcome: Result<LogicalResponse, RequestError>,
+    ) -> Result<LogicalResponse, RequestError> {
+        rooms.leases.end_token(&caller.hash, token::store::Children::AreRevoked).await.map_err(lease_error)?;
+        if outcome.as_ref().is_ok_and(|answer| answer.issued().is_some()) {
+            return Err(RequestError::invalid(
+                "Secret cannot be returned; token had one use left, so leased credentials were immediately revoked.",
+            ));
+        }
+        outcome
+    }
+
+    async fn record(
+        &self,
+        rooms: &Rooms,
+        request: &LogicalRequest,
+        seen: &Seen,
+        phase: Phase,
+        response: Option<&LogicalResponse>,
+        error: Option<&RequestError>,
+    ) -> Result<(), RequestError> {
+        if !rooms.audit.is_enabled() {
+            return Ok(());
+        }
+        let error = error.map(|error| match error {
+            RequestError::Sandbox(cause) => format!("{error}: {cause}"),
+            other => other.to_string(),
+        });
+        let entry = Entry {
+            phase,
+            at: self.seams.clock.now(),
+            request,
+            operation: seen.operation.unwrap_or(request.operation),
+            caller: seen.caller.as_ref(),
+            mount: seen.mount.as_deref(),
+            verdict: seen.verdict.as_ref(),
+            judgements: &seen.judgements,
+            acl_digest: &rooms.acl_digest,
+            response,
+            error: error.as_deref(),
+            headers: &rooms.audit.pick_headers(&request.headers),
+        };
+        rooms.audit.record(&entry).await
+    }
+}
+
+fn needs_sudo(access: Access, operation: Operation) -> bool {
+    match access {
+        Access::Sudo => true,
+        Access::SudoToWrite => !matches!(operation, Operation::Read | Operation::List | Operation::Scan),
+        Access::Token | Access::Open => false,
+    }
+}
+
+/// What a policy module sees. Values only of fields that their route declares visible.
+fn module_ask(
+    core: &Core,
+    request: &LogicalRequest,
+    caller: &Caller,
+    mount: Option<&MountEntry>,
+    path: &str,
+    operation: Operation,
+    fields: &[crate::fields::Field],
+) -> ModuleAsk {
+    let record = &caller.record;
+    let now = core.seams.clock.now();
+    let shown = |name: &String| fields.iter().any(|field| field.visible && field.name == name);
+    ModuleAsk {
+        id: request.id.clone(),
+        path: path.to_owned(),
+        mount_path: mount.map(|m| m.path.as_str().to_owned()).unwrap_or_default(),
+        mount_type: mount.map(|m| m.kind.clone()).unwrap_or_default(),
+        operation,
+        parameters: request
+            .data
+            .iter()
+            .map(|(name, value)| (name.clone(), shown(name).then(|| value.to_string())))
+            .collect(),
+        identity: ModuleIdentity {
+            display_name: record.display_name.clone(),
+            token_accessor: record.accessor.as_str().to_owned(),
+            token_policies: record.policies.clone(),
+            metadata: record.meta.iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect(),
+            token_created: record.created_at.as_secs(),
+            token_ttl: record.expires_at.map(|_| u32::try_from(record.ttl(now).as_secs()).unwrap_or(u32::MAX)),
+            auth_path: record.path.clone(),
+        },
+        now,
+        client_address: request.client.map(|client| client.ip().to_string()),
+        attributes: Vec::new(),
+    }
+}
+
+/// How a lease's failure is said on the request that caused it.
+pub(crate) fn lease_error(error: LeaseError) -> RequestError {
+    match error {
+        LeaseError::Store(error) => error.into(),
+        LeaseError::Engine(text) => RequestError::Engine(text),
+        LeaseError::TokenGone => RequestError::BadToken,
+        LeaseError::Busy(_) => RequestError::Unavailable(error.to_string()),
+        other => RequestError::Invalid(other.to_string()),
+    }
+}
+
+/// Client errors are the client's business; what broke goes to the log with its whole chain, once.
+fn log(request: &LogicalRequest, error: &RequestError) {
+    let chain = || {
+        let mut text = error.to_string();
+        let mut cause = std::error::Error::source(error);
+        while let Some(next) = cause {
+            text = format!("{text}: {next}");
+            cause = next.source();
+        }
+        text
+    };
+    match error {
+        RequestError::Sandbox(SandboxError::Busy) => {}
+        RequestError::Storage(_) | RequestError::Sandbox(_) | RequestError::Internal(_) | RequestError::Audit => {
+            tracing::error!(request.id, request.path, "request {} failed: {}", request.id, chain());
+        }
+        RequestError::Engine(_) => {
+            tracing::warn!(request.id, request.path, "request {} failed: {}", request.id, chain())
+        }
+        _ => {}
+    }
+}

@@ -109,6 +109,18 @@ impl LogicalResponse {
         self
     }
 
+    /// The lease that this answer hands out, if it does (a renewal's answer names a lease and hands out nothing).
+    #[must_use]
+    pub fn issued(&self) -> Option<&LeaseId> {
+        self.data.as_ref().and(self.lease.as_ref()).map(|lease| &lease.id)
+    }
+
+    /// Whether this answer hands out a token that did not exist before.
+    #[must_use]
+    pub fn is_new_token(&self) -> bool {
+        self.auth.as_ref().is_some_and(|auth| auth.is_new)
+    }
+
     #[must_use]
     pub fn has_body(&self) -> bool {
         self.data.is_some()
@@ -148,6 +160,8 @@ pub struct AuthAnswer {
     pub token_type: &'static str,
     pub orphan: bool,
     pub num_uses: u32,
+    /// Made by this request, not renewed.
+    pub is_new: bool,
 }
 
 impl fmt::Debug for AuthAnswer {

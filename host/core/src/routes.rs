@@ -20,7 +20,7 @@ pub enum Access {
 }
 
 /// One route below a mount.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Route {
     /// Segments: literal, `:name` (a generic name), `*name` (the rest, at least one character, only at the end). A pattern that ends
     /// in `/` is the list form; `List` also matches a pattern without it.

@@ -132,6 +132,20 @@ impl Batch {
     }
 }
 
+/// Outlines only: values are what the barrier seals.
+impl fmt::Debug for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Put { key, expect, .. } => write!(f, "Put({}, {expect:?})", key.as_str()),
+            Self::Delete { key, expect } => write!(f, "Delete({}, {expect:?})", key.as_str()),
+            Self::Check { key, expect } => write!(f, "Check({}, {expect:?})", key.as_str()),
+            Self::Insert(row) => write!(f, "Insert({row:?})"),
+            Self::Move { row, from, fence } => write!(f, "Move({row:?}, {from:?}, {fence})"),
+            Self::Remove { id, fence } => write!(f, "Remove({id}, {fence})"),
+        }
+    }
+}
+
 impl fmt::Debug for Batch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Batch({} changes)", self.0.len())
@@ -634,6 +648,12 @@ pub enum SecretValue {
     Secret(SecretString),
 }
 
+impl fmt::Debug for SecretValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SecretValue([REDACTED])")
+    }
+}
+
 impl fmt::Debug for SecretData {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("SecretData([REDACTED])")
@@ -692,5 +712,12 @@ pub trait AuditDevice: Send + Sync {
 /// Makes devices of a type from their options; refuses with a text for the client.
 #[async_trait]
 pub trait AuditDevices: Send + Sync {
+    /// For the API: files only beneath the configured directory.
     async fn open(&self, kind: &str, options: &BTreeMap<String, String>) -> Result<Arc<dyn AuditDevice>, RequestError>;
+    /// For the server's own configuration: any file.
+    async fn open_declared(
+        &self,
+        kind: &str,
+        options: &BTreeMap<String, String>,
+    ) -> Result<Arc<dyn AuditDevice>, RequestError>;
 }

@@ -1,1 +1,15 @@
-//! To come.
+//! Audit: who asked for what, what was decided and why, before the answer leaves.
+//!
+//! Must not know: files or sockets; devices plug in behind [`AuditDevice`](crate::seams::AuditDevice).
+//!
+//! Start with [`broker`] (at least one device has the line, or nothing leaves), then [`line`] (the record), then [`hash`] (what becomes of
+//! secrets in it).
+//!
+//! Invariants: no string of a body reaches a device but as an HMAC; denials are recorded before they are answered.
+
+pub mod broker;
+pub mod hash;
+pub mod line;
+
+pub use broker::{Broker, DeviceEntry};
+pub use line::{Entry, Phase};

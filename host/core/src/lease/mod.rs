@@ -2,13 +2,147 @@
 //!
 //! Must not know: HTTP, wasmtime, SQL, or what a credential is. It moves effects that it cannot read.
 //!
-//! Start with [`record`] (the row) and [`states`] (the legal moves), then `issue` (intent, effect, commit), `renew`, `revoke`, and
-//! `claims` (who works on what is due).
+//! Start with [`record`] (the row) and [`states`] (the legal moves), then [`issue`] (intent, effect, commit), [`renew`], [`revoke`],
+//! and [`claims`] (who works on what is due). [`tokens`] says what happens to leases when a token ends.
 //!
 //! Invariants: a PostgreSQL role exists only if a lease row names it. A lease never returns from `Revoking`.
 
+pub mod claims;
+pub mod issue;
 pub mod record;
+pub mod renew;
+pub mod revoke;
+
 pub mod states;
+pub mod tokens;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use leasehold_model::{LeaseId, Timestamp, Ttl};
+use tokio::sync::{Notify, Semaphore};
+
+use crate::mount::Engines;
+use crate::seams::{Clock, Entropy, LeaseIntent, Storage, StorageError};
+use crate::token::Tokens;
+use crate::token::store::decode;
 
 pub use record::{LeaseBody, LeaseRow};
 pub use states::{LeaseKind, LeaseState};
+
+/// How long one claim holds a row: longer than any single effect may take.
+pub const HOLD: Ttl = Ttl::from_secs(60);
+
+/// How long the effect of an issue, a renewal or a revocation may take.
+pub const EFFECT_TIME: Ttl = Ttl::from_secs(30);
+
+/// What went wrong with one lease, for its caller to act on.
+#[derive(Debug, thiserror::Error)]
+pub enum LeaseError {
+    #[error("lease not found")]
+    NotFound(LeaseId),
+    #[error("lease is not renewable")]
+    NotRenewable(LeaseId),
+    #[error("lease expired")]
+    Expired(LeaseId),
+    #[error("past the max TTL, cannot renew")]
+    PastMaximum(LeaseId),
+    #[error("tokens cannot be renewed through this endpoint")]
+    IsToken(LeaseId),
+    /// Somebody else is working on it; try again.
+    #[error("lease is being worked on, try again")]
+    Busy(LeaseId),
+    /// The mount that made it is gone or answers with another engine.
+    #[error("no engine serves lease `{0}`")]
+    NoEngine(LeaseId),
+    /// The token died while the request was under way.
+    #[error("token is no longer valid")]
+    TokenGone,
+    /// The engine's words.
+    #[error("{0}")]
+    Engine(String),
+    #[error("could not store lease")]
+    Store(#[from] StorageError),
+}
+
+/// The lease room.
+pub struct Leases {
+    pub(crate) storage: Arc<dyn Storage>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) entropy: Arc<dyn Entropy>,
+    pub(crate) tokens: Arc<Tokens>,
+    pub(crate) engines: Arc<Engines>,
+    /// Names this process in claims; new at every start, so that a dead process's claims run out.
+    pub(crate) holder: String,
+    /// Something became due earlier than the ticker thinks.
+    pub(crate) wake: Notify,
+    /// Work under way at all, and per target: a dead target cannot starve the others.
+    pub(crate) slots: Arc<Semaphore>,
+    pub(crate) targets: Mutex<HashMap<String, claims::Target>>,
+}
+
+impl std::fmt::Debug for Leases {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Leases").field("holder", &self.holder).finish_non_exhaustive()
+    }
+}
+
+impl Leases {
+    #[must_use]
+    pub fn new(storage: Arc<dyn Storage>, tokens: Arc<Tokens>, engines: Arc<Engines>) -> Self {
+        let (clock, entropy) = (engines.clock.clone(), engines.entropy.clone());
+        let holder = crate::random::base62(&*entropy, 12);
+        Self {
+            storage,
+            clock,
+            entropy,
+            tokens,
+            engines,
+            holder,
+            wake: Notify::new(),
+            slots: Arc::new(Semaphore::new(claims::SLOTS)),
+            targets: Mutex::new(HashMap::new()),
+        }
+    }
+
+    /// One lease as it stands.
+    ///
+    /// # Errors
+    /// As storage.
+    pub async fn find(&self, id: &LeaseId) -> Result<Option<(LeaseRow, LeaseBody)>, StorageError> {
+        let Some(row) = self.storage.lease(id).await? else { return Ok(None) };
+        let body = row.read_body()?;
+        Ok(Some((row, body)))
+    }
+
+    /// Something may be due earlier than before.
+    pub fn wake(&self) {
+        self.wake.notify_one();
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+}
+
+impl LeaseRow {
+    pub(crate) fn read_body(&self) -> Result<LeaseBody, StorageError> {
+        decode(self.id.as_str(), &self.body)
+    }
+
+    /// What engines see of a row.
+    pub(crate) fn intent(&self, body: &LeaseBody, deadline: Timestamp) -> LeaseIntent {
+        LeaseIntent {
+            id: self.id.clone(),
+            issued_at: body.issued_at,
+            expires_at: self.expires_at,
+            deadline,
+            effect: body.effect.clone(),
+        }
+    }
+
+    /// Nobody works on it; due at `next_at`.
+    pub(crate) fn released(self, next_at: Timestamp) -> Self {
+        Self { next_at, holder: None, held_until: None, ..self }
+    }
+}

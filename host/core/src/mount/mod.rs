@@ -2,10 +2,14 @@
 //!
 //! Must not know: what an engine does with a request.
 //!
-//! Start with `table` (the mount table and its rules), then `route` (longest prefix), then [`storage`].
+//! Start with [`table`] (the mount table, its rules, the longest prefix), then [`storage`].
 //!
 //! Invariant: an engine reads and writes below `mount/<accessor>/` and nowhere else.
 
+pub mod engines;
 pub mod storage;
+pub mod table;
 
+pub use engines::{Engines, SystemTtls};
 pub use storage::MountStorage;
+pub use table::{MountEntry, MountTable, Table};

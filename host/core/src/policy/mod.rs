@@ -1,1 +1,16 @@
-//! To come.
+//! Policies: the operator's texts, third parties' modules, and the verdicts that follow from both.
+//!
+//! Must not know: how a glob matches or a policy parses. The components behind [`Sandbox`](crate::seams::Sandbox) know that.
+//!
+//! Start with [`documents`] (stored texts), then [`decide`] (the verdict on one request), then [`egp`] and [`modules`] (third parties).
+//!
+//! Invariants: default deny; deny wins; a guest that fails never counts as an allow.
+
+pub mod decide;
+pub mod documents;
+pub mod egp;
+pub mod modules;
+
+pub use documents::{Policies, PolicyDocument};
+pub use egp::Egps;
+pub use modules::Modules;

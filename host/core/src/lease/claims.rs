@@ -1,0 +1,192 @@
+//! Who works on what is due. One ticker; it is woken without arguments and reads the store, so that timers, requests and
+//! restarts take the same way. There is no recovery besides.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use leasehold_model::Timestamp;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+
+use super::{HOLD, LeaseError, LeaseKind, LeaseRow, LeaseState, Leases};
+use crate::seams::{Batch, EngineError, StorageError};
+
+/// Rows worked on at once, at all.
+pub const SLOTS: usize = 64;
+/// Rows worked on at once for one target.
+pub const TARGET_SLOTS: usize = 8;
+/// A target that did not answer is left alone for so long.
+const DOWN_FOR: Duration = Duration::from_secs(5);
+/// The ticker looks at least this often: clocks jump.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Work that is due and cannot be claimed (its target is busy) is looked at again after this.
+const LOOK_SOON: Duration = Duration::from_millis(20);
+
+/// What is known of one target.
+#[derive(Debug)]
+pub struct Target {
+    slots: Arc<Semaphore>,
+    down_until: Option<Timestamp>,
+}
+
+impl Leases {
+    /// Works until `stop` says so, then lets what it began finish.
+    pub async fn run(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
+        let mut work = tokio::task::JoinSet::new();
+        while !*stop.borrow() {
+            while work.try_join_next().is_some() {}
+            let wait = match self.claim_and_spawn(&mut work).await {
+                Ok(wait) => wait,
+                Err(StorageError::Sealed) => break,
+                Err(error) => {
+                    tracing::error!(%error, "could not look for due leases");
+                    LOOK_EVERY
+                }
+            };
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = self.wake.notified() => {}
+                _ = stop.changed() => {}
+                Some(_) = work.join_next() => {}
+            }
+        }
+        while work.join_next().await.is_some() {}
+    }
+
+    /// Claims what is due and can be worked on; says how long to sleep.
+    async fn claim_and_spawn(self: &Arc<Self>, work: &mut tokio::task::JoinSet<()>) -> Result<Duration, StorageError> {
+        let (skip, room) = self.room();
+        let room = room.min(self.slots.available_permits());
+        if room == 0 {
+            return Ok(LOOK_SOON);
+        }
+        let rows = self.storage.claim_due(&self.holder, u32::try_from(room).unwrap_or(1), HOLD, &skip).await?;
+        let claimed = !rows.is_empty();
+        for row in rows {
+            let Ok(slot) = self.slots.clone().try_acquire_owned() else {
+                self.release(row).await;
+                continue;
+            };
+            let target = match row.connection.as_str() {
+                "" => None,
+                connection => match self.target_slot(connection) {
+                    Some(slot) => Some(slot),
+                    None => {
+                        self.release(row).await;
+                        continue;
+                    }
+                },
+            };
+            let leases = self.clone();
+            work.spawn(async move {
+                let id = row.id.clone();
+                if let Err(error) = leases.work_on(row).await
+                    && !matches!(error, LeaseError::Engine(_))
+                {
+                    tracing::warn!(lease.id = %id, %error, "left lease {id} for later");
+                }
+                drop((slot, target));
+            });
+        }
+        if claimed {
+            return Ok(Duration::ZERO);
+        }
+        Ok(match self.storage.next_due().await? {
+            None => LOOK_EVERY,
+            Some(next) => next.until(self.now()).clamp(LOOK_SOON, LOOK_EVERY),
+        })
+    }
+
+    /// One claimed row.
+    async fn work_on(&self, row: LeaseRow) -> Result<(), LeaseError> {
+        match (row.kind, row.state) {
+            (LeaseKind::Token, _) => self.end_due_token(row).await,
+            (LeaseKind::Secret, LeaseState::Revoking) => self.undo(row).await,
+            // Its clock was ahead when this was claimed, or it was renewed in between.
+            (LeaseKind::Secret, LeaseState::Active) if row.expires_at > self.now() => {
+                let due = row.expires_at;
+                let fence = row.fence;
+                Ok(self.storage.commit(Batch::new().shift(row.released(due), LeaseState::Active, fence)).await?)
+            }
+            (LeaseKind::Secret, from @ (LeaseState::Active | LeaseState::Issuing)) => {
+                let fence = row.fence;
+                let revoking = LeaseRow { state: LeaseState::Revoking, ..row };
+                self.storage.commit(Batch::new().shift(revoking.clone(), from, fence)).await?;
+                self.undo(revoking).await
+            }
+        }
+    }
+
+    fn with_target<T>(&self, connection: &str, act: impl FnOnce(&mut Target) -> T) -> T {
+        let mut targets = self.targets.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if !targets.contains_key(connection) {
+            let fresh = Target { slots: Arc::new(Semaphore::new(TARGET_SLOTS)), down_until: None };
+            targets.insert(connection.to_owned(), fresh);
+        }
+        match targets.get_mut(connection) {
+            Some(target) => act(target),
+            None => act(&mut Target { slots: Arc::new(Semaphore::new(TARGET_SLOTS)), down_until: None }),
+        }
+    }
+
+    fn target_slot(&self, connection: &str) -> Option<OwnedSemaphorePermit> {
+        self.with_target(connection, |target| target.slots.clone().try_acquire_owned().ok())
+    }
+
+    /// Targets that are down or have no slot left, and how many rows may be claimed so that hardly one must be given back:
+    /// the least room of the other targets.
+    fn room(&self) -> (Vec<String>, usize) {
+        let now = self.now();
+        let targets = self.targets.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut skip = Vec::new();
+        let mut room = TARGET_SLOTS;
+        for (name, target) in targets.iter() {
+            let free = target.slots.available_permits();
+            if free == 0 || target.down_until.is_some_and(|until| until > now) {
+                skip.push(name.clone());
+            } else {
+                room = room.min(free);
+            }
+        }
+        (skip, room)
+    }
+
+    /// Remembers that a target does not answer, so that nothing queues up behind it.
+    pub(super) fn note_target(&self, connection: &str, error: &EngineError) {
+        if let EngineError::Down(why) = error {
+            let until = self.now() + DOWN_FOR;
+            let news = self.with_target(connection, |target| target.down_until.replace(until).is_none());
+            if news {
+                tracing::warn!(connection, why, "connection `{connection}` does not answer");
+            }
+        }
+    }
+
+    pub(super) fn target_is_up(&self, connection: &str) {
+        self.with_target(connection, |target| target.down_until = None);
+    }
+
+    /// Requests for a target that is known to be down fail at once instead of queueing.
+    pub(super) fn refuse_if_down(&self, connection: &str) -> Result<(), LeaseError> {
+        let now = self.now();
+        let down = self.with_target(connection, |target| target.down_until.is_some_and(|until| until > now));
+        if down {
+            Err(LeaseError::Engine(format!(
+                "connection \"{connection}\" did not answer a moment ago; try again in a few seconds"
+            )))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Numbers for operators.
+    ///
+    /// # Errors
+    /// As storage.
+    pub async fn measure(&self) -> Result<(), StorageError> {
+        for (kind, state, count) in self.storage.count_leases().await? {
+            #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
+            metrics::gauge!("leasehold_leases", "kind" => kind.as_str(), "state" => state.as_str()).set(count as f64);
+        }
+        Ok(())
+    }
+}

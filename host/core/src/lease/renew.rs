@@ -1,0 +1,194 @@
+//! Renewal: claim, effect in the target, commit. A crash in between leaves a lease that ends at its old expiry.
+
+use leasehold_model::{LeaseId, Timestamp, Ttl};
+
+use super::issue::capped;
+use super::{EFFECT_TIME, HOLD, LeaseBody, LeaseError, LeaseKind, LeaseRow, LeaseState, Leases};
+use crate::request::LeaseAnswer;
+use crate::seams::{Batch, StorageError};
+use crate::token::store::encode;
+
+/// A lease that may be extended now: made only by [`renewable_at`].
+struct Renewable {
+    row: LeaseRow,
+    body: LeaseBody,
+    now: Timestamp,
+}
+
+/// Gives the right to extend a lease, or says why there is none.
+fn renewable_at(row: LeaseRow, body: LeaseBody, now: Timestamp) -> Result<Renewable, LeaseError> {
+    let id = row.id.clone();
+    if row.kind == LeaseKind::Token {
+        return Err(LeaseError::IsToken(id));
+    }
+    match row.state {
+        LeaseState::Active if row.expires_at <= now => Err(LeaseError::Expired(id)),
+        LeaseState::Active if !body.renewable => Err(LeaseError::NotRenewable(id)),
+        LeaseState::Active if body.max_expires_at <= now => Err(LeaseError::PastMaximum(id)),
+        LeaseState::Active => Ok(Renewable { row, body, now }),
+        LeaseState::Revoking => Err(LeaseError::Expired(id)),
+        // Its client has not been told of it yet.
+        LeaseState::Issuing => Err(LeaseError::NotFound(id)),
+    }
+}
+
+impl Renewable {
+    /// The new end: `increment` from now, never past the lease's maximum or the ceiling.
+    fn extend_by(&self, increment: Option<Ttl>, ceiling: Option<Ttl>) -> (Timestamp, Vec<String>) {
+        let wanted = increment.and_then(Ttl::if_set).unwrap_or(self.body.ttl);
+        let mut end = self.now + wanted;
+        let mut warnings = Vec::new();
+        if end > self.body.max_expires_at {
+            end = self.body.max_expires_at;
+            let max = u64::try_from(self.body.max_expires_at.seconds_from(self.body.issued_at)).unwrap_or(0);
+            warnings.push(capped(wanted, Ttl::from_secs(max)));
+        }
+        if let Some(ceiling) = ceiling
+            && end > self.now + ceiling
+        {
+            end = self.now + ceiling;
+            warnings.push(capped(wanted, ceiling));
+        }
+        (end, warnings)
+    }
+}
+
+impl Leases {
+    /// Extends a lease. Must run to its end once begun: the caller spawns it.
+    ///
+    /// # Errors
+    /// Why it may not be renewed, or the engine's words; the lease then ends when it would have ended.
+    pub async fn renew(
+        &self,
+        id: &LeaseId,
+        increment: Option<Ttl>,
+        ceiling: Option<Ttl>,
+    ) -> Result<(LeaseAnswer, Vec<String>), LeaseError> {
+        let (row, body) = self.find(id).await?.ok_or_else(|| LeaseError::NotFound(id.clone()))?;
+        // Refused without a claim, so that a look costs nothing.
+        renewable_at(row, body, self.now())?;
+        let row = match self.storage.claim(&self.holder, id, HOLD).await {
+            Ok(Some(row)) => row,
+            Ok(None) => return Err(LeaseError::NotFound(id.clone())),
+            Err(StorageError::Fenced(_)) => return Err(LeaseError::Busy(id.clone())),
+            Err(other) => return Err(other.into()),
+        };
+        let body = row.read_body()?;
+        let renewable = match renewable_at(row.clone(), body, self.now()) {
+            Ok(renewable) => renewable,
+            Err(error) => {
+                self.release(row).await;
+                return Err(error);
+            }
+        };
+        crate::fail::point("renew-claimed");
+
+        let (until, warnings) = renewable.extend_by(increment, ceiling);
+        let Renewable { row, mut body, now } = renewable;
+        if let Err(error) = self.extend_in_target(&row, &body, until).await {
+            self.release(row).await;
+            return Err(error);
+        }
+        crate::fail::point("renew-after-effect");
+
+        body.last_renewed_at = Some(now);
+        let fence = row.fence;
+        let renewed = LeaseRow { expires_at: until, body: encode(&body)?, ..row }.released(until);
+        self.storage.commit(Batch::new().shift(renewed, LeaseState::Active, fence)).await?;
+        self.wake.notify_one();
+        let left = u64::try_from(until.seconds_from(now)).unwrap_or(0);
+        Ok((LeaseAnswer { id: id.clone(), renewable: body.renewable, ttl: Ttl::from_secs(left) }, warnings))
+    }
+
+    async fn extend_in_target(&self, row: &LeaseRow, body: &LeaseBody, until: Timestamp) -> Result<(), LeaseError> {
+        let (engine, context) = self.engines.at(&row.mount).ok_or_else(|| LeaseError::NoEngine(row.id.clone()))?;
+        self.refuse_if_down(&row.connection)?;
+        let intent = row.intent(body, self.now() + EFFECT_TIME);
+        let limit = std::time::Duration::from_secs(EFFECT_TIME.as_secs());
+        match tokio::time::timeout(limit, engine.renew(&context, &intent, until)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => {
+                self.note_target(&row.connection, &error);
+                Err(LeaseError::Engine(error.to_string()))
+            }
+            Err(_) => Err(LeaseError::Engine("the database did not answer in time".to_owned())),
+        }
+    }
+
+    /// Gives a claimed row back as it was.
+    pub(super) async fn release(&self, row: LeaseRow) {
+        let (state, fence, next_at) = (row.state, row.fence, row.next_at);
+        // Lost to another claimant: then it is not ours to give back.
+        let _ = self.storage.commit(Batch::new().shift(row.released(next_at), state, fence)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use leasehold_model::{MountAccessor, TokenHash};
+
+    fn lease(expires: i64, max: i64) -> (LeaseRow, LeaseBody) {
+        let at = Timestamp::from_secs;
+        let body = LeaseBody {
+            issued_at: at(1_000),
+            last_renewed_at: None,
+            max_expires_at: at(max),
+            ttl: Ttl::from_secs(60),
+            renewable: true,
+            effect: serde_json::Value::Null,
+            attempts: 0,
+            last_error: None,
+        };
+        let row = LeaseRow {
+            id: "a/b".parse().unwrap(),
+            kind: LeaseKind::Secret,
+            state: LeaseState::Active,
+            next_at: at(expires),
+            expires_at: at(expires),
+            fence: 0,
+            holder: None,
+            held_until: None,
+            token: TokenHash::from_hex("00"),
+            mount: MountAccessor::new("m"),
+            connection: String::new(),
+            body: Vec::new(),
+        };
+        (row, body)
+    }
+
+    #[test]
+    fn a_renewal_never_passes_the_lease_maximum() {
+        let (row, body) = lease(1_060, 1_100);
+        let (end, warnings) = renewable_at(row, body, Timestamp::from_secs(1_050))
+            .unwrap_or_else(|e| panic!("{e}"))
+            .extend_by(Some(Ttl::from_secs(600)), None);
+        assert_eq!(end, Timestamp::from_secs(1_100));
+        assert_eq!(
+            warnings,
+            ["TTL of \"10m\" exceeded the effective max_ttl of \"1m40s\"; TTL value is capped accordingly"]
+        );
+    }
+
+    #[test]
+    fn a_lease_in_its_last_instant_cannot_be_renewed() {
+        let (row, body) = lease(1_060, 1_100);
+        assert!(matches!(renewable_at(row, body, Timestamp::from_secs(1_060)), Err(LeaseError::Expired(_))));
+    }
+
+    #[test]
+    fn a_revoking_lease_cannot_be_renewed() {
+        let (mut row, body) = lease(1_060, 1_100);
+        row.state = LeaseState::Revoking;
+        assert!(matches!(renewable_at(row, body, Timestamp::from_secs(1_000)), Err(LeaseError::Expired(_))));
+    }
+
+    #[test]
+    fn a_modules_ceiling_shortens_a_renewal() {
+        let (row, body) = lease(1_060, 9_000);
+        let (end, _) = renewable_at(row, body, Timestamp::from_secs(1_050))
+            .unwrap_or_else(|e| panic!("{e}"))
+            .extend_by(None, Some(Ttl::from_secs(10)));
+        assert_eq!(end, Timestamp::from_secs(1_060));
+    }
+}

@@ -1,0 +1,75 @@
+//! Finds the engine behind a mount, and the corner of the world it may see.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use leasehold_model::{MountAccessor, Ttl};
+
+use super::{MountEntry, MountStorage, MountTable, Table};
+use crate::seams::{Clock, EngineContext, Entropy, MountView, Sandbox, SecretsEngine, Storage};
+
+/// TTLs where neither role nor mount says anything.
+#[derive(Clone, Copy, Debug)]
+pub struct SystemTtls {
+    pub default_lease_ttl: Ttl,
+    pub max_lease_ttl: Ttl,
+}
+
+pub struct Engines {
+    pub kinds: BTreeMap<&'static str, Arc<dyn SecretsEngine>>,
+    pub mounts: Arc<MountTable>,
+    pub storage: Arc<dyn Storage>,
+    pub clock: Arc<dyn Clock>,
+    pub entropy: Arc<dyn Entropy>,
+    pub sandbox: Arc<dyn Sandbox>,
+    pub installation: String,
+    pub ttls: SystemTtls,
+}
+
+impl std::fmt::Debug for Engines {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.kinds.keys()).finish()
+    }
+}
+
+impl Engines {
+    #[must_use]
+    pub fn of_kind(&self, kind: &str) -> Option<&Arc<dyn SecretsEngine>> {
+        self.kinds.get(kind)
+    }
+
+    #[must_use]
+    pub fn at(&self, accessor: &MountAccessor) -> Option<(Arc<dyn SecretsEngine>, EngineContext)> {
+        let entry = self.mounts.by_accessor(accessor)?;
+        let engine = self.of_kind(&entry.kind)?.clone();
+        Some((engine, self.context(&entry)))
+    }
+
+    /// Effective default and maximum TTL of a mount.
+    #[must_use]
+    pub fn ttls(&self, entry: &MountEntry) -> SystemTtls {
+        let max_lease_ttl = entry.max_lease_ttl.if_set().unwrap_or(self.ttls.max_lease_ttl);
+        let default_lease_ttl =
+            entry.default_lease_ttl.if_set().unwrap_or(self.ttls.default_lease_ttl).min(max_lease_ttl);
+        SystemTtls { default_lease_ttl, max_lease_ttl }
+    }
+
+    #[must_use]
+    pub fn context(&self, entry: &MountEntry) -> EngineContext {
+        let ttls = self.ttls(entry);
+        debug_assert_eq!(entry.table, Table::Mount);
+        EngineContext {
+            storage: MountStorage::new(self.storage.clone(), entry.accessor.clone()),
+            clock: self.clock.clone(),
+            entropy: self.entropy.clone(),
+            sandbox: self.sandbox.clone(),
+            mount: MountView {
+                path: entry.path.clone(),
+                accessor: entry.accessor.clone(),
+                default_lease_ttl: ttls.default_lease_ttl,
+                max_lease_ttl: ttls.max_lease_ttl,
+                installation: self.installation.clone(),
+            },
+        }
+    }
+}

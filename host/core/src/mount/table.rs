@@ -1,0 +1,235 @@
+//! The mount table: entries, their rules, and the longest prefix of a path.
+
+use std::sync::{Arc, RwLock};
+
+use leasehold_model::{MountAccessor, MountPath, Ttl};
+use serde::{Deserialize, Serialize};
+
+use crate::keys;
+use crate::random;
+use crate::request::{Object, RequestError};
+use crate::seams::{Batch, Entropy, Expect, Key, Storage, StorageError};
+use crate::token::store::{decode, encode};
+
+/// The two tables of the API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Table {
+    /// `sys/mounts`
+    Mount,
+    /// `sys/auth`
+    Auth,
+}
+
+impl Table {
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Mount => "mount",
+            Self::Auth => "auth",
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountEntry {
+    pub table: Table,
+    /// Full: `database/`, `auth/token/`.
+    pub path: MountPath,
+    /// `database`, `system`, `token`.
+    pub kind: String,
+    pub accessor: MountAccessor,
+    pub uuid: String,
+    pub description: String,
+    /// Zero: the system's.
+    pub default_lease_ttl: Ttl,
+    pub max_lease_ttl: Ttl,
+    pub force_no_cache: bool,
+    #[serde(default)]
+    pub listing_visibility: String,
+    #[serde(default)]
+    pub audit_non_hmac_request_keys: Vec<String>,
+    #[serde(default)]
+    pub audit_non_hmac_response_keys: Vec<String>,
+    /// None as in the answer of a mount without options.
+    #[serde(default)]
+    pub options: Option<Object>,
+    pub local: bool,
+    pub seal_wrap: bool,
+    /// A removal failed half way: nothing is routed here until it is tried again.
+    #[serde(default)]
+    pub tainted: bool,
+}
+
+impl MountEntry {
+    #[must_use]
+    pub fn new(table: Table, path: MountPath, kind: &str, entropy: &dyn Entropy) -> Self {
+        let prefix = if table == Table::Auth { "auth_" } else { "" };
+        Self {
+            table,
+            path,
+            kind: kind.to_owned(),
+            accessor: MountAccessor::new(format!("{prefix}{kind}_{}", random::hex_digits(entropy, 8))),
+            uuid: random::uuid(entropy),
+            description: String::new(),
+            default_lease_ttl: Ttl::ZERO,
+            max_lease_ttl: Ttl::ZERO,
+            force_no_cache: false,
+            listing_visibility: String::new(),
+            audit_non_hmac_request_keys: Vec::new(),
+            audit_non_hmac_response_keys: Vec::new(),
+            options: None,
+            local: false,
+            seal_wrap: false,
+            tainted: false,
+        }
+    }
+
+    /// As `sys/auth` shows it: without `auth/`.
+    #[must_use]
+    pub fn shown_path(&self) -> &str {
+        let path = self.path.as_str();
+        match self.table {
+            Table::Auth => path.strip_prefix("auth/").unwrap_or(path),
+            Table::Mount => path,
+        }
+    }
+}
+
+/// All mounts. Writes go to storage first.
+pub struct MountTable {
+    storage: Arc<dyn Storage>,
+    entries: RwLock<Arc<Vec<Arc<MountEntry>>>>,
+    writing: tokio::sync::Mutex<()>,
+}
+
+impl std::fmt::Debug for MountTable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("MountTable")
+    }
+}
+
+impl MountTable {
+    /// Reads the table; makes `sys/` and `auth/token/` on the first start.
+    ///
+    /// # Errors
+    /// As storage.
+    pub async fn load(storage: Arc<dyn Storage>, entropy: &dyn Entropy) -> Result<Self, StorageError> {
+        let mut entries = Vec::new();
+        for table in [Table::Mount, Table::Auth] {
+            let prefix = keys::mount(table.as_str(), &MountAccessor::new(""));
+            let mut after: Option<Key> = None;
+            loop {
+                let page = storage.scan(&prefix, after.as_ref(), 1_000).await?;
+                let Some(last) = page.last().cloned() else { break };
+                for key in &page {
+                    if let Some(stored) = storage.get(key).await? {
+                        entries.push(Arc::new(decode::<MountEntry>(key.as_str(), &stored.value)?));
+                    }
+                }
+                after = Some(last);
+            }
+        }
+        let table = Self { storage, entries: RwLock::new(Arc::new(entries)), writing: tokio::sync::Mutex::new(()) };
+        for (kind, path, which, description) in [
+            ("system", "sys/", Table::Mount, "system endpoints used for control, policy and debugging"),
+            ("token", "auth/token/", Table::Auth, "token based credentials"),
+        ] {
+            if table.by_path(path).is_none() {
+                let path = path.parse().map_err(|_| StorageError::Corrupt(path.to_owned()))?;
+                let mut entry = MountEntry::new(which, path, kind, entropy);
+                description.clone_into(&mut entry.description);
+                entry.seal_wrap = kind == "system";
+                table.put(entry, Expect::Absent).await?;
+            }
+        }
+        Ok(table)
+    }
+
+    #[must_use]
+    pub fn all(&self) -> Arc<Vec<Arc<MountEntry>>> {
+        self.entries.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
+    /// With the slash at its end.
+    #[must_use]
+    pub fn by_path(&self, path: &str) -> Option<Arc<MountEntry>> {
+        self.all().iter().find(|entry| entry.path.as_str() == path).cloned()
+    }
+
+    #[must_use]
+    pub fn by_accessor(&self, accessor: &MountAccessor) -> Option<Arc<MountEntry>> {
+        self.all().iter().find(|entry| entry.accessor == *accessor).cloned()
+    }
+
+    /// The mount with the longest prefix, and the rest of the path. `database` finds `database/`.
+    #[must_use]
+    pub fn route<'a>(&self, path: &'a str) -> Option<(Arc<MountEntry>, &'a str)> {
+        let all = self.all();
+        let entry = all
+            .iter()
+            .filter(|entry| {
+                path.starts_with(entry.path.as_str()) || entry.path.as_str().strip_suffix('/') == Some(path)
+            })
+            .max_by_key(|entry| entry.path.as_str().len())?;
+        Some((entry.clone(), path.get(entry.path.as_str().len()..).unwrap_or_default()))
+    }
+
+    /// Adds a mount.
+    ///
+    /// # Errors
+    /// `path is already in use at …` also when one of the two lies below the other.
+    pub async fn add(&self, entry: MountEntry) -> Result<(), RequestError> {
+        let _writing = self.writing.lock().await;
+        if let Some(other) = self.all().iter().find(|other| other.path.conflicts_with(&entry.path)) {
+            return Err(RequestError::Invalid(format!("path is already in use at {}", other.shown_path())));
+        }
+        Ok(self.put(entry, Expect::Absent).await?)
+    }
+
+    /// Replaces an entry by one with the same accessor.
+    ///
+    /// # Errors
+    /// `Conflict` when it has gone.
+    pub async fn replace(&self, entry: MountEntry) -> Result<(), StorageError> {
+        let _writing = self.writing.lock().await;
+        self.put(entry, Expect::Present).await
+    }
+
+    async fn put(&self, entry: MountEntry, expect: Expect) -> Result<(), StorageError> {
+        let key = keys::mount(entry.table.as_str(), &entry.accessor);
+        self.storage.commit(Batch::new().put(key, encode(&entry)?, expect)).await?;
+        self.change(|entries| {
+            entries.retain(|old| old.accessor != entry.accessor);
+            entries.push(Arc::new(entry));
+        });
+        Ok(())
+    }
+
+    /// Deletes what the engine stored, then the entry.
+    ///
+    /// # Errors
+    /// As storage; a second try finishes the work.
+    pub async fn remove(&self, entry: &MountEntry) -> Result<(), StorageError> {
+        let _writing = self.writing.lock().await;
+        let prefix = keys::mount_data(&entry.accessor, "");
+        loop {
+            let page = self.storage.scan(&prefix, None, 500).await?;
+            if page.is_empty() {
+                break;
+            }
+            self.storage.commit(page.into_iter().fold(Batch::new(), Batch::delete)).await?;
+        }
+        self.storage.commit(Batch::new().delete(keys::mount(entry.table.as_str(), &entry.accessor))).await?;
+        self.change(|entries| entries.retain(|old| old.accessor != entry.accessor));
+        Ok(())
+    }
+
+    fn change(&self, apply: impl FnOnce(&mut Vec<Arc<MountEntry>>)) {
+        let mut entries = self.entries.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut changed = Vec::clone(&entries);
+        apply(&mut changed);
+        changed.sort_by(|a, b| a.path.cmp(&b.path));
+        *entries = Arc::new(changed);
+    }
+}

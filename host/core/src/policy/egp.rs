@@ -1,0 +1,265 @@
+//! Endpoint-governing policies: a module, its configuration, the paths it judges, and what its word is worth.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, RwLock};
+
+use leasehold_model::{Timestamp, Ttl};
+use serde::{Deserialize, Serialize};
+
+use super::modules::Modules;
+use crate::keys;
+use crate::request::{Object, RequestError};
+use crate::seams::{
+    Batch, Digest, Expect, Key, ModuleAsk, ModuleDecision, ModuleVerdict, Sandbox, SandboxError, Storage, StorageError,
+};
+use crate::token::store::{decode, encode};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Enforcement {
+    /// Recorded, never refused.
+    #[serde(rename = "advisory")]
+    Advisory,
+    /// A denial or a failure refuses the request.
+    #[serde(rename = "hard-mandatory")]
+    HardMandatory,
+}
+
+impl Enforcement {
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Advisory => "advisory",
+            Self::HardMandatory => "hard-mandatory",
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Egp {
+    pub name: String,
+    pub module: String,
+    /// Handed to the module as it stands; readable by whoever may read the policy. No place for secrets.
+    pub config: Object,
+    /// Canonical paths; a final `*` matches any rest.
+    pub paths: Vec<String>,
+    pub enforcement_level: Enforcement,
+    pub modified: Timestamp,
+}
+
+impl Egp {
+    #[must_use]
+    pub fn covers(&self, path: &str) -> bool {
+        self.paths.iter().any(|glob| match glob.strip_suffix('*') {
+            Some(prefix) => path.starts_with(prefix),
+            // A list's trailing slash must not step out of a rule.
+            None => path == glob || path.strip_suffix('/') == Some(glob.as_str()),
+        })
+    }
+}
+
+/// What one module said about one request: goes to audit as it stands.
+#[derive(Clone, Debug, Serialize)]
+pub struct Judgement {
+    pub policy: String,
+    pub module: String,
+    pub digest: String,
+    pub enforcement_level: Enforcement,
+    /// `allow`, `deny`, `abstain` or `failed`.
+    pub verdict: &'static str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub messages: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub annotations: Vec<(String, String)>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_ttl: Option<Ttl>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    pub fuel: u64,
+}
+
+/// All judgements on a request, and what follows from them.
+#[derive(Debug, Default)]
+pub struct Judged {
+    pub judgements: Vec<Judgement>,
+    /// The least ceiling of all modules.
+    pub max_ttl: Option<Ttl>,
+    pub refusal: Option<RequestError>,
+}
+
+pub struct Egps {
+    storage: Arc<dyn Storage>,
+    sandbox: Arc<dyn Sandbox>,
+    policies: RwLock<Arc<BTreeMap<String, Arc<Egp>>>>,
+    writing: tokio::sync::Mutex<()>,
+}
+
+impl std::fmt::Debug for Egps {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Egps")
+    }
+}
+
+impl Egps {
+    /// # Errors
+    /// As storage.
+    pub async fn load(storage: Arc<dyn Storage>, sandbox: Arc<dyn Sandbox>) -> Result<Self, StorageError> {
+        let mut policies = BTreeMap::new();
+        let prefix = keys::egp("");
+        let mut after: Option<Key> = None;
+        loop {
+            let page = storage.scan(&prefix, after.as_ref(), 1_000).await?;
+            let Some(last) = page.last().cloned() else { break };
+            for key in &page {
+                if let Some(stored) = storage.get(key).await? {
+                    let egp: Egp = decode(key.as_str(), &stored.value)?;
+                    policies.insert(egp.name.clone(), Arc::new(egp));
+                }
+            }
+            after = Some(last);
+        }
+        Ok(Self { storage, sandbox, policies: RwLock::new(Arc::new(policies)), writing: tokio::sync::Mutex::new(()) })
+    }
+
+    fn all(&self) -> Arc<BTreeMap<String, Arc<Egp>>> {
+        self.policies.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
+    #[must_use]
+    pub fn find(&self, name: &str) -> Option<Arc<Egp>> {
+        self.all().get(name).cloned()
+    }
+
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        self.all().keys().cloned().collect()
+    }
+
+    /// Policies that name this module.
+    #[must_use]
+    pub fn users_of(&self, module: &str) -> Vec<String> {
+        self.all().values().filter(|egp| egp.module == module).map(|egp| egp.name.clone()).collect()
+    }
+
+    /// Lets the module read its configuration, then stores.
+    ///
+    /// # Errors
+    /// An unknown module, or the module's own words about its configuration.
+    pub async fn write(&self, egp: Egp, modules: &Modules) -> Result<(), RequestError> {
+        let Some(module) = modules.find(&egp.module) else {
+            return Err(RequestError::Invalid(format!(
+                "no module named \"{}\": push it to sys/modules/{0} first",
+                egp.module
+            )));
+        };
+        let digest = Digest(module.digest);
+        match self.sandbox.configure(&digest, &encode(&egp.config)?).await {
+            Ok(()) => {}
+            Err(SandboxError::Failed(why)) => {
+                return Err(RequestError::Invalid(format!(
+                    "module \"{}\" refuses this configuration: {why}",
+                    egp.module
+                )));
+            }
+            Err(other) => {
+                return Err(RequestError::Invalid(format!(
+                    "module \"{}\" could not read this configuration: {other}",
+                    egp.module
+                )));
+            }
+        }
+        let _writing = self.writing.lock().await;
+        self.storage.commit(Batch::new().put(keys::egp(&egp.name), encode(&egp)?, Expect::Anything)).await?;
+        self.change(|policies| {
+            policies.insert(egp.name.clone(), Arc::new(egp));
+        });
+        Ok(())
+    }
+
+    /// # Errors
+    /// As storage.
+    pub async fn delete(&self, name: &str) -> Result<(), RequestError> {
+        let _writing = self.writing.lock().await;
+        self.storage.commit(Batch::new().delete(keys::egp(name))).await?;
+        self.change(|policies| {
+            policies.remove(name);
+        });
+        Ok(())
+    }
+
+    fn change(&self, apply: impl FnOnce(&mut BTreeMap<String, Arc<Egp>>)) {
+        let mut policies = self.policies.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut changed = BTreeMap::clone(&policies);
+        apply(&mut changed);
+        *policies = Arc::new(changed);
+    }
+
+    /// Whether any policy covers a path: most requests stop here.
+    #[must_use]
+    pub fn cover(&self, path: &str) -> bool {
+        self.all().values().any(|egp| egp.covers(path))
+    }
+
+    /// Asks every policy that covers the path, each on a fresh instance, in name order. All are asked, so that audit has them all.
+    pub async fn judge(&self, modules: &Modules, ask: &ModuleAsk) -> Judged {
+        let mut judged = Judged::default();
+        for egp in self.all().values().filter(|egp| egp.covers(&ask.path)) {
+            let module = modules.find(&egp.module);
+            let digest = module.map(|m| m.digest).unwrap_or_default();
+            let answer = match encode(&egp.config) {
+                Ok(config) => self.sandbox.evaluate(&Digest(digest.clone()), &config, ask).await,
+                Err(error) => Err(SandboxError::Host(error.to_string())),
+            };
+            judged.add(egp, digest, answer);
+        }
+        judged
+    }
+}
+
+impl Judged {
+    fn add(&mut self, egp: &Egp, digest: String, answer: Result<ModuleVerdict, SandboxError>) {
+        let mandatory = egp.enforcement_level == Enforcement::HardMandatory;
+        let mut judgement = Judgement {
+            policy: egp.name.clone(),
+            module: egp.module.clone(),
+            digest,
+            enforcement_level: egp.enforcement_level,
+            verdict: "failed",
+            messages: Vec::new(),
+            annotations: Vec::new(),
+            max_ttl: None,
+            error: None,
+            fuel: 0,
+        };
+        match answer {
+            Ok(verdict) => {
+                judgement.verdict = match verdict.decision {
+                    ModuleDecision::Allow => "allow",
+                    ModuleDecision::Deny => "deny",
+                    ModuleDecision::Abstain => "abstain",
+                };
+                judgement.messages = verdict.messages;
+                judgement.annotations = verdict.annotations;
+                judgement.max_ttl = verdict.max_ttl;
+                judgement.fuel = verdict.fuel;
+                if mandatory {
+                    if verdict.decision == ModuleDecision::Deny {
+                        self.refusal.get_or_insert_with(|| RequestError::DeniedByModule {
+                            policy: egp.name.clone(),
+                            messages: judgement.messages.clone(),
+                        });
+                    }
+                    self.max_ttl = [self.max_ttl, verdict.max_ttl].into_iter().flatten().min();
+                }
+            }
+            Err(error) => {
+                tracing::error!(policy = egp.name, module.name = egp.module, %error, "a policy module failed");
+                judgement.error = Some(error.to_string());
+                if mandatory {
+                    // A failure outweighs another module's denial: the operator must learn of it.
+                    self.refusal = Some(error.into());
+                }
+            }
+        }
+        self.judgements.push(judgement);
+    }
+}

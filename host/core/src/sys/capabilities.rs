@@ -1,0 +1,79 @@
+//! `sys/capabilities`, `-self` and `-accessor` (vault-api §2.4).
+
+use leasehold_model::{Accessor, Operation, TokenId};
+use serde_json::json;
+
+use crate::fields::{Field, Kind};
+use crate::pipeline::Call;
+use crate::policy::decide;
+use crate::request::{LogicalResponse, Object, RequestError, Shape};
+use crate::routes::{Access, Route};
+
+const PATHS: Field = Field::open("paths", Kind::CommaList, "Paths to ask about.");
+const PATH: Field = Field::open("path", Kind::CommaList, "Old name of paths.");
+const TOKEN: Field = Field::hidden("token", Kind::Text, "The token.");
+const WRITE: &[Operation] = &[Operation::Update];
+
+pub const ROUTES: &[Route] = &[
+    route("capabilities", &[TOKEN, PATHS, PATH], "What a token may do on paths."),
+    route("capabilities-self", &[TOKEN, PATHS, PATH], "What the calling token may do on paths."),
+    route(
+        "capabilities-accessor",
+        &[Field::open("accessor", Kind::Text, "The token's accessor."), PATHS, PATH],
+        "What a token may do on paths.",
+    ),
+];
+
+const fn route(pattern: &'static str, fields: &'static [Field], help: &'static str) -> Route {
+    Route { pattern, operations: WRITE, fields, access: Access::Token, existence_check: false, help }
+}
+
+/// More paths in one request are refused: each costs a call into the guest.
+const PATHS_MAX: usize = 1_000;
+
+pub(crate) async fn handle(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
+    let paths: Vec<String> = match call.fields.list("paths").filter(|l| !l.is_empty()).or(call.fields.list("path")) {
+        Some(paths) => paths.to_vec(),
+        None => return Err(RequestError::invalid("paths must be supplied")),
+    };
+    if paths.is_empty() || paths.iter().any(String::is_empty) {
+        return Err(RequestError::InvalidMulti("missing path".to_owned()));
+    }
+    if paths.len() > PATHS_MAX {
+        return Err(RequestError::Invalid(format!("at most {PATHS_MAX} paths in one request")));
+    }
+    let policies = match call.pattern {
+        "capabilities-self" => call.caller()?.record.policies.clone(),
+        "capabilities" => {
+            let Some(token) = call.fields.text("token").filter(|token| !token.is_empty()) else {
+                return Err(RequestError::Engine("no token found".to_owned()));
+            };
+            let hash = call.rooms.tokens.hash(&TokenId::new(token));
+            let found = call.rooms.tokens.find(&hash).await?;
+            found.ok_or_else(|| RequestError::InvalidMulti("invalid token".to_owned()))?.0.policies
+        }
+        _ => {
+            let accessor = call.fields.text("accessor").filter(|accessor| !accessor.is_empty() && accessor.len() <= 64);
+            let found = match accessor {
+                Some(accessor) => call.rooms.tokens.find_by_accessor(&Accessor::new(accessor)).await?,
+                None => None,
+            };
+            found.ok_or_else(|| RequestError::InvalidMulti("invalid accessor".to_owned()))?.1.policies
+        }
+    };
+    let mut data = Object::new();
+    let answers: Vec<Vec<&'static str>> = if policies == ["root"] {
+        paths.iter().map(|_| vec!["root"]).collect()
+    } else {
+        let asked: Vec<&str> = paths.iter().map(|path| path.strip_prefix('/').unwrap_or(path)).collect();
+        let found = decide::capabilities(&*call.core.seams.sandbox, &call.rooms.policies, &policies, &asked).await?;
+        found.into_iter().map(leasehold_model::Capabilities::names).collect()
+    };
+    if let [only] = answers.as_slice() {
+        data.insert("capabilities".into(), json!(only));
+    }
+    for (path, answer) in paths.into_iter().zip(answers) {
+        data.insert(path, json!(answer));
+    }
+    Ok(LogicalResponse::data(data).shaped(Shape::Duplicated))
+}

@@ -1,0 +1,217 @@
+//! Leases, on today's routes and on those of 2018 (vault-api §2.5).
+
+use std::collections::BTreeSet;
+
+use leasehold_model::{LeaseId, Operation};
+use serde_json::{Value, json};
+
+use crate::fields::{Field, Kind};
+use crate::lease::LeaseError;
+use crate::lease::revoke::{PrefixOrStore, Wait, is_irrevocable, shown_ttl};
+use crate::lease::{LeaseKind, LeaseState};
+use crate::pipeline::{Call, lease_error};
+use crate::request::{LogicalResponse, Object, RequestError};
+use crate::routes::{Access, Route};
+use crate::seams::LeaseFilter;
+
+const LEASE_ID: Field = Field::open("lease_id", Kind::Text, "The lease.");
+const URL_ID: Field = Field::open("url_lease_id", Kind::Text, "The lease, from the path.");
+const INCREMENT: Field = Field::open("increment", Kind::Duration, "The wished TTL from now.");
+const SYNC: Field = Field::open("sync", Kind::Bool, "Answer only when the credential is gone; true when not given.");
+const PREFIX: Field = Field::open("prefix", Kind::Text, "Repeated by some clients; the path counts.");
+const WRITE: &[Operation] = &[Operation::Update];
+const REVOKE: &[Field] = &[LEASE_ID, URL_ID, SYNC];
+const RENEW: &[Field] = &[LEASE_ID, URL_ID, INCREMENT];
+
+pub const ROUTES: &[Route] = &[
+    route("leases/lookup", WRITE, &[LEASE_ID], Access::Token, "Shows a lease."),
+    route("leases/lookup/", &[Operation::List], &[], Access::Sudo, "Lists leases."),
+    route("leases/lookup/*prefix", &[Operation::List], &[], Access::Sudo, "Lists leases below a prefix."),
+    route("leases/renew", WRITE, RENEW, Access::Token, "Extends a lease."),
+    route("leases/renew/*url_lease_id", WRITE, RENEW, Access::Token, "Extends a lease."),
+    route("leases/revoke", WRITE, REVOKE, Access::Token, "Ends a lease."),
+    route("leases/revoke/*url_lease_id", WRITE, REVOKE, Access::Token, "Ends a lease."),
+    route("leases/revoke-prefix/*prefix", WRITE, &[SYNC, PREFIX], Access::Sudo, "Ends all leases below a prefix."),
+    route(
+        "leases/revoke-force/*prefix",
+        WRITE,
+        &[PREFIX],
+        Access::Sudo,
+        "Forgets all leases below a prefix, whatever the engine says.",
+    ),
+    route("leases/tidy", WRITE, &[], Access::Token, "Nothing to tidy: leases are rows, not files."),
+    route(
+        "leases/count",
+        &[Operation::Read],
+        &[Field::open("type", Kind::Text, "`irrevocable`."), Field::open("include_child_namespaces", Kind::Bool, "")],
+        Access::Token,
+        "Counts irrevocable leases.",
+    ),
+    route(
+        "leases",
+        &[Operation::Read],
+        &[
+            Field::open("type", Kind::Text, "`irrevocable`."),
+            Field::open("limit", Kind::Text, ""),
+            Field::open("force", Kind::Bool, ""),
+        ],
+        Access::Sudo,
+        "Lists irrevocable leases.",
+    ),
+    route("renew", WRITE, RENEW, Access::Token, "Old route of leases/renew."),
+    route("renew/*url_lease_id", WRITE, RENEW, Access::Token, "Old route of leases/renew."),
+    route("revoke", WRITE, REVOKE, Access::Token, "Old route of leases/revoke."),
+    route("revoke/*url_lease_id", WRITE, REVOKE, Access::Token, "Old route of leases/revoke."),
+    route("revoke-prefix/*prefix", WRITE, &[SYNC, PREFIX], Access::Sudo, "Old route of leases/revoke-prefix."),
+    route("revoke-force/*prefix", WRITE, &[PREFIX], Access::Sudo, "Old route of leases/revoke-force."),
+];
+
+const fn route(
+    pattern: &'static str,
+    operations: &'static [Operation],
+    fields: &'static [Field],
+    access: Access,
+    help: &'static str,
+) -> Route {
+    Route { pattern, operations, fields, access, existence_check: false, help }
+}
+
+pub(crate) async fn handle(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
+    let pattern = call.pattern.strip_prefix("leases/").unwrap_or(call.pattern);
+    match pattern {
+        "lookup" => lookup(call).await,
+        "lookup/" | "lookup/*prefix" => list(call, call.capture("prefix")).await,
+        "renew" | "renew/*url_lease_id" => renew(call).await,
+        "revoke" | "revoke/*url_lease_id" => revoke(call).await,
+        "revoke-prefix/*prefix" => revoke_prefix(call).await,
+        "revoke-force/*prefix" => {
+            call.rooms.leases.revoke_force(call.capture("prefix")).await?;
+            Ok(LogicalResponse::empty())
+        }
+        "tidy" => Ok(LogicalResponse::empty()
+            .warn("Tidy operation successfully started. Any information from the operation will be printed to the server logs.")
+            .with_status(202)),
+        "count" | "leases" => irrevocable(call, pattern == "count").await,
+        _ => Err(RequestError::UnsupportedPath),
+    }
+}
+
+/// From the path, else from the body. An id that cannot exist is an unknown one.
+fn id(call: &Call<'_>) -> Result<Option<LeaseId>, RequestError> {
+    let text = match call.capture("url_lease_id") {
+        "" => call.fields.text("lease_id").unwrap_or_default(),
+        in_path => in_path,
+    };
+    if text.is_empty() {
+        return Err(RequestError::invalid("lease_id must be specified"));
+    }
+    Ok(text.parse().ok())
+}
+
+async fn lookup(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
+    let unknown = || RequestError::invalid("invalid lease");
+    let id = id(call)?.ok_or_else(unknown)?;
+    let (row, body) =
+        call.rooms.leases.find(&id).await?.filter(|(row, _)| row.state != LeaseState::Issuing).ok_or_else(unknown)?;
+    let now = call.core.seams.clock.now();
+    let ends = row.expires_at != leasehold_model::Timestamp::NEVER;
+    let mut data = Object::new();
+    data.insert("id".into(), id.as_str().into());
+    data.insert("issue_time".into(), body.issued_at.rfc3339().into());
+    data.insert("expire_time".into(), if ends { row.expires_at.rfc3339().into() } else { Value::Null });
+    data.insert("last_renewal".into(), body.last_renewed_at.map_or(Value::Null, |at| at.rfc3339().into()));
+    data.insert("renewable".into(), (body.renewable && row.state == LeaseState::Active && row.expires_at > now).into());
+    // A lease that is being revoked has no time left, however early that came.
+    let ttl = shown_ttl(&row, now);
+    data.insert("ttl".into(), if row.state == LeaseState::Revoking { ttl.min(0) } else { ttl }.into());
+    data.insert("path".into(), id.path().into());
+    if let Some(error) = body.last_error {
+        data.insert("revoke_error".into(), error.into());
+    }
+    Ok(LogicalResponse::data(data))
+}
+
+async fn list(call: &Call<'_>, prefix: &str) -> Result<LogicalResponse, RequestError> {
+    let prefix = if prefix.is_empty() || prefix.ends_with('/') { prefix.to_owned() } else { format!("{prefix}/") };
+    let filter = LeaseFilter { id_prefix: (!prefix.is_empty()).then(|| prefix.clone()), ..LeaseFilter::default() };
+    let rows = call.rooms.leases.rows(&filter).await?;
+    let keys: BTreeSet<String> = rows
+        .iter()
+        .filter_map(|row| row.id.as_str().strip_prefix(prefix.as_str()))
+        .map(|rest| rest.split_once('/').map_or_else(|| rest.to_owned(), |(folder, _)| format!("{folder}/")))
+        .collect();
+    if keys.is_empty() { Err(RequestError::NotFound) } else { Ok(LogicalResponse::json(json!({ "keys": keys }))) }
+}
+
+async fn renew(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
+    let unknown = || RequestError::invalid("lease not found");
+    let id = id(call)?.ok_or_else(unknown)?;
+    if call.rooms.leases.find(&id).await?.is_none() {
+        return Err(unknown());
+    }
+    let ceiling = call.judge_lease(id.path(), Operation::Renew).await?;
+    let ceiling = [ceiling, call.ceiling].into_iter().flatten().min();
+    match call.rooms.leases.renew(&id, call.fields.ttl("increment"), ceiling).await {
+        Ok((lease, warnings)) => Ok(LogicalResponse { lease: Some(lease), warnings, ..LogicalResponse::default() }),
+        Err(LeaseError::Engine(why)) => {
+            Err(RequestError::Invalid(format!("failed to renew entry: resp: (*logical.Response)(nil) err: {why}")))
+        }
+        Err(error) => Err(lease_error(error)),
+    }
+}
+
+fn wait(call: &Call<'_>) -> Wait {
+    if call.fields.bool("sync").unwrap_or(true) { Wait::UntilGone } else { Wait::UntilStored }
+}
+
+/// 202 for work that is stored, 204 for work that is done.
+fn ended(wait: Wait) -> LogicalResponse {
+    match wait {
+        Wait::UntilGone => LogicalResponse::empty(),
+        Wait::UntilStored => LogicalResponse::empty().with_status(202),
+    }
+}
+
+async fn revoke(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
+    let wait = wait(call);
+    if let Some(id) = id(call)? {
+        match call.rooms.leases.revoke(&id, wait).await {
+            Ok(()) => {}
+            Err(LeaseError::Engine(why)) => {
+                return Err(RequestError::Invalid(format!(
+                    "failed to revoke entry: resp: (*logical.Response)(nil) err: {why}"
+                )));
+            }
+            Err(error) => return Err(lease_error(error)),
+        }
+    }
+    Ok(ended(wait))
+}
+
+async fn revoke_prefix(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
+    let wait = wait(call);
+    match call.rooms.leases.revoke_prefix(call.capture("prefix"), wait).await {
+        Ok(()) => Ok(ended(wait)),
+        Err(PrefixOrStore::Store(error)) => Err(error.into()),
+        Err(failure) => Err(RequestError::Invalid(failure.to_string())),
+    }
+}
+
+async fn irrevocable(call: &Call<'_>, count_only: bool) -> Result<LogicalResponse, RequestError> {
+    if call.fields.text("type") != Some("irrevocable") {
+        return Err(RequestError::NotFound);
+    }
+    let filter =
+        LeaseFilter { state: Some(LeaseState::Revoking), kind: Some(LeaseKind::Secret), ..LeaseFilter::default() };
+    let mut found = Vec::new();
+    for row in call.rooms.leases.rows(&filter).await? {
+        let body = row.read_body()?;
+        if is_irrevocable(row.state, body.attempts) {
+            found.push(json!({ "lease_id": row.id.as_str(), "error": body.last_error.unwrap_or_default() }));
+        }
+    }
+    if count_only {
+        return Ok(LogicalResponse::json(json!({ "lease_count": found.len(), "counts": {} })));
+    }
+    Ok(LogicalResponse::json(json!({ "lease_count": found.len(), "leases": found })))
+}

@@ -1,0 +1,187 @@
+//! Third parties' modules, and the policies that put them to work.
+
+use base64::Engine as _;
+use leasehold_model::{Operation, name};
+use serde_json::{Value, json};
+
+use crate::fields::{Field, Kind};
+use crate::pipeline::Call;
+use crate::policy::egp::{Egp, Enforcement};
+use crate::policy::modules::ModuleRecord;
+use crate::request::{LogicalResponse, Object, RequestError};
+use crate::routes::{Access, Route};
+
+const ALL: &[Operation] = &[Operation::Read, Operation::Update, Operation::Delete];
+const MODULE: &[Field] = &[Field::open(
+    "module",
+    Kind::Text,
+    "The component in base64; or send it as the body, with the type application/wasm.",
+)];
+const EGP: &[Field] = &[
+    Field::open("module", Kind::Text, "Name of a module in sys/modules."),
+    Field::open(
+        "config",
+        Kind::Any,
+        "An object for the module; readable by whoever reads the policy, so no place for secrets.",
+    ),
+    Field::open("paths", Kind::CommaList, "Canonical paths without a leading slash; a final `*` matches any rest."),
+    Field::open("enforcement_level", Kind::Text, "`advisory` or `hard-mandatory`."),
+];
+
+pub const ROUTES: &[Route] = &[
+    route("modules", &[Operation::List], &[], "Lists the policy modules."),
+    route(
+        "modules/:name",
+        ALL,
+        MODULE,
+        "One policy module: a WebAssembly component of the world leasehold:policy/policy-module.",
+    ),
+    route("policies/egp", &[Operation::List], &[], "Lists the endpoint-governing policies."),
+    route("policies/egp/:name", ALL, EGP, "Binds a module to paths."),
+];
+
+const fn route(
+    pattern: &'static str,
+    operations: &'static [Operation],
+    fields: &'static [Field],
+    help: &'static str,
+) -> Route {
+    // Whoever can place code between a token and its answer needs more than an update.
+    Route { pattern, operations, fields, access: Access::SudoToWrite, existence_check: false, help }
+}
+
+pub(crate) async fn handle(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
+    let name = call.capture("name");
+    match (call.pattern, call.operation) {
+        ("modules", _) => keys(call.rooms.modules.names()),
+        ("modules/:name", Operation::Read) => {
+            let record = call.rooms.modules.find(name).ok_or(RequestError::NotFound)?;
+            let mut data = shown(&record);
+            data.insert("used_by".into(), json!(call.rooms.egps.users_of(name)));
+            Ok(LogicalResponse::data(data))
+        }
+        ("modules/:name", Operation::Update) => push(call, name).await,
+        ("modules/:name", Operation::Delete) => {
+            let users = call.rooms.egps.users_of(name);
+            if !users.is_empty() {
+                return Err(RequestError::Invalid(format!(
+                    "module \"{name}\" is used by {}: delete these policies first",
+                    users.join(", ")
+                )));
+            }
+            call.rooms.modules.delete(name).await?;
+            Ok(LogicalResponse::empty())
+        }
+        ("policies/egp", _) => keys(call.rooms.egps.names()),
+        (_, Operation::Read) => {
+            let egp = call.rooms.egps.find(name).ok_or(RequestError::NotFound)?;
+            let digest = call.rooms.modules.find(&egp.module).map(|m| m.digest);
+            Ok(LogicalResponse::json(json!({
+                "name": egp.name,
+                "module": egp.module,
+                "module_digest": digest,
+                "config": egp.config,
+                "paths": egp.paths,
+                "enforcement_level": egp.enforcement_level.as_str(),
+                "modified": egp.modified.rfc3339(),
+            })))
+        }
+        (_, Operation::Update) => write_egp(call, name).await,
+        (_, Operation::Delete) => {
+            call.rooms.egps.delete(name).await?;
+            Ok(LogicalResponse::empty())
+        }
+        _ => Err(RequestError::UnsupportedOperation),
+    }
+}
+
+fn keys(keys: Vec<String>) -> Result<LogicalResponse, RequestError> {
+    if keys.is_empty() { Err(RequestError::NotFound) } else { Ok(LogicalResponse::json(json!({ "keys": keys }))) }
+}
+
+fn shown(record: &ModuleRecord) -> Object {
+    match json!({
+        "name": record.name,
+        "digest": record.digest,
+        "size": record.size,
+        "world": record.world,
+        "functions": record.functions,
+        "module_name": record.module_name,
+        "module_version": record.module_version,
+        "description": record.description,
+        "uploaded_at": record.uploaded_at.rfc3339(),
+        "uploaded_by": record.uploaded_by,
+    }) {
+        Value::Object(shown) => shown,
+        _ => Object::new(),
+    }
+}
+
+async fn push(call: &Call<'_>, name: &str) -> Result<LogicalResponse, RequestError> {
+    let bytes = match (&call.request.raw_body, call.fields.text("module")) {
+        (Some(bytes), _) => bytes.clone(),
+        (None, Some(text)) => base64::engine::general_purpose::STANDARD
+            .decode(text.trim())
+            .map_err(|_| RequestError::invalid("`module` is not base64: send the component's bytes in base64, or as the body with the type application/wasm"))?,
+        (None, None) => return Err(RequestError::invalid("no module: send the component as the body with the type application/wasm, or in base64 as `module`")),
+    };
+    let in_use = !call.rooms.egps.users_of(name).is_empty();
+    let by = call.caller()?.record.display_name.clone();
+    let record = call.rooms.modules.push(name, bytes, &by, call.core.seams.clock.now(), in_use).await?;
+    Ok(LogicalResponse::data(shown(&record)))
+}
+
+async fn write_egp(call: &Call<'_>, policy: &str) -> Result<LogicalResponse, RequestError> {
+    let module = call
+        .fields
+        .text("module")
+        .filter(|m| name::is_generic(m))
+        .ok_or_else(|| RequestError::invalid("`module` must name a module in sys/modules"))?;
+    let enforcement_level = match call.fields.text("enforcement_level") {
+        Some("advisory") => Enforcement::Advisory,
+        Some("hard-mandatory") => Enforcement::HardMandatory,
+        Some("soft-mandatory") => {
+            return Err(RequestError::invalid(
+                "`soft-mandatory` is not supported: choose `advisory` or `hard-mandatory`",
+            ));
+        }
+        _ => return Err(RequestError::invalid("`enforcement_level` must be `advisory` or `hard-mandatory`")),
+    };
+    let config = match call.fields.any("config") {
+        None => Object::new(),
+        Some(Value::Object(config)) => config.clone(),
+        // The command line sends everything as text.
+        Some(Value::String(text)) => match serde_json::from_str(text) {
+            Ok(Value::Object(config)) => config,
+            _ => return Err(RequestError::invalid("`config` must be a JSON object")),
+        },
+        Some(_) => return Err(RequestError::invalid("`config` must be a JSON object")),
+    };
+    let paths = call.fields.list("paths").unwrap_or_default().to_vec();
+    if paths.is_empty() {
+        return Err(RequestError::invalid("`paths` must name at least one path; a final `*` matches any rest"));
+    }
+    for path in &paths {
+        let bare = path.strip_suffix('*').unwrap_or(path);
+        if path.starts_with('/')
+            || bare.contains('*')
+            || bare.contains("//")
+            || bare.split('/').any(|s| s == ".." || s == ".")
+            || bare.chars().any(char::is_control)
+        {
+            return Err(RequestError::Invalid(format!(
+                "path {path:?} is not canonical: no leading slash, no `//`, `.` or `..`, `*` only at the end"
+            )));
+        }
+    }
+    let egp = Egp {
+        name: policy.to_owned(),
+        module: module.to_owned(),
+        config,
+        paths,
+        enforcement_level,
+        modified: call.core.seams.clock.now(),
+    };
+    call.rooms.egps.write(egp, &call.rooms.modules).await?;
+    Ok(LogicalResponse::empty())
+}

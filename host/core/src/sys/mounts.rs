@@ -1,0 +1,322 @@
+//! Mounts and auth mounts (vault-api §2.2).
+
+use std::sync::Arc;
+
+use leasehold_model::{MountPath, Operation, Ttl, duration};
+use serde_json::{Value, json};
+
+use crate::fields::{Field, Kind, length};
+use crate::lease::revoke::PrefixOrStore;
+use crate::mount::{MountEntry, Table};
+use crate::pipeline::Call;
+use crate::request::{LogicalResponse, Object, RequestError, Shape};
+use crate::routes::{Access, Route};
+
+const READ: &[Operation] = &[Operation::Read];
+const ALL: &[Operation] = &[Operation::Read, Operation::Update, Operation::Delete];
+
+const ENABLE: &[Field] = &[
+    Field::open("type", Kind::Text, "The kind of engine: `database`."),
+    Field::open("description", Kind::Text, "For people."),
+    Field::open(
+        "config",
+        Kind::Any,
+        "default_lease_ttl, max_lease_ttl, force_no_cache, listing_visibility, audit_non_hmac_*_keys.",
+    ),
+    Field::open("options", Kind::Any, "The engine's own options."),
+    Field::open("local", Kind::Bool, "Accepted."),
+    Field::open("seal_wrap", Kind::Bool, "Accepted."),
+    Field::open("external_entropy_access", Kind::Bool, "Accepted."),
+    Field::open("plugin_name", Kind::Text, "Accepted."),
+    Field::open("plugin_version", Kind::Text, "Accepted."),
+];
+
+/// Fields of `…/tune`: the same pattern as the mount itself, since a mount's path may hold slashes.
+const TUNE: &[Field] = &[
+    Field::open("default_lease_ttl", Kind::Text, "Empty: as it is; `system` or 0: the system's."),
+    Field::open("max_lease_ttl", Kind::Text, "The same."),
+    Field::open("description", Kind::Text, "For people."),
+    Field::open("force_no_cache", Kind::Bool, "Accepted."),
+    Field::open("listing_visibility", Kind::Text, "`unauth` shows the mount without a token."),
+    Field::open("audit_non_hmac_request_keys", Kind::CommaList, "Keys that audit shows in clear."),
+    Field::open("audit_non_hmac_response_keys", Kind::CommaList, "Keys that audit shows in clear."),
+    Field::open("options", Kind::Any, "The engine's own options."),
+    Field::open("token_type", Kind::Text, "`default-service` or `service`."),
+];
+
+pub const ROUTES: &[Route] = &[
+    route("mounts", READ, &[], Access::Token, "Lists the mounted secrets engines."),
+    route("auth", READ, &[], Access::Token, "Lists the auth methods."),
+    // Before the entries: `tune` is the last segment of any path.
+    route(
+        "mounts/*path",
+        ALL,
+        ENABLE,
+        Access::Token,
+        "Mounts, shows or unmounts an engine; `/tune` at the end tunes it.",
+    ),
+    route("auth/*path", ALL, ENABLE, Access::SudoToWrite, "Shows an auth method; `/tune` at the end tunes it."),
+];
+
+const fn route(
+    pattern: &'static str,
+    operations: &'static [Operation],
+    fields: &'static [Field],
+    access: Access,
+    help: &'static str,
+) -> Route {
+    Route { pattern, operations, fields, access, existence_check: false, help }
+}
+
+pub(crate) async fn handle(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
+    let table = if call.pattern.starts_with("auth") { Table::Auth } else { Table::Mount };
+    let path = call.capture("path");
+    if path.is_empty() {
+        return Ok(list(call, table));
+    }
+    if let Some(target) = path.strip_suffix("/tune") {
+        let table = if table == Table::Mount && target.starts_with("auth/") { None } else { Some(table) };
+        let full = match table {
+            Some(Table::Auth) => format!("auth/{target}"),
+            _ => target.to_owned(),
+        };
+        return tune(call, &full).await;
+    }
+    let full = if table == Table::Auth { format!("auth/{path}") } else { path.to_owned() };
+    match call.operation {
+        Operation::Read => {
+            let nothing = if table == Table::Auth { "No auth engine at" } else { "No secret engine mount at" };
+            let entry = find(call, &full)
+                .ok_or_else(|| RequestError::Invalid(format!("{nothing} {}/", path.trim_end_matches('/'))))?;
+            Ok(LogicalResponse::data(shown(&entry)).shaped(Shape::Duplicated))
+        }
+        Operation::Update => enable(call, table, &full).await,
+        Operation::Delete => disable(call, table, &full).await,
+        _ => Err(RequestError::UnsupportedOperation),
+    }
+}
+
+fn find(call: &Call<'_>, path: &str) -> Option<Arc<MountEntry>> {
+    call.rooms.mounts.by_path(&format!("{}/", path.trim_end_matches('/')))
+}
+
+fn list(call: &Call<'_>, table: Table) -> LogicalResponse {
+    let all = call.rooms.mounts.all();
+    let data: Object = all
+        .iter()
+        .filter(|entry| entry.table == table)
+        .map(|entry| (entry.shown_path().to_owned(), shown(entry).into()))
+        .collect();
+    LogicalResponse::data(data).shaped(Shape::Duplicated)
+}
+
+/// One entry, with the keys that clients look for.
+pub(super) fn shown(entry: &MountEntry) -> Object {
+    let mut config = Object::new();
+    config.insert("default_lease_ttl".into(), entry.default_lease_ttl.as_secs().into());
+    config.insert("force_no_cache".into(), entry.force_no_cache.into());
+    config.insert("max_lease_ttl".into(), entry.max_lease_ttl.as_secs().into());
+    if !entry.listing_visibility.is_empty() {
+        config.insert("listing_visibility".into(), entry.listing_visibility.clone().into());
+    }
+    for (name, keys) in [
+        ("audit_non_hmac_request_keys", &entry.audit_non_hmac_request_keys),
+        ("audit_non_hmac_response_keys", &entry.audit_non_hmac_response_keys),
+    ] {
+        if !keys.is_empty() {
+            config.insert(name.into(), json!(keys));
+        }
+    }
+    if entry.table == Table::Auth {
+        config.insert("token_type".into(), "default-service".into());
+    }
+    let mut shown = Object::new();
+    let mut put = |name: &str, value: Value| {
+        shown.insert(name.to_owned(), value);
+    };
+    put("accessor", entry.accessor.as_str().into());
+    put("config", config.into());
+    put("deprecation_status", "supported".into());
+    put("description", entry.description.clone().into());
+    put("external_entropy_access", false.into());
+    put("local", entry.local.into());
+    put("options", entry.options.clone().map_or(Value::Null, Value::Object));
+    put("plugin_version", "".into());
+    put("running_plugin_version", concat!("v", env!("CARGO_PKG_VERSION"), "+builtin").into());
+    put("running_sha256", "".into());
+    put("seal_wrap", entry.seal_wrap.into());
+    put("type", entry.kind.clone().into());
+    put("uuid", entry.uuid.clone().into());
+    shown
+}
+
+async fn enable(call: &Call<'_>, table: Table, full: &str) -> Result<LogicalResponse, RequestError> {
+    let kind = call.fields.text("type").unwrap_or_default();
+    if kind.is_empty() {
+        return Err(RequestError::invalid("backend type must be specified as a string"));
+    }
+    let path: MountPath = full.parse().map_err(|_| RequestError::Invalid(format!("invalid mount path: {full:?}")))?;
+    let first = full.split('/').next().unwrap_or_default();
+    if table == Table::Mount && matches!(first, "sys" | "auth" | "cubbyhole" | "identity" | "audit") {
+        return Err(RequestError::Invalid(format!("cannot mount \"{path}\"")));
+    }
+    if matches!(kind, "system" | "token" | "cubbyhole" | "identity" | "ns_system" | "ns_token") {
+        return Err(RequestError::Invalid(format!("mount type of \"{kind}\" is not mountable")));
+    }
+    if table == Table::Auth || call.rooms.engines.of_kind(kind).is_none() {
+        return Err(RequestError::Invalid(format!("plugin not found in the catalog: {kind}")));
+    }
+    let mut entry = MountEntry::new(table, path, kind, &*call.core.seams.entropy);
+    call.fields.text("description").unwrap_or_default().clone_into(&mut entry.description);
+    entry.local = call.fields.bool("local").unwrap_or(false);
+    entry.seal_wrap = call.fields.bool("seal_wrap").unwrap_or(false);
+    entry.options = object(call.fields.any("options"), "options")?;
+    if let Some(config) = object(call.fields.any("config"), "config")? {
+        configure(&mut entry, &config, call)?;
+    }
+    call.rooms.mounts.add(entry).await?;
+    Ok(LogicalResponse::empty())
+}
+
+fn object(value: Option<&Value>, name: &str) -> Result<Option<Object>, RequestError> {
+    match value {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::Object(object)) => Ok(Some(object.clone())),
+        Some(_) => Err(RequestError::Invalid(format!("{name} must be an object"))),
+    }
+}
+
+fn configure(entry: &mut MountEntry, config: &Object, call: &Call<'_>) -> Result<(), RequestError> {
+    let ttl = |name: &str| -> Result<Ttl, RequestError> {
+        match config.get(name) {
+            None | Some(Value::Null) => Ok(Ttl::ZERO),
+            Some(Value::String(text)) if text == "system" => Ok(Ttl::ZERO),
+            Some(value) => length(value).map_err(|why| RequestError::Invalid(format!("unable to parse {name}: {why}"))),
+        }
+    };
+    entry.default_lease_ttl = ttl("default_lease_ttl")?;
+    entry.max_lease_ttl = ttl("max_lease_ttl")?;
+    let system_max = call.rooms.engines.ttls.max_lease_ttl;
+    let (default, max) = (entry.default_lease_ttl, entry.max_lease_ttl);
+    if !max.is_zero() && default > max {
+        return Err(RequestError::invalid("given default lease TTL greater than given max lease TTL"));
+    }
+    if max.is_zero() && default > system_max {
+        return Err(RequestError::Invalid(format!(
+            "given default lease TTL greater than system max lease TTL of {}",
+            system_max.as_secs()
+        )));
+    }
+    entry.force_no_cache = config.get("force_no_cache").and_then(Value::as_bool).unwrap_or(false);
+    config
+        .get("listing_visibility")
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+        .clone_into(&mut entry.listing_visibility);
+    for (name, keys) in [
+        ("audit_non_hmac_request_keys", &mut entry.audit_non_hmac_request_keys),
+        ("audit_non_hmac_response_keys", &mut entry.audit_non_hmac_response_keys),
+    ] {
+        *keys = match config.get(name) {
+            Some(Value::Array(items)) => items.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
+            Some(Value::String(text)) => {
+                text.split(',').map(|s| s.trim().to_owned()).filter(|s| !s.is_empty()).collect()
+            }
+            _ => Vec::new(),
+        };
+    }
+    Ok(())
+}
+
+/// Ends every lease, then forgets what the engine stored. A lease that cannot be ended leaves the mount tainted: nothing is
+/// routed to it, and disabling it again goes on.
+async fn disable(call: &Call<'_>, table: Table, full: &str) -> Result<LogicalResponse, RequestError> {
+    let first = full.split('/').next().unwrap_or_default();
+    if table == Table::Auth && full.trim_end_matches('/') == "auth/token" {
+        return Err(RequestError::invalid("token credential backend cannot be disabled"));
+    }
+    if table == Table::Mount && matches!(first, "sys" | "auth" | "cubbyhole" | "identity") {
+        return Err(RequestError::Invalid(format!("cannot unmount \"{}/\"", full.trim_end_matches('/'))));
+    }
+    let Some(entry) = find(call, full) else { return Ok(LogicalResponse::empty()) };
+    let mut tainted = MountEntry::clone(&entry);
+    tainted.tainted = true;
+    call.rooms.mounts.replace(tainted).await?;
+    match call.rooms.leases.revoke_mount(&entry.accessor, entry.path.as_str()).await {
+        Ok(()) => {}
+        Err(PrefixOrStore::Store(error)) => return Err(error.into()),
+        Err(failure) => return Err(RequestError::Invalid(failure.to_string())),
+    }
+    if let Some(engine) = call.rooms.engines.of_kind(&entry.kind) {
+        engine.unmount(&call.rooms.engines.context(&entry)).await;
+    }
+    call.rooms.mounts.remove(&entry).await?;
+    Ok(LogicalResponse::empty())
+}
+
+async fn tune(call: &Call<'_>, full: &str) -> Result<LogicalResponse, RequestError> {
+    let entry = find(call, full);
+    let shown_path = format!("{}/", full.trim_end_matches('/'));
+    if call.operation == Operation::Read {
+        let entry =
+            entry.ok_or_else(|| RequestError::Invalid(format!("cannot fetch sysview for path \"{shown_path}\"")))?;
+        let ttls = call.rooms.engines.ttls(&entry);
+        let mut data = Object::new();
+        data.insert("default_lease_ttl".into(), ttls.default_lease_ttl.as_secs().into());
+        data.insert("description".into(), entry.description.clone().into());
+        data.insert("force_no_cache".into(), entry.force_no_cache.into());
+        data.insert("max_lease_ttl".into(), ttls.max_lease_ttl.as_secs().into());
+        if let Some(options) = &entry.options {
+            data.insert("options".into(), options.clone().into());
+        }
+        return Ok(LogicalResponse::data(data).shaped(Shape::Duplicated));
+    }
+    if call.operation != Operation::Update {
+        return Err(RequestError::UnsupportedOperation);
+    }
+    let missing = || RequestError::Invalid(format!("tune of path \"{shown_path}\" failed: no mount entry found"));
+    let entry = entry.ok_or_else(missing)?;
+    let fields = crate::fields::Fields::coerce(TUNE, &call.request.data)
+        .map_err(|e| RequestError::Invalid(format!("Field validation failed: {e}")))?;
+    let mut tuned = MountEntry::clone(&entry);
+    for (name, ttl) in
+        [("default_lease_ttl", &mut tuned.default_lease_ttl), ("max_lease_ttl", &mut tuned.max_lease_ttl)]
+    {
+        match fields.text(name) {
+            None | Some("") => {}
+            Some("system") => *ttl = Ttl::ZERO,
+            Some(text) => {
+                *ttl =
+                    duration::parse(text).map_err(|e| RequestError::Invalid(format!("unable to parse {name}: {e}")))?
+            }
+        }
+    }
+    let max = tuned.max_lease_ttl.if_set().unwrap_or(call.rooms.engines.ttls.max_lease_ttl);
+    if tuned.default_lease_ttl > max {
+        return Err(RequestError::Invalid(format!(
+            "backend max lease TTL of {} would be less than backend default lease TTL of {}",
+            max.as_secs(),
+            tuned.default_lease_ttl.as_secs()
+        )));
+    }
+    if let Some(text) = fields.text("description") {
+        text.clone_into(&mut tuned.description);
+    }
+    if let Some(text) = fields.text("listing_visibility") {
+        text.clone_into(&mut tuned.listing_visibility);
+    }
+    if let Some(keys) = fields.list("audit_non_hmac_request_keys") {
+        tuned.audit_non_hmac_request_keys = keys.to_vec();
+    }
+    if let Some(keys) = fields.list("audit_non_hmac_response_keys") {
+        tuned.audit_non_hmac_response_keys = keys.to_vec();
+    }
+    if let Some(options) = object(fields.any("options"), "options")? {
+        tuned.options = Some(options);
+    }
+    if fields.text("token_type").is_some_and(|kind| kind.contains("batch")) {
+        return Err(RequestError::invalid("batch tokens are not supported yet"));
+    }
+    call.rooms.mounts.replace(tuned).await?;
+    Ok(LogicalResponse::empty())
+}

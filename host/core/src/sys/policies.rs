@@ -1,0 +1,158 @@
+//! ACL policies, on both routes (vault-api §2.3).
+
+use base64::Engine as _;
+use leasehold_model::Operation;
+use serde_json::{Value, json};
+
+use crate::fields::{Field, Kind};
+use crate::pipeline::Call;
+use crate::policy::PolicyDocument;
+use crate::request::{LogicalResponse, Object, RequestError, Shape};
+use crate::routes::{Access, Route};
+
+const FIELDS: &[Field] = &[
+    Field::open("policy", Kind::Text, "HCL or JSON, as it is or in base64."),
+    Field::open("rules", Kind::Text, "Old name of policy, on `sys/policy`."),
+    Field::open("cas", Kind::Int, "-1: must not exist; n: must be at version n."),
+    Field::open("cas_required", Kind::Bool, "Later writes must give cas."),
+    Field::open("ttl", Kind::Duration, "Not supported yet."),
+    Field::open("expiration", Kind::Text, "Not supported yet."),
+    Field::open("allow_wildcards_in_identity_templates", Kind::Bool, "Identity values may hold `*` and `+`."),
+    Field::open("allow_slashes_in_identity_templates", Kind::Bool, "Identity values may hold `/`."),
+];
+
+pub const ROUTES: &[Route] = &[
+    route("policy", &[Operation::Read, Operation::List], &[], "Lists the policies."),
+    route("policies/acl", &[Operation::List], &[], "Lists the policies."),
+    route("policies/detailed/acl", &[Operation::List], &[], "Lists the policies with their texts."),
+    route("policy/*name", &[Operation::Read, Operation::Update, Operation::Delete], FIELDS, "One policy."),
+    route("policies/acl/*name", &[Operation::Read, Operation::Update, Operation::Delete], FIELDS, "One policy."),
+];
+
+const fn route(
+    pattern: &'static str,
+    operations: &'static [Operation],
+    fields: &'static [Field],
+    help: &'static str,
+) -> Route {
+    Route { pattern, operations, fields, access: Access::Token, existence_check: false, help }
+}
+
+/// Longer names cannot be made.
+const NAME_LEN_MAX: usize = 512;
+
+pub(crate) async fn handle(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
+    let old = call.pattern.starts_with("policy");
+    let name = call.capture("name").trim_end_matches('/').to_lowercase();
+    match (call.pattern, call.operation) {
+        ("policy", _) => {
+            let keys = names(call);
+            Ok(LogicalResponse::json(json!({ "keys": keys, "policies": keys })).shaped(Shape::Duplicated))
+        }
+        ("policies/acl", _) => Ok(LogicalResponse::json(json!({ "keys": names(call) }))),
+        ("policies/detailed/acl", _) => {
+            let keys = names(call);
+            let info: Object =
+                keys.iter().filter_map(|name| read(call, name).map(|d| (name.clone(), d.into()))).collect();
+            Ok(LogicalResponse::json(json!({ "keys": keys, "key_info": info })))
+        }
+        (_, Operation::Read) => {
+            let mut shown = read(call, &name).ok_or(RequestError::NotFound)?;
+            if !old {
+                return Ok(LogicalResponse::data(shown));
+            }
+            let text = shown.shift_remove("policy").unwrap_or_default();
+            let mut data = Object::new();
+            data.insert("name".into(), name.into());
+            data.insert("rules".into(), text);
+            data.extend(shown.into_iter().filter(|(key, _)| key != "name"));
+            Ok(LogicalResponse::data(data).shaped(Shape::Duplicated))
+        }
+        (_, Operation::Update) => write(call, &name, old).await,
+        (_, Operation::Delete) => {
+            match name.as_str() {
+                "root" => return Err(RequestError::invalid("cannot delete \"root\" policy")),
+                "default" => return Err(RequestError::invalid("cannot delete default policy")),
+                "response-wrapping" => return Err(RequestError::invalid("cannot delete \"response-wrapping\" policy")),
+                _ => {}
+            }
+            call.rooms.policies.delete(&name).await?;
+            Ok(LogicalResponse::empty())
+        }
+        _ => Err(RequestError::UnsupportedOperation),
+    }
+}
+
+/// In order, `root` last.
+fn names(call: &Call<'_>) -> Vec<String> {
+    let mut names = call.rooms.policies.names();
+    names.push("root".to_owned());
+    names
+}
+
+fn read(call: &Call<'_>, name: &str) -> Option<Object> {
+    if name == "root" {
+        return Some(Object::from_iter([
+            ("name".to_owned(), "root".into()),
+            ("policy".to_owned(), "".into()),
+            ("version".to_owned(), 0.into()),
+        ]));
+    }
+    let document = call.rooms.policies.find(name)?;
+    let Value::Object(shown) = json!({
+        "name": document.name,
+        "policy": document.text,
+        "version": document.version,
+        "modified": document.modified.rfc3339(),
+        "cas_required": document.cas_required,
+        "allow_wildcards_in_identity_templates": document.allow_wildcards_in_identity_templates,
+        "allow_slashes_in_identity_templates": document.allow_slashes_in_identity_templates,
+    }) else {
+        return None;
+    };
+    Some(shown)
+}
+
+async fn write(call: &Call<'_>, name: &str, old: bool) -> Result<LogicalResponse, RequestError> {
+    let fields = &call.fields;
+    let mut warnings = Vec::new();
+    let given = fields.text("policy").filter(|text| !text.is_empty());
+    let text = match (given, fields.text("rules").filter(|_| old)) {
+        (Some(text), _) => text,
+        (None, Some(rules)) if !rules.is_empty() => {
+            warnings.push("'rules' is deprecated, please use 'policy' instead".to_owned());
+            rules
+        }
+        _ => return Err(RequestError::invalid("'policy' parameter not supplied or empty")),
+    };
+    match name {
+        "root" => return Err(RequestError::invalid("cannot update \"root\" policy")),
+        "response-wrapping" => return Err(RequestError::invalid("cannot update \"response-wrapping\" policy")),
+        _ => {}
+    }
+    if name.len() > NAME_LEN_MAX {
+        return Err(RequestError::Invalid(format!("policy name is longer than {NAME_LEN_MAX} bytes")));
+    }
+    if fields.ttl("ttl").is_some_and(|ttl| !ttl.is_zero()) || fields.text("expiration").is_some_and(|at| !at.is_empty())
+    {
+        // Never ignored: a policy that should end must not live on.
+        return Err(RequestError::invalid("policies that expire are not supported yet: leave ttl and expiration out"));
+    }
+    let document = PolicyDocument {
+        name: name.to_owned(),
+        text: unpacked(text),
+        version: 0,
+        modified: call.core.seams.clock.now(),
+        cas_required: fields.bool("cas_required").unwrap_or(false),
+        allow_wildcards_in_identity_templates: fields.bool("allow_wildcards_in_identity_templates").unwrap_or(false),
+        allow_slashes_in_identity_templates: fields.bool("allow_slashes_in_identity_templates").unwrap_or(false),
+    };
+    call.rooms.policies.write(document, fields.int("cas")).await?;
+    Ok(LogicalResponse { warnings, ..LogicalResponse::empty() })
+}
+
+/// The text, out of base64 if it is base64 of text.
+fn unpacked(text: &str) -> String {
+    let decoded = base64::engine::general_purpose::STANDARD.decode(text.trim());
+    decoded.ok().and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_else(|| text.to_owned())
+}

@@ -1,0 +1,82 @@
+//! What clients ask before they ask: visible mounts, the preflight, metrics (vault-api §2.7).
+
+use leasehold_model::Operation;
+use serde_json::{Value, json};
+
+use crate::fields::{Field, Kind};
+use crate::mount::{MountEntry, Table};
+use crate::pipeline::Call;
+use crate::policy::decide;
+use crate::request::{LogicalResponse, Object, RequestError, Shape};
+use crate::routes::{Access, Route};
+
+const READ: &[Operation] = &[Operation::Read];
+
+pub const ROUTES: &[Route] = &[
+    route("internal/ui/mounts", &[], Access::Open, "The mounts that the caller can reach."),
+    route("internal/ui/mounts/*path", &[], Access::Open, "The mount that serves a path."),
+    route("metrics", &[Field::open("format", Kind::Text, "`prometheus`.")], Access::Token, "Metrics of this process."),
+];
+
+const fn route(pattern: &'static str, fields: &'static [Field], access: Access, help: &'static str) -> Route {
+    Route { pattern, operations: READ, fields, access, existence_check: false, help }
+}
+
+pub(crate) async fn handle(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
+    match call.pattern {
+        "internal/ui/mounts" => mounts(call).await,
+        "internal/ui/mounts/*path" => preflight(call).await,
+        _ => {
+            if call.fields.text("format").is_some_and(|format| format != "prometheus") {
+                return Err(RequestError::invalid(
+                    "metrics are served as Prometheus text: leave format out or say `prometheus`",
+                ));
+            }
+            call.rooms.leases.measure().await?;
+            let text = (call.core.seams.metrics)();
+            Ok(LogicalResponse { raw: Some((text, "text/plain; version=0.0.4")), ..LogicalResponse::default() })
+        }
+    }
+}
+
+/// Without a token, what the operator made visible; with one, what it can reach.
+async fn mounts(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
+    let (mut auth, mut secret) = (Object::new(), Object::new());
+    for entry in call.rooms.mounts.all().iter() {
+        let shown = match call.caller {
+            Some(caller) if reaches(call, caller, entry).await? => super::mounts::shown(entry),
+            None if entry.listing_visibility == "unauth" => Object::from_iter([
+                ("description".to_owned(), entry.description.clone().into()),
+                ("options".to_owned(), entry.options.clone().map_or(Value::Null, Value::Object)),
+                ("type".to_owned(), entry.kind.clone().into()),
+            ]),
+            _ => continue,
+        };
+        let table = if entry.table == Table::Auth { &mut auth } else { &mut secret };
+        table.insert(entry.shown_path().to_owned(), shown.into());
+    }
+    Ok(LogicalResponse::json(json!({ "auth": auth, "secret": secret })))
+}
+
+async fn reaches(call: &Call<'_>, caller: &crate::token::Caller, entry: &MountEntry) -> Result<bool, RequestError> {
+    decide::grants_below(&*call.core.seams.sandbox, &call.rooms.policies, caller, entry.path.as_str()).await
+}
+
+/// Unknown and unreachable mounts answer alike, so that nobody can probe for them.
+async fn preflight(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
+    let caller = call.caller()?;
+    let path = call.capture("path");
+    let refused = || {
+        RequestError::Forbidden(format!(
+            "preflight capability check returned 403, please ensure client's policies grant access to path \"{}/\"",
+            path.trim_end_matches('/')
+        ))
+    };
+    let (entry, _) = call.rooms.mounts.route(path).ok_or_else(refused)?;
+    if !reaches(call, caller, &entry).await? {
+        return Err(refused());
+    }
+    let mut data = super::mounts::shown(&entry);
+    data.insert("path".into(), entry.shown_path().into());
+    Ok(LogicalResponse::data(data).shaped(Shape::Envelope))
+}

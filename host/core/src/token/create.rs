@@ -1,0 +1,265 @@
+//! The rules of `auth/token/create` and `create-orphan` (vault-api §3.2).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use leasehold_model::{TokenId, Ttl};
+
+use super::store::least;
+use super::{Caller, TokenRecord, Tokens};
+use crate::fields::{Field, Fields, Kind};
+use crate::request::RequestError;
+use crate::seams::{Clock, StorageError};
+
+/// Zero durations and empty strings mean unset: the field's clients send them always.
+pub const FIELDS: &[Field] = &[
+    Field::open("policies", Kind::List, "Policies of the new token; the parent's when none are given."),
+    Field::open("ttl", Kind::Duration, "Initial TTL."),
+    Field::open("lease", Kind::Duration, "Old name of ttl."),
+    Field::open("explicit_max_ttl", Kind::Duration, "No renewal passes this."),
+    Field::open("period", Kind::Duration, "Every renewal resets the TTL to this; needs sudo."),
+    Field::open("num_uses", Kind::Int, "How many requests the token may make; 0 is without limit."),
+    Field::open("no_parent", Kind::Bool, "Makes an orphan; needs sudo."),
+    Field::open("no_default_policy", Kind::Bool, "Leaves the policy `default` out."),
+    Field::open("display_name", Kind::Text, "Shown in audit and in user names."),
+    Field::open("meta", Kind::KvPairs, "Shown in audit and in look-ups."),
+    Field::open("metadata", Kind::KvPairs, "The same as meta."),
+    Field::open("renewable", Kind::Bool, "Whether the token may be renewed."),
+    Field::open("type", Kind::Text, "`service`."),
+    Field::hidden("id", Kind::Text, "The token itself, instead of a random one; needs sudo."),
+    Field::open("entity_alias", Kind::Text, "Only with a role."),
+];
+
+/// TTLs that hold for tokens: of the `auth/token/` mount, else the system's.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    pub default_ttl: Ttl,
+    pub max_ttl: Ttl,
+}
+
+/// A token that was made, with what the client should know besides.
+pub struct Created {
+    pub id: TokenId,
+    pub record: TokenRecord,
+    pub warnings: Vec<String>,
+}
+
+impl std::fmt::Debug for Created {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Created").field("accessor", &self.record.accessor).finish_non_exhaustive()
+    }
+}
+
+/// What the rules need to know beyond the fields.
+#[derive(Debug)]
+pub struct Wish<'a> {
+    pub parent: &'a Caller,
+    pub path: &'a str,
+    pub orphan_route: bool,
+    /// The parent has sudo on the path.
+    pub sudo: bool,
+    pub limits: Limits,
+    /// The least TTL ceiling that policy modules put on this request.
+    pub ceiling: Option<Ttl>,
+}
+
+fn refuse<T>(text: &str) -> Result<T, RequestError> {
+    Err(RequestError::invalid(text))
+}
+
+/// Checks every rule, then stores the token.
+///
+/// # Errors
+/// The field's texts for each rule.
+pub async fn create(
+    tokens: &Tokens,
+    clock: &dyn Clock,
+    policy_exists: impl Fn(&str) -> bool,
+    wish: &Wish<'_>,
+    fields: &Fields,
+) -> Result<Created, RequestError> {
+    let parent = &wish.parent.record;
+    if parent.num_uses != 0 {
+        return refuse("restricted use token cannot generate child tokens");
+    }
+    match fields.text("type").unwrap_or("service") {
+        "" | "service" | "default-service" => {}
+        "batch" => return refuse("batch tokens are not supported yet; ask for type `service`"),
+        _ => return refuse("invalid 'token_type' value"),
+    }
+    if fields.text("entity_alias").is_some_and(|alias| !alias.is_empty()) {
+        return refuse("'entity_alias' is only allowed in combination with token role");
+    }
+    let num_uses = fields.int("num_uses").unwrap_or(0);
+    let num_uses = match i32::try_from(num_uses) {
+        Ok(uses) if uses >= 0 => uses,
+        Ok(_) => return refuse("number of uses cannot be negative"),
+        Err(_) => return refuse("number of uses is too large"),
+    };
+    let no_parent = fields.bool("no_parent").unwrap_or(false);
+    if no_parent && !wish.sudo {
+        return refuse("root or sudo privileges required to create orphan token");
+    }
+    let orphan = no_parent || wish.orphan_route;
+    let id = custom_id(fields, wish.sudo)?;
+    let period = fields.ttl("period").unwrap_or(Ttl::ZERO);
+    if !period.is_zero() && !wish.sudo {
+        return refuse("root or sudo privileges required to create periodic token");
+    }
+
+    let mut warnings = Vec::new();
+    let policies = policies(fields, parent, wish.sudo)?;
+    let is_root = policies == ["root"];
+    for name in policies.iter().filter(|name| *name != "root" && !policy_exists(name)) {
+        warnings.push(format!("Policy \"{name}\" does not exist"));
+    }
+
+    let explicit_max_ttl = fields.ttl("explicit_max_ttl").unwrap_or(Ttl::ZERO);
+    let asked = [fields.ttl("ttl"), fields.ttl("lease")].into_iter().flatten().find_map(Ttl::if_set);
+    let ttl = if is_root && asked.is_none() && period.is_zero() && explicit_max_ttl.is_zero() && wish.ceiling.is_none()
+    {
+        if parent.expires_at.is_some() {
+            return refuse("expiring root tokens cannot create non-expiring root tokens");
+        }
+        Ttl::ZERO
+    } else {
+        let wanted = period.if_set().or(asked).unwrap_or(wish.limits.default_ttl);
+        let cap = least(&[wish.limits.max_ttl, explicit_max_ttl, wish.ceiling.unwrap_or(Ttl::ZERO)]).unwrap_or(wanted);
+        if wanted > cap {
+            warnings.push(if period.is_zero() {
+                format!("TTL of \"{wanted}\" exceeded the effective max_ttl of \"{cap}\"; TTL value is capped accordingly")
+            } else {
+                format!("period of \"{wanted}\" exceeded the effective max_ttl of \"{cap}\"; period value is capped accordingly")
+            });
+        }
+        wanted.min(cap)
+    };
+
+    let now = clock.now();
+    let meta = fields.pairs("meta").or_else(|| fields.pairs("metadata")).filter(|meta| !meta.is_empty()).cloned();
+    let record = TokenRecord {
+        accessor: tokens.new_accessor(),
+        parent: (!orphan).then(|| wish.parent.hash.clone()),
+        policies,
+        path: wish.path.to_owned(),
+        display_name: display_name(fields.text("display_name").unwrap_or_default()),
+        meta,
+        num_uses,
+        created_at: now,
+        creation_ttl: ttl,
+        explicit_max_ttl,
+        period,
+        renewable: fields.bool("renewable").unwrap_or(true) && !ttl.is_zero(),
+        expires_at: ttl.if_set().map(|ttl| now + ttl),
+        last_renewed_at: None,
+    };
+    let custom = id.is_some();
+    let id = id.unwrap_or_else(|| tokens.new_id());
+    match tokens.insert(&id, &record).await {
+        Ok(_) => Ok(Created { id, record, warnings }),
+        Err(StorageError::Conflict(_)) if custom => refuse("cannot create a token with a duplicate ID"),
+        // The parent was revoked while this request was under way.
+        Err(StorageError::Conflict(_)) => Err(RequestError::BadToken),
+        Err(other) => Err(other.into()),
+    }
+}
+
+fn custom_id(fields: &Fields, sudo: bool) -> Result<Option<TokenId>, RequestError> {
+    let Some(id) = fields.text("id").filter(|id| !id.is_empty()) else { return Ok(None) };
+    if !sudo {
+        return refuse("root or sudo privileges required to specify token id");
+    }
+    for prefix in ["s.", "hvs.", "b.", "hvb."] {
+        if id.starts_with(prefix) {
+            return Err(RequestError::Invalid(format!("custom token ID cannot have the '{prefix}' prefix")));
+        }
+    }
+    if id.contains('.') {
+        return refuse("custom token ID cannot have a '.' in the value");
+    }
+    if id.len() > super::store::TOKEN_LEN_MAX || id.chars().any(|c| c.is_control() || c.is_whitespace()) {
+        return refuse("custom token ID must be printable, without blanks, and at most 1024 bytes");
+    }
+    Ok(Some(TokenId::new(id)))
+}
+
+/// Lower-cased, sorted, without doubles; `root` anywhere is `root` alone.
+fn policies(fields: &Fields, parent: &TokenRecord, sudo: bool) -> Result<Vec<String>, RequestError> {
+    let given: Vec<String> = fields.list("policies").unwrap_or_default().to_vec();
+    let inherits = given.is_empty();
+    let source = if inherits { parent.policies.clone() } else { given };
+    let mut wanted: BTreeSet<String> =
+        source.iter().map(|name| name.trim().to_lowercase()).filter(|name| !name.is_empty()).collect();
+    if wanted.contains("response-wrapping") {
+        return refuse("cannot assign policy \"response-wrapping\"");
+    }
+    if wanted.contains("root") {
+        wanted = BTreeSet::from(["root".to_owned()]);
+    } else if fields.bool("no_default_policy").unwrap_or(false) {
+        if inherits {
+            wanted.remove("default");
+        }
+    } else {
+        wanted.insert("default".to_owned());
+    }
+    let wanted: Vec<String> = wanted.into_iter().collect();
+    if wanted == ["root"] && !parent.is_root() {
+        // Without sudo the subset rule below would say the same in other words.
+        return refuse(if sudo {
+            "root tokens may not be created without parent token being root"
+        } else {
+            "child policies must be subset of parent"
+        });
+    }
+    let held = |name: &String| parent.policies.contains(name) || name == "default" && inherits;
+    if !sudo && !parent.is_root() && !wanted.iter().all(held) {
+        return refuse("child policies must be subset of parent");
+    }
+    Ok(wanted)
+}
+
+/// `token`, or `token-` and the name with everything else than letters, digits and `-` turned into `-`.
+fn display_name(asked: &str) -> String {
+    if asked.is_empty() {
+        return "token".to_owned();
+    }
+    let clean: String = asked.chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '-' }).collect();
+    format!("token-{clean}")
+}
+
+/// The first root token of an installation.
+///
+/// # Errors
+/// As storage.
+pub async fn root(tokens: &Tokens, clock: &dyn Clock, id: Option<TokenId>) -> Result<TokenId, StorageError> {
+    let record = TokenRecord {
+        accessor: tokens.new_accessor(),
+        parent: None,
+        policies: vec!["root".to_owned()],
+        path: "auth/token/root".to_owned(),
+        display_name: "root".to_owned(),
+        meta: None::<BTreeMap<_, _>>,
+        num_uses: 0,
+        created_at: clock.now(),
+        creation_ttl: Ttl::ZERO,
+        explicit_max_ttl: Ttl::ZERO,
+        period: Ttl::ZERO,
+        renewable: false,
+        expires_at: None,
+        last_renewed_at: None,
+    };
+    let id = id.unwrap_or_else(|| tokens.new_id());
+    tokens.insert(&id, &record).await?;
+    Ok(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn display_names_keep_letters_digits_and_dashes() {
+        assert_eq!(display_name("My Tok.en"), "token-My-Tok-en");
+        assert_eq!(display_name(""), "token");
+        assert_eq!(display_name("a\";DROP ROLE x;--"), "token-a--DROP-ROLE-x---");
+    }
+}

@@ -1,0 +1,50 @@
+//! What is kept of a token. The token itself is not.
+
+use std::collections::BTreeMap;
+
+use leasehold_model::{Accessor, Timestamp, TokenHash, Ttl};
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenRecord {
+    pub accessor: Accessor,
+    /// None: an orphan.
+    pub parent: Option<TokenHash>,
+    /// Sorted, without doubles.
+    pub policies: Vec<String>,
+    /// The request path that made it.
+    pub path: String,
+    pub display_name: String,
+    pub meta: Option<BTreeMap<String, String>>,
+    /// Uses left; zero: unlimited; -1: the last one is under way.
+    pub num_uses: i32,
+    pub created_at: Timestamp,
+    /// TTL at creation; zero: does not expire.
+    pub creation_ttl: Ttl,
+    pub explicit_max_ttl: Ttl,
+    pub period: Ttl,
+    pub renewable: bool,
+    /// None: does not expire. The lease row says the same; both move in one commit.
+    pub expires_at: Option<Timestamp>,
+    #[serde(default)]
+    pub last_renewed_at: Option<Timestamp>,
+}
+
+impl TokenRecord {
+    #[must_use]
+    pub fn is_root(&self) -> bool {
+        self.policies == ["root"]
+    }
+
+    #[must_use]
+    pub fn is_expired(&self, now: Timestamp) -> bool {
+        self.expires_at.is_some_and(|end| end <= now)
+    }
+
+    /// Seconds left; zero when it does not expire.
+    #[must_use]
+    pub fn ttl(&self, now: Timestamp) -> Ttl {
+        let left = self.expires_at.map_or(0, |end| end.seconds_from(now));
+        Ttl::from_secs(u64::try_from(left).unwrap_or(0))
+    }
+}

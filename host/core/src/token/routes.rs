@@ -1,0 +1,264 @@
+//! The API of `auth/token/` (vault-api §3).
+
+use leasehold_model::{Accessor, Operation, TokenHash, TokenId, Ttl};
+use serde_json::{Value, json};
+
+use super::TokenRecord;
+use super::create::{self, Limits, Wish};
+use super::store::{Children, TOKEN_LEN_MAX, least};
+use crate::fields::{Field, Kind};
+use crate::pipeline::{Call, lease_error};
+use crate::request::{AuthAnswer, LogicalResponse, Object, RequestError};
+use crate::routes::{Access, Route};
+use crate::seams::StorageError;
+
+const READ: &[Operation] = &[Operation::Read, Operation::Update];
+const WRITE: &[Operation] = &[Operation::Update];
+const LIST: &[Operation] = &[Operation::List];
+
+const TOKEN: Field = Field::hidden("token", Kind::Text, "The token.");
+const ACCESSOR: Field = Field::open("accessor", Kind::Text, "The token's accessor.");
+const INCREMENT: Field = Field::open("increment", Kind::Duration, "The wished TTL from now.");
+
+const fn route(
+    pattern: &'static str,
+    operations: &'static [Operation],
+    fields: &'static [Field],
+    access: Access,
+    help: &'static str,
+) -> Route {
+    Route { pattern, operations, fields, access, existence_check: false, help }
+}
+
+pub const ROUTES: &[Route] = &[
+    route("create", WRITE, create::FIELDS, Access::Token, "Makes a child token."),
+    route("create-orphan", WRITE, create::FIELDS, Access::Token, "Makes a token without a parent."),
+    route("lookup-self", READ, &[], Access::Token, "Shows the calling token."),
+    route("lookup", WRITE, &[TOKEN], Access::Token, "Shows a token."),
+    route("lookup-accessor", WRITE, &[ACCESSOR], Access::Token, "Shows a token by its accessor."),
+    route("renew-self", WRITE, &[INCREMENT, TOKEN], Access::Token, "Extends the calling token."),
+    route("renew", WRITE, &[TOKEN, INCREMENT], Access::Token, "Extends a token."),
+    route("renew-accessor", WRITE, &[ACCESSOR, INCREMENT], Access::Token, "Extends a token by its accessor."),
+    route("revoke-self", WRITE, &[TOKEN], Access::Token, "Ends the calling token, its children and leases."),
+    route("revoke", WRITE, &[TOKEN], Access::Token, "Ends a token, its children and leases."),
+    route("revoke-accessor", WRITE, &[ACCESSOR], Access::Token, "Ends a token by its accessor."),
+    route("revoke-orphan", WRITE, &[TOKEN], Access::Token, "Ends a token and its leases; its children become orphans."),
+    route("accessors", LIST, &[], Access::Sudo, "Lists the accessors of all tokens."),
+];
+
+pub(crate) async fn handle(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
+    match call.pattern {
+        "create" | "create-orphan" => create(call).await,
+        "lookup-self" => {
+            let caller = call.caller()?;
+            Ok(LogicalResponse::data(shown(call, &caller.record, call.request.token.as_ref())))
+        }
+        "lookup" => match given_token(call)? {
+            None => {
+                let caller = call.caller()?;
+                Ok(LogicalResponse::data(shown(call, &caller.record, call.request.token.as_ref())))
+            }
+            Some(token) => match call.rooms.tokens.find(&call.rooms.tokens.hash(&token)).await? {
+                Some((record, _)) => Ok(LogicalResponse::data(shown(call, &record, Some(&token)))),
+                None => Err(RequestError::Forbidden("bad token".to_owned())),
+            },
+        },
+        "lookup-accessor" => {
+            let (_, record) =
+                by_accessor(call).await?.ok_or_else(|| RequestError::InvalidMulti("invalid accessor".to_owned()))?;
+            Ok(LogicalResponse::data(shown(call, &record, None)))
+        }
+        "renew-self" => {
+            let token = call.request.token.clone();
+            renew(call, &call.caller()?.hash, token).await
+        }
+        "renew" => {
+            let token = given_token(call)?.ok_or_else(|| RequestError::invalid("missing token ID"))?;
+            renew(call, &call.rooms.tokens.hash(&token), Some(token)).await
+        }
+        "renew-accessor" => {
+            let (hash, _) =
+                by_accessor(call).await?.ok_or_else(|| RequestError::InvalidMulti("invalid accessor".to_owned()))?;
+            renew(call, &hash, None).await
+        }
+        "revoke-self" => end(call, &call.caller()?.hash, Children::AreRevoked).await,
+        "revoke" => {
+            let token = given_token(call)?.ok_or_else(|| RequestError::invalid("missing token ID"))?;
+            end(call, &call.rooms.tokens.hash(&token), Children::AreRevoked).await
+        }
+        "revoke-accessor" => match by_accessor(call).await? {
+            Some((hash, _)) => end(call, &hash, Children::AreRevoked).await,
+            None => Ok(LogicalResponse::empty().warn("No token found with this accessor")),
+        },
+        "revoke-orphan" => {
+            let token = given_token(call)?.ok_or_else(|| RequestError::invalid("missing token ID"))?;
+            let hash = call.rooms.tokens.hash(&token);
+            if call.rooms.tokens.find(&hash).await?.is_none() {
+                return Err(RequestError::invalid("token to revoke not found"));
+            }
+            end(call, &hash, Children::BecomeOrphans).await
+        }
+        "accessors" => {
+            let keys = call.rooms.tokens.accessors().await?;
+            if keys.is_empty() {
+                Err(RequestError::NotFound)
+            } else {
+                Ok(LogicalResponse::json(json!({ "keys": keys })))
+            }
+        }
+        _ => Err(RequestError::UnsupportedPath),
+    }
+}
+
+/// TTLs that hold for tokens.
+fn limits(call: &Call<'_>) -> Limits {
+    let entry = call.rooms.mounts.by_path("auth/token/");
+    let system = call.rooms.engines.ttls;
+    entry.map_or(Limits { default_ttl: system.default_lease_ttl, max_ttl: system.max_lease_ttl }, |entry| {
+        let ttls = call.rooms.engines.ttls(&entry);
+        Limits { default_ttl: ttls.default_lease_ttl, max_ttl: ttls.max_lease_ttl }
+    })
+}
+
+async fn create(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
+    let wish = Wish {
+        parent: call.caller()?,
+        path: &call.request.path,
+        orphan_route: call.pattern == "create-orphan",
+        sudo: call.sudo,
+        limits: limits(call),
+        ceiling: call.ceiling,
+    };
+    let exists = |name: &str| call.rooms.policies.find(name).is_some();
+    let made = create::create(&call.rooms.tokens, &*call.core.seams.clock, exists, &wish, &call.fields).await?;
+    call.rooms.leases.wake();
+    let auth = auth_answer(&made.record, made.record.creation_ttl, Some(made.id), true);
+    Ok(LogicalResponse { auth: Some(auth), warnings: made.warnings, ..LogicalResponse::default() })
+}
+
+/// The `auth` block of a token.
+fn auth_answer(record: &TokenRecord, ttl: Ttl, client_token: Option<TokenId>, is_new: bool) -> AuthAnswer {
+    AuthAnswer {
+        client_token,
+        accessor: record.accessor.as_str().to_owned(),
+        policies: record.policies.clone(),
+        metadata: record.meta.clone(),
+        ttl,
+        renewable: record.renewable,
+        token_type: "service",
+        orphan: record.parent.is_none(),
+        num_uses: u32::try_from(record.num_uses).unwrap_or(0),
+        is_new,
+    }
+}
+
+fn given_token(call: &Call<'_>) -> Result<Option<TokenId>, RequestError> {
+    match call.fields.text("token") {
+        Some(token) if token.len() > TOKEN_LEN_MAX => Err(RequestError::Forbidden("bad token".to_owned())),
+        Some(token) if !token.is_empty() => Ok(Some(TokenId::new(token))),
+        _ => Ok(None),
+    }
+}
+
+async fn by_accessor(call: &Call<'_>) -> Result<Option<(TokenHash, TokenRecord)>, RequestError> {
+    match call.fields.text("accessor") {
+        // Accessors are short; a longer text cannot be one and must not become a storage key.
+        Some(accessor) if accessor.len() > 64 => Ok(None),
+        Some(accessor) if !accessor.is_empty() => {
+            Ok(call.rooms.tokens.find_by_accessor(&Accessor::new(accessor)).await?)
+        }
+        _ => Err(RequestError::InvalidMulti("missing accessor".to_owned())),
+    }
+}
+
+async fn end(call: &Call<'_>, hash: &TokenHash, children: Children) -> Result<LogicalResponse, RequestError> {
+    call.rooms.leases.end_token(hash, children).await.map_err(lease_error)?;
+    Ok(LogicalResponse::empty())
+}
+
+/// A renewal without an increment asks for the creation TTL again; a periodic token always gets its period.
+async fn renew(call: &Call<'_>, hash: &TokenHash, token: Option<TokenId>) -> Result<LogicalResponse, RequestError> {
+    loop {
+        let Some((mut record, version)) = call.rooms.tokens.find(hash).await? else {
+            return Err(RequestError::invalid("token not found"));
+        };
+        if !record.renewable || record.expires_at.is_none() {
+            return Err(RequestError::invalid("lease is not renewable"));
+        }
+        let limits = limits(call);
+        let now = call.core.seams.clock.now();
+        let mut warnings = Vec::new();
+        let wanted = record
+            .period
+            .if_set()
+            .or_else(|| call.fields.ttl("increment").and_then(Ttl::if_set))
+            .or_else(|| record.creation_ttl.if_set())
+            .unwrap_or(limits.default_ttl);
+        // A periodic token may live for ever in periods; others end at the maximum counted from their making.
+        let max = if record.period.is_zero() {
+            least(&[limits.max_ttl, record.explicit_max_ttl])
+        } else {
+            record.explicit_max_ttl.if_set()
+        };
+        let mut end = now + wanted;
+        if let Some(max) = max
+            && end > record.created_at + max
+        {
+            end = record.created_at + max;
+            if end <= now {
+                return Err(RequestError::invalid("past the max TTL, cannot renew"));
+            }
+            warnings.push(crate::lease::issue::capped(wanted, max));
+        }
+        if let Some(ceiling) = call.ceiling {
+            end = end.min(now + ceiling);
+        }
+        record.expires_at = Some(end);
+        record.last_renewed_at = Some(now);
+        match call.rooms.tokens.extend(hash, &record, version).await {
+            Ok(()) => {
+                call.rooms.leases.wake();
+                let mut auth = auth_answer(&record, record.ttl(now), token, false);
+                auth.orphan = record.parent.is_none();
+                return Ok(LogicalResponse { auth: Some(auth), warnings, ..LogicalResponse::default() });
+            }
+            // It was used, renewed or revoked in between: look again.
+            Err(StorageError::Conflict(_) | StorageError::Fenced(_)) => {}
+            Err(other) => return Err(other.into()),
+        }
+    }
+}
+
+/// A look-up's data. The id stands in it only when the one who asked has shown it.
+fn shown(call: &Call<'_>, record: &TokenRecord, token: Option<&TokenId>) -> Object {
+    let now = call.core.seams.clock.now();
+    let mut data = Object::new();
+    let mut put = |name: &str, value: Value| {
+        data.insert(name.to_owned(), value);
+    };
+    put("accessor", record.accessor.as_str().into());
+    put("creation_time", record.created_at.as_secs().into());
+    put("creation_ttl", record.creation_ttl.as_secs().into());
+    put("display_name", record.display_name.clone().into());
+    put("entity_id", "".into());
+    put("expire_time", record.expires_at.map_or(Value::Null, |at| at.rfc3339().into()));
+    put("explicit_max_ttl", record.explicit_max_ttl.as_secs().into());
+    put("id", token.map_or("", TokenId::expose).into());
+    put("issue_time", record.created_at.rfc3339().into());
+    if let Some(at) = record.last_renewed_at {
+        put("last_renewal", at.rfc3339().into());
+        put("last_renewal_time", at.as_secs().into());
+    }
+    put("meta", json!(record.meta));
+    put("num_uses", record.num_uses.into());
+    put("orphan", record.parent.is_none().into());
+    put("path", record.path.clone().into());
+    if !record.period.is_zero() {
+        put("period", record.period.as_secs().into());
+    }
+    put("policies", json!(record.policies));
+    put("renewable", record.renewable.into());
+    put("ttl", record.ttl(now).as_secs().into());
+    put("type", "service".into());
+    data
+}
