@@ -1,0 +1,186 @@
+//! One instance of the ACL component with the policy sets it has compiled.
+//!
+//! Invariant: an instance whose guest trapped is broken and answers no more; its owner drops it.
+
+use leasehold_core::seams::{Diagnostic, PolicySetId, SandboxError};
+use leasehold_model::Timestamp;
+use tokio::sync::OwnedSemaphorePermit;
+use wasmtime::component::ResourceAny;
+use wasmtime::{Engine, Store};
+
+use super::convert;
+use super::{KnownSet, Question, Reply};
+use crate::bindings::acl::exports::leasehold::acl::evaluator as wit;
+use crate::bindings::acl::{Acl, AclPre};
+use crate::config::Limits;
+use crate::lru::Lru;
+use crate::store::{self, Guest};
+
+pub(super) struct Instance {
+    store: Store<Guest>,
+    acl: Acl,
+    sets: Lru<PolicySetId, Held>,
+    calls: u32,
+    born: Timestamp,
+    broken: bool,
+    /// Fuel of the last question.
+    pub(super) fuel: u64,
+}
+
+struct Held {
+    set: ResourceAny,
+    /// Unix seconds.
+    valid_until: Option<u64>,
+}
+
+/// What compiling a set brought.
+pub(super) enum Compiled {
+    Done,
+    /// The texts are refused.
+    Refused(Vec<Diagnostic>),
+}
+
+impl Instance {
+    pub(super) fn new(
+        engine: &Engine,
+        pre: &AclPre<Guest>,
+        limits: &Limits,
+        now: Timestamp,
+        place: Option<OwnedSemaphorePermit>,
+    ) -> Result<Self, SandboxError> {
+        let mut store = store::fresh(engine, &limits.decide, place);
+        store::arm(&mut store, &limits.decide)?;
+        match pre.instantiate(&mut store) {
+            Ok(acl) => {
+                let sets = Lru::new(limits.warm_sets, usize::MAX);
+                Ok(Self { store, acl, sets, calls: 0, born: now, broken: false, fuel: 0 })
+            }
+            Err(error) => Err(store::stopped(&store, &error)),
+        }
+    }
+
+    /// Whether the set is here, and none of its rules has expired since it was compiled.
+    pub(super) fn holds(&mut self, id: &PolicySetId, now: Timestamp) -> bool {
+        let valid_until = match self.sets.get(id) {
+            Some(held) => held.valid_until,
+            None => return false,
+        };
+        valid_until.is_none_or(|until| seconds(now) < until)
+    }
+
+    /// Whether it may serve another question.
+    pub(super) fn is_fit(&self, limits: &Limits, now: Timestamp) -> bool {
+        let age = now.until(self.born);
+        // A clock that went back makes it no younger.
+        let is_young = age < limits.warm_age && now >= self.born;
+        !self.broken && self.calls < limits.warm_calls && is_young && self.store.data().memory() <= limits.warm_memory
+    }
+
+    pub(super) fn compile(
+        &mut self,
+        id: &PolicySetId,
+        known: &KnownSet,
+        limits: &Limits,
+        now: Timestamp,
+    ) -> Result<Compiled, SandboxError> {
+        self.calls = self.calls.saturating_add(1);
+        if let Some(old) = self.sets.remove(id) {
+            self.drop_set(old, limits)?;
+        }
+        store::arm(&mut self.store, &limits.compile_acl)?;
+        let sources: Vec<wit::Source> = known.sources.iter().map(convert::source).collect();
+        let identity = convert::identity(&known.identity);
+        let guest = self.acl.leasehold_acl_evaluator().policy_set();
+        let answer = guest.call_compile(&mut self.store, &sources, &identity, seconds(now));
+        self.fuel = store::used(&self.store, limits.compile_acl.fuel);
+        let set = match self.ended(answer)? {
+            Ok(set) => set,
+            Err(diagnostics) => {
+                let diagnostics: Vec<_> = diagnostics.into_iter().map(convert::diagnostic).collect();
+                return Ok(Compiled::Refused(diagnostics));
+            }
+        };
+        let answer = self.acl.leasehold_acl_evaluator().policy_set().call_valid_until(&mut self.store, set);
+        let valid_until = self.ended(answer)?;
+        for old in self.sets.put(id.clone(), Held { set, valid_until }, 0) {
+            self.drop_set(old, limits)?;
+        }
+        Ok(Compiled::Done)
+    }
+
+    /// The lower-cased keys whose values matter to the set.
+    pub(super) fn watched(&mut self, id: &PolicySetId, limits: &Limits) -> Result<Vec<String>, SandboxError> {
+        let set = self.set(id)?;
+        store::arm(&mut self.store, &limits.decide)?;
+        let answer = self.acl.leasehold_acl_evaluator().policy_set().call_watched_parameters(&mut self.store, set);
+        self.ended(answer)
+    }
+
+    /// Answers from a set that it [`holds`](Self::holds).
+    pub(super) fn answer(
+        &mut self,
+        id: &PolicySetId,
+        question: &Question,
+        limits: &Limits,
+    ) -> Result<Reply, SandboxError> {
+        let set = self.set(id)?;
+        self.calls = self.calls.saturating_add(1);
+        self.fuel = 0;
+        store::arm(&mut self.store, &limits.decide)?;
+        let reply = match question {
+            Question::Decide(request) => {
+                let answer =
+                    self.acl.leasehold_acl_evaluator().policy_set().call_evaluate(&mut self.store, set, request);
+                Reply::Verdict(convert::verdict(self.ended(answer)?)?)
+            }
+            Question::Capabilities(paths) => {
+                let mut all = Vec::with_capacity(paths.len());
+                for path in paths {
+                    let before = store::used(&self.store, limits.decide.fuel);
+                    self.fuel = self.fuel.saturating_add(before);
+                    store::refuel(&mut self.store, limits.decide.fuel)?;
+                    let answer =
+                        self.acl.leasehold_acl_evaluator().policy_set().call_capabilities(&mut self.store, set, path);
+                    all.push(convert::capabilities(self.ended(answer)?));
+                }
+                Reply::Capabilities(all)
+            }
+            Question::GrantsBelow(prefix) => {
+                let answer =
+                    self.acl.leasehold_acl_evaluator().policy_set().call_grants_below(&mut self.store, set, prefix);
+                Reply::GrantsBelow(self.ended(answer)?)
+            }
+        };
+        self.fuel = self.fuel.saturating_add(store::used(&self.store, limits.decide.fuel));
+        Ok(reply)
+    }
+
+    pub(super) fn lint(&mut self, source: &wit::Source, limits: &Limits) -> Result<Vec<Diagnostic>, SandboxError> {
+        store::arm(&mut self.store, &limits.compile_acl)?;
+        let answer = self.acl.leasehold_acl_evaluator().call_lint(&mut self.store, source);
+        self.fuel = store::used(&self.store, limits.compile_acl.fuel);
+        Ok(self.ended(answer)?.into_iter().map(convert::diagnostic).collect())
+    }
+
+    fn set(&mut self, id: &PolicySetId) -> Result<ResourceAny, SandboxError> {
+        let held = self.sets.get(id).map(|held| held.set);
+        held.ok_or_else(|| SandboxError::Host("the instance does not hold the policy set".to_owned()))
+    }
+
+    fn drop_set(&mut self, held: Held, limits: &Limits) -> Result<(), SandboxError> {
+        store::arm(&mut self.store, &limits.decide)?;
+        let answer = held.set.resource_drop(&mut self.store);
+        self.ended(answer)
+    }
+
+    fn ended<T>(&mut self, answer: Result<T, wasmtime::Error>) -> Result<T, SandboxError> {
+        answer.map_err(|error| {
+            self.broken = true;
+            store::stopped(&self.store, &error)
+        })
+    }
+}
+
+fn seconds(now: Timestamp) -> u64 {
+    u64::try_from(now.as_secs()).unwrap_or(0)
+}

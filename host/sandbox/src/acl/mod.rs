@@ -1,0 +1,368 @@
+//! ACL decisions from warm instances.
+//!
+//! Must not know: what a rule means. It keeps texts, hands them to the guest, and compares answers.
+//!
+//! Start with [`AclRoom::ask`]. A set is named by the hash of its texts and identity values. Its texts stay here, so any
+//! instance can compile it: about a millisecond, once for each instance. After that a decision takes microseconds.
+//!
+//! Invariants: a client's value enters a guest only for a key that a rule of the set names, and then on an instance that
+//! is dropped afterwards. An instance that trapped, grew old or served its calls is not used again. One in N answers is
+//! repeated on a fresh instance; when the two differ, the request is refused and every warm instance dropped.
+
+mod convert;
+mod instance;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use leasehold_core::seams::{
+    AclError, Ask, Clock, Diagnostic, IdentityValues, PolicySetId, PolicySource, SandboxError, Verdict,
+};
+use leasehold_model::{Capabilities, Timestamp};
+use metrics::counter;
+use sha2::{Digest as _, Sha256};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tracing::{error, warn};
+use wasmtime::Engine;
+use wasmtime::component::{Component, Linker};
+
+use self::instance::{Compiled, Instance};
+use crate::bindings::acl::AclPre;
+use crate::bindings::acl::exports::leasehold::acl::evaluator as wit;
+use crate::config::Limits;
+use crate::lru::Lru;
+use crate::meter::Meter;
+use crate::store::Guest;
+
+/// More questions than this in one call are answered on a thread that may block.
+const INLINE_QUESTIONS: usize = 64;
+
+pub(crate) struct AclRoom {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    engine: Engine,
+    pre: AclPre<Guest>,
+    limits: Limits,
+    clock: Arc<dyn Clock>,
+    lane: Arc<Semaphore>,
+    known: Mutex<Lru<PolicySetId, Arc<KnownSet>>>,
+    warm: Mutex<Vec<Instance>>,
+    asked: AtomicU64,
+    meter: Meter,
+}
+
+/// A set as it was handed in, and which values it cares for.
+struct KnownSet {
+    sources: Vec<PolicySource>,
+    identity: IdentityValues,
+    /// Of the set as first compiled; rules that expire can only make it smaller.
+    watched: Vec<String>,
+}
+
+enum Question {
+    Decide(wit::Request),
+    Capabilities(Vec<String>),
+    GrantsBelow(String),
+}
+
+#[derive(Debug, PartialEq)]
+enum Reply {
+    Verdict(Verdict),
+    Capabilities(Vec<Capabilities>),
+    GrantsBelow(bool),
+}
+
+impl AclRoom {
+    pub(crate) fn new(
+        engine: &Engine,
+        component: &Component,
+        limits: Limits,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, wasmtime::Error> {
+        let pre = AclPre::new(Linker::new(engine).instantiate_pre(component)?)?;
+        let lane = Arc::new(Semaphore::new(limits.acl_at_once as usize));
+        let known = Mutex::new(Lru::new(limits.known_sets, limits.known_bytes));
+        let shared = Shared {
+            engine: engine.clone(),
+            pre,
+            limits,
+            clock,
+            lane,
+            known,
+            warm: Mutex::default(),
+            asked: AtomicU64::new(0),
+            meter: Meter::new("acl"),
+        };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Makes a set known by its content.
+    pub(crate) async fn compile(
+        &self,
+        sources: &[PolicySource],
+        identity: &IdentityValues,
+    ) -> Result<PolicySetId, AclError> {
+        let id = content_id(sources, identity);
+        if lock(&self.shared.known).get(&id).is_some() {
+            return Ok(id);
+        }
+        let place = self.shared.place()?;
+        let known = KnownSet { sources: sources.to_vec(), identity: identity.clone(), watched: Vec::new() };
+        let shared = Arc::clone(&self.shared);
+        let compiled = blocking(move || shared.make_known(id, known, place)).await?;
+        self.shared.meter.seen(compiled)?.map_err(AclError::Refused)
+    }
+
+    pub(crate) async fn decide(&self, id: &PolicySetId, ask: &Ask<'_>) -> Result<Verdict, SandboxError> {
+        let known = self.shared.known(id)?;
+        let (request, with_values) = convert::request(ask, &known.watched, self.shared.limits.request)?;
+        match self.ask(id, known, Question::Decide(request), with_values).await? {
+            Reply::Verdict(verdict) => Ok(verdict),
+            _ => Err(SandboxError::Host("an answer to another question".to_owned())),
+        }
+    }
+
+    pub(crate) async fn capabilities(
+        &self,
+        id: &PolicySetId,
+        paths: &[&str],
+    ) -> Result<Vec<Capabilities>, SandboxError> {
+        let known = self.shared.known(id)?;
+        let paths: Vec<String> = paths.iter().map(|path| (*path).to_owned()).collect();
+        match self.ask(id, known, Question::Capabilities(paths), false).await? {
+            Reply::Capabilities(all) => Ok(all),
+            _ => Err(SandboxError::Host("an answer to another question".to_owned())),
+        }
+    }
+
+    pub(crate) async fn grants_below(&self, id: &PolicySetId, prefix: &str) -> Result<bool, SandboxError> {
+        let known = self.shared.known(id)?;
+        match self.ask(id, known, Question::GrantsBelow(prefix.to_owned()), false).await? {
+            Reply::GrantsBelow(any) => Ok(any),
+            _ => Err(SandboxError::Host("an answer to another question".to_owned())),
+        }
+    }
+
+    /// On an instance of its own: the text may be anybody's.
+    pub(crate) async fn lint(&self, source: &PolicySource) -> Result<Vec<Diagnostic>, SandboxError> {
+        let place = self.shared.place()?;
+        let (shared, source) = (Arc::clone(&self.shared), convert::source(source));
+        let linted = blocking(move || {
+            let mut instance = shared.instance(shared.clock.now(), Some(place))?;
+            instance.lint(&source, &shared.limits)
+        });
+        self.shared.meter.seen(linted.await?)
+    }
+
+    async fn ask(
+        &self,
+        id: &PolicySetId,
+        known: Arc<KnownSet>,
+        question: Question,
+        with_values: bool,
+    ) -> Result<Reply, SandboxError> {
+        let shared = &self.shared;
+        let place = shared.meter.seen(shared.place())?;
+        let begun = shared.clock.now();
+        let shadow = !with_values && shared.is_shadow_turn();
+        let is_long = matches!(&question, Question::Capabilities(paths) if paths.len() > INLINE_QUESTIONS);
+        let ready = if with_values || shadow || is_long { None } else { shared.take_holding(id, begun) };
+        let answered = match ready {
+            Some(mut instance) => {
+                let reply = instance.answer(id, &question, &shared.limits);
+                let fuel = instance.fuel;
+                shared.give_back(instance, begun);
+                reply.map(|reply| (reply, fuel))
+            }
+            None => {
+                let (shared, id) = (Arc::clone(shared), id.clone());
+                blocking(move || {
+                    let _place = place;
+                    shared.ask_blocking(&id, &known, &question, with_values, shadow)
+                })
+                .await?
+            }
+        };
+        let (reply, fuel) = shared.meter.seen(answered)?;
+        shared.meter.answered(shared.clock.now().until(begun).as_secs_f64(), fuel);
+        Ok(reply)
+    }
+}
+
+impl Shared {
+    fn place(&self) -> Result<OwnedSemaphorePermit, SandboxError> {
+        Arc::clone(&self.lane).try_acquire_owned().map_err(|_| SandboxError::Busy)
+    }
+
+    fn known(&self, id: &PolicySetId) -> Result<Arc<KnownSet>, SandboxError> {
+        let mut known = lock(&self.known);
+        known.get(id).cloned().ok_or_else(|| SandboxError::Unknown(id.0.to_string()))
+    }
+
+    fn is_shadow_turn(&self) -> bool {
+        let turn = self.asked.fetch_add(1, Ordering::Relaxed);
+        let every = self.limits.shadow_one_in;
+        every > 0 && turn % every == every - 1
+    }
+
+    fn instance(&self, now: Timestamp, place: Option<OwnedSemaphorePermit>) -> Result<Instance, SandboxError> {
+        Instance::new(&self.engine, &self.pre, &self.limits, now, place)
+    }
+
+    /// A warm instance that can answer from this set at once.
+    fn take_holding(&self, id: &PolicySetId, now: Timestamp) -> Option<Instance> {
+        let mut warm = lock(&self.warm);
+        let at = warm.iter_mut().rposition(|instance| instance.holds(id, now))?;
+        Some(warm.swap_remove(at))
+    }
+
+    /// A warm instance that holds the set after this, or a new one.
+    fn take_compiled(&self, id: &PolicySetId, known: &KnownSet) -> Result<Instance, SandboxError> {
+        let now = self.clock.now();
+        if let Some(instance) = self.take_holding(id, now) {
+            return Ok(instance);
+        }
+        let warm = lock(&self.warm).pop();
+        let mut instance = match warm {
+            Some(instance) => instance,
+            None => self.instance(now, None)?,
+        };
+        match instance.compile(id, known, &self.limits, now)? {
+            Compiled::Done => Ok(instance),
+            // It did once, at another time or with the same texts: never a reason to answer from less than all of them.
+            Compiled::Refused(diagnostics) => Err(no_longer(&diagnostics)),
+        }
+    }
+
+    /// Keeps an instance for the next question, unless it is worn out or there are enough.
+    fn give_back(&self, instance: Instance, now: Timestamp) {
+        if !instance.is_fit(&self.limits, now) {
+            return;
+        }
+        let mut warm = lock(&self.warm);
+        if warm.len() < self.limits.warm {
+            warm.push(instance);
+        }
+    }
+
+    fn make_known(
+        &self,
+        id: PolicySetId,
+        mut known: KnownSet,
+        _place: OwnedSemaphorePermit,
+    ) -> Result<Result<PolicySetId, Vec<Diagnostic>>, SandboxError> {
+        let now = self.clock.now();
+        let warm = lock(&self.warm).pop();
+        let mut instance = match warm {
+            Some(instance) => instance,
+            None => self.instance(now, None)?,
+        };
+        match instance.compile(&id, &known, &self.limits, now)? {
+            Compiled::Refused(diagnostics) => {
+                self.give_back(instance, now);
+                Ok(Err(diagnostics))
+            }
+            Compiled::Done => {
+                known.watched = instance.watched(&id, &self.limits)?;
+                self.give_back(instance, now);
+                let weight = known.sources.iter().map(|source| source.name.len() + source.text.len() + 256).sum();
+                lock(&self.known).put(id.clone(), Arc::new(known), weight);
+                Ok(Ok(id))
+            }
+        }
+    }
+
+    fn ask_blocking(
+        &self,
+        id: &PolicySetId,
+        known: &KnownSet,
+        question: &Question,
+        with_values: bool,
+        shadow: bool,
+    ) -> Result<(Reply, u64), SandboxError> {
+        if with_values {
+            return self.ask_fresh(id, known, question);
+        }
+        let mut instance = self.take_compiled(id, known)?;
+        let reply = instance.answer(id, question, &self.limits);
+        let fuel = instance.fuel;
+        self.give_back(instance, self.clock.now());
+        let reply = reply?;
+        if shadow {
+            let (other, _) = self.ask_fresh(id, known, question)?;
+            self.compare(id, &reply, &other)?;
+        }
+        Ok((reply, fuel))
+    }
+
+    /// On an instance that nobody has used and nobody will use again.
+    fn ask_fresh(&self, id: &PolicySetId, known: &KnownSet, question: &Question) -> Result<(Reply, u64), SandboxError> {
+        let now = self.clock.now();
+        let mut instance = self.instance(now, None)?;
+        match instance.compile(id, known, &self.limits, now)? {
+            Compiled::Done => {}
+            Compiled::Refused(diagnostics) => return Err(no_longer(&diagnostics)),
+        }
+        let reply = instance.answer(id, question, &self.limits)?;
+        Ok((reply, instance.fuel))
+    }
+
+    fn compare(&self, id: &PolicySetId, warm: &Reply, fresh: &Reply) -> Result<(), SandboxError> {
+        counter!("leasehold_sandbox_shadow_checks_total").increment(1);
+        if warm == fresh {
+            return Ok(());
+        }
+        counter!("leasehold_sandbox_shadow_differences_total").increment(1);
+        error!(
+            policy_set = %id.0,
+            "a warm ACL instance and a fresh one decided differently: the request is refused, all warm instances are dropped"
+        );
+        lock(&self.warm).clear();
+        Err(SandboxError::Answer("a fresh instance decided otherwise".to_owned()))
+    }
+}
+
+impl std::fmt::Debug for AclRoom {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AclRoom").finish_non_exhaustive()
+    }
+}
+
+fn no_longer(diagnostics: &[Diagnostic]) -> SandboxError {
+    let first = diagnostics.first().map_or("no reason was given", |diagnostic| diagnostic.message.as_str());
+    warn!("a policy set that compiled once does not any more: {first}");
+    SandboxError::Failed(format!("the policy set does not compile any more: {first}"))
+}
+
+/// Each part with its length in front, so that no two sets have one text.
+fn content_id(sources: &[PolicySource], identity: &IdentityValues) -> PolicySetId {
+    let mut hash = Sha256::new();
+    let mut part = |bytes: &[u8]| {
+        hash.update((bytes.len() as u64).to_le_bytes());
+        hash.update(bytes);
+    };
+    part(&(sources.len() as u64).to_le_bytes());
+    for source in sources {
+        part(source.name.as_bytes());
+        part(source.text.as_bytes());
+        part(&[u8::from(source.allow_slashes), u8::from(source.allow_wildcards)]);
+    }
+    for (name, value) in identity {
+        part(name.as_bytes());
+        part(value.as_bytes());
+    }
+    PolicySetId(hex::encode(hash.finalize()).into())
+}
+
+/// A thread that panicked left nothing half done here: the maps are changed in single steps.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Runs what may take longer than a worker of the runtime should be kept from others.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, SandboxError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|_| SandboxError::Host("a sandbox thread ended early".to_owned()))
+}

@@ -1,0 +1,137 @@
+//! The one engine and its settings.
+//!
+//! Start with [`settings`]: every program that compiles or runs a component takes its settings from there, or machine
+//! code made by one would not load in the other.
+
+use std::time::Duration;
+
+use tracing::{info, warn};
+use wasmtime::{Config, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig, Strategy};
+
+/// How often deadlines are looked at. A call is stopped by this much late at most.
+pub(crate) const TICK: Duration = Duration::from_millis(10);
+
+/// Memory that a slot of the pool keeps between instances. A guest's first memory (64 KiB of stack and its data) fits,
+/// so that a new instance costs a memset and no page fault: 4 µs instead of 9.
+const KEPT_PER_SLOT: usize = 256 << 10;
+
+/// A guest may grow to this much at most, whatever its own limit says.
+pub(crate) const LARGEST_MEMORY: usize = 64 << 20;
+/// Elements of one table.
+pub(crate) const LARGEST_TABLE: usize = 10_000;
+pub(crate) const MEMORIES_PER_COMPONENT: u32 = 4;
+pub(crate) const TABLES_PER_COMPONENT: u32 = 8;
+pub(crate) const CORE_INSTANCES_PER_COMPONENT: u32 = 32;
+
+/// What decides about machine code: `precompile`, the compiling child process and the server agree by this function.
+pub(crate) fn settings() -> Config {
+    let mut config = Config::new();
+    config
+        .strategy(Strategy::Cranelift)
+        .cranelift_opt_level(OptLevel::Speed)
+        // The same input gives the same bits on every machine.
+        .cranelift_nan_canonicalization(true)
+        .wasm_relaxed_simd(false)
+        // Fuel is the contract: the same call always ends the same way. Epochs are the net below it, for the wall clock.
+        .consume_fuel(true)
+        .epoch_interruption(true)
+        .max_wasm_stack(512 << 10)
+        .wasm_backtrace_max_frames(std::num::NonZeroUsize::new(20))
+        // What no guest of ours and no toolchain that was tried needs; the load gate refuses some more. Threads, garbage
+        // collection, exceptions and stack switching are not even compiled into this program.
+        .wasm_memory64(false)
+        .wasm_custom_page_sizes(false)
+        .wasm_wide_arithmetic(false)
+        .wasm_component_model(true);
+    config
+}
+
+/// An engine for compiling only, with no pool behind it.
+pub(crate) fn compiling() -> Result<Engine, wasmtime::Error> {
+    Engine::new(&settings())
+}
+
+/// An engine for running one guest or two, without a pool's reservation.
+pub(crate) fn on_demand() -> Result<Engine, wasmtime::Error> {
+    let engine = compiling()?;
+    tick(&engine)?;
+    Ok(engine)
+}
+
+/// An engine for machine code that runs on every machine of this architecture, not only on one like this.
+///
+/// # Errors
+/// When this architecture or system is none that components are compiled ahead for.
+pub(crate) fn baseline() -> Result<Engine, wasmtime::Error> {
+    let mut config = settings();
+    // Naming a target, even the present one, switches the detection of this machine's CPU features off.
+    let target = match (std::env::consts::ARCH, std::env::consts::OS) {
+        ("x86_64", "linux") => "x86_64-unknown-linux-gnu",
+        ("aarch64", "linux") => "aarch64-unknown-linux-gnu",
+        ("x86_64", "macos") => "x86_64-apple-darwin",
+        ("aarch64", "macos") => "aarch64-apple-darwin",
+        (arch, os) => return Err(wasmtime::Error::msg(format!("no baseline is known for {arch} on {os}"))),
+    };
+    config.target(target)?;
+    Engine::new(&config)
+}
+
+/// The engine that runs guests, with room for `instances` at a time, and a thread that lets deadlines come.
+///
+/// The pool reserves some GiB of addresses for each instance. Where a limit on address space forbids that, instances
+/// are made on demand: slower, equally safe.
+pub(crate) fn running(instances: u32) -> Result<Engine, wasmtime::Error> {
+    let mut config = settings();
+    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(instances)));
+    let engine = match Engine::new(&config) {
+        Ok(engine) => {
+            info!(instances, "guests run in a pool of {instances} instances");
+            engine
+        }
+        Err(refused) => {
+            warn!("no address space for a pool of {instances} instances, making them on demand: {refused:#}");
+            Engine::new(&settings())?
+        }
+    };
+    tick(&engine)?;
+    Ok(engine)
+}
+
+fn pool(instances: u32) -> PoolingAllocationConfig {
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(instances)
+        // Most components have one core instance with one memory and one or two tables besides the encoder's shims.
+        .total_core_instances(instances.saturating_mul(4))
+        .total_memories(instances)
+        .total_tables(instances.saturating_mul(2))
+        .max_core_instances_per_component(CORE_INSTANCES_PER_COMPONENT)
+        .max_memories_per_component(MEMORIES_PER_COMPONENT)
+        .max_tables_per_component(TABLES_PER_COMPONENT)
+        .max_tables_per_module(2)
+        .max_memory_size(LARGEST_MEMORY)
+        .table_elements(LARGEST_TABLE)
+        .linear_memory_keep_resident(KEPT_PER_SLOT)
+        .table_keep_resident(16 << 10);
+    pool
+}
+
+/// Counts epochs until the engine is gone.
+fn tick(engine: &Engine) -> Result<(), wasmtime::Error> {
+    let engine = engine.weak();
+    let ticking = std::thread::Builder::new().name("sandbox-epoch".to_owned()).spawn(move || {
+        loop {
+            std::thread::sleep(TICK);
+            match engine.upgrade() {
+                Some(engine) => engine.increment_epoch(),
+                None => return,
+            }
+        }
+    });
+    ticking.map(drop).map_err(wasmtime::Error::from)
+}
+
+/// A wall-clock limit as a number of epochs, never fewer than two: the first may come at once.
+pub(crate) fn ticks(wall: Duration) -> u64 {
+    let ticks = wall.as_nanos().div_ceil(TICK.as_nanos());
+    u64::try_from(ticks).unwrap_or(u64::MAX / 2).clamp(2, u64::MAX / 2)
+}

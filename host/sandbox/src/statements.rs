@@ -1,0 +1,169 @@
+//! Statement templates: a fresh instance for every check and every render.
+//!
+//! Must not know: SQL. No credential comes here; a placeholder stands where one belongs.
+//!
+//! Invariant: what comes back has the shape of what went in, one rendered statement for each template.
+
+use std::sync::Arc;
+
+use leasehold_core::seams::{Clock, Diagnostic, Dialect, Purpose, RenderError, SandboxError, Severity, TemplateReport};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use wasmtime::Engine;
+use wasmtime::component::{Component, Linker};
+
+use crate::acl::blocking;
+use crate::bindings::statements::exports::leasehold::statements::templates as wit;
+use crate::bindings::statements::{Statements, StatementsPre};
+use crate::config::{Budget, Limits};
+use crate::meter::Meter;
+use crate::store::{self, Guest};
+
+pub(crate) struct StatementsRoom {
+    shared: Arc<Shared>,
+    lane: Arc<Semaphore>,
+    templates_max: usize,
+}
+
+struct Shared {
+    engine: Engine,
+    pre: StatementsPre<Guest>,
+    budget: Budget,
+    clock: Arc<dyn Clock>,
+    meter: Meter,
+}
+
+impl StatementsRoom {
+    pub(crate) fn new(
+        engine: &Engine,
+        component: &Component,
+        limits: &Limits,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, wasmtime::Error> {
+        let pre = StatementsPre::new(Linker::new(engine).instantiate_pre(component)?)?;
+        let lane = Arc::new(Semaphore::new(limits.statements_at_once as usize));
+        let meter = Meter::new("statements");
+        let shared = Shared { engine: engine.clone(), pre, budget: limits.statements, clock, meter };
+        Ok(Self { shared: Arc::new(shared), lane, templates_max: limits.templates })
+    }
+
+    pub(crate) async fn check(
+        &self,
+        statements: &[String],
+        purpose: Purpose,
+        wished: Dialect,
+    ) -> Result<TemplateReport, SandboxError> {
+        let place = self.place(statements, &[])?;
+        let (shared, statements) = (Arc::clone(&self.shared), statements.to_vec());
+        let purpose = match purpose {
+            Purpose::Creation => wit::Purpose::Creation,
+            Purpose::Renewal => wit::Purpose::Renewal,
+            Purpose::Revocation => wit::Purpose::Revocation,
+            Purpose::Rollback => wit::Purpose::Rollback,
+            Purpose::Rotation => wit::Purpose::Rotation,
+        };
+        let checked = blocking(move || {
+            let count = statements.len();
+            let report = shared.call(place, |guest, store| {
+                guest.leasehold_statements_templates().call_check(store, &statements, purpose, dialect_in(wished))
+            })?;
+            let diagnostics = report.diagnostics.into_iter().map(|one| diagnostic(one, count));
+            Ok(TemplateReport {
+                dialect: match report.dialect {
+                    wit::Dialect::Handlebars => Dialect::Handlebars,
+                    wit::Dialect::Plain => Dialect::Plain,
+                },
+                diagnostics: diagnostics.collect::<Result<_, _>>()?,
+            })
+        });
+        self.shared.meter.seen(checked.await?)
+    }
+
+    pub(crate) async fn render(
+        &self,
+        statements: &[String],
+        dialect: Dialect,
+        values: &[(&str, &str)],
+    ) -> Result<Vec<String>, RenderError> {
+        let place = self.place(statements, values)?;
+        let (shared, statements) = (Arc::clone(&self.shared), statements.to_vec());
+        let values: Vec<(String, String)> =
+            values.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let rendered = blocking(move || {
+            let count = statements.len();
+            let rendered = shared.call(place, |guest, store| {
+                guest.leasehold_statements_templates().call_render(store, &statements, dialect_in(dialect), &values)
+            })?;
+            match rendered {
+                Ok(texts) if texts.len() == count => Ok(Ok(texts)),
+                Ok(texts) => {
+                    Err(SandboxError::Answer(format!("{} statements came back for {count} templates", texts.len())))
+                }
+                Err(refused) => diagnostic(refused, count).map(Err),
+            }
+        });
+        let rendered = self.shared.meter.seen(rendered.await?)?;
+        rendered.map_err(|refused| RenderError::Refused(Box::new(refused)))
+    }
+
+    /// Room for one more instance, if the texts are within bounds.
+    fn place(&self, statements: &[String], values: &[(&str, &str)]) -> Result<OwnedSemaphorePermit, SandboxError> {
+        let texts: usize = statements.iter().map(String::len).sum();
+        let given: usize = values.iter().map(|(name, value)| name.len() + value.len()).sum();
+        let max = self.templates_max;
+        let room = if texts.saturating_add(given) > max {
+            Err(SandboxError::Host(format!("the statements are longer than {max} bytes")))
+        } else {
+            Arc::clone(&self.lane).try_acquire_owned().map_err(|_| SandboxError::Busy)
+        };
+        self.shared.meter.seen(room)
+    }
+}
+
+impl Shared {
+    fn call<T>(
+        &self,
+        place: OwnedSemaphorePermit,
+        ask: impl FnOnce(&Statements, &mut wasmtime::Store<Guest>) -> Result<T, wasmtime::Error>,
+    ) -> Result<T, SandboxError> {
+        let begun = self.clock.now();
+        let mut store = store::fresh(&self.engine, &self.budget, Some(place));
+        store::arm(&mut store, &self.budget)?;
+        let answer = self.pre.instantiate(&mut store).and_then(|guest| ask(&guest, &mut store));
+        let answer = answer.map_err(|error| store::stopped(&store, &error))?;
+        let fuel = store::used(&store, self.budget.fuel);
+        self.meter.answered(self.clock.now().until(begun).as_secs_f64(), fuel);
+        Ok(answer)
+    }
+}
+
+impl std::fmt::Debug for StatementsRoom {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StatementsRoom").finish_non_exhaustive()
+    }
+}
+
+fn dialect_in(dialect: Dialect) -> wit::Dialect {
+    match dialect {
+        Dialect::Handlebars => wit::Dialect::Handlebars,
+        Dialect::Plain => wit::Dialect::Plain,
+    }
+}
+
+/// `count`: how many statements there are for it to name.
+fn diagnostic(from: wit::Diagnostic, count: usize) -> Result<Diagnostic, SandboxError> {
+    if from.statement as usize >= count.max(1) {
+        return Err(SandboxError::Answer(format!("a diagnostic names statement {} of {count}", from.statement)));
+    }
+    Ok(Diagnostic {
+        severity: match from.severity {
+            wit::Severity::Warning => Severity::Warning,
+            wit::Severity::Hint => Severity::Hint,
+        },
+        code: from.code,
+        message: from.message,
+        line: from.line,
+        column: from.column,
+        help: from.help,
+        at: from.statement.to_string(),
+    })
+}

@@ -1,0 +1,263 @@
+//! Warm ACL instances: what they keep, when they go, and what happens when one lies.
+
+use std::time::Duration;
+
+use leasehold_core::request::Object;
+use leasehold_core::seams::{AclError, Ask, Diagnostic, PolicySetId, Reason, Sandbox as _, SandboxError, Severity};
+use leasehold_model::{Capabilities, Operation};
+use leasehold_sandbox::Sandbox;
+use serde_json::json;
+
+use crate::support::{NOW, acl_probe, nobody, policy, read, sandbox, sandbox_with, shipped};
+
+async fn set(sandbox: &Sandbox, text: &str) -> PolicySetId {
+    sandbox.compile_acl(&[policy("p", text)], &nobody()).await.unwrap()
+}
+
+async fn allowed(sandbox: &Sandbox, set: &PolicySetId, path: &str) -> Result<bool, SandboxError> {
+    sandbox.decide(set, &read(path, &Object::new())).await.map(|verdict| verdict.allowed)
+}
+
+const READ: &str = "path \"secret/*\" {\n  capabilities = [\"read\"]\n}\n";
+
+#[tokio::test]
+async fn a_verdict_names_the_rule_and_where_it_stands() {
+    let (sandbox, _) = sandbox();
+    let set = set(&sandbox, &format!("\n{READ}")).await;
+
+    let verdict = sandbox.decide(&set, &read("secret/a", &Object::new())).await.unwrap();
+
+    assert!(verdict.allowed);
+    assert_eq!(verdict.reason, Reason::Granted);
+    assert_eq!(verdict.capabilities, Capabilities::READ);
+    let [rule] = verdict.rules.as_slice() else { panic!("{:?}", verdict.rules) };
+    assert_eq!((rule.policy.as_str(), rule.pattern.as_str(), rule.line), ("p", "secret/*", 2));
+}
+
+#[tokio::test]
+async fn what_no_rule_names_is_denied() {
+    let (sandbox, _) = sandbox();
+    let set = set(&sandbox, READ).await;
+    let verdict = sandbox.decide(&set, &read("other", &Object::new())).await.unwrap();
+    assert!(!verdict.allowed);
+    assert_eq!(verdict.reason, Reason::NoRule);
+}
+
+#[tokio::test]
+async fn a_policy_that_does_not_parse_is_refused_with_its_position() {
+    let (sandbox, _) = sandbox();
+    let refused =
+        sandbox.compile_acl(&[policy("bad", "path \"a\" {\n  capabilities = [\"foo\"]\n}\n")], &nobody()).await;
+    let Err(AclError::Refused(diagnostics)) = refused else { panic!("{refused:?}") };
+    let first: &Diagnostic = diagnostics.first().unwrap();
+    assert_eq!((first.severity.clone(), first.at.as_str()), (Severity::Error, "bad"));
+    assert!(first.message.contains("invalid capability") && first.line >= 1, "{first:?}");
+    // The instance that refused it serves on.
+    let set = set(&sandbox, READ).await;
+    assert!(allowed(&sandbox, &set, "secret/a").await.unwrap());
+}
+
+#[tokio::test]
+async fn equal_texts_have_one_id_and_others_another() {
+    let (sandbox, _) = sandbox();
+    let one = set(&sandbox, READ).await;
+    assert_eq!(set(&sandbox, READ).await, one);
+    assert_ne!(sandbox.compile_acl(&[policy("q", READ)], &nobody()).await.unwrap(), one);
+    // A text cannot be moved from one policy into the next unnoticed.
+    let ab = [policy("a", READ), policy("b", "")];
+    let ba = [policy("a", ""), policy("b", READ)];
+    assert_ne!(sandbox.compile_acl(&ab, &nobody()).await.unwrap(), sandbox.compile_acl(&ba, &nobody()).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_set_that_is_not_known_is_said_to_be_unknown() {
+    let (sandbox, _) = sandbox();
+    let stranger = PolicySetId("no such set".into());
+    assert!(matches!(allowed(&sandbox, &stranger, "a").await, Err(SandboxError::Unknown(_))));
+}
+
+#[tokio::test]
+async fn sets_that_are_forgotten_are_unknown_and_come_back_by_compiling() {
+    let (sandbox, _) = sandbox_with(shipped("acl"), |limits| limits.known_sets = 1);
+    let first = set(&sandbox, READ).await;
+    set(&sandbox, "path \"b\" { capabilities = [\"read\"] }").await;
+    assert!(matches!(allowed(&sandbox, &first, "secret/a").await, Err(SandboxError::Unknown(_))));
+    assert_eq!(set(&sandbox, READ).await, first);
+    assert!(allowed(&sandbox, &first, "secret/a").await.unwrap());
+}
+
+#[tokio::test]
+async fn more_sets_than_an_instance_holds_are_compiled_again() {
+    let (sandbox, _) = sandbox_with(shipped("acl"), |limits| {
+        limits.warm = 1;
+        limits.warm_sets = 2;
+    });
+    let mut sets = Vec::new();
+    for number in 0..6 {
+        let text = format!("path \"only/{number}\" {{ capabilities = [\"read\"] }}");
+        sets.push((number, set(&sandbox, &text).await));
+    }
+    for _ in 0..3 {
+        for (number, set) in &sets {
+            assert!(allowed(&sandbox, set, &format!("only/{number}")).await.unwrap());
+            assert!(!allowed(&sandbox, set, &format!("only/{}", number + 1)).await.unwrap());
+        }
+    }
+}
+
+#[tokio::test]
+async fn capabilities_and_grants_below_answer_from_the_same_set() {
+    let (sandbox, _) = sandbox();
+    let set = set(&sandbox, READ).await;
+    let all = sandbox.capabilities(&set, &["secret/a", "other"]).await.unwrap();
+    assert_eq!(all.iter().map(|one| one.names()).collect::<Vec<_>>(), [vec!["read"], vec!["deny"]]);
+    assert!(sandbox.grants_below(&set, "secret/").await.unwrap());
+    assert!(!sandbox.grants_below(&set, "database/").await.unwrap());
+    // Enough paths for another thread.
+    assert_eq!(sandbox.capabilities(&set, &["secret/a"; 500]).await.unwrap().len(), 500);
+}
+
+#[tokio::test]
+async fn a_rule_that_expires_grants_nothing_afterwards() {
+    let (sandbox, clock) = sandbox();
+    let at = leasehold_model::Timestamp::from_secs(NOW + 60).rfc3339();
+    let text = format!("path \"a\" {{\n  capabilities = [\"read\"]\n  expiration = \"{at}\"\n}}\n");
+    let set = set(&sandbox, &text).await;
+    assert!(allowed(&sandbox, &set, "a").await.unwrap());
+
+    clock.advance(Duration::from_secs(61));
+
+    assert!(!allowed(&sandbox, &set, "a").await.unwrap());
+}
+
+#[tokio::test]
+async fn values_matter_where_a_rule_names_their_key() {
+    let (sandbox, _) = sandbox();
+    let text = "path \"a\" {\n  capabilities = [\"update\"]\n  allowed_parameters = { \"size\" = [\"small\"], \"*\" = [] }\n}\n";
+    let set = set(&sandbox, text).await;
+    for (data, expected) in [
+        (json!({ "size": "small" }), true),
+        (json!({ "size": "large" }), false),
+        (json!({ "SIZE": "large" }), false),
+        (json!({ "other": "anything" }), true),
+    ] {
+        let data = data.as_object().unwrap().clone();
+        let ask = Ask { path: "a", operation: Operation::Update, needs_sudo: false, wrap_ttl: None, data: &data };
+        let verdict = sandbox.decide(&set, &ask).await.unwrap();
+        assert_eq!(verdict.allowed, expected, "{data:?}: {:?}", verdict.reason);
+        assert!(!format!("{verdict:?}").contains("large"), "a verdict shows no value: {verdict:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_lint_gives_warnings_of_a_text_that_would_be_taken() {
+    let (sandbox, _) = sandbox();
+    let found = sandbox.lint(&policy("p", "path \"a\" {\n  capabilities = []\n}\n")).await.unwrap();
+    assert!(found.iter().all(|one| one.severity != Severity::Error), "{found:?}");
+    let found = sandbox.lint(&policy("p", "path \"a\" {")).await.unwrap();
+    assert!(found.iter().any(|one| one.severity == Severity::Error), "{found:?}");
+}
+
+#[tokio::test]
+async fn an_instance_that_trapped_is_replaced_and_its_request_refused() {
+    let (sandbox, _) = sandbox_with(acl_probe("flaky"), |limits| limits.warm = 1);
+    let set = set(&sandbox, READ).await;
+    let mut answers = Vec::new();
+    for _ in 0..6 {
+        answers.push(allowed(&sandbox, &set, "x").await);
+    }
+    assert!(matches!(answers[2], Err(SandboxError::Trap(_))), "{answers:?}");
+    assert!(matches!(answers[5], Err(SandboxError::Trap(_))), "{answers:?}");
+    for served in [0, 1, 3, 4] {
+        assert_eq!(answers[served], Ok(true), "{answers:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_endless_decision_runs_out_of_fuel_and_is_no_allow() {
+    let (sandbox, _) = sandbox_with(acl_probe("endless"), |limits| limits.decide.fuel = 1_000_000);
+    let set = set(&sandbox, READ).await;
+    for _ in 0..3 {
+        assert_eq!(allowed(&sandbox, &set, "x").await, Err(SandboxError::Fuel));
+    }
+}
+
+#[tokio::test]
+async fn a_verdict_that_contradicts_itself_is_no_allow() {
+    let (sandbox, _) = sandbox_with(acl_probe("contradicts"), |_| {});
+    let set = set(&sandbox, READ).await;
+    assert!(matches!(allowed(&sandbox, &set, "x").await, Err(SandboxError::Answer(_))));
+}
+
+#[tokio::test]
+async fn an_instance_that_drifts_is_found_out_and_its_request_refused() {
+    let (sandbox, _) = sandbox_with(acl_probe("drifts"), |limits| {
+        limits.warm = 1;
+        limits.shadow_one_in = 4;
+    });
+    let set = set(&sandbox, READ).await;
+    let mut answers = Vec::new();
+    for _ in 0..5 {
+        answers.push(allowed(&sandbox, &set, "x").await);
+    }
+    // The fourth is compared with a fresh instance, which denies; the fifth is answered by a new warm one.
+    assert_eq!(answers[..3], [Ok(false), Ok(true), Ok(true)]);
+    assert!(matches!(&answers[3], Err(SandboxError::Answer(why)) if why.contains("otherwise")), "{answers:?}");
+    assert_eq!(answers[4], Ok(false));
+}
+
+#[tokio::test]
+async fn an_instance_goes_after_its_calls_and_after_its_time() {
+    // The probe answers `true` from its second question on: a denial shows a new instance.
+    let (sandbox, clock) = sandbox_with(acl_probe("drifts"), |limits| {
+        limits.warm = 1;
+        limits.shadow_one_in = 0;
+        // Compiling counts as a call, too.
+        limits.warm_calls = 4;
+    });
+    let set = set(&sandbox, READ).await;
+    let mut answers = Vec::new();
+    for _ in 0..6 {
+        answers.push(allowed(&sandbox, &set, "x").await.unwrap());
+    }
+    assert_eq!(answers, [false, true, true, false, true, true]);
+
+    assert!(!allowed(&sandbox, &set, "x").await.unwrap());
+    clock.advance(Duration::from_secs(61));
+    // One more answer comes from the old instance, which is then not kept.
+    allowed(&sandbox, &set, "x").await.unwrap();
+    assert!(!allowed(&sandbox, &set, "x").await.unwrap());
+}
+
+#[tokio::test]
+async fn a_request_beyond_its_bound_is_refused() {
+    let (sandbox, _) = sandbox();
+    let set = set(&sandbox, READ).await;
+    let path = "x".repeat(65 << 10);
+    assert!(matches!(allowed(&sandbox, &set, &path).await, Err(SandboxError::Host(_))));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn many_at_once_all_get_the_right_answer() {
+    let (sandbox, _) = sandbox_with(shipped("acl"), |limits| {
+        limits.acl_at_once = 64;
+        limits.shadow_one_in = 10;
+    });
+    let sandbox = std::sync::Arc::new(sandbox);
+    let set = set(&sandbox, READ).await;
+    let tasks: Vec<_> = (0..32)
+        .map(|number| {
+            let (sandbox, set) = (sandbox.clone(), set.clone());
+            tokio::spawn(async move {
+                for round in 0..50 {
+                    let good = (number + round) % 2 == 0;
+                    let path = if good { "secret/x" } else { "other/x" };
+                    assert_eq!(allowed(&sandbox, &set, path).await, Ok(good));
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+}
