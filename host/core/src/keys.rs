@@ -33,6 +33,12 @@ pub fn mount(table: &str, accessor: &MountAccessor) -> Key {
     Key::new(format!("sys/{table}/{accessor}"))
 }
 
+/// There from the beginning of an unmount: no lease begins at this mount any more.
+#[must_use]
+pub fn mount_taint(accessor: &MountAccessor) -> Key {
+    Key::new(format!("sys/mount-taint/{accessor}"))
+}
+
 #[must_use]
 pub fn audit(path: &str) -> Key {
     Key::new(format!("sys/audit/{path}"))

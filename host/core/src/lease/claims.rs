@@ -18,14 +18,28 @@ pub const TARGET_SLOTS: usize = 8;
 const DOWN_FOR: Duration = Duration::from_secs(5);
 /// The ticker looks at least this often: clocks jump.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Work that is due and cannot be claimed (its target is busy) is looked at again after this.
+/// The shortest wait.
 const LOOK_SOON: Duration = Duration::from_millis(20);
+/// Work that is due and cannot be claimed is looked at again after this.
+const LOOK_LATER: Duration = Duration::from_millis(250);
 
 /// What is known of one target.
 #[derive(Debug)]
 pub struct Target {
     slots: Arc<Semaphore>,
+    /// Also when it is over, until the target answers again.
     down_until: Option<Timestamp>,
+}
+
+impl Target {
+    /// One row at a time tries whether a target that was down is back: many dead targets must not hold all slots.
+    fn free(&self) -> usize {
+        match self.slots.available_permits() {
+            TARGET_SLOTS if self.down_until.is_some() => 1,
+            _ if self.down_until.is_some() => 0,
+            free => free,
+        }
+    }
 }
 
 impl Leases {
@@ -45,7 +59,12 @@ impl Leases {
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 () = self.wake.notified() => {}
-                _ = stop.changed() => {}
+                changed = stop.changed() => {
+                    // Nobody is left who could say stop.
+                    if changed.is_err() {
+                        break;
+                    }
+                }
                 Some(_) = work.join_next() => {}
             }
         }
@@ -92,6 +111,8 @@ impl Leases {
         }
         Ok(match self.storage.next_due().await? {
             None => LOOK_EVERY,
+            // Due, but held by somebody or behind a target that is busy or down. A slot that comes free wakes the loop by itself.
+            Some(next) if next <= self.now() => LOOK_LATER,
             Some(next) => next.until(self.now()).clamp(LOOK_SOON, LOOK_EVERY),
         })
     }
@@ -129,7 +150,9 @@ impl Leases {
     }
 
     fn target_slot(&self, connection: &str) -> Option<OwnedSemaphorePermit> {
-        self.with_target(connection, |target| target.slots.clone().try_acquire_owned().ok())
+        self.with_target(connection, |target| {
+            if target.free() == 0 { None } else { target.slots.clone().try_acquire_owned().ok() }
+        })
     }
 
     /// Targets that are down or have no slot left, and how many rows may be claimed so that hardly one must be given back:
@@ -140,7 +163,7 @@ impl Leases {
         let mut skip = Vec::new();
         let mut room = TARGET_SLOTS;
         for (name, target) in targets.iter() {
-            let free = target.slots.available_permits();
+            let free = target.free();
             if free == 0 || target.down_until.is_some_and(|until| until > now) {
                 skip.push(name.clone());
             } else {
@@ -150,13 +173,16 @@ impl Leases {
         (skip, room)
     }
 
-    /// Remembers that a target does not answer, so that nothing queues up behind it.
+    /// Remembers whether a target answers, so that nothing queues up behind one that does not.
     pub(super) fn note_target(&self, connection: &str, error: &EngineError) {
-        if let EngineError::Down(why) = error {
-            let until = self.now() + DOWN_FOR;
-            let news = self.with_target(connection, |target| target.down_until.replace(until).is_none());
-            if news {
-                tracing::warn!(connection, why, "connection `{connection}` does not answer");
+        match error {
+            EngineError::Failed(_) => self.target_is_up(connection),
+            EngineError::Down(why) => {
+                let until = self.now() + DOWN_FOR;
+                let news = self.with_target(connection, |target| target.down_until.replace(until).is_none());
+                if news {
+                    tracing::warn!(connection, why, "connection `{connection}` does not answer");
+                }
             }
         }
     }

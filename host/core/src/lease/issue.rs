@@ -1,13 +1,13 @@
 //! Issuing: durable intent, effect, commit. A crash after the intent leaves a row that falls due and is undone.
 
-use leasehold_model::{LeaseId, TokenHash, Ttl};
+use leasehold_model::{LeaseId, Timestamp, TokenHash, Ttl};
 
-use super::{EFFECT_TIME, LeaseBody, LeaseError, LeaseKind, LeaseRow, LeaseState, Leases};
+use super::{EFFECT_TIME, LATE, LeaseBody, LeaseError, LeaseKind, LeaseRow, LeaseState, Leases};
 use crate::keys;
 use crate::mount::MountEntry;
 use crate::random;
 use crate::request::LeaseAnswer;
-use crate::seams::{Batch, Expect, LeasePlan, SecretData, StorageError};
+use crate::seams::{Batch, EngineContext, EngineError, Expect, LeasePlan, SecretData, SecretsEngine, StorageError};
 use crate::token::store::{encode, least};
 
 /// What is to be issued, and for whom.
@@ -69,11 +69,11 @@ impl Leases {
             kind: LeaseKind::Secret,
             state: LeaseState::Issuing,
             // Nobody commits it: it falls due and is undone.
-            next_at: deadline,
+            next_at: deadline + LATE,
             expires_at: now + ttl,
             fence: 1,
-            holder: Some(self.holder.clone()),
-            held_until: Some(deadline),
+            holder: Some(self.claimant()),
+            held_until: Some(deadline + LATE),
             token: token.clone(),
             mount: mount.accessor.clone(),
             connection: plan.connection.clone(),
@@ -81,72 +81,135 @@ impl Leases {
         };
         self.refuse_if_down(&plan.connection)?;
 
-        let intent = Batch::new().check(keys::token(token), Expect::Present).insert(row.clone());
+        let token_key = keys::token(token);
+        let intent = Batch::new()
+            .check(token_key.clone(), Expect::Present)
+            // The mount may be on its way out: what begins after its leases were listed would never be undone.
+            .check(keys::mount(mount.table.as_str(), &mount.accessor), Expect::Present)
+            .check(keys::mount_taint(&mount.accessor), Expect::Absent)
+            .insert(row.clone());
         match self.storage.commit(intent).await {
             Ok(()) => {}
-            Err(StorageError::Conflict(_)) => return Err(LeaseError::TokenGone),
+            Err(StorageError::Conflict(key)) if key == token_key.as_str() => return Err(LeaseError::TokenGone),
+            Err(StorageError::Conflict(_)) => return Err(LeaseError::NoEngine(id)),
             Err(other) => return Err(other.into()),
         }
         crate::fail::point("after-intent");
 
-        let intent = row.intent(&body, deadline);
-        let limit = std::time::Duration::from_secs(EFFECT_TIME.as_secs());
-        let data = match tokio::time::timeout(limit, engine.effect(&context, &intent)).await {
-            Ok(Ok(data)) => data,
-            Ok(Err(error)) => {
-                self.note_target(&plan.connection, &error);
-                self.take_back(row).await;
-                return Err(LeaseError::Engine(error.to_string()));
-            }
-            Err(_) => {
-                self.take_back(row).await;
-                return Err(LeaseError::Engine("the database did not answer in time".to_owned()));
-            }
-        };
+        let data = self.bring_about(&*engine, &context, &row, &body, deadline).await?;
         crate::fail::point("after-effect");
 
         let active = LeaseRow { state: LeaseState::Active, ..row.clone() }.released(row.expires_at);
         if let Err(error) = self.storage.commit(Batch::new().shift(active, LeaseState::Issuing, row.fence)).await {
-            match error {
-                // Its token was revoked meanwhile: the row is Revoking and waits for our deadline. We are done, so it need not wait.
-                StorageError::Fenced(_) => self.hurry(&id).await,
-                // Whether this was written is unknown; the row falls due either way.
-                _ => self.take_back(row).await,
-            }
-            return Err(error.into());
+            self.take_back(&*engine, &context, row, &body).await;
+            return Err(match error {
+                StorageError::Fenced(_) => LeaseError::Overtaken(id),
+                other => other.into(),
+            });
         }
         crate::fail::point("after-commit");
+        self.target_is_up(&plan.connection);
         self.wake.notify_one();
         metrics::counter!("leasehold_leases_issued_total", "mount" => mount.path.to_string()).increment(1);
         Ok(Issued { lease: LeaseAnswer { id, renewable: body.renewable, ttl }, data, warnings })
     }
 
-    /// Undoes an issue that failed: now if possible, else the ticker does.
-    async fn take_back(&self, row: LeaseRow) {
-        let fence = row.fence;
-        let revoking = LeaseRow { state: LeaseState::Revoking, ..row };
-        match self.storage.commit(Batch::new().shift(revoking.clone(), LeaseState::Issuing, fence)).await {
-            Ok(()) => {
-                // The outcome is stored with the row and logged; the caller's own error is what the client hears.
-                let _ = self.undo(revoking).await;
+    /// The effect, over by the deadline, or undone.
+    async fn bring_about(
+        &self,
+        engine: &dyn SecretsEngine,
+        context: &EngineContext,
+        row: &LeaseRow,
+        body: &LeaseBody,
+        deadline: Timestamp,
+    ) -> Result<SecretData, LeaseError> {
+        let intent = row.intent(body, deadline);
+        // A slow commit has used some of the time up.
+        match tokio::time::timeout(deadline.until(self.now()), engine.effect(context, &intent)).await {
+            Ok(Ok(data)) => Ok(data),
+            Ok(Err(error)) => {
+                self.note_target(&row.connection, &error);
+                match error {
+                    EngineError::Failed(_) => self.take_back(engine, context, row.clone(), body).await,
+                    EngineError::Down(_) => self.leave_to_ticker(row.clone()).await,
+                }
+                Err(LeaseError::Engine(error.to_string()))
             }
-            Err(error) => {
-                tracing::warn!(lease.id = %revoking.id, %error, "could not take back lease {}: it falls due at its deadline", revoking.id);
+            Err(_) => {
+                self.leave_to_ticker(row.clone()).await;
+                Err(LeaseError::Engine("the database did not answer in time".to_owned()))
             }
         }
     }
 
-    /// Lets a row in `Revoking` that waits for a deadline be worked on at once.
-    async fn hurry(&self, id: &LeaseId) {
-        if let Ok(Some(row)) = self.storage.lease(id).await
-            && row.state == LeaseState::Revoking
-        {
-            let fence = row.fence;
-            let now = self.now();
-            let hurried = LeaseRow { fence: fence + 1, ..row }.released(now);
-            // Lost to another worker: then it is being worked on already.
-            let _ = self.storage.commit(Batch::new().shift(hurried, LeaseState::Revoking, fence)).await;
-            self.wake.notify_one();
+    /// Undoes an issue whose effect is over, with whatever outcome: now if possible, else the ticker does.
+    async fn take_back(&self, engine: &dyn SecretsEngine, context: &EngineContext, row: LeaseRow, body: &LeaseBody) {
+        let id = row.id.clone();
+        loop {
+            match self.try_take_back(engine, context, row.clone(), body).await {
+                // It moved under our hands: look again.
+                Err(StorageError::Fenced(_)) => {}
+                Ok(()) => return,
+                Err(error) => {
+                    tracing::warn!(lease.id = %id, %error, "could not take back lease {id}: it falls due at its deadline");
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn try_take_back(
+        &self,
+        engine: &dyn SecretsEngine,
+        context: &EngineContext,
+        row: LeaseRow,
+        body: &LeaseBody,
+    ) -> Result<(), StorageError> {
+        match self.storage.lease(&row.id).await? {
+            // Still ours, or made active by a commit that was said to have failed.
+            Some(found) if found.fence == row.fence && found.state != LeaseState::Revoking => {
+                let revoking = LeaseRow { state: LeaseState::Revoking, ..row };
+                self.storage.commit(Batch::new().shift(revoking.clone(), found.state, found.fence)).await?;
+                // The outcome is stored with the row and logged; the caller's own error is what the client hears.
+                drop(self.undo(revoking).await);
+                Ok(())
+            }
+            // Revoked meanwhile, with its token or its mount. Whoever undoes it already may have begun before our effect.
+            Some(found) if found.state == LeaseState::Revoking => {
+                let fence = found.fence;
+                let hurried = LeaseRow { fence: fence + 1, ..found }.released(self.now());
+                self.storage.commit(Batch::new().shift(hurried, LeaseState::Revoking, fence)).await?;
+                self.wake.notify_one();
+                Ok(())
+            }
+            // Claimed at its deadline: that worker undoes it.
+            Some(_) => Ok(()),
+            // Undone before our effect, which came too late, or forgotten by force: nobody else knows of it.
+            None => {
+                let id = &row.id;
+                tracing::warn!(lease.id = %id, "lease {id} was gone before its effect: undoing that");
+                let intent = row.intent(body, self.now() + EFFECT_TIME);
+                let limit = std::time::Duration::from_secs(EFFECT_TIME.as_secs());
+                match tokio::time::timeout(limit, engine.revoke(context, &intent)).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => tracing::error!(lease.id = %id, %error, "the late effect of lease {id} remains"),
+                    Err(_) => {
+                        tracing::error!(lease.id = %id, "the late effect of lease {id} remains: no answer in time")
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// The target may still be at it: the row is undone after its deadline, when that cannot be.
+    async fn leave_to_ticker(&self, row: LeaseRow) {
+        let id = row.id.clone();
+        let fence = row.fence;
+        let revoking = LeaseRow { state: LeaseState::Revoking, ..row };
+        // Otherwise it falls due as `Issuing`, at the same time and with the same end.
+        if let Err(error) = self.storage.commit(Batch::new().shift(revoking, LeaseState::Issuing, fence)).await {
+            tracing::warn!(lease.id = %id, %error, "could not mark lease {id}: it falls due at its deadline");
         }
     }
 }

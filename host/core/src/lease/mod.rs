@@ -17,6 +17,7 @@ pub mod states;
 pub mod tokens;
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use leasehold_model::{LeaseId, Timestamp, Ttl};
@@ -35,6 +36,10 @@ pub const HOLD: Ttl = Ttl::from_secs(60);
 
 /// How long the effect of an issue, a renewal or a revocation may take.
 pub const EFFECT_TIME: Ttl = Ttl::from_secs(30);
+
+/// An effect that must be over by its deadline gets so much longer before anybody undoes it: what a target was told at the
+/// last moment must have happened, or be refused, by then.
+pub const LATE: Ttl = Ttl::from_secs(5);
 
 /// What went wrong with one lease, for its caller to act on.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +60,9 @@ pub enum LeaseError {
     /// The mount that made it is gone or answers with another engine.
     #[error("no engine serves lease `{0}`")]
     NoEngine(LeaseId),
+    /// It was revoked while the request that works on it was under way.
+    #[error("lease was revoked in the meantime")]
+    Overtaken(LeaseId),
     /// The token died while the request was under way.
     #[error("token is no longer valid")]
     TokenGone,
@@ -74,6 +82,8 @@ pub struct Leases {
     pub(crate) engines: Arc<Engines>,
     /// Names this process in claims; new at every start, so that a dead process's claims run out.
     pub(crate) holder: String,
+    /// Counts the claims of single rows: see [`Leases::claimant`].
+    claims: AtomicU64,
     /// Something became due earlier than the ticker thinks.
     pub(crate) wake: Notify,
     /// Work under way at all, and per target: a dead target cannot starve the others.
@@ -99,6 +109,7 @@ impl Leases {
             tokens,
             engines,
             holder,
+            claims: AtomicU64::new(0),
             wake: Notify::new(),
             slots: Arc::new(Semaphore::new(claims::SLOTS)),
             targets: Mutex::new(HashMap::new()),
@@ -122,6 +133,12 @@ impl Leases {
 
     pub(crate) fn now(&self) -> Timestamp {
         self.clock.now()
+    }
+
+    /// A new name for every claim of a single row: stores let a holder claim its own row again, and two tasks of one process
+    /// are two workers. Under one name a revocation could overtake an effect that is still on its way.
+    pub(crate) fn claimant(&self) -> String {
+        format!("{}-{}", self.holder, self.claims.fetch_add(1, Ordering::Relaxed))
     }
 }
 

@@ -67,7 +67,7 @@ impl Leases {
         let (row, body) = self.find(id).await?.ok_or_else(|| LeaseError::NotFound(id.clone()))?;
         // Refused without a claim, so that a look costs nothing.
         renewable_at(row, body, self.now())?;
-        let row = match self.storage.claim(&self.holder, id, HOLD).await {
+        let row = match self.storage.claim(&self.claimant(), id, HOLD).await {
             Ok(Some(row)) => row,
             Ok(None) => return Err(LeaseError::NotFound(id.clone())),
             Err(StorageError::Fenced(_)) => return Err(LeaseError::Busy(id.clone())),
@@ -93,8 +93,18 @@ impl Leases {
 
         body.last_renewed_at = Some(now);
         let fence = row.fence;
+        let (claimed, connection) = (row.clone(), row.connection.clone());
         let renewed = LeaseRow { expires_at: until, body: encode(&body)?, ..row }.released(until);
-        self.storage.commit(Batch::new().shift(renewed, LeaseState::Active, fence)).await?;
+        match self.storage.commit(Batch::new().shift(renewed, LeaseState::Active, fence)).await {
+            Ok(()) => {}
+            Err(StorageError::Fenced(_)) => return Err(LeaseError::Overtaken(id.clone())),
+            // Whether it was written is unknown. If not, nobody should have to wait for our hold to end.
+            Err(other) => {
+                self.release(claimed).await;
+                return Err(other.into());
+            }
+        }
+        self.target_is_up(&connection);
         self.wake.notify_one();
         let left = u64::try_from(until.seconds_from(now)).unwrap_or(0);
         Ok((LeaseAnswer { id: id.clone(), renewable: body.renewable, ttl: Ttl::from_secs(left) }, warnings))

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use leasehold_model::{LeaseId, MountAccessor, Timestamp, TokenHash};
+use tokio::time::Instant;
 
-use super::{EFFECT_TIME, HOLD, LeaseError, LeaseKind, LeaseRow, LeaseState, Leases};
+use super::{EFFECT_TIME, HOLD, LATE, LeaseError, LeaseKind, LeaseRow, LeaseState, Leases};
 use crate::seams::{Batch, EngineError, LeaseFilter, Page, StorageError};
 use crate::token::store::encode;
 
@@ -24,6 +25,10 @@ const BACKOFF_MAX: Duration = Duration::from_secs(600);
 pub const IRREVOCABLE_AFTER: u32 = 6;
 /// Rows moved in one commit when many leases end together.
 const MARK_BATCH: u32 = 200;
+/// How long a revocation waits for whoever works on the row: an effect has ended by then. Real time, not the clock's.
+const PATIENCE: Duration = Duration::from_secs(EFFECT_TIME.as_secs() + 2 * LATE.as_secs());
+/// How often it looks.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// One lease out of many that could not be revoked.
 #[derive(Debug)]
@@ -44,33 +49,71 @@ impl Leases {
         if row.kind == LeaseKind::Token {
             return self.end_token(&row.token, crate::token::store::Children::AreRevoked).await;
         }
-        let Some(row) = self.claim_patiently(id).await? else { return Ok(()) };
-        let revoking = LeaseRow { state: LeaseState::Revoking, ..row.clone() };
         match wait {
-            Wait::UntilGone => {
-                self.storage.commit(Batch::new().shift(revoking.clone(), row.state, row.fence)).await?;
-                crate::fail::point("revoke-marked");
-                self.undo(revoking).await
-            }
-            Wait::UntilStored => {
-                let now = self.now();
-                self.storage.commit(Batch::new().shift(revoking.released(now), row.state, row.fence)).await?;
-                crate::fail::point("revoke-stored");
-                self.wake.notify_one();
-                Ok(())
+            Wait::UntilStored => self.store_duty(id).await,
+            Wait::UntilGone => self.revoke_now(id).await,
+        }
+    }
+
+    async fn revoke_now(&self, id: &LeaseId) -> Result<(), LeaseError> {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            match self.storage.claim(&self.claimant(), id, HOLD).await {
+                Ok(None) => return Ok(()),
+                Ok(Some(row)) => {
+                    let revoking = LeaseRow { state: LeaseState::Revoking, ..row.clone() };
+                    match self.storage.commit(Batch::new().shift(revoking.clone(), row.state, row.fence)).await {
+                        Ok(()) => {}
+                        // Somebody stored the same duty: look again.
+                        Err(StorageError::Fenced(_)) => continue,
+                        Err(other) => return Err(other.into()),
+                    }
+                    crate::fail::point("revoke-marked");
+                    match self.undo(revoking).await {
+                        Err(LeaseError::Store(StorageError::Fenced(_))) if Instant::now() < end => {}
+                        done => return done,
+                    }
+                }
+                // An issue, a renewal or another revocation is at it. It may hang: the duty must not wait for it.
+                Err(StorageError::Fenced(_)) if Instant::now() < end => {
+                    self.store_duty(id).await?;
+                    tokio::time::sleep(LOOK_AGAIN).await;
+                }
+                Err(StorageError::Fenced(_)) => return Err(LeaseError::Busy(id.clone())),
+                Err(other) => return Err(other.into()),
             }
         }
     }
 
-    /// Claims a row; waits for whoever has it (an issue, a renewal, another revocation), for as long as an effect may take.
-    async fn claim_patiently(&self, id: &LeaseId) -> Result<Option<LeaseRow>, LeaseError> {
-        let end = self.now() + EFFECT_TIME;
+    /// Moves one secret to `Revoking`, whoever holds it.
+    async fn store_duty(&self, id: &LeaseId) -> Result<(), LeaseError> {
         loop {
-            match self.storage.claim(&self.holder, id, HOLD).await {
-                Err(StorageError::Fenced(_)) if self.now() < end => tokio::time::sleep(Duration::from_millis(50)).await,
-                Err(StorageError::Fenced(_)) => return Err(LeaseError::Busy(id.clone())),
-                other => return Ok(other?),
+            let Some(row) = self.storage.lease(id).await?.filter(|row| row.state != LeaseState::Revoking) else {
+                return Ok(());
+            };
+            let (from, fence) = (row.state, row.fence);
+            match self.storage.commit(Batch::new().shift(self.doomed(row), from, fence)).await {
+                Ok(()) => {
+                    crate::fail::point("revoke-stored");
+                    self.wake.notify_one();
+                    return Ok(());
+                }
+                // It moved by itself: look again.
+                Err(StorageError::Fenced(_)) => {}
+                Err(other) => return Err(other.into()),
             }
+        }
+    }
+
+    /// A row as it goes to `Revoking` without a claim. It is due now; but an effect on its way must have happened before it can be
+    /// undone, so a row that is being issued stays held until its issuer is through or its deadline is over.
+    fn doomed(&self, row: LeaseRow) -> LeaseRow {
+        let fence = row.fence + 1;
+        match (row.state, row.held_until) {
+            (LeaseState::Issuing, Some(until)) => {
+                LeaseRow { state: LeaseState::Revoking, fence, next_at: until, ..row }
+            }
+            _ => LeaseRow { state: LeaseState::Revoking, fence, ..row }.released(self.now()),
         }
     }
 
@@ -106,6 +149,7 @@ impl Leases {
             Err(error) => error,
         };
         self.note_target(&row.connection, &error);
+        crate::fail::point("revoke-failed");
         metrics::counter!("leasehold_revocation_failures_total").increment(1);
         body.attempts = body.attempts.saturating_add(1);
         let wait = self.backoff(body.attempts);
@@ -134,10 +178,15 @@ impl Leases {
     /// The first that could not be revoked; the others were tried all the same.
     pub async fn revoke_prefix(self: &Arc<Self>, prefix: &str, wait: Wait) -> Result<(), PrefixOrStore> {
         let ids = self.below(prefix).await?;
-        let total = ids.len();
-        if wait == Wait::UntilStored {
+        if ids.len() > 1 {
+            // All at once: what waits for its turn must not live on because the request ends before.
             self.mark(&LeaseFilter { id_prefix: Some(slashed(prefix)), ..LeaseFilter::default() }).await?;
         }
+        self.revoke_all(ids, wait).await
+    }
+
+    async fn revoke_all(self: &Arc<Self>, ids: Vec<LeaseId>, wait: Wait) -> Result<(), PrefixOrStore> {
+        let total = ids.len();
         let mut first = None;
         let mut work = tokio::task::JoinSet::new();
         let mut queue = ids.into_iter().enumerate();
@@ -163,14 +212,19 @@ impl Leases {
     /// As storage.
     pub async fn revoke_force(&self, prefix: &str) -> Result<(), StorageError> {
         for id in self.below(prefix).await? {
-            match self.revoke(&id, Wait::UntilGone).await {
+            let error = match self.revoke(&id, Wait::UntilGone).await {
                 Ok(()) => continue,
-                Err(error) => {
-                    tracing::warn!(lease.id = %id, %error, "forgetting lease {id} by force: its role may remain")
+                // Not the engine's refusal: nothing is forgotten because the store stumbled.
+                Err(LeaseError::Store(error)) => return Err(error),
+                Err(error) => error,
+            };
+            tracing::warn!(lease.id = %id, %error, "forgetting lease {id} by force: its role may remain");
+            while let Some(row) = self.storage.lease(&id).await? {
+                match self.storage.commit(Batch::new().remove(id.clone(), row.fence)).await {
+                    Ok(()) => break,
+                    Err(StorageError::Fenced(_)) => {}
+                    Err(other) => return Err(other),
                 }
-            }
-            if let Some(row) = self.storage.lease(&id).await? {
-                self.storage.commit(Batch::new().remove(id, row.fence)).await?;
             }
         }
         Ok(())
@@ -185,17 +239,62 @@ impl Leases {
             return Ok(vec![id]);
         }
         let filter = LeaseFilter { id_prefix: Some(slashed(prefix)), ..LeaseFilter::default() };
-        Ok(self.rows(&filter).await?.into_iter().map(|row| row.id).collect())
+        self.ids(&filter).await
     }
 
     /// All leases of one mount, ended before it goes.
     ///
     /// # Errors
     /// As [`Leases::revoke_prefix`].
-    pub async fn revoke_mount(self: &Arc<Self>, mount: &MountAccessor, path: &str) -> Result<(), PrefixOrStore> {
-        self.mark(&LeaseFilter { mount: Some(mount.clone()), kind: Some(LeaseKind::Secret), ..LeaseFilter::default() })
-            .await?;
-        self.revoke_prefix(path, Wait::UntilGone).await
+    pub async fn revoke_mount(self: &Arc<Self>, mount: &MountAccessor) -> Result<(), PrefixOrStore> {
+        let filter =
+            LeaseFilter { mount: Some(mount.clone()), kind: Some(LeaseKind::Secret), ..LeaseFilter::default() };
+        self.mark(&filter).await?;
+        let ids = self.ids(&filter).await?;
+        self.revoke_all(ids, Wait::UntilGone).await
+    }
+
+    async fn ids(&self, filter: &LeaseFilter) -> Result<Vec<LeaseId>, StorageError> {
+        let mut found: Vec<LeaseId> = Vec::new();
+        loop {
+            let page = self.storage.leases(filter, &Page { after: found.last().cloned(), limit: 1_000 }).await?;
+            if page.is_empty() {
+                return Ok(found);
+            }
+            found.extend(page.into_iter().map(|row| row.id));
+        }
+    }
+
+    /// Names directly below a prefix that is empty or ends in a slash; a folder counts once, with its slash, however much is in it.
+    ///
+    /// # Errors
+    /// As storage.
+    pub async fn names_below(&self, prefix: &str, limit: usize) -> Result<Vec<String>, StorageError> {
+        let filter =
+            LeaseFilter { id_prefix: (!prefix.is_empty()).then(|| prefix.to_owned()), ..LeaseFilter::default() };
+        let mut names: Vec<String> = Vec::new();
+        let mut after: Option<LeaseId> = None;
+        loop {
+            let page = self.storage.leases(&filter, &Page { after, limit: 1_000 }).await?;
+            let Some(last) = page.last().map(|row| row.id.clone()) else { return Ok(names) };
+            let mut folder = None;
+            for rest in page.iter().filter_map(|row| row.id.as_str().strip_prefix(prefix)) {
+                let name = match rest.split_once('/') {
+                    Some((name, _)) => format!("{name}/"),
+                    None => rest.to_owned(),
+                };
+                folder = name.ends_with('/').then(|| name.clone());
+                if names.last() != Some(&name) {
+                    names.push(name);
+                }
+                if names.len() >= limit {
+                    return Ok(names);
+                }
+            }
+            // The rest of a folder is not read: nothing in a lease's name comes after this character.
+            let past = folder.and_then(|name| format!("{prefix}{name}{}", char::MAX).parse::<LeaseId>().ok());
+            after = Some(past.unwrap_or(last));
+        }
     }
 
     /// Every row of a filter, page by page.
@@ -223,8 +322,7 @@ impl Leases {
             .await
     }
 
-    /// Moves all secrets of a filter to `Revoking`, due now; those that are being issued, at their deadline: an effect on its way
-    /// must have happened before it can be undone.
+    /// Moves all secrets of a filter to `Revoking`: see [`Leases::doomed`].
     async fn mark(&self, filter: &LeaseFilter) -> Result<(), StorageError> {
         for state in [LeaseState::Active, LeaseState::Issuing] {
             let filter = LeaseFilter { state: Some(state), kind: Some(LeaseKind::Secret), ..filter.clone() };
@@ -233,13 +331,10 @@ impl Leases {
                 if page.is_empty() {
                     break;
                 }
-                let now = self.now();
                 let mut batch = Batch::new();
                 for row in page {
                     let fence = row.fence;
-                    let due = if state == LeaseState::Issuing { row.held_until.unwrap_or(now) } else { now };
-                    let marked = LeaseRow { state: LeaseState::Revoking, fence: fence + 1, ..row }.released(due);
-                    batch = batch.shift(marked, state, fence);
+                    batch = batch.shift(self.doomed(row), state, fence);
                 }
                 match self.storage.commit(batch).await {
                     // One of them moved by itself: read again.

@@ -8,18 +8,21 @@ use crate::token::store::Children;
 
 impl Leases {
     /// Ends a token and what descends from it. When this returns none of them can act, and the duty to undo their leases is
-    /// stored. A crash in between leaves rows in `Revoking`, from which the ticker goes on.
+    /// stored. A crash in between leaves rows in `Revoking`, from which the ticker goes on: a token's row goes only when its
+    /// children have been buried, each under a row of its own, and its leases are marked.
     ///
     /// # Errors
     /// As storage.
     pub async fn end_token(&self, token: &TokenHash, children: Children) -> Result<(), LeaseError> {
+        self.tokens.bury(token, children).await?;
+        crate::fail::point("token-buried");
         let mut open = vec![token.clone()];
-        let mut fate = children;
         while let Some(next) = open.pop() {
-            self.tokens.bury(&next, fate).await?;
-            crate::fail::point("token-buried");
-            fate = Children::AreRevoked;
-            open.extend(self.tokens.children(&next).await?);
+            for child in self.tokens.children(&next).await? {
+                self.tokens.bury(&child, Children::AreRevoked).await?;
+                crate::fail::point("child-buried");
+                open.push(child);
+            }
             self.mark_secrets_of(&next).await?;
             self.remove_token_row(&next).await?;
         }
@@ -47,6 +50,20 @@ impl Leases {
 
     /// A claimed token row that fell due: expired, or left behind by a crash.
     pub(super) async fn end_due_token(&self, row: LeaseRow) -> Result<(), LeaseError> {
-        self.end_token(&row.token, Children::AreRevoked).await
+        let token = row.token.clone();
+        if row.state == LeaseState::Active {
+            let fence = row.fence;
+            let due = row.expires_at;
+            if due > self.now() {
+                return Ok(self
+                    .storage
+                    .commit(Batch::new().shift(row.released(due), LeaseState::Active, fence))
+                    .await?);
+            }
+            // Refused when it was renewed since the claim: whoever was told so must keep it.
+            let ending = LeaseRow { state: LeaseState::Revoking, ..row };
+            self.storage.commit(Batch::new().shift(ending, LeaseState::Active, fence)).await?;
+        }
+        self.end_token(&token, Children::AreRevoked).await
     }
 }

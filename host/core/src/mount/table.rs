@@ -187,18 +187,30 @@ impl MountTable {
         Ok(self.put(entry, Expect::Absent).await?)
     }
 
-    /// Replaces an entry by one with the same accessor.
+    /// Changes an entry as it stands at this moment; whether it is still there.
     ///
     /// # Errors
-    /// `Conflict` when it has gone.
-    pub async fn replace(&self, entry: MountEntry) -> Result<(), StorageError> {
+    /// As `change`, or storage.
+    pub async fn update<E: From<StorageError>>(
+        &self,
+        accessor: &MountAccessor,
+        change: impl FnOnce(&mut MountEntry) -> Result<(), E>,
+    ) -> Result<bool, E> {
         let _writing = self.writing.lock().await;
-        self.put(entry, Expect::Present).await
+        let Some(entry) = self.by_accessor(accessor) else { return Ok(false) };
+        let mut changed = MountEntry::clone(&entry);
+        change(&mut changed)?;
+        self.put(changed, Expect::Present).await?;
+        Ok(true)
     }
 
     async fn put(&self, entry: MountEntry, expect: Expect) -> Result<(), StorageError> {
         let key = keys::mount(entry.table.as_str(), &entry.accessor);
-        self.storage.commit(Batch::new().put(key, encode(&entry)?, expect)).await?;
+        let mut batch = Batch::new().put(key, encode(&entry)?, expect);
+        if entry.tainted {
+            batch = batch.put(keys::mount_taint(&entry.accessor), Vec::new(), Expect::Anything);
+        }
+        self.storage.commit(batch).await?;
         self.change(|entries| {
             entries.retain(|old| old.accessor != entry.accessor);
             entries.push(Arc::new(entry));
@@ -220,7 +232,10 @@ impl MountTable {
             }
             self.storage.commit(page.into_iter().fold(Batch::new(), Batch::delete)).await?;
         }
-        self.storage.commit(Batch::new().delete(keys::mount(entry.table.as_str(), &entry.accessor))).await?;
+        let gone = Batch::new()
+            .delete(keys::mount(entry.table.as_str(), &entry.accessor))
+            .delete(keys::mount_taint(&entry.accessor));
+        self.storage.commit(gone).await?;
         self.change(|entries| entries.retain(|old| old.accessor != entry.accessor));
         Ok(())
     }

@@ -1,7 +1,5 @@
 //! Leases, on today's routes and on those of 2018 (vault-api §2.5).
 
-use std::collections::BTreeSet;
-
 use leasehold_model::{LeaseId, Operation};
 use serde_json::{Value, json};
 
@@ -133,15 +131,21 @@ async fn lookup(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
 
 async fn list(call: &Call<'_>, prefix: &str) -> Result<LogicalResponse, RequestError> {
     let prefix = if prefix.is_empty() || prefix.ends_with('/') { prefix.to_owned() } else { format!("{prefix}/") };
-    let filter = LeaseFilter { id_prefix: (!prefix.is_empty()).then(|| prefix.clone()), ..LeaseFilter::default() };
-    let rows = call.rooms.leases.rows(&filter).await?;
-    let keys: BTreeSet<String> = rows
-        .iter()
-        .filter_map(|row| row.id.as_str().strip_prefix(prefix.as_str()))
-        .map(|rest| rest.split_once('/').map_or_else(|| rest.to_owned(), |(folder, _)| format!("{folder}/")))
-        .collect();
-    if keys.is_empty() { Err(RequestError::NotFound) } else { Ok(LogicalResponse::json(json!({ "keys": keys }))) }
+    let keys = call.rooms.leases.names_below(&prefix, NAMES_MAX).await?;
+    if keys.is_empty() {
+        return Err(RequestError::NotFound);
+    }
+    let is_cut = keys.len() >= NAMES_MAX;
+    let answer = LogicalResponse::json(json!({ "keys": keys }));
+    Ok(if is_cut {
+        answer.warn(format!("only the first {NAMES_MAX} are listed: list below a longer prefix"))
+    } else {
+        answer
+    })
 }
+
+/// More names make no answer that anybody reads.
+const NAMES_MAX: usize = 100_000;
 
 async fn renew(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
     let unknown = || RequestError::invalid("lease not found");

@@ -11,6 +11,7 @@ use crate::mount::{MountEntry, Table};
 use crate::pipeline::Call;
 use crate::request::{LogicalResponse, Object, RequestError, Shape};
 use crate::routes::{Access, Route};
+use crate::seams::StorageError;
 
 const READ: &[Operation] = &[Operation::Read];
 const ALL: &[Operation] = &[Operation::Read, Operation::Update, Operation::Delete];
@@ -239,10 +240,14 @@ async fn disable(call: &Call<'_>, table: Table, full: &str) -> Result<LogicalRes
         return Err(RequestError::Invalid(format!("cannot unmount \"{}/\"", full.trim_end_matches('/'))));
     }
     let Some(entry) = find(call, full) else { return Ok(LogicalResponse::empty()) };
-    let mut tainted = MountEntry::clone(&entry);
-    tainted.tainted = true;
-    call.rooms.mounts.replace(tainted).await?;
-    match call.rooms.leases.revoke_mount(&entry.accessor, entry.path.as_str()).await {
+    let taint = |entry: &mut MountEntry| -> Result<(), StorageError> {
+        entry.tainted = true;
+        Ok(())
+    };
+    if !call.rooms.mounts.update(&entry.accessor, taint).await? {
+        return Ok(LogicalResponse::empty());
+    }
+    match call.rooms.leases.revoke_mount(&entry.accessor).await {
         Ok(()) => {}
         Err(PrefixOrStore::Store(error)) => return Err(error.into()),
         Err(failure) => return Err(RequestError::Invalid(failure.to_string())),
@@ -278,7 +283,15 @@ async fn tune(call: &Call<'_>, full: &str) -> Result<LogicalResponse, RequestErr
     let entry = entry.ok_or_else(missing)?;
     let fields = crate::fields::Fields::coerce(TUNE, &call.request.data)
         .map_err(|e| RequestError::Invalid(format!("Field validation failed: {e}")))?;
-    let mut tuned = MountEntry::clone(&entry);
+    let system_max = call.rooms.engines.ttls.max_lease_ttl;
+    let apply = |tuned: &mut MountEntry| -> Result<(), RequestError> { tuned_by(tuned, &fields, system_max) };
+    if !call.rooms.mounts.update(&entry.accessor, apply).await? {
+        return Err(missing());
+    }
+    Ok(LogicalResponse::empty())
+}
+
+fn tuned_by(tuned: &mut MountEntry, fields: &crate::fields::Fields, system_max: Ttl) -> Result<(), RequestError> {
     for (name, ttl) in
         [("default_lease_ttl", &mut tuned.default_lease_ttl), ("max_lease_ttl", &mut tuned.max_lease_ttl)]
     {
@@ -291,7 +304,7 @@ async fn tune(call: &Call<'_>, full: &str) -> Result<LogicalResponse, RequestErr
             }
         }
     }
-    let max = tuned.max_lease_ttl.if_set().unwrap_or(call.rooms.engines.ttls.max_lease_ttl);
+    let max = tuned.max_lease_ttl.if_set().unwrap_or(system_max);
     if tuned.default_lease_ttl > max {
         return Err(RequestError::Invalid(format!(
             "backend max lease TTL of {} would be less than backend default lease TTL of {}",
@@ -317,6 +330,5 @@ async fn tune(call: &Call<'_>, full: &str) -> Result<LogicalResponse, RequestErr
     if fields.text("token_type").is_some_and(|kind| kind.contains("batch")) {
         return Err(RequestError::invalid("batch tokens are not supported yet"));
     }
-    call.rooms.mounts.replace(tuned).await?;
-    Ok(LogicalResponse::empty())
+    Ok(())
 }

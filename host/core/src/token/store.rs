@@ -140,7 +140,8 @@ impl Tokens {
         };
         let fence = row.fence;
         let end = record.expires_at.unwrap_or(Timestamp::NEVER);
-        let moved = LeaseRow { next_at: end, expires_at: end, body: body(record)?, ..row };
+        // The fence rises: a ticker that claimed the row at its old end must not end the token.
+        let moved = LeaseRow { fence: fence + 1, expires_at: end, body: body(record)?, ..row }.released(end);
         self.storage
             .commit(Batch::new().put(keys::token(hash), encode(record)?, Expect::Version(version)).shift(
                 moved,
