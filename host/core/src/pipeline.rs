@@ -27,6 +27,8 @@ use crate::token::{self, Caller};
 /// What is known of a request so far: audit wants it whether or not the request goes on.
 #[derive(Default)]
 struct Seen {
+    /// The path came with a slash at its end, which is no longer there.
+    slashed: bool,
     operation: Option<Operation>,
     caller: Option<Caller>,
     mount: Option<Arc<MountEntry>>,
@@ -129,19 +131,15 @@ impl Core {
         if let Some(answer) = sys::before_unseal(self, &request).await {
             return answer;
         }
-        if matches!(request.operation, Operation::Read | Operation::List)
-            && (request.path.starts_with("auth/token/") || request.path.starts_with("sys/"))
-        {
-            return self.process(request).await;
-        }
+        // Every request, also a read: it may take a token's last use, and then somebody must end the token.
         let (heard, answer) = oneshot::channel();
         let core = self.clone();
         tokio::spawn(async move {
             let answer = core.process(request).await;
             if let Err(Ok(unheard)) = heard.send(answer)
-                && let Some(lease) = unheard.issued()
+                && let Ok(rooms) = core.rooms()
             {
-                core.undelivered(lease).await;
+                let _ = core.take_back(&rooms, &unheard).await;
             }
         });
         answer.await.unwrap_or_else(|_| Err(RequestError::Internal("the request's task died".to_owned())))
@@ -154,42 +152,56 @@ impl Core {
         {
             return Err(RequestError::invalid("cannot write to a path ending in '/'"));
         }
-        let mut seen = Seen::default();
-        let admitted = self.admit(&rooms, &mut request, &mut seen).await;
-        self.record(&rooms, &request, &seen, Phase::Request, None, admitted.as_ref().err()).await?;
-        let outcome = match admitted {
-            Ok(admitted) => self.carry_out(&rooms, &request, &mut seen, admitted).await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = &outcome {
-            log(&request, error);
-        }
-        let recorded =
-            self.record(&rooms, &request, &seen, Phase::Response, outcome.as_ref().ok(), outcome.as_ref().err()).await;
-        let outcome = match (recorded, outcome) {
-            (Ok(()), outcome) => outcome,
-            // The secret does not leave, so it must not live.
-            (Err(error), Ok(answer)) => {
-                if let Some(lease) = answer.issued() {
-                    rooms.leases.undelivered(lease).await;
-                }
-                if let Some(token) =
-                    answer.auth.as_ref().and_then(|auth| auth.client_token.as_ref()).filter(|_| answer.is_new_token())
-                {
-                    rooms
-                        .leases
-                        .end_token(&rooms.tokens.hash(token), token::store::Children::AreRevoked)
-                        .await
-                        .map_err(lease_error)?;
-                }
-                Err(error)
-            }
-            (Err(error), Err(_)) => Err(error),
-        };
-        match seen.caller.filter(|caller| caller.last_use) {
+        let slashed = canonical(&mut request);
+        let mut seen = Seen { slashed, ..Seen::default() };
+        let outcome = self.answer(&rooms, &mut request, &mut seen).await;
+        match seen.caller.take().filter(|caller| caller.last_use) {
             Some(caller) => self.after_last_use(&rooms, &caller, outcome).await,
             None => outcome,
         }
+    }
+
+    /// The request between its two audit records.
+    async fn answer(
+        self: &Arc<Self>,
+        rooms: &Arc<Rooms>,
+        request: &mut LogicalRequest,
+        seen: &mut Seen,
+    ) -> Result<LogicalResponse, RequestError> {
+        let admitted = self.admit(rooms, request, seen).await;
+        self.record(rooms, request, seen, Phase::Request, None, admitted.as_ref().err()).await?;
+        let outcome = match admitted {
+            Ok(admitted) => self.carry_out(rooms, request, seen, admitted).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = &outcome {
+            log(request, error);
+        }
+        let recorded =
+            self.record(rooms, request, seen, Phase::Response, outcome.as_ref().ok(), outcome.as_ref().err()).await;
+        match (recorded, outcome) {
+            (Ok(()), outcome) => outcome,
+            // The secret does not leave, so it must not live.
+            (Err(error), Ok(answer)) => {
+                self.take_back(rooms, &answer).await?;
+                Err(error)
+            }
+            (Err(error), Err(_)) => Err(error),
+        }
+    }
+
+    /// Ends what an answer hands out that nobody will get.
+    async fn take_back(&self, rooms: &Rooms, answer: &LogicalResponse) -> Result<(), RequestError> {
+        if let Some(lease) = answer.issued() {
+            rooms.leases.undelivered(lease).await;
+        }
+        if let Some(token) =
+            answer.auth.as_ref().and_then(|auth| auth.client_token.as_ref()).filter(|_| answer.is_new_token())
+        {
+            let hash = rooms.tokens.hash(token);
+            rooms.leases.end_token(&hash, token::store::Children::AreRevoked).await.map_err(lease_error)?;
+        }
+        Ok(())
     }
 
     /// Everything up to the verdict. Fills in `seen` as it goes.
@@ -218,7 +230,10 @@ impl Core {
             None => None,
             Some((entry, rest)) => Target::of(entry, rooms).and_then(|target| {
                 let found = routes::find(target.routes(), rest).map(|(route, captures)| (*route, captures));
-                found.map(|(route, captures)| Admitted { target, route, captures, path: (*rest).to_owned() })
+                // Only where the rest of a path is one name, a slash at its end says nothing.
+                found
+                    .filter(|(route, _)| !seen.slashed || route.pattern.contains('*'))
+                    .map(|(route, captures)| Admitted { target, route, captures, path: (*rest).to_owned() })
             }),
         };
         let operation = self.create_or_update(rooms, request, matched.as_ref(), seen).await?;
@@ -351,6 +366,11 @@ impl Core {
                 answer?
             }
         };
+        if let Some(limit) = seen.verdict.as_ref().and_then(|verdict| verdict.limit)
+            && matches!(operation, Operation::List | Operation::Scan)
+        {
+            shorten(&mut answer, usize::try_from(limit).unwrap_or(usize::MAX));
+        }
         if !ignored.is_empty() && answer.has_body() && answer.raw.is_none() {
             let mut names = ignored;
             names.sort();
@@ -452,6 +472,43 @@ impl Core {
     }
 }
 
+/// Turns the path into the one that policies, router and audit see: what names the same thing must read the same, or a rule
+/// for it could be walked around. Says whether there was a slash at its end.
+fn canonical(request: &mut LogicalRequest) -> bool {
+    let is_list = matches!(request.operation, Operation::List | Operation::Scan);
+    let bare = request.path.trim_end_matches('/').len();
+    let slashed = !is_list && bare < request.path.len();
+    if slashed {
+        request.path.truncate(bare);
+    }
+    // Names of policies do not differ in case.
+    if request.path.starts_with("sys/policy/") || request.path.starts_with("sys/policies/acl/") {
+        request.path = request.path.to_lowercase();
+    }
+    slashed
+}
+
+/// Keeps a policy's `pagination_limit` also where a list has no pages.
+fn shorten(answer: &mut LogicalResponse, limit: usize) {
+    let Some(data) = &mut answer.data else { return };
+    let kept: Vec<serde_json::Value> = match data.get_mut("keys") {
+        Some(serde_json::Value::Array(keys)) if keys.len() > limit => {
+            keys.truncate(limit);
+            keys.clone()
+        }
+        _ => return,
+    };
+    for other in ["policies", "key_info"] {
+        match data.get_mut(other) {
+            Some(serde_json::Value::Array(keys)) => keys.truncate(limit),
+            Some(serde_json::Value::Object(info)) => {
+                info.retain(|name, _| kept.iter().any(|key| key.as_str() == Some(name)));
+            }
+            _ => {}
+        }
+    }
+}
+
 fn needs_sudo(access: Access, operation: Operation) -> bool {
     match access {
         Access::Sudo => true,
@@ -505,7 +562,7 @@ pub(crate) fn lease_error(error: LeaseError) -> RequestError {
         LeaseError::Store(error) => error.into(),
         LeaseError::Engine(text) => RequestError::Engine(text),
         LeaseError::TokenGone => RequestError::BadToken,
-        LeaseError::Busy(_) => RequestError::Unavailable(error.to_string()),
+        LeaseError::Busy(_) | LeaseError::Overtaken(_) => RequestError::Unavailable(error.to_string()),
         other => RequestError::Invalid(other.to_string()),
     }
 }

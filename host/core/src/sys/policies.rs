@@ -43,7 +43,8 @@ const NAME_LEN_MAX: usize = 512;
 
 pub(crate) async fn handle(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
     let old = call.pattern.starts_with("policy");
-    let name = call.capture("name").trim_end_matches('/').to_lowercase();
+    // Lower-case and without a slash at its end already: see `canonical` in the pipeline.
+    let name = call.capture("name").to_lowercase();
     match (call.pattern, call.operation) {
         ("policy", _) => {
             let keys = names(call);
