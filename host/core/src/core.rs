@@ -47,7 +47,10 @@ pub struct Seams {
     pub entropy: Arc<dyn Entropy>,
     pub sandbox: Arc<dyn Sandbox>,
     pub engines: BTreeMap<&'static str, Arc<dyn SecretsEngine>>,
+    /// For devices enabled over the API.
     pub audit_devices: Arc<dyn AuditDevices>,
+    /// For devices that the configuration declares.
+    pub declared_audit_devices: Arc<dyn AuditDevices>,
     /// Renders the metrics of this process as Prometheus text.
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
 }
@@ -212,7 +215,8 @@ impl Core {
     }
 
     async fn open(&self) -> Result<Rooms, RequestError> {
-        let Seams { storage, seal, clock, entropy, sandbox, engines, audit_devices, .. } = &self.seams;
+        let Seams { storage, seal, clock, entropy, sandbox, engines, audit_devices, declared_audit_devices, .. } =
+            &self.seams;
         let stored = storage.get(&keys::installation()).await?;
         let stored = stored.ok_or_else(|| RequestError::Internal("the installation has no id".to_owned()))?;
         let installation: Installation = decode("sys/installation", &stored.value)?;
@@ -238,7 +242,13 @@ impl Core {
             modules: Modules::load(storage.clone(), sandbox.clone()).await?,
             egps: Egps::load(storage.clone(), sandbox.clone()).await?,
             leases: Arc::new(Leases::new(storage.clone(), tokens.clone(), engines.clone())),
-            audit: Broker::load(storage.clone(), audit_devices.clone(), audit_key, &self.settings.audit).await?,
+            audit: Broker::load(
+                storage.clone(),
+                audit_devices.clone(),
+                audit_key,
+                (&**declared_audit_devices, &self.settings.audit),
+            )
+            .await?,
             acl_digest: acl.map(|(_, digest)| digest.0).unwrap_or_default(),
             installation,
             tokens,

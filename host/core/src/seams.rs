@@ -328,8 +328,8 @@ pub type IdentityValues = BTreeMap<String, String>;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PolicySetId(pub Arc<str>);
 
-/// What the ACL is asked.
-#[derive(Clone, Debug)]
+/// What the ACL is asked. `Debug` leaves the data out: it may hold secrets.
+#[derive(Clone)]
 pub struct Ask<'a> {
     pub path: &'a str,
     pub operation: Operation,
@@ -337,6 +337,16 @@ pub struct Ask<'a> {
     pub wrap_ttl: Option<Ttl>,
     /// The request's data. The sandbox hands names in, and values only of keys that a rule of the set names.
     pub data: &'a Object,
+}
+
+impl fmt::Debug for Ask<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ask")
+            .field("path", &self.path)
+            .field("operation", &self.operation)
+            .field("needs_sudo", &self.needs_sudo)
+            .finish_non_exhaustive()
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -690,9 +700,14 @@ pub trait SecretsEngine: Send + Sync {
 
 // ---------------------------------------------------------------- audit
 
-/// A finished line: secrets in it are HMACs already.
-#[derive(Debug)]
+/// A finished line: secrets in it are HMACs already, unless the operator wants them raw.
 pub struct AuditLine<'a>(pub &'a str);
+
+impl fmt::Debug for AuditLine<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "AuditLine({} bytes)", self.0.len())
+    }
+}
 
 #[derive(Debug, thiserror::Error)]
 #[error("audit device `{device}` could not write: {why}")]
@@ -712,12 +727,5 @@ pub trait AuditDevice: Send + Sync {
 /// Makes devices of a type from their options; refuses with a text for the client.
 #[async_trait]
 pub trait AuditDevices: Send + Sync {
-    /// For the API: files only beneath the configured directory.
     async fn open(&self, kind: &str, options: &BTreeMap<String, String>) -> Result<Arc<dyn AuditDevice>, RequestError>;
-    /// For the server's own configuration: any file.
-    async fn open_declared(
-        &self,
-        kind: &str,
-        options: &BTreeMap<String, String>,
-    ) -> Result<Arc<dyn AuditDevice>, RequestError>;
 }

@@ -65,7 +65,7 @@ impl Broker {
         storage: Arc<dyn Storage>,
         factory: Arc<dyn AuditDevices>,
         key: SecretKey,
-        declared: &[DeviceEntry],
+        declared: (&dyn AuditDevices, &[DeviceEntry]),
     ) -> Result<Self, RequestError> {
         let broker = Self {
             storage: storage.clone(),
@@ -74,8 +74,8 @@ impl Broker {
             factory,
             key,
         };
-        for entry in declared {
-            let sink = broker.factory.open_declared(&entry.kind, &entry.options).await?;
+        for entry in declared.1 {
+            let sink = declared.0.open(&entry.kind, &entry.options).await?;
             broker.install(entry.clone(), sink, true);
         }
         for key in storage.scan(&keys::audit(""), None, 1_000).await? {

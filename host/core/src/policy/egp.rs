@@ -230,6 +230,13 @@ impl Judged {
             error: None,
             fuel: 0,
         };
+        // In the field zero means "no limit"; no module means that by it.
+        let answer = match answer {
+            Ok(ModuleVerdict { max_ttl: Some(Ttl::ZERO), .. }) => {
+                Err(SandboxError::Answer("a TTL ceiling of zero".to_owned()))
+            }
+            other => other,
+        };
         match answer {
             Ok(verdict) => {
                 judgement.verdict = match verdict.decision {

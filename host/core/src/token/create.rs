@@ -185,8 +185,7 @@ fn custom_id(fields: &Fields, sudo: bool) -> Result<Option<TokenId>, RequestErro
 /// Lower-cased, sorted, without doubles; `root` anywhere is `root` alone.
 fn policies(fields: &Fields, parent: &TokenRecord, sudo: bool) -> Result<Vec<String>, RequestError> {
     let given: Vec<String> = fields.list("policies").unwrap_or_default().to_vec();
-    let inherits = given.is_empty();
-    let source = if inherits { parent.policies.clone() } else { given };
+    let source = if given.is_empty() { parent.policies.clone() } else { given };
     let mut wanted: BTreeSet<String> =
         source.iter().map(|name| name.trim().to_lowercase()).filter(|name| !name.is_empty()).collect();
     if wanted.contains("response-wrapping") {
@@ -195,10 +194,9 @@ fn policies(fields: &Fields, parent: &TokenRecord, sudo: bool) -> Result<Vec<Str
     if wanted.contains("root") {
         wanted = BTreeSet::from(["root".to_owned()]);
     } else if fields.bool("no_default_policy").unwrap_or(false) {
-        if inherits {
-            wanted.remove("default");
-        }
-    } else {
+        wanted.remove("default");
+    } else if sudo || parent.is_root() || parent.policies.iter().any(|name| name == "default") {
+        // Nobody gives what he does not hold.
         wanted.insert("default".to_owned());
     }
     let wanted: Vec<String> = wanted.into_iter().collect();
@@ -210,7 +208,7 @@ fn policies(fields: &Fields, parent: &TokenRecord, sudo: bool) -> Result<Vec<Str
             "child policies must be subset of parent"
         });
     }
-    let held = |name: &String| parent.policies.contains(name) || name == "default" && inherits;
+    let held = |name: &String| parent.policies.contains(name);
     if !sudo && !parent.is_root() && !wanted.iter().all(held) {
         return refuse("child policies must be subset of parent");
     }

@@ -176,9 +176,12 @@ async fn end(call: &Call<'_>, hash: &TokenHash, children: Children) -> Result<Lo
     Ok(LogicalResponse::empty())
 }
 
+/// How often a renewal looks again when the token changes under its hands.
+const RENEW_TRIES: usize = 32;
+
 /// A renewal without an increment asks for the creation TTL again; a periodic token always gets its period.
 async fn renew(call: &Call<'_>, hash: &TokenHash, token: Option<TokenId>) -> Result<LogicalResponse, RequestError> {
-    loop {
+    for _ in 0..RENEW_TRIES {
         let Some((mut record, version)) = call.rooms.tokens.find(hash).await? else {
             return Err(RequestError::invalid("token not found"));
         };
@@ -188,9 +191,16 @@ async fn renew(call: &Call<'_>, hash: &TokenHash, token: Option<TokenId>) -> Res
         let limits = limits(call);
         let now = call.core.seams.clock.now();
         let mut warnings = Vec::new();
-        let wanted = record
-            .period
-            .if_set()
+        let period = record.period.if_set().map(|period| {
+            if period > limits.max_ttl {
+                warnings.push(format!(
+                    "period of \"{period}\" exceeded the effective max_ttl of \"{0}\"; period value is capped accordingly",
+                    limits.max_ttl
+                ));
+            }
+            period.min(limits.max_ttl)
+        });
+        let wanted = period
             .or_else(|| call.fields.ttl("increment").and_then(Ttl::if_set))
             .or_else(|| record.creation_ttl.if_set())
             .unwrap_or(limits.default_ttl);
@@ -227,6 +237,7 @@ async fn renew(call: &Call<'_>, hash: &TokenHash, token: Option<TokenId>) -> Res
             Err(other) => return Err(other.into()),
         }
     }
+    Err(RequestError::Unavailable("token is in use by too many requests, try again".to_owned()))
 }
 
 /// A look-up's data. The id stands in it only when the one who asked has shown it.
