@@ -1,1 +1,34 @@
-//! Placeholder.
+//! The program: configuration, wiring, listeners, signals. It wires everything and decides nothing.
+//!
+//! Must not know: what a request means. Every rule lives in the core.
+//!
+//! Start with [`main_with_args`], then `run` (a server's life), `wiring` (which adapter stands behind which seam), `dev` (the development
+//! server) and `config` (the configuration file).
+
+mod clock;
+mod command;
+mod config;
+mod dev;
+mod entropy;
+mod guests;
+mod log;
+mod run;
+mod tls;
+mod tools;
+mod wiring;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+/// The hidden subcommand in which third parties' modules are compiled, apart from every key.
+const COMPILE_WORKER: &str = "compile-module";
+
+/// Runs the program with these arguments; the first is its own name.
+#[must_use]
+pub fn main_with_args(arguments: Vec<OsString>) -> ExitCode {
+    if arguments.get(1).is_some_and(|word| word == COMPILE_WORKER) {
+        return ExitCode::from(u8::try_from(leasehold_sandbox::compile_worker()).unwrap_or(1));
+    }
+    let server = leasehold_cli::OwnCommand::new(command::server(), command::run);
+    leasehold_cli::run(arguments, &tools::Offline, vec![server])
+}

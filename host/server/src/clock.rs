@@ -1,0 +1,18 @@
+//! The one place that reads the time.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use leasehold_core::seams::Clock;
+use leasehold_model::Timestamp;
+
+/// The system's clock.
+#[derive(Debug)]
+pub(crate) struct SystemClock;
+
+impl Clock for SystemClock {
+    #[expect(clippy::disallowed_methods, reason = "this is the clock")]
+    fn now(&self) -> Timestamp {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Timestamp::from_nanos(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
+    }
+}

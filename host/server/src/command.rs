@@ -1,0 +1,55 @@
+//! The subcommand `server`: its flags, and what they start.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Arg, ArgAction, ArgMatches, Command};
+
+use crate::{config, dev, run};
+
+pub(crate) fn server() -> Command {
+    let flag = |name: &'static str, help: &'static str| Arg::new(name).long(name).help(help).action(ArgAction::SetTrue);
+    let value = |name: &'static str, shown: &'static str, help: &'static str| Arg::new(name).long(name).value_name(shown).help(help);
+    Command::new("server")
+        .about("Starts a server")
+        .arg(value("config", "FILE", "Configuration file (HCL)").value_parser(clap::value_parser!(PathBuf)))
+        .arg(flag("dev", "Development server: in memory, one key share, unsealed, root token printed"))
+        .arg(value("dev-root-token-id", "TOKEN", "Root token of the development server"))
+        .arg(value("dev-listen-address", "ADDRESS", "Address of the development server").default_value(config::defaults::LISTEN_ADDRESS))
+        .arg(flag("dev-no-store-token", "Do not write the root token to ~/.vault-token"))
+        .arg(flag("dev-postgres", "Start a private PostgreSQL, with a connection `postgresql` and a role `readonly` ready to read"))
+        .arg(value("log-level", "LEVEL", "trace, debug, info, warn or error"))
+        .arg(value("log-format", "FORMAT", "standard or json"))
+        .after_help(
+            "Examples:\n  leasehold server -dev -dev-root-token-id=root\n  leasehold server -dev -dev-postgres\n  leasehold server -config=/etc/leasehold.hcl",
+        )
+}
+
+pub(crate) fn run(arguments: &ArgMatches) -> ExitCode {
+    match start(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("{why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(arguments: &ArgMatches) -> Result<(), String> {
+    let text = |name: &str| arguments.get_one::<String>(name).cloned();
+    let level = text("log-level").map(|text| config::LogLevel::parse(&text).ok_or(format!("unknown log level `{text}`: trace, debug, info, warn or error"))).transpose()?;
+    let format = text("log-format").map(|text| config::LogFormat::parse(&text).ok_or(format!("unknown log format `{text}`: standard or json"))).transpose()?;
+    let file = arguments.get_one::<PathBuf>("config");
+    let life = match (arguments.get_flag("dev"), file) {
+        (true, None) => run::Life::Dev(dev::Options {
+            root_token: text("dev-root-token-id").or_else(|| std::env::var("VAULT_DEV_ROOT_TOKEN_ID").ok()),
+            address: text("dev-listen-address").unwrap_or_else(|| config::defaults::LISTEN_ADDRESS.to_owned()),
+            store_token: !arguments.get_flag("dev-no-store-token"),
+            postgresql: arguments.get_flag("dev-postgres"),
+        }),
+        (true, Some(_)) => return Err("-dev and -config do not go together: a development server has no configuration file".to_owned()),
+        (false, Some(file)) => run::Life::Configured(file.clone()),
+        (false, None) => return Err("say -config=FILE, or -dev for a development server; `leasehold server -help` has examples".to_owned()),
+    };
+    run::run(&life, run::LogWish { level, format })
+}

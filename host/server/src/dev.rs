@@ -1,0 +1,130 @@
+//! The development server: in memory, unsealed, everything printed. Nothing it holds outlives it.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use leasehold_core::Core;
+use leasehold_core::request::{LogicalRequest, Object};
+use leasehold_devpg::DevPg;
+use leasehold_model::{Operation, TokenId};
+use serde_json::{Value, json};
+
+use crate::config::{Config, Listener, LogFormat, LogLevel, defaults};
+use crate::wiring::{self, Store};
+
+pub(crate) struct Options {
+    pub(crate) root_token: Option<String>,
+    pub(crate) address: String,
+    /// Into `~/.vault-token`, where clients look for it.
+    pub(crate) store_token: bool,
+    pub(crate) postgresql: bool,
+}
+
+pub(crate) fn config(options: &Options) -> Config {
+    Config {
+        store: Store::Memory,
+        listeners: vec![Listener { address: options.address.clone(), tls: None }],
+        default_lease_ttl: defaults::DEFAULT_LEASE_TTL,
+        max_lease_ttl: defaults::MAX_LEASE_TTL,
+        api_addr: None,
+        cluster_name: None,
+        log_level: LogLevel::Info,
+        log_format: LogFormat::Standard,
+        audit_directory: std::env::temp_dir().canonicalize().ok(),
+        audit: Vec::new(),
+        warnings: Vec::new(),
+    }
+}
+
+/// Initialises, unseals, prints; with `-dev-postgres` makes a database to lease credentials of.
+pub(crate) async fn prepare(core: &Arc<Core>, options: &Options) -> Result<Option<DevPg>, String> {
+    let failed = |error: leasehold_core::request::RequestError| format!("could not prepare the development server: {error}");
+    let made = core.init(1, 1, options.root_token.as_deref().map(TokenId::new)).await.map_err(failed)?;
+    let [share] = made.shares.as_slice() else { return Err("one key share was asked for".to_owned()) };
+    core.unseal(&share.0).await.map_err(failed)?;
+    let root = made.root_token;
+    let postgresql = if options.postgresql { Some(with_postgresql(core, &root).await?) } else { None };
+    if options.store_token {
+        store_token(&root)?;
+    }
+    let key = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, &*share.0);
+    println!("WARNING! dev mode is enabled! In this mode, Leasehold runs entirely in-memory\nand starts unsealed with a single unseal key. The root token is already\nauthenticated to the CLI, so you can immediately begin using Leasehold.\n");
+    println!("You may need to set the following environment variables:\n\n    $ export LEASEHOLD_ADDR='http://{0}' VAULT_ADDR='http://{0}'\n", options.address);
+    println!("The unseal key and root token are displayed below in case you want to\nseal/unseal the server or re-authenticate.\n\nUnseal Key: {key}\nRoot Token: {}\n", root.expose());
+    if let Some(postgresql) = &postgresql {
+        println!("A private PostgreSQL listens on {}:{}. Try:\n\n    $ leasehold read database/creds/readonly\n", postgresql.host(), postgresql.port());
+    }
+    println!("Development mode should NOT be used in production installations!\n");
+    // Whoever reads this from a pipe waits for it.
+    std::io::stdout().flush().map_err(|error| error.to_string())?;
+    Ok(postgresql)
+}
+
+/// As the field's development server does.
+fn store_token(root: &TokenId) -> Result<(), String> {
+    let Some(home) = std::env::var_os("HOME") else { return Ok(()) };
+    let path = PathBuf::from(home).join(".vault-token");
+    let written = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&path)
+        .and_then(|mut file| file.write_all(root.expose().as_bytes()));
+    written.map_err(|error| format!("could not store the token in {}: {error}", path.display()))
+}
+
+async fn with_postgresql(core: &Arc<Core>, root: &TokenId) -> Result<DevPg, String> {
+    let started = tokio::task::spawn_blocking(|| DevPg::start(leasehold_devpg::Options::default())).await;
+    let postgresql = started.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+    ask(core, root, "sys/mounts/database", json!({ "type": "database" })).await?;
+    ask(
+        core,
+        root,
+        "database/config/postgresql",
+        json!({
+            "plugin_name": "postgresql-database-plugin",
+            "allowed_roles": "*",
+            "connection_url": postgresql.templated_url(),
+            "username": postgresql.admin_user(),
+            "password": postgresql.admin_password(),
+        }),
+    )
+    .await?;
+    ask(
+        core,
+        root,
+        "database/roles/readonly",
+        json!({
+            "db_name": "postgresql",
+            "creation_statements": "CREATE ROLE \"{{name}}\" WITH LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}' IN ROLE readonly;",
+            "default_ttl": "1h",
+            "max_ttl": "24h",
+        }),
+    )
+    .await?;
+    Ok(postgresql)
+}
+
+/// Through the same pipeline as every client.
+async fn ask(core: &Arc<Core>, root: &TokenId, path: &str, body: Value) -> Result<(), String> {
+    let data = match body {
+        Value::Object(data) => data,
+        _ => Object::new(),
+    };
+    let request = LogicalRequest {
+        id: leasehold_core::random::uuid(&*wiring::entropy()),
+        operation: Operation::Update,
+        path: path.to_owned(),
+        data,
+        token: Some(root.clone()),
+        client: None,
+        wrap_ttl: None,
+        headers: BTreeMap::new(),
+        raw_body: None,
+    };
+    core.handle(request).await.map(|_| ()).map_err(|error| format!("{path}: {error}"))
+}

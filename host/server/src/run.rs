@@ -1,0 +1,161 @@
+//! A server's life: configuration, listeners, signals, the end.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use leasehold_core::Core;
+use leasehold_core::core::Settings;
+use leasehold_http::{Door, Limits, serve};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::config::{self, Config, Listener, LogFormat, LogLevel, defaults};
+use crate::{dev, log, tls, wiring};
+
+/// Which kind of server.
+pub(crate) enum Life {
+    Dev(dev::Options),
+    Configured(PathBuf),
+}
+
+/// What the command line says about the log; it wins over the file.
+#[derive(Clone, Copy)]
+pub(crate) struct LogWish {
+    pub(crate) level: Option<LogLevel>,
+    pub(crate) format: Option<LogFormat>,
+}
+
+/// Runs until a signal ends it.
+///
+/// # Errors
+/// In words for the operator; nothing is left open.
+pub(crate) fn run(life: &Life, wish: LogWish) -> Result<(), String> {
+    let config = match life {
+        Life::Dev(options) => dev::config(options),
+        Life::Configured(file) => read_file(file)?,
+    };
+    let level = log::start(wish.level.unwrap_or(config.log_level), wish.format.unwrap_or(config.log_format))?;
+    for warning in &config.warnings {
+        tracing::warn!("configuration: {warning}");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| format!("could not start: {error}"))?;
+    runtime.block_on(live(life, config, wish, &level))
+}
+
+fn read_file(file: &Path) -> Result<Config, String> {
+    let text = std::fs::read_to_string(file).map_err(|error| format!("could not read {}: {error}", file.display()))?;
+    config::read(&text).map_err(|problems| {
+        let lines: Vec<String> = problems.iter().map(|problem| format!("  line {}: {}", problem.line, problem.what)).collect();
+        format!("{} is not a configuration:\n{}", file.display(), lines.join("\n"))
+    })
+}
+
+/// A bound listener with what is needed to read its certificate again.
+struct Bound {
+    listener: TcpListener,
+    tls: Option<(PathBuf, PathBuf, watch::Sender<Arc<rustls::ServerConfig>>)>,
+}
+
+async fn bind(listener: &Listener) -> Result<Bound, String> {
+    let tls = match &listener.tls {
+        Some((cert, key)) => {
+            let config = tls::load(cert, key)?;
+            Some((cert.clone(), key.clone(), watch::Sender::new(config)))
+        }
+        None => None,
+    };
+    let bound = TcpListener::bind(&listener.address).await.map_err(|error| format!("could not listen on {}: {error}", listener.address))?;
+    Ok(Bound { listener: bound, tls })
+}
+
+async fn live(life: &Life, config: Config, wish: LogWish, level: &log::Level) -> Result<(), String> {
+    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().install_recorder().map_err(|error| error.to_string())?;
+    let mut bound = Vec::new();
+    for listener in &config.listeners {
+        bound.push(bind(listener).await?);
+    }
+    let metrics = Arc::new(move || {
+        recorder.run_upkeep();
+        recorder.render()
+    });
+    let core = wiring::core(&config.store, settings(&config), config.audit_directory.clone(), metrics)?;
+    let door = Door::new(core.clone(), wiring::entropy(), Limits::default());
+
+    // Kept until the end: a development server's PostgreSQL goes with it.
+    let _development = match life {
+        Life::Dev(options) => Some(dev::prepare(&core, options).await?),
+        Life::Configured(_) => {
+            eprintln!("==> Leasehold server listening on {}", addresses(&config));
+            None
+        }
+    };
+    let (stop, stopped) = watch::channel(false);
+    let mut doors = JoinSet::new();
+    let mut certificates = Vec::new();
+    for Bound { listener, tls } in bound {
+        let receiver = tls.as_ref().map(|(_, _, sender)| sender.subscribe());
+        certificates.extend(tls);
+        doors.spawn(serve::serve(listener, receiver, door.clone(), stopped.clone(), defaults::DRAIN));
+    }
+    until_told_to_stop(life, wish, level, &core, &certificates).await?;
+    tracing::info!("stopping: requests under way are finished");
+    // Nobody listens any more if this fails: then all doors have closed already.
+    let _ = stop.send(true);
+    while doors.join_next().await.is_some() {}
+    core.seal().await;
+    Ok(())
+}
+
+fn addresses(config: &Config) -> String {
+    config.listeners.iter().map(|listener| listener.address.as_str()).collect::<Vec<_>>().join(", ")
+}
+
+fn settings(config: &Config) -> Settings {
+    Settings {
+        default_lease_ttl: config.default_lease_ttl,
+        max_lease_ttl: config.max_lease_ttl,
+        version: format!("{}+leasehold.{}", defaults::API_VERSION, env!("CARGO_PKG_VERSION")),
+        build_date: "2026-11-23T00:00:00Z".to_owned(),
+        cluster_name: config.cluster_name.clone(),
+        storage_type: config.store.name(),
+        audit: config.audit.clone(),
+    }
+}
+
+type Certificate = (PathBuf, PathBuf, watch::Sender<Arc<rustls::ServerConfig>>);
+
+async fn until_told_to_stop(life: &Life, wish: LogWish, level: &log::Level, core: &Arc<Core>, certificates: &[Certificate]) -> Result<(), String> {
+    let hear = |kind| signal(kind).map_err(|error| format!("could not listen for signals: {error}"));
+    let (mut terminate, mut interrupt, mut hangup) = (hear(SignalKind::terminate())?, hear(SignalKind::interrupt())?, hear(SignalKind::hangup())?);
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+            _ = hangup.recv() => {
+                reload(life, wish, level, certificates);
+                core.reopen_audit().await;
+            }
+        }
+    }
+}
+
+/// What is wrong on a reload is logged, and what was read before stays.
+fn reload(life: &Life, wish: LogWish, level: &log::Level, certificates: &[Certificate]) {
+    if let Life::Configured(file) = life {
+        match read_file(file) {
+            Ok(config) => level.set(wish.level.unwrap_or(config.log_level)),
+            Err(why) => tracing::error!("could not reload: {why}"),
+        }
+    }
+    for (cert, key, sender) in certificates {
+        match tls::load(cert, key) {
+            Ok(config) => {
+                sender.send_replace(config);
+                tracing::info!("read {} again", cert.display());
+            }
+            Err(why) => tracing::error!("could not reload a certificate: {why}"),
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! What `module inspect` and `module check` do without a server: the same gate, the same limits, on the user's machine.
+
+use std::sync::Arc;
+
+use leasehold_cli::{ModuleRefused, ModuleTools};
+use leasehold_core::seams::{ModuleAsk, ModuleIdentity, Sandbox as _};
+use leasehold_model::{Operation, Timestamp};
+use leasehold_sandbox::{Config, Sandbox, inspect_offline};
+use serde_json::{Value, json};
+
+use crate::clock::SystemClock;
+use crate::guests;
+
+#[derive(Debug)]
+pub(crate) struct Offline;
+
+fn refused(why: &dyn std::fmt::Display) -> ModuleRefused {
+    ModuleRefused(why.to_string())
+}
+
+impl ModuleTools for Offline {
+    fn inspect(&self, module: &[u8]) -> Result<Value, ModuleRefused> {
+        let facts = inspect_offline(module).map_err(|error| refused(&error))?;
+        serde_json::to_value(facts).map_err(|error| refused(&error))
+    }
+
+    fn check(&self, module: &[u8], config: &[u8], request: &Value) -> Result<Value, ModuleRefused> {
+        let ask = ask(request)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| refused(&error))?;
+        runtime.block_on(async {
+            let sandbox = Sandbox::new(Config::new(guests::builtins()), Arc::new(SystemClock)).map_err(|error| refused(&error))?;
+            let digest = sandbox.load(module).await.map_err(|error| refused(&error))?;
+            sandbox.configure(&digest, config).await.map_err(|error| refused(&error))?;
+            let verdict = sandbox.evaluate(&digest, config, &ask).await.map_err(|error| refused(&error))?;
+            Ok(json!({
+                "decision": verdict.decision,
+                "messages": verdict.messages,
+                "max_ttl": verdict.max_ttl,
+                "annotations": verdict.annotations,
+                "fuel": verdict.fuel,
+                "digest": digest.0,
+            }))
+        })
+    }
+}
+
+/// The sample request; what is left out is what a first try needs least.
+fn ask(request: &Value) -> Result<ModuleAsk, ModuleRefused> {
+    let text = |name: &str| request.get(name).and_then(Value::as_str).map(str::to_owned);
+    let operation = match text("operation").as_deref().unwrap_or("read") {
+        "create" => Operation::Create,
+        "read" => Operation::Read,
+        "update" => Operation::Update,
+        "patch" => Operation::Patch,
+        "delete" => Operation::Delete,
+        "list" => Operation::List,
+        "scan" => Operation::Scan,
+        "renew" => Operation::Renew,
+        "revoke" => Operation::Revoke,
+        other => return Err(ModuleRefused(format!("unknown operation `{other}`"))),
+    };
+    let now = match request.get("now") {
+        Some(Value::Number(number)) => number.as_i64().map(Timestamp::from_secs),
+        Some(Value::String(text)) => Timestamp::parse_rfc3339(text),
+        _ => Some(leasehold_core::seams::Clock::now(&SystemClock)),
+    };
+    let now = now.ok_or_else(|| ModuleRefused("`now` must be Unix seconds or RFC 3339".to_owned()))?;
+    let path = text("path").unwrap_or_else(|| "database/creds/readonly".to_owned());
+    let identity = request.get("identity").cloned().unwrap_or_default();
+    let of_identity = |name: &str| identity.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let parameters = request.get("parameters").and_then(Value::as_object);
+    Ok(ModuleAsk {
+        id: "check".to_owned(),
+        mount_path: path.split_once('/').map_or_else(String::new, |(mount, _)| format!("{mount}/")),
+        mount_type: text("mount_type").unwrap_or_else(|| "database".to_owned()),
+        path,
+        operation,
+        parameters: parameters.into_iter().flatten().map(|(name, value)| (name.clone(), Some(value.to_string()))).collect(),
+        identity: ModuleIdentity {
+            display_name: of_identity("display_name"),
+            token_policies: identity
+                .get("token_policies")
+                .and_then(Value::as_array)
+                .into_iter()
+                .flatten()
+                .filter_map(|policy| policy.as_str().map(str::to_owned))
+                .collect(),
+            auth_path: "auth/token/create".to_owned(),
+            ..ModuleIdentity::default()
+        },
+        now,
+        client_address: text("client_address"),
+        attributes: Vec::new(),
+    })
+}

@@ -1,0 +1,65 @@
+//! Which adapter stands behind which seam.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use leasehold_builtin::audit::Devices;
+use leasehold_core::core::{Seams, Settings};
+use leasehold_core::Core;
+use leasehold_core::seams::{Clock, Entropy, Storage};
+use leasehold_sandbox::{Compiler, Config as SandboxConfig, Sandbox};
+use leasehold_storage::{Barrier, MemoryStorage, SqliteStorage};
+
+use crate::clock::SystemClock;
+use crate::entropy::SystemEntropy;
+use crate::{COMPILE_WORKER, guests};
+
+/// Where everything is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Store {
+    Memory,
+    Sqlite(PathBuf),
+}
+
+impl Store {
+    pub(crate) const fn name(&self) -> &'static str {
+        match self {
+            Self::Memory => "inmem",
+            Self::Sqlite(_) => "sqlite",
+        }
+    }
+}
+
+/// A server without doors.
+///
+/// # Errors
+/// In words for the operator.
+pub(crate) fn core(store: &Store, settings: Settings, audit_directory: Option<PathBuf>, metrics: Arc<dyn Fn() -> String + Send + Sync>) -> Result<Arc<Core>, String> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
+    let inner: Arc<dyn Storage> = match store {
+        Store::Memory => Arc::new(MemoryStorage::new(clock.clone())),
+        Store::Sqlite(path) => Arc::new(SqliteStorage::open(path, clock.clone()).map_err(|error| error.to_string())?),
+    };
+    let barrier = Arc::new(Barrier::new(inner, clock.clone(), entropy.clone()));
+    let mut sandbox = SandboxConfig::new(guests::builtins());
+    sandbox.compiler = Compiler::this_program(&[COMPILE_WORKER]);
+    let sandbox = Sandbox::new(sandbox, clock.clone()).map_err(|error| error.to_string())?;
+    let seams = Seams {
+        storage: barrier.clone(),
+        seal: barrier,
+        clock,
+        entropy,
+        sandbox: Arc::new(sandbox),
+        engines: leasehold_builtin::registry::secrets_engines(),
+        audit_devices: Arc::new(Devices::of_api(audit_directory)),
+        declared_audit_devices: Arc::new(Devices::of_configuration()),
+        metrics,
+    };
+    Ok(Core::new(seams, settings))
+}
+
+/// The door's randomness.
+pub(crate) fn entropy() -> Arc<dyn Entropy> {
+    Arc::new(SystemEntropy)
+}
