@@ -1,1 +1,11 @@
-//! Placeholder.
+//! What ships with the server: secrets engines and audit devices.
+//!
+//! Must not know: axum, wasmtime, SQLite. Everything here stands behind a seam of `leasehold-core`.
+//!
+//! Start with [`registry`] (what there is), then [`secrets::database`] and [`audit`].
+//!
+//! Invariants: nothing here stores or logs a credential. An effect on a target happens only when the lease room asks for it.
+
+pub mod audit;
+pub mod registry;
+pub mod secrets;

@@ -1,1 +1,32 @@
-//! Placeholder.
+//! The one HTTP door: any method on any path becomes a `LogicalRequest`, its answer becomes an envelope.
+//!
+//! Must not know: leases, storage, policies, what a route means. It translates and it bounds.
+//!
+//! Start with [`door`] (one request from bytes to bytes), then `path` (the one canonical path), `extract` and `body`
+//! (what is read), `envelope` and `error` (what is written), and [`serve`] (connections, TLS, draining).
+//!
+//! Invariants: everything a client can make large has a bound that holds before anybody asks who the client is. The path
+//! that the policy sees is the path that the router uses. Every status code of an error is decided in `error`. A lease
+//! whose answer nobody took is given back.
+
+mod body;
+mod delivery;
+pub mod door;
+mod envelope;
+mod error;
+mod extract;
+mod go_json;
+mod json;
+pub mod limits;
+mod meter;
+mod path;
+mod pipeline;
+mod plain;
+mod query;
+pub mod serve;
+#[cfg(test)]
+mod tests;
+
+pub use door::Door;
+pub use limits::Limits;
+pub use pipeline::Pipeline;

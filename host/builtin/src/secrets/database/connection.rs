@@ -1,0 +1,346 @@
+//! `config/:name`: where a target is and how to log in there.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use leasehold_core::fields::{self, Fields};
+use leasehold_core::request::{LogicalResponse, Object};
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::dsn::{self, Dsn, DsnError};
+
+pub(super) const PLUGIN: &str = "postgresql-database-plugin";
+pub(super) const PASSWORD_IN_URL: &str = "Password found in connection_url, use a templated url to enable root rotation and prevent read access to \
+     password information.";
+/// What leased roles leave behind goes to this role unless the connection names another.
+pub(super) const REASSIGN_TO: &str = "leasehold_orphaned_objects";
+/// Vault's default; anything else would need its template language.
+const DEFAULT_USERNAME_TEMPLATE: &str = "{{ printf \"v-%s-%s-%s-%s\" (.DisplayName | truncate 8) (.RoleName | truncate 8) (random 20) (unix_time) | truncate 63 }}";
+
+/// Keys of `connection_details` with a meaning here; others are kept as they are.
+const DETAILS: [&str; 11] = [
+    "username",
+    "max_open_connections",
+    "max_idle_connections",
+    "max_connection_lifetime",
+    "username_template",
+    "password_authentication",
+    "disable_escaping",
+    "tls_ca",
+    "reassign_owned_to",
+    "drop_owned",
+    "connection_url",
+];
+
+/// Who gets what a leased role owned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Leftovers {
+    /// Reassigned to this role, which has no rights.
+    To(String),
+    /// Dropped.
+    Dropped,
+}
+
+/// What the server's log may see of an issued password.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PasswordAuthentication {
+    Password,
+    ScramSha256,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    pub(super) open: usize,
+    pub(super) idle: usize,
+    pub(super) lifetime: Option<Duration>,
+}
+
+/// A stored connection. The URL may hold a password too, so it is as secret as the password.
+#[derive(Clone, Default)]
+pub(super) struct ConnectionRecord {
+    plugin_name: String,
+    plugin_version: String,
+    pub(super) allowed_roles: Vec<String>,
+    root_rotation_statements: Vec<String>,
+    pub(super) password_policy: String,
+    connection_url: SecretString,
+    password: SecretString,
+    /// All else, as given.
+    details: BTreeMap<String, Value>,
+}
+
+impl std::fmt::Debug for ConnectionRecord {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ConnectionRecord").field("allowed_roles", &self.allowed_roles).finish_non_exhaustive()
+    }
+}
+
+/// The record as it is sealed into storage: the only form in which the secrets are written.
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    plugin_name: String,
+    plugin_version: String,
+    allowed_roles: Vec<String>,
+    root_rotation_statements: Vec<String>,
+    password_policy: String,
+    connection_url: String,
+    password: String,
+    details: BTreeMap<String, Value>,
+}
+
+impl ConnectionRecord {
+    /// Only what is given changes.
+    ///
+    /// # Errors
+    /// The field's words for 400, complete.
+    pub(super) fn merge(&mut self, fields: &Fields) -> Result<(), String> {
+        let text = |name| fields.text(name).map(str::to_owned);
+        if let Some(name) = text("plugin_name") {
+            self.plugin_name = name;
+        }
+        if self.plugin_name.is_empty() {
+            return Err("empty plugin name".to_owned());
+        }
+        if self.plugin_name != PLUGIN {
+            let line = format!("\t* plugin not found in the catalog: {}\n", self.plugin_name);
+            return Err(creating(&format!("invalid database version: 2 errors occurred:\n{line}{line}\n")));
+        }
+        if let Some(version) = text("plugin_version") {
+            self.plugin_version = version;
+        }
+        if let Some(roles) = fields.list("allowed_roles") {
+            self.allowed_roles = roles.to_vec();
+        }
+        if let Some(statements) = fields.list("root_rotation_statements") {
+            self.root_rotation_statements = statements.to_vec();
+        }
+        if let Some(policy) = text("password_policy") {
+            self.password_policy = policy;
+        }
+        if let Some(url) = text("connection_url") {
+            self.connection_url = SecretString::from(url);
+        }
+        if let Some(password) = text("password") {
+            self.password = SecretString::from(password);
+        }
+        for name in ["tls_certificate", "private_key"] {
+            if fields.text(name).is_some_and(|value| !value.is_empty()) {
+                return Err(creating(&format!("{name} is not supported yet: client certificates are to come")));
+            }
+        }
+        for name in DETAILS {
+            let given = fields
+                .text(name)
+                .map(|text| json!(text))
+                .or_else(|| fields.int(name).map(|int| json!(int)))
+                .or_else(|| fields.bool(name).map(|flag| json!(flag)))
+                .or_else(|| fields.any(name).cloned());
+            if let Some(value) = given.filter(|_| name != "connection_url") {
+                self.details.insert(name.to_owned(), value);
+            }
+        }
+        for (name, value) in fields.unknown() {
+            self.details.insert(name.clone(), value.clone());
+        }
+        self.check().map_err(|why| creating(&why))
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if self.connection_url.expose_secret().is_empty() {
+            return Err("connection_url cannot be empty".to_owned());
+        }
+        let secret = self.password.expose_secret();
+        for tag in [dsn::USERNAME_TAG, dsn::PASSWORD_TAG] {
+            if self.username().contains(tag) || secret.contains(tag) {
+                return Err("username and/or password cannot contain the template variables".to_owned());
+            }
+        }
+        if let Some(template) = self.detail_text("username_template").filter(|text| !text.trim().is_empty())
+            && template.trim() != DEFAULT_USERNAME_TEMPLATE
+        {
+            return Err("username_template is not supported yet: leave it out to get Vault's default".to_owned());
+        }
+        self.password_authentication()?;
+        self.limits()?;
+        self.leftovers()?;
+        self.dsn().map_err(|error| error.to_string())?;
+        Ok(())
+    }
+
+    pub(super) fn dsn(&self) -> Result<Dsn, DsnError> {
+        let raw = self.details.get("disable_escaping").and_then(Value::as_bool).unwrap_or(false);
+        Dsn::parse(self.connection_url.expose_secret(), self.username(), &self.password, raw)
+    }
+
+    pub(super) fn tls_ca(&self) -> Option<&str> {
+        self.detail_text("tls_ca").filter(|text| !text.is_empty())
+    }
+
+    /// What this connection must never show, for taking it out of error texts.
+    pub(super) fn secrets(&self) -> Vec<SecretString> {
+        let inline = self.dsn().ok().and_then(|dsn| dsn.password);
+        [Some(self.password.clone()), inline].into_iter().flatten().collect()
+    }
+
+    pub(super) fn limits(&self) -> Result<Limits, String> {
+        let number = |name: &str| match self.details.get(name) {
+            None | Some(Value::Null) => Ok(0),
+            Some(value) => value.as_i64().ok_or_else(|| format!("{name} must be a number")),
+        };
+        let open = match number("max_open_connections")? {
+            0 => 4,
+            // No limit in the field; a server's own limit would be met by all its clients then.
+            less if less < 0 => 64,
+            more => usize::try_from(more).unwrap_or(64).min(1_000),
+        };
+        let idle = match number("max_idle_connections")? {
+            0 => open,
+            idle => usize::try_from(idle).unwrap_or(0).min(open),
+        };
+        let lifetime = match self.details.get("max_connection_lifetime") {
+            None | Some(Value::Null) => None,
+            Some(value) => fields::length(value)
+                .map_err(|why| format!("invalid max_connection_lifetime: {why}"))?
+                .if_set()
+                .map(|ttl| Duration::from_secs(ttl.as_secs())),
+        };
+        Ok(Limits { open, idle, lifetime })
+    }
+
+    pub(super) fn password_authentication(&self) -> Result<PasswordAuthentication, String> {
+        match self.detail_text("password_authentication").unwrap_or("") {
+            "" | "scram-sha-256" => Ok(PasswordAuthentication::ScramSha256),
+            "password" => Ok(PasswordAuthentication::Password),
+            other => Err(format!("'{other}' is not a valid password authentication type")),
+        }
+    }
+
+    pub(super) fn leftovers(&self) -> Result<Leftovers, String> {
+        let dropped = self.details.get("drop_owned").and_then(Value::as_bool).unwrap_or(false);
+        let named = self.detail_text("reassign_owned_to").filter(|name| !name.is_empty());
+        match (dropped, named) {
+            (true, Some(_)) => Err("drop_owned and reassign_owned_to exclude each other".to_owned()),
+            (true, None) => Ok(Leftovers::Dropped),
+            (false, Some(name)) if name.len() > super::credential::NAME_MAX || name.contains('\0') => {
+                Err("reassign_owned_to is no name that a PostgreSQL role can have".to_owned())
+            }
+            (false, Some(name)) => Ok(Leftovers::To(name.to_owned())),
+            (false, None) => Ok(Leftovers::To(REASSIGN_TO.to_owned())),
+        }
+    }
+
+    /// `"*"`, names, and globs such as `app-*`.
+    pub(super) fn allows(&self, role: &str) -> bool {
+        self.allowed_roles.iter().any(|pattern| glob(pattern, role))
+    }
+
+    /// The answer to a read: no password, not even the one inside the URL.
+    pub(super) fn answer(&self) -> LogicalResponse {
+        let (url, _) = dsn::masked(self.connection_url.expose_secret());
+        let mut details: Object = self.details.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
+        details.insert("connection_url".to_owned(), Value::String(url));
+        details.sort_keys();
+        LogicalResponse::json(json!({
+            "allowed_roles": self.allowed_roles,
+            "connection_details": details,
+            "password_policy": self.password_policy,
+            "plugin_name": self.plugin_name,
+            "plugin_version": self.plugin_version,
+            "root_credentials_rotate_statements": self.root_rotation_statements,
+        }))
+    }
+
+    pub(super) fn has_password_in_url(&self) -> bool {
+        dsn::masked(self.connection_url.expose_secret()).1
+    }
+
+    pub(super) fn to_bytes(&self) -> Result<Vec<u8>, serde_json::Error> {
+        serde_json::to_vec(&Stored {
+            plugin_name: self.plugin_name.clone(),
+            plugin_version: self.plugin_version.clone(),
+            allowed_roles: self.allowed_roles.clone(),
+            root_rotation_statements: self.root_rotation_statements.clone(),
+            password_policy: self.password_policy.clone(),
+            connection_url: self.connection_url.expose_secret().to_owned(),
+            password: self.password.expose_secret().to_owned(),
+            details: self.details.clone(),
+        })
+    }
+
+    pub(super) fn from_bytes(bytes: &[u8]) -> Result<Self, serde_json::Error> {
+        let stored: Stored = serde_json::from_slice(bytes)?;
+        Ok(Self {
+            plugin_name: stored.plugin_name,
+            plugin_version: stored.plugin_version,
+            allowed_roles: stored.allowed_roles,
+            root_rotation_statements: stored.root_rotation_statements,
+            password_policy: stored.password_policy,
+            connection_url: SecretString::from(stored.connection_url),
+            password: SecretString::from(stored.password),
+            details: stored.details,
+        })
+    }
+
+    fn username(&self) -> &str {
+        self.detail_text("username").unwrap_or("")
+    }
+
+    fn detail_text(&self, name: &str) -> Option<&str> {
+        self.details.get(name).and_then(Value::as_str)
+    }
+}
+
+pub(super) fn creating(why: &str) -> String {
+    format!("error creating database object: {why}")
+}
+
+/// `*` stands for any characters.
+fn glob(pattern: &str, text: &str) -> bool {
+    let Some((head, rest)) = pattern.split_once('*') else { return pattern == text };
+    let Some(mut text) = text.strip_prefix(head) else { return false };
+    let mut parts: Vec<&str> = rest.split('*').collect();
+    let tail = parts.pop().unwrap_or("");
+    for part in parts {
+        match text.split_once(part) {
+            Some((_, after)) => text = after,
+            None => return false,
+        }
+    }
+    text.ends_with(tail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn allowed_roles_are_names_and_globs() {
+        for (pattern, name, allowed) in [
+            ("*", "x", true),
+            ("app-*", "app-1", true),
+            ("app-*", "xapp-1", false),
+            ("a*b*c", "a1b2c", true),
+            ("a*b*c", "a1c", false),
+            ("a*a", "a", false),
+            ("x", "x", true),
+            ("x", "xy", false),
+            ("", "", true),
+        ] {
+            assert_eq!(glob(pattern, name), allowed, "{pattern} {name}");
+        }
+    }
+
+    #[test]
+    fn a_connection_never_shows_its_secrets_in_debug_output() {
+        let record = ConnectionRecord {
+            connection_url: SecretString::from("postgres://u:canary@h"),
+            password: SecretString::from("canary"),
+            ..ConnectionRecord::default()
+        };
+        assert!(!format!("{record:?}").contains("canary"));
+        let back = ConnectionRecord::from_bytes(&record.to_bytes().unwrap()).unwrap();
+        assert_eq!(back.password.expose_secret(), "canary");
+    }
+}

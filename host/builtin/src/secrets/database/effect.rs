@@ -1,0 +1,30 @@
+//! What is stored with a lease: all that effect, renewal and revocation need. No credential, no verifier.
+
+use leasehold_core::seams::EngineError;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// The engine's own part of a lease row.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Effect {
+    /// Name of the connection.
+    pub(super) connection: String,
+    /// Name of the database role, for its renew statements.
+    pub(super) role: String,
+    /// The PostgreSQL role.
+    pub(super) username: String,
+    /// Rendered, split; with placeholders for what is not known or must not be stored.
+    pub(super) creation: Vec<String>,
+    /// Stands where the password goes.
+    pub(super) password_at: String,
+    /// Stands where the expiration goes.
+    pub(super) expiration_at: String,
+    /// Rendered, split, as they were at issue; empty: the default revocation.
+    pub(super) revocation: Vec<String>,
+}
+
+impl Effect {
+    pub(super) fn read(value: &Value) -> Result<Self, EngineError> {
+        Self::deserialize(value).map_err(|_| EngineError::Failed("the lease's stored effect is not readable".to_owned()))
+    }
+}

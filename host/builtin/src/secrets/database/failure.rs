@@ -1,0 +1,153 @@
+//! What can go wrong with a target, in the wire's words, and never with a secret in it.
+
+use std::error::Error as _;
+
+use leasehold_core::seams::EngineError;
+use secrecy::{ExposeSecret, SecretString};
+use tokio_postgres::error::SqlState;
+
+/// Why a target did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum TargetError {
+    /// The target does not answer, refuses connections or hangs.
+    #[error("{0}")]
+    Down(String),
+    /// All connections of the pool are in use.
+    #[error("{0}")]
+    Busy(String),
+    /// PostgreSQL's own error.
+    #[error("{severity}: {message} (SQLSTATE {code})")]
+    Sql { severity: String, message: String, code: String, detail: Option<String> },
+    /// Ours; complete as it stands.
+    #[error("{0}")]
+    Refused(String),
+}
+
+impl TargetError {
+    pub(super) fn is_code(&self, wanted: &SqlState) -> bool {
+        matches!(self, Self::Sql { code, .. } if code == wanted.code())
+    }
+
+    /// Takes out every part of a secret that a message of the server quotes.
+    pub(super) fn scrubbed(self, secrets: &[&SecretString]) -> Self {
+        let clean = |text: String| secrets.iter().fold(text, |text, secret| scrub(&text, secret.expose_secret()));
+        match self {
+            Self::Down(text) => Self::Down(clean(text)),
+            Self::Busy(text) => Self::Busy(clean(text)),
+            Self::Refused(text) => Self::Refused(clean(text)),
+            Self::Sql { severity, message, code, detail } => {
+                Self::Sql { severity, message: clean(message), code, detail: detail.map(clean) }
+            }
+        }
+    }
+
+    /// For the lease room, as it comes out of running statements.
+    pub(super) fn into_engine(self) -> EngineError {
+        match self {
+            Self::Down(text) => EngineError::Down(format!("unable to start transaction: {text}")),
+            Self::Busy(text) => EngineError::Failed(format!("unable to start transaction: {text}")),
+            Self::Sql { .. } => EngineError::Failed(format!("failed to execute query: {self}")),
+            Self::Refused(text) => EngineError::Failed(text),
+        }
+    }
+}
+
+impl From<tokio_postgres::Error> for TargetError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        match error.as_db_error() {
+            Some(db) => {
+                let text = || format!("{}: {} (SQLSTATE {})", db.severity(), db.message(), db.code().code());
+                if is_down(db.code()) {
+                    return Self::Down(text());
+                }
+                Self::Sql {
+                    severity: db.severity().to_owned(),
+                    message: db.message().to_owned(),
+                    code: db.code().code().to_owned(),
+                    detail: db.detail().map(str::to_owned),
+                }
+            }
+            None => Self::Down(chain(&error)),
+        }
+    }
+}
+
+/// Codes that tell of the server, not of the statement: connection lost, shutting down, starting up, no connection left.
+fn is_down(code: &SqlState) -> bool {
+    code.code().starts_with("08")
+        || [
+            &SqlState::ADMIN_SHUTDOWN,
+            &SqlState::CRASH_SHUTDOWN,
+            &SqlState::CANNOT_CONNECT_NOW,
+            &SqlState::TOO_MANY_CONNECTIONS,
+        ]
+        .contains(&code)
+}
+
+/// An error and its causes in one line; causes that the line before already says are left out.
+pub(super) fn chain(error: &tokio_postgres::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        let said = next.to_string();
+        if !text.ends_with(&said) {
+            text = format!("{text}: {said}");
+        }
+        cause = next.source();
+    }
+    text
+}
+
+/// Shorter parts of a secret may be chance; 8 of 24 characters still leave 95 bits.
+const PART_MIN: usize = 8;
+
+/// `text` with every run of 8 or more characters that also stands in `secret` taken out, whatever their case.
+fn scrub(text: &str, secret: &str) -> String {
+    let least = PART_MIN.min(secret.len());
+    if least == 0 || !secret.is_ascii() {
+        return if secret.is_empty() { text.to_owned() } else { text.replace(secret, "[redacted]") };
+    }
+    let (lower, secret) = (text.to_ascii_lowercase(), secret.to_ascii_lowercase());
+    let (haystack, needle) = (lower.as_bytes(), secret.as_bytes());
+    let mut hidden = vec![false; haystack.len()];
+    for part in needle.windows(least) {
+        for (at, window) in haystack.windows(least).enumerate() {
+            if window == part {
+                hidden.iter_mut().skip(at).take(least).for_each(|flag| *flag = true);
+            }
+        }
+    }
+    let mut clean = String::with_capacity(text.len());
+    let mut was_hidden = false;
+    for (at, letter) in text.char_indices() {
+        let is_hidden = hidden.get(at).copied().unwrap_or(false);
+        if !is_hidden {
+            clean.push(letter);
+        } else if !was_hidden {
+            clean.push_str("[redacted]");
+        }
+        was_hidden = is_hidden;
+    }
+    clean
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_part_of_a_secret_that_a_server_quotes_gets_through() {
+        let secret = "Abcdefgh-IJKLMNOP-12345678";
+        for (said, kept) in [
+            ("syntax error at or near \"'Abcdefgh-IJKLMNOP-12345678'\"", "syntax error at or near \"'[redacted]'\""),
+            ("role \"abcdefgh-ijklmnop\" does not exist", "role \"[redacted]\" does not exist"),
+            ("near \"efgh-IJKL…\"", "near \"[redacted]…\""),
+            ("ü Abcdefgh-IJKLMNOP-12345678 ü", "ü [redacted] ü"),
+            ("nothing of it", "nothing of it"),
+        ] {
+            assert_eq!(scrub(said, secret), kept);
+        }
+        assert_eq!(scrub("a short pw here", "pw"), "a short [redacted] here");
+        assert_eq!(scrub("x", ""), "x");
+    }
+}

@@ -1,0 +1,348 @@
+//! The database engine: PostgreSQL roles on lease.
+//!
+//! Must not know: HTTP, how leases are kept, what a guest is. It plans, and acts when the lease room says so.
+//!
+//! Start with [`DatabaseEngine`], then `plan` (what a lease will do), `issue`, `renew`, `revoke` (what it does), `target` (how a database
+//! is reached) and `statements` (SQL text).
+//!
+//! Invariants: no password is stored, logged or put into an error. What is stored with a lease is enough to end it, whatever happens to
+//! its role. A revoked role has no session left. What a leased role owned never comes to an admin.
+
+mod connection;
+mod credential;
+mod dial;
+mod dsn;
+mod effect;
+mod failure;
+mod issue;
+mod leftovers;
+pub mod orphans;
+mod plan;
+mod renew;
+mod revoke;
+mod role;
+mod routes;
+mod scram;
+mod sql;
+mod statements;
+mod target;
+mod tls;
+
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use leasehold_core::mount::MountStorage;
+use leasehold_core::request::{LogicalResponse, RequestError};
+use leasehold_core::routes::Route;
+use leasehold_core::seams::{
+    EngineContext, EngineError, EngineRequest, Expect, LeaseIntent, Outcome, SecretData, SecretsEngine, StorageError,
+};
+use leasehold_model::{MountAccessor, Operation, Timestamp};
+use serde_json::json;
+
+use connection::{ConnectionRecord, creating};
+use effect::Effect;
+use failure::TargetError;
+use orphans::OwnedRole;
+use role::RoleRecord;
+use target::{Target, Turns};
+
+/// All mounts of the engine. Keeps nothing but open pools; everything else is read from storage.
+pub struct DatabaseEngine {
+    routes: Vec<Route>,
+    /// With the version of the stored connection they were made from.
+    targets: Mutex<HashMap<(MountAccessor, String), (u64, Arc<Target>)>>,
+    turns: Arc<Turns>,
+}
+
+impl std::fmt::Debug for DatabaseEngine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("DatabaseEngine")
+    }
+}
+
+impl Default for DatabaseEngine {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A connection as it is stored, opened.
+struct Opened {
+    record: ConnectionRecord,
+    target: Arc<Target>,
+}
+
+/// Why a connection cannot be used.
+enum Unusable {
+    Missing(String),
+    Broken(String),
+    Storage(StorageError),
+}
+
+impl From<Unusable> for RequestError {
+    fn from(why: Unusable) -> Self {
+        match why {
+            Unusable::Missing(name) => Self::Engine(missing(&name)),
+            Unusable::Broken(why) => Self::Engine(why),
+            Unusable::Storage(error) => error.into(),
+        }
+    }
+}
+
+impl From<Unusable> for EngineError {
+    fn from(why: Unusable) -> Self {
+        Self::Failed(match why {
+            Unusable::Missing(name) => missing(&name),
+            Unusable::Broken(why) => why,
+            Unusable::Storage(error) => error.to_string(),
+        })
+    }
+}
+
+fn missing(name: &str) -> String {
+    format!("failed to find entry for connection with name: {name:?}")
+}
+
+fn connection_key(name: &str) -> String {
+    format!("connection/{name}")
+}
+
+fn role_key(name: &str) -> String {
+    format!("role/{name}")
+}
+
+/// Keys per call to the store.
+const PAGE: u32 = 1_000;
+
+impl DatabaseEngine {
+    #[must_use]
+    pub fn new() -> Self {
+        Self { routes: routes::all(), targets: Mutex::default(), turns: Arc::default() }
+    }
+
+    /// The PostgreSQL roles on the target of `connection` that carry this installation's comment, for [`orphans::compare`].
+    ///
+    /// # Errors
+    /// As [`SecretsEngine::renew`].
+    pub async fn owned_roles(&self, at: &EngineContext, connection: &str) -> Result<Vec<OwnedRole>, EngineError> {
+        let opened = self.open(at, connection).await?;
+        orphans::owned(&opened.target, &at.mount.installation).await.map_err(|error| opened.failed(error))
+    }
+
+    /// Opened anew when what is stored has changed, on whichever node that was.
+    async fn open(&self, at: &EngineContext, name: &str) -> Result<Opened, Unusable> {
+        let stored = at.storage.get(&connection_key(name)).await.map_err(Unusable::Storage)?;
+        let stored = stored.ok_or_else(|| Unusable::Missing(name.to_owned()))?;
+        let record = ConnectionRecord::from_bytes(&stored.value)
+            .map_err(|_| Unusable::Broken(format!("the stored connection {name:?} is not readable")))?;
+        let id = (at.mount.accessor.clone(), name.to_owned());
+        if let Some(target) = self.cached(&id, stored.version) {
+            return Ok(Opened { record, target });
+        }
+        let target = Arc::new(Target::new(&record, Arc::clone(&self.turns)).map_err(Unusable::Broken)?);
+        self.keep(id, stored.version, &target);
+        Ok(Opened { record, target })
+    }
+
+    fn cached(&self, id: &(MountAccessor, String), version: u64) -> Option<Arc<Target>> {
+        let targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
+        targets.get(id).filter(|(known, _)| *known == version).map(|(_, target)| Arc::clone(target))
+    }
+
+    fn keep(&self, id: (MountAccessor, String), version: u64, target: &Arc<Target>) {
+        let mut targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, old)) = targets.insert(id, (version, Arc::clone(target))) {
+            old.close();
+        }
+    }
+
+    fn forget(&self, keep: impl Fn(&(MountAccessor, String)) -> bool) {
+        let mut targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
+        targets.retain(|id, (_, target)| {
+            let kept = keep(id);
+            if !kept {
+                target.close();
+            }
+            kept
+        });
+    }
+
+    async fn configure(&self, request: &EngineRequest, name: &str) -> Result<LogicalResponse, RequestError> {
+        let at = &request.context;
+        let stored = at.storage.get(&connection_key(name)).await?;
+        let expect = stored.as_ref().map_or(Expect::Absent, |old| Expect::Version(old.version));
+        let mut record = match &stored {
+            Some(old) => ConnectionRecord::from_bytes(&old.value)
+                .map_err(|_| RequestError::Internal(format!("the stored connection {name:?} is not readable")))?,
+            None => ConnectionRecord::default(),
+        };
+        record.merge(&request.fields).map_err(RequestError::Invalid)?;
+        let target = Target::new(&record, Arc::clone(&self.turns)).map_err(|why| RequestError::Invalid(creating(&why)))?;
+        if request.fields.bool("verify_connection").unwrap_or(true) {
+            let secrets = record.secrets();
+            target.ping().await.map_err(|error| {
+                let error = error.scrubbed(&secrets.iter().collect::<Vec<_>>());
+                RequestError::Invalid(creating(&format!("error verifying connection: {error}")))
+            })?;
+        }
+        let bytes = record.to_bytes().map_err(|error| RequestError::Internal(error.to_string()))?;
+        at.storage.put(&connection_key(name), bytes, expect).await?;
+        // The next use opens the stored one: its version is known only then.
+        target.close();
+        self.forget(|id| *id != (at.mount.accessor.clone(), name.to_owned()));
+        let answer = LogicalResponse::empty();
+        Ok(if record.has_password_in_url() { answer.warn(connection::PASSWORD_IN_URL) } else { answer })
+    }
+
+    async fn reset(&self, at: &EngineContext, name: &str) -> Result<LogicalResponse, RequestError> {
+        self.forget(|id| *id != (at.mount.accessor.clone(), name.to_owned()));
+        let opened = self.open(at, name).await?;
+        opened.target.ping().await.map_err(|error| {
+            let error = error.scrubbed(&opened.record.secrets().iter().collect::<Vec<_>>());
+            RequestError::Engine(format!("error verifying connection: {error}"))
+        })?;
+        Ok(LogicalResponse::empty())
+    }
+
+    async fn write_role(&self, request: &EngineRequest, name: &str) -> Result<LogicalResponse, RequestError> {
+        let at = &request.context;
+        let stored = at.storage.get(&role_key(name)).await?;
+        let expect = stored.as_ref().map_or(Expect::Absent, |old| Expect::Version(old.version));
+        let mut role = match &stored {
+            Some(old) => read_role(name, &old.value)?,
+            None => RoleRecord::default(),
+        };
+        let mut warnings = role.merge(&request.fields, &*at.sandbox).await?;
+        if at.storage.get(&connection_key(&role.db_name)).await?.is_none() {
+            warnings.push(format!(
+                "no connection named {:?} is configured yet: credentials cannot be read before it is",
+                role.db_name
+            ));
+        }
+        let bytes = serde_json::to_vec(&role).map_err(|error| RequestError::Internal(error.to_string()))?;
+        at.storage.put(&role_key(name), bytes, expect).await?;
+        Ok(warnings.into_iter().fold(LogicalResponse::empty(), LogicalResponse::warn))
+    }
+
+    async fn plan(&self, request: &EngineRequest, name: &str) -> Result<Outcome, RequestError> {
+        let at = &request.context;
+        let role = role(&at.storage, name).await?;
+        let role = role.ok_or_else(|| RequestError::invalid(format!("unknown role: {name}")))?;
+        let opened = self.open(at, &role.db_name).await?;
+        Ok(Outcome::Lease(plan::plan(request, name, &role, &opened.record).await?))
+    }
+}
+
+impl Opened {
+    /// In the wire's words, without a secret.
+    fn failed(&self, error: TargetError) -> EngineError {
+        error.scrubbed(&self.record.secrets().iter().collect::<Vec<_>>()).into_engine()
+    }
+}
+
+async fn role(storage: &MountStorage, name: &str) -> Result<Option<RoleRecord>, RequestError> {
+    match storage.get(&role_key(name)).await? {
+        Some(stored) => read_role(name, &stored.value).map(Some),
+        None => Ok(None),
+    }
+}
+
+fn read_role(name: &str, bytes: &[u8]) -> Result<RoleRecord, RequestError> {
+    serde_json::from_slice(bytes)
+        .map_err(|_| RequestError::Internal(format!("the stored role {name:?} is not readable")))
+}
+
+async fn list(storage: &MountStorage, folder: &str) -> Result<LogicalResponse, RequestError> {
+    let mut names: Vec<String> = Vec::new();
+    loop {
+        let page = storage.list(folder, names.last().map(String::as_str), PAGE).await?;
+        let is_last = page.len() < PAGE as usize;
+        names.extend(page);
+        if is_last {
+            break;
+        }
+    }
+    if names.is_empty() { Err(RequestError::NotFound) } else { Ok(LogicalResponse::json(json!({ "keys": names }))) }
+}
+
+#[async_trait]
+impl SecretsEngine for DatabaseEngine {
+    fn routes(&self) -> &[Route] {
+        &self.routes
+    }
+
+    async fn handle(&self, request: &EngineRequest) -> Result<Outcome, RequestError> {
+        let storage = &request.context.storage;
+        let below = request.path.strip_prefix(request.context.mount.path.as_str()).unwrap_or(&request.path);
+        let room = below.split('/').next().unwrap_or("");
+        let name = request.captures.get("name").map_or("", String::as_str);
+        let answer = match (room, request.operation) {
+            ("config", Operation::List) => list(storage, "connection/").await?,
+            ("config", Operation::Read) => match storage.get(&connection_key(name)).await? {
+                None => return Err(RequestError::NotFound),
+                Some(stored) => ConnectionRecord::from_bytes(&stored.value)
+                    .map_err(|_| RequestError::Internal(format!("the stored connection {name:?} is not readable")))?
+                    .answer(),
+            },
+            ("config", Operation::Delete) => {
+                storage.delete(&connection_key(name)).await?;
+                self.forget(|id| *id != (request.context.mount.accessor.clone(), name.to_owned()));
+                LogicalResponse::empty()
+            }
+            ("config", Operation::Create | Operation::Update) => self.configure(request, name).await?,
+            ("reset", Operation::Create | Operation::Update) => self.reset(&request.context, name).await?,
+            ("roles", Operation::List) => list(storage, "role/").await?,
+            ("roles", Operation::Read) => role(storage, name).await?.ok_or(RequestError::NotFound)?.answer(),
+            ("roles", Operation::Delete) => {
+                storage.delete(&role_key(name)).await?;
+                LogicalResponse::empty()
+            }
+            ("roles", Operation::Create | Operation::Update) => self.write_role(request, name).await?,
+            ("creds", Operation::Read) => return self.plan(request, name).await,
+            _ => return Err(RequestError::UnsupportedOperation),
+        };
+        Ok(Outcome::Answer(answer))
+    }
+
+    async fn exists(&self, request: &EngineRequest) -> Result<bool, RequestError> {
+        let below = request.path.strip_prefix(request.context.mount.path.as_str()).unwrap_or(&request.path);
+        let name = request.captures.get("name").map_or("", String::as_str);
+        let key = if below.starts_with("roles/") { role_key(name) } else { connection_key(name) };
+        Ok(request.context.storage.get(&key).await?.is_some())
+    }
+
+    async fn effect(&self, at: &EngineContext, intent: &LeaseIntent) -> Result<SecretData, EngineError> {
+        let effect = Effect::read(&intent.effect)?;
+        let opened = self.open(at, &effect.connection).await?;
+        let authentication = opened.record.password_authentication().map_err(EngineError::Failed)?;
+        let secrets = opened.record.secrets();
+        issue::issue(&opened.target, authentication, at, intent, &effect, &secrets)
+            .await
+            .map_err(TargetError::into_engine)
+    }
+
+    async fn renew(&self, at: &EngineContext, lease: &LeaseIntent, until: Timestamp) -> Result<(), EngineError> {
+        let effect = Effect::read(&lease.effect)?;
+        let role = role(&at.storage, &effect.role).await.map_err(|error| EngineError::Failed(error.to_string()))?;
+        let role = role.ok_or_else(|| {
+            EngineError::Failed(format!("error during renew: could not find role with name {:?}", effect.role))
+        })?;
+        let opened = self.open(at, &effect.connection).await?;
+        let statements = renew::statements(at, &role, &effect, until).await?;
+        renew::renew(&opened.target, &effect, &statements).await.map_err(|error| opened.failed(error))
+    }
+
+    async fn revoke(&self, at: &EngineContext, lease: &LeaseIntent) -> Result<(), EngineError> {
+        let effect = Effect::read(&lease.effect)?;
+        let opened = self.open(at, &effect.connection).await?;
+        let leftovers = opened.record.leftovers().map_err(EngineError::Failed)?;
+        revoke::revoke(&opened.target, &effect, &leftovers).await.map_err(|error| opened.failed(error))
+    }
+
+    async fn unmount(&self, at: &EngineContext) {
+        self.forget(|(accessor, _)| *accessor != at.mount.accessor);
+    }
+}

@@ -1,0 +1,92 @@
+//! `creds/:name`: decides what is to be done, and does nothing yet.
+
+use leasehold_core::request::RequestError;
+use leasehold_core::seams::{Dialect, EngineRequest, LeasePlan, RenderError, Sandbox};
+
+use super::connection::ConnectionRecord;
+use super::credential;
+use super::effect::Effect;
+use super::role::{RoleRecord, Statements};
+use super::statements;
+
+/// In the field's order: role → connection → allowed → credential type → name → password policy → statements.
+pub(super) async fn plan(
+    request: &EngineRequest,
+    role_name: &str,
+    role: &RoleRecord,
+    connection: &ConnectionRecord,
+) -> Result<LeasePlan, RequestError> {
+    if !connection.allows(role_name) {
+        return Err(RequestError::Engine(format!("{role_name:?} is not an allowed role")));
+    }
+    if role.credential_type != "password" {
+        let why = format!("unsupported credential_type: {:?}", role.credential_type);
+        return Err(RequestError::invalid(why));
+    }
+    let policy = role.credential_config.get("password_policy").unwrap_or(&connection.password_policy);
+    if !policy.is_empty() {
+        return Err(RequestError::Engine("failed to generate password: no password policy found".to_owned()));
+    }
+    let at = &request.context;
+    let entropy = &*at.entropy;
+    let username = credential::username(&request.display_name, role_name, at.clock.now(), entropy);
+    let (password_at, expiration_at) = (credential::placeholder(entropy), credential::placeholder(entropy));
+    let values = [
+        ("name", username.as_str()),
+        ("username", username.as_str()),
+        ("password", password_at.as_str()),
+        ("expiration", expiration_at.as_str()),
+    ];
+    let creation = prepare(&*at.sandbox, &role.creation, &values, "creation").await?;
+    if creation.is_empty() {
+        return Err(RequestError::Engine("empty creation statements".to_owned()));
+    }
+    let revocation = prepare(&*at.sandbox, &role.revocation, values.get(..2).unwrap_or(&[]), "revocation").await?;
+    let effect = Effect {
+        connection: role.db_name.clone(),
+        role: role_name.to_owned(),
+        username,
+        creation,
+        password_at,
+        expiration_at,
+        revocation,
+    };
+    Ok(LeasePlan {
+        default_ttl: role.default_ttl,
+        max_ttl: role.max_ttl,
+        renewable: true,
+        connection: format!("{}/{}", at.mount.accessor, role.db_name),
+        effect: serde_json::to_value(effect).map_err(|error| RequestError::Internal(error.to_string()))?,
+        warnings: Vec::new(),
+    })
+}
+
+/// Rendered and split. `plain` texts are split first, so that no value can add a statement; handlebars may span them.
+pub(super) async fn prepare(
+    sandbox: &dyn Sandbox,
+    list: &Statements,
+    values: &[(&str, &str)],
+    purpose: &str,
+) -> Result<Vec<String>, RequestError> {
+    let texts = list.unpacked();
+    if texts.is_empty() {
+        return Ok(Vec::new());
+    }
+    let failed = |error: RenderError| match error {
+        RenderError::Refused(found) => RequestError::Engine(format!(
+            "failed to render {purpose} statements: line {}, column {}: {}",
+            found.line, found.column, found.message
+        )),
+        RenderError::Sandbox(error) => error.into(),
+    };
+    match list.dialect {
+        Dialect::Plain => {
+            let pieces: Vec<String> = texts.iter().flat_map(|text| statements::split(text)).collect();
+            sandbox.render(&pieces, Dialect::Plain, values).await.map_err(failed)
+        }
+        Dialect::Handlebars => {
+            let rendered = sandbox.render(&texts, Dialect::Handlebars, values).await.map_err(failed)?;
+            Ok(rendered.iter().flat_map(|text| statements::split(text)).collect())
+        }
+    }
+}

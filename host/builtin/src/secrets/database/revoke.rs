@@ -1,0 +1,163 @@
+//! Ends a PostgreSQL role: no login, no session, no rights, no role. Every step can be repeated.
+//!
+//! The order matters: sessions live on after `DROP ROLE`, and one that has done `SET ROLE` keeps the group's rights.
+
+use std::time::Duration;
+
+use tokio_postgres::error::SqlState;
+
+use super::connection::Leftovers;
+use super::effect::Effect;
+use super::failure::TargetError;
+use super::leftovers;
+use super::renew::transaction;
+use super::sql::{ident, literal};
+use super::statements::touches_shared;
+use super::target::{ANSWER_MAX, Session, Target, rows, with_margin};
+use super::dial::STATEMENT_MAX;
+
+/// A session that was told to end does so when it next looks; one that waits for a disk may take its time.
+const SESSIONS_END_WITHIN: Duration = Duration::from_secs(8);
+
+/// What is left of a role.
+struct Standing {
+    oid: u32,
+    sessions: u32,
+}
+
+/// The role, its sessions and its rights are gone when this returns `Ok`; also when they were before.
+pub(super) async fn revoke(target: &Target, effect: &Effect, leftovers: &Leftovers) -> Result<(), TargetError> {
+    let session = target.session().await?;
+    let name = effect.username.as_str();
+    let Some(standing) = shut(&session, name).await? else {
+        session.finish();
+        return Ok(());
+    };
+    let is_custom = !effect.revocation.is_empty();
+    if !is_custom && standing.sessions == 0 {
+        match drop_unless_used(&session, name, standing.oid).await {
+            Ok(()) => {
+                session.finish();
+                return Ok(());
+            }
+            // Something depends on the role, or somebody logged in at the last moment: the long way.
+            Err(error) if error.is_code(&SqlState::DEPENDENT_OBJECTS_STILL_EXIST) => {}
+            Err(error) if error.is_code(&SqlState::DIVISION_BY_ZERO) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    // Without being a member of the role an admin that is no superuser may neither end its sessions nor give away what it owns.
+    session.run(&format!("GRANT {} TO CURRENT_USER", ident(name)), with_margin(STATEMENT_MAX)).await?;
+    end_sessions(&session, name, standing.oid).await?;
+    // Both that follow may wait for their turn; work that needs none should not wait for our session.
+    session.finish();
+    if is_custom {
+        run_custom(target, effect).await?;
+    }
+    let session = target.session().await?;
+    let Some(standing) = look(&session, name).await? else {
+        session.finish();
+        return Ok(());
+    };
+    session.finish();
+    let blockers = leftovers::give_away(target, name, standing.oid, leftovers).await?;
+    let session = target.session().await?;
+    match session.run(&format!("DROP ROLE IF EXISTS {}", ident(name)), with_margin(STATEMENT_MAX)).await {
+        Ok(_) => {
+            session.finish();
+            Ok(())
+        }
+        Err(error) if error.is_code(&SqlState::DEPENDENT_OBJECTS_STILL_EXIST) => Err(blocked(error, &blockers)),
+        Err(error) => Err(error),
+    }
+}
+
+/// Takes the login away and counts what is left: one round trip.
+async fn shut(session: &Session, name: &str) -> Result<Option<Standing>, TargetError> {
+    // Need not be on disk before the role is dropped: when the server crashes in between, its sessions are gone too.
+    let shut = format!("SET LOCAL synchronous_commit = off; ALTER ROLE {} NOLOGIN", ident(name));
+    let count = standing_query(name);
+    let mut answers = session.pipeline(&[&shut, &count], with_margin(STATEMENT_MAX)).await?.into_iter();
+    let (shut, count) = (answers.next(), answers.next());
+    match (shut, count) {
+        (Some(Ok(_)), Some(Ok(answer))) => read_standing(&answer),
+        (Some(Err(error)), _) if error.is_code(&SqlState::UNDEFINED_OBJECT) => Ok(None),
+        (Some(Err(error)), _) | (_, Some(Err(error))) => Err(error),
+        _ => Err(TargetError::Down("the target gave fewer answers than it was asked".to_owned())),
+    }
+}
+
+async fn look(session: &Session, name: &str) -> Result<Option<Standing>, TargetError> {
+    read_standing(&session.run(&standing_query(name), ANSWER_MAX).await?)
+}
+
+fn standing_query(name: &str) -> String {
+    format!(
+        "SELECT r.oid, (SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_get_activity(NULL) a WHERE a.usesysid = r.oid) \
+         FROM pg_catalog.pg_roles r WHERE r.rolname = {}",
+        literal(name)
+    )
+}
+
+fn read_standing(answer: &[tokio_postgres::SimpleQueryMessage]) -> Result<Option<Standing>, TargetError> {
+    let Some(row) = rows(answer).next() else { return Ok(None) };
+    let number = |at: usize| row.get(at).copied().flatten().and_then(|text| text.parse().ok());
+    match (number(0), number(1)) {
+        (Some(oid), Some(sessions)) => Ok(Some(Standing { oid, sessions })),
+        _ => Err(TargetError::Refused("the target's catalogue is not readable".to_owned())),
+    }
+}
+
+/// Drops the role if it has no session; looks once more in the same transaction, now that nobody can log in.
+async fn drop_unless_used(session: &Session, name: &str, oid: u32) -> Result<(), TargetError> {
+    let sql = format!(
+        "SELECT 1 / (CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_stat_get_activity(NULL) a WHERE a.usesysid = {oid}) \
+         THEN 0 ELSE 1 END); DROP ROLE IF EXISTS {}",
+        ident(name)
+    );
+    session.run(&sql, with_margin(STATEMENT_MAX)).await.map(drop)
+}
+
+/// Ends the role's sessions and waits until the last one is gone.
+async fn end_sessions(session: &Session, name: &str, oid: u32) -> Result<(), TargetError> {
+    let terminate = format!(
+        "SELECT pg_catalog.count(*), pg_catalog.count(pg_catalog.pg_terminate_backend(a.pid)) \
+         FROM pg_catalog.pg_stat_get_activity(NULL) a WHERE a.usesysid = {oid}"
+    );
+    let mut waited = Duration::ZERO;
+    let mut pause = Duration::from_millis(5);
+    loop {
+        let answer = session.run(&terminate, ANSWER_MAX).await?;
+        let left = rows(&answer).next().and_then(|row| row.first().copied().flatten().map(str::to_owned));
+        match left.as_deref() {
+            Some("0") => return Ok(()),
+            Some(count) if waited >= SESSIONS_END_WITHIN => {
+                return Err(TargetError::Refused(format!("{count} sessions of role {name:?} do not end")));
+            }
+            _ => {}
+        }
+        tokio::time::sleep(pause).await;
+        waited += pause;
+        pause = (pause * 2).min(Duration::from_millis(250));
+    }
+}
+
+/// The statements stored with the lease, in one transaction.
+async fn run_custom(target: &Target, effect: &Effect) -> Result<(), TargetError> {
+    let is_shared = effect.revocation.iter().any(|statement| touches_shared(statement, &effect.username));
+    let _turn = if is_shared { Some(target.turn(target.database()).await?) } else { None };
+    let session = target.session().await?;
+    transaction(&session, &effect.revocation).await?;
+    session.finish();
+    Ok(())
+}
+
+/// PostgreSQL's own words, and who granted what: the admin cannot take away what others gave.
+fn blocked(error: TargetError, blockers: &[String]) -> TargetError {
+    let TargetError::Sql { severity, message, code, detail } = error else { return error };
+    let mut why = detail.unwrap_or_default().replace('\n', "; ");
+    if !blockers.is_empty() {
+        why = format!("{why}; left over: {}", blockers.join(", "));
+    }
+    TargetError::Sql { severity, message: format!("{message}: {why}"), code, detail: None }
+}

@@ -1,0 +1,224 @@
+//! `roles/:name`: a recipe for credentials.
+
+use std::collections::BTreeMap;
+
+use leasehold_core::fields::Fields;
+use leasehold_core::request::{LogicalResponse, RequestError};
+use leasehold_core::seams::{Diagnostic, Dialect, Purpose, Sandbox};
+use leasehold_model::Ttl;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::statements;
+
+/// Statement texts and the dialect in which the template component will read them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Statements {
+    /// As given: elements may hold several statements, base64 or JSON.
+    pub(super) texts: Vec<String>,
+    pub(super) dialect: Dialect,
+}
+
+impl Default for Statements {
+    fn default() -> Self {
+        Self { texts: Vec::new(), dialect: Dialect::Handlebars }
+    }
+}
+
+impl Statements {
+    /// Base64 and JSON arrays taken apart.
+    pub(super) fn unpacked(&self) -> Vec<String> {
+        self.texts.iter().flat_map(|text| statements::unpack(text)).collect()
+    }
+}
+
+/// A stored role. Holds no secret.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct RoleRecord {
+    pub(super) db_name: String,
+    pub(super) creation: Statements,
+    pub(super) revocation: Statements,
+    pub(super) renew: Statements,
+    pub(super) rollback: Statements,
+    pub(super) default_ttl: Ttl,
+    pub(super) max_ttl: Ttl,
+    pub(super) credential_type: String,
+    pub(super) credential_config: BTreeMap<String, String>,
+    /// As wished; each list keeps the one that holds for it.
+    pub(super) template_dialect: Dialect,
+}
+
+impl Default for RoleRecord {
+    fn default() -> Self {
+        Self {
+            db_name: String::new(),
+            creation: Statements::default(),
+            revocation: Statements::default(),
+            renew: Statements::default(),
+            rollback: Statements::default(),
+            default_ttl: Ttl::ZERO,
+            max_ttl: Ttl::ZERO,
+            credential_type: "password".to_owned(),
+            credential_config: BTreeMap::new(),
+            template_dialect: Dialect::Handlebars,
+        }
+    }
+}
+
+/// More than anybody writes; a role is read at every lease.
+const TEXT_MAX: usize = 1 << 20;
+
+impl RoleRecord {
+    /// Only what is given changes. Returns warnings of the template component.
+    ///
+    /// # Errors
+    /// Wrong fields, in the field's words. Statements are never refused.
+    pub(super) async fn merge(&mut self, fields: &Fields, sandbox: &dyn Sandbox) -> Result<Vec<String>, RequestError> {
+        if let Some(name) = fields.text("db_name") {
+            self.db_name = name.to_owned();
+        }
+        if self.db_name.is_empty() {
+            return Err(RequestError::invalid("database name is required"));
+        }
+        if let Some(ttl) = fields.ttl("default_ttl") {
+            self.default_ttl = ttl;
+        }
+        if let Some(ttl) = fields.ttl("max_ttl") {
+            self.max_ttl = ttl;
+        }
+        if let Some(wished) = fields.text("credential_type") {
+            self.credential_type = match wished {
+                "" | "password" => "password".to_owned(),
+                known @ ("rsa_private_key" | "client_certificate") => known.to_owned(),
+                other => return Err(RequestError::invalid(format!("invalid credential_type {other:?}"))),
+            };
+        }
+        if let Some(config) = fields.pairs("credential_config") {
+            self.credential_config = config.clone();
+        }
+        let dialect_changes = match fields.text("template_dialect") {
+            None => false,
+            Some(text) => {
+                let wished = match text {
+                    "" | "handlebars" => Dialect::Handlebars,
+                    "plain" => Dialect::Plain,
+                    other => {
+                        let why = format!("invalid template_dialect {other:?}: it is \"handlebars\" or \"plain\"");
+                        return Err(RequestError::invalid(why));
+                    }
+                };
+                std::mem::replace(&mut self.template_dialect, wished) != wished
+            }
+        };
+        let mut warnings = Vec::new();
+        let wished = self.template_dialect;
+        for (name, purpose, list) in [
+            ("creation_statements", Purpose::Creation, &mut self.creation),
+            ("revocation_statements", Purpose::Revocation, &mut self.revocation),
+            ("renew_statements", Purpose::Renewal, &mut self.renew),
+            ("rollback_statements", Purpose::Rollback, &mut self.rollback),
+        ] {
+            let given = fields.list(name);
+            if given.is_none() && !dialect_changes {
+                continue;
+            }
+            if let Some(texts) = given {
+                list.texts = texts.iter().filter(|text| !text.trim().is_empty()).cloned().collect();
+            }
+            if list.texts.iter().map(String::len).sum::<usize>() > TEXT_MAX {
+                return Err(RequestError::invalid(format!("{name} are longer than {TEXT_MAX} bytes")));
+            }
+            list.dialect = wished;
+            if !list.texts.is_empty() {
+                let report = sandbox.check_template(&list.unpacked(), purpose, wished).await?;
+                list.dialect = report.dialect;
+                warnings.extend(report.diagnostics.iter().map(|found| said(name, found)));
+            }
+        }
+        Ok(warnings)
+    }
+
+    pub(super) fn answer(&self) -> LogicalResponse {
+        let mut answer = LogicalResponse::json(json!({
+            "creation_statements": self.creation.texts,
+            "credential_type": self.credential_type,
+            "db_name": self.db_name,
+            "default_ttl": self.default_ttl,
+            "max_ttl": self.max_ttl,
+            "renew_statements": self.renew.texts,
+            "revocation_statements": self.revocation.texts,
+            "rollback_statements": self.rollback.texts,
+        }));
+        if let Some(data) = &mut answer.data {
+            if !self.credential_config.is_empty() {
+                data.insert("credential_config".to_owned(), json!(self.credential_config));
+                data.sort_keys();
+            }
+            data.insert("template_dialect".to_owned(), json!(self.template_dialect));
+            let kept: serde_json::Map<String, Value> = [
+                ("creation_statements", &self.creation),
+                ("renew_statements", &self.renew),
+                ("revocation_statements", &self.revocation),
+                ("rollback_statements", &self.rollback),
+            ]
+            .into_iter()
+            .filter(|(_, list)| !list.texts.is_empty() && list.dialect != self.template_dialect)
+            .map(|(name, list)| (name.to_owned(), json!(list.dialect)))
+            .collect();
+            // Which lists are read otherwise than wished; a warning said so when they were written.
+            if !kept.is_empty() {
+                data.insert("template_dialect_kept".to_owned(), Value::Object(kept));
+            }
+        }
+        answer
+    }
+}
+
+fn said(list: &str, found: &Diagnostic) -> String {
+    let Diagnostic { at, line, column, message, help, .. } = found;
+    let number = at.parse::<usize>().map_or_else(|_| at.clone(), |index| (index + 1).to_string());
+    let place = if number.is_empty() { String::new() } else { format!(" {number}") };
+    let help = help.as_ref().map_or_else(String::new, |help| format!(" ({help})"));
+    format!("{list}{place}, line {line}, column {column}: {message}{help}")
+}
+
+#[cfg(test)]
+mod tests {
+    use leasehold_core::seams::Severity;
+
+    use super::*;
+
+    #[test]
+    fn a_warning_says_where_to_look() {
+        let found = Diagnostic {
+            severity: Severity::Warning,
+            code: "x".to_owned(),
+            message: "odd".to_owned(),
+            line: 2,
+            column: 7,
+            help: Some("do it so".to_owned()),
+            at: "0".to_owned(),
+        };
+        assert_eq!(said("creation_statements", &found), "creation_statements 1, line 2, column 7: odd (do it so)");
+    }
+
+    #[test]
+    fn a_role_reads_back_in_vaults_shape_with_ours_after_it() {
+        let role = RoleRecord { db_name: "pg".to_owned(), default_ttl: Ttl::from_secs(3600), ..RoleRecord::default() };
+        let keys: Vec<String> = role.answer().data.unwrap().keys().cloned().collect();
+        assert_eq!(
+            keys,
+            [
+                "creation_statements",
+                "credential_type",
+                "db_name",
+                "default_ttl",
+                "max_ttl",
+                "renew_statements",
+                "revocation_statements",
+                "rollback_statements",
+                "template_dialect"
+            ]
+        );
+    }
+}

@@ -1,0 +1,29 @@
+//! Quoting: the only way a name or a text of ours gets into SQL.
+
+/// `name` as a quoted identifier.
+pub(super) fn ident(name: &str) -> String {
+    format!("\"{}\"", name.replace('\0', "").replace('"', "\"\""))
+}
+
+/// `text` as a string literal, the same under any `standard_conforming_strings`.
+pub(super) fn literal(text: &str) -> String {
+    let text = text.replace('\0', "").replace('\'', "''");
+    if text.contains('\\') { format!(" E'{}'", text.replace('\\', "\\\\")) } else { format!("'{text}'") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_cannot_leave_its_quotes() {
+        assert_eq!(ident(r#"a"; DROP ROLE x; --"#), r#""a""; DROP ROLE x; --""#);
+        assert_eq!(ident("a\0b"), "\"ab\"");
+    }
+
+    #[test]
+    fn a_text_cannot_leave_its_quotes() {
+        assert_eq!(literal("it's"), "'it''s'");
+        assert_eq!(literal(r"\' OR 1"), r" E'\\'' OR 1'");
+    }
+}

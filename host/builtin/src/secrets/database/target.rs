@@ -1,0 +1,243 @@
+//! A target database as it is used: a bounded pool, deadlines on every answer, one lock for statements that must take turns.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex as StdMutex, PoisonError};
+use std::time::Duration;
+
+use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, TimeoutType};
+use futures_util::future::join_all;
+use tokio::sync::{Mutex, OwnedMutexGuard, Semaphore};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_postgres::{Client, SimpleQueryMessage};
+
+use super::connection::ConnectionRecord;
+use super::dial::{Dialer, STATEMENT_MAX};
+use super::failure::{TargetError, chain};
+
+/// How long a server may take to answer what costs it nothing; longer, and it counts as hanging.
+pub(super) const ANSWER_MAX: Duration = Duration::from_secs(5);
+/// How long work waits for a connection of the pool, or for its turn.
+const WAIT_MAX: Duration = Duration::from_secs(10);
+/// The server's own time limits end a statement; this is the net below them.
+const MARGIN: Duration = Duration::from_secs(2);
+
+/// One lock per target database, shared by all connections that lead to it.
+#[derive(Default)]
+pub(super) struct Turns(StdMutex<HashMap<String, Arc<Mutex<()>>>>);
+
+impl Turns {
+    fn of(&self, address: &str, database: &str) -> Arc<Mutex<()>> {
+        let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Those that nobody holds any more are not worth keeping.
+        turns.retain(|_, turn| Arc::strong_count(turn) > 1);
+        Arc::clone(turns.entry(format!("{address}/{database}")).or_default())
+    }
+}
+
+/// A configured connection, open.
+pub(super) struct Target {
+    dialer: Dialer,
+    pool: Pool,
+    pool_size: usize,
+    idle_max: usize,
+    turns: Arc<Turns>,
+    /// Sessions in other databases of the server: few, and only during a revocation.
+    elsewhere: Semaphore,
+}
+
+impl Target {
+    /// Opens nothing yet; reads certificates.
+    ///
+    /// # Errors
+    /// What is wrong with the configuration, in words for the client.
+    pub(super) fn new(record: &ConnectionRecord, turns: Arc<Turns>) -> Result<Self, String> {
+        let dsn = record.dsn().map_err(|error| error.to_string())?;
+        let wait = dsn.connect_timeout.max(ANSWER_MAX);
+        let dialer = Dialer::new(dsn, record.tls_ca())?;
+        let limits = record.limits()?;
+        let manager = Manager::from_connect(
+            tokio_postgres::Config::new(),
+            dialer.clone(),
+            ManagerConfig { recycling_method: RecyclingMethod::Fast },
+        );
+        let lifetime = limits.lifetime;
+        let too_old = Hook::sync_fn(move |_, metrics| match lifetime {
+            Some(lifetime) if metrics.created.elapsed() > lifetime => Err(HookError::message("too old")),
+            _ => Ok(()),
+        });
+        let pool = Pool::builder(manager)
+            .max_size(limits.open)
+            .wait_timeout(Some(WAIT_MAX))
+            .create_timeout(Some(wait))
+            .recycle_timeout(Some(ANSWER_MAX))
+            .pre_recycle(too_old)
+            .runtime(Runtime::Tokio1)
+            .build()
+            .map_err(|error| error.to_string())?;
+        Ok(Self { dialer, pool, pool_size: limits.open, idle_max: limits.idle, turns, elsewhere: Semaphore::new(1) })
+    }
+
+    pub(super) fn database(&self) -> &str {
+        &self.dialer.dsn.database
+    }
+
+    pub(super) fn user(&self) -> &str {
+        &self.dialer.dsn.user
+    }
+
+    /// Waits until no other statement that touches shared objects of `database` is under way.
+    pub(super) async fn turn(&self, database: &str) -> Result<OwnedMutexGuard<()>, TargetError> {
+        let turn = self.turns.of(&self.dialer.dsn.address(), database);
+        timeout(WAIT_MAX, turn.lock_owned()).await.map_err(|_| {
+            TargetError::Busy(format!("statements on shared objects of database {database:?} wait for each other too long"))
+        })
+    }
+
+    /// A session of the pool.
+    pub(super) async fn session(&self) -> Result<Session, TargetError> {
+        match self.pool.get().await {
+            Ok(object) => Ok(Session { held: Some(Held::Pooled(object, self.idle_max)), server: self.dialer.dsn.label() }),
+            Err(PoolError::Timeout(TimeoutType::Wait)) => Err(TargetError::Busy(format!(
+                "all {} connections to {} are in use (max_open_connections)",
+                self.pool_size,
+                self.dialer.dsn.label()
+            ))),
+            Err(PoolError::Timeout(_)) => Err(self.unreachable("timed out")),
+            Err(PoolError::Backend(error)) => Err(self.failed_to_connect(&error)),
+            Err(PoolError::Closed) => Err(self.unreachable("the connection was reconfigured meanwhile")),
+            Err(error) => Err(self.unreachable(&error.to_string())),
+        }
+    }
+
+    /// A session of its own in another database of the server.
+    pub(super) async fn session_in(&self, database: &str) -> Result<Session, TargetError> {
+        let _permit = timeout(WAIT_MAX, self.elsewhere.acquire()).await;
+        let wait = self.dialer.dsn.connect_timeout.max(ANSWER_MAX);
+        match timeout(wait, self.dialer.dial(database)).await {
+            Ok(Ok((client, task))) => {
+                Ok(Session { held: Some(Held::Own(client, task)), server: self.dialer.dsn.label() })
+            }
+            Ok(Err(error)) => Err(self.failed_to_connect(&error)),
+            Err(_) => Err(self.unreachable("timed out")),
+        }
+    }
+
+    /// Connects and asks for an answer.
+    pub(super) async fn ping(&self) -> Result<(), TargetError> {
+        let session = self.session().await?;
+        session.run("SELECT 1", ANSWER_MAX).await?;
+        session.finish();
+        Ok(())
+    }
+
+    /// No new sessions; those at work end with their work.
+    pub(super) fn close(&self) {
+        self.pool.close();
+    }
+
+    fn failed_to_connect(&self, error: &tokio_postgres::Error) -> TargetError {
+        match error.as_db_error() {
+            Some(db) => {
+                let text = format!("{}: {} (SQLSTATE {})", db.severity(), db.message(), db.code().code());
+                self.unreachable(&text)
+            }
+            None => self.unreachable(&chain(error)),
+        }
+    }
+
+    fn unreachable(&self, why: &str) -> TargetError {
+        TargetError::Down(format!("failed to connect to {}: {why}", self.dialer.dsn.label()))
+    }
+}
+
+enum Held {
+    /// With how many idle ones the pool may keep.
+    Pooled(Object, usize),
+    Own(Client, JoinHandle<()>),
+}
+
+/// One session. Unless [`Session::finish`] is called it is closed when dropped: nobody knows what state it is in.
+pub(super) struct Session {
+    held: Option<Held>,
+    server: String,
+}
+
+impl Session {
+    fn client(&self) -> Result<&Client, TargetError> {
+        match &self.held {
+            Some(Held::Pooled(object, _)) => Ok(object),
+            Some(Held::Own(client, _)) => Ok(client),
+            None => Err(TargetError::Down("the session is over".to_owned())),
+        }
+    }
+
+    /// Runs one text, which may hold several statements: together they are one transaction.
+    pub(super) async fn run(&self, sql: &str, within: Duration) -> Result<Vec<SimpleQueryMessage>, TargetError> {
+        let client = self.client()?;
+        match timeout(within, client.simple_query(sql)).await {
+            Ok(answer) => Ok(answer?),
+            Err(_) => Err(self.hangs(within)),
+        }
+    }
+
+    /// Sends all texts at once, in order, and gathers the answers: one round trip for all.
+    ///
+    /// # Errors
+    /// Only when the answers do not come; what single texts met is in the list.
+    pub(super) async fn pipeline(
+        &self,
+        texts: &[&str],
+        within: Duration,
+    ) -> Result<Vec<Result<Vec<SimpleQueryMessage>, TargetError>>, TargetError> {
+        let client = self.client()?;
+        let answers = timeout(within, join_all(texts.iter().map(|sql| client.simple_query(sql)))).await;
+        let answers = answers.map_err(|_| self.hangs(within))?;
+        Ok(answers.into_iter().map(|answer| answer.map_err(TargetError::from)).collect())
+    }
+
+    /// Back to the pool, clean: no transaction is open.
+    pub(super) fn finish(mut self) {
+        match self.held.take() {
+            Some(Held::Pooled(object, idle_max)) => {
+                let is_one_too_many = Object::pool(&object).is_some_and(|pool| {
+                    let status = pool.status();
+                    idle_max < status.max_size && status.available >= idle_max
+                });
+                if is_one_too_many {
+                    drop(Object::take(object));
+                }
+            }
+            // The session says good-bye by itself when its client is gone.
+            Some(Held::Own(client, _)) => drop(client),
+            None => {}
+        }
+    }
+
+    fn hangs(&self, within: Duration) -> TargetError {
+        TargetError::Down(format!("{} did not answer within {} s", self.server, within.as_secs_f32()))
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        match self.held.take() {
+            Some(Held::Pooled(object, _)) => drop(Object::take(object)),
+            Some(Held::Own(_, task)) => task.abort(),
+            None => {}
+        }
+    }
+}
+
+/// For a statement that the server itself ends after `limit`.
+pub(super) fn with_margin(limit: Duration) -> Duration {
+    limit.min(STATEMENT_MAX) + MARGIN
+}
+
+/// The columns of the rows in an answer, as texts.
+pub(super) fn rows(answer: &[SimpleQueryMessage]) -> impl Iterator<Item = Vec<Option<&str>>> {
+    answer.iter().filter_map(|message| match message {
+        SimpleQueryMessage::Row(row) => Some((0..row.len()).map(|at| row.get(at)).collect()),
+        _ => None,
+    })
+}

@@ -1,0 +1,210 @@
+//! `vault-api.md` §5.3, §5.5, §5.6: credentials.
+
+use std::time::Duration;
+
+use leasehold_builtin::secrets::database::orphans;
+use leasehold_core::request::RequestError;
+use leasehold_devpg::Options;
+use leasehold_model::Ttl;
+use serde_json::json;
+use std::sync::Arc;
+
+use crate::support::{MEMBER, World, leases_of, own_server};
+
+#[tokio::test]
+async fn a_credential_logs_in_and_may_do_what_its_role_may() {
+    let world = World::new().await;
+    world.role("readonly", MEMBER, json!({})).await;
+    let issued = world.issue("readonly").await;
+
+    let client = world.log_in(&issued).await.unwrap();
+    assert_eq!(client.query_one("SELECT count(*) FROM customers", &[]).await.unwrap().get::<_, i64>(0), 3);
+    assert!(client.execute("INSERT INTO customers (name, city) VALUES ('x', 'y')", &[]).await.is_err());
+
+    assert!(issued.username.starts_with("v-token-readonly-"), "{}", issued.username);
+    assert_eq!(issued.password.len(), 24);
+    let until = world.pg.psql(&format!("SELECT extract(epoch FROM rolvaliduntil)::bigint FROM pg_roles WHERE rolname = '{}'", issued.username));
+    let wanted = (issued.intent.expires_at + Ttl::from_secs(5)).as_secs();
+    assert_eq!(until.unwrap(), wanted.to_string(), "VALID UNTIL is the lease's end and 5 seconds");
+    let comment = format!("SELECT shobj_description(oid, 'pg_authid') FROM pg_roles WHERE rolname = '{}'", issued.username);
+    assert_eq!(
+        world.pg.psql(&comment).unwrap(),
+        format!("leasehold:test-installation:{}", issued.intent.id.random())
+    );
+    let stored = issued.intent.effect.to_string();
+    assert!(!stored.contains(&issued.password) && !stored.contains("SCRAM"), "nothing secret is stored with the lease");
+}
+
+#[tokio::test]
+async fn every_failure_has_the_fields_words() {
+    let world = World::new().await;
+    world.role("ok", MEMBER, json!({})).await;
+    world.role("empty", "", json!({})).await;
+    world.role("nodb", MEMBER, json!({"db_name": "nodb"})).await;
+    world.role("rsa", MEMBER, json!({"credential_type": "rsa_private_key"})).await;
+    world.role("policy", MEMBER, json!({"credential_config": {"password_policy": "none"}})).await;
+    world.role("quotes", "CREATE ROLE '{{name}}' LOGIN PASSWORD '{{password}}'", json!({})).await;
+
+    assert!(matches!(world.plan("nope").await, Err(RequestError::Invalid(text)) if text == "unknown role: nope"));
+    assert!(matches!(world.plan("rsa").await,
+        Err(RequestError::Invalid(text)) if text == "unsupported credential_type: \"rsa_private_key\""));
+    for (role, said) in [
+        ("nodb", "failed to find entry for connection with name: \"nodb\""),
+        ("empty", "empty creation statements"),
+        ("policy", "failed to generate password: no password policy found"),
+    ] {
+        assert!(matches!(world.plan(role).await, Err(RequestError::Engine(text)) if text == said), "{role}");
+    }
+    let said = world.issue_fails("quotes").await;
+    assert!(said.starts_with("failed to execute query: ERROR: syntax error at or near \"'v-token-quotes-"), "{said}");
+    assert!(said.ends_with("(SQLSTATE 42601)"), "{said}");
+
+    world.write("config/pg", json!({"allowed_roles": "app-*"})).await.unwrap();
+    assert!(matches!(world.plan("ok").await, Err(RequestError::Engine(text)) if text == "\"ok\" is not an allowed role"));
+}
+
+#[tokio::test]
+async fn a_failed_statement_leaves_nothing_behind() {
+    let world = World::new().await;
+    world.role("half", &format!("{MEMBER} SELECT 1 / 0;"), json!({})).await;
+    let plan = world.plan("half").await.unwrap();
+    let username = plan.effect["username"].as_str().unwrap().to_owned();
+    let error = world.effect(world.intent("half", &plan)).await.err().unwrap();
+    assert_eq!(error.to_string(), "failed to execute query: ERROR: division by zero (SQLSTATE 22012)");
+    assert!(!world.role_exists(&username));
+}
+
+#[tokio::test]
+async fn statements_that_make_no_role_of_that_name_are_an_error() {
+    let world = World::new().await;
+    world.role("other", "SELECT 1", json!({})).await;
+    let said = world.issue_fails("other").await;
+    assert!(said.contains("does not exist (SQLSTATE 42704)"), "{said}");
+}
+
+#[tokio::test]
+async fn after_the_deadline_no_role_is_made() {
+    let world = World::new().await;
+    world.role("late", MEMBER, json!({})).await;
+    let plan = world.plan("late").await.unwrap();
+    let mut intent = world.intent("late", &plan);
+    intent.deadline = intent.issued_at;
+    let error = world.effect(intent.clone()).await.err().unwrap();
+    assert_eq!(error.to_string(), "the deadline of this request passed before the role was created");
+
+    // The target's own clock says so, even when ours stands still.
+    world.role("slow", &format!("SELECT pg_sleep(0.5); {MEMBER}"), json!({})).await;
+    let plan = world.plan("slow").await.unwrap();
+    let mut intent = world.intent("slow", &plan);
+    intent.deadline = intent.issued_at + Duration::from_millis(700);
+    assert!(world.effect(intent.clone()).await.is_ok());
+    world.role("slower", &format!("SELECT pg_sleep(0.4); SELECT pg_sleep(0.4); {MEMBER}"), json!({})).await;
+    let plan = world.plan("slower").await.unwrap();
+    let username = plan.effect["username"].as_str().unwrap().to_owned();
+    let mut intent = world.intent("slower", &plan);
+    intent.deadline = intent.issued_at + Duration::from_millis(500);
+    let error = world.effect(intent).await.err().unwrap();
+    assert_eq!(error.to_string(), "the deadline of this request passed before the role was created");
+    assert!(!world.role_exists(&username));
+}
+
+#[tokio::test]
+async fn a_statement_cannot_outlast_the_deadline() {
+    let world = World::new().await;
+    world.role("sleepy", &format!("{MEMBER} SELECT pg_sleep(30);"), json!({})).await;
+    let plan = world.plan("sleepy").await.unwrap();
+    let mut intent = world.intent("sleepy", &plan);
+    intent.deadline = intent.issued_at + Duration::from_millis(600);
+    let error = world.effect(intent).await.err().unwrap();
+    assert!(error.to_string().contains("statement timeout (SQLSTATE 57014)"), "{error}");
+}
+
+#[tokio::test]
+async fn the_servers_log_never_sees_a_password() {
+    let pg = Arc::new(own_server(Options { log_statements: true, ..Options::default() }));
+    let world = World::on(pg);
+    world.connect("pg", json!({})).await;
+    world.role("readonly", MEMBER, json!({})).await;
+    let issued = world.issue("readonly").await;
+    world.log_in(&issued).await.unwrap();
+    let log = world.pg.log().unwrap();
+    assert!(log.contains(&issued.username) && log.contains("SCRAM-SHA-256$4096:"), "the statement is logged");
+    assert!(!log.contains(&issued.password) && !log.contains(world.pg.admin_password()));
+
+    world.write("config/pg", json!({"password_authentication": "password"})).await.unwrap();
+    let plain = world.issue("readonly").await;
+    world.log_in(&plain).await.unwrap();
+    assert!(world.pg.log().unwrap().contains(&plain.password), "asked for: the plain password is sent");
+}
+
+#[tokio::test]
+async fn no_error_quotes_the_password_or_its_verifier() {
+    let world = World::new().await;
+    for (mode, statement) in [
+        ("password", r#"CREATE ROLE "{{name}}" LOGIN PASSWORD '{{password}}' NONSENSE"#),
+        ("password", r#"CREATE ROLE "{{name}}" LOGIN; SELECT '{{password}}'::int"#),
+        ("password", r#"CREATE ROLE "{{name}}" LOGIN; SELECT 1 FROM '{{password}}'"#),
+        ("scram-sha-256", r#"CREATE ROLE "{{name}}" LOGIN; SELECT '{{password}}'::int"#),
+        ("scram-sha-256", r#"DO $$ BEGIN RAISE EXCEPTION 'here: %', '{{password}}'; END $$"#),
+        ("scram-sha-256", r#"CREATE ROLE "{{name}}" LOGIN PASSWORD {{password}}"#),
+    ] {
+        world.write("config/pg", json!({"password_authentication": mode})).await.unwrap();
+        world.role("leaky", statement, json!({})).await;
+        let said = world.issue_fails("leaky").await;
+        // The only texts of that alphabet and length are user names and what a server would quote.
+        assert!(!said.contains("SCRAM-SHA-256$") && !said.contains("4096:"), "{said}");
+        let quoted = said.contains("invalid input syntax") || said.contains("here: ") || said.contains("FROM");
+        assert!(!quoted || said.contains("[redacted]"), "{statement}: {said}");
+    }
+}
+
+#[tokio::test]
+async fn grants_on_one_table_do_not_collide() {
+    let world = Arc::new(World::new().await);
+    world.connect("pg", json!({"max_open_connections": 8})).await;
+    let creation = r#"CREATE ROLE "{{name}}" LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}';
+                      GRANT SELECT ON orders TO "{{name}}";"#;
+    world.role("granted", creation, json!({})).await;
+    let many = (0..24).map(|_| {
+        let world = Arc::clone(&world);
+        tokio::spawn(async move {
+            let issued = world.issue("granted").await;
+            world.revoke(&issued).await.unwrap();
+        })
+    });
+    for one in many.collect::<Vec<_>>() {
+        one.await.unwrap();
+    }
+    let left = world.pg.psql("SELECT count(*) FROM pg_roles WHERE rolname LIKE 'v-token-granted-%'").unwrap();
+    assert_eq!(left, "0");
+}
+
+#[tokio::test]
+async fn an_unavailable_admin_right_is_told_and_no_lease_is_left() {
+    let world = World::new().await;
+    world.role("super", r#"CREATE ROLE "{{name}}" SUPERUSER LOGIN PASSWORD '{{password}}'"#, json!({})).await;
+    let said = world.issue_fails("super").await;
+    assert!(said.contains("must be superuser") && said.contains("(SQLSTATE 42501)"), "{said}");
+}
+
+#[tokio::test]
+async fn roles_without_a_lease_are_found() {
+    let world = World::on(Arc::new(own_server(Options::default())));
+    world.connect("pg", json!({})).await;
+    world.role("readonly", MEMBER, json!({})).await;
+    let (kept, lost) = (world.issue("readonly").await, world.issue("readonly").await);
+    let gone = world.issue("readonly").await;
+    world.pg.psql(&format!("DROP ROLE \"{}\"", gone.username)).unwrap();
+
+    let roles = world.engine.owned_roles(&world.context, "pg").await.unwrap();
+    let report = orphans::compare(&roles, &leases_of(&[&kept, &gone]));
+    assert_eq!(report.without_lease.iter().map(|role| &role.name).collect::<Vec<_>>(), [&lost.username]);
+    assert_eq!(report.without_role, [(gone.intent.id.random().to_owned(), gone.username.clone())]);
+}
+
+#[tokio::test]
+async fn a_lease_says_which_connection_must_be_down_for_it_to_wait() {
+    let world = World::new().await;
+    world.role("readonly", MEMBER, json!({})).await;
+    assert_eq!(world.plan("readonly").await.unwrap().connection, "database_0a1b2c3d/pg");
+}

@@ -1,0 +1,116 @@
+//! Targets that are down, hang, or have no connection left.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use leasehold_core::seams::EngineError;
+use leasehold_devpg::{Options, Stop};
+use serde_json::json;
+
+use crate::support::{MEMBER, World, log_in, own_server, shared_server};
+
+fn down(result: Result<(), EngineError>) -> String {
+    match result {
+        Err(EngineError::Down(text)) => text,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// With a time limit: a call that hangs is what these tests are about.
+async fn within<T>(secs: u64, work: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(secs), work).await.expect("it hangs")
+}
+
+#[tokio::test]
+async fn a_stopped_server_is_down_and_leases_end_when_it_is_back() {
+    let world = World::on(Arc::new(own_server(Options::default())));
+    world.connect("pg", json!({})).await;
+    world.role("readonly", MEMBER, json!({})).await;
+    let issued = world.issue("readonly").await;
+    world.pg.stop(Stop::Immediate).unwrap();
+
+    let said = within(5, world.issue_fails("readonly")).await;
+    assert!(said.starts_with("unable to start transaction: "), "{said}");
+    let said = within(5, world.issue_fails("readonly")).await;
+    assert!(said.starts_with("unable to start transaction: failed to connect to `user="), "{said}");
+    assert!(said.contains("onnection refused"), "{said}");
+    down(within(5, world.revoke(&issued)).await);
+    down(within(5, world.renew(&issued, issued.intent.expires_at)).await);
+
+    world.pg.start_again().unwrap();
+    within(5, world.revoke(&issued)).await.unwrap();
+    assert!(!world.role_exists(&issued.username));
+    within(5, world.issue("readonly")).await;
+}
+
+#[tokio::test]
+async fn a_restart_is_not_noticed_by_the_next_request() {
+    let world = World::on(Arc::new(own_server(Options::default())));
+    world.connect("pg", json!({})).await;
+    world.role("readonly", MEMBER, json!({})).await;
+    world.issue("readonly").await;
+    world.pg.stop(Stop::Immediate).unwrap();
+    world.pg.start_again().unwrap();
+    world.issue("readonly").await;
+}
+
+#[tokio::test]
+async fn a_hanging_server_is_down_within_seconds_and_blocks_no_other_connection() {
+    let world = World::on(Arc::new(own_server(Options::default())));
+    world.connect("pg", json!({})).await;
+    world.role("readonly", MEMBER, json!({})).await;
+    let issued = world.issue("readonly").await;
+    let other = shared_server();
+    let url = other.admin_url();
+    let body = json!({"plugin_name": "postgresql-database-plugin", "connection_url": url, "allowed_roles": "*"});
+    world.write("config/other", body).await.unwrap();
+    world.role("elsewhere", MEMBER, json!({"db_name": "other"})).await;
+
+    world.pg.pause().unwrap();
+    let hanging = within(15, async {
+        tokio::join!(world.issue_fails("readonly"), within(3, world.issue("elsewhere")))
+    });
+    let (said, _) = hanging.await;
+    assert!(said.starts_with("unable to start transaction: "), "{said}");
+    assert!(said.contains("did not answer") || said.contains("timed out"), "{said}");
+    world.pg.resume().unwrap();
+    within(10, world.revoke(&issued)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_server_without_a_free_connection_says_so() {
+    let world = World::on(Arc::new(own_server(Options { max_connections: 8, ..Options::default() })));
+    world.connect("pg", json!({})).await;
+    world.role("readonly", MEMBER, json!({})).await;
+    world.write("reset/pg", json!({})).await.unwrap();
+    let mut held = Vec::new();
+    let held_user = (world.pg.admin_user().to_owned(), world.pg.admin_password().to_owned());
+    while let Ok(client) = log_in(&world.pg, &held_user.0, &held_user.1, "myapp").await {
+        held.push(client);
+    }
+    // The pool's one idle session is gone with its configuration.
+    world.write("config/pg", json!({"verify_connection": false})).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    while let Ok(client) = log_in(&world.pg, &held_user.0, &held_user.1, "myapp").await {
+        held.push(client);
+    }
+    let said = within(10, world.issue_fails("readonly")).await;
+    assert!(said.contains("(SQLSTATE 53300)"), "{said}");
+    drop(held);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    within(10, world.issue("readonly")).await;
+}
+
+#[tokio::test]
+async fn a_request_that_is_dropped_in_the_middle_leaves_no_open_transaction() {
+    let world = World::on(Arc::new(own_server(Options::default())));
+    world.connect("pg", json!({"max_open_connections": 1})).await;
+    world.role("slow", &format!("{MEMBER} SELECT pg_sleep(1);"), json!({})).await;
+    world.role("readonly", MEMBER, json!({})).await;
+    let plan = world.plan("slow").await.unwrap();
+    let username = plan.effect["username"].as_str().unwrap().to_owned();
+    let cut = tokio::time::timeout(Duration::from_millis(300), world.effect(world.intent("slow", &plan))).await;
+    assert!(cut.is_err());
+    within(8, world.issue("readonly")).await;
+    assert!(!world.role_exists(&username));
+}

@@ -1,0 +1,326 @@
+//! The engine with a memory store, a clock that stands still, and the template guest's own logic behind the sandbox seam.
+
+use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use leasehold_builtin::secrets::database::DatabaseEngine;
+use leasehold_core::fields::Fields;
+use leasehold_core::mount::MountStorage;
+use leasehold_core::request::{LogicalResponse, Object, RequestError};
+use leasehold_core::routes;
+use leasehold_core::seams::*;
+use leasehold_core::testing::ManualClock;
+use leasehold_devpg::{DevPg, Options};
+use leasehold_model::{Capabilities, MountAccessor, Operation, Timestamp, Ttl};
+use leasehold_statements as guest;
+use leasehold_storage::MemoryStorage;
+use secrecy::ExposeSecret as _;
+use serde_json::{Value, json};
+use tokio_postgres::NoTls;
+
+/// Rights by membership: the shape that scales.
+pub const MEMBER: &str =
+    r#"CREATE ROLE "{{name}}" WITH LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}' IN ROLE readonly;"#;
+
+/// A server that tests share; they use names of their own.
+pub fn shared_server() -> Arc<DevPg> {
+    static SERVER: OnceLock<Arc<DevPg>> = OnceLock::new();
+    Arc::clone(SERVER.get_or_init(|| Arc::new(own_server(Options { max_connections: 200, ..Options::default() }))))
+}
+
+pub fn own_server(options: Options) -> DevPg {
+    DevPg::start(options).unwrap()
+}
+
+pub struct World {
+    pub pg: Arc<DevPg>,
+    pub engine: DatabaseEngine,
+    pub context: EngineContext,
+    pub clock: Arc<ManualClock>,
+}
+
+/// A lease as the lease room would hold it.
+pub struct Issued {
+    pub intent: LeaseIntent,
+    pub username: String,
+    pub password: String,
+}
+
+impl World {
+    /// With the shared server as connection `pg`, open to all roles.
+    pub async fn new() -> Self {
+        let world = Self::on(shared_server());
+        world.connect("pg", json!({})).await;
+        world
+    }
+
+    pub fn on(pg: Arc<DevPg>) -> Self {
+        let now: i64 = pg.psql("SELECT extract(epoch FROM now())::bigint").unwrap().parse().unwrap();
+        let clock = Arc::new(ManualClock::at(now));
+        let accessor = MountAccessor::new("database_0a1b2c3d");
+        let storage = MountStorage::new(Arc::new(MemoryStorage::new(clock.clone())), accessor.clone());
+        let context = EngineContext {
+            storage,
+            clock: clock.clone(),
+            entropy: Arc::new(Urandom),
+            sandbox: Arc::new(NativeSandbox),
+            mount: MountView {
+                path: "database/".parse().unwrap(),
+                accessor,
+                default_lease_ttl: Ttl::from_secs(2_764_800),
+                max_lease_ttl: Ttl::from_secs(2_764_800),
+                installation: "test-installation".to_owned(),
+            },
+        };
+        Self { pg, engine: DatabaseEngine::new(), context, clock }
+    }
+
+    /// Configures a connection to this world's server as the non-superuser admin.
+    pub async fn connect(&self, name: &str, more: Value) {
+        let mut body = json!({
+            "plugin_name": "postgresql-database-plugin",
+            "allowed_roles": "*",
+            "connection_url": self.pg.templated_url(),
+            "username": self.pg.admin_user(),
+            "password": self.pg.admin_password(),
+        });
+        for (key, value) in more.as_object().unwrap() {
+            body[key] = value.clone();
+        }
+        self.write(&format!("config/{name}"), body).await.unwrap();
+    }
+
+    pub async fn role(&self, name: &str, creation: &str, more: Value) {
+        let mut body = json!({ "db_name": "pg", "creation_statements": creation, "default_ttl": "1h", "max_ttl": "24h" });
+        for (key, value) in more.as_object().unwrap() {
+            body[key] = value.clone();
+        }
+        self.write(&format!("roles/{name}"), body).await.unwrap();
+    }
+
+    async fn handle(&self, operation: Operation, path: &str, data: Value) -> Result<Outcome, RequestError> {
+        let (route, captures) = routes::find(self.engine.routes(), path, operation).ok_or(RequestError::UnsupportedPath)?;
+        if !route.operations.contains(&operation) {
+            return Err(RequestError::UnsupportedOperation);
+        }
+        let data: Object = data.as_object().cloned().unwrap_or_default();
+        let fields = Fields::coerce(route.fields, &data).map_err(|error| RequestError::Invalid(error.to_string()))?;
+        let request = EngineRequest {
+            context: self.context.clone(),
+            operation,
+            path: format!("database/{path}"),
+            captures,
+            fields,
+            display_name: "token".to_owned(),
+        };
+        self.engine.handle(&request).await
+    }
+
+    pub async fn answer(&self, operation: Operation, path: &str, data: Value) -> Result<LogicalResponse, RequestError> {
+        match self.handle(operation, path, data).await? {
+            Outcome::Answer(answer) => Ok(answer),
+            Outcome::Lease(_) => panic!("{path} makes a lease"),
+        }
+    }
+
+    pub async fn write(&self, path: &str, data: Value) -> Result<LogicalResponse, RequestError> {
+        self.answer(Operation::Update, path, data).await
+    }
+
+    pub async fn read(&self, path: &str) -> Result<Value, RequestError> {
+        let answer = self.answer(Operation::Read, path, json!({})).await?;
+        Ok(Value::Object(answer.data.unwrap_or_default()))
+    }
+
+    pub async fn plan(&self, role: &str) -> Result<LeasePlan, RequestError> {
+        match self.handle(Operation::Read, &format!("creds/{role}"), json!({})).await? {
+            Outcome::Lease(plan) => Ok(plan),
+            Outcome::Answer(_) => panic!("creds made no lease"),
+        }
+    }
+
+    pub fn intent(&self, role: &str, plan: &LeasePlan) -> LeaseIntent {
+        let now = self.context.clock.now();
+        let random = leasehold_core::random::base62(&Urandom, 24);
+        LeaseIntent {
+            id: format!("database/creds/{role}/{random}").parse().unwrap(),
+            issued_at: now,
+            expires_at: now + Ttl::from_secs(3600),
+            deadline: now + Duration::from_secs(20),
+            effect: plan.effect.clone(),
+        }
+    }
+
+    pub async fn effect(&self, intent: LeaseIntent) -> Result<Issued, EngineError> {
+        let SecretData(values) = self.engine.effect(&self.context, &intent).await?;
+        let (mut username, mut password) = (String::new(), String::new());
+        for (name, value) in values {
+            match (name.as_str(), value) {
+                ("username", SecretValue::Public(value)) => username = value.as_str().unwrap().to_owned(),
+                ("password", SecretValue::Secret(value)) => password = value.expose_secret().to_owned(),
+                (other, _) => panic!("unexpected {other}"),
+            }
+        }
+        Ok(Issued { intent, username, password })
+    }
+
+    pub async fn issue(&self, role: &str) -> Issued {
+        let plan = self.plan(role).await.unwrap();
+        self.effect(self.intent(role, &plan)).await.unwrap()
+    }
+
+    /// The text that the client would get.
+    pub async fn issue_fails(&self, role: &str) -> String {
+        match self.plan(role).await {
+            Err(error) => error.to_string(),
+            Ok(plan) => match self.effect(self.intent(role, &plan)).await {
+                Err(error) => error.to_string(),
+                Ok(issued) => panic!("{} was issued", issued.username),
+            },
+        }
+    }
+
+    pub async fn revoke(&self, issued: &Issued) -> Result<(), EngineError> {
+        self.engine.revoke(&self.context, &issued.intent).await
+    }
+
+    pub async fn renew(&self, issued: &Issued, until: Timestamp) -> Result<(), EngineError> {
+        self.engine.renew(&self.context, &issued.intent, until).await
+    }
+
+    pub fn role_exists(&self, name: &str) -> bool {
+        self.pg.psql(&format!("SELECT count(*) FROM pg_roles WHERE rolname = '{}'", name.replace('\'', "''"))).unwrap() == "1"
+    }
+
+    /// A session of an issued credential.
+    pub async fn log_in(&self, issued: &Issued) -> Result<tokio_postgres::Client, tokio_postgres::Error> {
+        log_in(&self.pg, &issued.username, &issued.password, self.pg.database()).await
+    }
+}
+
+pub async fn log_in(
+    pg: &DevPg,
+    user: &str,
+    password: &str,
+    database: &str,
+) -> Result<tokio_postgres::Client, tokio_postgres::Error> {
+    let (client, connection) = tokio_postgres::Config::new()
+        .host(pg.host())
+        .port(pg.port())
+        .user(user)
+        .password(password)
+        .dbname(database)
+        .connect(NoTls)
+        .await?;
+    tokio::spawn(connection);
+    Ok(client)
+}
+
+/// Real randomness: tests share a server.
+pub struct Urandom;
+
+impl Entropy for Urandom {
+    fn fill(&self, bytes: &mut [u8]) {
+        std::fs::File::open("/dev/urandom").unwrap().read_exact(bytes).unwrap();
+    }
+}
+
+/// The template guest without its sandbox.
+struct NativeSandbox;
+
+fn dialect_in(dialect: Dialect) -> guest::Dialect {
+    match dialect {
+        Dialect::Handlebars => guest::Dialect::Handlebars,
+        Dialect::Plain => guest::Dialect::Plain,
+    }
+}
+
+fn diagnostic(found: guest::Diagnostic) -> Diagnostic {
+    Diagnostic {
+        severity: match found.severity {
+            guest::Severity::Warning => Severity::Warning,
+            guest::Severity::Hint => Severity::Hint,
+        },
+        code: found.code.to_owned(),
+        message: found.message,
+        line: found.line,
+        column: found.column,
+        help: found.help,
+        at: found.statement.to_string(),
+    }
+}
+
+#[async_trait]
+impl Sandbox for NativeSandbox {
+    async fn check_template(
+        &self,
+        statements: &[String],
+        purpose: Purpose,
+        wished: Dialect,
+    ) -> Result<TemplateReport, SandboxError> {
+        let purpose = match purpose {
+            Purpose::Creation => guest::Purpose::Creation,
+            Purpose::Renewal => guest::Purpose::Renewal,
+            Purpose::Revocation => guest::Purpose::Revocation,
+            Purpose::Rollback => guest::Purpose::Rollback,
+            Purpose::Rotation => guest::Purpose::Rotation,
+        };
+        let report = guest::check(statements, purpose, dialect_in(wished));
+        let dialect = match report.dialect {
+            guest::Dialect::Handlebars => Dialect::Handlebars,
+            guest::Dialect::Plain => Dialect::Plain,
+        };
+        Ok(TemplateReport { dialect, diagnostics: report.diagnostics.into_iter().map(diagnostic).collect() })
+    }
+
+    async fn render(
+        &self,
+        statements: &[String],
+        dialect: Dialect,
+        values: &[(&str, &str)],
+    ) -> Result<Vec<String>, RenderError> {
+        let values: Vec<(String, String)> =
+            values.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        guest::render(statements, dialect_in(dialect), &values)
+            .map_err(|found| RenderError::Refused(Box::new(diagnostic(found))))
+    }
+
+    async fn compile_acl(&self, _: &[PolicySource], _: &IdentityValues) -> Result<PolicySetId, AclError> {
+        unreachable!("an engine asks for no policy")
+    }
+    async fn decide(&self, _: &PolicySetId, _: &Ask<'_>) -> Result<Verdict, SandboxError> {
+        unreachable!("an engine asks for no policy")
+    }
+    async fn capabilities(&self, _: &PolicySetId, _: &[&str]) -> Result<Vec<Capabilities>, SandboxError> {
+        unreachable!("an engine asks for no policy")
+    }
+    async fn grants_below(&self, _: &PolicySetId, _: &str) -> Result<bool, SandboxError> {
+        unreachable!("an engine asks for no policy")
+    }
+    async fn lint(&self, _: &PolicySource) -> Result<Vec<Diagnostic>, SandboxError> {
+        unreachable!("an engine asks for no policy")
+    }
+    async fn inspect(&self, _: &[u8]) -> Result<ModuleFacts, LoadError> {
+        unreachable!("an engine loads no module")
+    }
+    async fn load(&self, _: &[u8]) -> Result<Digest, LoadError> {
+        unreachable!("an engine loads no module")
+    }
+    async fn unload(&self, _: &Digest) {}
+    async fn configure(&self, _: &Digest, _: &[u8]) -> Result<(), SandboxError> {
+        unreachable!("an engine loads no module")
+    }
+    async fn evaluate(&self, _: &Digest, _: &[u8], _: &ModuleAsk) -> Result<ModuleVerdict, SandboxError> {
+        unreachable!("an engine loads no module")
+    }
+    fn builtins(&self) -> Vec<(String, Digest)> {
+        Vec::new()
+    }
+}
+
+pub fn leases_of(issued: &[&Issued]) -> BTreeMap<String, String> {
+    issued.iter().map(|one| (one.intent.id.random().to_owned(), one.username.clone())).collect()
+}

@@ -1,0 +1,139 @@
+//! One request, from bytes to bytes.
+//!
+//! Start with [`Door::answer`]. A handler that is dropped, because its client hung up or its time was over, leaves the
+//! work behind it running: the core finishes and then finds that nobody waits.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use http::Response;
+use leasehold_core::random;
+use leasehold_core::request::{LogicalRequest, LogicalResponse, Object};
+use leasehold_core::seams::Entropy;
+use leasehold_model::Operation;
+use tokio::sync::Semaphore;
+use tracing::Instrument;
+
+use crate::body::{self, Carried};
+use crate::delivery::{self, Promise};
+use crate::envelope;
+use crate::error::{self, DoorError};
+use crate::extract::{self, Head};
+use crate::limits::{Budget, Limits, Share};
+use crate::meter::Meter;
+use crate::pipeline::Pipeline;
+use crate::plain::{HEALTH, HealthCodes};
+
+/// Who is at the other end of the connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Peer(pub(crate) SocketAddr);
+
+/// Translates between HTTP and the core.
+pub struct Door {
+    pipeline: Arc<dyn Pipeline>,
+    entropy: Arc<dyn Entropy>,
+    pub(crate) limits: Limits,
+    pub(crate) meter: Meter,
+    budget: Budget,
+    under_way: Semaphore,
+}
+
+impl fmt::Debug for Door {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Door").field("limits", &self.limits).finish_non_exhaustive()
+    }
+}
+
+impl Door {
+    /// The metrics recorder must be installed before: its handles are made here.
+    #[must_use]
+    pub fn new(pipeline: Arc<dyn Pipeline>, entropy: Arc<dyn Entropy>, limits: Limits) -> Arc<Self> {
+        let budget = Budget::new(limits.bodies_kib_max);
+        let under_way = Semaphore::new(limits.requests_max);
+        Arc::new(Self { pipeline, entropy, limits, meter: Meter::new(), budget, under_way })
+    }
+
+    /// Every method on every path ends here.
+    #[must_use]
+    pub fn router(self: &Arc<Self>) -> Router {
+        Router::new().fallback(async |State(door): State<Arc<Self>>, request: Request| door.answer(request).await).with_state(Arc::clone(self))
+    }
+
+    async fn answer(&self, request: Request) -> Response<Body> {
+        let began = Instant::now();
+        let mut operation = None;
+        let answer = match self.under_way.try_acquire() {
+            Err(_) => error::of_door(&DoorError::Busy),
+            Ok(_permit) => {
+                let answering = self.answer_in_time(request, &mut operation);
+                match tokio::time::timeout(self.limits.request_time, answering).await {
+                    Ok(Ok(answer)) => answer,
+                    Ok(Err(refused)) => error::of_door(&refused),
+                    Err(_) => error::of_door(&DoorError::Time),
+                }
+            }
+        };
+        self.meter.count(operation, answer.status(), began.elapsed());
+        answer
+    }
+
+    async fn answer_in_time(&self, request: Request, operation: &mut Option<Operation>) -> Result<Response<Body>, DoorError> {
+        let (parts, body) = request.into_parts();
+        let client = parts.extensions.get::<Peer>().map(|peer| peer.0);
+        let head = extract::head(&parts, &self.limits)?;
+        *operation = Some(head.operation);
+        let namespace = head.namespace.clone();
+        let mut share = Share::default();
+        let carried = if head.has_body {
+            let bytes = body::read(body, &self.limits, &self.budget, &mut share).await?;
+            body::decode(bytes, &parts.headers, &self.limits, &self.budget, &mut share)?
+        } else {
+            Carried::Data(None)
+        };
+        let mut answer = self.ask(head, carried, client).await?;
+        if let Some(namespace) = namespace {
+            answer.headers_mut().insert("x-vault-namespace", namespace);
+        }
+        Ok(answer)
+    }
+
+    async fn ask(&self, head: Head, carried: Carried, client: Option<SocketAddr>) -> Result<Response<Body>, DoorError> {
+        let Head { operation, path, parameters, token, headers, has_body, namespace: _ } = head;
+        let (data, raw_body) = match carried {
+            Carried::Data(data) if has_body => (data.unwrap_or_default(), None),
+            Carried::Data(_) => (parameters, None),
+            Carried::Raw(bytes) => (parameters, Some(bytes.to_vec())),
+        };
+        let is_health = path == HEALTH && operation == Operation::Read;
+        let codes = if is_health { HealthCodes::read(&data).ok_or(DoorError::Query)? } else { HealthCodes::default() };
+        let data = if is_health { Object::new() } else { data };
+        let id = random::uuid(self.entropy.as_ref());
+        let span = tracing::info_span!("request", request.id = %id, operation = operation.as_str(), path = %path);
+        let request = LogicalRequest { id: id.clone(), operation, path, data, token, client, wrap_ttl: None, headers, raw_body };
+        let mut result = Arc::clone(&self.pipeline).handle(request).instrument(span.clone()).await;
+        if is_health && let Ok(answer) = &mut result {
+            answer.status = Some(codes.apply(answer.status.unwrap_or(200)));
+        }
+        let _entered = span.enter();
+        Ok(match result {
+            Ok(answer) => self.deliver(&id, operation, &answer),
+            // The core has logged what broke here.
+            Err(failed) => error::of_request(&failed, &id),
+        })
+    }
+
+    fn deliver(&self, id: &str, operation: Operation, answer: &LogicalResponse) -> Response<Body> {
+        // From here on an issued lease goes back unless its body is taken.
+        let promise = answer.issued().map(|lease| Promise::new(Arc::clone(&self.pipeline), lease.clone()));
+        let response = envelope::of_answer(id, operation, answer);
+        match promise {
+            Some(promise) => response.map(|body| delivery::after(body, promise)),
+            None => response,
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! The one place where a failure becomes a status and words. No `_` arm: a new failure must be placed.
+//!
+//! `E(x)` is `{"errors":["x"]}`; `M(x)` the field's multi-error form; nothing is `{"errors":[]}`.
+
+use axum::body::Body;
+use http::{HeaderValue, Response, StatusCode, header};
+use leasehold_core::request::RequestError;
+use serde::Serialize;
+
+use crate::envelope::{self, JSON};
+use crate::json::JsonError;
+use crate::query::FormError;
+
+/// What the door itself refuses, before the core hears of it.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DoorError {
+    #[error("the clean path is `{to}`")]
+    Unclean { to: String, shows_page: bool },
+    #[error("a path must be printable text")]
+    Unprintable,
+    #[error("relative paths not supported")]
+    Relative,
+    #[error("nothing is served outside /v1/")]
+    Elsewhere,
+    #[error("the path or query is too long")]
+    UriTooLong,
+    #[error("the request headers are too large")]
+    HeadersTooLarge,
+    /// `list`, `scan` and the codes of `sys/health`.
+    #[error("a query parameter has no sensible value")]
+    Query,
+    #[error("method not allowed")]
+    Method,
+    #[error("cannot handle internal-only request operation")]
+    InternalOnly,
+    #[error("namespace not found")]
+    Namespace,
+    #[error("operation unavailable in namespaces")]
+    NotInNamespaces,
+    #[error("error parsing X-Vault-Wrap-TTL header: {0}")]
+    WrapTtl(String),
+    /// Answering unwrapped would show to many eyes what was meant for one.
+    #[error("response wrapping is not supported by this server: send the request without X-Vault-Wrap-TTL")]
+    Wrapping,
+    #[error("mime: no media type")]
+    NoMediaType,
+    #[error("PATCH requires Content-Type of application/merge-patch+json, provided {0}")]
+    MediaType(String),
+    #[error("the token is longer than {0} bytes")]
+    TokenTooLong(usize),
+    #[error("http: request body too large")]
+    BodyTooLarge,
+    #[error("the request body could not be read")]
+    Body,
+    #[error(transparent)]
+    Json(#[from] JsonError),
+    #[error(transparent)]
+    Form(#[from] FormError),
+    #[error("the server is busy, try again")]
+    Busy,
+    #[error("context deadline exceeded")]
+    Time,
+}
+
+enum Said {
+    Nothing,
+    List(Vec<String>),
+    /// A redirect's address and, for GET, the page that names it.
+    Redirect(String, Option<String>),
+}
+
+impl Said {
+    fn one(text: impl ToString) -> Self {
+        Self::List(vec![text.to_string()])
+    }
+}
+
+pub(crate) fn of_door(error: &DoorError) -> Response<Body> {
+    let (status, said) = match error {
+        DoorError::Unclean { to, shows_page } => (StatusCode::TEMPORARY_REDIRECT, Said::Redirect(to.clone(), shows_page.then(|| page(to)))),
+        DoorError::Unprintable => (StatusCode::BAD_REQUEST, Said::Nothing),
+        DoorError::Elsewhere => (StatusCode::NOT_FOUND, Said::List(Vec::new())),
+        DoorError::UriTooLong => (StatusCode::URI_TOO_LONG, Said::List(Vec::new())),
+        DoorError::HeadersTooLarge => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, Said::List(Vec::new())),
+        DoorError::Query => (StatusCode::BAD_REQUEST, Said::List(Vec::new())),
+        DoorError::Method => (StatusCode::METHOD_NOT_ALLOWED, Said::List(Vec::new())),
+        DoorError::Namespace => (StatusCode::NOT_FOUND, Said::one(error)),
+        DoorError::MediaType(_) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, Said::one(error)),
+        DoorError::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, Said::one(error)),
+        DoorError::Busy | DoorError::Time => (StatusCode::SERVICE_UNAVAILABLE, Said::one(error)),
+        DoorError::Relative
+        | DoorError::InternalOnly
+        | DoorError::NotInNamespaces
+        | DoorError::WrapTtl(_)
+        | DoorError::Wrapping
+        | DoorError::NoMediaType
+        | DoorError::TokenTooLong(_)
+        | DoorError::Body
+        | DoorError::Json(_)
+        | DoorError::Form(_) => (StatusCode::BAD_REQUEST, Said::one(error)),
+    };
+    let mut answer = response(status, said);
+    // What is left of a body that was not read cannot be told from the next request.
+    if matches!(error, DoorError::BodyTooLarge | DoorError::Body | DoorError::Time) {
+        answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    answer
+}
+
+pub(crate) fn of_request(error: &RequestError, request_id: &str) -> Response<Body> {
+    let internal = || Said::one(format!("internal error, request id {request_id}"));
+    let (status, said) = match error {
+        RequestError::Invalid(text) => (StatusCode::BAD_REQUEST, Said::one(text)),
+        RequestError::InvalidMulti(text) => (StatusCode::BAD_REQUEST, Said::one(multi(text))),
+        RequestError::BadToken => (StatusCode::FORBIDDEN, Said::one(error)),
+        RequestError::Denied => (StatusCode::FORBIDDEN, Said::one(multi(&error.to_string()))),
+        RequestError::Forbidden(text) => (StatusCode::FORBIDDEN, Said::one(text)),
+        RequestError::DeniedByModule { policy: _, messages } => {
+            let denied = multi(&error.to_string());
+            (StatusCode::FORBIDDEN, Said::List(std::iter::once(denied).chain(messages.iter().cloned()).collect()))
+        }
+        RequestError::NotFound => (StatusCode::NOT_FOUND, Said::List(Vec::new())),
+        RequestError::NoRoute(text) => (StatusCode::NOT_FOUND, Said::one(text)),
+        RequestError::UnsupportedPath => (StatusCode::NOT_FOUND, Said::one(multi(&error.to_string()))),
+        RequestError::UnsupportedOperation => (StatusCode::METHOD_NOT_ALLOWED, Said::one(multi(&error.to_string()))),
+        RequestError::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, Said::List(Vec::new())),
+        RequestError::UnsupportedMediaType(text) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, Said::one(text)),
+        RequestError::TooMany(text) => (StatusCode::TOO_MANY_REQUESTS, Said::one(text)),
+        RequestError::Engine(text) => (StatusCode::INTERNAL_SERVER_ERROR, Said::one(multi(text))),
+        RequestError::Sealed => (StatusCode::SERVICE_UNAVAILABLE, Said::one(error)),
+        RequestError::Unavailable(text) => (StatusCode::SERVICE_UNAVAILABLE, Said::one(text)),
+        RequestError::Sandbox(_) | RequestError::Storage(_) | RequestError::Audit | RequestError::Internal(_) => {
+            (StatusCode::INTERNAL_SERVER_ERROR, internal())
+        }
+    };
+    response(status, said)
+}
+
+fn response(status: StatusCode, said: Said) -> Response<Body> {
+    let errors = match said {
+        Said::Nothing => return envelope::response(status, None, Body::empty()),
+        Said::List(errors) => errors,
+        Said::Redirect(to, page) => {
+            let kind = page.is_some().then_some(HeaderValue::from_static("text/html; charset=utf-8"));
+            let mut answer = envelope::response(status, kind, page.map_or_else(Body::empty, Body::from));
+            if let Ok(to) = HeaderValue::try_from(to) {
+                answer.headers_mut().insert(header::LOCATION, to);
+            }
+            return answer;
+        }
+    };
+    #[derive(Serialize)]
+    struct Errors {
+        errors: Vec<String>,
+    }
+    envelope::json(status, JSON, &Errors { errors })
+}
+
+fn multi(text: &str) -> String {
+    format!("1 error occurred:\n\t* {text}\n\n")
+}
+
+fn page(to: &str) -> String {
+    format!("<a href=\"{}\">Temporary Redirect</a>.\n\n", to.replace('&', "&amp;"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::BodyExt;
+    use leasehold_core::seams::{SandboxError, StorageError};
+
+    async fn shown(response: Response<Body>) -> (u16, String) {
+        let status = response.status().as_u16();
+        let bytes = response.into_body().collect().await.unwrap().to_bytes();
+        (status, String::from_utf8(bytes.to_vec()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn every_failure_has_its_status_and_form() {
+        let e = |text: &str| format!("{{\"errors\":[\"{text}\"]}}\n");
+        let m = |text: &str| e(&format!("1 error occurred:\\n\\t* {text}\\n\\n"));
+        let none = "{\"errors\":[]}\n".to_owned();
+        let text = || "x \"<y".to_owned();
+        let quoted = "x \\\"\\u003cy";
+        for (error, status, body) in [
+            (RequestError::Invalid(text()), 400, e(quoted)),
+            (RequestError::InvalidMulti(text()), 400, m(quoted)),
+            (RequestError::BadToken, 403, e("permission denied")),
+            (RequestError::Denied, 403, m("permission denied")),
+            (RequestError::Forbidden(text()), 403, e(quoted)),
+            (RequestError::NotFound, 404, none.clone()),
+            (RequestError::NoRoute(text()), 404, e(quoted)),
+            (RequestError::UnsupportedPath, 404, m("unsupported path")),
+            (RequestError::UnsupportedOperation, 405, m("unsupported operation")),
+            (RequestError::MethodNotAllowed, 405, none),
+            (RequestError::UnsupportedMediaType(text()), 415, e(quoted)),
+            (RequestError::TooMany(text()), 429, e(quoted)),
+            (RequestError::Engine(text()), 500, m(quoted)),
+            (RequestError::Sealed, 503, e("Vault is sealed")),
+            (RequestError::Unavailable(text()), 503, e(quoted)),
+            (RequestError::Sandbox(SandboxError::Fuel), 500, e("internal error, request id ID")),
+            (RequestError::Storage(StorageError::Corrupt(text())), 500, e("internal error, request id ID")),
+            (RequestError::Audit, 500, e("internal error, request id ID")),
+            (RequestError::Internal(text()), 500, e("internal error, request id ID")),
+        ] {
+            assert_eq!(shown(of_request(&error, "ID")).await, (status, body), "{error:?}");
+        }
+        let module = RequestError::DeniedByModule { policy: "freeze".into(), messages: vec!["no changes today".into()] };
+        let said = "{\"errors\":[\"1 error occurred:\\n\\t* permission denied\\n\\n\",\"no changes today\"]}\n".to_owned();
+        assert_eq!(shown(of_request(&module, "ID")).await, (403, said));
+    }
+
+    #[tokio::test]
+    async fn a_redirect_names_the_clean_path() {
+        let answer = of_door(&DoorError::Unclean { to: "/v1/x&y".into(), shows_page: true });
+        assert_eq!(answer.headers()["location"], "/v1/x&y");
+        assert_eq!(answer.headers()["content-type"], "text/html; charset=utf-8");
+        assert_eq!(shown(answer).await, (307, "<a href=\"/v1/x&amp;y\">Temporary Redirect</a>.\n\n".to_owned()));
+        let bare = of_door(&DoorError::Unprintable);
+        assert!(bare.headers().get("content-type").is_none());
+        assert_eq!(shown(bare).await, (400, String::new()));
+    }
+}

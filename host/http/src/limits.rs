@@ -1,0 +1,127 @@
+//! What a client may make us hold, all of it counted before anybody asks for its token.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// The bounds of one door. `Limits::default()` is the contract's.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Bytes of a body; more answers 413.
+    pub body_max: usize,
+    /// JSON strings in a body, keys included: each costs an HMAC in the audit record.
+    pub json_strings_max: usize,
+    /// Estimated bytes that a decoded body takes.
+    pub json_memory_max: usize,
+    /// Arrays and objects inside one another.
+    pub json_depth_max: usize,
+    /// Bytes of the path as it arrives.
+    pub path_max: usize,
+    /// Bytes of the query string.
+    pub query_max: usize,
+    /// Parameters in a query string or a form.
+    pub parameters_max: usize,
+    /// Bytes of a token.
+    pub token_max: usize,
+    /// Bytes of request line and headers together; more answers 431.
+    pub headers_max: usize,
+    /// From the first byte of the head to the answer.
+    pub request_time: Duration,
+    /// For the head of a request, and so for how long a connection may idle between two requests.
+    pub header_time: Duration,
+    pub handshake_time: Duration,
+    /// Open connections; further ones wait in the listen queue.
+    pub connections_max: usize,
+    /// Requests under way at once, over all connections; further ones answer 503.
+    pub requests_max: usize,
+    /// Requests under way at once on one HTTP/2 connection.
+    pub streams_max: u32,
+    /// KiB that all bodies together may hold, decoded or not, beyond what is small; further ones answer 503.
+    pub bodies_kib_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            body_max: 32 << 20,
+            json_strings_max: 1_000,
+            json_memory_max: 34_078_720,
+            // serde_json stops at 128 by itself.
+            json_depth_max: 100,
+            // A lease id is a path and 25 characters, and ids end at 4,200.
+            path_max: 4_096,
+            query_max: 16 << 10,
+            parameters_max: 200,
+            // Batch tokens of the field have some 300; anything longer cannot be one of ours.
+            token_max: 8 << 10,
+            headers_max: 64 << 10,
+            request_time: Duration::from_secs(90),
+            header_time: Duration::from_secs(60),
+            handshake_time: Duration::from_secs(10),
+            connections_max: 4_096,
+            requests_max: 2_048,
+            streams_max: 100,
+            bodies_kib_max: 256 << 10,
+        }
+    }
+}
+
+/// Memory that all bodies share. Small bodies are free: they are bounded by the number of requests.
+#[derive(Clone, Debug)]
+pub(crate) struct Budget {
+    kib: Arc<Semaphore>,
+}
+
+/// A share of the budget; given back when dropped.
+#[derive(Debug, Default)]
+pub(crate) struct Share {
+    held: Option<OwnedSemaphorePermit>,
+    kib: usize,
+}
+
+/// No memory is left for another large body.
+#[derive(Debug)]
+pub(crate) struct Exhausted;
+
+/// Bytes that a request may hold without asking.
+const FREE: usize = 16 << 10;
+
+impl Budget {
+    pub(crate) fn new(kib: usize) -> Self {
+        Self { kib: Arc::new(Semaphore::new(kib.min(Semaphore::MAX_PERMITS))) }
+    }
+
+    /// Raises `share` to cover `bytes`.
+    pub(crate) fn cover(&self, share: &mut Share, bytes: usize) -> Result<(), Exhausted> {
+        let wanted = if bytes <= FREE { 0 } else { bytes.div_ceil(1024) };
+        if wanted <= share.kib {
+            return Ok(());
+        }
+        let more = u32::try_from(wanted - share.kib).map_err(|_| Exhausted)?;
+        let permit = Arc::clone(&self.kib).try_acquire_many_owned(more).map_err(|_| Exhausted)?;
+        match &mut share.held {
+            Some(held) => held.merge(permit),
+            none => *none = Some(permit),
+        }
+        share.kib = wanted;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_bodies_share_one_budget_and_small_ones_are_free() {
+        let budget = Budget::new(64);
+        let (mut one, mut other) = (Share::default(), Share::default());
+        budget.cover(&mut one, 40 << 10).unwrap();
+        budget.cover(&mut one, 50 << 10).unwrap();
+        assert!(budget.cover(&mut other, 20 << 10).is_err());
+        budget.cover(&mut other, 10 << 10).unwrap();
+        drop(one);
+        budget.cover(&mut other, 64 << 10).unwrap();
+    }
+}

@@ -1,0 +1,232 @@
+//! The door over real connections, with a scripted pipeline behind it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use leasehold_core::request::{LeaseAnswer, LogicalRequest, LogicalResponse, RequestError, Shape};
+use leasehold_core::testing::CountingEntropy;
+use leasehold_model::{LeaseId, Ttl};
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, mpsc, watch};
+
+use crate::{Door, Limits, Pipeline, serve};
+
+/// Echoes what it was asked; `slow` answers when told to, `lease` hands out a lease.
+struct Scripted {
+    undelivered: mpsc::UnboundedSender<LeaseId>,
+    began: Notify,
+    go_on: Notify,
+    dropped: Arc<AtomicU32>,
+}
+
+struct CountsDrop(Arc<AtomicU32>);
+
+impl Drop for CountsDrop {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+#[async_trait]
+impl Pipeline for Scripted {
+    async fn handle(self: Arc<Self>, request: LogicalRequest) -> Result<LogicalResponse, RequestError> {
+        match request.path.as_str() {
+            "slow" => {
+                let _here = CountsDrop(Arc::clone(&self.dropped));
+                self.began.notify_one();
+                self.go_on.notified().await;
+                Ok(LogicalResponse::json(json!({"slow": true})))
+            }
+            "lease" => {
+                let id = "lease/x".parse().map_err(|_| RequestError::NotFound)?;
+                let lease = LeaseAnswer { id, renewable: true, ttl: Ttl::from_secs(60) };
+                Ok(LogicalResponse { lease: Some(lease), ..LogicalResponse::json(json!({"password": "p"})) })
+            }
+            "sys/health" => Ok(LogicalResponse::json(json!({"sealed": true})).shaped(Shape::Plain).with_status(503)),
+            "broken" => Err(RequestError::Internal("the password is hunter2".to_owned())),
+            _ => Ok(LogicalResponse::json(json!({
+                "operation": request.operation,
+                "path": request.path,
+                "data": request.data,
+                "raw": request.raw_body.map(|body| body.len()),
+                "token": request.token.is_some(),
+                "client": request.client.is_some(),
+            }))),
+        }
+    }
+
+    fn undelivered(self: Arc<Self>, lease: LeaseId) {
+        let _ = self.undelivered.send(lease);
+    }
+}
+
+struct Served {
+    address: std::net::SocketAddr,
+    pipeline: Arc<Scripted>,
+    undelivered: mpsc::UnboundedReceiver<LeaseId>,
+    stop: watch::Sender<bool>,
+    serving: tokio::task::JoinHandle<()>,
+}
+
+async fn served(limits: Limits) -> Served {
+    let (sender, undelivered) = mpsc::unbounded_channel();
+    let pipeline = Arc::new(Scripted { undelivered: sender, began: Notify::new(), go_on: Notify::new(), dropped: Arc::default() });
+    let door = Door::new(pipeline.clone(), Arc::new(CountingEntropy::default()), limits);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (stop, stopped) = watch::channel(false);
+    let serving = tokio::spawn(serve::serve(listener, None, door, stopped, Duration::from_secs(5)));
+    Served { address, pipeline, undelivered, stop, serving }
+}
+
+impl Served {
+    async fn send(&self, request: &[u8]) -> TcpStream {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        stream.write_all(request).await.unwrap();
+        stream
+    }
+
+    /// One request on a connection of its own; the whole answer.
+    async fn ask(&self, head: &str, body: &[u8]) -> String {
+        let head = format!("{head}\r\nHost: x\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len());
+        let mut stream = self.send(&[head.as_bytes(), body].concat()).await;
+        let mut answer = Vec::new();
+        // A refused body may end in a reset; what was answered before counts.
+        let _ = stream.read_to_end(&mut answer).await;
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+}
+
+#[tokio::test]
+async fn a_request_travels_through() {
+    let served = served(Limits::default()).await;
+    let answer = served.ask("POST /v1/a/b%20c?x=1 HTTP/1.1\r\nX-Vault-Token: s.x", b"{\"k\":\"<v>\"}").await;
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    for part in [
+        "cache-control: no-store",
+        "content-type: application/json",
+        "strict-transport-security: max-age=31536000; includeSubDomains",
+        "\"data\":{\"operation\":\"update\",\"path\":\"a/b c\",\"data\":{\"k\":\"\\u003cv\\u003e\"},\"raw\":null,\"token\":true,\"client\":true}",
+        "\"auth\":null}\n",
+    ] {
+        assert!(answer.contains(part), "{part}: {answer}");
+    }
+    let raw = served.ask("PUT /v1/sys/modules/x HTTP/1.1\r\nContent-Type: application/wasm", b"\0asm").await;
+    assert!(raw.contains("\"raw\":4"), "{raw}");
+    let list = served.ask("LIST /v1/a?after=b HTTP/1.1", b"").await;
+    assert!(list.contains("\"operation\":\"list\",\"path\":\"a/\",\"data\":{\"after\":\"b\"}"), "{list}");
+}
+
+#[tokio::test]
+async fn health_answers_with_the_code_that_was_asked_for() {
+    let served = served(Limits::default()).await;
+    let answer = served.ask("HEAD /v1/sys/health?sealedcode=299 HTTP/1.1", b"").await;
+    assert!(answer.starts_with("HTTP/1.1 299 "), "{answer}");
+    assert!(answer.ends_with("\r\n\r\n"), "HEAD has no body: {answer}");
+    let answer = served.ask("GET /v1/sys/health HTTP/1.1", b"").await;
+    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.ends_with("{\"sealed\":true}\n"), "{answer}");
+}
+
+#[tokio::test]
+async fn large_inputs_are_refused_before_anybody_is_asked() {
+    let served = served(Limits { body_max: 1_000, ..Limits::default() }).await;
+    let body = served.ask("POST /v1/a HTTP/1.1", &[b'x'; 1_001]).await;
+    assert!(body.starts_with("HTTP/1.1 413 ") && body.contains("connection: close"), "{body}");
+    assert!(body.ends_with("{\"errors\":[\"http: request body too large\"]}\n"), "{body}");
+    let path = served.ask(&format!("GET /v1/{} HTTP/1.1", "a".repeat(10_000)), b"").await;
+    assert!(path.starts_with("HTTP/1.1 414 "), "{path}");
+    let headers = served.ask(&format!("GET /v1/a HTTP/1.1\r\nX-Big: {}", "a".repeat(100_000)), b"").await;
+    assert!(headers.starts_with("HTTP/1.1 431 "), "{headers}");
+    let many = served.ask(&format!("GET /v1/a HTTP/1.1{}", "\r\nX-A: b".repeat(200)), b"").await;
+    assert!(many.starts_with("HTTP/1.1 431 "), "{many}");
+}
+
+#[tokio::test]
+async fn what_broke_here_is_not_told_to_the_client() {
+    let served = served(Limits::default()).await;
+    let answer = served.ask("GET /v1/broken HTTP/1.1", b"").await;
+    assert!(answer.starts_with("HTTP/1.1 500 ") && answer.contains("internal error, request id "), "{answer}");
+    assert!(!answer.contains("hunter2"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_lease_that_was_taken_stays_with_its_client() {
+    let mut served = served(Limits::default()).await;
+    let answer = served.ask("GET /v1/lease HTTP/1.1", b"").await;
+    assert!(answer.contains("\"lease_id\":\"lease/x\"") && answer.contains("\"password\":\"p\""), "{answer}");
+    served.stop.send(true).unwrap();
+    served.serving.await.unwrap();
+    assert!(served.undelivered.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn a_lease_whose_body_nobody_asks_for_is_given_back() {
+    let (sender, mut undelivered) = mpsc::unbounded_channel();
+    let pipeline = Arc::new(Scripted { undelivered: sender, began: Notify::new(), go_on: Notify::new(), dropped: Arc::default() });
+    let door = Door::new(pipeline, Arc::new(CountingEntropy::default()), Limits::default());
+    let request = http::Request::get("/v1/lease").body(axum::body::Body::empty()).unwrap();
+    let service = hyper_util::service::TowerToHyperService::new(door.router());
+    let response = hyper::service::Service::call(&service, request).await.unwrap();
+    assert_eq!(response.status(), 200);
+    drop(response);
+    assert_eq!(undelivered.recv().await.unwrap().as_str(), "lease/x");
+}
+
+#[tokio::test]
+async fn a_client_that_hangs_up_ends_its_handler() {
+    let served = served(Limits::default()).await;
+    let stream = served.send(b"GET /v1/slow HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    served.pipeline.began.notified().await;
+    drop(stream);
+    while served.pipeline.dropped.load(Ordering::SeqCst) == 0 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_request_has_its_time_and_no_more() {
+    let served = served(Limits { request_time: Duration::from_millis(50), ..Limits::default() }).await;
+    let answer = served.ask("GET /v1/slow HTTP/1.1", b"").await;
+    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("context deadline exceeded"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_connection_that_says_nothing_is_closed() {
+    let served = served(Limits { header_time: Duration::from_millis(50), ..Limits::default() }).await;
+    let mut stream = served.send(b"GET /v1/a HT").await;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+}
+
+#[tokio::test]
+async fn more_requests_than_allowed_are_told_to_wait() {
+    let served = served(Limits { requests_max: 1, ..Limits::default() }).await;
+    let mut slow = served.send(b"GET /v1/slow HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
+    served.pipeline.began.notified().await;
+    let refused = served.ask("GET /v1/a HTTP/1.1", b"").await;
+    assert!(refused.starts_with("HTTP/1.1 503 "), "{refused}");
+    served.pipeline.go_on.notify_one();
+    let mut answer = String::new();
+    slow.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.contains("\"slow\":true"), "{answer}");
+}
+
+#[tokio::test]
+async fn stopping_finishes_what_is_under_way() {
+    let served = served(Limits::default()).await;
+    let mut slow = served.send(b"GET /v1/slow HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    served.pipeline.began.notified().await;
+    served.stop.send(true).unwrap();
+    while TcpStream::connect(served.address).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+    served.pipeline.go_on.notify_one();
+    let mut answer = String::new();
+    slow.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.contains("\"slow\":true"), "{answer}");
+    served.serving.await.unwrap();
+}
