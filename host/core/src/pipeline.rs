@@ -213,8 +213,9 @@ impl Core {
     ) -> Result<Admitted, RequestError> {
         let routed = rooms.mounts.route(&request.path);
         let open = routed.as_ref().is_some_and(|(entry, rest)| {
-            Target::of(entry, rooms)
-                .is_some_and(|t| routes::find(t.routes(), rest).is_some_and(|(r, _)| r.access == Access::Open))
+            Target::of(entry, rooms).is_some_and(|t| {
+                routes::find(t.routes(), rest, request.operation).is_some_and(|(r, _)| r.access == Access::Open)
+            })
         });
         seen.operation = Some(request.operation);
         seen.mount = routed.as_ref().map(|(entry, _)| entry.clone());
@@ -229,7 +230,8 @@ impl Core {
         let matched = match &routed {
             None => None,
             Some((entry, rest)) => Target::of(entry, rooms).and_then(|target| {
-                let found = routes::find(target.routes(), rest).map(|(route, captures)| (*route, captures));
+                let found =
+                    routes::find(target.routes(), rest, request.operation).map(|(route, captures)| (*route, captures));
                 // Only where the rest of a path is one name, a slash at its end says nothing.
                 found
                     .filter(|(route, _)| !seen.slashed || route.pattern.contains('*'))
@@ -277,9 +279,7 @@ impl Core {
             )));
         }
         let admitted = matched.ok_or(RequestError::UnsupportedPath)?;
-        let supported = admitted.route.operations.contains(&operation)
-            || operation == Operation::Create && admitted.route.operations.contains(&Operation::Update);
-        if operation != Operation::Help && !supported {
+        if operation != Operation::Help && !admitted.route.supports(operation) {
             return Err(RequestError::UnsupportedOperation);
         }
         Ok(admitted)

@@ -38,6 +38,13 @@ pub struct Route {
 pub type Captures = BTreeMap<&'static str, String>;
 
 impl Route {
+    /// A route that takes updates takes creations: which one a write is, is found out later.
+    #[must_use]
+    pub fn supports(&self, operation: Operation) -> bool {
+        self.operations.contains(&operation)
+            || operation == Operation::Create && self.operations.contains(&Operation::Update)
+    }
+
     /// Matches `path` (below the mount, canonical; a trailing slash is ignored unless a capture would lose it).
     #[must_use]
     pub fn captures(&self, path: &str) -> Option<Captures> {
@@ -72,10 +79,11 @@ impl Route {
     }
 }
 
-/// The first route that matches; literal patterns should come before captures.
+/// The first route that matches and knows the operation, else the first that matches; literal patterns come before captures.
 #[must_use]
-pub fn find<'a>(routes: &'a [Route], path: &str) -> Option<(&'a Route, Captures)> {
-    routes.iter().find_map(|route| route.captures(path).map(|captures| (route, captures)))
+pub fn find<'a>(routes: &'a [Route], path: &str, operation: Operation) -> Option<(&'a Route, Captures)> {
+    let matches = || routes.iter().filter_map(|route| route.captures(path).map(|captures| (route, captures)));
+    matches().find(|(route, _)| route.supports(operation)).or_else(|| matches().next())
 }
 
 #[cfg(test)]

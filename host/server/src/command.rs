@@ -9,7 +9,9 @@ use crate::{config, dev, run};
 
 pub(crate) fn server() -> Command {
     let flag = |name: &'static str, help: &'static str| Arg::new(name).long(name).help(help).action(ArgAction::SetTrue);
-    let value = |name: &'static str, shown: &'static str, help: &'static str| Arg::new(name).long(name).value_name(shown).help(help);
+    let value = |name: &'static str, shown: &'static str, help: &'static str| {
+        Arg::new(name).long(name).value_name(shown).help(help)
+    };
     Command::new("server")
         .about("Starts a server")
         .arg(value("config", "FILE", "Configuration file (HCL)").value_parser(clap::value_parser!(PathBuf)))
@@ -37,8 +39,15 @@ pub(crate) fn run(arguments: &ArgMatches) -> ExitCode {
 
 fn start(arguments: &ArgMatches) -> Result<(), String> {
     let text = |name: &str| arguments.get_one::<String>(name).cloned();
-    let level = text("log-level").map(|text| config::LogLevel::parse(&text).ok_or(format!("unknown log level `{text}`: trace, debug, info, warn or error"))).transpose()?;
-    let format = text("log-format").map(|text| config::LogFormat::parse(&text).ok_or(format!("unknown log format `{text}`: standard or json"))).transpose()?;
+    let level = text("log-level")
+        .map(|text| {
+            config::LogLevel::parse(&text)
+                .ok_or(format!("unknown log level `{text}`: trace, debug, info, warn or error"))
+        })
+        .transpose()?;
+    let format = text("log-format")
+        .map(|text| config::LogFormat::parse(&text).ok_or(format!("unknown log format `{text}`: standard or json")))
+        .transpose()?;
     let file = arguments.get_one::<PathBuf>("config");
     let life = match (arguments.get_flag("dev"), file) {
         (true, None) => run::Life::Dev(dev::Options {
@@ -47,9 +56,15 @@ fn start(arguments: &ArgMatches) -> Result<(), String> {
             store_token: !arguments.get_flag("dev-no-store-token"),
             postgresql: arguments.get_flag("dev-postgres"),
         }),
-        (true, Some(_)) => return Err("-dev and -config do not go together: a development server has no configuration file".to_owned()),
+        (true, Some(_)) => {
+            return Err("-dev and -config do not go together: a development server has no configuration file".to_owned());
+        }
         (false, Some(file)) => run::Life::Configured(file.clone()),
-        (false, None) => return Err("say -config=FILE, or -dev for a development server; `leasehold server -help` has examples".to_owned()),
+        (false, None) => {
+            return Err(
+                "say -config=FILE, or -dev for a development server; `leasehold server -help` has examples".to_owned()
+            );
+        }
     };
     run::run(&life, run::LogWish { level, format })
 }

@@ -41,7 +41,8 @@ pub(crate) fn config(options: &Options) -> Config {
 
 /// Initialises, unseals, prints; with `-dev-postgres` makes a database to lease credentials of.
 pub(crate) async fn prepare(core: &Arc<Core>, options: &Options) -> Result<Option<DevPg>, String> {
-    let failed = |error: leasehold_core::request::RequestError| format!("could not prepare the development server: {error}");
+    let failed =
+        |error: leasehold_core::request::RequestError| format!("could not prepare the development server: {error}");
     let made = core.init(1, 1, options.root_token.as_deref().map(TokenId::new)).await.map_err(failed)?;
     let [share] = made.shares.as_slice() else { return Err("one key share was asked for".to_owned()) };
     core.unseal(&share.0).await.map_err(failed)?;
@@ -51,11 +52,23 @@ pub(crate) async fn prepare(core: &Arc<Core>, options: &Options) -> Result<Optio
         store_token(&root)?;
     }
     let key = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, &*share.0);
-    println!("WARNING! dev mode is enabled! In this mode, Leasehold runs entirely in-memory\nand starts unsealed with a single unseal key. The root token is already\nauthenticated to the CLI, so you can immediately begin using Leasehold.\n");
-    println!("You may need to set the following environment variables:\n\n    $ export LEASEHOLD_ADDR='http://{0}' VAULT_ADDR='http://{0}'\n", options.address);
-    println!("The unseal key and root token are displayed below in case you want to\nseal/unseal the server or re-authenticate.\n\nUnseal Key: {key}\nRoot Token: {}\n", root.expose());
+    println!(
+        "WARNING! dev mode is enabled! In this mode, Leasehold runs entirely in-memory\nand starts unsealed with a single unseal key. The root token is already\nauthenticated to the CLI, so you can immediately begin using Leasehold.\n"
+    );
+    println!(
+        "You may need to set the following environment variables:\n\n    $ export LEASEHOLD_ADDR='http://{0}' VAULT_ADDR='http://{0}'\n",
+        options.address
+    );
+    println!(
+        "The unseal key and root token are displayed below in case you want to\nseal/unseal the server or re-authenticate.\n\nUnseal Key: {key}\nRoot Token: {}\n",
+        root.expose()
+    );
     if let Some(postgresql) = &postgresql {
-        println!("A private PostgreSQL listens on {}:{}. Try:\n\n    $ leasehold read database/creds/readonly\n", postgresql.host(), postgresql.port());
+        println!(
+            "A private PostgreSQL listens on {}:{}. Try:\n\n    $ leasehold read database/creds/readonly\n",
+            postgresql.host(),
+            postgresql.port()
+        );
     }
     println!("Development mode should NOT be used in production installations!\n");
     // Whoever reads this from a pipe waits for it.

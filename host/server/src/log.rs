@@ -19,7 +19,10 @@ impl Level {
 
 fn filter(level: LogLevel) -> EnvFilter {
     // What our libraries say matters at their warnings only.
-    EnvFilter::new(format!("warn,leasehold={0},leasehold_core={0},leasehold_http={0},leasehold_storage={0},leasehold_sandbox={0},leasehold_builtin={0},leasehold_server={0}", level.as_str()))
+    EnvFilter::new(format!(
+        "warn,leasehold={0},leasehold_core={0},leasehold_http={0},leasehold_storage={0},leasehold_sandbox={0},leasehold_builtin={0},leasehold_server={0}",
+        level.as_str()
+    ))
 }
 
 /// Starts the log of this process; `Err` when one is running already.

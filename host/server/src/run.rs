@@ -40,14 +40,18 @@ pub(crate) fn run(life: &Life, wish: LogWish) -> Result<(), String> {
     for warning in &config.warnings {
         tracing::warn!("configuration: {warning}");
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| format!("could not start: {error}"))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("could not start: {error}"))?;
     runtime.block_on(live(life, config, wish, &level))
 }
 
 fn read_file(file: &Path) -> Result<Config, String> {
     let text = std::fs::read_to_string(file).map_err(|error| format!("could not read {}: {error}", file.display()))?;
     config::read(&text).map_err(|problems| {
-        let lines: Vec<String> = problems.iter().map(|problem| format!("  line {}: {}", problem.line, problem.what)).collect();
+        let lines: Vec<String> =
+            problems.iter().map(|problem| format!("  line {}: {}", problem.line, problem.what)).collect();
         format!("{} is not a configuration:\n{}", file.display(), lines.join("\n"))
     })
 }
@@ -66,12 +70,15 @@ async fn bind(listener: &Listener) -> Result<Bound, String> {
         }
         None => None,
     };
-    let bound = TcpListener::bind(&listener.address).await.map_err(|error| format!("could not listen on {}: {error}", listener.address))?;
+    let bound = TcpListener::bind(&listener.address)
+        .await
+        .map_err(|error| format!("could not listen on {}: {error}", listener.address))?;
     Ok(Bound { listener: bound, tls })
 }
 
 async fn live(life: &Life, config: Config, wish: LogWish, level: &log::Level) -> Result<(), String> {
-    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().install_recorder().map_err(|error| error.to_string())?;
+    let recorder =
+        metrics_exporter_prometheus::PrometheusBuilder::new().install_recorder().map_err(|error| error.to_string())?;
     let mut bound = Vec::new();
     for listener in &config.listeners {
         bound.push(bind(listener).await?);
@@ -126,9 +133,16 @@ fn settings(config: &Config) -> Settings {
 
 type Certificate = (PathBuf, PathBuf, watch::Sender<Arc<rustls::ServerConfig>>);
 
-async fn until_told_to_stop(life: &Life, wish: LogWish, level: &log::Level, core: &Arc<Core>, certificates: &[Certificate]) -> Result<(), String> {
+async fn until_told_to_stop(
+    life: &Life,
+    wish: LogWish,
+    level: &log::Level,
+    core: &Arc<Core>,
+    certificates: &[Certificate],
+) -> Result<(), String> {
     let hear = |kind| signal(kind).map_err(|error| format!("could not listen for signals: {error}"));
-    let (mut terminate, mut interrupt, mut hangup) = (hear(SignalKind::terminate())?, hear(SignalKind::interrupt())?, hear(SignalKind::hangup())?);
+    let (mut terminate, mut interrupt, mut hangup) =
+        (hear(SignalKind::terminate())?, hear(SignalKind::interrupt())?, hear(SignalKind::hangup())?);
     loop {
         tokio::select! {
             _ = terminate.recv() => return Ok(()),

@@ -26,9 +26,11 @@ impl ModuleTools for Offline {
 
     fn check(&self, module: &[u8], config: &[u8], request: &Value) -> Result<Value, ModuleRefused> {
         let ask = ask(request)?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| refused(&error))?;
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| refused(&error))?;
         runtime.block_on(async {
-            let sandbox = Sandbox::new(Config::new(guests::builtins()), Arc::new(SystemClock)).map_err(|error| refused(&error))?;
+            let sandbox = Sandbox::new(Config::new(guests::builtins()), Arc::new(SystemClock))
+                .map_err(|error| refused(&error))?;
             let digest = sandbox.load(module).await.map_err(|error| refused(&error))?;
             sandbox.configure(&digest, config).await.map_err(|error| refused(&error))?;
             let verdict = sandbox.evaluate(&digest, config, &ask).await.map_err(|error| refused(&error))?;
@@ -75,7 +77,11 @@ fn ask(request: &Value) -> Result<ModuleAsk, ModuleRefused> {
         mount_type: text("mount_type").unwrap_or_else(|| "database".to_owned()),
         path,
         operation,
-        parameters: parameters.into_iter().flatten().map(|(name, value)| (name.clone(), Some(value.to_string()))).collect(),
+        parameters: parameters
+            .into_iter()
+            .flatten()
+            .map(|(name, value)| (name.clone(), Some(value.to_string())))
+            .collect(),
         identity: ModuleIdentity {
             display_name: of_identity("display_name"),
             token_policies: identity

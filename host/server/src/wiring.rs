@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use leasehold_builtin::audit::Devices;
-use leasehold_core::core::{Seams, Settings};
 use leasehold_core::Core;
+use leasehold_core::core::{Seams, Settings};
 use leasehold_core::seams::{Clock, Entropy, Storage};
 use leasehold_sandbox::{Compiler, Config as SandboxConfig, Sandbox};
 use leasehold_storage::{Barrier, MemoryStorage, SqliteStorage};
@@ -34,7 +34,12 @@ impl Store {
 ///
 /// # Errors
 /// In words for the operator.
-pub(crate) fn core(store: &Store, settings: Settings, audit_directory: Option<PathBuf>, metrics: Arc<dyn Fn() -> String + Send + Sync>) -> Result<Arc<Core>, String> {
+pub(crate) fn core(
+    store: &Store,
+    settings: Settings,
+    audit_directory: Option<PathBuf>,
+    metrics: Arc<dyn Fn() -> String + Send + Sync>,
+) -> Result<Arc<Core>, String> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
     let inner: Arc<dyn Storage> = match store {

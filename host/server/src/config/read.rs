@@ -14,15 +14,43 @@ use crate::wiring::Store;
 
 /// Keys of Vault's that mean nothing here: taken, with a warning.
 const IGNORED: &[&str] = &[
-    "ui", "disable_mlock", "disable_cache", "cluster_addr", "disable_clustering", "raw_storage_endpoint", "enable_response_header_hostname",
-    "plugin_directory", "pid_file", "log_requests_level", "unsafe_allow_api_audit_creation", "telemetry", "disable_sealwrap", "disable_printable_check",
+    "ui",
+    "disable_mlock",
+    "disable_cache",
+    "cluster_addr",
+    "disable_clustering",
+    "raw_storage_endpoint",
+    "enable_response_header_hostname",
+    "plugin_directory",
+    "pid_file",
+    "log_requests_level",
+    "unsafe_allow_api_audit_creation",
+    "telemetry",
+    "disable_sealwrap",
+    "disable_printable_check",
 ];
 const KEYS: &[&str] = &[
-    "storage", "listener", "audit", "default_lease_ttl", "max_lease_ttl", "api_addr", "cluster_name", "log_level", "log_format", "audit_directory",
+    "storage",
+    "listener",
+    "audit",
+    "default_lease_ttl",
+    "max_lease_ttl",
+    "api_addr",
+    "cluster_name",
+    "log_level",
+    "log_format",
+    "audit_directory",
 ];
 const LISTENER_KEYS: &[&str] = &["address", "tls_cert_file", "tls_key_file", "tls_disable"];
-const LISTENER_IGNORED: &[&str] =
-    &["cluster_address", "tls_min_version", "http_read_timeout", "http_idle_timeout", "http_write_timeout", "http_read_header_timeout", "purpose"];
+const LISTENER_IGNORED: &[&str] = &[
+    "cluster_address",
+    "tls_min_version",
+    "http_read_timeout",
+    "http_idle_timeout",
+    "http_write_timeout",
+    "http_read_header_timeout",
+    "purpose",
+];
 
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,8 +96,13 @@ impl Reader<'_> {
     }
 
     fn unknown(&mut self, line: usize, word: &str, known: &[&str], what: &str) {
-        let near = known.iter().map(|k| (strsim::damerau_levenshtein(word, k), *k)).min().filter(|(distance, _)| *distance <= 3);
-        let hint = near.map_or_else(|| format!("known are {}", known.join(", ")), |(_, word)| format!("did you mean `{word}`?"));
+        let near = known
+            .iter()
+            .map(|k| (strsim::damerau_levenshtein(word, k), *k))
+            .min()
+            .filter(|(distance, _)| *distance <= 3);
+        let hint = near
+            .map_or_else(|| format!("known are {}", known.join(", ")), |(_, word)| format!("did you mean `{word}`?"));
         self.problem(line, format!("unknown {what} `{word}`: {hint}"));
     }
 
@@ -98,7 +131,9 @@ impl Reader<'_> {
                         "storage" => store = self.storage(block).or(Some(Store::Memory)),
                         "listener" => config.listeners.extend(self.listener(block)),
                         "audit" => config.audit.extend(self.audit(block)),
-                        name if IGNORED.contains(&name) => self.warnings.push(format!("line {line}: `{name}` has no effect")),
+                        name if IGNORED.contains(&name) => {
+                            self.warnings.push(format!("line {line}: `{name}` has no effect"))
+                        }
                         name => self.unknown(line, name, KEYS, "block"),
                     }
                 }
@@ -106,14 +141,21 @@ impl Reader<'_> {
         }
         let end = self.text.lines().count();
         match store {
-            None => self.problem(end, "no `storage`: add `storage \"sqlite\" { path = \"/var/lib/leasehold/leasehold.db\" }`"),
+            None => self
+                .problem(end, "no `storage`: add `storage \"sqlite\" { path = \"/var/lib/leasehold/leasehold.db\" }`"),
             Some(store) => config.store = store,
         }
         if config.listeners.is_empty() && !self.problems.iter().any(|p| p.what.contains("listener")) {
             self.problem(end, "no `listener`: add `listener \"tcp\" { address = \"127.0.0.1:8200\" … }`");
         }
         if config.default_lease_ttl > config.max_lease_ttl {
-            self.problem(1, format!("default_lease_ttl ({}) is longer than max_lease_ttl ({})", config.default_lease_ttl, config.max_lease_ttl));
+            self.problem(
+                1,
+                format!(
+                    "default_lease_ttl ({}) is longer than max_lease_ttl ({})",
+                    config.default_lease_ttl, config.max_lease_ttl
+                ),
+            );
         }
         Some(config)
     }
@@ -183,8 +225,12 @@ impl Reader<'_> {
         };
         match duration::parse(&text) {
             Ok(ttl) if !ttl.is_zero() => *into = ttl,
-            Ok(_) => self.problem(line, format!("`{}` must be longer than zero: `\"1h\"`, `\"30d\"`, seconds", attribute.key.as_str())),
-            Err(error) => self.problem(line, format!("`{}`: {error}; write `\"1h\"`, `\"30d\"` or seconds", attribute.key.as_str())),
+            Ok(_) => self.problem(
+                line,
+                format!("`{}` must be longer than zero: `\"1h\"`, `\"30d\"`, seconds", attribute.key.as_str()),
+            ),
+            Err(error) => self
+                .problem(line, format!("`{}`: {error}; write `\"1h\"`, `\"30d\"` or seconds", attribute.key.as_str())),
         }
     }
 
@@ -253,11 +299,15 @@ impl Reader<'_> {
                 "tls_cert_file" => cert = self.text_of(attribute),
                 "tls_key_file" => key = self.text_of(attribute),
                 "tls_disable" => disable = self.bool_of(attribute).unwrap_or(false),
-                name if LISTENER_IGNORED.contains(&name) => self.warnings.push(format!("line {at}: `{name}` has no effect")),
+                name if LISTENER_IGNORED.contains(&name) => {
+                    self.warnings.push(format!("line {at}: `{name}` has no effect"))
+                }
                 name => self.unknown(at, name, LISTENER_KEYS, "setting of listener"),
             }
         }
-        if address.parse::<std::net::SocketAddr>().is_err() && address.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_err()) {
+        if address.parse::<std::net::SocketAddr>().is_err()
+            && address.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_err())
+        {
             self.problem(line, format!("listener address {address:?} must be host:port"));
         }
         let tls = match (disable, cert, key) {
@@ -283,7 +333,10 @@ impl Reader<'_> {
         let line = self.line(block.span());
         let labels: Vec<String> = block.labels.iter().map(|label| label.as_str().to_owned()).collect();
         let [kind, name] = labels.as_slice() else {
-            self.problem(line, "`audit` needs two labels: `audit \"file\" \"name\" { options = { file_path = \"…\" } }`");
+            self.problem(
+                line,
+                "`audit` needs two labels: `audit \"file\" \"name\" { options = { file_path = \"…\" } }`",
+            );
             return None;
         };
         let mut options = BTreeMap::new();
@@ -295,7 +348,10 @@ impl Reader<'_> {
                     "options" => match &attribute.value {
                         Expression::Object(object) => {
                             for (key, value) in object {
-                                options.extend(option(key.as_ident().map(|i| i.as_str()).or(key.as_expr().and_then(Expression::as_str)), value.expr()));
+                                options.extend(option(
+                                    key.as_ident().map(|i| i.as_str()).or(key.as_expr().and_then(Expression::as_str)),
+                                    value.expr(),
+                                ));
                             }
                         }
                         _ => {
@@ -361,13 +417,18 @@ mod tests {
         assert_eq!(config.store, Store::Sqlite("/tmp/x.db".into()));
         assert_eq!(config.default_lease_ttl, Ttl::from_secs(3600));
         assert_eq!(config.audit.len(), 1);
-        assert_eq!(config.audit.first().map(|d| d.options.get("file_path").cloned()), Some(Some("/tmp/a.log".to_owned())));
+        assert_eq!(
+            config.audit.first().map(|d| d.options.get("file_path").cloned()),
+            Some(Some("/tmp/a.log".to_owned()))
+        );
         assert_eq!(config.warnings.len(), 1);
     }
 
     #[test]
     fn every_error_is_said_at_once_with_its_line() {
-        let found = problems("storage \"sqlit\" {}\nlisner \"tcp\" {}\nlog_level = \"inof\"\ndefault_lease_tll = 5\nmax_lease_ttl = \"soon\"\n");
+        let found = problems(
+            "storage \"sqlit\" {}\nlisner \"tcp\" {}\nlog_level = \"inof\"\ndefault_lease_tll = 5\nmax_lease_ttl = \"soon\"\n",
+        );
         let lines: Vec<usize> = found.iter().map(|(line, _)| *line).collect();
         assert_eq!(lines, [1, 2, 3, 4, 5, 5], "{found:?}");
         assert!(found.iter().any(|(_, what)| what.contains("did you mean `sqlite`?")), "{found:?}");
