@@ -7,15 +7,16 @@ use super::Run;
 use crate::client::{Call, Client, ClientError};
 use crate::failure::Failure;
 use crate::print;
-use crate::tree::leaf;
+use crate::tree::{leaf, switch};
 
 pub(super) fn tree() -> Command {
     leaf(
         "status",
         "Show whether the server is sealed",
         "",
-        "  $ leasehold status\n  $ leasehold status -format=json\n  $ leasehold status -field=sealed",
+        "  $ leasehold status\n  $ leasehold status -detailed\n  $ leasehold status -format=json\n  $ leasehold status -field=sealed",
     )
+    .arg(switch("detailed", "Also show the components that decide and render, by the digest of their bytes"))
 }
 
 pub(super) fn status(run: &mut Run) -> Result<(), Failure> {
@@ -32,6 +33,9 @@ pub(super) fn status(run: &mut Run) -> Result<(), Failure> {
         .and_then(|answer| answer.json())
         .map_err(|error| cannot_tell(Failure::while_doing("Error checking seal status", error)))?;
     show(run, &client, &seal).map_err(cannot_tell)?;
+    if run.switch("detailed") {
+        print::builtin_modules(run.around, run.format, &seal).map_err(cannot_tell)?;
+    }
     if seal["sealed"].as_bool().unwrap_or(true) { Err(Failure::Status(2)) } else { Ok(()) }
 }
 

@@ -22,7 +22,7 @@ use crate::surroundings::Surroundings;
 pub(crate) use columns::{columns, table};
 pub(crate) use field::{raw_field, secret_field};
 pub(crate) use plain::plain;
-pub(crate) use seal_status::{seal_status, seal_status_field};
+pub(crate) use seal_status::{builtin_modules, seal_status, seal_status_field};
 pub(crate) use wrap::{wrapped, wrapped_with_padding};
 
 /// How results are shown.

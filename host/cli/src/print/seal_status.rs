@@ -19,6 +19,21 @@ pub(crate) fn seal_status(
     Ok(around.say(&table(&["Key", "Value"], &rows(seal, leader)))?)
 }
 
+/// The components that ship with the server. Other formats show them with the rest.
+pub(crate) fn builtin_modules(around: &mut Surroundings, format: Format, seal: &Value) -> Result<(), Failure> {
+    let modules = seal.get("builtin_modules").and_then(Value::as_object).filter(|_| format == Format::Table);
+    let rows: Vec<Vec<String>> = modules
+        .into_iter()
+        .flatten()
+        .map(|(name, digest)| vec![name.clone(), digest.as_str().unwrap_or_default().to_owned()])
+        .collect();
+    if rows.is_empty() {
+        return Ok(());
+    }
+    around.say("")?;
+    Ok(around.say(&table(&["Component", "SHA-256"], &rows))?)
+}
+
 /// One field of the merged status.
 pub(crate) fn seal_status_field(seal: &Value, leader: &Value, field: &str) -> Option<Value> {
     if field == "ha_mode" {

@@ -1,0 +1,39 @@
+//! The whole server under a closed-loop load, beside a real OpenBao when `BAO` names one: `make bench`.
+//!
+//! Both sides run in one process tree, take turns round by round, and serve the same PostgreSQL. What is printed are medians;
+//! CPU per request is the server's own user and system time from the kernel's accounting, without PostgreSQL's and ours.
+//! Nothing is asserted: a figure that falls short is printed as it is.
+//!
+//! Start with `cases` (what is measured), then `load` (the clients), `peer` (the servers), `table` (the print-out).
+
+mod cases;
+mod load;
+mod peer;
+mod table;
+
+use std::path::PathBuf;
+
+use peer::{Kind, Peer};
+
+fn main() {
+    let rounds: usize = std::env::var("ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(3);
+    let seconds: u64 = std::env::var("SECONDS_EACH").ok().and_then(|text| text.parse().ok()).unwrap_or(3);
+    let only = std::env::var("ONLY").ok();
+    let target = std::env::var("CARGO_TARGET_DIR").map_or_else(
+        |_| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target")),
+        PathBuf::from,
+    );
+    let ours = target.join("release/leasehold");
+    assert!(ours.is_file(), "no {}: run `make build` first", ours.display());
+    let bao = std::env::var_os("BAO").filter(|path| !path.is_empty()).map(PathBuf::from);
+
+    let postgresql = peer::postgresql();
+    let mut peers = vec![Peer::new(Kind::Leasehold, ours)];
+    match bao {
+        Some(program) => peers.push(Peer::new(Kind::OpenBao, program)),
+        None => eprintln!("BAO names no OpenBao program: only Leasehold is measured, and no ratio is printed"),
+    }
+    let plan = cases::Plan { rounds, length: std::time::Duration::from_secs(seconds), only };
+    let figures = cases::run(&plan, &peers, &postgresql);
+    table::print(&figures, &plan);
+}

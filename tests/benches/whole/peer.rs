@@ -1,0 +1,150 @@
+//! The servers that are measured: started, accounted, stopped.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use leasehold_devpg::{DevPg, Login, Options};
+use serde_json::{Value, json};
+
+use crate::load::{Answer, Connection, request};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    Leasehold,
+    OpenBao,
+    PostgreSql,
+}
+
+impl Kind {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Leasehold => "Leasehold",
+            Self::OpenBao => "OpenBao",
+            Self::PostgreSql => "PostgreSQL itself",
+        }
+    }
+}
+
+/// A program that can be started.
+#[derive(Debug)]
+pub struct Peer {
+    pub kind: Kind,
+    program: PathBuf,
+}
+
+/// A running, unsealed server in memory. Ends when dropped.
+#[derive(Debug)]
+pub struct Running {
+    pub kind: Kind,
+    pub address: String,
+    /// From the start of the process to the first answer.
+    pub start: Duration,
+    child: Child,
+    home: tempfile::TempDir,
+}
+
+pub const ROOT: &str = "bench-root-token";
+
+impl Peer {
+    pub fn new(kind: Kind, program: PathBuf) -> Self {
+        Self { kind, program }
+    }
+
+    pub fn start(&self) -> Running {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port();
+        let address = format!("127.0.0.1:{port}");
+        let home = tempfile::tempdir().expect("a directory");
+        let log = std::fs::File::create(home.path().join("log")).expect("a log");
+        let began = Instant::now();
+        let child = Command::new(&self.program)
+            .args(["server", "-dev", "-dev-no-store-token", &format!("-dev-root-token-id={ROOT}"), &format!("-dev-listen-address={address}")])
+            .env("HOME", home.path())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a log"))
+            .stderr(log)
+            .spawn()
+            .unwrap_or_else(|error| panic!("{}: {error}", self.program.display()));
+        let mut running = Running { kind: self.kind, address, start: Duration::ZERO, child, home };
+        while !running.is_unsealed() {
+            assert!(began.elapsed() < Duration::from_secs(60), "does not start: {}", running.log());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        running.start = began.elapsed();
+        running
+    }
+}
+
+impl Running {
+    fn is_unsealed(&self) -> bool {
+        std::net::TcpStream::connect(&self.address).is_ok() && Connection::open(&self.address).ask(&request("GET", "sys/health", "", "")).status == 200
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.home.path().join("log")).unwrap_or_default()
+    }
+
+    /// As root; the status must be a success.
+    pub fn admin(&self, method: &str, path: &str, body: &Value) -> Value {
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let answer: Answer = Connection::open(&self.address).ask(&request(method, path, ROOT, &body));
+        assert!(answer.status < 300, "{} {method} {path}: {} {}", self.kind.name(), answer.status, String::from_utf8_lossy(&answer.body));
+        serde_json::from_slice(&answer.body).unwrap_or(Value::Null)
+    }
+
+    /// User and system time of the process so far.
+    pub fn cpu(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("accounting");
+        let fields: Vec<&str> = stat.rsplit_once(')').expect("a stat line").1.split_whitespace().collect();
+        let ticks: u64 = fields[11].parse::<u64>().expect("utime") + fields[12].parse::<u64>().expect("stime");
+        Duration::from_millis(ticks * 10)
+    }
+
+    /// Resident memory in KiB.
+    pub fn rss(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("accounting");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+        line.trim().trim_end_matches(" kB").trim().parse().expect("a number")
+    }
+
+    /// Mounts `database/` and configures a connection and a role whose credentials are members of a group.
+    pub fn connect(&self, postgresql: &DevPg, authentication: &str, role: &Value) {
+        self.admin("POST", "sys/mounts/database", &json!({ "type": "database" }));
+        self.admin(
+            "POST",
+            "database/config/pg",
+            &json!({
+                "plugin_name": "postgresql-database-plugin",
+                "allowed_roles": "*",
+                "connection_url": postgresql.templated_url(),
+                "username": postgresql.admin_user(),
+                "password": postgresql.admin_password(),
+                "password_authentication": authentication,
+                "max_open_connections": 8,
+                "max_idle_connections": 8,
+            }),
+        );
+        self.admin("POST", "database/roles/app", role);
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended by itself; then the run has failed already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// One PostgreSQL for both sides, with its own defaults where they matter (fsync on).
+pub fn postgresql() -> DevPg {
+    let options = Options { admin: Login::new("vaultadmin", "vaultadmin-password"), fsync: true, max_connections: 100, ..Options::default() };
+    DevPg::start(options).expect("PostgreSQL starts")
+}
+
+/// The user CPU seconds of this process: what the load itself costs.
+pub fn own_cpu() -> Duration {
+    let stat = std::fs::read_to_string(Path::new("/proc/self/stat")).expect("accounting");
+    let fields: Vec<&str> = stat.rsplit_once(')').expect("a stat line").1.split_whitespace().collect();
+    Duration::from_millis((fields[11].parse::<u64>().expect("utime") + fields[12].parse::<u64>().expect("stime")) * 10)
+}

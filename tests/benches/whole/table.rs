@@ -1,0 +1,44 @@
+//! The print-out: a Markdown table of medians and ratios.
+
+use crate::cases::{Figure, Plan};
+use crate::peer::Kind;
+
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_unstable_by(f64::total_cmp);
+    let middle = sorted.len() / 2;
+    if sorted.len() % 2 == 1 { sorted[middle] } else { f64::midpoint(sorted[middle - 1], sorted[middle]) }
+}
+
+fn number(value: f64) -> String {
+    match value {
+        v if v >= 100.0 => format!("{v:.0}"),
+        v if v >= 1.0 => format!("{v:.1}"),
+        v => format!("{v:.3}"),
+    }
+}
+
+pub fn print(figures: &[Figure], plan: &Plan) {
+    println!("\nMedians of {} interleaved rounds, 8 keep-alive connections, {} s a load; memory stores on both sides.\n", plan.rounds, plan.length.as_secs());
+    println!("| what | unit | Leasehold | OpenBao | PostgreSQL itself | ratio | wanted |\n|---|---|---|---|---|---|---|");
+    for figure in figures {
+        let side = |kind| figure.sides.get(&kind).map(|values| median(values));
+        let shown = |kind| side(kind).map_or_else(|| "–".to_owned(), number);
+        let against = side(Kind::OpenBao).or(side(Kind::PostgreSql));
+        let ratio = match (side(Kind::Leasehold), against) {
+            (Some(ours), Some(theirs)) if ours > 0.0 && theirs > 0.0 => {
+                if figure.more_is_better { format!("{:.2} × the rate", ours / theirs) } else { format!("1/{:.1}", theirs / ours) }
+            }
+            _ => "–".to_owned(),
+        };
+        println!(
+            "| {} | {} | {} | {} | {} | {ratio} | {} |",
+            figure.name,
+            figure.unit,
+            shown(Kind::Leasehold),
+            shown(Kind::OpenBao),
+            shown(Kind::PostgreSql),
+            figure.wanted
+        );
+    }
+}
