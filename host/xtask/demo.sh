@@ -107,6 +107,13 @@ json_number() { printf '%s\n' "$out" | sed -n "s/.*\"$1\": *\([0-9][0-9]*\).*/\1
 # The value of a row in the command line's table.
 row() { printf '%s\n' "$out" | awk -v key="$1" '$1 == key {print $2; exit}'; }
 
+# audited PATH PART: shows a part of the last audit line about a path.
+audited() {
+  printf '%s%s$%s grep %s audit.log | tail -n 1\n' "$cyan" "$persona" "$plain" "$1"
+  out=$(grep -F "\"path\":\"database/$1" "$work/audit.log" | tail -n 1 | grep -o "$2")
+  printf '%s\n' "$out" | sed 's/^/    … /; s/$/ …/'
+}
+
 # ---- PostgreSQL, looked at from outside -----------------------------------------------------------------------------
 
 sql() { psql -X -At -v ON_ERROR_STOP=1 -c "$1" "$superuser" 2>&1 </dev/null; }
@@ -164,6 +171,7 @@ trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/leasehold-demo.XXXXXX") || exit 1
+work=$(cd "$work" && pwd -P)
 
 # The command line's own settings must not lead it, or psql, elsewhere.
 for name in $(compgen -e); do
@@ -174,6 +182,7 @@ export PAGER=cat PGCONNECT_TIMEOUT=20
 echo "Building (the first time takes some minutes; cargo says what it does) …"
 cargo build --package leasehold-server --bin leasehold --package leasehold-devpg || exit 1
 built=$(cd "${CARGO_TARGET_DIR:-target}/debug" && pwd) || exit 1
+guests=$PWD/target/guests
 module=$PWD/examples/change-freeze/target/change-freeze.component.wasm
 mkdir "$work/bin" "$work/home"
 ln -s "$built/leasehold" "$work/bin/leasehold"
@@ -223,14 +232,19 @@ starts=0
 start_server
 eventually "Leasehold answers" 60 server_up
 export VAULT_ADDR=$address
-run leasehold status
-check "it is unsealed" has 'Sealed          false'
+run leasehold status -detailed
+check "it is unsealed" test "$(row Sealed)" = false
+acl_digest=$(awk '$2 == "acl.component.wasm" {print $1}' "$guests/SHA256SUMS")
+check "it runs the ACL component that was built here" has "$acl_digest"
 
 # ---- the guide ------------------------------------------------------------------------------------------------------
 
 chapter "Policy requirements: a token for the admin"
 persona=root
 export VAULT_TOKEN=$root_token
+say "From now on no answer leaves before a line about it is in this file:"
+run leasehold audit enable file "file_path=$work/audit.log"
+check "audited" has 'Enabled the file audit device'
 file admin.hcl <<'H'
 # Mount secret backends
 path "sys/mounts/*" {
@@ -315,6 +329,13 @@ check "another credential" test -n "$curl_user" -a "$curl_user" != "$user"
 say "What the policy does not grant is denied:"
 run leasehold read database/roles/readonly
 check "403, permission denied" eval 'failed && has "Code: 403" && has "permission denied"'
+say "The audit file says who decided: the ACL component, by its digest, with the rule's policy, line and column where one matched."
+audited 'creds/readonly"' '"policy_results":{[^}]*}[^}]*}\]*[^}]*}'
+check "the credential was granted by a rule of apps, decided by the component" eval 'has "\"policy\":\"apps\"" && has "\"acl_module\":\"$acl_digest\""'
+audited 'roles/readonly"' '"policy_results":{"allowed":false[^}]*}'
+check "and the denial is there too" has '"allowed":false'
+say "The password is there only as an HMAC."
+check "no line of the audit file holds the password" eval '! grep -qF -- "$password" "$work/audit.log"'
 
 chapter "Validation: PostgreSQL knows the logins"
 persona=postgres
@@ -405,8 +426,72 @@ say "A WebAssembly component that imports nothing; its source is examples/change
 cp "$module" change-freeze.wasm || give_up
 run leasehold module push change-freeze change-freeze.wasm
 check "it passed the load gate and is stored by its digest" succeeded
-DEMO_MODULE_WALK
-exit_summary() {
-  chapter "Done: $checked checks"
+
+# Moments as the module's configuration writes them; date differs between systems.
+moment() { date -u -d "@$1" +%Y-%m-%dT%H:%M:%SZ 2>/dev/null || date -u -r "$1" +%Y-%m-%dT%H:%M:%SZ; }
+# freeze FROM TO: writes the configuration.
+freeze() {
+  file freeze.json <<J
+FREEZE_CONFIG
+J
 }
-exit_summary
+now=$(date +%s)
+freeze $((now - 3600)) $((now + 3600))
+run leasehold write sys/policies/egp/freeze module=change-freeze config=@freeze.json 'paths=database/creds/*' enforcement_level=hard-mandatory
+check "the module has read its configuration, and is bound" succeeded
+persona=app
+VAULT_TOKEN=$app_token
+run leasehold read database/creds/readonly
+check "refused in the freeze, with the module's words" eval 'failed && has "Code: 403" && has "$reason"'
+check "PostgreSQL has no new role" no_leased_role
+persona=root
+say "The freeze is called off: it ends in three seconds."
+now=$(date +%s)
+freeze $((now - 3600)) $((now + 3))
+VAULT_TOKEN=$root_token
+run leasehold write sys/policies/egp/freeze module=change-freeze config=@freeze.json 'paths=database/creds/*' enforcement_level=hard-mandatory
+check "bound anew" succeeded
+persona=app
+VAULT_TOKEN=$app_token
+granted() { leasehold read database/creds/readonly >"$work/granted" 2>&1 </dev/null; }
+eventually "credentials are granted after the freeze" 60 granted
+run cat granted
+check "for a quarter of an hour, the module's ceiling, and not the role's hour" test "$(row lease_duration)" = 15m
+check "PostgreSQL has the role" role_exists "$(row username)"
+persona=root
+say "Verdict, digest and fuel stand in the audit file."
+digest=$(sha256sum change-freeze.wasm 2>/dev/null || shasum -a 256 change-freeze.wasm)
+audited 'creds/readonly"' '{"policy":"freeze"[^}]*}'
+check "by the module's digest" has "${digest%% *}"
+VAULT_TOKEN=$root_token
+run leasehold lease revoke -sync -prefix=true database/creds/readonly
+check "revoked" succeeded
+check "no leased role is left" no_leased_role
+
+# ---- the end --------------------------------------------------------------------------------------------------------
+
+chapter "All $checked checks hold"
+[ "$mode" = stay ] || exit 0
+
+cat <<T
+
+Leasehold      $address
+root token     $root_token
+PostgreSQL     $superuser
+
+Three commands to try in another terminal:
+
+  export VAULT_ADDR=$address VAULT_TOKEN=$root_token
+  $built/leasehold read database/creds/readonly
+  curl -s -H "X-Vault-Token: \$VAULT_TOKEN" \$VAULT_ADDR/v1/sys/leases/lookup/database/creds/readonly?list=true
+  psql -c '\du v-*' $superuser
+
+Ctrl-C stops both and removes everything.
+T
+# Until a signal comes, or one of the two ends by itself.
+while alive "$server" && alive "$postgresql"; do
+  sleep 1 &
+  wait $!
+done
+echo "A server ended by itself:" >&2
+give_up

@@ -9,8 +9,8 @@ const WORDS: [(&str, &str); 4] = [
     ("wasmtime", "host/sandbox"),
     ("axum", "host/http"),
     ("SystemTime::now", "host/server/src/clock.rs"),
-    // How long an answer took, for a metric: nothing is decided by it.
-    ("Instant::now", "host/http/src/door.rs"),
+    // How long an answer took, for a metric. Waiting goes by tokio's clock, which a test can stop.
+    ("std::time::Instant", "host/http/src"),
 ];
 
 /// Folders that do not ship, or whose work is with real processes and real time.
@@ -82,6 +82,6 @@ mod tests {
     fn time_is_read_in_one_file_and_in_tests() {
         assert_eq!(wrong("host/core/src/lease.rs", "let now = std::time::Instant::now();"), 1);
         assert_eq!(wrong("host/server/src/clock.rs", "SystemTime::now()"), 0);
-        assert_eq!(wrong("host/core/src/lease.rs", "fn x() {}\n#[cfg(test)]\nmod tests {\n    Instant::now();\n}"), 0);
+        assert_eq!(wrong("host/core/src/lease.rs", "fn x() {}\n#[cfg(test)]\nmod tests {\n    std::time::Instant::now();\n}"), 0);
     }
 }
