@@ -27,7 +27,12 @@ impl From<Exhausted> for DoorError {
 }
 
 /// Reads all of a body, or refuses it as soon as it is too large.
-pub(crate) async fn read(mut body: Body, limits: &Limits, budget: &Budget, share: &mut Share) -> Result<Bytes, DoorError> {
+pub(crate) async fn read(
+    mut body: Body,
+    limits: &Limits,
+    budget: &Budget,
+    share: &mut Share,
+) -> Result<Bytes, DoorError> {
     if body.size_hint().lower() > limits.body_max as u64 {
         return Err(DoorError::BodyTooLarge);
     }
@@ -57,7 +62,13 @@ pub(crate) async fn read(mut body: Body, limits: &Limits, budget: &Budget, share
 }
 
 /// JSON whatever the content type says, but for forms and components.
-pub(crate) fn decode(body: Bytes, headers: &HeaderMap, limits: &Limits, budget: &Budget, share: &mut Share) -> Result<Carried, DoorError> {
+pub(crate) fn decode(
+    body: Bytes,
+    headers: &HeaderMap,
+    limits: &Limits,
+    budget: &Budget,
+    share: &mut Share,
+) -> Result<Carried, DoorError> {
     let kind = media_type(headers);
     if kind.eq_ignore_ascii_case("application/wasm") {
         return Ok(Carried::Raw(body));
@@ -89,7 +100,8 @@ mod tests {
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
         }
         let limits = Limits::default();
-        let carried = decode(Bytes::from_static(body.as_bytes()), &headers, &limits, &Budget::new(1024), &mut Share::default());
+        let carried =
+            decode(Bytes::from_static(body.as_bytes()), &headers, &limits, &Budget::new(1024), &mut Share::default());
         match carried.map_err(|error| error.to_string())? {
             Carried::Data(data) => Ok(data.map(Value::Object)),
             Carried::Raw(raw) => Ok(Some(json!({ "raw": raw.len() }))),
@@ -115,7 +127,10 @@ mod tests {
             assert_eq!(decoded(kind, body), Ok(data), "{kind} {body}");
         }
         assert_eq!(decoded(FORM, "a=%zz"), Err("error parsing form data".to_owned()));
-        assert_eq!(decoded("", "a=1"), Err("failed to decode JSON input: invalid character 'a' looking for beginning of value".to_owned()));
+        assert_eq!(
+            decoded("", "a=1"),
+            Err("failed to decode JSON input: invalid character 'a' looking for beginning of value".to_owned())
+        );
     }
 
     #[tokio::test]

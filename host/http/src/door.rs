@@ -61,7 +61,9 @@ impl Door {
     /// Every method on every path ends here.
     #[must_use]
     pub fn router(self: &Arc<Self>) -> Router {
-        Router::new().fallback(async |State(door): State<Arc<Self>>, request: Request| door.answer(request).await).with_state(Arc::clone(self))
+        Router::new()
+            .fallback(async |State(door): State<Arc<Self>>, request: Request| door.answer(request).await)
+            .with_state(Arc::clone(self))
     }
 
     async fn answer(&self, request: Request) -> Response<Body> {
@@ -82,7 +84,11 @@ impl Door {
         answer
     }
 
-    async fn answer_in_time(&self, request: Request, operation: &mut Option<Operation>) -> Result<Response<Body>, DoorError> {
+    async fn answer_in_time(
+        &self,
+        request: Request,
+        operation: &mut Option<Operation>,
+    ) -> Result<Response<Body>, DoorError> {
         let (parts, body) = request.into_parts();
         let client = parts.extensions.get::<Peer>().map(|peer| peer.0);
         let head = extract::head(&parts, &self.limits)?;
@@ -114,7 +120,8 @@ impl Door {
         let data = if is_health { Object::new() } else { data };
         let id = random::uuid(self.entropy.as_ref());
         let span = tracing::info_span!("request", request.id = %id, operation = operation.as_str(), path = %path);
-        let request = LogicalRequest { id: id.clone(), operation, path, data, token, client, wrap_ttl: None, headers, raw_body };
+        let request =
+            LogicalRequest { id: id.clone(), operation, path, data, token, client, wrap_ttl: None, headers, raw_body };
         let mut result = Arc::clone(&self.pipeline).handle(request).instrument(span.clone()).await;
         if is_health && let Ok(answer) = &mut result {
             answer.status = Some(codes.apply(answer.status.unwrap_or(200)));

@@ -59,7 +59,9 @@ pub(crate) fn of_answer(request_id: &str, operation: Operation, answer: &Logical
     }
     match found(operation, answer) {
         Found::Something => {}
-        Found::Warnings => return json(wished.unwrap_or(StatusCode::NOT_FOUND), JSON, &Envelope { request_id, answer }),
+        Found::Warnings => {
+            return json(wished.unwrap_or(StatusCode::NOT_FOUND), JSON, &Envelope { request_id, answer });
+        }
         Found::Nothing if reads(operation) && wished.is_none() => {
             return response(StatusCode::NOT_FOUND, Some(JSON), Body::from("{\"errors\":[]}\n"));
         }
@@ -111,7 +113,8 @@ struct Envelope<'a> {
     answer: &'a LogicalResponse,
 }
 
-const KEYS: [&str; 8] = ["request_id", "lease_id", "renewable", "lease_duration", "data", "wrap_info", "warnings", "auth"];
+const KEYS: [&str; 8] =
+    ["request_id", "lease_id", "renewable", "lease_duration", "data", "wrap_info", "warnings", "auth"];
 
 impl Serialize for Envelope<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -212,7 +215,8 @@ mod tests {
             num_uses: 0,
             is_new: true,
         };
-        let (status, body) = shown(Operation::Update, LogicalResponse { auth: Some(auth), ..LogicalResponse::default() }).await;
+        let (status, body) =
+            shown(Operation::Update, LogicalResponse { auth: Some(auth), ..LogicalResponse::default() }).await;
         let wanted = "{\"request_id\":\"ID\",\"lease_id\":\"\",\"renewable\":false,\"lease_duration\":0,\"data\":null,\"wrap_info\":null,\
             \"warnings\":null,\"auth\":{\"client_token\":\"s.t\",\"accessor\":\"acc\",\"policies\":[\"apps\",\"default\"],\
             \"token_policies\":[\"apps\",\"default\"],\"metadata\":null,\"lease_duration\":2764800,\"renewable\":true,\"entity_id\":\"\",\

@@ -77,7 +77,9 @@ impl Said {
 
 pub(crate) fn of_door(error: &DoorError) -> Response<Body> {
     let (status, said) = match error {
-        DoorError::Unclean { to, shows_page } => (StatusCode::TEMPORARY_REDIRECT, Said::Redirect(to.clone(), shows_page.then(|| page(to)))),
+        DoorError::Unclean { to, shows_page } => {
+            (StatusCode::TEMPORARY_REDIRECT, Said::Redirect(to.clone(), shows_page.then(|| page(to))))
+        }
         DoorError::Unprintable => (StatusCode::BAD_REQUEST, Said::Nothing),
         DoorError::Elsewhere => (StatusCode::NOT_FOUND, Said::List(Vec::new())),
         DoorError::UriTooLong => (StatusCode::URI_TOO_LONG, Said::List(Vec::new())),
@@ -206,8 +208,10 @@ mod tests {
         ] {
             assert_eq!(shown(of_request(&error, "ID")).await, (status, body), "{error:?}");
         }
-        let module = RequestError::DeniedByModule { policy: "freeze".into(), messages: vec!["no changes today".into()] };
-        let said = "{\"errors\":[\"1 error occurred:\\n\\t* permission denied\\n\\n\",\"no changes today\"]}\n".to_owned();
+        let module =
+            RequestError::DeniedByModule { policy: "freeze".into(), messages: vec!["no changes today".into()] };
+        let said =
+            "{\"errors\":[\"1 error occurred:\\n\\t* permission denied\\n\\n\",\"no changes today\"]}\n".to_owned();
         assert_eq!(shown(of_request(&module, "ID")).await, (403, said));
     }
 

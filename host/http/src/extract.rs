@@ -75,7 +75,8 @@ struct Asked {
 impl Asked {
     fn read(method: &Method, mut path: String, query: &str, limits: &Limits) -> Result<Self, DoorError> {
         let mut parameters = query::parameters(query, limits.parameters_max)?;
-        let first = |name: &str| parameters.iter().find(|(given, _)| given == name).map_or("", |(_, value)| value.as_ref());
+        let first =
+            |name: &str| parameters.iter().find(|(given, _)| given == name).map_or("", |(_, value)| value.as_ref());
         if method.as_str() == "HELP" || !first("help").is_empty() {
             return Ok(Self { operation: Operation::Help, path, parameters: Object::new() });
         }
@@ -218,13 +219,15 @@ mod tests {
             let head = read(method, uri, &[]).unwrap_or_else(|error| panic!("{method} {uri}: {error}"));
             assert_eq!((head.operation, head.path.as_str()), (operation, path), "{method} {uri}");
         }
-        let head = read("PATCH", "/v1/a", &[("content-type", "application/merge-patch+json; x=y")]).map(|h| h.operation);
+        let head =
+            read("PATCH", "/v1/a", &[("content-type", "application/merge-patch+json; x=y")]).map(|h| h.operation);
         assert!(matches!(head, Ok(Operation::Patch)));
     }
 
     #[test]
     fn parameters_are_data_without_what_chose_the_operation() {
-        let head = read("GET", "/v1/a?list=true&after=x&limit=3&after=y", &[]).map(|head| Value::Object(head.parameters));
+        let head =
+            read("GET", "/v1/a?list=true&after=x&limit=3&after=y", &[]).map(|head| Value::Object(head.parameters));
         assert_eq!(head.ok(), Some(json!({"after": ["x", "y"], "limit": "3"})));
     }
 
@@ -248,7 +251,10 @@ mod tests {
         assert_eq!(refused("GET", "/v1//a?b=c", &[]), (307, "the clean path is `/v1/a?b=c`".into()));
         assert_eq!(refused("GET", &format!("/v1/{}", "a".repeat(5_000)), &[]).0, 414);
         assert_eq!(wrap("abc"), (400, "error parsing X-Vault-Wrap-TTL header: time: invalid duration \"abc\"".into()));
-        assert_eq!(wrap("-5"), (400, "error parsing X-Vault-Wrap-TTL header: requested wrap ttl cannot be negative".into()));
+        assert_eq!(
+            wrap("-5"),
+            (400, "error parsing X-Vault-Wrap-TTL header: requested wrap ttl cannot be negative".into())
+        );
         assert_eq!(wrap("1m0s").0, 400);
         assert!(wrap("60").1.contains("not supported"));
         assert!(read("GET", "/v1/a", &[("x-vault-wrap-ttl", "0")]).is_ok());

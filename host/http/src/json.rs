@@ -47,7 +47,9 @@ impl Scanned<'_> {
         let value = serde_json::from_slice(self.first).map_err(|error| {
             // The scan has left only numbers to stumble over.
             JsonError::Syntax(match error.classify() {
-                serde_json::error::Category::Syntax => "json: cannot unmarshal number into Go value of type float64".to_owned(),
+                serde_json::error::Category::Syntax => {
+                    "json: cannot unmarshal number into Go value of type float64".to_owned()
+                }
                 _ => "unexpected EOF".to_owned(),
             })
         })?;
@@ -437,8 +439,11 @@ mod tests {
 
     #[test]
     fn only_objects_carry_data() {
-        for (body, what) in [("[]", "array"), ("[1]", "array"), ("\"s\"", "string"), ("1", "number"), ("true", "bool")] {
-            let said = format!("failed to decode JSON input: json: cannot unmarshal {what} into Go value of type map[string]interface {{}}");
+        for (body, what) in [("[]", "array"), ("[1]", "array"), ("\"s\"", "string"), ("1", "number"), ("true", "bool")]
+        {
+            let said = format!(
+                "failed to decode JSON input: json: cannot unmarshal {what} into Go value of type map[string]interface {{}}"
+            );
             assert_eq!(read(body.as_bytes()), Err(said));
         }
         for body in ["", "null", " \n\t", "null null"] {

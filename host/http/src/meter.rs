@@ -30,7 +30,9 @@ impl Meter {
         let class = |at: usize| CLASSES.get(at).copied().unwrap_or("5xx");
         Self {
             requests: array::from_fn(|operation| {
-                array::from_fn(|status| metrics::counter!(REQUESTS, "operation" => name(operation), "status" => class(status)))
+                array::from_fn(
+                    |status| metrics::counter!(REQUESTS, "operation" => name(operation), "status" => class(status)),
+                )
             }),
             seconds: array::from_fn(|operation| metrics::histogram!(SECONDS, "operation" => name(operation))),
             connections: metrics::gauge!(CONNECTIONS),

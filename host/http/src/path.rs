@@ -192,7 +192,9 @@ mod tests {
 
     #[test]
     fn what_is_no_path_is_refused() {
-        for raw in ["/v1/a%0ab", "/v1/a%00b", "/v1/a%ffb", "/v1/a%c2%a0b", "/v1/%zz", "/v1/a%2", "/v1/a%7f", "/v1/%e2%80%8b"] {
+        for raw in
+            ["/v1/a%0ab", "/v1/a%00b", "/v1/a%ffb", "/v1/a%c2%a0b", "/v1/%zz", "/v1/a%2", "/v1/a%7f", "/v1/%e2%80%8b"]
+        {
             assert_eq!(read(raw, LONG), Read::Unprintable, "{raw}");
         }
         for raw in ["/v1/sys/%2e%2e/sys/health", "/v1/a/.%2e/b", "/v1/a%2f..%2fb"] {
@@ -205,7 +207,9 @@ mod tests {
     }
 
     fn has_no_detours(path: &str) -> bool {
-        !format!("/{path}").contains("//") && path.split('/').all(|s| s != "." && s != "..") && path.chars().all(is_printable)
+        !format!("/{path}").contains("//")
+            && path.split('/').all(|s| s != "." && s != "..")
+            && path.chars().all(is_printable)
     }
 
     proptest! {

@@ -27,7 +27,17 @@ pub(crate) fn is_plain(path: &str) -> bool {
 /// Whether a route is only there for the root namespace.
 pub(crate) fn is_root_only(path: &str) -> bool {
     const ROOT_ONLY: [&str; 11] = [
-        "init", "seal", "unseal", "health", "rekey", "generate-root", "metrics", "step-down", "raw", "pprof", "in-flight-req",
+        "init",
+        "seal",
+        "unseal",
+        "health",
+        "rekey",
+        "generate-root",
+        "metrics",
+        "step-down",
+        "raw",
+        "pprof",
+        "in-flight-req",
     ];
     let Some(below) = path.strip_prefix("sys/") else { return false };
     let first = below.split('/').next().unwrap_or_default();
@@ -50,8 +60,14 @@ impl HealthCodes {
             None => Some(None),
             Some(text) => text.parse().ok().filter(|code| (200..=999).contains(code)).map(Some),
         };
-        let mut codes = Self { active: code("activecode")?, standby: code("standbycode")?, sealed: code("sealedcode")?, uninitialized: code("uninitcode")? };
-        if codes.standby.is_none() && (parameters.contains_key("standbyok") || parameters.contains_key("perfstandbyok")) {
+        let mut codes = Self {
+            active: code("activecode")?,
+            standby: code("standbycode")?,
+            sealed: code("sealedcode")?,
+            uninitialized: code("uninitcode")?,
+        };
+        if codes.standby.is_none() && (parameters.contains_key("standbyok") || parameters.contains_key("perfstandbyok"))
+        {
             codes.standby = codes.active.or(Some(200));
         }
         Some(codes)
@@ -89,7 +105,8 @@ mod tests {
 
     #[test]
     fn probers_choose_their_codes() {
-        let wished = codes(json!({"activecode": "299", "sealedcode": "250", "standbyok": "", "haunhealhty": "x"})).unwrap();
+        let wished =
+            codes(json!({"activecode": "299", "sealedcode": "250", "standbyok": "", "haunhealhty": "x"})).unwrap();
         assert_eq!([200, 429, 501, 503, 500].map(|status| wished.apply(status)), [299, 299, 501, 250, 500]);
         assert_eq!(codes(json!({})).unwrap(), HealthCodes::default());
         for bad in ["x", "", "99", "1000", "-1", "199"] {

@@ -101,7 +101,10 @@ mod tests {
     #[test]
     fn a_form_becomes_fields() {
         let read = |body: &str| form(body.as_bytes(), 10).map(Value::Object);
-        assert_eq!(read("policy=path%20%22x%22+%7B%7D&b=%C3%A9&c"), Ok(json!({"policy": "path \"x\" {}", "b": "é", "c": ""})));
+        assert_eq!(
+            read("policy=path%20%22x%22+%7B%7D&b=%C3%A9&c"),
+            Ok(json!({"policy": "path \"x\" {}", "b": "é", "c": ""}))
+        );
         assert_eq!(read("a=1&a=2&a=3"), Ok(json!({"a": ["1", "2", "3"]})));
         assert_eq!(read("policy=path \"x\" {}"), Ok(json!({"policy": "path \"x\" {}"})));
         for body in ["a=%zz", "a=%", "cas=-1;a=b", "a=%ff"] {

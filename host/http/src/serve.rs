@@ -27,7 +27,13 @@ pub type Tls = watch::Receiver<Arc<ServerConfig>>;
 
 /// Accepts and answers until `stop` turns true (or its sender is gone), then finishes what is under way, for `drain` at
 /// the longest.
-pub async fn serve(listener: TcpListener, tls: Option<Tls>, door: Arc<Door>, mut stop: watch::Receiver<bool>, drain: Duration) {
+pub async fn serve(
+    listener: TcpListener,
+    tls: Option<Tls>,
+    door: Arc<Door>,
+    mut stop: watch::Receiver<bool>,
+    drain: Duration,
+) {
     let slots = Arc::new(Semaphore::new(door.limits.connections_max));
     let mut connections = JoinSet::new();
     loop {
@@ -134,7 +140,11 @@ impl Connection {
     fn builder(&self, is_http2: bool) -> Builder<TokioExecutor> {
         let limits = &self.door.limits;
         let mut builder = Builder::new(TokioExecutor::new());
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(limits.header_time).max_buf_size(limits.headers_max);
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(limits.header_time)
+            .max_buf_size(limits.headers_max);
         builder
             .http2()
             .timer(TokioTimer::new())

@@ -74,7 +74,8 @@ struct Served {
 
 async fn served(limits: Limits) -> Served {
     let (sender, undelivered) = mpsc::unbounded_channel();
-    let pipeline = Arc::new(Scripted { undelivered: sender, began: Notify::new(), go_on: Notify::new(), dropped: Arc::default() });
+    let pipeline =
+        Arc::new(Scripted { undelivered: sender, began: Notify::new(), go_on: Notify::new(), dropped: Arc::default() });
     let door = Door::new(pipeline.clone(), Arc::new(CountingEntropy::default()), limits);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -166,7 +167,8 @@ async fn a_lease_that_was_taken_stays_with_its_client() {
 #[tokio::test]
 async fn a_lease_whose_body_nobody_asks_for_is_given_back() {
     let (sender, mut undelivered) = mpsc::unbounded_channel();
-    let pipeline = Arc::new(Scripted { undelivered: sender, began: Notify::new(), go_on: Notify::new(), dropped: Arc::default() });
+    let pipeline =
+        Arc::new(Scripted { undelivered: sender, began: Notify::new(), go_on: Notify::new(), dropped: Arc::default() });
     let door = Door::new(pipeline, Arc::new(CountingEntropy::default()), Limits::default());
     let request = http::Request::get("/v1/lease").body(axum::body::Body::empty()).unwrap();
     let service = hyper_util::service::TowerToHyperService::new(door.router());
