@@ -167,8 +167,10 @@ clean_up() {
   exit "$result"
 }
 trap clean_up EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM HUP
+# Ctrl-C is how a demo that stays up is meant to end.
+up=''
+trap '[ -n "$up" ] && exit 0; exit 130' INT
+trap '[ -n "$up" ] && exit 0; exit 143' TERM HUP
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/leasehold-demo.XXXXXX") || exit 1
 work=$(cd "$work" && pwd -P)
@@ -473,6 +475,7 @@ check "no leased role is left" no_leased_role
 chapter "All $checked checks hold"
 [ "$mode" = stay ] || exit 0
 
+up=1
 cat <<T
 
 Leasehold      $address
