@@ -1,0 +1,13 @@
+//! Black-box tests: what a client, an operator and PostgreSQL see. One file for each chapter of the API's reference.
+//!
+//! Must not know: the server's crates. Plumbing is in `support`, facts are here.
+//!
+//! Start with `guide`, the way of the whole product; then the chapters.
+
+// A test may fail by `unwrap`.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod guide;

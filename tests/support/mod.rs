@@ -1,0 +1,29 @@
+//! Plumbing of the black-box tests: a server as a child process, a client, PostgreSQL, and a real OpenBao beside them.
+//!
+//! Must not know: any crate of the server. What is asserted here is what a client, an operator or PostgreSQL can see.
+//!
+//! Start with [`Server`], then [`Client`] and [`Answer`]; [`Database`] is one database of the PostgreSQL that all tests
+//! share.
+//!
+//! Invariants: a server that a test started is gone with the test. When it goes, no secret that it handed out is in
+//! its log, and it has not panicked.
+
+mod answer;
+mod bao;
+mod client;
+mod command;
+mod pg;
+mod ports;
+mod secrets;
+mod server;
+mod wait;
+
+pub use answer::Answer;
+pub use bao::Bao;
+pub use client::Client;
+pub use command::{Cli, Ran};
+pub use pg::{Database, Session, own_postgresql, shared_postgresql};
+pub use ports::free_port;
+pub use secrets::Secrets;
+pub use server::{Durable, Kind, Server};
+pub use wait::{eventually, until};
