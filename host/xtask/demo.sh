@@ -426,6 +426,10 @@ persona=root
 VAULT_TOKEN=$root_token
 say "A WebAssembly component that imports nothing; its source is examples/change-freeze."
 cp "$module" change-freeze.wasm || give_up
+module_digest=$(sha256sum change-freeze.wasm 2>/dev/null || shasum -a 256 change-freeze.wasm)
+module_digest=${module_digest%% *}
+run leasehold module inspect change-freeze.wasm
+check "it would be let in" succeeded
 run leasehold module push change-freeze change-freeze.wasm
 check "it passed the load gate and is stored by its digest" succeeded
 
@@ -434,11 +438,18 @@ moment() { date -u -d "@$1" +%Y-%m-%dT%H:%M:%SZ 2>/dev/null || date -u -r "$1" +
 # freeze FROM TO: writes the configuration.
 freeze() {
   file freeze.json <<J
-FREEZE_CONFIG
+{
+  "freezes": [ { "from": "$(moment "$1")", "until": "$(moment "$2")", "reason": "$reason" } ],
+  "max_ttl": "15m"
+}
 J
 }
+reason='quarterly close'
 now=$(date +%s)
 freeze $((now - 3600)) $((now + 3600))
+say "One verdict without a server, for a read at this moment:"
+run leasehold module check change-freeze.wasm -config=@freeze.json "-request={\"path\":\"database/creds/readonly\",\"operation\":\"read\",\"now\":$now}"
+check "it denies" eval 'test "$status" = 2 && has "$reason"'
 run leasehold write sys/policies/egp/freeze module=change-freeze config=@freeze.json 'paths=database/creds/*' enforcement_level=hard-mandatory
 check "the module has read its configuration, and is bound" succeeded
 persona=app
@@ -453,6 +464,8 @@ freeze $((now - 3600)) $((now + 3))
 VAULT_TOKEN=$root_token
 run leasehold write sys/policies/egp/freeze module=change-freeze config=@freeze.json 'paths=database/creds/*' enforcement_level=hard-mandatory
 check "bound anew" succeeded
+run leasehold read sys/policies/egp/freeze
+check "the binding names the module by digest" has "$module_digest"
 persona=app
 VAULT_TOKEN=$app_token
 granted() { leasehold read database/creds/readonly >"$work/granted" 2>&1 </dev/null; }
@@ -462,13 +475,16 @@ check "for a quarter of an hour, the module's ceiling, and not the role's hour" 
 check "PostgreSQL has the role" role_exists "$(row username)"
 persona=root
 say "Verdict, digest and fuel stand in the audit file."
-digest=$(sha256sum change-freeze.wasm 2>/dev/null || shasum -a 256 change-freeze.wasm)
 audited 'creds/readonly"' '{"policy":"freeze"[^}]*}'
-check "by the module's digest" has "${digest%% *}"
+check "by the module's digest" has "$module_digest"
 VAULT_TOKEN=$root_token
 run leasehold lease revoke -sync -prefix=true database/creds/readonly
 check "revoked" succeeded
 check "no leased role is left" no_leased_role
+run leasehold delete sys/policies/egp/freeze
+check "unbound" succeeded
+run leasehold module delete change-freeze
+check "and deleted" succeeded
 
 # ---- the end --------------------------------------------------------------------------------------------------------
 
@@ -486,7 +502,7 @@ Three commands to try in another terminal:
 
   export VAULT_ADDR=$address VAULT_TOKEN=$root_token
   $built/leasehold read database/creds/readonly
-  curl -s -H "X-Vault-Token: \$VAULT_TOKEN" \$VAULT_ADDR/v1/sys/leases/lookup/database/creds/readonly?list=true
+  curl -s -H "X-Vault-Token: \$VAULT_TOKEN" "\$VAULT_ADDR/v1/sys/leases/lookup/database/creds/readonly?list=true"
   psql -c '\du v-*' $superuser
 
 Ctrl-C stops both and removes everything.
