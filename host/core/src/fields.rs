@@ -186,8 +186,9 @@ fn coerce(kind: Kind, value: &Value) -> Result<Coerced, String> {
         }),
         Kind::List => Coerced::List(match value {
             Value::String(text) if text.is_empty() => Vec::new(),
-            Value::String(text) => vec![text.clone()],
-            other => list(other)?,
+            Value::String(text) => vec![text.trim().to_owned()],
+            // As in the field: elements lose the blanks around them, so that a file's last line end is not kept.
+            other => list(other)?.iter().map(|text| text.trim().to_owned()).collect(),
         }),
         Kind::KvPairs => Coerced::Pairs(pairs(value)?),
         Kind::Map => match value {
