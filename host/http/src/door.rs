@@ -59,7 +59,6 @@ impl Door {
     }
 
     /// Every method on every path ends here.
-    #[must_use]
     pub fn router(self: &Arc<Self>) -> Router {
         Router::new()
             .fallback(async |State(door): State<Arc<Self>>, request: Request| door.answer(request).await)

@@ -15,11 +15,14 @@ pub(crate) enum FormError {
     TooMany(usize),
 }
 
+/// Name and value.
+type Parameter<'a> = (Cow<'a, str>, Cow<'a, str>);
+
 /// A query string's parameters, in order. Pairs that cannot be read are left out, as in the field.
 ///
 /// # Errors
 /// Only [`FormError::TooMany`].
-pub(crate) fn parameters(query: &str, count_max: usize) -> Result<Vec<(Cow<'_, str>, Cow<'_, str>)>, FormError> {
+pub(crate) fn parameters(query: &str, count_max: usize) -> Result<Vec<Parameter<'_>>, FormError> {
     let mut found = Vec::new();
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         if found.len() == count_max {
@@ -43,7 +46,7 @@ pub(crate) fn form(body: &[u8], count_max: usize) -> Result<Object, FormError> {
 }
 
 /// One value is a string, several of the same name are a list.
-pub(crate) fn object<'a>(parameters: impl IntoIterator<Item = (Cow<'a, str>, Cow<'a, str>)>) -> Object {
+pub(crate) fn object<'a>(parameters: impl IntoIterator<Item = Parameter<'a>>) -> Object {
     let mut object = Object::new();
     for (name, value) in parameters {
         let value = Value::String(value.into_owned());
@@ -67,7 +70,7 @@ pub(crate) fn boolean(text: &str) -> Option<bool> {
     }
 }
 
-fn split(pair: &[u8]) -> Option<(Cow<'_, str>, Cow<'_, str>)> {
+fn split(pair: &[u8]) -> Option<Parameter<'_>> {
     if pair.contains(&b';') {
         return None;
     }

@@ -57,7 +57,9 @@ fn start(arguments: &ArgMatches) -> Result<(), String> {
             postgresql: arguments.get_flag("dev-postgres"),
         }),
         (true, Some(_)) => {
-            return Err("-dev and -config do not go together: a development server has no configuration file".to_owned());
+            return Err(
+                "-dev and -config do not go together: a development server has no configuration file".to_owned()
+            );
         }
         (false, Some(file)) => run::Life::Configured(file.clone()),
         (false, None) => {

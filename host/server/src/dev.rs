@@ -40,7 +40,7 @@ pub(crate) fn config(options: &Options) -> Config {
 }
 
 /// Initialises, unseals, prints; with `-dev-postgres` makes a database to lease credentials of.
-pub(crate) async fn prepare(core: &Arc<Core>, options: &Options) -> Result<Option<DevPg>, String> {
+pub(crate) async fn prepare(core: &Arc<Core>, options: &Options, address: &str) -> Result<Option<DevPg>, String> {
     let failed =
         |error: leasehold_core::request::RequestError| format!("could not prepare the development server: {error}");
     let made = core.init(1, 1, options.root_token.as_deref().map(TokenId::new)).await.map_err(failed)?;
@@ -57,7 +57,7 @@ pub(crate) async fn prepare(core: &Arc<Core>, options: &Options) -> Result<Optio
     );
     println!(
         "You may need to set the following environment variables:\n\n    $ export LEASEHOLD_ADDR='http://{0}' VAULT_ADDR='http://{0}'\n",
-        options.address
+        address
     );
     println!(
         "The unseal key and root token are displayed below in case you want to\nseal/unseal the server or re-authenticate.\n\nUnseal Key: {key}\nRoot Token: {}\n",
@@ -80,13 +80,18 @@ pub(crate) async fn prepare(core: &Arc<Core>, options: &Options) -> Result<Optio
 fn store_token(root: &TokenId) -> Result<(), String> {
     let Some(home) = std::env::var_os("HOME") else { return Ok(()) };
     let path = PathBuf::from(home).join(".vault-token");
+    // By rename: a file that is there may be readable by others, or lead elsewhere.
+    let beside = path.with_extension(format!("new-{}", std::process::id()));
     let written = std::fs::OpenOptions::new()
         .write(true)
-        .create(true)
-        .truncate(true)
+        .create_new(true)
         .mode(0o600)
-        .open(&path)
-        .and_then(|mut file| file.write_all(root.expose().as_bytes()));
+        .open(&beside)
+        .and_then(|mut file| file.write_all(root.expose().as_bytes()))
+        .and_then(|()| std::fs::rename(&beside, &path));
+    if written.is_err() {
+        let _ = std::fs::remove_file(&beside);
+    }
     written.map_err(|error| format!("could not store the token in {}: {error}", path.display()))
 }
 

@@ -12,6 +12,7 @@ mod dev;
 mod entropy;
 mod guests;
 mod log;
+mod metrics;
 mod run;
 mod tls;
 mod tools;

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::config::{self, Config, Listener, LogFormat, LogLevel, defaults};
-use crate::{dev, log, tls, wiring};
+use crate::{dev, log, metrics, tls, wiring};
 
 /// Which kind of server.
 pub(crate) enum Life {
@@ -59,42 +59,45 @@ fn read_file(file: &Path) -> Result<Config, String> {
 /// A bound listener with what is needed to read its certificate again.
 struct Bound {
     listener: TcpListener,
-    tls: Option<(PathBuf, PathBuf, watch::Sender<Arc<rustls::ServerConfig>>)>,
+    tls: Option<Certificate>,
 }
 
-async fn bind(listener: &Listener) -> Result<Bound, String> {
-    let tls = match &listener.tls {
-        Some((cert, key)) => {
-            let config = tls::load(cert, key)?;
-            Some((cert.clone(), key.clone(), watch::Sender::new(config)))
+type Certificate = (PathBuf, PathBuf, watch::Sender<Arc<rustls::ServerConfig>>);
+
+impl Listener {
+    fn certificate(&self) -> Result<Option<Certificate>, String> {
+        let Some((cert, key)) = &self.tls else { return Ok(None) };
+        let config = tls::load(cert, key)?;
+        Ok(Some((cert.clone(), key.clone(), watch::Sender::new(config))))
+    }
+}
+
+async fn bind(address: &str) -> Result<TcpListener, String> {
+    TcpListener::bind(address).await.map_err(|error| match error.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            format!("could not listen on {address}: another program does; stop it or choose another address")
         }
-        None => None,
-    };
-    let bound = TcpListener::bind(&listener.address)
-        .await
-        .map_err(|error| format!("could not listen on {}: {error}", listener.address))?;
-    Ok(Bound { listener: bound, tls })
+        _ => format!("could not listen on {address}: {error}"),
+    })
 }
 
 async fn live(life: &Life, config: Config, wish: LogWish, level: &log::Level) -> Result<(), String> {
-    let recorder =
-        metrics_exporter_prometheus::PrometheusBuilder::new().install_recorder().map_err(|error| error.to_string())?;
+    let metrics = metrics::start()?;
+    // Every certificate is read before the first socket is opened.
+    let certificates = config.listeners.iter().map(Listener::certificate).collect::<Result<Vec<_>, _>>()?;
     let mut bound = Vec::new();
-    for listener in &config.listeners {
-        bound.push(bind(listener).await?);
+    for (listener, tls) in config.listeners.iter().zip(certificates) {
+        bound.push(Bound { listener: bind(&listener.address).await?, tls });
     }
-    let metrics = Arc::new(move || {
-        recorder.run_upkeep();
-        recorder.render()
-    });
+    let addresses = addresses(&bound)?;
     let core = wiring::core(&config.store, settings(&config), config.audit_directory.clone(), metrics)?;
     let door = Door::new(core.clone(), wiring::entropy(), Limits::default());
 
     // Kept until the end: a development server's PostgreSQL goes with it.
     let _development = match life {
-        Life::Dev(options) => Some(dev::prepare(&core, options).await?),
+        Life::Dev(options) => Some(dev::prepare(&core, options, &addresses).await?),
         Life::Configured(_) => {
-            eprintln!("==> Leasehold server listening on {}", addresses(&config));
+            eprintln!("==> Leasehold server listening on {addresses}");
             None
         }
     };
@@ -115,8 +118,11 @@ async fn live(life: &Life, config: Config, wish: LogWish, level: &log::Level) ->
     Ok(())
 }
 
-fn addresses(config: &Config) -> String {
-    config.listeners.iter().map(|listener| listener.address.as_str()).collect::<Vec<_>>().join(", ")
+/// As they are: the configuration may leave the port to the system.
+fn addresses(bound: &[Bound]) -> Result<String, String> {
+    let found: Result<Vec<String>, _> =
+        bound.iter().map(|bound| bound.listener.local_addr().map(|address| address.to_string())).collect();
+    found.map(|addresses| addresses.join(", ")).map_err(|error| error.to_string())
 }
 
 fn settings(config: &Config) -> Settings {
@@ -130,8 +136,6 @@ fn settings(config: &Config) -> Settings {
         audit: config.audit.clone(),
     }
 }
-
-type Certificate = (PathBuf, PathBuf, watch::Sender<Arc<rustls::ServerConfig>>);
 
 async fn until_told_to_stop(
     life: &Life,

@@ -41,10 +41,9 @@ const KEYS: &[&str] = &[
     "log_format",
     "audit_directory",
 ];
-const LISTENER_KEYS: &[&str] = &["address", "tls_cert_file", "tls_key_file", "tls_disable"];
+const LISTENER_KEYS: &[&str] = &["address", "tls_cert_file", "tls_key_file", "tls_min_version", "tls_disable"];
 const LISTENER_IGNORED: &[&str] = &[
     "cluster_address",
-    "tls_min_version",
     "http_read_timeout",
     "http_idle_timeout",
     "http_write_timeout",
@@ -298,6 +297,11 @@ impl Reader<'_> {
                 "address" => address = self.text_of(attribute).unwrap_or(address),
                 "tls_cert_file" => cert = self.text_of(attribute),
                 "tls_key_file" => key = self.text_of(attribute),
+                "tls_min_version" => match self.text_of(attribute).as_deref() {
+                    Some("tls12") | None => {}
+                    // Taken without effect it would leave open what the operator wants shut.
+                    Some(_) => self.problem(at, "`tls_min_version` can only be \"tls12\", which is what holds anyway"),
+                },
                 "tls_disable" => disable = self.bool_of(attribute).unwrap_or(false),
                 name if LISTENER_IGNORED.contains(&name) => {
                     self.warnings.push(format!("line {at}: `{name}` has no effect"))
@@ -430,10 +434,28 @@ mod tests {
             "storage \"sqlit\" {}\nlisner \"tcp\" {}\nlog_level = \"inof\"\ndefault_lease_tll = 5\nmax_lease_ttl = \"soon\"\n",
         );
         let lines: Vec<usize> = found.iter().map(|(line, _)| *line).collect();
-        assert_eq!(lines, [1, 2, 3, 4, 5, 5], "{found:?}");
+        assert_eq!(lines, [1, 2, 3, 4, 5], "{found:?}");
         assert!(found.iter().any(|(_, what)| what.contains("did you mean `sqlite`?")), "{found:?}");
         assert!(found.iter().any(|(_, what)| what.contains("did you mean `listener`?")), "{found:?}");
         assert!(found.iter().any(|(_, what)| what.contains("did you mean `default_lease_ttl`?")), "{found:?}");
+    }
+
+    #[test]
+    fn a_setting_that_restricts_is_never_ignored() {
+        for setting in
+            ["tls_min_version = \"tls13\"", "tls_require_and_verify_client_cert = true", "tls_client_ca_file = \"x\""]
+        {
+            let text = format!("storage \"inmem\" {{}}\nlistener \"tcp\" {{\n  tls_disable = true\n  {setting}\n}}\n");
+            assert_eq!(problems(&text).first().map(|(line, _)| *line), Some(4), "{setting}");
+        }
+        let seal = "seal \"awskms\" {}\nstorage \"inmem\" {}\nlistener \"tcp\" {\n  tls_disable = true\n}\n";
+        assert_eq!(problems(seal).first().map(|(line, _)| *line), Some(1));
+    }
+
+    #[test]
+    fn a_setting_said_twice_is_refused() {
+        let text = "storage \"inmem\" {}\nlistener \"tcp\" {\n  tls_disable = true\n}\nmax_lease_ttl = \"1h\"\nmax_lease_ttl = \"900h\"\n";
+        assert_eq!(problems(text).first().map(|(line, _)| *line), Some(6));
     }
 
     #[test]
