@@ -439,7 +439,7 @@ moment() { date -u -d "@$1" +%Y-%m-%dT%H:%M:%SZ 2>/dev/null || date -u -r "$1" +
 freeze() {
   file freeze.json <<J
 {
-  "freezes": [ { "from": "$(moment "$1")", "until": "$(moment "$2")", "reason": "$reason" } ],
+  "windows": [ { "from": "$(moment "$1")", "to": "$(moment "$2")", "message": "$reason" } ],
   "max_ttl": "15m"
 }
 J

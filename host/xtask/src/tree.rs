@@ -1,5 +1,6 @@
 //! `cargo xtask check-tree`: the rules of the tree that no compiler checks.
 
+mod docs;
 mod edges;
 mod entries;
 mod words;
@@ -16,11 +17,14 @@ pub(crate) fn check(root: &Path) -> Result<(), Error> {
     wrong.extend(edges::check_guests(&metadata(root, "guests/Cargo.toml")?));
     wrong.extend(words::check(root)?);
     wrong.extend(entries::check(root)?);
+    wrong.extend(docs::check(root)?);
     wrong.extend(impure_guests(root)?);
     if !wrong.is_empty() {
         return Err(Error::Tree(wrong));
     }
-    println!("the tree keeps its rules: dependency directions, forbidden words, import-free guests, top-level entries");
+    println!(
+        "the tree keeps its rules: dependency directions, forbidden words, import-free guests, top-level entries, documents"
+    );
     Ok(())
 }
 
