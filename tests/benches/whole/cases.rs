@@ -37,7 +37,15 @@ struct Book {
 }
 
 impl Book {
-    fn add(&mut self, name: &'static str, unit: &'static str, more_is_better: bool, wanted: &'static str, kind: Kind, value: f64) {
+    fn add(
+        &mut self,
+        name: &'static str,
+        unit: &'static str,
+        more_is_better: bool,
+        wanted: &'static str,
+        kind: Kind,
+        value: f64,
+    ) {
         eprintln!("  {:<18} {name}: {value:.3} {unit}", kind.name());
         let figure = match self.figures.iter_mut().find(|figure| figure.name == name) {
             Some(figure) => figure,
@@ -160,7 +168,14 @@ fn leases(book: &mut Book, plan: &Plan, peer: &Peer, postgresql: &DevPg) {
         let server = peer.start();
         server.connect(postgresql, "password", &member_role("1h"));
         let (done, _) = book.measure(&server, || for_time(&server.address, CLIENTS, plan.length, &[200], &creds));
-        book.add("creds, password_authentication=password: rate", "/s", true, "≥ 85 % of PostgreSQL itself", peer.kind, done.rate());
+        book.add(
+            "creds, password_authentication=password: rate",
+            "/s",
+            true,
+            "≥ 85 % of PostgreSQL itself",
+            peer.kind,
+            done.rate(),
+        );
         server.admin("PUT", "sys/leases/revoke-prefix/database/creds/app", &json!({}));
     }
     let server = peer.start();
@@ -174,10 +189,16 @@ fn leases(book: &mut Book, plan: &Plan, peer: &Peer, postgresql: &DevPg) {
     let before = server.rss();
     let made = issue(&server, 1_000);
     book.add("memory per lease", "KiB", false, "flat", peer.kind, server.rss().saturating_sub(before) as f64 / 1_000.0);
-    let renewals: Vec<Vec<u8>> = made.iter().map(|id| request("PUT", "sys/leases/renew", ROOT, &json!({ "lease_id": id }).to_string())).collect();
+    let renewals: Vec<Vec<u8>> = made
+        .iter()
+        .map(|id| request("PUT", "sys/leases/renew", ROOT, &json!({ "lease_id": id }).to_string()))
+        .collect();
     let (done, _) = book.measure(&server, || each_once(&server.address, CLIENTS, &[200], &renewals).0);
     book.add("renew: rate", "/s", true, "≥ 4 ×", peer.kind, done.rate());
-    let ends: Vec<Vec<u8>> = made.iter().map(|id| request("PUT", "sys/leases/revoke", ROOT, &json!({ "lease_id": id }).to_string())).collect();
+    let ends: Vec<Vec<u8>> = made
+        .iter()
+        .map(|id| request("PUT", "sys/leases/revoke", ROOT, &json!({ "lease_id": id }).to_string()))
+        .collect();
     let (done, _) = book.measure(&server, || each_once(&server.address, CLIENTS, &[204], &ends).0);
     book.add("default revocation: rate", "/s", true, "≥ 10 ×", peer.kind, done.rate());
     server.admin("PUT", "sys/leases/revoke-prefix/database/creds/app", &json!({}));
@@ -186,7 +207,9 @@ fn leases(book: &mut Book, plan: &Plan, peer: &Peer, postgresql: &DevPg) {
 fn issue(server: &Running, count: usize) -> Vec<String> {
     let requests = vec![request("GET", "database/creds/app", ROOT, ""); count];
     let (_, bodies) = each_once(&server.address, CLIENTS, &[200], &requests);
-    let id = |body: &Vec<u8>| serde_json::from_slice::<Value>(body).ok().and_then(|v| v["lease_id"].as_str().map(str::to_owned));
+    let id = |body: &Vec<u8>| {
+        serde_json::from_slice::<Value>(body).ok().and_then(|v| v["lease_id"].as_str().map(str::to_owned))
+    };
     bodies.iter().map(|body| id(body).expect("a lease id")).collect()
 }
 
@@ -219,12 +242,21 @@ fn expiry(book: &mut Book, peer: &Peer, postgresql: &DevPg) {
         }
     });
     let count = || -> i64 {
-        let rows = postgresql.psql_in("postgres", "SELECT count(*) FROM pg_roles WHERE rolname LIKE 'v-%'").expect("a count");
+        let rows =
+            postgresql.psql_in("postgres", "SELECT count(*) FROM pg_roles WHERE rolname LIKE 'v-%'").expect("a count");
         rows.trim().parse().expect("a number")
     };
     std::thread::sleep(end.saturating_duration_since(Instant::now()));
     let meanwhile = std::thread::scope(|scope| {
-        let asking = scope.spawn(|| for_time(&server.address, 1, Duration::from_secs(4), &[200], &request("GET", "auth/token/lookup-self", &app, "")));
+        let asking = scope.spawn(|| {
+            for_time(
+                &server.address,
+                1,
+                Duration::from_secs(4),
+                &[200],
+                &request("GET", "auth/token/lookup-self", &app, ""),
+            )
+        });
         while count() > 0 {
             assert!(end.elapsed() < Duration::from_secs(180), "leases live on");
             std::thread::sleep(Duration::from_millis(100));
@@ -233,12 +265,20 @@ fn expiry(book: &mut Book, peer: &Peer, postgresql: &DevPg) {
         book.add("2,000 leases that expire together: gone after", "s", false, "≤ 4", peer.kind, gone.as_secs_f64());
         asking.join().expect("a client ends")
     });
-    book.add("2,000 leases that expire together: p99 of lookup-self meanwhile", "ms", false, "< 20", peer.kind, meanwhile.p99.as_secs_f64() * 1_000.0);
+    book.add(
+        "2,000 leases that expire together: p99 of lookup-self meanwhile",
+        "ms",
+        false,
+        "< 20",
+        peer.kind,
+        meanwhile.p99.as_secs_f64() * 1_000.0,
+    );
 }
 
 /// The same statement straight to PostgreSQL, on as many connections.
 fn itself(book: &mut Book, plan: &Plan, postgresql: &DevPg) {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     let url = postgresql.admin_url();
     let (count, took) = runtime.block_on(async {
         let end = Instant::now() + plan.length;
@@ -269,5 +309,12 @@ fn itself(book: &mut Book, plan: &Plan, postgresql: &DevPg) {
         }
         (count, began.elapsed().min(plan.length))
     });
-    book.add("creds, password_authentication=password: rate", "/s", true, "≥ 85 % of PostgreSQL itself", Kind::PostgreSql, count as f64 / took.as_secs_f64());
+    book.add(
+        "creds, password_authentication=password: rate",
+        "/s",
+        true,
+        "≥ 85 % of PostgreSQL itself",
+        Kind::PostgreSql,
+        count as f64 / took.as_secs_f64(),
+    );
 }

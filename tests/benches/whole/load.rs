@@ -62,7 +62,8 @@ impl Connection {
                 }
                 self.fill();
             };
-            let length = usize::from_str_radix(String::from_utf8_lossy(&self.buffer[at..line]).trim(), 16).expect("a chunk's length");
+            let length = usize::from_str_radix(String::from_utf8_lossy(&self.buffer[at..line]).trim(), 16)
+                .expect("a chunk's length");
             while self.buffer.len() < line + 2 + length + 2 {
                 self.fill();
             }
@@ -89,7 +90,8 @@ fn find(text: &[u8], what: &[u8]) -> Option<usize> {
 /// A request as bytes.
 pub fn request(method: &str, path: &str, token: &str, body: &str) -> Vec<u8> {
     let token = if token.is_empty() { String::new() } else { format!("X-Vault-Token: {token}\r\n") };
-    format!("{method} /v1/{path} HTTP/1.1\r\nHost: bench\r\n{token}Content-Length: {}\r\n\r\n{body}", body.len()).into_bytes()
+    format!("{method} /v1/{path} HTTP/1.1\r\nHost: bench\r\n{token}Content-Length: {}\r\n\r\n{body}", body.len())
+        .into_bytes()
 }
 
 /// What a load did.

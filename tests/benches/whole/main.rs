@@ -6,6 +6,8 @@
 //!
 //! Start with `cases` (what is measured), then `load` (the clients), `peer` (the servers), `table` (the print-out).
 
+#![expect(clippy::expect_used, reason = "a benchmark that cannot go on has nothing to save")]
+
 mod cases;
 mod load;
 mod peer;
@@ -19,10 +21,8 @@ fn main() {
     let rounds: usize = std::env::var("ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(3);
     let seconds: u64 = std::env::var("SECONDS_EACH").ok().and_then(|text| text.parse().ok()).unwrap_or(3);
     let only = std::env::var("ONLY").ok();
-    let target = std::env::var("CARGO_TARGET_DIR").map_or_else(
-        |_| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target")),
-        PathBuf::from,
-    );
+    let target = std::env::var("CARGO_TARGET_DIR")
+        .map_or_else(|_| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target")), PathBuf::from);
     let ours = target.join("release/leasehold");
     assert!(ours.is_file(), "no {}: run `make build` first", ours.display());
     let bao = std::env::var_os("BAO").filter(|path| !path.is_empty()).map(PathBuf::from);

@@ -58,7 +58,13 @@ impl Peer {
         let log = std::fs::File::create(home.path().join("log")).expect("a log");
         let began = Instant::now();
         let child = Command::new(&self.program)
-            .args(["server", "-dev", "-dev-no-store-token", &format!("-dev-root-token-id={ROOT}"), &format!("-dev-listen-address={address}")])
+            .args([
+                "server",
+                "-dev",
+                "-dev-no-store-token",
+                &format!("-dev-root-token-id={ROOT}"),
+                &format!("-dev-listen-address={address}"),
+            ])
             .env("HOME", home.path())
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a log"))
@@ -77,7 +83,8 @@ impl Peer {
 
 impl Running {
     fn is_unsealed(&self) -> bool {
-        std::net::TcpStream::connect(&self.address).is_ok() && Connection::open(&self.address).ask(&request("GET", "sys/health", "", "")).status == 200
+        std::net::TcpStream::connect(&self.address).is_ok()
+            && Connection::open(&self.address).ask(&request("GET", "sys/health", "", "")).status == 200
     }
 
     fn log(&self) -> String {
@@ -88,7 +95,13 @@ impl Running {
     pub fn admin(&self, method: &str, path: &str, body: &Value) -> Value {
         let body = if body.is_null() { String::new() } else { body.to_string() };
         let answer: Answer = Connection::open(&self.address).ask(&request(method, path, ROOT, &body));
-        assert!(answer.status < 300, "{} {method} {path}: {} {}", self.kind.name(), answer.status, String::from_utf8_lossy(&answer.body));
+        assert!(
+            answer.status < 300,
+            "{} {method} {path}: {} {}",
+            self.kind.name(),
+            answer.status,
+            String::from_utf8_lossy(&answer.body)
+        );
         serde_json::from_slice(&answer.body).unwrap_or(Value::Null)
     }
 
@@ -138,7 +151,12 @@ impl Drop for Running {
 
 /// One PostgreSQL for both sides, with its own defaults where they matter (fsync on).
 pub fn postgresql() -> DevPg {
-    let options = Options { admin: Login::new("vaultadmin", "vaultadmin-password"), fsync: true, max_connections: 100, ..Options::default() };
+    let options = Options {
+        admin: Login::new("vaultadmin", "vaultadmin-password"),
+        fsync: true,
+        max_connections: 100,
+        ..Options::default()
+    };
     DevPg::start(options).expect("PostgreSQL starts")
 }
 

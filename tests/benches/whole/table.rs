@@ -19,15 +19,25 @@ fn number(value: f64) -> String {
 }
 
 pub fn print(figures: &[Figure], plan: &Plan) {
-    println!("\nMedians of {} interleaved rounds, 8 keep-alive connections, {} s a load; memory stores on both sides.\n", plan.rounds, plan.length.as_secs());
-    println!("| what | unit | Leasehold | OpenBao | PostgreSQL itself | ratio | wanted |\n|---|---|---|---|---|---|---|");
+    println!(
+        "\nMedians of {} interleaved rounds, 8 keep-alive connections, {} s a load; memory stores on both sides.\n",
+        plan.rounds,
+        plan.length.as_secs()
+    );
+    println!(
+        "| what | unit | Leasehold | OpenBao | PostgreSQL itself | ratio | wanted |\n|---|---|---|---|---|---|---|"
+    );
     for figure in figures {
         let side = |kind| figure.sides.get(&kind).map(|values| median(values));
         let shown = |kind| side(kind).map_or_else(|| "–".to_owned(), number);
         let against = side(Kind::OpenBao).or(side(Kind::PostgreSql));
         let ratio = match (side(Kind::Leasehold), against) {
             (Some(ours), Some(theirs)) if ours > 0.0 && theirs > 0.0 => {
-                if figure.more_is_better { format!("{:.2} × the rate", ours / theirs) } else { format!("1/{:.1}", theirs / ours) }
+                if figure.more_is_better {
+                    format!("{:.2} × the rate", ours / theirs)
+                } else {
+                    format!("1/{:.1}", theirs / ours)
+                }
             }
             _ => "–".to_owned(),
         };
