@@ -1,6 +1,7 @@
 //! `cargo bench -p leasehold-sandbox --bench acl`: one decision under 20 policies of 50 rules, and one render.
 //!
 //! Prints medians over many batches; needs the components of `cargo xtask guests`.
+#![expect(clippy::expect_used, reason = "a bench that cannot go on ends")]
 
 use std::path::PathBuf;
 use std::sync::Arc;
