@@ -59,8 +59,9 @@ impl Devices {
             return Ok(Arc::new(Stdout));
         }
         let path = self.allowed(Path::new(path))?;
-        let device = FileDevice::open(&path, mode)
-            .map_err(|error| RequestError::invalid(format!("sanity check failed; unable to open {}: {error}", path.display())))?;
+        let device = FileDevice::open(&path, mode).map_err(|error| {
+            RequestError::invalid(format!("sanity check failed; unable to open {}: {error}", path.display()))
+        })?;
         Ok(Arc::new(device))
     }
 

@@ -102,3 +102,45 @@ impl AuditDevice for FileDevice {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn appender(path: &Path) -> Open {
+        Open { file: OpenOptions::new().append(true).open(path).unwrap(), torn: false }
+    }
+
+    #[test]
+    fn a_full_disk_is_an_error() {
+        let mut full = appender(Path::new("/dev/full"));
+        assert_eq!(full.append(b"line").unwrap_err().kind(), io::ErrorKind::StorageFull);
+    }
+
+    #[test]
+    fn the_line_after_a_torn_one_begins_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        std::fs::write(&path, "half of a li").unwrap();
+        let mut open = appender(&path);
+        open.torn = true;
+        open.append(b"whole").unwrap();
+        open.append(b"next").unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "half of a li\nwhole\nnext\n");
+    }
+
+    #[tokio::test]
+    async fn a_partial_write_is_an_error_and_the_next_line_is_whole() {
+        // A pipe that does not block takes what fits and leaves the rest.
+        let (reader, writer) = io::pipe().unwrap();
+        let path = format!("/dev/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&writer));
+        let file = OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(path).unwrap();
+        let open = Arc::new(Mutex::new(Open { file, torn: false }));
+        let device = FileDevice { path: PathBuf::from("pipe"), mode: 0, open };
+        let long = "x".repeat(1 << 20);
+        let error = device.write(&AuditLine(&long)).await.unwrap_err();
+        assert!(error.why.contains("of 1048577 bytes were written"), "{error}");
+        assert!(device.write(&AuditLine("y")).await.is_err(), "still full");
+        drop(reader);
+    }
+}

@@ -59,7 +59,10 @@ async fn a_connection_is_tried_before_it_is_stored_and_no_error_holds_its_passwo
     let (host, port) = (world.pg.host(), world.pg.port());
 
     let wrong = refused(world.write("config/x", body(format!("postgresql://nobody:canary@{host}:{port}/myapp"))).await);
-    assert!(wrong.starts_with("error creating database object: error verifying connection: failed to connect to `"), "{wrong}");
+    assert!(
+        wrong.starts_with("error creating database object: error verifying connection: failed to connect to `"),
+        "{wrong}"
+    );
     assert!(wrong.contains("FATAL: password authentication failed for user \"nobody\" (SQLSTATE 28P01)"), "{wrong}");
     assert!(!wrong.contains("canary"));
 
@@ -177,7 +180,8 @@ async fn wrong_roles_are_refused_and_odd_statements_only_warned_about() {
     ] {
         assert_eq!(refused(world.write("roles/r", body).await), said);
     }
-    let near = json!({"db_name": "nodb", "creation_statements": "CREATE ROLE \"{{ nmae }}\" LOGIN PASSWORD '{{password}}'"});
+    let near =
+        json!({"db_name": "nodb", "creation_statements": "CREATE ROLE \"{{ nmae }}\" LOGIN PASSWORD '{{password}}'"});
     let warned = world.write("roles/r", near).await.unwrap().warnings.join("\n");
     for part in ["creation_statements 1, line 1, column", "nmae", "VALID UNTIL", "no connection named \"nodb\""] {
         assert!(warned.contains(part), "{part} is missing in:\n{warned}");

@@ -15,11 +15,10 @@ async fn a_lease_with_a_hostile_role_name_ends_that_role_and_no_other() {
         "$$dollar$$",
         "Ünïcode 名前",
         "{{name}}",
-        "public",
         "x'; SELECT pg_sleep(9); --",
     ];
     world.pg.psql("CREATE ROLE bystander").unwrap();
-    for name in names.into_iter().filter(|name| *name != "public") {
+    for name in names {
         world.pg.psql(&format!("CREATE ROLE \"{}\" LOGIN IN ROLE readonly", name.replace('"', "\"\""))).unwrap();
         let intent = LeaseIntent {
             id: "database/creds/x/y".parse().unwrap(),
@@ -31,7 +30,6 @@ async fn a_lease_with_a_hostile_role_name_ends_that_role_and_no_other() {
                 "expiration_at": "Lb", "revocation": [],
             }),
         };
-        world.pg.psql(&format!("CREATE TABLE IF NOT EXISTS plain (x int); GRANT readonly TO \"{}\"", name.replace('"', "\"\""))).unwrap();
         leasehold_core::seams::SecretsEngine::revoke(&world.engine, &world.context, &intent).await.unwrap();
         assert!(!world.role_exists(name), "{name}");
     }
@@ -44,7 +42,8 @@ async fn a_stored_effect_that_is_not_readable_is_an_error_and_no_panic() {
     let now = world.context.clock.now();
     for effect in [json!(null), json!({}), json!({"connection": 1}), json!([1])] {
         let intent = LeaseIntent { id: "a/b".parse().unwrap(), issued_at: now, expires_at: now, deadline: now, effect };
-        let error = leasehold_core::seams::SecretsEngine::revoke(&world.engine, &world.context, &intent).await.unwrap_err();
+        let error =
+            leasehold_core::seams::SecretsEngine::revoke(&world.engine, &world.context, &intent).await.unwrap_err();
         assert_eq!(error.to_string(), "the lease's stored effect is not readable");
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! One binary, files by subject; `support` has the engine with its surroundings.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on should say where")]
+
 mod configuration;
 mod hostile;
 mod issuing;

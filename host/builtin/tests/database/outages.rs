@@ -67,9 +67,8 @@ async fn a_hanging_server_is_down_within_seconds_and_blocks_no_other_connection(
     world.role("elsewhere", MEMBER, json!({"db_name": "other"})).await;
 
     world.pg.pause().unwrap();
-    let hanging = within(15, async {
-        tokio::join!(world.issue_fails("readonly"), within(3, world.issue("elsewhere")))
-    });
+    let hanging =
+        within(15, async { tokio::join!(world.issue_fails("readonly"), within(3, world.issue("elsewhere"))) });
     let (said, _) = hanging.await;
     assert!(said.starts_with("unable to start transaction: "), "{said}");
     assert!(said.contains("did not answer") || said.contains("timed out"), "{said}");

@@ -14,7 +14,10 @@ fn failed(result: Result<(), EngineError>) -> String {
 }
 
 fn valid_until(world: &World, name: &str) -> String {
-    world.pg.psql(&format!("SELECT extract(epoch FROM rolvaliduntil)::bigint FROM pg_roles WHERE rolname = '{name}'")).unwrap()
+    world
+        .pg
+        .psql(&format!("SELECT extract(epoch FROM rolvaliduntil)::bigint FROM pg_roles WHERE rolname = '{name}'"))
+        .unwrap()
 }
 
 #[tokio::test]
@@ -32,7 +35,8 @@ async fn renew_statements_are_the_roles_as_they_are_now() {
     let world = World::new().await;
     world.role("readonly", MEMBER, json!({})).await;
     let issued = world.issue("readonly").await;
-    let statements = r#"ALTER ROLE "{{name}}" VALID UNTIL '{{expiration}}'; ALTER ROLE "{{username}}" CONNECTION LIMIT 7;"#;
+    let statements =
+        r#"ALTER ROLE "{{name}}" VALID UNTIL '{{expiration}}'; ALTER ROLE "{{username}}" CONNECTION LIMIT 7;"#;
     world.role("readonly", MEMBER, json!({"renew_statements": statements})).await;
     world.renew(&issued, issued.intent.expires_at).await.unwrap();
     let limit = format!("SELECT rolconnlimit FROM pg_roles WHERE rolname = '{}'", issued.username);

@@ -39,11 +39,15 @@ async fn sessions_end_with_the_lease_even_those_that_have_set_another_role() {
     let world = World::new().await;
     world.role("readonly", MEMBER, json!({})).await;
     let issued = world.issue("readonly").await;
-    let (plain, other, busy) =
-        (world.log_in(&issued).await.unwrap(), world.log_in(&issued).await.unwrap(), world.log_in(&issued).await.unwrap());
+    let (plain, other, busy) = (
+        world.log_in(&issued).await.unwrap(),
+        world.log_in(&issued).await.unwrap(),
+        world.log_in(&issued).await.unwrap(),
+    );
     other.batch_execute("SET ROLE readonly").await.unwrap();
     assert!(other.query_one("SELECT count(*) FROM customers", &[]).await.is_ok());
-    let sleeping = tokio::spawn(async move { busy.batch_execute("BEGIN; SET ROLE readonly; SELECT pg_sleep(60)").await });
+    let sleeping =
+        tokio::spawn(async move { busy.batch_execute("BEGIN; SET ROLE readonly; SELECT pg_sleep(60)").await });
     tokio::time::sleep(Duration::from_millis(100)).await;
 
     world.revoke(&issued).await.unwrap();
@@ -118,7 +122,10 @@ async fn rights_and_objects_in_other_databases_are_found_too() {
     world.role("both", creation, json!({})).await;
     let issued = world.issue("both").await;
     let name = &issued.username;
-    world.pg.psql_in("se\"cond; --", &format!("GRANT CREATE, USAGE ON SCHEMA \"odd\"\"schema'; --\" TO \"{name}\"")).unwrap();
+    world
+        .pg
+        .psql_in("se\"cond; --", &format!("GRANT CREATE, USAGE ON SCHEMA \"odd\"\"schema'; --\" TO \"{name}\""))
+        .unwrap();
     make_things(&world, &issued, "here").await;
     let there = log_in(&world.pg, name, &issued.password, "se\"cond; --").await.unwrap();
     there
@@ -133,10 +140,17 @@ async fn rights_and_objects_in_other_databases_are_found_too() {
 
     // Granted by the superuser: this admin cannot take it away. See the next test; here it goes first.
     world.pg.psql_in("se\"cond; --", &format!("REVOKE ALL ON SCHEMA \"odd\"\"schema'; --\" FROM \"{name}\"")).unwrap();
-    world.pg.psql_in("se\"cond; --", &format!("GRANT CREATE ON SCHEMA \"odd\"\"schema'; --\" TO \"{admin}\" WITH GRANT OPTION")).unwrap();
+    world
+        .pg
+        .psql_in(
+            "se\"cond; --",
+            &format!("GRANT CREATE ON SCHEMA \"odd\"\"schema'; --\" TO \"{admin}\" WITH GRANT OPTION"),
+        )
+        .unwrap();
     world.revoke(&issued).await.unwrap();
     assert!(!world.role_exists(name) && !lives(&there).await);
-    let owners = world.pg.psql_in("se\"cond; --", "SELECT DISTINCT proowner::regrole FROM pg_proc WHERE proname IN ('f', 'g')");
+    let owners =
+        world.pg.psql_in("se\"cond; --", "SELECT DISTINCT proowner::regrole FROM pg_proc WHERE proname IN ('f', 'g')");
     assert_eq!(owners.unwrap(), "leasehold_orphaned_objects");
 }
 
@@ -150,9 +164,15 @@ async fn a_right_that_somebody_else_granted_is_named_and_the_role_stays_shut() {
 
     let said = failed(world.revoke(&issued).await);
     assert!(said.contains("SQLSTATE 2BP01"), "{said}");
-    assert!(said.contains("SELECT on table public.theirs granted by \"postgres\" in database \"myapp\"")
-        || said.contains("SELECT on table theirs granted by \"postgres\" in database \"myapp\""), "{said}");
-    assert!(!lives(&session).await && world.log_in(&issued).await.is_err(), "no session, no login, though the role is there");
+    assert!(
+        said.contains("SELECT on table public.theirs granted by \"postgres\" in database \"myapp\"")
+            || said.contains("SELECT on table theirs granted by \"postgres\" in database \"myapp\""),
+        "{said}"
+    );
+    assert!(
+        !lives(&session).await && world.log_in(&issued).await.is_err(),
+        "no session, no login, though the role is there"
+    );
 
     world.pg.psql(&format!("REVOKE SELECT ON theirs FROM \"{}\"; DROP TABLE theirs", issued.username)).unwrap();
     world.revoke(&issued).await.unwrap();
@@ -196,7 +216,6 @@ async fn revocation_statements_are_those_of_the_issue() {
     world.answer(Operation::Delete, "roles/custom", json!({})).await.unwrap();
     let session = world.log_in(&issued).await.unwrap();
 
-    // The admin may not comment on a role it did not make? CREATEROLE may, up to PostgreSQL 15.
     world.revoke(&issued).await.unwrap();
     assert!(!world.role_exists(&issued.username) && !lives(&session).await);
     let comment = world.pg.psql("SELECT shobj_description(oid, 'pg_authid') FROM pg_roles WHERE rolname = 'readonly'");
@@ -214,7 +233,10 @@ async fn statements_that_leave_the_role_in_place_do_not_leave_it_alive() {
     world.role("broken", MEMBER, json!({"revocation_statements": "SELECT 1 / 0;"})).await;
     let issued = world.issue("broken").await;
     let session = world.log_in(&issued).await.unwrap();
-    assert_eq!(failed(world.revoke(&issued).await), "failed to execute query: ERROR: division by zero (SQLSTATE 22012)");
+    assert_eq!(
+        failed(world.revoke(&issued).await),
+        "failed to execute query: ERROR: division by zero (SQLSTATE 22012)"
+    );
     assert!(!lives(&session).await && world.log_in(&issued).await.is_err(), "shut before the statements ran");
 
     world.pg.psql(&format!("DROP ROLE \"{}\"", issued.username)).unwrap();

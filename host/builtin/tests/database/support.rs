@@ -39,7 +39,6 @@ pub struct World {
     pub pg: Arc<DevPg>,
     pub engine: DatabaseEngine,
     pub context: EngineContext,
-    pub clock: Arc<ManualClock>,
 }
 
 /// A lease as the lease room would hold it.
@@ -64,7 +63,7 @@ impl World {
         let storage = MountStorage::new(Arc::new(MemoryStorage::new(clock.clone())), accessor.clone());
         let context = EngineContext {
             storage,
-            clock: clock.clone(),
+            clock,
             entropy: Arc::new(Urandom),
             sandbox: Arc::new(NativeSandbox),
             mount: MountView {
@@ -75,7 +74,7 @@ impl World {
                 installation: "test-installation".to_owned(),
             },
         };
-        Self { pg, engine: DatabaseEngine::new(), context, clock }
+        Self { pg, engine: DatabaseEngine::new(), context }
     }
 
     /// Configures a connection to this world's server as the non-superuser admin.
@@ -94,7 +93,8 @@ impl World {
     }
 
     pub async fn role(&self, name: &str, creation: &str, more: Value) {
-        let mut body = json!({ "db_name": "pg", "creation_statements": creation, "default_ttl": "1h", "max_ttl": "24h" });
+        let mut body =
+            json!({ "db_name": "pg", "creation_statements": creation, "default_ttl": "1h", "max_ttl": "24h" });
         for (key, value) in more.as_object().unwrap() {
             body[key] = value.clone();
         }
@@ -102,7 +102,8 @@ impl World {
     }
 
     async fn handle(&self, operation: Operation, path: &str, data: Value) -> Result<Outcome, RequestError> {
-        let (route, captures) = routes::find(self.engine.routes(), path, operation).ok_or(RequestError::UnsupportedPath)?;
+        let (route, captures) =
+            routes::find(self.engine.routes(), path, operation).ok_or(RequestError::UnsupportedPath)?;
         if !route.operations.contains(&operation) {
             return Err(RequestError::UnsupportedOperation);
         }
@@ -192,7 +193,8 @@ impl World {
     }
 
     pub fn role_exists(&self, name: &str) -> bool {
-        self.pg.psql(&format!("SELECT count(*) FROM pg_roles WHERE rolname = '{}'", name.replace('\'', "''"))).unwrap() == "1"
+        self.pg.psql(&format!("SELECT count(*) FROM pg_roles WHERE rolname = '{}'", name.replace('\'', "''"))).unwrap()
+            == "1"
     }
 
     /// A session of an issued credential.

@@ -17,9 +17,13 @@ fn certificates(folder: &Path) -> TlsFiles {
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     };
     for name in ["ca", "other"] {
-        openssl(&format!("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN={name} -keyout {name}.key -out {name}.crt"));
+        openssl(&format!(
+            "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN={name} -keyout {name}.key -out {name}.crt"
+        ));
     }
-    openssl("req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=localhost -keyout server.key -out server.csr");
+    openssl(
+        "req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=localhost -keyout server.key -out server.csr",
+    );
     std::fs::write(folder.join("san"), "subjectAltName=DNS:localhost\n").unwrap();
     openssl("x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile san -out server.crt");
     TlsFiles { certificate: folder.join("server.crt"), key: folder.join("server.key"), required: true }

@@ -82,8 +82,12 @@ mod tests {
 
     #[test]
     fn a_username_names_who_asked_for_what_and_when() {
-        let name =
-            username("token-My-App", "a-very-long.role", Timestamp::from_secs(1_795_394_223), &CountingEntropy::default());
+        let name = username(
+            "token-My-App",
+            "a-very-long.role",
+            Timestamp::from_secs(1_795_394_223),
+            &CountingEntropy::default(),
+        );
         let (head, rest) = name.split_at("v-token-My-a-very-l-".len());
         assert_eq!(head, "v-token-My-a-very-l-");
         let (random, time) = rest.split_once('-').unwrap();
@@ -92,7 +96,8 @@ mod tests {
 
     #[test]
     fn a_hostile_display_name_brings_no_sql_into_a_username() {
-        let name = username("a\"';--\0", "r", Timestamp::from_secs(i64::MAX / 2_000_000_000), &CountingEntropy::default());
+        let name =
+            username("a\"';--\0", "r", Timestamp::from_secs(i64::MAX / 2_000_000_000), &CountingEntropy::default());
         assert!(name.starts_with("v-a___--_-r-"), "{name}");
         let long = username(&"ü".repeat(99), &"r".repeat(99), Timestamp::NEVER, &CountingEntropy::default());
         assert!(long.len() <= NAME_MAX, "{long}");

@@ -397,7 +397,12 @@ fn pairs(text: &str) -> Result<Vec<(String, String)>, DsnError> {
 }
 
 fn nearest(name: &str) -> Option<&'static str> {
-    OPTIONS.into_iter().map(|known| (distance(name, known), known)).filter(|(far, _)| *far <= 3).min().map(|(_, near)| near)
+    OPTIONS
+        .into_iter()
+        .map(|known| (distance(name, known), known))
+        .filter(|(far, _)| *far <= 3)
+        .min()
+        .map(|(_, near)| near)
 }
 
 /// Edits from one word to the other.
@@ -449,7 +454,8 @@ mod tests {
             assert_eq!((dsn.user.as_str(), password(&dsn)), ("ro@ot", "p/w:@'%"), "{url}");
             assert_eq!((dsn.hosts.as_slice(), dsn.ssl_mode), (&[("h".to_owned(), 5432)][..], SslMode::Disable));
         }
-        let raw = Dsn::parse("postgres://{{username}}:{{password}}@h/d", "u", &SecretString::from("a%40b"), true).unwrap();
+        let raw =
+            Dsn::parse("postgres://{{username}}:{{password}}@h/d", "u", &SecretString::from("a%40b"), true).unwrap();
         assert_eq!(password(&raw), "a@b");
     }
 
@@ -503,7 +509,11 @@ mod tests {
             ("postgresql://u:sec@h/d", "postgresql://u:xxxxx@h/d", true),
             ("postgresql://{{username}}:{{password}}@h/d", "postgresql://{{username}}:{{password}}@h/d", false),
             ("postgresql://u:s/e?c@h/d", "postgresql://u:xxxxx@h/d", true),
-            ("postgresql://u@h/d?password=sec&sslmode=disable", "postgresql://u@h/d?password=xxxxx&sslmode=disable", true),
+            (
+                "postgresql://u@h/d?password=sec&sslmode=disable",
+                "postgresql://u@h/d?password=xxxxx&sslmode=disable",
+                true,
+            ),
             ("host=h password='s e\\'c' user=u", "host=h password=xxxxx user=u", true),
             ("host=h user=u", "host=h user=u", false),
             ("password='sec", "xxxxx", true),

@@ -25,6 +25,7 @@ pub(super) struct Effect {
 
 impl Effect {
     pub(super) fn read(value: &Value) -> Result<Self, EngineError> {
-        Self::deserialize(value).map_err(|_| EngineError::Failed("the lease's stored effect is not readable".to_owned()))
+        Self::deserialize(value)
+            .map_err(|_| EngineError::Failed("the lease's stored effect is not readable".to_owned()))
     }
 }

@@ -133,7 +133,8 @@ async fn begin(target: &Target, at: &EngineContext, deadline: Timestamp) -> Resu
         match session.run(&sql, left.min(ANSWER_MAX)).await {
             Ok(answer) => {
                 let there = rows(&answer).next().and_then(|row| row.first().copied().flatten()?.parse::<i64>().ok());
-                let there = there.ok_or_else(|| TargetError::Refused("the target does not tell its time".to_owned()))?;
+                let there =
+                    there.ok_or_else(|| TargetError::Refused("the target does not tell its time".to_owned()))?;
                 // Read after the answer came: the target's time is older than that, so the end is rather early than late.
                 let left = deadline.until(at.clock.now());
                 return Ok((session, there.saturating_add(millis(left))));

@@ -5,10 +5,10 @@
 use tokio_postgres::error::SqlState;
 
 use super::connection::Leftovers;
+use super::dial::STATEMENT_MAX;
 use super::failure::TargetError;
 use super::sql::{ident, literal};
 use super::target::{ANSWER_MAX, Session, Target, rows, with_margin};
-use super::dial::STATEMENT_MAX;
 
 /// More would not make an error clearer.
 const BLOCKERS_MAX: usize = 20;

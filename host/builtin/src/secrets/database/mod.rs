@@ -28,7 +28,6 @@ mod statements;
 mod target;
 mod tls;
 
-
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -53,7 +52,7 @@ use target::{Target, Turns};
 pub struct DatabaseEngine {
     routes: Vec<Route>,
     /// With the version of the stored connection they were made from.
-    targets: Mutex<HashMap<(MountAccessor, String), (u64, Arc<Target>)>>,
+    targets: Mutex<HashMap<TargetId, (u64, Arc<Target>)>>,
     turns: Arc<Turns>,
 }
 
@@ -68,6 +67,9 @@ impl Default for DatabaseEngine {
         Self::new()
     }
 }
+
+/// Mount and connection.
+type TargetId = (MountAccessor, String);
 
 /// A connection as it is stored, opened.
 struct Opened {
@@ -147,19 +149,19 @@ impl DatabaseEngine {
         Ok(Opened { record, target })
     }
 
-    fn cached(&self, id: &(MountAccessor, String), version: u64) -> Option<Arc<Target>> {
+    fn cached(&self, id: &TargetId, version: u64) -> Option<Arc<Target>> {
         let targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
         targets.get(id).filter(|(known, _)| *known == version).map(|(_, target)| Arc::clone(target))
     }
 
-    fn keep(&self, id: (MountAccessor, String), version: u64, target: &Arc<Target>) {
+    fn keep(&self, id: TargetId, version: u64, target: &Arc<Target>) {
         let mut targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, old)) = targets.insert(id, (version, Arc::clone(target))) {
             old.close();
         }
     }
 
-    fn forget(&self, keep: impl Fn(&(MountAccessor, String)) -> bool) {
+    fn forget(&self, keep: impl Fn(&TargetId) -> bool) {
         let mut targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
         targets.retain(|id, (_, target)| {
             let kept = keep(id);
@@ -180,7 +182,8 @@ impl DatabaseEngine {
             None => ConnectionRecord::default(),
         };
         record.merge(&request.fields).map_err(RequestError::Invalid)?;
-        let target = Target::new(&record, Arc::clone(&self.turns)).map_err(|why| RequestError::Invalid(creating(&why)))?;
+        let target =
+            Target::new(&record, Arc::clone(&self.turns)).map_err(|why| RequestError::Invalid(creating(&why)))?;
         if request.fields.bool("verify_connection").unwrap_or(true) {
             let secrets = record.secrets();
             target.ping().await.map_err(|error| {

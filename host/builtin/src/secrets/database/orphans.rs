@@ -58,9 +58,9 @@ pub(super) async fn owned(target: &Target, installation: &str) -> Result<Vec<Own
     let answer = session.run(&sql, ANSWER_MAX * 4).await?;
     session.finish();
     let one = |row: Vec<Option<&str>>| match row.as_slice() {
-        [Some(name), Some(comment)] => comment
-            .strip_prefix(&prefix)
-            .map(|lease| OwnedRole { name: (*name).to_owned(), lease: lease.to_owned() }),
+        [Some(name), Some(comment)] => {
+            comment.strip_prefix(&prefix).map(|lease| OwnedRole { name: (*name).to_owned(), lease: lease.to_owned() })
+        }
         _ => None,
     };
     Ok(rows(&answer).filter_map(one).collect())
@@ -77,9 +77,6 @@ mod tests {
         let leases = leases.iter().map(|(lease, name)| ((*lease).to_owned(), (*name).to_owned())).collect();
         let report = compare(&[role("v-a", "a"), role("v-c", "c"), role("v-x", "d")], &leases);
         assert_eq!(report.without_lease, [role("v-c", "c"), role("v-x", "d")]);
-        assert_eq!(
-            report.without_role,
-            [("b".to_owned(), "v-b".to_owned()), ("d".to_owned(), "v-d".to_owned())]
-        );
+        assert_eq!(report.without_role, [("b".to_owned(), "v-b".to_owned()), ("d".to_owned(), "v-d".to_owned())]);
     }
 }

@@ -4,6 +4,7 @@ use leasehold_core::request::RequestError;
 use leasehold_core::seams::{EngineContext, EngineError};
 use leasehold_model::Timestamp;
 
+use super::dial::STATEMENT_MAX;
 use super::effect::Effect;
 use super::failure::TargetError;
 use super::issue::GRACE;
@@ -12,7 +13,6 @@ use super::role::RoleRecord;
 use super::sql::{ident, literal};
 use super::statements::touches_shared;
 use super::target::{Session, Target, with_margin};
-use super::dial::STATEMENT_MAX;
 
 /// The statements of one renewal, with the role's as they are now.
 pub(super) async fn statements(

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio_postgres::error::SqlState;
 
 use super::connection::Leftovers;
+use super::dial::STATEMENT_MAX;
 use super::effect::Effect;
 use super::failure::TargetError;
 use super::leftovers;
@@ -14,7 +15,6 @@ use super::renew::transaction;
 use super::sql::{ident, literal};
 use super::statements::touches_shared;
 use super::target::{ANSWER_MAX, Session, Target, rows, with_margin};
-use super::dial::STATEMENT_MAX;
 
 /// A session that was told to end does so when it next looks; one that waits for a disk may take its time.
 const SESSIONS_END_WITHIN: Duration = Duration::from_secs(8);

@@ -9,7 +9,8 @@ use leasehold_model::Ttl;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::statements;
+use super::plan::prepare;
+use super::statements::{self, Placement};
 
 /// Statement texts and the dialect in which the template component will read them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -133,6 +134,9 @@ impl RoleRecord {
                 let report = sandbox.check_template(&list.unpacked(), purpose, wished).await?;
                 list.dialect = report.dialect;
                 warnings.extend(report.diagnostics.iter().map(|found| said(name, found)));
+                if purpose == Purpose::Creation {
+                    warnings.extend(misplaced_passwords(sandbox, list).await);
+                }
             }
         }
         Ok(warnings)
@@ -172,6 +176,31 @@ impl RoleRecord {
         }
         answer
     }
+}
+
+/// Places where neither a password nor its verifier may be put: credentials of this role would be refused.
+async fn misplaced_passwords(sandbox: &dyn Sandbox, list: &Statements) -> Vec<String> {
+    const HERE: &str = "Lpasswordplaceholder";
+    let values = [("name", "Lname"), ("username", "Lname"), ("password", HERE), ("expiration", "Lexpiration")];
+    // What does not render is among the component's own diagnostics.
+    let rendered = prepare(sandbox, list, &values, "creation").await.unwrap_or_default();
+    let mut warnings = Vec::new();
+    for (index, statement) in rendered.iter().enumerate() {
+        for placed in statements::placements(statement, HERE) {
+            use Placement::{DollarQuoted, EscapeLiteral, Literal, PartOfLiteral};
+            if !matches!(placed.placement, Literal | EscapeLiteral | DollarQuoted | PartOfLiteral) {
+                let body = if placed.bodies > 0 { " of a function body" } else { "" };
+                warnings.push(format!(
+                    "creation_statements, rendered statement {}, byte {}: the password stands {}{body}, where it is refused when \
+                     credentials are read (write '{{{{password}}}}', in single quotes)",
+                    index + 1,
+                    placed.offset + 1,
+                    placed.placement
+                ));
+            }
+        }
+    }
+    warnings
 }
 
 fn said(list: &str, found: &Diagnostic) -> String {

@@ -9,8 +9,16 @@ const WRITE: &[Operation] = &[Operation::Create, Operation::Update, Operation::R
 const CONNECTION_FIELDS: &[Field] = &[
     Field::open("plugin_name", Kind::Text, "The name of a builtin plugin: postgresql-database-plugin."),
     Field::open("plugin_version", Kind::Text, "The version of the plugin to use."),
-    Field::open("verify_connection", Kind::Bool, "If true, the connection is opened and tried before it is stored. Default true."),
-    Field::open("allowed_roles", Kind::CommaList, "Names or globs of the roles that may use this connection; \"*\" for all."),
+    Field::open(
+        "verify_connection",
+        Kind::Bool,
+        "If true, the connection is opened and tried before it is stored. Default true.",
+    ),
+    Field::open(
+        "allowed_roles",
+        Kind::CommaList,
+        "Names or globs of the roles that may use this connection; \"*\" for all.",
+    ),
     Field::open("root_rotation_statements", Kind::List, "Statements that rotate the admin's own password."),
     Field::open("password_policy", Kind::Text, "Password policy to use when generating passwords."),
     Field::hidden("connection_url", Kind::Text, "URL or key=value form; {{username}} and {{password}} are filled in."),
@@ -20,19 +28,37 @@ const CONNECTION_FIELDS: &[Field] = &[
     Field::open("max_idle_connections", Kind::Int, "Most idle connections kept. Default: as many as may be open."),
     Field::open("max_connection_lifetime", Kind::Any, "How long a connection may be used again. Default: for ever."),
     Field::open("username_template", Kind::Text, "Not supported yet."),
-    Field::open("password_authentication", Kind::Text, "scram-sha-256 (default): the server gets a verifier, never the password; or password."),
+    Field::open(
+        "password_authentication",
+        Kind::Text,
+        "scram-sha-256 (default): the server gets a verifier, never the password; or password.",
+    ),
     Field::open("disable_escaping", Kind::Bool, "If true, username and password go into the URL as they are."),
-    Field::hidden("tls_ca", Kind::Text, "PEM certificates of the authority that the server's certificate must come from."),
+    Field::hidden(
+        "tls_ca",
+        Kind::Text,
+        "PEM certificates of the authority that the server's certificate must come from.",
+    ),
     Field::hidden("tls_certificate", Kind::Text, "Not supported yet."),
     Field::hidden("private_key", Kind::Text, "Not supported yet."),
-    Field::open("reassign_owned_to", Kind::Text, "The role without rights that gets what leased roles owned. Default leasehold_orphaned_objects."),
+    Field::open(
+        "reassign_owned_to",
+        Kind::Text,
+        "The role without rights that gets what leased roles owned. Default leasehold_orphaned_objects.",
+    ),
+    // Everything else is kept with the connection and read back, as in the field.
+    Field::hidden("*", Kind::Any, "Kept as it is."),
     Field::open("drop_owned", Kind::Bool, "If true, what leased roles owned is dropped instead."),
 ];
 
 const ROLE_FIELDS: &[Field] = &[
     Field::open("db_name", Kind::Text, "Name of the connection this role uses."),
     Field::open("creation_statements", Kind::List, "Statements that create the PostgreSQL role."),
-    Field::open("revocation_statements", Kind::List, "Statements that remove it. Default: everything it has, then the role."),
+    Field::open(
+        "revocation_statements",
+        Kind::List,
+        "Statements that remove it. Default: everything it has, then the role.",
+    ),
     Field::open("renew_statements", Kind::List, "Statements that move its end. Default: ALTER ROLE … VALID UNTIL."),
     Field::open("rollback_statements", Kind::List, "Kept; PostgreSQL rolls back by itself."),
     Field::open("default_ttl", Kind::Duration, "Default TTL of leases of this role."),
@@ -58,6 +84,12 @@ pub(super) fn all() -> Vec<Route> {
         route("roles/", &[Operation::List], &[], false, "List the roles."),
         route("roles/:name", WRITE, ROLE_FIELDS, true, "Manage the roles that can be created."),
         route("creds/:name", &[Operation::Read], &[], false, "Request database credentials for a certain role."),
-        route("reset/:name", &[Operation::Update, Operation::Create], &[], false, "Close a connection and open it again."),
+        route(
+            "reset/:name",
+            &[Operation::Update, Operation::Create],
+            &[],
+            false,
+            "Close a connection and open it again.",
+        ),
     ]
 }

@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 use std::time::Duration;
 
-use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, TimeoutType};
+use deadpool_postgres::{
+    Hook, HookError, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, TimeoutType,
+};
 use futures_util::future::join_all;
 use tokio::sync::{Mutex, OwnedMutexGuard, Semaphore};
 use tokio::task::JoinHandle;
@@ -90,14 +92,18 @@ impl Target {
     pub(super) async fn turn(&self, database: &str) -> Result<OwnedMutexGuard<()>, TargetError> {
         let turn = self.turns.of(&self.dialer.dsn.address(), database);
         timeout(WAIT_MAX, turn.lock_owned()).await.map_err(|_| {
-            TargetError::Busy(format!("statements on shared objects of database {database:?} wait for each other too long"))
+            TargetError::Busy(format!(
+                "statements on shared objects of database {database:?} wait for each other too long"
+            ))
         })
     }
 
     /// A session of the pool.
     pub(super) async fn session(&self) -> Result<Session, TargetError> {
         match self.pool.get().await {
-            Ok(object) => Ok(Session { held: Some(Held::Pooled(object, self.idle_max)), server: self.dialer.dsn.label() }),
+            Ok(object) => {
+                Ok(Session { held: Some(Held::Pooled(object, self.idle_max)), server: self.dialer.dsn.label() })
+            }
             Err(PoolError::Timeout(TimeoutType::Wait)) => Err(TargetError::Busy(format!(
                 "all {} connections to {} are in use (max_open_connections)",
                 self.pool_size,

@@ -221,8 +221,9 @@ where
     fn make_tls_connect(&mut self, host: &str) -> Result<Handshake, io::Error> {
         // A socket in the file system has no name and needs no TLS; the client library asks all the same.
         let host = if host.is_empty() { "localhost" } else { host };
-        let name = ServerName::try_from(host.to_owned())
-            .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "the host is no name that a certificate can have"))?;
+        let name = ServerName::try_from(host.to_owned()).map_err(|_| {
+            io::Error::new(io::ErrorKind::InvalidInput, "the host is no name that a certificate can have")
+        })?;
         Ok(Handshake { connector: TlsConnector::from(Arc::clone(&self.config)), name })
     }
 }

@@ -13,7 +13,7 @@ mod secret;
 mod shared;
 mod split;
 
-pub(crate) use secret::{Placed, Placement, SubstituteError, placements, substitute};
+pub(crate) use secret::{Placement, placements, substitute};
 pub(crate) use shared::touches_shared;
 pub(crate) use split::{split, unpack};
 

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::lexer::{Kind, tokens};
+use super::secret::{Placed, SubstituteError};
 use super::*;
 
 const HOLE: &str = "Ph0lder";
