@@ -82,6 +82,9 @@ mod tests {
     fn time_is_read_in_one_file_and_in_tests() {
         assert_eq!(wrong("host/core/src/lease.rs", "let now = std::time::Instant::now();"), 1);
         assert_eq!(wrong("host/server/src/clock.rs", "SystemTime::now()"), 0);
-        assert_eq!(wrong("host/core/src/lease.rs", "fn x() {}\n#[cfg(test)]\nmod tests {\n    std::time::Instant::now();\n}"), 0);
+        assert_eq!(
+            wrong("host/core/src/lease.rs", "fn x() {}\n#[cfg(test)]\nmod tests {\n    std::time::Instant::now();\n}"),
+            0
+        );
     }
 }
