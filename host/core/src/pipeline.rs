@@ -129,6 +129,9 @@ impl Core {
     /// See [`RequestError`].
     pub async fn handle(self: &Arc<Self>, request: LogicalRequest) -> Result<LogicalResponse, RequestError> {
         if let Some(answer) = sys::before_unseal(self, &request).await {
+            if let Err(error) = &answer {
+                log(&request, error);
+            }
             return answer;
         }
         // Every request, also a read: it may take a token's last use, and then somebody must end the token.
@@ -155,6 +158,9 @@ impl Core {
         let slashed = canonical(&mut request);
         let mut seen = Seen { slashed, ..Seen::default() };
         let outcome = self.answer(&rooms, &mut request, &mut seen).await;
+        if let Err(error) = &outcome {
+            log(&request, error);
+        }
         match seen.caller.take().filter(|caller| caller.last_use) {
             Some(caller) => self.after_last_use(&rooms, &caller, outcome).await,
             None => outcome,
@@ -174,9 +180,6 @@ impl Core {
             Ok(admitted) => self.carry_out(rooms, request, seen, admitted).await,
             Err(error) => Err(error),
         };
-        if let Err(error) = &outcome {
-            log(request, error);
-        }
         let recorded =
             self.record(rooms, request, seen, Phase::Response, outcome.as_ref().ok(), outcome.as_ref().err()).await;
         match (recorded, outcome) {
