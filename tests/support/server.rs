@@ -120,13 +120,7 @@ impl Server {
         server
     }
 
-    fn prepare(
-        kind: Kind,
-        program: PathBuf,
-        port: u16,
-        arguments: Vec<String>,
-        environment: &[(&str, &str)],
-    ) -> Self {
+    fn prepare(kind: Kind, program: PathBuf, port: u16, arguments: Vec<String>, environment: &[(&str, &str)]) -> Self {
         let home = tempfile::Builder::new().prefix("leasehold-test-").tempdir().expect("a directory");
         fs::create_dir(home.path().join("audit")).expect("a directory");
         let address = format!("127.0.0.1:{port}");
