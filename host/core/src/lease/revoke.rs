@@ -61,7 +61,9 @@ impl Leases {
             match self.storage.claim(&self.claimant(), id, HOLD).await {
                 Ok(None) => return Ok(()),
                 Ok(Some(row)) => {
-                    let revoking = LeaseRow { state: LeaseState::Revoking, ..row.clone() };
+                    // Due as soon as our hold ends: a crash must not leave it to its old expiry.
+                    let next_at = self.now();
+                    let revoking = LeaseRow { state: LeaseState::Revoking, next_at, ..row.clone() };
                     match self.storage.commit(Batch::new().shift(revoking.clone(), row.state, row.fence)).await {
                         Ok(()) => {}
                         // Somebody stored the same duty: look again.

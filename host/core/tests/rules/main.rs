@@ -1,0 +1,15 @@
+//! The rules of the core, driven through its public functions: a store in memory, an engine, a sandbox and audit devices that
+//! tests script, and tokio's paused clock, so that hours pass in milliseconds.
+//!
+//! Start with [`support`]. [`saga`] stops the lease sagas at every step; [`histories`] does so at random; [`pipeline`] holds
+//! the order of one request; the rest are tables of rules.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+mod histories;
+mod leases;
+mod mounts;
+mod pipeline;
+mod policies;
+mod saga;
+mod support;
+mod tokens;

@@ -1,0 +1,238 @@
+//! An engine whose target is a set of names, and whose steps fail as a test says.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use leasehold_core::fields::{Field, Kind};
+use leasehold_core::request::{LogicalResponse, RequestError};
+use leasehold_core::routes::{Access, Route};
+use leasehold_core::seams::{
+    EngineContext, EngineError, EngineRequest, Expect, LeaseIntent, LeasePlan, Outcome, SecretData, SecretValue,
+    SecretsEngine,
+};
+use leasehold_model::{LeaseId, Operation, Timestamp, Ttl};
+use serde_json::json;
+
+use super::faults::Process;
+
+/// What happens at one step of the engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// Refused; nothing happened.
+    Fails,
+    /// It happened, and the answer says that it did not.
+    LiesFailure,
+    /// The target is gone before it did anything.
+    Down,
+    /// The target did it, and the answer got lost.
+    DownAfter,
+    /// No answer, ever; nothing happened.
+    Hangs,
+    /// No answer, ever; it happened.
+    HangsAfter,
+    /// The process dies before the step.
+    CrashBefore,
+    /// The process dies after it.
+    CrashAfter,
+}
+
+pub const TROUBLES: [Trouble; 8] = [
+    Trouble::Fails,
+    Trouble::LiesFailure,
+    Trouble::Down,
+    Trouble::DownAfter,
+    Trouble::Hangs,
+    Trouble::HangsAfter,
+    Trouble::CrashBefore,
+    Trouble::CrashAfter,
+];
+
+/// The database, as all processes see it.
+#[derive(Debug, Default)]
+pub struct Target {
+    /// Leases whose credential works.
+    pub roles: Mutex<BTreeSet<LeaseId>>,
+    /// All steps, in order: `effect`, `renew`, `revoke`.
+    pub log: Mutex<Vec<String>>,
+    /// Every step of this kind is refused.
+    pub refuses: Mutex<Option<&'static str>>,
+}
+
+impl Target {
+    pub fn has(&self, id: &LeaseId) -> bool {
+        self.roles.lock().unwrap().contains(id)
+    }
+
+    pub fn roles(&self) -> BTreeSet<LeaseId> {
+        self.roles.lock().unwrap().clone()
+    }
+
+    pub fn count(&self, step: &str) -> usize {
+        self.log.lock().unwrap().iter().filter(|line| line.starts_with(step)).count()
+    }
+}
+
+/// The engine of one process.
+pub struct ScriptedEngine {
+    pub target: Arc<Target>,
+    pub process: Arc<Process>,
+    /// Of roles; zero: the mount's.
+    pub ttls: Mutex<(Ttl, Ttl)>,
+    pub renewable: Mutex<bool>,
+    /// Effects take this long.
+    pub takes: Mutex<std::time::Duration>,
+}
+
+impl ScriptedEngine {
+    pub fn new(target: Arc<Target>, process: Arc<Process>) -> Self {
+        Self {
+            target,
+            process,
+            ttls: Mutex::new((Ttl::from_secs(3600), Ttl::from_secs(86_400))),
+            renewable: Mutex::new(true),
+            takes: Mutex::default(),
+        }
+    }
+
+    async fn step(&self, name: &'static str, id: &LeaseId, act: impl FnOnce()) -> Result<(), EngineError> {
+        let gone = || EngineError::Down("connection reset by peer".to_owned());
+        if self.process.is_dead() {
+            return Err(gone());
+        }
+        let takes = *self.takes.lock().unwrap();
+        tokio::time::sleep(takes).await;
+        self.target.log.lock().unwrap().push(format!("{name} {id}"));
+        if *self.target.refuses.lock().unwrap() == Some(name) {
+            return Err(EngineError::Failed("ERROR: refused (SQLSTATE 42501)".to_owned()));
+        }
+        match self.process.next_engine_step() {
+            None => act(),
+            Some(Trouble::Fails) => return Err(EngineError::Failed("ERROR: no (SQLSTATE 42601)".to_owned())),
+            Some(Trouble::LiesFailure) => {
+                act();
+                return Err(EngineError::Failed("ERROR: no (SQLSTATE XX000)".to_owned()));
+            }
+            Some(Trouble::Down) => return Err(gone()),
+            Some(Trouble::DownAfter) => {
+                act();
+                return Err(gone());
+            }
+            Some(Trouble::Hangs) => std::future::pending::<()>().await,
+            Some(Trouble::HangsAfter) => {
+                act();
+                std::future::pending::<()>().await;
+            }
+            Some(Trouble::CrashBefore) => {
+                self.process.die();
+                return Err(gone());
+            }
+            Some(Trouble::CrashAfter) => {
+                act();
+                self.process.die();
+                return Err(gone());
+            }
+        }
+        Ok(())
+    }
+}
+
+const READ: &[Operation] = &[Operation::Read];
+const ROUTES: &[Route] = &[
+    route("creds/:name", READ, &[], false),
+    route("static", READ, &[], false),
+    route("boom", READ, &[], false),
+    route(
+        "things/:name",
+        &[Operation::Read, Operation::Create, Operation::Update, Operation::Delete],
+        &[Field::open("color", Kind::Text, ""), Field::hidden("password", Kind::Text, "")],
+        true,
+    ),
+    route("things/", &[Operation::List], &[], false),
+];
+
+const fn route(
+    pattern: &'static str,
+    operations: &'static [Operation],
+    fields: &'static [Field],
+    existence_check: bool,
+) -> Route {
+    Route { pattern, operations, fields, access: Access::Token, existence_check, help: "A thing." }
+}
+
+/// What every credential's password is: nothing but its answer may hold it.
+pub const PASSWORD: &str = "canary-password-9f8e7d6c";
+
+#[async_trait]
+impl SecretsEngine for ScriptedEngine {
+    fn routes(&self) -> &[Route] {
+        ROUTES
+    }
+
+    async fn handle(&self, request: &EngineRequest) -> Result<Outcome, RequestError> {
+        let storage = &request.context.storage;
+        if let Some(name) = request.captures.get("name").filter(|_| request.path.contains("/things/")) {
+            let key = format!("thing/{name}");
+            return Ok(Outcome::Answer(match request.operation {
+                Operation::Read => match storage.get(&key).await? {
+                    Some(_) => LogicalResponse::json(json!({ "name": name })),
+                    None => return Err(RequestError::NotFound),
+                },
+                Operation::Delete => {
+                    storage.delete(&key).await?;
+                    LogicalResponse::empty()
+                }
+                _ => {
+                    storage.put(&key, b"{}".to_vec(), Expect::Anything).await?;
+                    LogicalResponse::empty()
+                }
+            }));
+        }
+        if request.path.ends_with("/static") {
+            return Ok(Outcome::Answer(LogicalResponse::json(json!({ "value": PASSWORD }))));
+        }
+        if request.path.ends_with("/things/") {
+            let keys: Vec<String> = storage.list("thing/", None, 100).await?;
+            return Ok(Outcome::Answer(LogicalResponse::json(json!({ "keys": keys }))));
+        }
+        if request.path.ends_with("/boom") {
+            return Err(RequestError::Engine("boom".to_owned()));
+        }
+        let (default_ttl, max_ttl) = *self.ttls.lock().unwrap();
+        Ok(Outcome::Lease(LeasePlan {
+            default_ttl,
+            max_ttl,
+            renewable: *self.renewable.lock().unwrap(),
+            connection: "pg".to_owned(),
+            effect: json!({ "username": "v-token" }),
+            warnings: Vec::new(),
+        }))
+    }
+
+    async fn exists(&self, request: &EngineRequest) -> Result<bool, RequestError> {
+        let name = request.captures.get("name").cloned().unwrap_or_default();
+        Ok(request.context.storage.get(&format!("thing/{name}")).await?.is_some())
+    }
+
+    async fn effect(&self, _: &EngineContext, intent: &LeaseIntent) -> Result<SecretData, EngineError> {
+        self.process.demand_row(&intent.id, "a role was made before its row").await;
+        self.step("effect", &intent.id, || drop(self.target.roles.lock().unwrap().insert(intent.id.clone()))).await?;
+        Ok(SecretData(vec![
+            ("username".to_owned(), SecretValue::Public("v-token".into())),
+            ("password".to_owned(), SecretValue::Secret(PASSWORD.into())),
+        ]))
+    }
+
+    async fn renew(&self, _: &EngineContext, lease: &LeaseIntent, _: Timestamp) -> Result<(), EngineError> {
+        if !self.target.has(&lease.id) {
+            return Err(EngineError::Failed("ERROR: role does not exist (SQLSTATE 42704)".to_owned()));
+        }
+        self.step("renew", &lease.id, || {}).await
+    }
+
+    async fn revoke(&self, _: &EngineContext, lease: &LeaseIntent) -> Result<(), EngineError> {
+        self.step("revoke", &lease.id, || drop(self.target.roles.lock().unwrap().remove(&lease.id))).await
+    }
+
+    async fn unmount(&self, _: &EngineContext) {}
+}

@@ -1,0 +1,223 @@
+//! A store that fails, or a process that dies, at the n-th write; and the invariants, watched at every write.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use leasehold_core::lease::{LeaseKind, LeaseRow, LeaseState};
+use leasehold_core::seams::{Batch, Change, Key, LeaseFilter, Page, Storage, StorageError, Versioned};
+use leasehold_model::{LeaseId, Timestamp, Ttl};
+use leasehold_storage::MemoryStorage;
+
+use super::engine::{Target, Trouble};
+
+/// What happens at one write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// It is refused.
+    Fails,
+    /// It is done, and the answer says that it was not.
+    LiesFailure,
+    /// The process dies before it.
+    CrashBefore,
+    /// The process dies after it.
+    CrashAfter,
+}
+
+pub const FAULTS: [Fault; 4] = [Fault::Fails, Fault::LiesFailure, Fault::CrashBefore, Fault::CrashAfter];
+
+/// One life of a server over a store that outlives it. It is the process's view of the store.
+pub struct Process {
+    pub store: Arc<MemoryStorage>,
+    target: Arc<Target>,
+    dead: AtomicBool,
+    /// Writes left until the fault.
+    fault: Mutex<Option<(usize, Fault)>>,
+    trouble: Mutex<Option<(usize, Trouble)>>,
+    /// Rows may go by force.
+    pub force: AtomicBool,
+    pub violations: Mutex<Vec<String>>,
+}
+
+impl fmt::Debug for Process {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Process")
+    }
+}
+
+impl Process {
+    pub fn new(store: Arc<MemoryStorage>, target: Arc<Target>) -> Arc<Self> {
+        Arc::new(Self {
+            store,
+            target,
+            dead: AtomicBool::new(false),
+            fault: Mutex::default(),
+            trouble: Mutex::default(),
+            force: AtomicBool::new(false),
+            violations: Mutex::default(),
+        })
+    }
+
+    pub fn die(&self) {
+        self.dead.store(true, Ordering::SeqCst);
+    }
+
+    pub fn is_dead(&self) -> bool {
+        self.dead.load(Ordering::SeqCst)
+    }
+
+    /// The fault comes at the n-th write from now, counted from zero.
+    pub fn fault_at(&self, write: usize, fault: Fault) {
+        *self.fault.lock().unwrap() = Some((write, fault));
+    }
+
+    pub fn trouble_at(&self, step: usize, trouble: Trouble) {
+        *self.trouble.lock().unwrap() = Some((step, trouble));
+    }
+
+    /// Whether fault and trouble are still to come: the history was too short for them.
+    pub fn is_armed(&self) -> bool {
+        self.fault.lock().unwrap().is_some() || self.trouble.lock().unwrap().is_some()
+    }
+
+    pub fn disarm(&self) {
+        *self.fault.lock().unwrap() = None;
+        *self.trouble.lock().unwrap() = None;
+    }
+
+    pub fn next_engine_step(&self) -> Option<Trouble> {
+        count_down(&mut self.trouble.lock().unwrap())
+    }
+
+    fn complain(&self, text: String) {
+        self.violations.lock().unwrap().push(text);
+    }
+
+    pub async fn demand_row(&self, id: &LeaseId, text: &str) {
+        if self.store.lease(id).await.unwrap().is_none() {
+            self.complain(format!("{text}: {id}"));
+        }
+    }
+
+    fn alive(&self) -> Result<(), StorageError> {
+        if self.is_dead() { Err(StorageError::Unavailable("the process is dead".to_owned())) } else { Ok(()) }
+    }
+
+    /// The legal moves, checked against what is there now.
+    async fn watch(&self, batch: &Batch) {
+        for change in &batch.0 {
+            match change {
+                Change::Insert(row) => {
+                    let right =
+                        if row.kind == LeaseKind::Secret { LeaseState::Issuing } else { LeaseState::Active };
+                    if row.state != right {
+                        self.complain(format!("{} begins as {:?}", row.id, row.state));
+                    }
+                }
+                Change::Move { row, from, .. } if !from.may_become(row.state) => {
+                    self.complain(format!("{} moves from {from:?} to {:?}", row.id, row.state));
+                }
+                Change::Remove { id, fence } if !self.force.load(Ordering::SeqCst) => {
+                    let found = self.store.lease(id).await.unwrap();
+                    // A removal that the fence refuses harms nobody.
+                    if found.is_some_and(|row| row.fence == *fence && row.state != LeaseState::Revoking) {
+                        self.complain(format!("{id} goes without having been revoked"));
+                    }
+                    if self.target.has(id) && self.store.lease(id).await.unwrap().is_some_and(|r| r.fence == *fence) {
+                        self.complain(format!("{id} is forgotten while its role is there"));
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    async fn write<T>(&self, act: impl Future<Output = Result<T, StorageError>>) -> Result<T, StorageError> {
+        self.alive()?;
+        let unavailable = || StorageError::Unavailable("injected".to_owned());
+        let fault = count_down(&mut self.fault.lock().unwrap());
+        match fault {
+            None => act.await,
+            Some(Fault::Fails) => Err(unavailable()),
+            Some(Fault::LiesFailure) => act.await.and(Err(unavailable())),
+            Some(Fault::CrashBefore) => {
+                self.die();
+                Err(unavailable())
+            }
+            Some(Fault::CrashAfter) => {
+                let done = act.await;
+                self.die();
+                done.and(Err(unavailable()))
+            }
+        }
+    }
+}
+
+fn count_down<T: Copy>(at: &mut Option<(usize, T)>) -> Option<T> {
+    match at {
+        Some((0, fault)) => {
+            let fault = *fault;
+            *at = None;
+            Some(fault)
+        }
+        Some((left, _)) => {
+            *left -= 1;
+            None
+        }
+        None => None,
+    }
+}
+
+#[async_trait]
+impl Storage for Process {
+    async fn get(&self, key: &Key) -> Result<Option<Versioned>, StorageError> {
+        self.alive()?;
+        self.store.get(key).await
+    }
+
+    async fn scan(&self, prefix: &Key, after: Option<&Key>, limit: u32) -> Result<Vec<Key>, StorageError> {
+        self.alive()?;
+        self.store.scan(prefix, after, limit).await
+    }
+
+    async fn lease(&self, id: &LeaseId) -> Result<Option<LeaseRow>, StorageError> {
+        self.alive()?;
+        self.store.lease(id).await
+    }
+
+    async fn leases(&self, filter: &LeaseFilter, page: &Page) -> Result<Vec<LeaseRow>, StorageError> {
+        self.alive()?;
+        self.store.leases(filter, page).await
+    }
+
+    async fn count_leases(&self) -> Result<Vec<(LeaseKind, LeaseState, u64)>, StorageError> {
+        self.alive()?;
+        self.store.count_leases().await
+    }
+
+    async fn commit(&self, batch: Batch) -> Result<(), StorageError> {
+        self.watch(&batch).await;
+        self.write(self.store.commit(batch)).await
+    }
+
+    async fn claim_due(
+        &self,
+        holder: &str,
+        limit: u32,
+        hold_for: Ttl,
+        skip: &[String],
+    ) -> Result<Vec<LeaseRow>, StorageError> {
+        self.alive()?;
+        self.store.claim_due(holder, limit, hold_for, skip).await
+    }
+
+    async fn claim(&self, holder: &str, id: &LeaseId, hold_for: Ttl) -> Result<Option<LeaseRow>, StorageError> {
+        self.write(self.store.claim(holder, id, hold_for)).await
+    }
+
+    async fn next_due(&self) -> Result<Option<Timestamp>, StorageError> {
+        self.alive()?;
+        self.store.next_due().await
+    }
+}

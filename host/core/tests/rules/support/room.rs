@@ -1,0 +1,210 @@
+//! The lease room alone: no ticker but where a test starts one, so that the n-th write is always the same write.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use leasehold_core::keys;
+use leasehold_core::lease::issue::{Issued, Order};
+use leasehold_core::lease::{LeaseError, LeaseKind, LeaseRow, LeaseState, Leases};
+use leasehold_core::mount::{Engines, MountEntry, MountTable, SystemTtls, Table};
+use leasehold_core::seams::{Clock, Entropy, LeaseFilter, LeasePlan, Page, SecretKey, Storage};
+use leasehold_core::testing::CountingEntropy;
+use leasehold_core::token::{TokenRecord, Tokens};
+use leasehold_model::{LeaseId, MountAccessor, Timestamp, TokenHash, TokenId, Ttl};
+use leasehold_storage::MemoryStorage;
+use tokio::sync::watch;
+
+use super::engine::{ScriptedEngine, Target};
+use super::faults::Process;
+use super::sandbox::ScriptedSandbox;
+use super::{PausedClock, pass};
+
+/// What outlives a process.
+pub struct World {
+    pub store: Arc<MemoryStorage>,
+    pub target: Arc<Target>,
+    pub clock: Arc<PausedClock>,
+    pub entropy: Arc<CountingEntropy>,
+}
+
+/// One process over a world.
+pub struct Room {
+    pub process: Arc<Process>,
+    pub engine: Arc<ScriptedEngine>,
+    pub leases: Arc<Leases>,
+    pub tokens: Arc<Tokens>,
+    pub mounts: Arc<MountTable>,
+    pub clock: Arc<PausedClock>,
+}
+
+pub const TTL: Ttl = Ttl::from_secs(86_400);
+
+impl World {
+    pub fn new() -> Self {
+        let clock = Arc::new(PausedClock::new());
+        Self {
+            store: Arc::new(MemoryStorage::new(clock.clone())),
+            target: Arc::default(),
+            clock,
+            entropy: Arc::default(),
+        }
+    }
+
+    /// A process begins.
+    pub async fn start(&self) -> Room {
+        let process = Process::new(self.store.clone(), self.target.clone());
+        let engine = Arc::new(ScriptedEngine::new(self.target.clone(), process.clone()));
+        let storage: Arc<dyn Storage> = process.clone();
+        let clock: Arc<dyn Clock> = self.clock.clone();
+        let entropy: Arc<dyn Entropy> = self.entropy.clone();
+        let mounts = Arc::new(MountTable::load(storage.clone(), &*entropy).await.unwrap());
+        if self.store.get(&keys::installation()).await.unwrap().is_none() {
+            let installed = leasehold_core::seams::Batch::new().put(
+                keys::installation(),
+                Vec::new(),
+                leasehold_core::seams::Expect::Absent,
+            );
+            self.store.commit(installed).await.unwrap();
+            mounts.add(MountEntry::new(Table::Mount, "db/".parse().unwrap(), "scripted", &*entropy)).await.unwrap();
+        }
+        let key = SecretKey(zeroize::Zeroizing::new([7; 32]));
+        let tokens = Arc::new(Tokens::new(
+            storage.clone(),
+            clock.clone(),
+            entropy.clone(),
+            &key,
+            MountAccessor::new("auth_token_1"),
+        ));
+        let engines = Arc::new(Engines {
+            kinds: BTreeMap::from([(
+                "scripted",
+                engine.clone() as Arc<dyn leasehold_core::seams::SecretsEngine>,
+            )]),
+            mounts: mounts.clone(),
+            storage: storage.clone(),
+            clock,
+            entropy,
+            sandbox: Arc::new(ScriptedSandbox::default()),
+            installation: "test".to_owned(),
+            ttls: SystemTtls { default_lease_ttl: TTL, max_lease_ttl: Ttl::from_secs(2_764_800) },
+        });
+        let leases = Arc::new(Leases::new(storage, tokens.clone(), engines));
+        Room { process, engine, leases, tokens, mounts, clock: self.clock.clone() }
+    }
+
+    /// All rows, tokens' and secrets'.
+    pub async fn rows(&self) -> Vec<LeaseRow> {
+        self.store.leases(&LeaseFilter::default(), &Page { after: None, limit: 100_000 }).await.unwrap()
+    }
+
+    pub async fn secrets(&self) -> Vec<LeaseRow> {
+        self.rows().await.into_iter().filter(|row| row.kind == LeaseKind::Secret).collect()
+    }
+
+    pub async fn token_lives(&self, token: &TokenHash) -> bool {
+        self.store.get(&keys::token(token)).await.unwrap().is_some()
+    }
+
+    /// A new process works through what the last one left behind, for so long. What had failed may have backed off meanwhile.
+    pub async fn recover(&self, secs: u64) -> Room {
+        let room = self.start().await;
+        room.tick(secs).await;
+        room
+    }
+
+    /// No role without a row, and no active row without its role.
+    pub async fn assert_roles_are_rows(&self, context: &str) {
+        let rows = self.secrets().await;
+        let named: BTreeSet<LeaseId> = rows.iter().map(|row| row.id.clone()).collect();
+        let active: BTreeSet<LeaseId> =
+            rows.iter().filter(|row| row.state == LeaseState::Active).map(|row| row.id.clone()).collect();
+        let roles = self.target.roles();
+        assert!(roles.is_subset(&named), "{context}: roles without a row: {:?}", roles.difference(&named));
+        assert!(active.is_subset(&roles), "{context}: rows without a role: {:?}", active.difference(&roles));
+    }
+
+    /// Everything that was under way has ended, one way or the other.
+    pub async fn assert_settled(&self, context: &str) {
+        self.assert_roles_are_rows(context).await;
+        for row in self.rows().await {
+            assert_eq!(row.state, LeaseState::Active, "{context}: {} is unsettled", row.id);
+        }
+    }
+}
+
+impl Room {
+    /// Lets the ticker work for so long.
+    pub async fn tick(&self, secs: u64) {
+        let (stop, stopped) = watch::channel(false);
+        let ticker = tokio::spawn(self.leases.clone().run(stopped));
+        pass(secs).await;
+        let _ = stop.send(true);
+        ticker.await.unwrap();
+    }
+
+    pub async fn token(&self, name: &str, parent: Option<&TokenHash>, ttl: Ttl) -> TokenHash {
+        self.try_token(name, parent, ttl).await.unwrap()
+    }
+
+    pub async fn try_token(
+        &self,
+        name: &str,
+        parent: Option<&TokenHash>,
+        ttl: Ttl,
+    ) -> Result<TokenHash, leasehold_core::seams::StorageError> {
+        let now = self.clock.now();
+        let record = TokenRecord {
+            accessor: self.tokens.new_accessor(),
+            parent: parent.cloned(),
+            policies: vec!["default".to_owned()],
+            path: "auth/token/create".to_owned(),
+            display_name: "token".to_owned(),
+            meta: None,
+            num_uses: 0,
+            created_at: now,
+            creation_ttl: ttl,
+            explicit_max_ttl: Ttl::ZERO,
+            period: Ttl::ZERO,
+            renewable: true,
+            expires_at: Some(now + ttl),
+            last_renewed_at: None,
+        };
+        self.tokens.insert(&TokenId::new(name), &record).await
+    }
+
+    pub async fn issue(&self, token: &TokenHash) -> Result<LeaseId, LeaseError> {
+        self.issue_for(token, TTL, Ttl::from_secs(7 * 86_400), None).await.map(|issued| issued.lease.id)
+    }
+
+    pub async fn issue_for(
+        &self,
+        token: &TokenHash,
+        default_ttl: Ttl,
+        max_ttl: Ttl,
+        ceiling: Option<Ttl>,
+    ) -> Result<Issued, LeaseError> {
+        let mount = self.mounts.by_path("db/").ok_or(LeaseError::TokenGone)?;
+        let plan = LeasePlan {
+            default_ttl,
+            max_ttl,
+            renewable: true,
+            connection: "pg".to_owned(),
+            effect: serde_json::json!({}),
+            warnings: Vec::new(),
+        };
+        self.leases.issue(Order { path: "db/creds/app", token, mount: &mount, plan, ceiling }).await
+    }
+
+    pub async fn row(&self, id: &LeaseId) -> Option<LeaseRow> {
+        self.process.store.lease(id).await.unwrap()
+    }
+
+    pub fn at(&self, secs: u64) -> Timestamp {
+        self.clock.now() + Ttl::from_secs(secs)
+    }
+
+    pub fn assert_no_violation(&self, context: &str) {
+        let violations = self.process.violations.lock().unwrap();
+        assert!(violations.is_empty(), "{context}: {violations:?}");
+    }
+}

@@ -1,0 +1,163 @@
+//! Policies in plain Rust: one rule a line, `path: capability, capability`, a final `*` in the path matches any rest. The longest
+//! matching rule counts; `deny` in it wins.
+
+use std::sync::Mutex;
+
+use async_trait::async_trait;
+use leasehold_core::seams::{
+    AclError, Ask, Diagnostic, Dialect, Digest, IdentityValues, LoadError, ModuleAsk, ModuleFacts, ModuleVerdict,
+    PolicySetId, PolicySource, Purpose, Reason, RenderError, Sandbox, SandboxError, Severity, TemplateReport, Verdict,
+};
+use leasehold_model::{Capabilities, Operation};
+
+#[derive(Debug, Default)]
+pub struct ScriptedSandbox {
+    /// The ACL fails like this.
+    pub acl_fails: Mutex<Option<SandboxError>>,
+    /// What every module says.
+    pub module: Mutex<Option<Result<ModuleVerdict, SandboxError>>>,
+    /// What the ACL was asked: path, operation, sudo.
+    pub asked: Mutex<Vec<(String, Operation, bool)>>,
+    pub module_asked: Mutex<Vec<ModuleAsk>>,
+    /// Lists are cut to this.
+    pub limit: Mutex<Option<u32>>,
+}
+
+impl ScriptedSandbox {
+    pub fn last_asked(&self) -> (String, Operation, bool) {
+        self.asked.lock().unwrap().last().cloned().unwrap()
+    }
+}
+
+fn capability(name: &str) -> Capabilities {
+    match name {
+        "create" => Capabilities::CREATE,
+        "read" => Capabilities::READ,
+        "update" => Capabilities::UPDATE,
+        "delete" => Capabilities::DELETE,
+        "list" => Capabilities::LIST,
+        "sudo" => Capabilities::SUDO,
+        _ => Capabilities::DENY,
+    }
+}
+
+/// What the longest rule for a path grants; `None`: no rule.
+fn granted(set: &str, path: &str) -> Option<Capabilities> {
+    let rules = set.lines().filter_map(|line| line.split_once(": "));
+    let mut best: Option<(usize, Capabilities)> = None;
+    for (pattern, names) in rules {
+        let matches = match pattern.strip_suffix('*') {
+            Some(prefix) => path.starts_with(prefix),
+            None => path == pattern,
+        };
+        let bits = names.split(", ").map(capability).fold(Capabilities::NONE, Capabilities::union);
+        match best {
+            _ if !matches => {}
+            Some((length, old)) if length == pattern.len() => best = Some((length, old.union(bits))),
+            Some((length, _)) if length > pattern.len() => {}
+            _ => best = Some((pattern.len(), bits)),
+        }
+    }
+    best.map(|(_, bits)| bits)
+}
+
+fn wanted(operation: Operation) -> Capabilities {
+    match operation {
+        Operation::Create => Capabilities::CREATE,
+        Operation::Read => Capabilities::READ,
+        Operation::Delete => Capabilities::DELETE,
+        Operation::List => Capabilities::LIST,
+        Operation::Scan => Capabilities::SCAN,
+        Operation::Patch => Capabilities::PATCH,
+        Operation::Update | Operation::Renew | Operation::Revoke | Operation::Help => Capabilities::UPDATE,
+    }
+}
+
+#[async_trait]
+impl Sandbox for ScriptedSandbox {
+    async fn compile_acl(&self, sources: &[PolicySource], _: &IdentityValues) -> Result<PolicySetId, AclError> {
+        let texts: Vec<&str> = sources.iter().map(|source| source.text.as_str()).collect();
+        Ok(PolicySetId(texts.join("\n").into()))
+    }
+
+    async fn decide(&self, set: &PolicySetId, ask: &Ask<'_>) -> Result<Verdict, SandboxError> {
+        self.asked.lock().unwrap().push((ask.path.to_owned(), ask.operation, ask.needs_sudo));
+        if let Some(error) = self.acl_fails.lock().unwrap().clone() {
+            return Err(error);
+        }
+        let capabilities = granted(&set.0, ask.path).unwrap_or(Capabilities::NONE);
+        let mut needed = wanted(ask.operation);
+        if ask.needs_sudo {
+            needed = needed.union(Capabilities::SUDO);
+        }
+        let allowed = capabilities.contains(needed) && !capabilities.contains(Capabilities::DENY);
+        let reason = if allowed { Reason::Granted } else { Reason::NoRule };
+        let limit = *self.limit.lock().unwrap();
+        Ok(Verdict { allowed, capabilities, reason, rules: Vec::new(), limit })
+    }
+
+    async fn capabilities(&self, set: &PolicySetId, paths: &[&str]) -> Result<Vec<Capabilities>, SandboxError> {
+        Ok(paths.iter().map(|path| granted(&set.0, path).unwrap_or(Capabilities::NONE)).collect())
+    }
+
+    async fn grants_below(&self, set: &PolicySetId, prefix: &str) -> Result<bool, SandboxError> {
+        Ok(set.0.lines().any(|line| line.starts_with(prefix)))
+    }
+
+    async fn lint(&self, source: &PolicySource) -> Result<Vec<Diagnostic>, SandboxError> {
+        if !source.text.starts_with("broken") {
+            return Ok(Vec::new());
+        }
+        Ok(vec![Diagnostic {
+            severity: Severity::Error,
+            code: "syntax".to_owned(),
+            message: "At 1:1: broken".to_owned(),
+            line: 1,
+            column: 1,
+            help: None,
+            at: source.name.clone(),
+        }])
+    }
+
+    async fn check_template(&self, _: &[String], _: Purpose, _: Dialect) -> Result<TemplateReport, SandboxError> {
+        Err(SandboxError::Host("no templates here".to_owned()))
+    }
+
+    async fn render(&self, _: &[String], _: Dialect, _: &[(&str, &str)]) -> Result<Vec<String>, RenderError> {
+        Err(RenderError::Sandbox(SandboxError::Host("no templates here".to_owned())))
+    }
+
+    async fn inspect(&self, module: &[u8]) -> Result<ModuleFacts, LoadError> {
+        Ok(ModuleFacts {
+            digest: hex::encode(module),
+            size: module.len(),
+            world: "leasehold:policy@0.1.0".to_owned(),
+            functions: 1,
+            exports: Vec::new(),
+            imports: Vec::new(),
+            name: "probe".to_owned(),
+            version: "1".to_owned(),
+            description: String::new(),
+        })
+    }
+
+    async fn load(&self, module: &[u8]) -> Result<Digest, LoadError> {
+        Ok(Digest(hex::encode(module)))
+    }
+
+    async fn unload(&self, _: &Digest) {}
+
+    async fn configure(&self, _: &Digest, _: &[u8]) -> Result<(), SandboxError> {
+        Ok(())
+    }
+
+    async fn evaluate(&self, module: &Digest, _: &[u8], ask: &ModuleAsk) -> Result<ModuleVerdict, SandboxError> {
+        self.module_asked.lock().unwrap().push(ask.clone());
+        let script = self.module.lock().unwrap().clone();
+        script.unwrap_or_else(|| Err(SandboxError::Unknown(module.0.clone())))
+    }
+
+    fn builtins(&self) -> Vec<(String, Digest)> {
+        vec![("acl".to_owned(), Digest("ac1".to_owned()))]
+    }
+}
