@@ -10,4 +10,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod database;
 mod guide;
+mod leases;
+mod seal;
+mod tokens;

@@ -1,0 +1,342 @@
+//! The database engine: `vault-api.md` §5, and what PostgreSQL itself says.
+
+use serde_json::json;
+
+use crate::support::{ADMIN, ADMIN_PASSWORD, CREATE_IN_GROUP, Credential, Database, Server, eventually, shared_postgresql};
+
+fn ready() -> (Server, Database<'static>) {
+    let (server, database) = (Server::dev(), Database::fresh());
+    server.connect(&database);
+    (server, database)
+}
+
+#[test]
+fn a_connection_is_read_back_without_its_password() {
+    let (server, database) = ready();
+    let root = server.root();
+    let read = root.get("database/config/pg").assert_status(200);
+    assert!(!read.body.contains(ADMIN_PASSWORD), "{read}");
+    let read = read
+        .assert_at("/data/plugin_name", "postgresql-database-plugin")
+        .assert_at("/data/allowed_roles", json!(["*"]))
+        .assert_at("/data/connection_details/username", ADMIN)
+        .assert_at("/data/connection_details/connection_url", database.templated_url());
+    assert_eq!(read.at("/data/root_credentials_rotate_statements"), json!([]));
+
+    let plain = json!({ "plugin_name": "postgresql-database-plugin", "connection_url": database.plain_url() });
+    root.post("database/config/plain", plain)
+        .assert_status(200)
+        .assert_warning("Password found in connection_url, use a templated url");
+    let shown = root.get("database/config/plain").text("/data/connection_details/connection_url");
+    assert_eq!(shown, database.plain_url().replace(ADMIN_PASSWORD, "xxxxx"));
+    root.list("database/config").assert_status(200).assert_at("/data/keys", json!(["pg", "plain"]));
+    root.get("database/config/none").assert_errors(404, &[]);
+    root.delete("database/config/plain").assert_status(204);
+    root.delete("database/config/plain").assert_status(204);
+}
+
+#[test]
+fn a_second_write_to_a_connection_changes_only_what_it_names() {
+    let (server, _database) = ready();
+    let root = server.root();
+    root.post("database/config/pg", json!({ "allowed_roles": "a, b" })).assert_status(204);
+    root.get("database/config/pg")
+        .assert_at("/data/allowed_roles", json!(["a", "b"]))
+        .assert_at("/data/connection_details/username", ADMIN);
+    // The password was not given again, and is still there.
+    server.role("a", json!({}));
+    root.credential("a");
+}
+
+#[test]
+fn a_connection_that_does_not_work_is_refused_in_the_fields_words() {
+    let (server, database) = ready();
+    let root = server.root();
+    let config = |changes: serde_json::Value| {
+        let mut config = database.config();
+        for (key, value) in changes.as_object().unwrap() {
+            config[key] = value.clone();
+        }
+        root.post("database/config/other", config)
+    };
+    let wrong = config(json!({ "password": "not-the-password" }))
+        .assert_error_has(400, "error creating database object: error verifying connection: failed to connect to");
+    assert!(wrong.body.contains("password authentication failed for user"), "{wrong}");
+    assert!(!wrong.body.contains("not-the-password"), "{wrong}");
+    config(json!({ "plugin_name": "" })).assert_error(400, "empty plugin name");
+    config(json!({ "plugin_name": "nosuch" })).assert_error_has(400, "plugin not found in the catalog: nosuch");
+    config(json!({ "connection_url": "" }))
+        .assert_error(400, "error creating database object: connection_url cannot be empty");
+    config(json!({ "password_authentication": "md5" }))
+        .assert_error_has(400, "'md5' is not a valid password authentication type");
+    config(json!({ "username_template": "{{ bad }}" })).assert_error_has(400, "unable to initialize username template");
+    root.get("database/config/other").assert_errors(404, &[]);
+    // Unverified, it is stored, and fails when it is used.
+    config(json!({ "password": "not-the-password", "verify_connection": false })).assert_status(204);
+    server.role("other", json!({ "db_name": "other" }));
+    let failed = root.get("database/creds/other").assert_error_has(500, "failed to connect to");
+    assert!(!failed.body.contains("not-the-password"), "{failed}");
+    assert!(root.list("sys/leases/lookup/database/creds/other").status == 404, "no lease is left");
+}
+
+#[test]
+fn a_role_is_kept_as_it_was_written() {
+    let (server, _database) = ready();
+    let root = server.root();
+    root.get("database/roles/r").assert_errors(404, &[]);
+    root.list("database/roles").assert_errors(404, &[]);
+    root.post("database/roles/r", json!({ "default_ttl": "1h" })).assert_error(400, "database name is required");
+    server.role("r", json!({ "default_ttl": "90m", "max_ttl": 7200, "revocation_statements": ["a; b", "c"] }));
+    root.get("database/roles/r")
+        .assert_at("/data/db_name", "pg")
+        .assert_at("/data/creation_statements", json!([CREATE_IN_GROUP]))
+        .assert_at("/data/revocation_statements", json!(["a; b", "c"]))
+        .assert_at("/data/renew_statements", json!([]))
+        .assert_at("/data/rollback_statements", json!([]))
+        .assert_at("/data/credential_type", "password")
+        .assert_at("/data/default_ttl", 5400)
+        .assert_at("/data/max_ttl", 7200);
+    let answer = root.post("database/roles/r", json!({ "max_ttl": "3h" }));
+    assert!(matches!(answer.status, 200 | 204), "{answer}");
+    root.get("database/roles/r").assert_at("/data/default_ttl", 5400).assert_at("/data/max_ttl", 10_800);
+    root.post("database/roles/r", json!({ "credential_type": "foo" }))
+        .assert_error(400, "invalid credential_type \"foo\"");
+    root.request("PATCH", "database/roles/r", None).assert_status(400);
+    root.bytes("PATCH", "database/roles/r", b"{}", &[("Content-Type", "application/merge-patch+json")])
+        .assert_multi(405, "unsupported operation");
+    root.list("database/roles").assert_at("/data/keys", json!(["r"]));
+    root.delete("database/roles/r").assert_status(204);
+    root.get("database/roles/r").assert_errors(404, &[]);
+}
+
+/// A write that Vault accepts is never refused; what looks wrong is said.
+#[test]
+fn a_doubtful_role_is_stored_with_a_warning() {
+    let (server, _database) = ready();
+    let rows = [
+        ("near miss", "CREATE ROLE \"{{ nmae }}\" LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}';", "name"),
+        ("unknown", "CREATE ROLE \"{{name}}\" LOGIN PASSWORD '{{pass}}' VALID UNTIL '{{expiration}}';", "pass"),
+        ("no end", "CREATE ROLE \"{{name}}\" LOGIN PASSWORD '{{password}}';", "VALID UNTIL"),
+        ("quotes", "CREATE ROLE '{{name}}' LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}';", "quote"),
+        ("broken", "CREATE ROLE \"{{name}}\" {{#if}} PASSWORD '{{password}}' VALID UNTIL '{{expiration}}';", "plain"),
+    ];
+    for (what, text, part) in rows {
+        let answer = server.role("doubtful", json!({ "creation_statements": text }));
+        assert_eq!(answer.status, 200, "{what}: {answer}");
+        answer.assert_warning(part);
+        server.root().get("database/roles/doubtful").assert_at("/data/creation_statements", json!([text]));
+        server.root().delete("database/roles/doubtful").assert_status(204);
+    }
+}
+
+#[test]
+fn refused_credentials_leave_neither_lease_nor_postgresql_role() {
+    let (server, database) = ready();
+    let root = server.root();
+    root.post("database/config/narrow", {
+        let mut config = database.config();
+        config["allowed_roles"] = json!("app-*,x");
+        config
+    })
+    .assert_status(204);
+    let broken = "CREATE ROLE \"{{name}}\" LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}'; GRANT nosuchgroup TO \"{{name}}\";";
+    server.role("r0", json!({ "db_name": "narrow" }));
+    server.role("nodb", json!({ "db_name": "nodb" }));
+    server.role("empty", json!({ "creation_statements": [] }));
+    server.role("broken", json!({ "creation_statements": broken }));
+    server.role("key", json!({ "credential_type": "rsa_private_key" }));
+    root.get("database/creds/nope").assert_error(400, "unknown role: nope");
+    root.get("database/creds/r0").assert_multi(500, "\"r0\" is not an allowed role");
+    root.get("database/creds/nodb").assert_multi(500, "failed to find entry for connection with name: \"nodb\"");
+    root.get("database/creds/empty").assert_multi(500, "empty creation statements");
+    root.get("database/creds/broken").assert_error_has(500, "failed to execute query: ERROR: role \"nosuchgroup\" does not exist (SQLSTATE 42704)");
+    root.get("database/creds/key").assert_error(400, "unsupported credential_type: \"rsa_private_key\"");
+    assert_eq!(database.sql("SELECT count(*) FROM pg_roles WHERE rolname LIKE 'v-token-broken-%'"), "0");
+    root.list("sys/leases/lookup/database/creds").assert_errors(404, &[]);
+
+    server.role("app-1", json!({ "db_name": "narrow" }));
+    root.credential("app-1");
+    root.post("database/creds/app-1", json!({})).assert_multi(405, "unsupported operation");
+}
+
+#[test]
+fn ttls_are_capped_and_valid_until_lies_five_seconds_behind() {
+    let (server, database) = ready();
+    let root = server.root();
+    server.role("long", json!({ "default_ttl": "9999h", "max_ttl": 0 }));
+    let answer = root.get("database/creds/long").assert_status(200).assert_at("/lease_duration", 2_764_800);
+    let answer = answer
+        .assert_warning("TTL of \"9999h\" exceeded the effective max_ttl of \"768h\"; TTL value is capped accordingly");
+    assert_eq!(answer.at("/renewable"), json!(true));
+    server.role("short", json!({ "default_ttl": "48h", "max_ttl": "2h" }));
+    let credential = root.credential("short");
+    assert_eq!(credential.ttl, 7200);
+    let left = database.seconds_left(&credential.user);
+    assert!((7200 - 60..=7205).contains(&left), "{left}");
+    server.role("unset", json!({ "default_ttl": 0, "max_ttl": 0 }));
+    assert_eq!(root.credential("unset").ttl, 2_764_800);
+    root.post("sys/mounts/database/tune", json!({ "default_lease_ttl": "30m", "max_lease_ttl": "45m" })).assert_status(204);
+    assert_eq!(root.credential("unset").ttl, 1800);
+    assert_eq!(root.credential("short").ttl, 2700);
+}
+
+#[test]
+fn names_and_passwords_have_the_fields_shape() {
+    let (server, database) = ready();
+    let root = server.root();
+    let role = "a-very-long-role-name.with_dots";
+    server.role(role, json!({}));
+    let token = root.child(json!({ "display_name": "My Tok.en" }));
+    let credential = server.as_token(&token).credential(role);
+    let random_and_time = credential.user.strip_prefix("v-token-My-a-very-l-").expect(&credential.user);
+    let (random, time) = random_and_time.split_once('-').unwrap();
+    assert_eq!(random.len(), 20, "{}", credential.user);
+    assert!(time.parse::<u64>().is_ok(), "{}", credential.user);
+    assert!(credential.user.len() <= 63, "{}", credential.user);
+    assert!(credential.password.len() >= 24, "too short");
+    credential.login(&database);
+
+    // A template's name is never longer than PostgreSQL keeps, and its random part survives.
+    let template = "{{ printf \"%s-%s\" (printf \"%s%s%s%s\" .RoleName .RoleName .RoleName .RoleName) (random 20) }}";
+    let answer = root.post("database/config/pg", json!({ "username_template": template }));
+    if answer.status == 204 {
+        let made: Vec<_> = (0..3).map(|_| root.get(&format!("database/creds/{role}"))).collect();
+        for answer in made.iter().filter(|answer| answer.status == 200) {
+            let credential = Credential::of(answer);
+            assert!(credential.user.len() <= 63, "{}", credential.user);
+            assert!(database.has_role(&credential.user), "{}", credential.user);
+        }
+    }
+}
+
+#[test]
+fn no_password_reaches_postgresqls_log_by_default() {
+    let (server, database) = ready();
+    server.role("r", json!({}));
+    let root = server.root();
+    let credential = root.credential("r");
+    credential.login(&database);
+    let log = shared_postgresql().log().unwrap();
+    assert!(log.contains(&credential.user), "statements are logged");
+    assert!(!log.contains(&credential.password), "the password is in PostgreSQL's log");
+    let stored = database.sql(&format!("SELECT rolpassword FROM pg_authid WHERE rolname = '{}'", credential.user));
+    assert!(stored.starts_with("SCRAM-SHA-256$"), "{stored}");
+
+    root.post("database/config/pg", json!({ "password_authentication": "password" })).assert_status(204);
+    let credential = root.credential("r");
+    credential.login(&database);
+    assert!(shared_postgresql().log().unwrap().contains(&credential.password), "as asked for, PostgreSQL was told it");
+}
+
+#[test]
+fn a_renewal_moves_the_end_in_postgresql_too() {
+    let (server, database) = ready();
+    let root = server.root();
+    server.role("r", json!({ "default_ttl": "10m", "max_ttl": "1h" }));
+    let credential = root.credential("r");
+    let renew = |increment: serde_json::Value| {
+        root.put("sys/leases/renew", json!({ "lease_id": credential.lease, "increment": increment })).assert_status(200)
+    };
+    renew(json!("30m")).assert_at("/lease_duration", 1800).assert_at("/renewable", true);
+    let left = database.seconds_left(&credential.user);
+    assert!((1800 - 60..=1805).contains(&left), "{left}");
+    // Without an increment, the role's default TTL.
+    renew(json!(0)).assert_at("/lease_duration", 600);
+    let capped = renew(json!("2h")).assert_warning("TTL of \"2h\" exceeded the effective max_ttl of");
+    assert!((3540..=3600).contains(&capped.number("/lease_duration")), "{capped}");
+    let left = database.seconds_left(&credential.user);
+    assert!((3480..=3605).contains(&left), "{left}");
+
+    server.role("own", json!({ "renew_statements": ["ALTER ROLE \"{{name}}\" VALID UNTIL '{{expiration}}' CONNECTION LIMIT 3;"] }));
+    let own = root.credential("own");
+    root.put("sys/leases/renew", json!({ "lease_id": own.lease })).assert_status(200);
+    assert_eq!(database.sql(&format!("SELECT rolconnlimit FROM pg_roles WHERE rolname = '{}'", own.user)), "3");
+}
+
+/// Where OpenBao fails and leaves a working login: the role owns something.
+#[test]
+fn revocation_ends_a_role_that_owns_tables_and_has_grants_elsewhere() {
+    let (server, database) = ready();
+    let other = Database::fresh();
+    let root = server.root();
+    let statements = format!("{CREATE_IN_GROUP} GRANT CREATE, USAGE ON SCHEMA public TO \"{{{{name}}}}\"; GRANT SELECT ON customers TO \"{{{{name}}}}\";");
+    server.role("owner", json!({ "creation_statements": statements }));
+    let credential = root.credential("owner");
+    let session = credential.login(&database);
+    session.sql("CREATE TABLE mine (id int)").unwrap();
+    session.sql("CREATE FUNCTION f() RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELECT 1'").unwrap();
+    other.sql(&format!("SET ROLE {ADMIN}; GRANT SELECT ON orders TO \"{}\"", credential.user));
+
+    root.put("sys/leases/revoke", json!({ "lease_id": credential.lease })).assert_status(204);
+    assert!(!database.has_role(&credential.user));
+    eventually("the session has ended", || !session.is_alive());
+    assert!(!database.lets_in(&credential.user, &credential.password));
+    // What it owned stays, and belongs to somebody who can do nothing.
+    let owner = database.sql("SELECT r.rolname || ' ' || r.rolcanlogin || ' ' || r.rolsuper || ' ' || r.rolcreaterole FROM pg_class c JOIN pg_roles r ON r.oid = c.relowner WHERE c.relname = 'mine'");
+    assert!(owner.ends_with(" false false false"), "{owner}");
+    assert!(!owner.starts_with(&format!("{ADMIN} ")), "{owner}");
+}
+
+#[test]
+fn revocation_statements_are_those_of_the_issue() {
+    let (server, database) = ready();
+    let root = server.root();
+    let custom = "REASSIGN OWNED BY \"{{name}}\" TO readonly; DROP OWNED BY \"{{name}}\"; DROP ROLE \"{{name}}\";";
+    let first = format!("GRANT \"{{{{name}}}}\" TO CURRENT_USER; {custom}");
+    server.role("r", json!({ "revocation_statements": first }));
+    let credential = root.credential("r");
+    // What the role says today is broken; the lease remembers what it said then.
+    server.role("r", json!({ "revocation_statements": "SELECT nosuchfunction();" }));
+    root.delete("database/roles/r").assert_status(204);
+    root.put("sys/leases/revoke", json!({ "lease_id": credential.lease })).assert_status(204);
+    assert!(!database.has_role(&credential.user));
+
+    server.role("broken", json!({ "revocation_statements": "SELECT nosuchfunction();" }));
+    let credential = root.credential("broken");
+    root.put("sys/leases/revoke", json!({ "lease_id": credential.lease }))
+        .assert_error_has(400, "failed to revoke entry: resp: (*logical.Response)(nil) err: ");
+    assert!(root.has_lease(&credential.lease), "a lease whose revocation failed is kept");
+    root.put("sys/leases/revoke-force/database/creds/broken", json!({})).assert_status(204);
+    assert!(!root.has_lease(&credential.lease));
+}
+
+#[test]
+fn reset_reopens_a_connection() {
+    let (server, _database) = ready();
+    let root = server.root();
+    root.post("database/reset/pg", json!({})).assert_status(204);
+    root.post("database/reset/nope", json!({})).assert_multi(500, "failed to find entry for connection with name: \"nope\"");
+    server.role("r", json!({}));
+    root.credential("r");
+}
+
+#[test]
+fn what_comes_later_is_an_unsupported_path() {
+    let (server, _database) = ready();
+    for path in ["database/static-roles/x", "database/static-creds/x", "database/nonsense", "database/config/-x"] {
+        server.root().get(path).assert_multi(404, "unsupported path");
+    }
+    server.root().post("database/rotate-root/pg", json!({})).assert_multi(404, "unsupported path");
+}
+
+#[test]
+fn sql_is_split_where_sql_ends() {
+    let (server, database) = ready();
+    let root = server.root();
+    // OpenBao splits at every semicolon, and breaks these.
+    let texts = [
+        format!("{CREATE_IN_GROUP} COMMENT ON ROLE \"{{{{name}}}}\" IS 'a;b';"),
+        format!("{CREATE_IN_GROUP} -- a; comment\nCOMMENT ON ROLE \"{{{{name}}}}\" IS $$x;y$$"),
+        format!("{CREATE_IN_GROUP} DO $do$ begin perform 1; end $do$;"),
+    ];
+    for (number, text) in texts.iter().enumerate() {
+        let role = format!("split{number}");
+        server.role(&role, json!({ "creation_statements": text }));
+        let credential = root.credential(&role);
+        credential.login(&database);
+    }
+    use base64::Engine as _;
+    let encoded = base64::engine::general_purpose::STANDARD.encode(CREATE_IN_GROUP);
+    server.role("base64", json!({ "creation_statements": encoded }));
+    root.credential("base64").login(&database);
+}

@@ -1,0 +1,281 @@
+//! Tokens: `vault-api.md` §3.
+
+use serde_json::{Value, json};
+
+use crate::support::{Client, Database, Server, eventually};
+
+fn lookup(client: &Client) -> crate::support::Answer {
+    client.get("auth/token/lookup-self")
+}
+
+#[test]
+fn a_token_is_made_with_the_fields_answer() {
+    let server = Server::dev();
+    let root = server.root();
+    let made = root
+        .post(
+            "auth/token/create",
+            json!({ "policies": ["B", "a", "a"], "ttl": "1h", "display_name": "My Tok.en", "meta": { "n": 1 }, "num_uses": 5 }),
+        )
+        .assert_status(200);
+    let token = made.text("/auth/client_token");
+    assert_eq!(token.len(), 26, "`s.` and 24 characters");
+    assert!(token.starts_with("s."));
+    assert_eq!(made.text("/auth/accessor").len(), 24);
+    let made = made
+        .assert_at("/auth/policies", json!(["a", "b", "default"]))
+        .assert_at("/auth/token_policies", json!(["a", "b", "default"]))
+        .assert_at("/auth/metadata", json!({ "n": "1" }))
+        .assert_at("/auth/lease_duration", 3600)
+        .assert_at("/auth/renewable", true)
+        .assert_at("/auth/token_type", "service")
+        .assert_at("/auth/orphan", false)
+        .assert_at("/auth/num_uses", 5)
+        .assert_at("/auth/entity_id", "")
+        .assert_at("/auth/mfa_requirement", Value::Null)
+        .assert_at("/data", Value::Null)
+        .assert_warning("Policy \"a\" does not exist");
+    let found = lookup(&server.as_token(&token))
+        .assert_status(200)
+        .assert_at("/data/id", token.as_str())
+        .assert_at("/data/accessor", made.text("/auth/accessor"))
+        .assert_at("/data/display_name", "token-My-Tok-en")
+        .assert_at("/data/path", "auth/token/create")
+        .assert_at("/data/creation_ttl", 3600)
+        .assert_at("/data/num_uses", 4)
+        .assert_at("/data/orphan", false)
+        .assert_at("/data/explicit_max_ttl", 0)
+        .assert_at("/data/type", "service")
+        .assert_at("/data/policies", json!(["a", "b", "default"]))
+        .assert_at("/data/meta", json!({ "n": "1" }));
+    assert!((3540..=3600).contains(&found.number("/data/ttl")), "{found}");
+}
+
+#[test]
+fn the_root_token_never_ends_and_cannot_be_renewed() {
+    let server = Server::dev();
+    lookup(&server.root())
+        .assert_at("/data/policies", json!(["root"]))
+        .assert_at("/data/ttl", 0)
+        .assert_at("/data/expire_time", Value::Null)
+        .assert_at("/data/path", "auth/token/root")
+        .assert_at("/data/orphan", true);
+    server.root().post("auth/token/renew-self", json!({})).assert_error(400, "lease is not renewable");
+}
+
+#[test]
+fn a_bad_token_is_refused_alike_everywhere() {
+    let server = Server::dev();
+    let nobody = server.nobody();
+    for client in [nobody.clone(), nobody.with_token("s.AAAAAAAAAAAAAAAAAAAAAAAA"), nobody.with_token("x"), nobody.with_token("b.AAAA")] {
+        for path in ["auth/token/lookup-self", "sys/mounts", "nomount/x", "sys/policies/acl/x"] {
+            client.get(path).assert_error(403, "permission denied");
+        }
+    }
+    server.root().post("auth/token/lookup", json!({ "token": "s.AAAAAAAAAAAAAAAAAAAAAAAA" })).assert_error(403, "bad token");
+}
+
+#[test]
+fn the_bearer_header_works_and_the_vault_header_comes_first() {
+    let server = Server::dev();
+    let bearer = format!("Bearer {}", server.root_token());
+    let asked = |headers: &[(&str, &str)]| server.nobody().bytes("POST", "auth/token/lookup", b"{}", headers).status;
+    assert_eq!(asked(&[("Authorization", &bearer)]), 200);
+    assert_eq!(asked(&[("Authorization", &bearer.replace("Bearer", "bearer"))]), 403);
+    assert_eq!(asked(&[("Authorization", &bearer), ("X-Vault-Token", "wrong")]), 403);
+}
+
+#[test]
+fn children_get_no_more_than_their_parents_have() {
+    let server = Server::dev();
+    let create = "path \"auth/token/create\" { capabilities = [\"update\"] }\npath \"auth/token/create-orphan\" { capabilities = [\"update\"] }";
+    let plain = server.with_policy("plain", create);
+    plain.post("auth/token/create", json!({ "policies": ["other"] })).assert_error(400, "child policies must be subset of parent");
+    plain.post("auth/token/create", json!({ "policies": ["root"] })).assert_status(400);
+    plain.post("auth/token/create", json!({ "policies": ["plain"] })).assert_status(200).assert_at("/auth/policies", json!(["default", "plain"]));
+    plain.post("auth/token/create", json!({})).assert_at("/auth/policies", json!(["default", "plain"]));
+    plain.post("auth/token/create-orphan", json!({})).assert_status(200).assert_at("/auth/orphan", true);
+    plain.post("auth/token/create-orphan", json!({ "policies": ["other"] })).assert_error(400, "child policies must be subset of parent");
+    plain.post("auth/token/create", json!({ "no_parent": true })).assert_error(400, "root or sudo privileges required to create orphan token");
+    plain.post("auth/token/create", json!({ "id": "custom" })).assert_error(400, "root or sudo privileges required to specify token id");
+    plain.post("auth/token/create", json!({ "period": "1h" })).assert_error(400, "root or sudo privileges required to create periodic token");
+    plain.post("auth/token/create", json!({ "num_uses": -1 })).assert_error(400, "number of uses cannot be negative");
+    plain.post("auth/token/create", json!({ "type": "x" })).assert_error(400, "invalid 'token_type' value");
+
+    let sudo = server.with_policy("sudo", "path \"auth/token/create\" { capabilities = [\"update\", \"sudo\"] }");
+    sudo.post("auth/token/create", json!({ "policies": ["other"] })).assert_status(200);
+    sudo.post("auth/token/create", json!({ "policies": ["root"] })).assert_error(400, "root tokens may not be created without parent token being root");
+    sudo.post("auth/token/create", json!({ "no_parent": true })).assert_status(200).assert_at("/auth/orphan", true);
+
+    let root = server.root();
+    root.post("auth/token/create", json!({ "policies": ["x", "root"] })).assert_status(200).assert_at("/auth/policies", json!(["root"]));
+    root.post("auth/token/create", json!({ "policies": ["x"], "no_default_policy": true })).assert_at("/auth/policies", json!(["x"]));
+    root.post("auth/token/create", json!({ "policies": "p-x,default" }))
+        .assert_at("/auth/policies", json!(["default", "p-x,default"]))
+        .assert_warning("Policy \"p-x,default\" does not exist");
+    let restricted = root.child(json!({ "num_uses": 10 }));
+    server.as_token(&restricted).post("auth/token/create", json!({})).assert_error(400, "restricted use token cannot generate child tokens");
+}
+
+#[test]
+fn tokens_of_ones_own_choice() {
+    let server = Server::dev();
+    let root = server.root();
+    assert_eq!(root.child(json!({ "id": "my-custom-token" })), "my-custom-token");
+    lookup(&server.as_token("my-custom-token")).assert_status(200);
+    root.post("auth/token/create", json!({ "id": "my-custom-token" })).assert_error(400, "cannot create a token with a duplicate ID");
+    root.post("auth/token/create", json!({ "id": "a.b" })).assert_error(400, "custom token ID cannot have a '.' in the value");
+    root.post("auth/token/create", json!({ "id": "s.b" })).assert_status(400);
+}
+
+#[test]
+fn ttls_of_tokens() {
+    let server = Server::dev();
+    let root = server.root();
+    root.post("auth/token/create", json!({ "ttl": "9999h" }))
+        .assert_at("/auth/lease_duration", 2_764_800)
+        .assert_warning("TTL of \"9999h\" exceeded the effective max_ttl of \"768h\"; TTL value is capped accordingly");
+    // What the command line sends: zero is unset.
+    root.post("auth/token/create", json!({ "policies": ["x"], "ttl": "0s", "explicit_max_ttl": "0s", "period": "0s", "display_name": "", "num_uses": 0, "renewable": true, "type": "service", "entity_alias": "" }))
+        .assert_at("/auth/lease_duration", 2_764_800);
+    let capped = root.child(json!({ "policies": ["x"], "ttl": "10m", "explicit_max_ttl": "20m" }));
+    let capped = server.as_token(&capped);
+    let renewed = capped.post("auth/token/renew-self", json!({ "increment": "5h" })).assert_status(200);
+    assert!((1140..=1200).contains(&renewed.number("/auth/lease_duration")), "{renewed}");
+
+    let periodic = root.child(json!({ "policies": ["x"], "period": "30m" }));
+    let periodic = server.as_token(&periodic);
+    periodic.post("auth/token/renew-self", json!({ "increment": "5h" })).assert_at("/auth/lease_duration", 1800);
+    lookup(&periodic).assert_at("/data/period", 1800);
+
+    let fixed = root.child(json!({ "policies": ["x"], "renewable": false, "ttl": "1h" }));
+    server.as_token(&fixed).post("auth/token/renew-self", json!({})).assert_error(400, "lease is not renewable");
+
+    let short = root.child(json!({ "policies": ["x"], "ttl": "2s" }));
+    let short = server.as_token(&short);
+    eventually("the token has ended", || lookup(&short).status == 403);
+}
+
+#[test]
+fn uses_are_counted_exactly() {
+    let server = Server::dev();
+    let token = server.root().child(json!({ "policies": ["default"], "num_uses": 3 }));
+    let client = server.as_token(&token);
+    lookup(&client).assert_at("/data/num_uses", 2);
+    lookup(&client).assert_at("/data/num_uses", 1);
+    lookup(&client).assert_at("/data/num_uses", -1);
+    lookup(&client).assert_error(403, "permission denied");
+
+    let token = server.root().child(json!({ "policies": ["default"], "num_uses": 20 }));
+    let client = server.as_token(&token);
+    let passed: usize = std::thread::scope(|scope| {
+        let asking: Vec<_> = (0..4)
+            .map(|_| scope.spawn(|| (0..10).filter(|_| lookup(&client).status == 200).count()))
+            .collect();
+        asking.into_iter().map(|one| one.join().unwrap()).sum()
+    });
+    assert_eq!(passed, 20, "as many as were allowed, however many asked at once");
+}
+
+#[test]
+fn accessors_look_up_renew_and_revoke_but_never_act() {
+    let server = Server::dev();
+    let root = server.root();
+    let made = root.post("auth/token/create", json!({ "policies": ["x"] })).assert_status(200);
+    let (token, accessor) = (made.text("/auth/client_token"), made.text("/auth/accessor"));
+    root.post("auth/token/lookup-accessor", json!({ "accessor": accessor })).assert_status(200).assert_at("/data/id", "");
+    root.post("auth/token/renew-accessor", json!({ "accessor": accessor })).assert_status(200).assert_at("/auth/client_token", "");
+    lookup(&server.nobody().with_token(&accessor)).assert_error(403, "permission denied");
+    assert!(root.list("auth/token/accessors").at("/data/keys").as_array().unwrap().contains(&json!(accessor)));
+    root.post("auth/token/lookup-accessor", json!({ "accessor": "none" })).assert_multi(400, "invalid accessor");
+    root.post("auth/token/lookup-accessor", json!({})).assert_multi(400, "missing accessor");
+    root.post("auth/token/revoke-accessor", json!({ "accessor": accessor })).assert_status(204);
+    lookup(&server.nobody().with_token(&token)).assert_error(403, "permission denied");
+    root.post("auth/token/revoke-accessor", json!({ "accessor": "none" }))
+        .assert_status(200)
+        .assert_warning("No token found with this accessor");
+}
+
+#[test]
+fn revoking_a_token_ends_its_descendants_and_all_their_leases() {
+    let (server, database) = (Server::dev(), Database::fresh());
+    server.connect(&database);
+    server.role("r", json!({}));
+    let root = server.root();
+    let parent = root.child(json!({}));
+    let parent_client = server.as_token(&parent);
+    let child = parent_client.child(json!({}));
+    let grandchild = server.as_token(&child).child(json!({}));
+    let orphan = server.as_token(&child).post("auth/token/create-orphan", json!({})).text("/auth/client_token");
+    let credentials: Vec<_> = [&parent, &child, &grandchild].map(|token| server.as_token(token).credential("r")).into();
+    let kept = server.as_token(&orphan).credential("r");
+
+    root.post("auth/token/revoke", json!({ "token": parent })).assert_status(204).assert_empty();
+    for token in [&parent, &child, &grandchild] {
+        eventually("the token is refused", || lookup(&server.as_token(token)).status == 403);
+    }
+    for credential in &credentials {
+        eventually("the PostgreSQL role is gone", || !database.has_role(&credential.user));
+        eventually("the lease is gone", || !root.has_lease(&credential.lease));
+    }
+    assert_eq!(lookup(&server.as_token(&orphan)).status, 200);
+    assert!(database.has_role(&kept.user));
+    root.post("auth/token/revoke", json!({ "token": parent })).assert_status(204);
+    root.post("auth/token/revoke", json!({})).assert_error(400, "missing token ID");
+}
+
+#[test]
+fn revoke_orphan_leaves_the_children_alone() {
+    let (server, database) = (Server::dev(), Database::fresh());
+    server.connect(&database);
+    server.role("r", json!({}));
+    let root = server.root();
+    let parent = root.child(json!({}));
+    let child = server.as_token(&parent).child(json!({}));
+    let credential = server.as_token(&parent).credential("r");
+    root.post("auth/token/revoke-orphan", json!({ "token": parent })).assert_status(204);
+    assert_eq!(lookup(&server.as_token(&parent)).status, 403);
+    lookup(&server.as_token(&child)).assert_status(200).assert_at("/data/orphan", true);
+    eventually("its own lease is gone", || !database.has_role(&credential.user));
+    root.post("auth/token/revoke-orphan", json!({ "token": "s.AAAAAAAAAAAAAAAAAAAAAAAA" })).assert_error(400, "token to revoke not found");
+}
+
+#[test]
+fn a_tokens_end_is_its_leases_end() {
+    let (server, database) = (Server::dev(), Database::fresh());
+    server.connect(&database);
+    server.role("r", json!({}));
+    let token = server.root().child(json!({ "ttl": "3s" }));
+    let credential = server.as_token(&token).credential("r");
+    assert_eq!(credential.ttl, 3600, "a lease is not shortened to its token's end");
+    eventually("the PostgreSQL role is gone with the token", || !database.has_role(&credential.user));
+}
+
+#[test]
+fn a_last_use_gets_no_lease() {
+    let (server, database) = (Server::dev(), Database::fresh());
+    server.connect(&database);
+    server.role("r", json!({}));
+    let token = server.root().child(json!({ "num_uses": 1 }));
+    server.as_token(&token).get("database/creds/r").assert_error(
+        400,
+        "Secret cannot be returned; token had one use left, so leased credentials were immediately revoked.",
+    );
+    eventually("nothing is left", || {
+        server.root().list("sys/leases/lookup/database/creds/r").status == 404
+    });
+}
+
+#[test]
+fn tokens_in_urls_are_unsupported() {
+    let server = Server::dev();
+    let token = server.root().child(json!({}));
+    server.root().get(&format!("auth/token/lookup/{token}")).assert_multi(404, "unsupported path");
+}
+
+#[test]
+fn what_comes_later_is_an_unsupported_path() {
+    let server = Server::dev();
+    server.root().post("auth/token/roles/x", json!({})).assert_multi(404, "unsupported path");
+    server.root().post("auth/token/create/x", json!({})).assert_status(404);
+}
