@@ -110,9 +110,14 @@ fn scrub(text: &str, secret: &str) -> String {
     let (lower, secret) = (text.to_ascii_lowercase(), secret.to_ascii_lowercase());
     let (haystack, needle) = (lower.as_bytes(), secret.as_bytes());
     let mut hidden = vec![false; haystack.len()];
-    for part in needle.windows(least) {
+    // The servers' own word comes last and counts only beside another part: `password authentication failed` says nothing
+    // of the password `rootpassword`.
+    let (word, parts): (Vec<_>, Vec<_>) =
+        needle.windows(least).partition(|part| *part == b"password" && needle.len() > least);
+    for part in parts.into_iter().chain(word.iter().copied()) {
         for (at, window) in haystack.windows(least).enumerate() {
-            if window == part {
+            let alone = word.contains(&part) && !hidden.iter().skip(at).take(least).any(|hidden| *hidden);
+            if window == part && !alone {
                 hidden.iter_mut().skip(at).take(least).for_each(|flag| *flag = true);
             }
         }
@@ -149,5 +154,8 @@ mod tests {
         }
         assert_eq!(scrub("a short pw here", "pw"), "a short [redacted] here");
         assert_eq!(scrub("x", ""), "x");
+        assert_eq!(scrub("password authentication failed", "rootpassword"), "password authentication failed");
+        assert_eq!(scrub("at \"rootpassword\": password", "rootpassword"), "at \"[redacted]\": password");
+        assert_eq!(scrub("at \"password1\"", "rootpassword1"), "at \"[redacted]\"");
     }
 }
