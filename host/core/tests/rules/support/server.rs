@@ -1,1 +1,173 @@
-pub struct Server;
+//! The whole core behind its one function, with a barrier over a store in memory.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use leasehold_core::core::Seams;
+use leasehold_core::lease::LeaseRow;
+use leasehold_core::request::{LogicalRequest, LogicalResponse, RequestError};
+use leasehold_core::seams::{Clock, Entropy, LeaseFilter, Page, SecretsEngine, Storage};
+use leasehold_core::testing::CountingEntropy;
+use leasehold_core::{Core, Settings};
+use leasehold_model::{LeaseId, Operation, TokenId, Ttl};
+use leasehold_storage::{Barrier, MemoryStorage};
+use serde_json::{Value, json};
+
+use super::PausedClock;
+use super::audit::Recorders;
+use super::engine::{ScriptedEngine, Target};
+use super::faults::Process;
+use super::sandbox::ScriptedSandbox;
+
+pub const ROOT: &str = "root";
+
+pub struct Server {
+    pub core: Arc<Core>,
+    pub process: Arc<Process>,
+    pub target: Arc<Target>,
+    pub engine: Arc<ScriptedEngine>,
+    pub sandbox: Arc<ScriptedSandbox>,
+    pub audit: Arc<Recorders>,
+    pub clock: Arc<PausedClock>,
+    pub share: Vec<u8>,
+}
+
+pub type Answer = Result<LogicalResponse, RequestError>;
+
+impl Server {
+    /// Unsealed, with the scripted engine at `db/`.
+    pub async fn start() -> Self {
+        let server = Self::sealed().await;
+        server.unseal().await;
+        server.root("sys/mounts/db", json!({ "type": "scripted" })).await.unwrap();
+        server
+    }
+
+    /// Initialised, not unsealed.
+    pub async fn sealed() -> Self {
+        let clock = Arc::new(PausedClock::new());
+        let target = Arc::<Target>::default();
+        let process = Process::new(Arc::new(MemoryStorage::new(clock.clone())), target.clone());
+        let engine = Arc::new(ScriptedEngine::new(target.clone(), process.clone()));
+        let sandbox = Arc::<ScriptedSandbox>::default();
+        let audit = Arc::<Recorders>::default();
+        let entropy: Arc<dyn Entropy> = Arc::new(CountingEntropy::default());
+        let barrier =
+            Arc::new(Barrier::new(process.clone() as Arc<dyn Storage>, clock.clone() as Arc<dyn Clock>, entropy.clone()));
+        let seams = Seams {
+            storage: barrier.clone(),
+            seal: barrier,
+            clock: clock.clone(),
+            entropy,
+            sandbox: sandbox.clone(),
+            engines: BTreeMap::from([("scripted", engine.clone() as Arc<dyn SecretsEngine>)]),
+            audit_devices: audit.clone(),
+            declared_audit_devices: audit.clone(),
+            metrics: Arc::new(String::new),
+        };
+        let settings = Settings {
+            default_lease_ttl: Ttl::from_secs(2_764_800),
+            max_lease_ttl: Ttl::from_secs(2_764_800),
+            version: "1.19.0".to_owned(),
+            build_date: String::new(),
+            cluster_name: None,
+            storage_type: "inmem",
+            audit: Vec::new(),
+        };
+        let core = Core::new(seams, settings);
+        let made = core.init(1, 1, Some(TokenId::new(ROOT))).await.unwrap();
+        let share = made.shares[0].0.to_vec();
+        Self { core, process, target, engine, sandbox, audit, clock, share }
+    }
+
+    pub async fn unseal(&self) {
+        assert!(!self.core.unseal(&self.share).await.unwrap().sealed);
+    }
+
+    pub async fn call(&self, token: Option<&str>, operation: Operation, path: &str, data: Value) -> Answer {
+        self.core.handle(request(token, operation, path, data)).await
+    }
+
+    /// An update by root.
+    pub async fn root(&self, path: &str, data: Value) -> Answer {
+        self.call(Some(ROOT), Operation::Update, path, data).await
+    }
+
+    pub async fn read(&self, token: &str, path: &str) -> Answer {
+        self.call(Some(token), Operation::Read, path, Value::Null).await
+    }
+
+    pub async fn update(&self, token: &str, path: &str, data: Value) -> Answer {
+        self.call(Some(token), Operation::Update, path, data).await
+    }
+
+    pub async fn policy(&self, name: &str, text: &str) {
+        self.root(&format!("sys/policies/acl/{name}"), json!({ "policy": text })).await.unwrap();
+    }
+
+    /// A child of root with these fields.
+    pub async fn token(&self, fields: Value) -> String {
+        token_of(&self.root("auth/token/create", fields).await.unwrap())
+    }
+
+    /// A child of root that may do what `text` says, and nothing else.
+    pub async fn token_with(&self, text: &str) -> String {
+        let name = format!("p{}", text.len() * 7 + text.bytes().map(usize::from).sum::<usize>());
+        self.policy(&name, text).await;
+        self.token(json!({ "policies": [name], "no_default_policy": true })).await
+    }
+
+    pub async fn lookup(&self, token: &str) -> Result<serde_json::Map<String, Value>, RequestError> {
+        self.root("auth/token/lookup", json!({ "token": token })).await.map(|answer| answer.data.unwrap())
+    }
+
+    pub async fn lives(&self, token: &str) -> bool {
+        self.lookup(token).await.is_ok()
+    }
+
+    pub async fn audited(&self) {
+        self.root("sys/audit/first", json!({ "type": "first" })).await.unwrap();
+        self.audit.first.clear();
+    }
+
+    pub async fn rows(&self) -> Vec<LeaseRow> {
+        self.process.store.leases(&LeaseFilter::default(), &Page { after: None, limit: 10_000 }).await.unwrap()
+    }
+
+    /// A module that judges `paths`.
+    pub async fn judge(&self, level: &str, paths: &str) {
+        self.root("sys/modules/probe", json!({ "module": "AAEC" })).await.unwrap();
+        let egp = json!({ "module": "probe", "paths": paths, "enforcement_level": level });
+        self.root("sys/policies/egp/gate", egp).await.unwrap();
+    }
+}
+
+pub fn request(token: Option<&str>, operation: Operation, path: &str, data: Value) -> LogicalRequest {
+    LogicalRequest {
+        id: "11111111-2222-4333-8444-555555555555".to_owned(),
+        operation,
+        path: path.to_owned(),
+        data: data.as_object().cloned().unwrap_or_default(),
+        token: token.map(TokenId::new),
+        client: None,
+        wrap_ttl: None,
+        headers: BTreeMap::new(),
+        raw_body: None,
+    }
+}
+
+pub fn token_of(answer: &LogicalResponse) -> String {
+    answer.auth.as_ref().unwrap().client_token.as_ref().unwrap().expose().to_owned()
+}
+
+pub fn lease_of(answer: &LogicalResponse) -> LeaseId {
+    answer.lease.as_ref().unwrap().id.clone()
+}
+
+/// The words of a refusal, with its kind.
+pub fn refusal(answer: Answer) -> String {
+    let error = answer.map(|_| ()).unwrap_err();
+    let kind = format!("{error:?}");
+    let kind: String = kind.chars().take_while(char::is_ascii_alphanumeric).collect();
+    format!("{kind}: {error}")
+}
