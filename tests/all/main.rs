@@ -10,8 +10,10 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod acl;
 mod database;
 mod guide;
+mod hostile;
 mod leases;
 mod seal;
 mod tokens;

@@ -1,0 +1,146 @@
+//! Access control, through the whole server: `vault-api.md` §4.
+//!
+//! The recorded answers of a real OpenBao (`guests/acl/tests/acl-sample.jsonl`) are asked again here: what
+//! `sys/capabilities` says, and which texts a write refuses. The sample's single requests need secrets engines that do
+//! not exist here; the guest's own test `sample` decides them.
+
+use serde_json::{Value, json};
+
+use crate::support::{Bao, Client, Server};
+
+const SAMPLE: &str = include_str!("../../guests/acl/tests/acl-sample.jsonl");
+
+#[test]
+fn recorded_answers_are_ours_too() {
+    recorded_answers(&Server::dev());
+}
+
+#[test]
+fn recorded_answers_are_still_those_of_a_real_openbao() {
+    let Some(bao) = Bao::find("the recorded ACL answers against a real OpenBao") else { return };
+    recorded_answers(&Server::openbao(&bao));
+}
+
+fn recorded_answers(server: &Server) {
+    let (mut capabilities, mut texts, mut wrong) = (0, 0, Vec::new());
+    for line in SAMPLE.lines() {
+        let row: Value = serde_json::from_str(line).unwrap();
+        let seen = match row["kind"].as_str() {
+            Some("caps") => {
+                capabilities += 1;
+                capabilities_of(server, &row)
+            }
+            Some("syntax") => {
+                texts += 1;
+                let body = json!({ "policy": row["policies"][0] });
+                match server.root().put("sys/policies/acl/sample", body).status {
+                    204 => json!("accept"),
+                    400 => json!("refuse"),
+                    other => json!(other),
+                }
+            }
+            _ => continue,
+        };
+        if seen != row["expected"] {
+            wrong.push(format!("{seen} for {line}"));
+        }
+    }
+    assert_eq!((capabilities, texts), (79, 5));
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+fn capabilities_of(server: &Server, row: &Value) -> Value {
+    let root = server.root();
+    let names: Vec<String> = row["policies"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .enumerate()
+        .map(|(index, text)| match text.as_str().unwrap() {
+            known @ ("@root" | "@default") => known.trim_start_matches('@').to_owned(),
+            text => {
+                let name = format!("row{}-{index}", row["n"]);
+                root.put(&format!("sys/policies/acl/{name}"), json!({ "policy": text })).assert_status(204);
+                name
+            }
+        })
+        .collect();
+    let made = root.post("auth/token/create", json!({ "policies": names })).assert_status(200);
+    let body = json!({ "token": made.text("/auth/client_token"), "paths": [row["path"]] });
+    root.post("sys/capabilities", body).assert_status(200).at("/data/capabilities")
+}
+
+#[test]
+fn what_no_rule_grants_is_denied() {
+    let server = Server::dev();
+    let none = server.with_policy("none", "# grants nothing");
+    let one = server.with_policy("one", r#"path "sys/mounts" { capabilities = ["read"] }"#);
+    one.get("sys/mounts").assert_status(200);
+    for client in [&none, &one] {
+        for (method, path) in [
+            ("GET", "sys/policies/acl/one"),
+            ("LIST", "sys/policies/acl"),
+            ("POST", "sys/mounts/x"),
+            ("DELETE", "sys/mounts/x"),
+            ("GET", "sys/mounts/x"),
+            ("POST", "auth/token/create"),
+            ("GET", "nomount/x"),
+        ] {
+            let body = (method == "POST").then(|| json!({ "type": "database" }));
+            client.request(method, path, body).assert_multi(403, "permission denied");
+        }
+    }
+    server.root().get("sys/mounts/x").assert_status(400);
+}
+
+#[test]
+fn a_deny_beats_every_grant_of_the_same_path() {
+    let server = Server::dev();
+    let root = server.root();
+    let put = |name: &str, text: &str| root.put(&format!("sys/policies/acl/{name}"), json!({ "policy": text }));
+    put("a-grant", r#"path "sys/mounts" { capabilities = ["read", "sudo"] }"#).assert_status(204);
+    put("b-deny", r#"path "sys/mounts" { capabilities = ["deny"] }"#).assert_status(204);
+    put("c-both", r#"path "sys/mounts" { capabilities = ["read", "deny"] }"#).assert_status(204);
+    let with = |names: &[&str]| -> Client {
+        let made = root.post("auth/token/create", json!({ "policies": names })).assert_status(200);
+        root.with_token(&made.text("/auth/client_token"))
+    };
+    with(&["a-grant"]).get("sys/mounts").assert_status(200);
+    with(&["a-grant", "b-deny"]).get("sys/mounts").assert_multi(403, "permission denied");
+    with(&["c-both"]).get("sys/mounts").assert_multi(403, "permission denied");
+    // The rule counts from the next request on, in both directions.
+    let client = with(&["a-grant"]);
+    put("a-grant", r#"path "sys/mounts" { capabilities = ["deny"] }"#).assert_status(204);
+    client.get("sys/mounts").assert_multi(403, "permission denied");
+    root.delete("sys/policies/acl/a-grant").assert_status(204);
+    client.get("sys/mounts").assert_multi(403, "permission denied");
+}
+
+/// §4.4: the ordinary capability alone does not open these, sudo alone neither.
+#[test]
+fn protected_paths_need_sudo_and_the_capability() {
+    let server = Server::dev();
+    let all = r#""create", "read", "update", "delete", "list""#;
+    let plain = server.with_policy("plain", &format!("path \"*\" {{ capabilities = [{all}] }}"));
+    let sudo = server.with_policy("sudo", "path \"*\" { capabilities = [\"sudo\"] }");
+    let both = server.with_policy("both", &format!("path \"*\" {{ capabilities = [{all}, \"sudo\"] }}"));
+    for (method, path) in [
+        ("GET", "sys/audit"),
+        ("PUT", "sys/audit/nosuch"),
+        ("DELETE", "sys/audit/nosuch"),
+        // Not `sys/leases/lookup` itself: the exact rule of `default` hides `*` there, as in the field.
+        ("LIST", "sys/leases/lookup/nosuch"),
+        ("PUT", "sys/leases/revoke-prefix/nosuch"),
+        ("PUT", "sys/leases/revoke-force/nosuch"),
+        ("LIST", "auth/token/accessors"),
+        ("PUT", "sys/seal"),
+    ] {
+        let ask = |client: &Client| client.request(method, path, (method == "PUT").then(|| json!({})));
+        ask(&plain).assert_multi(403, "permission denied");
+        ask(&sudo).assert_multi(403, "permission denied");
+        // Last of all, because it seals.
+        let allowed = ask(&both);
+        assert_ne!(allowed.status, 403, "{allowed}");
+    }
+    server.nobody().get("sys/seal-status").assert_at("/sealed", true);
+}
