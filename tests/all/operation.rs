@@ -1,0 +1,71 @@
+//! Running the server: its configuration, its signals, and one server for one file.
+
+use std::fs;
+
+use serde_json::json;
+
+use crate::support::{Durable, Server, eventually};
+
+#[test]
+fn health_and_leader_answer_without_a_token() {
+    let server = Server::dev();
+    let nobody = server.nobody();
+    let health = nobody.get("sys/health").assert_status(200).assert_at("/sealed", false).assert_at("/standby", false);
+    assert!(health.number("/server_time_utc") > 1_700_000_000, "{health}");
+    let version = health.text("/version");
+    let numbers: Vec<u32> = version.split(['.', '+', '-']).take(3).filter_map(|n| n.parse().ok()).collect();
+    assert!(numbers.len() == 3 && (numbers[0], numbers[1]) >= (1, 10), "clients gate features on it: {version}");
+    nobody.get("sys/health?activecode=204").assert_status(204);
+    nobody.get("sys/health?drsecondarycode=299&haunhealhty=299&standbycode=299").assert_status(200);
+    nobody.get("sys/health?activecode=abc").assert_errors(400, &[]);
+    nobody.post("sys/health", json!({})).assert_errors(405, &[]);
+    let leader = nobody.get("sys/leader").assert_status(200);
+    assert_eq!(leader.json(), json!({ "ha_enabled": false }));
+    let status = nobody.get("sys/seal-status").assert_status(200);
+    for key in ["type", "initialized", "sealed", "t", "n", "progress", "nonce", "recovery_seal", "version", "build_date", "commit_date", "migration", "cluster_name", "cluster_id", "storage_type"] {
+        assert!(status.json().get(key).is_some(), "{key}: {status}");
+    }
+}
+
+#[test]
+fn a_second_server_is_kept_out_of_the_file() {
+    let server = Server::durable(&Durable::default());
+    let program = env!("CARGO_BIN_EXE_leasehold-under-test");
+    let text = fs::read_to_string(server.home().join("server.hcl")).unwrap();
+    fs::write(server.home().join("second.hcl"), text.replace(server.address(), "127.0.0.1:0")).unwrap();
+    let second =
+        std::process::Command::new(program).args(["server", "-config=second.hcl"]).current_dir(server.home()).output().unwrap();
+    assert_ne!(second.status.code(), Some(0), "{second:?}");
+    server.root().get("sys/mounts").assert_status(200);
+}
+
+#[test]
+fn a_wrong_configuration_is_refused_with_every_error_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("wrong.hcl");
+    fs::write(&path, "storrage \"sqlite\" {\n  path = \"x.db\"\n}\nlistener \"tcp\" {\n  adress = \"127.0.0.1:1\"\n  tls_disable = true\n}\nmax_lease_ttl = \"soon\"\n").unwrap();
+    let ran = std::process::Command::new(env!("CARGO_BIN_EXE_leasehold-under-test"))
+        .args(["server", "-config=wrong.hcl"])
+        .current_dir(directory.path())
+        .output()
+        .unwrap();
+    let said = format!("{}{}", String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
+    assert_ne!(ran.status.code(), Some(0), "{said}");
+    for part in ["storage", "address", "max_lease_ttl", "5", "8"] {
+        assert!(said.contains(part), "`{part}`: {said}");
+    }
+    assert!(!directory.path().join("x.db").exists());
+}
+
+#[test]
+fn a_hangup_reloads_and_serves_on() {
+    let server = Server::durable(&Durable::default());
+    let before = server.process_id();
+    server.write_config("log_level = \"debug\"\n");
+    server.signal(rustix::process::Signal::HUP);
+    eventually("debug lines are logged", || {
+        server.root().get("sys/mounts").assert_status(200);
+        server.log().contains("DEBUG") || server.log().to_lowercase().contains("reload")
+    });
+    assert_eq!(before, server.process_id());
+}
