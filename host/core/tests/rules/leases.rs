@@ -1,1 +1,383 @@
-//! To be filled.
+//! TTL rules of leases, and what happens when two things want one lease.
+
+use std::time::Duration;
+
+use leasehold_core::lease::revoke::Wait;
+use leasehold_core::lease::{LeaseError, LeaseState};
+use leasehold_core::request::RequestError;
+use leasehold_core::token::store::Children;
+use leasehold_model::{Operation, Ttl};
+use serde_json::{Value, json};
+
+use super::support::pass;
+use super::support::room::{Room, World};
+use super::support::server::{ROOT, Server, lease_of, refusal};
+
+const LONG: Ttl = Ttl::from_secs(30 * 86_400);
+
+/// An issue whose effect takes two seconds, and what else happens in the first of them.
+async fn while_issuing<F: Future<Output = ()>>(
+    meanwhile: impl FnOnce(std::sync::Arc<Room>) -> F,
+) -> (World, std::sync::Arc<Room>) {
+    let world = World::new();
+    let room = std::sync::Arc::new(world.start().await);
+    room.token("t", None, LONG).await;
+    *room.engine.takes.lock().unwrap() = Duration::from_secs(2);
+    let issuing = {
+        let room = room.clone();
+        let token = room.tokens.hash(&leasehold_model::TokenId::new("t"));
+        tokio::spawn(async move { room.issue(&token).await })
+    };
+    pass(1).await;
+    let ticking = {
+        let room = room.clone();
+        tokio::spawn(async move { room.tick(120).await })
+    };
+    meanwhile(room.clone()).await;
+    let issued = issuing.await.unwrap();
+    assert!(issued.is_err(), "{issued:?}");
+    ticking.await.unwrap();
+    assert_eq!(world.target.count("effect"), 1);
+    room.assert_no_violation("while issuing");
+    assert!(world.target.roles().is_empty() && world.secrets().await.is_empty());
+    (world, room)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_revocation_waits_for_the_effect_that_it_undoes() {
+    while_issuing(|room| async move {
+        let id = room.issuing().await;
+        room.leases.revoke(&id, Wait::UntilGone).await.unwrap();
+    })
+    .await;
+    while_issuing(|room| async move {
+        let id = room.issuing().await;
+        room.leases.revoke(&id, Wait::UntilStored).await.unwrap();
+        assert_eq!(room.row(&id).await.unwrap().state, LeaseState::Revoking);
+    })
+    .await;
+    while_issuing(|room| async move {
+        room.leases.revoke_prefix("db", Wait::UntilGone).await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_ends_during_an_issue_takes_the_lease_with_it() {
+    let (world, room) = while_issuing(|room| async move {
+        let token = room.tokens.hash(&leasehold_model::TokenId::new("t"));
+        room.leases.end_token(&token, Children::AreRevoked).await.unwrap();
+    })
+    .await;
+    assert!(world.rows().await.is_empty());
+    let token = room.tokens.hash(&leasehold_model::TokenId::new("t"));
+    assert!(matches!(room.issue(&token).await, Err(LeaseError::TokenGone)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unmount_during_an_issue_leaves_nothing_and_nothing_begins_after_it() {
+    let (_, room) = while_issuing(|room| async move {
+        let entry = room.mounts.by_path("db/").unwrap();
+        let taint = |entry: &mut leasehold_core::mount::MountEntry| {
+            entry.tainted = true;
+            Ok::<(), leasehold_core::seams::StorageError>(())
+        };
+        assert!(room.mounts.update(&entry.accessor, taint).await.unwrap());
+        // A request that was admitted before the taint.
+        let token = room.tokens.hash(&leasehold_model::TokenId::new("t"));
+        assert!(matches!(room.issue(&token).await, Err(LeaseError::NoEngine(_))));
+        room.leases.revoke_mount(&entry.accessor).await.unwrap();
+        room.mounts.remove(&entry).await.unwrap();
+    })
+    .await;
+    assert!(room.mounts.by_path("db/").is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_effect_that_outlives_its_row_is_undone_all_the_same() {
+    while_issuing(|room| async move {
+        // The store's clock says that the deadline is over, and another node is quicker.
+        let id = room.issuing().await;
+        let row = room.row(&id).await.unwrap();
+        room.process.force.store(true, std::sync::atomic::Ordering::SeqCst);
+        let gone = leasehold_core::seams::Batch::new().remove(id, row.fence);
+        leasehold_core::seams::Storage::commit(&*room.process.store, gone).await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_revocation_during_a_renewal_wins() {
+    let world = World::new();
+    let room = std::sync::Arc::new(world.start().await);
+    let token = room.token("t", None, LONG).await;
+    let id = room.issue(&token).await.unwrap();
+    *room.engine.takes.lock().unwrap() = Duration::from_secs(2);
+    let renewal = {
+        let (room, id) = (room.clone(), id.clone());
+        tokio::spawn(async move { room.leases.renew(&id, None, None).await })
+    };
+    pass(1).await;
+    room.leases.revoke(&id, Wait::UntilGone).await.unwrap();
+    assert!(matches!(renewal.await.unwrap(), Err(LeaseError::Overtaken(_))));
+    assert!(!world.target.has(&id) && room.row(&id).await.is_none());
+    room.assert_no_violation("renewal");
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_renewals_at_once_do_not_mix() {
+    let world = World::new();
+    let room = std::sync::Arc::new(world.start().await);
+    let token = room.token("t", None, LONG).await;
+    let id = room.issue(&token).await.unwrap();
+    *room.engine.takes.lock().unwrap() = Duration::from_secs(2);
+    let (one, other) = tokio::join!(room.leases.renew(&id, None, None), room.leases.renew(&id, None, None));
+    assert!(one.is_ok() != other.is_ok());
+    assert!([one.err(), other.err()].into_iter().flatten().all(|error| matches!(error, LeaseError::Busy(_))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_renewed_in_its_last_instant_is_not_ended() {
+    let world = World::new();
+    let room = world.start().await;
+    let token = room.token("t", None, Ttl::from_secs(100)).await;
+    let (mut record, version) = room.tokens.find(&token).await.unwrap().unwrap();
+    pass(101).await;
+    // The ticker has claimed the row, and is slow.
+    let store = &room.process.store;
+    let claimed = leasehold_core::seams::Storage::claim_due(&**store, "ticker", 10, Ttl::from_secs(60), &[]).await;
+    assert_eq!(claimed.unwrap().len(), 1);
+    record.expires_at = Some(room.at(1_000));
+    room.tokens.extend(&token, &record, version).await.unwrap();
+    room.tick(900).await;
+    assert!(world.token_lives(&token).await);
+    room.tick(200).await;
+    assert!(!world.token_lives(&token).await && world.rows().await.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_outlives_neither_its_token_nor_the_tokens_parent() {
+    let world = World::new();
+    let room = world.start().await;
+    let parent = room.token("parent", None, Ttl::from_secs(600)).await;
+    let child = room.token("child", Some(&parent), LONG).await;
+    let id = room.issue(&child).await.unwrap();
+    room.tick(590).await;
+    assert!(world.target.has(&id));
+    room.tick(15).await;
+    assert!(world.rows().await.is_empty() && world.target.roles().is_empty());
+    assert!(room.try_token("late", Some(&parent), LONG).await.is_err(), "the dead have no children");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_target_holds_up_no_other_and_is_tried_again() {
+    let world = World::new();
+    let room = world.start().await;
+    let token = room.token("t", None, LONG).await;
+    let mut ids = Vec::new();
+    for _ in 0..40 {
+        ids.push(room.issue(&token).await.unwrap());
+    }
+    *world.target.refuses.lock().unwrap() = Some("revoke");
+    room.leases.end_token(&token, Children::AreRevoked).await.unwrap();
+    room.tick(200).await;
+    assert_eq!(world.secrets().await.len(), 40, "nothing is forgotten");
+    let tries = world.target.count("revoke");
+    assert!((40 * 3..=40 * 6).contains(&tries), "back-off doubles from 10 s: {tries} tries");
+    *world.target.refuses.lock().unwrap() = None;
+    room.tick(900).await;
+    assert!(world.secrets().await.is_empty() && world.target.roles().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hanging_revocation_leaves_slots_for_others() {
+    let world = World::new();
+    let room = world.start().await;
+    let token = room.token("t", None, LONG).await;
+    for _ in 0..20 {
+        room.issue(&token).await.unwrap();
+    }
+    *room.engine.takes.lock().unwrap() = Duration::from_secs(1_000_000);
+    let other = room.token("other", None, Ttl::from_secs(10)).await;
+    room.leases.end_token(&token, Children::AreRevoked).await.unwrap();
+    room.tick(15).await;
+    assert!(!world.token_lives(&other).await, "tokens end while a target hangs");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_ticker_ends_with_the_one_who_could_stop_it() {
+    let world = World::new();
+    let room = world.start().await;
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let ticker = tokio::spawn(room.leases.clone().run(stopped));
+    drop(stop);
+    tokio::time::timeout(Duration::from_secs(5), ticker).await.unwrap().unwrap();
+}
+
+// ---------------------------------------------------------------- over the API
+
+#[tokio::test(start_paused = true)]
+async fn the_least_maximum_caps_a_lease() {
+    let secs = Ttl::from_secs;
+    // The system's default is a day here, its maximum 32 days. Role default, role max, mount default, mount max, ceiling; TTL, whether there is a warning.
+    for (role_default, role_max, mount_default, mount_max, ceiling, ttl, warns) in [
+        (0, 0, 0, 0, None, 86_400, false),
+        (3_600, 0, 0, 0, None, 3_600, false),
+        (0, 0, 1_800, 0, None, 1_800, false),
+        (3_600, 600, 0, 0, None, 600, true),
+        (3_600, 86_400, 0, 900, None, 900, true),
+        (3_600, 86_400, 0, 0, Some(60), 60, true),
+        (60, 86_400, 0, 0, Some(600), 60, false),
+    ] {
+        let world = World::new();
+        let room = world.start().await;
+        let token = room.token("t", None, LONG).await;
+        let accessor = room.mounts.by_path("db/").unwrap().accessor.clone();
+        let tune = |entry: &mut leasehold_core::mount::MountEntry| {
+            entry.default_lease_ttl = secs(mount_default);
+            entry.max_lease_ttl = secs(mount_max);
+            Ok::<(), leasehold_core::seams::StorageError>(())
+        };
+        assert!(room.mounts.update(&accessor, tune).await.unwrap());
+        let issued = room.issue_for(&token, secs(role_default), secs(role_max), ceiling.map(secs)).await.unwrap();
+        assert_eq!(issued.lease.ttl, secs(ttl), "{role_default} {role_max} {mount_default} {mount_max}");
+        assert_eq!(!issued.warnings.is_empty(), warns, "{:?}", issued.warnings);
+        let row = room.row(&issued.lease.id).await.unwrap();
+        assert_eq!(row.expires_at, room.at(ttl));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_renewal_counts_from_now_and_never_passes_the_maximum() {
+    let server = Server::start().await;
+    *server.engine.ttls.lock().unwrap() = (Ttl::from_secs(100), Ttl::from_secs(1_000));
+    let answer = server.read(ROOT, "db/creds/app").await.unwrap();
+    let id = lease_of(&answer);
+    let renew =
+        |increment: Value| server.root("sys/leases/renew", json!({ "lease_id": id.as_str(), "increment": increment }));
+    for (wait, increment, ttl, warns) in [
+        (50, json!(0), 100, false),
+        (50, json!(null), 100, false),
+        (50, json!("10m"), 600, false),
+        (50, json!(30), 30, false),
+        (20, json!(3600), 780, true),
+    ] {
+        pass(wait).await;
+        let answer = renew(increment.clone()).await.unwrap();
+        assert_eq!(answer.lease.unwrap().ttl, Ttl::from_secs(ttl), "{increment}");
+        assert_eq!(!answer.warnings.is_empty(), warns, "{increment}: {:?}", answer.warnings);
+        assert!(answer.data.is_none());
+    }
+    pass(775).await;
+    assert_eq!(renew(json!(3600)).await.unwrap().lease.unwrap().ttl, Ttl::from_secs(5));
+    pass(10).await;
+    assert_eq!(refusal(renew(json!(0)).await), "Invalid: lease not found");
+    assert!(server.target.roles().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_renewed_says_why() {
+    let server = Server::start().await;
+    *server.engine.renewable.lock().unwrap() = false;
+    let fixed = lease_of(&server.read(ROOT, "db/creds/app").await.unwrap());
+    *server.engine.renewable.lock().unwrap() = true;
+    let lost = lease_of(&server.read(ROOT, "db/creds/app").await.unwrap());
+    server.target.roles.lock().unwrap().remove(&lost);
+    let stuck = lease_of(&server.read(ROOT, "db/creds/app").await.unwrap());
+    *server.target.refuses.lock().unwrap() = Some("revoke");
+    let failed = refusal(server.root("sys/leases/revoke", json!({ "lease_id": stuck.as_str() })).await);
+    assert_eq!(
+        failed,
+        "Invalid: failed to revoke entry: resp: (*logical.Response)(nil) err: ERROR: refused (SQLSTATE 42501)"
+    );
+    let tokens =
+        server.call(Some(ROOT), Operation::List, "sys/leases/lookup/auth/token/root/", Value::Null).await.unwrap();
+    let root = format!("auth/token/root/{}", tokens.data.unwrap()["keys"][0].as_str().unwrap());
+    for (id, why) in [
+        (fixed.as_str(), "Invalid: lease is not renewable"),
+        (
+            lost.as_str(),
+            "Invalid: failed to renew entry: resp: (*logical.Response)(nil) err: ERROR: role does not exist (SQLSTATE 42704)",
+        ),
+        (stuck.as_str(), "Invalid: lease expired"),
+        (root.as_str(), "Invalid: tokens cannot be renewed through this endpoint"),
+        ("db/creds/app/nosuch", "Invalid: lease not found"),
+        ("", "Invalid: lease_id must be specified"),
+    ] {
+        assert_eq!(refusal(server.root("sys/leases/renew", json!({ "lease_id": id })).await), why, "{id}");
+    }
+    let shown = server.root("sys/leases/lookup", json!({ "lease_id": stuck.as_str() })).await.unwrap().data.unwrap();
+    assert_eq!((&shown["renewable"], shown["ttl"].as_i64().unwrap() <= 0), (&json!(false), true));
+    assert_eq!(shown["revoke_error"], "ERROR: refused (SQLSTATE 42501)");
+    // It is still tried, and only force forgets it.
+    server.root("sys/leases/revoke-force/db", Value::Null).await.unwrap();
+    assert!(server.target.has(&stuck) && !server.rows().await.iter().any(|row| row.id == stuck));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stuck_lease_is_shown_as_irrevocable_and_tried_for_ever() {
+    let server = Server::start().await;
+    let id = lease_of(&server.read(ROOT, "db/creds/app").await.unwrap());
+    *server.target.refuses.lock().unwrap() = Some("revoke");
+    let later = server.root("sys/leases/revoke", json!({ "lease_id": id.as_str(), "sync": false })).await.unwrap();
+    assert_eq!(later.status, Some(202));
+    let count = || server.call(Some(ROOT), Operation::Read, "sys/leases/count", json!({ "type": "irrevocable" }));
+    pass(100).await;
+    assert_eq!(count().await.unwrap().data.unwrap()["lease_count"], 0);
+    pass(1_200).await;
+    assert_eq!(count().await.unwrap().data.unwrap()["lease_count"], 1);
+    *server.target.refuses.lock().unwrap() = None;
+    pass(800).await;
+    assert_eq!(count().await.unwrap().data.unwrap()["lease_count"], 0);
+    assert!(!server.target.has(&id));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_prefix_ends_what_is_below_it_and_nothing_beside_it() {
+    let server = Server::start().await;
+    server.root("sys/mounts/db2", json!({ "type": "scripted" })).await.unwrap();
+    let mut ids = Vec::new();
+    for path in ["db/creds/app", "db/creds/app", "db/creds/app2", "db2/creds/app"] {
+        ids.push(lease_of(&server.read(ROOT, path).await.unwrap()));
+    }
+    let left = || server.target.roles();
+    server.root(&format!("sys/leases/revoke-prefix/{}", ids[0]), json!({})).await.unwrap();
+    assert!(!left().contains(&ids[0]) && left().len() == 3, "an id is a prefix of its own");
+    server.root("sys/leases/revoke-prefix/db/creds/app", json!({})).await.unwrap();
+    assert!(!left().contains(&ids[1]) && left().len() == 2, "app2 is not below app");
+    server.root("sys/revoke-prefix/db", json!({ "sync": false })).await.unwrap();
+    pass(2).await;
+    assert_eq!(left().into_iter().collect::<Vec<_>>(), [ids[3].clone()], "db2 is not below db");
+    let empty = server.root("sys/leases/revoke-prefix/", json!({})).await;
+    assert!(matches!(empty, Err(RequestError::UnsupportedPath | RequestError::Invalid(_))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_lease_that_stays_does_not_keep_the_others() {
+    let server = Server::start().await;
+    for _ in 0..4 {
+        server.read(ROOT, "db/creds/app").await.unwrap();
+    }
+    server.process.trouble_at(0, super::support::engine::Trouble::Fails);
+    let answer = server.root("sys/leases/revoke-prefix/db", json!({})).await;
+    pass(60).await;
+    assert!(server.target.roles().is_empty(), "{answer:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn lists_name_folders_once_and_read_no_more_than_they_show() {
+    let server = Server::start().await;
+    for path in ["db/creds/a", "db/creds/a", "db/creds/b"] {
+        server.read(ROOT, path).await.unwrap();
+    }
+    let list = async |prefix: &str| {
+        let path = format!("sys/leases/lookup/{prefix}");
+        let answer = server.call(Some(ROOT), Operation::List, &path, Value::Null).await.unwrap();
+        answer.data.unwrap()["keys"].as_array().unwrap().clone()
+    };
+    assert_eq!(list("").await, [json!("auth/"), json!("db/")]);
+    assert_eq!(list("db/creds/").await, [json!("a/"), json!("b/")]);
+    assert_eq!(list("db/creds/a/").await.len(), 2);
+    let none = server.call(Some(ROOT), Operation::List, "sys/leases/lookup/nosuch/", Value::Null).await;
+    assert!(matches!(none, Err(RequestError::NotFound)));
+}

@@ -189,7 +189,9 @@ async fn policies_judge_the_path_that_is_routed() {
     let server = Server::start().await;
     server.audited().await;
     let token = server
-        .token_with("db/creds/*: read\ndb/creds/admin: deny\nsys/policies/acl/*: read, update\nsys/policies/acl/guard: deny")
+        .token_with(
+            "db/creds/*: read\ndb/creds/admin: deny\nsys/policies/acl/*: read, update\nsys/policies/acl/guard: deny",
+        )
         .await;
     server.policy("guard", "x: read").await;
     assert!(server.read(&token, "db/creds/app").await.is_ok());
@@ -200,7 +202,10 @@ async fn policies_judge_the_path_that_is_routed() {
         let (asked, ..) = server.sandbox.last_asked();
         assert_eq!(server.audit.first.last("request")["request"]["path"], asked.as_str(), "{path}");
     }
-    assert!(matches!(server.update(&token, "sys/policies/acl/GUARD", json!({ "policy": "x" })).await, Err(RequestError::Denied)));
+    assert!(matches!(
+        server.update(&token, "sys/policies/acl/GUARD", json!({ "policy": "x" })).await,
+        Err(RequestError::Denied)
+    ));
     // A slash that says nothing is not a name.
     assert!(matches!(server.read(&token, "db/creds/app/").await, Err(RequestError::UnsupportedPath)));
     // Modules judge the same path.

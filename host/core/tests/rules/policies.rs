@@ -1,1 +1,196 @@
-//! To be filled.
+//! The rules of `sys/policies`, of capabilities, of modules and of audit devices.
+
+use base64::Engine as _;
+use leasehold_core::request::RequestError;
+use leasehold_model::Operation;
+use serde_json::{Value, json};
+
+use super::support::server::{ROOT, Server, refusal};
+
+#[tokio::test(start_paused = true)]
+async fn policies_are_stored_under_their_lower_case_names() {
+    let server = Server::start().await;
+    server.root("sys/policies/acl/App", json!({ "policy": "db/static: read" })).await.unwrap();
+    for path in ["sys/policies/acl/app", "sys/policies/acl/APP", "sys/policy/app"] {
+        let shown = server.read(ROOT, path).await.unwrap().data.unwrap();
+        assert_eq!(shown["name"], "app");
+        let text = if path.contains("policies") { "policy" } else { "rules" };
+        assert_eq!(shown[text], "db/static: read");
+    }
+    let listed = server.call(Some(ROOT), Operation::List, "sys/policies/acl/", Value::Null).await.unwrap();
+    assert_eq!(listed.data.unwrap()["keys"], json!(["app", "default", "root"]));
+    assert!(server.read(ROOT, "sys/policies/acl/response-wrapping").await.is_ok(), "hidden, not gone");
+    // Nested names; base64; the old field.
+    let packed = base64::engine::general_purpose::STANDARD.encode("a: read");
+    server.root("sys/policies/acl/a/b", json!({ "policy": packed })).await.unwrap();
+    assert_eq!(server.read(ROOT, "sys/policies/acl/a/b").await.unwrap().data.unwrap()["policy"], "a: read");
+    let old = server.root("sys/policy/old", json!({ "rules": "a: read" })).await.unwrap();
+    assert_eq!(old.warnings, ["'rules' is deprecated, please use 'policy' instead"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn check_and_set_holds_off_who_has_not_seen_the_last_version() {
+    let server = Server::start().await;
+    let write = |fields: Value| server.root("sys/policies/acl/app", fields);
+    let mismatch = |given: i64, version: u64| {
+        format!("Invalid: check-and-set parameter {given} did not match the current version {version}")
+    };
+    assert_eq!(refusal(write(json!({ "policy": "a", "cas": 5 })).await), mismatch(5, 0));
+    write(json!({ "policy": "a: read", "cas": -1, "cas_required": true })).await.unwrap();
+    assert_eq!(refusal(write(json!({ "policy": "b", "cas": -1 })).await), mismatch(-1, 1));
+    assert_eq!(
+        refusal(write(json!({ "policy": "b" })).await),
+        "Invalid: check-and-set parameter required for this call"
+    );
+    write(json!({ "policy": "b: read", "cas": 1 })).await.unwrap();
+    // A write without it clears the demand.
+    write(json!({ "policy": "c: read" })).await.unwrap();
+    let shown = server.read(ROOT, "sys/policies/acl/app").await.unwrap().data.unwrap();
+    assert_eq!((&shown["version"], &shown["policy"]), (&json!(3), &json!("c: read")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_no_policy_is_refused_and_changes_nothing() {
+    let server = Server::start().await;
+    server.policy("app", "db/static: read").await;
+    for (path, fields, why) in [
+        ("app", json!({}), "'policy' parameter not supplied or empty"),
+        ("app", json!({ "policy": "" }), "'policy' parameter not supplied or empty"),
+        ("app", json!({ "policy": "broken" }), "failed to parse policy: At 1:1: broken"),
+        ("root", json!({ "policy": "a" }), "cannot update \"root\" policy"),
+        ("ROOT", json!({ "policy": "a" }), "cannot update \"root\" policy"),
+        ("response-wrapping", json!({ "policy": "a" }), "cannot update \"response-wrapping\" policy"),
+        (
+            "app",
+            json!({ "policy": "a", "ttl": "1h" }),
+            "policies that expire are not supported yet: leave ttl and expiration out",
+        ),
+    ] {
+        let answer = server.root(&format!("sys/policies/acl/{path}"), fields).await;
+        assert_eq!(refusal(answer), format!("Invalid: {why}"), "{path}");
+    }
+    assert_eq!(server.read(ROOT, "sys/policies/acl/app").await.unwrap().data.unwrap()["policy"], "db/static: read");
+    for (name, why) in [
+        ("root", "cannot delete \"root\" policy"),
+        ("default", "cannot delete default policy"),
+        ("Response-Wrapping", "cannot delete \"response-wrapping\" policy"),
+    ] {
+        let answer = server.call(Some(ROOT), Operation::Delete, &format!("sys/policies/acl/{name}"), Value::Null).await;
+        assert_eq!(refusal(answer), format!("Invalid: {why}"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_of_a_policy_holds_from_the_next_request_on() {
+    let server = Server::start().await;
+    server.policy("app", "db/static: read").await;
+    let token = server.token(json!({ "policies": ["app"] })).await;
+    assert!(server.read(&token, "db/static").await.is_ok());
+    server.policy("app", "db/static: deny").await;
+    assert!(matches!(server.read(&token, "db/static").await, Err(RequestError::Denied)));
+    server.policy("app", "db/static: read").await;
+    assert!(server.read(&token, "db/static").await.is_ok());
+    server.call(Some(ROOT), Operation::Delete, "sys/policies/acl/app", Value::Null).await.unwrap();
+    assert!(matches!(server.read(&token, "db/static").await, Err(RequestError::Denied)), "default deny");
+}
+
+#[tokio::test(start_paused = true)]
+async fn capabilities_are_told_for_tokens_that_live() {
+    let server = Server::start().await;
+    let token = server.token_with("db/static: read, list\nsys/capabilities-self: update").await;
+    let ask = |fields: Value| server.root("sys/capabilities", fields);
+    let told = ask(json!({ "token": token, "paths": ["db/static", "x"] })).await.unwrap().data.unwrap();
+    assert_eq!(Value::Object(told), json!({ "db/static": ["list", "read"], "x": ["deny"] }));
+    let own = server.update(&token, "sys/capabilities-self", json!({ "path": "db/static" })).await.unwrap();
+    assert_eq!(own.data.unwrap()["capabilities"], json!(["list", "read"]));
+    let root = server.root("sys/capabilities-self", json!({ "paths": "x" })).await.unwrap();
+    assert_eq!(root.data.unwrap()["capabilities"], json!(["root"]));
+    for (fields, why) in [
+        (json!({ "token": token }), "Invalid: paths must be supplied"),
+        (json!({ "token": token, "paths": [""] }), "InvalidMulti: missing path"),
+        (json!({ "token": "s.nosuch", "paths": ["x"] }), "InvalidMulti: invalid token"),
+        (json!({ "paths": ["x"] }), "Engine: no token found"),
+    ] {
+        assert_eq!(refusal(ask(fields).await), why);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_module_in_use_neither_goes_nor_changes() {
+    let server = Server::start().await;
+    server.judge("hard-mandatory", "db/*").await;
+    let changed = server.root("sys/modules/probe", json!({ "module": "AAED" })).await;
+    assert!(refusal(changed).starts_with("Invalid: module \"probe\" is used by a policy"));
+    let same = server.root("sys/modules/probe", json!({ "module": "AAEC" })).await;
+    assert!(same.is_ok());
+    let gone = server.call(Some(ROOT), Operation::Delete, "sys/modules/probe", Value::Null).await;
+    assert!(refusal(gone).contains("is used by gate"));
+    for (fields, why) in [
+        (json!({ "module": "nosuch", "paths": "x", "enforcement_level": "advisory" }), "no module named \"nosuch\""),
+        (json!({ "module": "probe", "paths": "/x", "enforcement_level": "advisory" }), "path \"/x\" is not canonical"),
+        (
+            json!({ "module": "probe", "paths": "a*b", "enforcement_level": "advisory" }),
+            "path \"a*b\" is not canonical",
+        ),
+        (json!({ "module": "probe", "paths": "a/../b", "enforcement_level": "advisory" }), "path \"a/../b\" is not"),
+        (json!({ "module": "probe", "paths": "x", "enforcement_level": "soft-mandatory" }), "`soft-mandatory` is not"),
+        (json!({ "module": "probe", "paths": "x" }), "`enforcement_level` must be"),
+        (json!({ "module": "probe", "enforcement_level": "advisory" }), "`paths` must name"),
+    ] {
+        let said = refusal(server.root("sys/policies/egp/other", fields).await);
+        assert!(said.starts_with(&format!("Invalid: {why}")), "{said}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn audit_devices_come_and_go_in_the_fields_words() {
+    let server = Server::start().await;
+    assert_eq!(server.read(ROOT, "sys/audit").await.unwrap().data.unwrap().len(), 0);
+    for (fields, why) in [
+        (json!({ "type": "nosuch" }), "unknown backend type: \"nosuch\""),
+        (json!({ "type": "first", "options": { "prefix": "x" } }), "audit log prefixing is not allowed"),
+    ] {
+        assert_eq!(refusal(server.root("sys/audit/a", fields).await), format!("Invalid: {why}"));
+    }
+    *server.audit.first.refuses.lock().unwrap() = Some("sys/audit/test");
+    assert!(server.root("sys/audit/a", json!({ "type": "first" })).await.is_err(), "it must take a test record");
+    *server.audit.first.refuses.lock().unwrap() = None;
+    server.root("sys/audit/a", json!({ "type": "first" })).await.unwrap();
+    assert_eq!(refusal(server.root("sys/audit/a", json!({ "type": "first" })).await), "Invalid: path already in use");
+    assert_eq!(
+        refusal(server.root("sys/audit-hash/nope", json!({ "input": "x" })).await),
+        "Invalid: unknown audit backend \"nope/\""
+    );
+    let hash = async |input: &str| {
+        server.root("sys/audit-hash/a", json!({ "input": input })).await.unwrap().data.unwrap()["hash"].clone()
+    };
+    let before = hash("x").await;
+    // Devices and their salts outlive a restart.
+    server.core.seal().await;
+    server.unseal().await;
+    assert_eq!(hash("x").await, before);
+    assert_ne!(hash("y").await, before);
+    server.call(Some(ROOT), Operation::Delete, "sys/audit/a", Value::Null).await.unwrap();
+    assert_eq!(server.read(ROOT, "sys/audit").await.unwrap().data.unwrap().len(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_registered_headers_reach_audit_and_never_the_token() {
+    let server = Server::start().await;
+    server.audited().await;
+    for header in ["X-Vault-Token", "Authorization"] {
+        let path = format!("sys/config/auditing/request-headers/{header}");
+        assert!(server.root(&path, json!({})).await.is_err());
+    }
+    server.root("sys/config/auditing/request-headers/X-Seen", json!({ "hmac": false })).await.unwrap();
+    server.root("sys/config/auditing/request-headers/X-Hashed", json!({ "hmac": true })).await.unwrap();
+    let mut request = super::support::server::request(Some(ROOT), Operation::Read, "db/static", Value::Null);
+    for (name, value) in [("x-seen", "clear"), ("x-hashed", "canary"), ("x-other", "canary")] {
+        request.headers.insert(name.to_owned(), vec![value.to_owned()]);
+    }
+    server.core.handle(request).await.unwrap();
+    let headers = server.audit.first.last("request")["request"]["headers"].clone();
+    assert_eq!(headers["x-seen"], json!(["clear"]));
+    assert!(headers["x-hashed"][0].as_str().unwrap().starts_with("hmac-sha256:"));
+    assert!(headers.get("x-other").is_none() && !server.audit.first.text().contains("canary"));
+}

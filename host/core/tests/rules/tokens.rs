@@ -1,1 +1,294 @@
-//! To be filled.
+//! The rules of `auth/token/` (what a token may make, how long it lives, what ends with it).
+
+use leasehold_core::request::RequestError;
+use leasehold_model::{Operation, Ttl};
+use serde_json::{Value, json};
+
+use super::support::pass;
+use super::support::server::{Answer, ROOT, Server, refusal, token_of};
+
+/// A token that may make tokens, with these policies besides `mk`.
+async fn maker(server: &Server, sudo: bool, fields: Value) -> String {
+    let rule = if sudo { "update, sudo" } else { "update" };
+    let name = if sudo { "mksudo" } else { "mk" };
+    let text = format!("auth/token/create: {rule}\nauth/token/create-orphan: {rule}\nauth/token/renew-self: update");
+    server.policy(name, &text).await;
+    let mut all = json!({ "policies": [name, "extra"] });
+    for (key, value) in fields.as_object().unwrap() {
+        all[key] = value.clone();
+    }
+    server.token(all).await
+}
+
+fn policies(answer: Answer) -> Vec<String> {
+    answer.unwrap().auth.unwrap().policies
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_gives_away_a_policy_that_he_does_not_hold() {
+    let server = Server::start().await;
+    let holder = maker(&server, false, json!({})).await;
+    let bare = maker(&server, false, json!({ "no_default_policy": true })).await;
+    let chief = maker(&server, true, json!({})).await;
+    let subset = "Invalid: child policies must be subset of parent";
+    // Who, what is asked; what comes of it.
+    for (token, fields, expected) in [
+        (&holder, json!({}), Ok("default extra mk")),
+        (&holder, json!({ "policies": ["extra"] }), Ok("default extra")),
+        (&holder, json!({ "policies": ["EXTRA", " extra ", ""] }), Ok("default extra")),
+        (&holder, json!({ "policies": [], "no_default_policy": true }), Ok("extra mk")),
+        (&holder, json!({ "policies": ["default", "mk"], "no_default_policy": true }), Ok("mk")),
+        (&holder, json!({ "policies": ["other"] }), Err(subset)),
+        (&holder, json!({ "policies": ["root"] }), Err(subset)),
+        (&holder, json!({ "policies": ["extra", "root"] }), Err(subset)),
+        (&holder, json!({ "policies": "extra,mk" }), Err(subset)),
+        (&bare, json!({}), Ok("extra mk")),
+        (&bare, json!({ "policies": ["mk"] }), Ok("mk")),
+        (&bare, json!({ "policies": ["default"] }), Err(subset)),
+        (&chief, json!({ "policies": ["other"] }), Ok("default other")),
+        (
+            &chief,
+            json!({ "policies": ["root"] }),
+            Err("Invalid: root tokens may not be created without parent token being root"),
+        ),
+        (
+            &chief,
+            json!({ "policies": ["response-wrapping"] }),
+            Err("Invalid: cannot assign policy \"response-wrapping\""),
+        ),
+        (&ROOT.to_owned(), json!({}), Ok("root")),
+        (&ROOT.to_owned(), json!({ "policies": ["a", "ROOT"] }), Ok("root")),
+        (&ROOT.to_owned(), json!({ "policies": ["b", "a"] }), Ok("a b default")),
+    ] {
+        for path in ["auth/token/create", "auth/token/create-orphan"] {
+            let answer = server.update(token, path, fields.clone()).await;
+            match expected {
+                Ok(expected) => assert_eq!(policies(answer).join(" "), expected, "{path} {fields}"),
+                Err(expected) => assert_eq!(refusal(answer), expected, "{path} {fields}"),
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn some_wishes_need_sudo() {
+    let server = Server::start().await;
+    let holder = maker(&server, false, json!({})).await;
+    let chief = maker(&server, true, json!({})).await;
+    let privileged = |what: &str| format!("Invalid: root or sudo privileges required to {what}");
+    for (fields, what) in [
+        (json!({ "no_parent": true }), "create orphan token"),
+        (json!({ "id": "my-own" }), "specify token id"),
+        (json!({ "period": "1h" }), "create periodic token"),
+    ] {
+        assert_eq!(refusal(server.update(&holder, "auth/token/create", fields.clone()).await), privileged(what));
+        assert!(server.update(&chief, "auth/token/create", fields).await.is_ok(), "{what}");
+    }
+    // An orphan by its own route needs none; and zero and empty are no wishes.
+    let orphan = server.update(&holder, "auth/token/create-orphan", json!({})).await.unwrap();
+    assert!(orphan.auth.unwrap().orphan);
+    let nothing = json!({ "ttl": "0s", "explicit_max_ttl": "0s", "period": "0s", "display_name": "", "num_uses": 0,
+        "renewable": true, "type": "service", "entity_alias": "", "id": "" });
+    let child = server.update(&holder, "auth/token/create", nothing).await.unwrap().auth.unwrap();
+    assert!(!child.orphan && child.renewable && child.ttl == Ttl::from_secs(2_764_800));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_makes_no_sense_is_refused_in_the_fields_words() {
+    let server = Server::start().await;
+    for (fields, why) in [
+        (json!({ "num_uses": -1 }), "number of uses cannot be negative"),
+        (json!({ "type": "batch" }), "batch tokens are not supported yet; ask for type `service`"),
+        (json!({ "type": "nonsense" }), "invalid 'token_type' value"),
+        (json!({ "entity_alias": "x" }), "'entity_alias' is only allowed in combination with token role"),
+        (json!({ "id": "s.mine" }), "custom token ID cannot have the 's.' prefix"),
+        (json!({ "id": "my.own" }), "custom token ID cannot have a '.' in the value"),
+        (json!({ "id": "root" }), "cannot create a token with a duplicate ID"),
+        (json!({ "id": "a b" }), "custom token ID must be printable, without blanks, and at most 1024 bytes"),
+        (
+            json!({ "id": "x".repeat(1_025) }),
+            "custom token ID must be printable, without blanks, and at most 1024 bytes",
+        ),
+        (
+            json!({ "ttl": "abc" }),
+            "Field validation failed: error converting input for field \"ttl\": time: invalid duration \"abc\"",
+        ),
+    ] {
+        let shown = fields.to_string();
+        assert_eq!(refusal(server.root("auth/token/create", fields).await), format!("Invalid: {why}"), "{shown:.60}");
+    }
+    let counted = maker(&server, true, json!({ "num_uses": 5 })).await;
+    assert_eq!(
+        refusal(server.update(&counted, "auth/token/create", json!({})).await),
+        "Invalid: restricted use token cannot generate child tokens"
+    );
+    let expiring = server.token(json!({ "policies": ["root"], "ttl": "1h" })).await;
+    assert_eq!(
+        refusal(server.update(&expiring, "auth/token/create", json!({})).await),
+        "Invalid: expiring root tokens cannot create non-expiring root tokens"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn names_and_metadata_are_kept_as_the_field_keeps_them() {
+    let server = Server::start().await;
+    let token = server
+        .token(json!({ "policies": ["a"], "display_name": "My Tok.en", "meta": { "n": 5, "k": "v" }, "id": "my-own" }))
+        .await;
+    assert_eq!(token, "my-own");
+    let shown = server.lookup(&token).await.unwrap();
+    assert_eq!(shown["display_name"], "token-My-Tok-en");
+    assert_eq!(shown["meta"], json!({ "n": "5", "k": "v" }));
+    assert_eq!(shown["path"], "auth/token/create");
+    let made = server.root("auth/token/create", json!({ "policies": ["nosuch"] })).await.unwrap();
+    assert_eq!(made.warnings, ["Policy \"nosuch\" does not exist"]);
+    let random = token_of(&made);
+    assert!(random.len() == 26 && random.starts_with("s."));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_lives_as_long_as_the_least_of_its_limits() {
+    let server = Server::start().await;
+    let max = 2_764_800_u64;
+    for (fields, ttl, warns) in [
+        (json!({}), max, false),
+        (json!({ "ttl": "1h" }), 3_600, false),
+        (json!({ "lease": "1h" }), 3_600, false),
+        (json!({ "ttl": "9999h" }), max, true),
+        (json!({ "ttl": "2h", "explicit_max_ttl": "1h" }), 3_600, true),
+        (json!({ "period": "1h" }), 3_600, false),
+        (json!({ "period": "900h" }), max, true),
+        (json!({ "period": "1h", "explicit_max_ttl": "30m" }), 1_800, true),
+        (json!({ "period": "1h", "ttl": "5h" }), 3_600, false),
+    ] {
+        let mut asked = fields.clone();
+        asked["policies"] = json!(["a"]);
+        server.policy("a", "x: read").await;
+        let made = server.root("auth/token/create", asked).await.unwrap();
+        assert_eq!(made.auth.as_ref().unwrap().ttl, Ttl::from_secs(ttl), "{fields}");
+        assert_eq!(!made.warnings.is_empty(), warns, "{fields}: {:?}", made.warnings);
+        let token = token_of(&made);
+        assert_eq!(server.lookup(&token).await.unwrap()["ttl"], ttl);
+        // A month goes by second by second, for the ticker: the short ones must do.
+        if ttl <= 3_600 {
+            pass(ttl - 1).await;
+            assert!(server.lives(&token).await, "{fields}");
+            pass(1).await;
+            assert!(!server.lives(&token).await, "{fields}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_renewal_resets_the_ttl_within_the_limits() {
+    let server = Server::start().await;
+    // Fields, waits with increments, and the TTL after each.
+    for (fields, steps) in [
+        (json!({ "ttl": "1h" }), vec![(1_800, json!(0), 3_600), (1_800, json!("2h"), 7_200), (60, json!(60), 60)]),
+        (
+            json!({ "ttl": "1h", "explicit_max_ttl": "2h" }),
+            vec![(3_000, json!(0), 3_600), (3_000, json!(0), 1_200), (1_000, json!("9h"), 200)],
+        ),
+        (json!({ "period": "1h" }), vec![(3_500, json!("9h"), 3_600), (3_500, json!(1), 3_600)]),
+        (json!({ "period": "900h" }), vec![(3_500, json!(0), 2_764_800)]),
+        (json!({ "period": "1h", "explicit_max_ttl": "90m" }), vec![(3_000, json!(0), 2_400)]),
+    ] {
+        let token = maker(&server, false, fields.clone()).await;
+        for (wait, increment, ttl) in steps {
+            pass(wait).await;
+            let renewed = server.update(&token, "auth/token/renew-self", json!({ "increment": increment })).await;
+            assert_eq!(renewed.unwrap().auth.unwrap().ttl, Ttl::from_secs(ttl), "{fields} {increment}");
+            assert_eq!(server.lookup(&token).await.unwrap()["ttl"], ttl, "{fields} {increment}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_renewed_says_why() {
+    let server = Server::start().await;
+    let fixed = server.token(json!({ "policies": ["a"], "renewable": false })).await;
+    for (path, fields, why) in [
+        ("renew-self", json!({}), "Invalid: lease is not renewable"),
+        ("renew", json!({ "token": fixed }), "Invalid: lease is not renewable"),
+        ("renew", json!({ "token": "s.nosuch" }), "Invalid: token not found"),
+        ("renew", json!({}), "Invalid: missing token ID"),
+        ("renew-accessor", json!({ "accessor": "nosuch" }), "InvalidMulti: invalid accessor"),
+        ("renew-accessor", json!({}), "InvalidMulti: missing accessor"),
+        ("revoke", json!({}), "Invalid: missing token ID"),
+        ("revoke-orphan", json!({ "token": "s.nosuch" }), "Invalid: token to revoke not found"),
+        ("lookup", json!({ "token": "s.nosuch" }), "Forbidden: bad token"),
+        ("lookup", json!({ "token": "x".repeat(2_000) }), "Forbidden: bad token"),
+        ("lookup-accessor", json!({ "accessor": "x".repeat(100) }), "InvalidMulti: invalid accessor"),
+    ] {
+        assert_eq!(refusal(server.root(&format!("auth/token/{path}"), fields).await), why, "{path}");
+    }
+    assert!(server.root("auth/token/revoke", json!({ "token": "s.nosuch" })).await.is_ok());
+    let unknown = server.root("auth/token/revoke-accessor", json!({ "accessor": "nosuch" })).await.unwrap();
+    assert_eq!(unknown.warnings, ["No token found with this accessor"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tree_ends_with_its_root_and_orphans_do_not() {
+    let server = Server::start().await;
+    server.policy("mk", "auth/token/create: update\nauth/token/create-orphan: update\ndb/*: read").await;
+    let make = async |parent: &str, path: &str| {
+        token_of(&server.update(parent, &format!("auth/token/{path}"), json!({ "policies": ["mk"] })).await.unwrap())
+    };
+    for (route, keeps_children) in [("revoke", false), ("revoke-orphan", true)] {
+        let parent = make(ROOT, "create").await;
+        let child = make(&parent, "create").await;
+        let grandchild = make(&child, "create").await;
+        let orphan = make(&parent, "create-orphan").await;
+        for token in [&parent, &child, &grandchild, &orphan] {
+            server.read(token, "db/creds/app").await.unwrap();
+        }
+        server.root(&format!("auth/token/{route}"), json!({ "token": parent })).await.unwrap();
+        // At once, without a ticker.
+        assert!(!server.lives(&parent).await);
+        assert_eq!(server.lives(&child).await, keeps_children, "{route}");
+        assert_eq!(server.lives(&grandchild).await, keeps_children, "{route}");
+        assert!(server.lives(&orphan).await, "{route}");
+        if keeps_children {
+            assert_eq!(server.lookup(&child).await.unwrap()["orphan"], true);
+            assert_eq!(server.lookup(&grandchild).await.unwrap()["orphan"], false);
+        }
+        pass(5).await;
+        assert_eq!(server.target.roles().len(), if keeps_children { 3 } else { 1 }, "{route}");
+        for token in [&child, &orphan] {
+            server.root("auth/token/revoke", json!({ "token": token })).await.unwrap();
+        }
+        pass(5).await;
+        assert!(server.target.roles().is_empty());
+    }
+    // Expiry does the same.
+    let parent = token_of(&server.root("auth/token/create", json!({ "policies": ["mk"], "ttl": "1h" })).await.unwrap());
+    let child = make(&parent, "create").await;
+    server.read(&child, "db/creds/app").await.unwrap();
+    pass(3_605).await;
+    assert!(!server.lives(&child).await && server.target.roles().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_accessor_looks_up_and_ends_and_never_acts() {
+    let server = Server::start().await;
+    let made = server.root("auth/token/create", json!({ "policies": ["a"] })).await.unwrap();
+    let (token, accessor) = (token_of(&made), made.auth.unwrap().accessor);
+    assert!(matches!(server.read(&accessor, "auth/token/lookup-self").await, Err(RequestError::BadToken)));
+    let shown = server.root("auth/token/lookup-accessor", json!({ "accessor": accessor })).await.unwrap();
+    assert_eq!(shown.data.unwrap()["id"], "");
+    let renewed = server.root("auth/token/renew-accessor", json!({ "accessor": accessor })).await.unwrap();
+    assert!(renewed.auth.unwrap().client_token.is_none());
+    let listed = server.call(Some(ROOT), Operation::List, "auth/token/accessors/", Value::Null).await.unwrap();
+    assert!(listed.data.unwrap()["keys"].as_array().unwrap().contains(&json!(accessor)));
+    server.root("auth/token/revoke-accessor", json!({ "accessor": accessor })).await.unwrap();
+    assert!(!server.lives(&token).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_shown_token_is_too_odd_to_be_refused() {
+    let server = Server::start().await;
+    for token in ["", "s.", "\u{0}", "../id", "x".repeat(1_025).as_str(), "s.\u{10ffff}", "token/id/"] {
+        let answer = server.read(token, "auth/token/lookup-self").await;
+        assert!(matches!(answer, Err(RequestError::BadToken)), "{token:.20}");
+    }
+}

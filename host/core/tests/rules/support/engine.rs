@@ -216,7 +216,10 @@ impl SecretsEngine for ScriptedEngine {
 
     async fn effect(&self, _: &EngineContext, intent: &LeaseIntent) -> Result<SecretData, EngineError> {
         self.process.demand_row(&intent.id, "a role was made before its row").await;
-        self.step("effect", &intent.id, || drop(self.target.roles.lock().unwrap().insert(intent.id.clone()))).await?;
+        self.step("effect", &intent.id, || {
+            self.target.roles.lock().unwrap().insert(intent.id.clone());
+        })
+        .await?;
         Ok(SecretData(vec![
             ("username".to_owned(), SecretValue::Public("v-token".into())),
             ("password".to_owned(), SecretValue::Secret(PASSWORD.into())),
@@ -231,7 +234,10 @@ impl SecretsEngine for ScriptedEngine {
     }
 
     async fn revoke(&self, _: &EngineContext, lease: &LeaseIntent) -> Result<(), EngineError> {
-        self.step("revoke", &lease.id, || drop(self.target.roles.lock().unwrap().remove(&lease.id))).await
+        self.step("revoke", &lease.id, || {
+            self.target.roles.lock().unwrap().remove(&lease.id);
+        })
+        .await
     }
 
     async fn unmount(&self, _: &EngineContext) {}

@@ -109,8 +109,7 @@ impl Process {
         for change in &batch.0 {
             match change {
                 Change::Insert(row) => {
-                    let right =
-                        if row.kind == LeaseKind::Secret { LeaseState::Issuing } else { LeaseState::Active };
+                    let right = if row.kind == LeaseKind::Secret { LeaseState::Issuing } else { LeaseState::Active };
                     if row.state != right {
                         self.complain(format!("{} begins as {:?}", row.id, row.state));
                     }

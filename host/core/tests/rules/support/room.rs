@@ -76,10 +76,7 @@ impl World {
             MountAccessor::new("auth_token_1"),
         ));
         let engines = Arc::new(Engines {
-            kinds: BTreeMap::from([(
-                "scripted",
-                engine.clone() as Arc<dyn leasehold_core::seams::SecretsEngine>,
-            )]),
+            kinds: BTreeMap::from([("scripted", engine.clone() as Arc<dyn leasehold_core::seams::SecretsEngine>)]),
             mounts: mounts.clone(),
             storage: storage.clone(),
             clock,
@@ -193,6 +190,14 @@ impl Room {
             warnings: Vec::new(),
         };
         self.leases.issue(Order { path: "db/creds/app", token, mount: &mount, plan, ceiling }).await
+    }
+
+    /// The one row that is being issued.
+    pub async fn issuing(&self) -> LeaseId {
+        let filter = LeaseFilter { state: Some(LeaseState::Issuing), ..LeaseFilter::default() };
+        let rows = self.process.store.leases(&filter, &Page { after: None, limit: 10 }).await.unwrap();
+        assert_eq!(rows.len(), 1);
+        rows[0].id.clone()
     }
 
     pub async fn row(&self, id: &LeaseId) -> Option<LeaseRow> {

@@ -28,7 +28,6 @@ pub struct Server {
     pub engine: Arc<ScriptedEngine>,
     pub sandbox: Arc<ScriptedSandbox>,
     pub audit: Arc<Recorders>,
-    pub clock: Arc<PausedClock>,
     pub share: Vec<u8>,
 }
 
@@ -52,12 +51,15 @@ impl Server {
         let sandbox = Arc::<ScriptedSandbox>::default();
         let audit = Arc::<Recorders>::default();
         let entropy: Arc<dyn Entropy> = Arc::new(CountingEntropy::default());
-        let barrier =
-            Arc::new(Barrier::new(process.clone() as Arc<dyn Storage>, clock.clone() as Arc<dyn Clock>, entropy.clone()));
+        let barrier = Arc::new(Barrier::new(
+            process.clone() as Arc<dyn Storage>,
+            clock.clone() as Arc<dyn Clock>,
+            entropy.clone(),
+        ));
         let seams = Seams {
             storage: barrier.clone(),
             seal: barrier,
-            clock: clock.clone(),
+            clock,
             entropy,
             sandbox: sandbox.clone(),
             engines: BTreeMap::from([("scripted", engine.clone() as Arc<dyn SecretsEngine>)]),
@@ -77,7 +79,7 @@ impl Server {
         let core = Core::new(seams, settings);
         let made = core.init(1, 1, Some(TokenId::new(ROOT))).await.unwrap();
         let share = made.shares[0].0.to_vec();
-        Self { core, process, target, engine, sandbox, audit, clock, share }
+        Self { core, process, target, engine, sandbox, audit, share }
     }
 
     pub async fn unseal(&self) {
