@@ -2,7 +2,9 @@
 
 use serde_json::json;
 
-use crate::support::{ADMIN, ADMIN_PASSWORD, CREATE_IN_GROUP, Credential, Database, Server, eventually, shared_postgresql};
+use crate::support::{
+    ADMIN, ADMIN_PASSWORD, CREATE_IN_GROUP, Credential, Database, Server, eventually, shared_postgresql,
+};
 
 fn ready() -> (Server, Database<'static>) {
     let (server, database) = (Server::dev(), Database::fresh());
@@ -149,7 +151,8 @@ fn refused_credentials_leave_neither_lease_nor_postgresql_role() {
     root.get("database/creds/r0").assert_multi(500, "\"r0\" is not an allowed role");
     root.get("database/creds/nodb").assert_multi(500, "failed to find entry for connection with name: \"nodb\"");
     root.get("database/creds/empty").assert_multi(500, "empty creation statements");
-    root.get("database/creds/broken").assert_error_has(500, "failed to execute query: ERROR: role \"nosuchgroup\" does not exist (SQLSTATE 42704)");
+    root.get("database/creds/broken")
+        .assert_error_has(500, "failed to execute query: ERROR: role \"nosuchgroup\" does not exist (SQLSTATE 42704)");
     root.get("database/creds/key").assert_error(400, "unsupported credential_type: \"rsa_private_key\"");
     assert_eq!(database.sql("SELECT count(*) FROM pg_roles WHERE rolname LIKE 'v-token-broken-%'"), "0");
     root.list("sys/leases/lookup/database/creds").assert_errors(404, &[]);
@@ -175,7 +178,8 @@ fn ttls_are_capped_and_valid_until_lies_five_seconds_behind() {
     assert!((7200 - 60..=7205).contains(&left), "{left}");
     server.role("unset", json!({ "default_ttl": 0, "max_ttl": 0 }));
     assert_eq!(root.credential("unset").ttl, 2_764_800);
-    root.post("sys/mounts/database/tune", json!({ "default_lease_ttl": "30m", "max_lease_ttl": "45m" })).assert_status(204);
+    root.post("sys/mounts/database/tune", json!({ "default_lease_ttl": "30m", "max_lease_ttl": "45m" }))
+        .assert_status(204);
     assert_eq!(root.credential("unset").ttl, 1800);
     assert_eq!(root.credential("short").ttl, 2700);
 }
@@ -247,7 +251,10 @@ fn a_renewal_moves_the_end_in_postgresql_too() {
     let left = database.seconds_left(&credential.user);
     assert!((3480..=3605).contains(&left), "{left}");
 
-    server.role("own", json!({ "renew_statements": ["ALTER ROLE \"{{name}}\" VALID UNTIL '{{expiration}}' CONNECTION LIMIT 3;"] }));
+    server.role(
+        "own",
+        json!({ "renew_statements": ["ALTER ROLE \"{{name}}\" VALID UNTIL '{{expiration}}' CONNECTION LIMIT 3;"] }),
+    );
     let own = root.credential("own");
     root.put("sys/leases/renew", json!({ "lease_id": own.lease })).assert_status(200);
     assert_eq!(database.sql(&format!("SELECT rolconnlimit FROM pg_roles WHERE rolname = '{}'", own.user)), "3");
@@ -259,7 +266,9 @@ fn revocation_ends_a_role_that_owns_tables_and_has_grants_elsewhere() {
     let (server, database) = ready();
     let other = Database::fresh();
     let root = server.root();
-    let statements = format!("{CREATE_IN_GROUP} GRANT CREATE, USAGE ON SCHEMA public TO \"{{{{name}}}}\"; GRANT SELECT ON customers TO \"{{{{name}}}}\";");
+    let statements = format!(
+        "{CREATE_IN_GROUP} GRANT CREATE, USAGE ON SCHEMA public TO \"{{{{name}}}}\"; GRANT SELECT ON customers TO \"{{{{name}}}}\";"
+    );
     server.role("owner", json!({ "creation_statements": statements }));
     let credential = root.credential("owner");
     let session = credential.login(&database);
@@ -305,7 +314,8 @@ fn reset_reopens_a_connection() {
     let (server, _database) = ready();
     let root = server.root();
     root.post("database/reset/pg", json!({})).assert_status(204);
-    root.post("database/reset/nope", json!({})).assert_multi(500, "failed to find entry for connection with name: \"nope\"");
+    root.post("database/reset/nope", json!({}))
+        .assert_multi(500, "failed to find entry for connection with name: \"nope\"");
     server.role("r", json!({}));
     root.credential("r");
 }

@@ -102,7 +102,12 @@ fn an_old_route_is_no_way_around_a_policy() {
     let old_only = server.with_policy("old", "path \"sys/revoke\" { capabilities = [\"update\"] }");
     old_only.put("sys/leases/revoke", json!({ "lease_id": lease })).assert_multi(403, "permission denied");
     let no_sudo = server.with_policy("prefix", "path \"sys/*\" { capabilities = [\"update\", \"list\"] }");
-    for path in ["sys/leases/revoke-prefix/database", "sys/revoke-prefix/database", "sys/leases/revoke-force/database", "sys/revoke-force/database"] {
+    for path in [
+        "sys/leases/revoke-prefix/database",
+        "sys/revoke-prefix/database",
+        "sys/leases/revoke-force/database",
+        "sys/revoke-force/database",
+    ] {
         no_sudo.put(path, json!({})).assert_multi(403, "permission denied");
     }
     no_sudo.list("sys/leases/lookup/database").assert_multi(403, "permission denied");
@@ -115,7 +120,9 @@ fn a_revocation_in_the_background_ends_soon() {
     let root = server.root();
     let credential = root.credential("r");
     let session = credential.login(&database);
-    root.put("sys/leases/revoke", json!({ "lease_id": credential.lease, "sync": false })).assert_status(202).assert_empty();
+    root.put("sys/leases/revoke", json!({ "lease_id": credential.lease, "sync": false }))
+        .assert_status(202)
+        .assert_empty();
     eventually("the PostgreSQL role is gone", || !database.has_role(&credential.user));
     eventually("the lease is gone", || !root.has_lease(&credential.lease));
     eventually("its session is gone", || !session.is_alive());

@@ -11,9 +11,14 @@
 mod support;
 
 mod acl;
+mod audit;
+mod crash;
 mod database;
 mod guide;
 mod hostile;
 mod leases;
+mod modules;
+mod operation;
+mod routing;
 mod seal;
 mod tokens;

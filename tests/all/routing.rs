@@ -18,9 +18,11 @@ fn paths_are_cleaned_and_everything_lives_under_v1() {
     }
     raw_get(&root, "/v2/x").assert_errors(404, &[]);
     raw_get(&root, "/v1/").assert_error(404, "no handler for route \"\". route entry not found.");
-    for (dirty, clean) in
-        [("/v1/sys//mounts", "/v1/sys/mounts"), ("/v1/sys/../sys/mounts", "/v1/sys/mounts"), ("/v1/sys/./mounts", "/v1/sys/mounts")]
-    {
+    for (dirty, clean) in [
+        ("/v1/sys//mounts", "/v1/sys/mounts"),
+        ("/v1/sys/../sys/mounts", "/v1/sys/mounts"),
+        ("/v1/sys/./mounts", "/v1/sys/mounts"),
+    ] {
         let answer = raw_get(&root, dirty);
         assert_eq!(answer.status, 307, "{answer}");
         assert_eq!(answer.header("location"), Some(clean), "{answer}");
@@ -40,10 +42,29 @@ fn no_spelling_of_a_path_steps_around_a_policy() {
         "narrow",
         "path \"sys/policies/acl/*\" { capabilities = [\"read\"] }\npath \"sys/policies/acl/hidden\" { capabilities = [\"deny\"] }",
     );
-    server.root().put("sys/policies/acl/hidden", json!({ "policy": "path \"canary-in-policy\" {}" })).assert_status(204);
+    server
+        .root()
+        .put("sys/policies/acl/hidden", json!({ "policy": "path \"canary-in-policy\" {}" }))
+        .assert_status(204);
     for spelling in [
-        "hidden", "./hidden", "x/../hidden", "/hidden", "%68idden", "hidden/", "hidden//", "%2e/hidden", "x/%2e%2e/hidden", "%2Fhidden",
-        "HIDDEN", "Hidden", "hidden%00", "hidden%20", "hidden;x", "hidden%3Fx", "hidden?x", "hidden%23",
+        "hidden",
+        "./hidden",
+        "x/../hidden",
+        "/hidden",
+        "%68idden",
+        "hidden/",
+        "hidden//",
+        "%2e/hidden",
+        "x/%2e%2e/hidden",
+        "%2Fhidden",
+        "HIDDEN",
+        "Hidden",
+        "hidden%00",
+        "hidden%20",
+        "hidden;x",
+        "hidden%3Fx",
+        "hidden?x",
+        "hidden%23",
     ] {
         let answer = raw_get(&client, &format!("/v1/sys/policies/acl/{spelling}"));
         assert!(!answer.body.contains("canary-in-policy"), "{spelling}: {answer}");
@@ -69,7 +90,12 @@ fn unknown_paths_and_operations_have_their_own_answers() {
 fn methods_are_the_fields_operations() {
     let server = Server::dev();
     let root = server.root();
-    for path in ["sys/policies/acl?list=true", "sys/policies/acl?list=True", "sys/policies/acl?list=1", "sys/policies/acl?list=t"] {
+    for path in [
+        "sys/policies/acl?list=true",
+        "sys/policies/acl?list=True",
+        "sys/policies/acl?list=1",
+        "sys/policies/acl?list=t",
+    ] {
         root.get(path).assert_status(200);
     }
     root.list("sys/policies/acl").assert_status(200);
@@ -81,7 +107,8 @@ fn methods_are_the_fields_operations() {
     root.request("PATCH", "sys/policies/acl/p", Some(json!({}))).assert_error(400, "mime: no media type");
     let other = root.bytes("PATCH", "sys/policies/acl/p", b"{}", &[("Content-Type", "application/json")]);
     other.assert_error_has(415, "PATCH requires Content-Type of application/merge-patch+json, provided ");
-    root.request("OPTIONS", "sys/policies/acl/p", None).assert_error(400, "cannot handle internal-only request operation");
+    root.request("OPTIONS", "sys/policies/acl/p", None)
+        .assert_error(400, "cannot handle internal-only request operation");
     root.request("TRACE", "sys/policies/acl/p", None).assert_errors(405, &[]);
     root.request("BREW", "sys/policies/acl/p", None).assert_errors(405, &[]);
     assert_eq!(root.request("HEAD", "sys/policies/acl/p", None).status, 405);
@@ -151,7 +178,18 @@ fn bodies_are_json_objects_or_nothing() {
     );
     send(b"bogus", "application/json")
         .assert_error(400, "failed to decode JSON input: invalid character 'b' looking for beginning of value");
-    for broken in [&b"{"[..], b"{\"a\":", b"{\"a\" 1}", b"{\"a\":1}}", b"\xff\xfe", b"{\"a\":\"\xff\"}", b"\x00", b"1", b"\"x\"", b"true"] {
+    for broken in [
+        &b"{"[..],
+        b"{\"a\":",
+        b"{\"a\" 1}",
+        b"{\"a\":1}}",
+        b"\xff\xfe",
+        b"{\"a\":\"\xff\"}",
+        b"\x00",
+        b"1",
+        b"\"x\"",
+        b"true",
+    ] {
         let answer = send(broken, "application/json");
         assert!(matches!(answer.status, 200 | 400), "{broken:?}: {answer}");
         assert!(answer.status == 200 || answer.body.contains("failed to decode JSON input"), "{broken:?}: {answer}");
@@ -186,7 +224,8 @@ fn sizes_are_limited_before_anybody_is_asked_who_he_is() {
     let answer = nobody.raw_path("GET", &format!("/v1/{long}"));
     assert!(matches!(answer.status, 0 | 400 | 414 | 431 | 404), "{}", answer.status);
     let many: String = (0..5000).map(|n| format!("X-H{n}: y\r\n")).collect();
-    let answer = nobody.raw(format!("GET /v1/sys/health HTTP/1.1\r\nHost: x\r\n{many}Connection: close\r\n\r\n").as_bytes());
+    let answer =
+        nobody.raw(format!("GET /v1/sys/health HTTP/1.1\r\nHost: x\r\n{many}Connection: close\r\n\r\n").as_bytes());
     assert!(matches!(answer.status, 0 | 400 | 431), "{}", answer.status);
     nobody.get("sys/health").assert_status(200);
 }
@@ -197,11 +236,26 @@ fn durations_are_read_as_the_field_reads_them() {
     let root = server.root();
     let ttl = |value: Value| root.post("auth/token/create", json!({ "policies": ["x"], "ttl": value }));
     for (text, seconds) in [
-        (json!(90), 90), (json!("90"), 90), (json!("1h30m"), 5400), (json!("1.5h"), 5400), (json!("+5m"), 300), (json!("2d"), 172_800),
+        (json!(90), 90),
+        (json!("90"), 90),
+        (json!("1h30m"), 5400),
+        (json!("1.5h"), 5400),
+        (json!("+5m"), 300),
+        (json!("2d"), 172_800),
     ] {
         ttl(text.clone()).assert_status(200).assert_at("/auth/lease_duration", seconds);
     }
-    for wrong in [json!("90.5"), json!("1w"), json!("1D"), json!(" 5m"), json!("1d12h"), json!("-5"), json!("abc"), json!("9".repeat(400)), json!("1e400")] {
+    for wrong in [
+        json!("90.5"),
+        json!("1w"),
+        json!("1D"),
+        json!(" 5m"),
+        json!("1d12h"),
+        json!("-5"),
+        json!("abc"),
+        json!("9".repeat(400)),
+        json!("1e400"),
+    ] {
         let answer = ttl(wrong.clone());
         assert_eq!(answer.status, 400, "{wrong}: {answer}");
     }

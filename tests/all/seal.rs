@@ -66,10 +66,9 @@ fn shares_are_counted_forgotten_and_told_apart_from_wrong_ones() {
     let nobody = server.nobody();
     let give = |share: &str| nobody.put("sys/unseal", json!({ "key": share }));
 
-    nobody.put("sys/unseal", json!({})).assert_error(
-        400,
-        "'key' must be specified in request body as JSON, or 'reset' set to true",
-    );
+    nobody
+        .put("sys/unseal", json!({}))
+        .assert_error(400, "'key' must be specified in request body as JSON, or 'reset' set to true");
     give("no key!").assert_error(400, "'key' must be a valid hex or base64 string");
     give("00ff").assert_error(400, "invalid key: key is shorter than minimum 16 bytes");
 

@@ -67,12 +67,20 @@ fn the_root_token_never_ends_and_cannot_be_renewed() {
 fn a_bad_token_is_refused_alike_everywhere() {
     let server = Server::dev();
     let nobody = server.nobody();
-    for client in [nobody.clone(), nobody.with_token("s.AAAAAAAAAAAAAAAAAAAAAAAA"), nobody.with_token("x"), nobody.with_token("b.AAAA")] {
+    for client in [
+        nobody.clone(),
+        nobody.with_token("s.AAAAAAAAAAAAAAAAAAAAAAAA"),
+        nobody.with_token("x"),
+        nobody.with_token("b.AAAA"),
+    ] {
         for path in ["auth/token/lookup-self", "sys/mounts", "nomount/x", "sys/policies/acl/x"] {
             client.get(path).assert_error(403, "permission denied");
         }
     }
-    server.root().post("auth/token/lookup", json!({ "token": "s.AAAAAAAAAAAAAAAAAAAAAAAA" })).assert_error(403, "bad token");
+    server
+        .root()
+        .post("auth/token/lookup", json!({ "token": "s.AAAAAAAAAAAAAAAAAAAAAAAA" }))
+        .assert_error(403, "bad token");
 }
 
 #[test]
@@ -90,31 +98,51 @@ fn children_get_no_more_than_their_parents_have() {
     let server = Server::dev();
     let create = "path \"auth/token/create\" { capabilities = [\"update\"] }\npath \"auth/token/create-orphan\" { capabilities = [\"update\"] }";
     let plain = server.with_policy("plain", create);
-    plain.post("auth/token/create", json!({ "policies": ["other"] })).assert_error(400, "child policies must be subset of parent");
+    plain
+        .post("auth/token/create", json!({ "policies": ["other"] }))
+        .assert_error(400, "child policies must be subset of parent");
     plain.post("auth/token/create", json!({ "policies": ["root"] })).assert_status(400);
-    plain.post("auth/token/create", json!({ "policies": ["plain"] })).assert_status(200).assert_at("/auth/policies", json!(["default", "plain"]));
+    plain
+        .post("auth/token/create", json!({ "policies": ["plain"] }))
+        .assert_status(200)
+        .assert_at("/auth/policies", json!(["default", "plain"]));
     plain.post("auth/token/create", json!({})).assert_at("/auth/policies", json!(["default", "plain"]));
     plain.post("auth/token/create-orphan", json!({})).assert_status(200).assert_at("/auth/orphan", true);
-    plain.post("auth/token/create-orphan", json!({ "policies": ["other"] })).assert_error(400, "child policies must be subset of parent");
-    plain.post("auth/token/create", json!({ "no_parent": true })).assert_error(400, "root or sudo privileges required to create orphan token");
-    plain.post("auth/token/create", json!({ "id": "custom" })).assert_error(400, "root or sudo privileges required to specify token id");
-    plain.post("auth/token/create", json!({ "period": "1h" })).assert_error(400, "root or sudo privileges required to create periodic token");
+    plain
+        .post("auth/token/create-orphan", json!({ "policies": ["other"] }))
+        .assert_error(400, "child policies must be subset of parent");
+    plain
+        .post("auth/token/create", json!({ "no_parent": true }))
+        .assert_error(400, "root or sudo privileges required to create orphan token");
+    plain
+        .post("auth/token/create", json!({ "id": "custom" }))
+        .assert_error(400, "root or sudo privileges required to specify token id");
+    plain
+        .post("auth/token/create", json!({ "period": "1h" }))
+        .assert_error(400, "root or sudo privileges required to create periodic token");
     plain.post("auth/token/create", json!({ "num_uses": -1 })).assert_error(400, "number of uses cannot be negative");
     plain.post("auth/token/create", json!({ "type": "x" })).assert_error(400, "invalid 'token_type' value");
 
     let sudo = server.with_policy("sudo", "path \"auth/token/create\" { capabilities = [\"update\", \"sudo\"] }");
     sudo.post("auth/token/create", json!({ "policies": ["other"] })).assert_status(200);
-    sudo.post("auth/token/create", json!({ "policies": ["root"] })).assert_error(400, "root tokens may not be created without parent token being root");
+    sudo.post("auth/token/create", json!({ "policies": ["root"] }))
+        .assert_error(400, "root tokens may not be created without parent token being root");
     sudo.post("auth/token/create", json!({ "no_parent": true })).assert_status(200).assert_at("/auth/orphan", true);
 
     let root = server.root();
-    root.post("auth/token/create", json!({ "policies": ["x", "root"] })).assert_status(200).assert_at("/auth/policies", json!(["root"]));
-    root.post("auth/token/create", json!({ "policies": ["x"], "no_default_policy": true })).assert_at("/auth/policies", json!(["x"]));
+    root.post("auth/token/create", json!({ "policies": ["x", "root"] }))
+        .assert_status(200)
+        .assert_at("/auth/policies", json!(["root"]));
+    root.post("auth/token/create", json!({ "policies": ["x"], "no_default_policy": true }))
+        .assert_at("/auth/policies", json!(["x"]));
     root.post("auth/token/create", json!({ "policies": "p-x,default" }))
         .assert_at("/auth/policies", json!(["default", "p-x,default"]))
         .assert_warning("Policy \"p-x,default\" does not exist");
     let restricted = root.child(json!({ "num_uses": 10 }));
-    server.as_token(&restricted).post("auth/token/create", json!({})).assert_error(400, "restricted use token cannot generate child tokens");
+    server
+        .as_token(&restricted)
+        .post("auth/token/create", json!({}))
+        .assert_error(400, "restricted use token cannot generate child tokens");
 }
 
 #[test]
@@ -123,8 +151,10 @@ fn tokens_of_ones_own_choice() {
     let root = server.root();
     assert_eq!(root.child(json!({ "id": "my-custom-token" })), "my-custom-token");
     lookup(&server.as_token("my-custom-token")).assert_status(200);
-    root.post("auth/token/create", json!({ "id": "my-custom-token" })).assert_error(400, "cannot create a token with a duplicate ID");
-    root.post("auth/token/create", json!({ "id": "a.b" })).assert_error(400, "custom token ID cannot have a '.' in the value");
+    root.post("auth/token/create", json!({ "id": "my-custom-token" }))
+        .assert_error(400, "cannot create a token with a duplicate ID");
+    root.post("auth/token/create", json!({ "id": "a.b" }))
+        .assert_error(400, "custom token ID cannot have a '.' in the value");
     root.post("auth/token/create", json!({ "id": "s.b" })).assert_status(400);
 }
 
@@ -169,9 +199,8 @@ fn uses_are_counted_exactly() {
     let token = server.root().child(json!({ "policies": ["default"], "num_uses": 20 }));
     let client = server.as_token(&token);
     let passed: usize = std::thread::scope(|scope| {
-        let asking: Vec<_> = (0..4)
-            .map(|_| scope.spawn(|| (0..10).filter(|_| lookup(&client).status == 200).count()))
-            .collect();
+        let asking: Vec<_> =
+            (0..4).map(|_| scope.spawn(|| (0..10).filter(|_| lookup(&client).status == 200).count())).collect();
         asking.into_iter().map(|one| one.join().unwrap()).sum()
     });
     assert_eq!(passed, 20, "as many as were allowed, however many asked at once");
@@ -183,8 +212,12 @@ fn accessors_look_up_renew_and_revoke_but_never_act() {
     let root = server.root();
     let made = root.post("auth/token/create", json!({ "policies": ["x"] })).assert_status(200);
     let (token, accessor) = (made.text("/auth/client_token"), made.text("/auth/accessor"));
-    root.post("auth/token/lookup-accessor", json!({ "accessor": accessor })).assert_status(200).assert_at("/data/id", "");
-    root.post("auth/token/renew-accessor", json!({ "accessor": accessor })).assert_status(200).assert_at("/auth/client_token", "");
+    root.post("auth/token/lookup-accessor", json!({ "accessor": accessor }))
+        .assert_status(200)
+        .assert_at("/data/id", "");
+    root.post("auth/token/renew-accessor", json!({ "accessor": accessor }))
+        .assert_status(200)
+        .assert_at("/auth/client_token", "");
     lookup(&server.nobody().with_token(&accessor)).assert_error(403, "permission denied");
     assert!(root.list("auth/token/accessors").at("/data/keys").as_array().unwrap().contains(&json!(accessor)));
     root.post("auth/token/lookup-accessor", json!({ "accessor": "none" })).assert_multi(400, "invalid accessor");
@@ -237,7 +270,8 @@ fn revoke_orphan_leaves_the_children_alone() {
     assert_eq!(lookup(&server.as_token(&parent)).status, 403);
     lookup(&server.as_token(&child)).assert_status(200).assert_at("/data/orphan", true);
     eventually("its own lease is gone", || !database.has_role(&credential.user));
-    root.post("auth/token/revoke-orphan", json!({ "token": "s.AAAAAAAAAAAAAAAAAAAAAAAA" })).assert_error(400, "token to revoke not found");
+    root.post("auth/token/revoke-orphan", json!({ "token": "s.AAAAAAAAAAAAAAAAAAAAAAAA" }))
+        .assert_error(400, "token to revoke not found");
 }
 
 #[test]
@@ -261,9 +295,7 @@ fn a_last_use_gets_no_lease() {
         400,
         "Secret cannot be returned; token had one use left, so leased credentials were immediately revoked.",
     );
-    eventually("nothing is left", || {
-        server.root().list("sys/leases/lookup/database/creds/r").status == 404
-    });
+    eventually("nothing is left", || server.root().list("sys/leases/lookup/database/creds/r").status == 404);
 }
 
 #[test]

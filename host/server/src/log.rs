@@ -11,8 +11,9 @@ pub(crate) struct Level(reload::Handle<EnvFilter, Registry>);
 
 impl Level {
     pub(crate) fn set(&self, level: LogLevel) {
-        if let Err(error) = self.0.reload(filter(level)) {
-            tracing::error!(%error, "could not change the log level");
+        match self.0.reload(filter(level)) {
+            Ok(()) => tracing::info!("the log level is {}", level.as_str()),
+            Err(error) => tracing::error!(%error, "could not change the log level"),
         }
     }
 }

@@ -258,8 +258,7 @@ impl Device {
             hash_accessor: is("hmac_accessor", true),
             elide_lists: is("elide_list_responses", false),
         };
-        let mut line = entry.render(&style);
-        line.push('\n');
+        let line = entry.render(&style);
         let why = match tokio::time::timeout(WRITE_TIME, self.sink.write(&AuditLine(&line))).await {
             Ok(Ok(())) => return true,
             Ok(Err(error)) => error.to_string(),

@@ -1,0 +1,196 @@
+//! The crash ring: the binary is killed at every named point of the saga and at random moments under load. Afterwards no
+//! acknowledged credential is unknown, no PostgreSQL role is left without a lease, and none was dropped early.
+//!
+//! What had no answer when the process died may have happened or not: it counts on neither side.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::support::{Answer, Client, Credential, Database, Durable, Server, own_postgresql};
+
+const CLIENTS: usize = 8;
+const KILLS: u64 = 100;
+/// A dead process's claims hold rows for a minute, and an issue falls due half a minute after it began.
+const SETTLING: Duration = Duration::from_secs(240);
+
+/// What the clients were told.
+#[derive(Debug, Default)]
+struct Told {
+    /// Leases handed out and never revoked by an answered request, with their users.
+    live: BTreeMap<String, String>,
+    /// Users whose revocation was answered with 204.
+    gone: Vec<String>,
+}
+
+impl Told {
+    fn issued(&mut self, credential: &Credential) {
+        self.live.insert(credential.lease.clone(), credential.user.clone());
+    }
+}
+
+/// Everything the server still has a row for.
+fn leases(root: &Client) -> usize {
+    let answer = root.list("sys/leases/lookup/database/creds/r");
+    answer.json()["data"]["keys"].as_array().map_or(0, Vec::len)
+}
+
+fn roles(database: &Database<'_>) -> usize {
+    database.sql("SELECT count(*) FROM pg_roles WHERE rolname LIKE 'v-%'").trim().parse().unwrap()
+}
+
+/// Waits until leases and roles stand one for one, then holds what was told against what is.
+fn settle(server: &Server, database: &Database<'_>, told: &Told) {
+    let root = server.root();
+    let began = Instant::now();
+    loop {
+        let (leases, roles) = (leases(&root), roles(database));
+        if leases == roles && told.gone.iter().all(|user| !database.has_role(user)) {
+            break;
+        }
+        assert!(began.elapsed() < SETTLING, "{leases} leases and {roles} PostgreSQL roles");
+        thread::sleep(Duration::from_millis(500));
+    }
+    for (lease, user) in &told.live {
+        assert!(root.has_lease(lease), "acknowledged and forgotten: {lease}");
+        assert!(database.has_role(user), "acknowledged and dropped early: {user}");
+    }
+    // Every role that is left can be ended through a lease: none is an orphan.
+    root.put("sys/leases/revoke-prefix/database/creds/r", json!({})).assert_status(204);
+    assert_eq!(roles(database), 0);
+}
+
+fn durable(database: &Database<'_>) -> Server {
+    let server = Server::durable(&Durable::default());
+    server.connect(database);
+    server.role("r", json!({}));
+    server
+}
+
+/// One client: asks until the server dies.
+fn load(client: &Client, seed: usize, stop: &AtomicBool, told: &Mutex<Told>) {
+    let ask = |path: &str, body: Value| client.try_request("PUT", path, Some(body));
+    for turn in seed.. {
+        if stop.load(Ordering::Relaxed) {
+            return;
+        }
+        let Ok(answer) = client.try_request("GET", "database/creds/r", None) else { return };
+        if answer.status != 200 {
+            continue;
+        }
+        let credential = Credential::of(&answer);
+        told.lock().unwrap().issued(&credential);
+        let lease = json!({ "lease_id": credential.lease });
+        match turn % 4 {
+            0 => {
+                if ask("sys/leases/renew", lease).is_err() {
+                    return;
+                }
+            }
+            1 | 2 => {
+                // From here on nobody can say whether it lives, until there is an answer.
+                told.lock().unwrap().live.remove(&credential.lease);
+                match ask("sys/leases/revoke", lease) {
+                    Ok(Answer { status: 204, .. }) => told.lock().unwrap().gone.push(credential.user),
+                    Ok(_) => {}
+                    Err(_) => return,
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn a_kill_at_any_moment_loses_no_acknowledged_credential_and_leaves_no_orphan() {
+    let postgresql = own_postgresql();
+    let database = Database::first_of(&postgresql);
+    let server = durable(&database);
+    let told = Mutex::new(Told::default());
+    for kill in 0..KILLS {
+        let stop = AtomicBool::new(false);
+        let clients: Vec<Client> = (0..CLIENTS).map(|_| server.root()).collect();
+        thread::scope(|scope| {
+            for (seed, client) in clients.iter().enumerate() {
+                let (stop, told) = (&stop, &told);
+                scope.spawn(move || load(client, seed, stop, told));
+            }
+            // Spread over the life of a request, repeatably.
+            thread::sleep(Duration::from_micros(20_000 + kill.wrapping_mul(2_654_435_761) % 130_000));
+            server.kill();
+            stop.store(true, Ordering::Relaxed);
+        });
+        server.start();
+        server.unseal();
+    }
+    let told = told.into_inner().unwrap();
+    assert!(
+        told.live.len() > 20 && told.gone.len() > 20,
+        "too little was going on: {} live, {} gone",
+        told.live.len(),
+        told.gone.len()
+    );
+    settle(&server, &database, &told);
+}
+
+/// Arms one point, does what runs into it, and restarts without it.
+fn die_at(server: &mut Server, point: &str, act: impl FnOnce(&Client)) {
+    server.kill();
+    server.set_environment("LEASEHOLD_FAIL_POINT", Some(point));
+    server.start();
+    server.unseal();
+    act(&server.root());
+    assert_eq!(server.wait_for_end(), None, "the process does not die at `{point}`");
+    server.set_environment("LEASEHOLD_FAIL_POINT", None);
+    server.start();
+    server.unseal();
+}
+
+#[test]
+fn a_crash_at_every_named_point_of_the_saga_is_made_good() {
+    let postgresql = own_postgresql();
+    let database = Database::first_of(&postgresql);
+    let mut server = durable(&database);
+    let mut told = Told::default();
+    let kept = server.root().credential("r");
+    told.issued(&kept);
+
+    for point in ["after-intent", "after-effect", "after-commit"] {
+        die_at(&mut server, point, |root| {
+            assert!(root.try_request("GET", "database/creds/r", None).is_err(), "{point}");
+        });
+    }
+    for point in ["renew-claimed", "renew-after-effect"] {
+        let renewed = server.root().credential("r");
+        told.issued(&renewed);
+        die_at(&mut server, point, |root| {
+            let body = json!({ "lease_id": renewed.lease });
+            assert!(root.try_request("PUT", "sys/leases/renew", Some(body)).is_err(), "{point}");
+        });
+    }
+    for (point, sync) in
+        [("revoke-marked", true), ("revoke-after-effect", true), ("revoke-removed", true), ("revoke-stored", false)]
+    {
+        let ended = server.root().credential("r");
+        die_at(&mut server, point, |root| {
+            let body = json!({ "lease_id": ended.lease, "sync": sync });
+            assert!(root.try_request("PUT", "sys/leases/revoke", Some(body)).is_err(), "{point}");
+        });
+        // Its duty was stored before the process died: it is gone without anybody asking again.
+        told.gone.push(ended.user);
+    }
+    let parent = server.root().child(json!({ "policies": ["root"], "ttl": "1h" }));
+    let child = server.as_token(&parent).child(json!({ "policies": ["root"], "ttl": "1h" }));
+    for owner in [&parent, &child] {
+        told.gone.push(server.as_token(owner).credential("r").user);
+    }
+    die_at(&mut server, "token-buried", |root| {
+        assert!(root.try_request("POST", "auth/token/revoke", Some(json!({ "token": parent }))).is_err());
+    });
+    server.as_token(&parent).get("auth/token/lookup-self").assert_status(403);
+    settle(&server, &database, &told);
+}
