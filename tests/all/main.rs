@@ -12,13 +12,17 @@ mod support;
 
 mod acl;
 mod audit;
+mod clients;
 mod crash;
 mod database;
 mod guide;
 mod hostile;
 mod leases;
 mod modules;
+mod mounts;
 mod operation;
+mod outage;
+mod policies;
 mod routing;
 mod seal;
 mod tokens;

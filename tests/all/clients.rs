@@ -1,0 +1,105 @@
+//! Other people's clients against our server: OpenBao's command line and Python's hvac.
+
+use std::process::Command;
+
+use serde_json::json;
+
+use crate::support::{Bao, Cli, Database, Server, eventually};
+
+const APPS: &str = "path \"database/creds/readonly\" { capabilities = [\"read\"] }\npath \"sys/leases/*\" { capabilities = [\"update\"] }";
+
+fn ready() -> (Server, Database<'static>) {
+    let (server, database) = (Server::dev(), Database::fresh());
+    server.connect(&database);
+    server.role("readonly", json!({}));
+    (server, database)
+}
+
+#[test]
+fn openbaos_command_line_works_with_our_server() {
+    let Some(bao) = Bao::find("OpenBao's command line with our server") else { return };
+    let (server, database) = ready();
+    let cli = Cli::new(&bao.program, server.address(), server.cli().home(), Some(&server.root_token()));
+    std::fs::write(cli.home().join("apps.hcl"), APPS).unwrap();
+
+    cli.line("status").assert_status(0).assert_stdout("Sealed");
+    cli.line("secrets list").assert_status(0).assert_stdout("database/");
+    cli.line("secrets enable -path=second database").assert_status(0);
+    cli.line("secrets tune -default-lease-ttl=2h second").assert_status(0);
+    cli.line("secrets disable second").assert_status(0);
+    cli.line("auth list").assert_status(0).assert_stdout("token/");
+    cli.line("policy write apps apps.hcl").assert_status(0);
+    cli.line("policy list").assert_status(0).assert_stdout("apps");
+    cli.line("policy read apps").assert_status(0).assert_stdout("database/creds/readonly");
+    cli.line("list database/roles").assert_status(0).assert_stdout("readonly");
+    cli.line("read database/roles/readonly").assert_status(0).assert_stdout("1h");
+    cli.line("read database/roles/none").assert_status(2);
+    cli.line("path-help database/").assert_status(0);
+
+    let made = cli.line("token create -policy=apps -ttl=30m -display-name=bao");
+    let token = made.clone().assert_status(0).row("token");
+    server.secrets().tell(&token);
+    cli.run(&["token", "lookup", &token]).assert_status(0).assert_stdout("token-bao");
+    cli.run(&["token", "renew", &token]).assert_status(0);
+    cli.run(&["token", "capabilities", &token, "database/creds/readonly"]).assert_status(0).assert_stdout("read");
+    cli.run(&["token", "lookup", "-accessor", &made.row("token_accessor")]).assert_status(0);
+
+    let person = cli.without_token();
+    person.run(&["login", &token]).assert_status(0);
+    let read = person.line("read database/creds/readonly").assert_status(0);
+    let (lease, user, password) = (read.row("lease_id"), read.row("username"), read.row("password"));
+    server.secrets().tell(&password);
+    assert!(database.lets_in(&user, &password));
+    person.run(&["lease", "lookup", &lease]).assert_status(0);
+    person.run(&["lease", "renew", "-increment=10m", &lease]).assert_status(0).assert_stdout("10m");
+    person.run(&["lease", "revoke", "-sync", &lease]).assert_status(0);
+    assert!(!database.has_role(&user));
+    person.line("read sys/mounts").assert_status(2).assert_stderr("permission denied");
+
+    let json = cli.line("read -format=json database/creds/readonly").assert_status(0);
+    let json: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
+    server.secrets().tell_answer(&json);
+    cli.line("lease revoke -prefix database/creds/readonly").assert_status(0);
+    let user = json.pointer("/data/username").and_then(serde_json::Value::as_str).unwrap().to_owned();
+    eventually("the PostgreSQL role is gone", || !database.has_role(&user));
+    cli.line("write -f database/reset/pg").assert_status(0);
+    cli.run(&["token", "revoke", &token]).assert_status(0);
+    cli.line("delete database/roles/readonly").assert_status(0);
+    cli.line("policy delete apps").assert_status(0);
+}
+
+/// The examples are what a user copies.
+#[test]
+fn the_client_snippets_of_the_examples_run() {
+    let (server, _database) = ready();
+    let examples = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/clients");
+    let run = |program: &str, file: &str, path: &str| {
+        let output = Command::new(program)
+            .arg(examples.join(file))
+            .env("VAULT_ADDR", format!("http://{}", server.address()))
+            .env("VAULT_TOKEN", server.root_token())
+            .env("HOME", server.home())
+            .env("PATH", path)
+            .output()
+            .unwrap_or_else(|error| panic!("{program}: {error}"));
+        let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{file}: {said}");
+    };
+    let path = std::env::var("PATH").unwrap_or_default();
+    run("bash", "curl.sh", &path);
+    if let Some(bao) = Bao::find("examples/clients/bao.sh") {
+        let beside = bao.program.parent().map(|parent| parent.display().to_string()).unwrap_or_default();
+        run("bash", "bao.sh", &format!("{beside}:{path}"));
+    }
+    match std::env::var("LEASEHOLD_PYTHON") {
+        Ok(python) => run(&python, "with_hvac.py", &path),
+        Err(_) => {
+            use std::io::Write as _;
+            let _ = writeln!(
+                std::io::stderr(),
+                "NOT RUN, because LEASEHOLD_PYTHON names no Python that has hvac: examples/clients/with_hvac.py"
+            );
+        }
+    }
+    assert_eq!(server.root().list("sys/leases/lookup/database/creds/readonly").status, 404, "they tidy up");
+}

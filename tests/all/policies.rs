@@ -1,0 +1,118 @@
+//! Policies and capabilities: `vault-api.md` §2.3 and §2.4.
+
+use base64::Engine as _;
+use serde_json::{Value, json};
+
+use crate::support::Server;
+
+const TEXT: &str = "path \"x/*\" { capabilities = [\"read\"] }";
+
+#[test]
+fn both_routes_serve_one_store() {
+    let server = Server::dev();
+    let root = server.root();
+    root.put("sys/policy/One", json!({ "policy": TEXT })).assert_status(204);
+    root.get("sys/policies/acl/one").assert_status(200).assert_at("/data/policy", TEXT).assert_at("/data/name", "one");
+    root.get("sys/policy/one").assert_status(200).assert_at("/data/rules", TEXT).assert_at("/rules", TEXT);
+    root.put("sys/policies/acl/a/b", json!({ "policy": TEXT })).assert_status(204);
+    root.list("sys/policies/acl").assert_at("/data/keys", json!(["a/b", "default", "one", "root"]));
+    for answer in [root.get("sys/policy"), root.list("sys/policy")] {
+        let answer = answer.assert_status(200);
+        assert_eq!(answer.at("/data/policies"), answer.at("/data/keys"));
+        assert_eq!(answer.at("/policies"), answer.at("/data/keys"), "{answer}");
+    }
+    root.get("sys/policies/acl/root").assert_status(200).assert_at("/data/policy", "");
+    root.delete("sys/policy/one").assert_status(204);
+    root.delete("sys/policy/one").assert_status(204);
+    root.get("sys/policies/acl/one").assert_errors(404, &[]);
+}
+
+#[test]
+fn a_policy_may_be_base64_json_or_under_its_old_name() {
+    let server = Server::dev();
+    let root = server.root();
+    let encoded = base64::engine::general_purpose::STANDARD.encode(TEXT);
+    root.put("sys/policies/acl/p", json!({ "policy": encoded })).assert_status(204);
+    root.get("sys/policies/acl/p").assert_at("/data/policy", TEXT);
+    let json_text = r#"{"path":{"x/*":{"capabilities":["read"]}}}"#;
+    root.put("sys/policies/acl/p", json!({ "policy": json_text })).assert_status(204);
+    root.put("sys/policy/p", json!({ "rules": TEXT }))
+        .assert_status(200)
+        .assert_warning("'rules' is deprecated, please use 'policy' instead");
+}
+
+#[test]
+fn what_may_not_be_written_is_refused_in_the_fields_words() {
+    let server = Server::dev();
+    let root = server.root();
+    root.put("sys/policies/acl/p", json!({})).assert_error(400, "'policy' parameter not supplied or empty");
+    root.put("sys/policies/acl/p", json!({ "policy": "" })).assert_error(400, "'policy' parameter not supplied or empty");
+    root.put("sys/policies/acl/root", json!({ "policy": TEXT })).assert_error(400, "cannot update \"root\" policy");
+    root.delete("sys/policies/acl/root").assert_error(400, "cannot delete \"root\" policy");
+    root.delete("sys/policies/acl/default").assert_error(400, "cannot delete default policy");
+    root.delete("sys/policies/acl/response-wrapping").assert_error(400, "cannot delete \"response-wrapping\" policy");
+    for (text, why) in [
+        ("path \"a\" {", "failed to parse policy: At 1:11: object expected closing RBRACE got: EOF"),
+        ("path \"a\" { capabilities = [\"foo\"] }", "failed to parse policy: path \"a\": path \"a\": invalid capability \"foo\""),
+        ("path \"a+*\" { capabilities = [\"read\"] }", "invalid use of wildcards ('+*' is forbidden)"),
+        ("foo = 1", "invalid key \"foo\""),
+        ("path \"a\" { bogus = 1 }", "invalid key \"bogus\""),
+    ] {
+        root.put("sys/policies/acl/p", json!({ "policy": text })).assert_error_has(400, why);
+    }
+    root.get("sys/policies/acl/p").assert_errors(404, &[]);
+}
+
+#[test]
+fn check_and_set_keeps_two_writers_apart() {
+    let server = Server::dev();
+    let root = server.root();
+    let write = |cas: i64| root.put("sys/policies/acl/p", json!({ "policy": TEXT, "cas": cas }));
+    write(5).assert_error(400, "check-and-set parameter 5 did not match the current version 0");
+    write(-1).assert_status(204);
+    assert_eq!(write(-1).status, 400);
+    write(1).assert_status(204);
+    root.get("sys/policies/acl/p").assert_at("/data/version", 2);
+    root.put("sys/policies/acl/p", json!({ "policy": TEXT, "cas_required": true })).assert_status(204);
+    root.put("sys/policies/acl/p", json!({ "policy": TEXT })).assert_error(400, "check-and-set parameter required for this call");
+}
+
+#[test]
+fn a_changed_policy_holds_for_tokens_that_are_out() {
+    let server = Server::dev();
+    let client = server.with_policy("p", "path \"sys/mounts\" { capabilities = [\"read\"] }");
+    client.get("sys/mounts").assert_status(200);
+    server.root().put("sys/policies/acl/p", json!({ "policy": "path \"sys/mounts\" { capabilities = [\"deny\"] }" })).assert_status(204);
+    client.get("sys/mounts").assert_multi(403, "permission denied");
+    server.root().put("sys/policies/acl/p", json!({ "policy": "path \"sys/*\" { capabilities = [\"read\"] }" })).assert_status(204);
+    client.get("sys/mounts").assert_status(200);
+    server.root().delete("sys/policies/acl/p").assert_status(204);
+    client.get("sys/mounts").assert_multi(403, "permission denied");
+}
+
+#[test]
+fn capabilities_are_told_to_whoever_may_know() {
+    let server = Server::dev();
+    let root = server.root();
+    let text = "path \"a/*\" { capabilities = [\"update\", \"read\"] }\npath \"a/b\" { capabilities = [\"deny\"] }";
+    let client = server.with_policy("p", text);
+    let own = client.post("sys/capabilities-self", json!({ "paths": ["a/x", "a/b", "z"] })).assert_status(200);
+    let own = own.assert_at("/data/a~1x", json!(["read", "update"])).assert_at("/data/a~1b", json!(["deny"]));
+    let own = own.assert_at("/data/z", json!(["deny"]));
+    assert_eq!(own.at("/a~1x"), own.at("/data/a~1x"), "beside the envelope too");
+    assert_eq!(own.at("/data/capabilities"), Value::Null);
+    client.post("sys/capabilities-self", json!({ "path": "a/x" })).assert_at("/data/capabilities", json!(["read", "update"]));
+    client.post("sys/capabilities", json!({ "token": server.root_token(), "paths": ["a"] })).assert_multi(403, "permission denied");
+
+    let token = root.post("auth/token/create", json!({ "policies": ["p"] }));
+    let (id, accessor) = (token.text("/auth/client_token"), token.text("/auth/accessor"));
+    root.post("sys/capabilities", json!({ "token": id, "paths": ["a/x"] })).assert_at("/data/capabilities", json!(["read", "update"]));
+    root.post("sys/capabilities-accessor", json!({ "accessor": accessor, "paths": ["a/x"] })).assert_at("/data/capabilities", json!(["read", "update"]));
+    root.post("sys/capabilities-self", json!({ "paths": ["a"] })).assert_at("/data/capabilities", json!(["root"]));
+
+    root.post("sys/capabilities", json!({ "token": id })).assert_error(400, "paths must be supplied");
+    root.post("sys/capabilities", json!({ "token": id, "paths": [""] })).assert_multi(400, "missing path");
+    root.post("sys/capabilities", json!({ "token": "nope", "paths": ["a"] })).assert_multi(400, "invalid token");
+    root.post("sys/capabilities-accessor", json!({ "accessor": "nope", "paths": ["a"] })).assert_multi(400, "invalid accessor");
+    root.post("sys/capabilities", json!({ "paths": ["a"] })).assert_multi(500, "no token found");
+}
