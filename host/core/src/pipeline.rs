@@ -233,6 +233,10 @@ impl Core {
         let matched = match &routed {
             None => None,
             Some((entry, rest)) => Target::of(entry, rooms).and_then(|target| {
+                if rest.is_empty() && request.operation == Operation::Help {
+                    let (route, captures) = (sys::help::OF_A_MOUNT, Captures::default());
+                    return Some(Admitted { target, route, captures, path: String::new() });
+                }
                 let found =
                     routes::find(target.routes(), rest, request.operation).map(|(route, captures)| (*route, captures));
                 // Only where the rest of a path is one name, a slash at its end says nothing.

@@ -6,8 +6,24 @@ use crate::fields::Kind;
 use crate::request::{LogicalResponse, Object, Shape};
 use crate::routes::{Access, Route};
 
+/// What a mount as a whole is asked for: the list of its paths.
+pub(crate) const OF_A_MOUNT: Route = Route {
+    pattern: "",
+    operations: &[],
+    fields: &[],
+    access: Access::Token,
+    existence_check: false,
+    help: "The paths of this mount:",
+};
+
 pub(crate) fn answer(routes: &[Route], route: &Route, path: &str) -> LogicalResponse {
     let mut text = format!("Request:        {path}\nMatching Route: {}\n\n{}\n", route.pattern, route.help);
+    if route.pattern.is_empty() {
+        text = format!("{}\n", route.help);
+        for route in routes {
+            text.push_str(&format!("\n    {}\n        {}\n", route.pattern, route.help));
+        }
+    }
     if !route.fields.is_empty() {
         text.push_str("\n## PARAMETERS\n");
         for field in route.fields.iter().filter(|field| field.name != "*") {
