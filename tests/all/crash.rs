@@ -86,11 +86,7 @@ fn load(client: &Client, seed: usize, stop: &AtomicBool, told: &Mutex<Told>) {
         told.lock().unwrap().issued(&credential);
         let lease = json!({ "lease_id": credential.lease });
         match turn % 4 {
-            0 => {
-                if ask("sys/leases/renew", lease).is_err() {
-                    return;
-                }
-            }
+            0 if ask("sys/leases/renew", lease.clone()).is_err() => return,
             1 | 2 => {
                 // From here on nobody can say whether it lives, until there is an answer.
                 told.lock().unwrap().live.remove(&credential.lease);

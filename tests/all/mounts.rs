@@ -13,7 +13,17 @@ fn the_mounts_of_the_beginning() {
     let auth = server.root().get("sys/auth").assert_status(200);
     assert_eq!(auth.at("/data/token~1/type"), json!("token"), "{auth}");
     assert!(auth.text("/data/token~1/accessor").starts_with("auth_token_"), "{auth}");
-    for key in ["accessor", "config", "description", "external_entropy_access", "local", "options", "seal_wrap", "type", "uuid"] {
+    for key in [
+        "accessor",
+        "config",
+        "description",
+        "external_entropy_access",
+        "local",
+        "options",
+        "seal_wrap",
+        "type",
+        "uuid",
+    ] {
         assert!(system.get(key).is_some(), "{key}: {mounts}");
     }
 }
@@ -66,8 +76,11 @@ fn tuning_changes_what_is_named() {
         .assert_at("/data/default_lease_ttl", 2_764_800)
         .assert_at("/data/max_lease_ttl", 2_764_800);
     // What the command line sends.
-    root.post("sys/mounts/database/tune", json!({ "options": null, "default_lease_ttl": "2h0m0s", "max_lease_ttl": "", "force_no_cache": false }))
-        .assert_status(204);
+    root.post(
+        "sys/mounts/database/tune",
+        json!({ "options": null, "default_lease_ttl": "2h0m0s", "max_lease_ttl": "", "force_no_cache": false }),
+    )
+    .assert_status(204);
     root.get("sys/mounts/database/tune")
         .assert_at("/data/default_lease_ttl", 7200)
         .assert_at("/data/max_lease_ttl", 2_764_800)
@@ -84,7 +97,8 @@ fn tuning_changes_what_is_named() {
 #[test]
 fn auth_mounts_need_sudo_and_secret_mounts_do_not() {
     let server = Server::dev();
-    let client = server.with_policy("p", "path \"sys/*\" { capabilities = [\"create\", \"update\", \"delete\", \"read\"] }");
+    let client =
+        server.with_policy("p", "path \"sys/*\" { capabilities = [\"create\", \"update\", \"delete\", \"read\"] }");
     client.post("sys/mounts/database", json!({ "type": "database" })).assert_status(204);
     client.delete("sys/mounts/database").assert_status(204);
     client.get("sys/auth").assert_status(200);
@@ -103,7 +117,9 @@ fn the_preflight_tells_only_those_who_may_enter() {
         .assert_at("/data/path", "database/")
         .assert_at("/data/type", "database");
     let refusal = |path: &str| {
-        format!("preflight capability check returned 403, please ensure client's policies grant access to path \"{path}/\"")
+        format!(
+            "preflight capability check returned 403, please ensure client's policies grant access to path \"{path}/\""
+        )
     };
     inside.get("sys/internal/ui/mounts/nope").assert_error(403, &refusal("nope"));
     let outside = server.with_policy("outside", "path \"other/*\" { capabilities = [\"read\"] }");

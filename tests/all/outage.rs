@@ -117,7 +117,9 @@ fn too_many_connections_is_an_error_and_no_more() {
     let root = server.root();
     let credential = root.credential("r");
     database.sql(&format!("ALTER ROLE {} CONNECTION LIMIT 0", crate::support::ADMIN));
-    postgresql.psql_in("postgres", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'root'").unwrap();
+    postgresql
+        .psql_in("postgres", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'root'")
+        .unwrap();
 
     let refused = root.get("database/creds/r");
     assert_eq!(refused.status, 500, "{refused}");
@@ -195,11 +197,14 @@ fn a_changed_admin_password_is_said_and_made_good() {
     let root = server.root();
     let credential = root.credential("r");
     database.sql(&format!("ALTER ROLE {} PASSWORD 'another-password'", crate::support::ADMIN));
-    postgresql.psql_in("postgres", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'root'").unwrap();
+    postgresql
+        .psql_in("postgres", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'root'")
+        .unwrap();
     let refused = root.get("database/creds/r").assert_status(500);
     assert!(!refused.body.contains(crate::support::ADMIN_PASSWORD), "{refused}");
     root.post("database/config/pg", json!({ "password": "another-password" })).assert_status(204);
-    root.credential("r");
+    // A connection that did not answer is left alone for some seconds.
+    eventually("credentials are granted again", || root.get("database/creds/r").status == 200);
     root.put("sys/leases/revoke", json!({ "lease_id": credential.lease })).assert_status(204);
     assert!(!database.has_role(&credential.user));
 }

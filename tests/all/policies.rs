@@ -46,14 +46,18 @@ fn what_may_not_be_written_is_refused_in_the_fields_words() {
     let server = Server::dev();
     let root = server.root();
     root.put("sys/policies/acl/p", json!({})).assert_error(400, "'policy' parameter not supplied or empty");
-    root.put("sys/policies/acl/p", json!({ "policy": "" })).assert_error(400, "'policy' parameter not supplied or empty");
+    root.put("sys/policies/acl/p", json!({ "policy": "" }))
+        .assert_error(400, "'policy' parameter not supplied or empty");
     root.put("sys/policies/acl/root", json!({ "policy": TEXT })).assert_error(400, "cannot update \"root\" policy");
     root.delete("sys/policies/acl/root").assert_error(400, "cannot delete \"root\" policy");
     root.delete("sys/policies/acl/default").assert_error(400, "cannot delete default policy");
     root.delete("sys/policies/acl/response-wrapping").assert_error(400, "cannot delete \"response-wrapping\" policy");
     for (text, why) in [
-        ("path \"a\" {", "failed to parse policy: At 1:11: object expected closing RBRACE got: EOF"),
-        ("path \"a\" { capabilities = [\"foo\"] }", "failed to parse policy: path \"a\": path \"a\": invalid capability \"foo\""),
+        ("path \"a\" {", "failed to parse policy: At 1:12: object expected closing RBRACE got: EOF"),
+        (
+            "path \"a\" { capabilities = [\"foo\"] }",
+            "failed to parse policy: path \"a\": path \"a\": invalid capability \"foo\"",
+        ),
         ("path \"a+*\" { capabilities = [\"read\"] }", "invalid use of wildcards ('+*' is forbidden)"),
         ("foo = 1", "invalid key \"foo\""),
         ("path \"a\" { bogus = 1 }", "invalid key \"bogus\""),
@@ -74,7 +78,8 @@ fn check_and_set_keeps_two_writers_apart() {
     write(1).assert_status(204);
     root.get("sys/policies/acl/p").assert_at("/data/version", 2);
     root.put("sys/policies/acl/p", json!({ "policy": TEXT, "cas_required": true })).assert_status(204);
-    root.put("sys/policies/acl/p", json!({ "policy": TEXT })).assert_error(400, "check-and-set parameter required for this call");
+    root.put("sys/policies/acl/p", json!({ "policy": TEXT }))
+        .assert_error(400, "check-and-set parameter required for this call");
 }
 
 #[test]
@@ -82,9 +87,15 @@ fn a_changed_policy_holds_for_tokens_that_are_out() {
     let server = Server::dev();
     let client = server.with_policy("p", "path \"sys/mounts\" { capabilities = [\"read\"] }");
     client.get("sys/mounts").assert_status(200);
-    server.root().put("sys/policies/acl/p", json!({ "policy": "path \"sys/mounts\" { capabilities = [\"deny\"] }" })).assert_status(204);
+    server
+        .root()
+        .put("sys/policies/acl/p", json!({ "policy": "path \"sys/mounts\" { capabilities = [\"deny\"] }" }))
+        .assert_status(204);
     client.get("sys/mounts").assert_multi(403, "permission denied");
-    server.root().put("sys/policies/acl/p", json!({ "policy": "path \"sys/*\" { capabilities = [\"read\"] }" })).assert_status(204);
+    server
+        .root()
+        .put("sys/policies/acl/p", json!({ "policy": "path \"sys/*\" { capabilities = [\"read\"] }" }))
+        .assert_status(204);
     client.get("sys/mounts").assert_status(200);
     server.root().delete("sys/policies/acl/p").assert_status(204);
     client.get("sys/mounts").assert_multi(403, "permission denied");
@@ -101,18 +112,25 @@ fn capabilities_are_told_to_whoever_may_know() {
     let own = own.assert_at("/data/z", json!(["deny"]));
     assert_eq!(own.at("/a~1x"), own.at("/data/a~1x"), "beside the envelope too");
     assert_eq!(own.at("/data/capabilities"), Value::Null);
-    client.post("sys/capabilities-self", json!({ "path": "a/x" })).assert_at("/data/capabilities", json!(["read", "update"]));
-    client.post("sys/capabilities", json!({ "token": server.root_token(), "paths": ["a"] })).assert_multi(403, "permission denied");
+    client
+        .post("sys/capabilities-self", json!({ "path": "a/x" }))
+        .assert_at("/data/capabilities", json!(["read", "update"]));
+    client
+        .post("sys/capabilities", json!({ "token": server.root_token(), "paths": ["a"] }))
+        .assert_multi(403, "permission denied");
 
     let token = root.post("auth/token/create", json!({ "policies": ["p"] }));
     let (id, accessor) = (token.text("/auth/client_token"), token.text("/auth/accessor"));
-    root.post("sys/capabilities", json!({ "token": id, "paths": ["a/x"] })).assert_at("/data/capabilities", json!(["read", "update"]));
-    root.post("sys/capabilities-accessor", json!({ "accessor": accessor, "paths": ["a/x"] })).assert_at("/data/capabilities", json!(["read", "update"]));
+    root.post("sys/capabilities", json!({ "token": id, "paths": ["a/x"] }))
+        .assert_at("/data/capabilities", json!(["read", "update"]));
+    root.post("sys/capabilities-accessor", json!({ "accessor": accessor, "paths": ["a/x"] }))
+        .assert_at("/data/capabilities", json!(["read", "update"]));
     root.post("sys/capabilities-self", json!({ "paths": ["a"] })).assert_at("/data/capabilities", json!(["root"]));
 
     root.post("sys/capabilities", json!({ "token": id })).assert_error(400, "paths must be supplied");
     root.post("sys/capabilities", json!({ "token": id, "paths": [""] })).assert_multi(400, "missing path");
     root.post("sys/capabilities", json!({ "token": "nope", "paths": ["a"] })).assert_multi(400, "invalid token");
-    root.post("sys/capabilities-accessor", json!({ "accessor": "nope", "paths": ["a"] })).assert_multi(400, "invalid accessor");
+    root.post("sys/capabilities-accessor", json!({ "accessor": "nope", "paths": ["a"] }))
+        .assert_multi(400, "invalid accessor");
     root.post("sys/capabilities", json!({ "paths": ["a"] })).assert_multi(500, "no token found");
 }

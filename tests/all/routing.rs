@@ -270,6 +270,8 @@ fn help_is_there_for_every_path() {
     let server = Server::dev();
     let answer = server.root().get("sys/mounts?help=1").assert_status(200);
     assert!(answer.at("/help").as_str().is_some_and(|text| !text.is_empty()), "{answer}");
+    let answer = server.root().get("sys?help=1").assert_status(200);
+    assert!(answer.text("/help").contains("leases/renew"), "{answer}");
     server.nobody().get("sys/mounts?help=1").assert_status(403);
 }
 
