@@ -4,6 +4,8 @@
 //! What had no answer when the process died may have happened or not: it counts on neither side.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -188,5 +190,56 @@ fn a_crash_at_every_named_point_of_the_saga_is_made_good() {
         assert!(root.try_request("POST", "auth/token/revoke", Some(json!({ "token": parent }))).is_err());
     });
     server.as_token(&parent).get("auth/token/lookup-self").assert_status(403);
+
+    let parent = server.root().child(json!({ "policies": ["root"], "ttl": "1h" }));
+    let child = server.as_token(&parent).child(json!({ "policies": ["root"], "ttl": "1h" }));
+    told.gone.push(server.as_token(&child).credential("r").user);
+    die_at(&mut server, "child-buried", |root| {
+        assert!(root.try_request("POST", "auth/token/revoke", Some(json!({ "token": parent }))).is_err());
+    });
+    server.as_token(&parent).get("auth/token/lookup-self").assert_status(403);
+
+    // A right that our admin cannot take away makes the revocation fail; once it is taken away, the work goes on.
+    let stuck = server.root().credential("r");
+    database.sql(&format!("SET ROLE app_owner; GRANT SELECT ON orders TO \"{}\"", stuck.user));
+    die_at(&mut server, "revoke-failed", |root| {
+        let body = json!({ "lease_id": stuck.lease });
+        assert!(root.try_request("PUT", "sys/leases/revoke", Some(body)).is_err());
+    });
+    database.sql(&format!("SET ROLE app_owner; REVOKE SELECT ON orders FROM \"{}\"", stuck.user));
+    told.gone.push(stuck.user);
     settle(&server, &database, &told);
+}
+
+/// The names in the server's sources are the names above.
+#[test]
+fn no_named_point_is_left_out() {
+    fn rust_files(folder: &Path, found: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(folder).unwrap().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                rust_files(&path, found);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                found.push(path);
+            }
+        }
+    }
+    let host = Path::new(env!("CARGO_MANIFEST_DIR")).join("../host");
+    let mut files = Vec::new();
+    for room in fs::read_dir(host).unwrap().flatten().filter(|room| room.path().join("src").is_dir()) {
+        rust_files(&room.path().join("src"), &mut files);
+    }
+    let mut points = 0;
+    for file in files {
+        for call in fs::read_to_string(&file).unwrap().split("fail::point(\"").skip(1) {
+            let name = call.split('"').next().unwrap();
+            points += 1;
+            assert!(
+                include_str!("crash.rs").contains(&format!("\"{name}\"")),
+                "nobody dies at `{name}` ({})",
+                file.display()
+            );
+        }
+    }
+    assert!(points >= 12, "the points are called otherwise now");
 }
