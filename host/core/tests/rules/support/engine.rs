@@ -27,6 +27,8 @@ pub enum Trouble {
     Down,
     /// The target did it, and the answer got lost.
     DownAfter,
+    /// The connection is lost, and the target does it a little later.
+    DownLate,
     /// No answer, ever; nothing happened.
     Hangs,
     /// No answer, ever; it happened.
@@ -37,11 +39,12 @@ pub enum Trouble {
     CrashAfter,
 }
 
-pub const TROUBLES: [Trouble; 8] = [
+pub const TROUBLES: [Trouble; 9] = [
     Trouble::Fails,
     Trouble::LiesFailure,
     Trouble::Down,
     Trouble::DownAfter,
+    Trouble::DownLate,
     Trouble::Hangs,
     Trouble::HangsAfter,
     Trouble::CrashBefore,
@@ -95,7 +98,12 @@ impl ScriptedEngine {
         }
     }
 
-    async fn step(&self, name: &'static str, id: &LeaseId, act: impl FnOnce()) -> Result<(), EngineError> {
+    async fn step(
+        &self,
+        name: &'static str,
+        id: &LeaseId,
+        act: impl FnOnce() + Send + 'static,
+    ) -> Result<(), EngineError> {
         let gone = || EngineError::Down("connection reset by peer".to_owned());
         if self.process.is_dead() {
             return Err(gone());
@@ -116,6 +124,13 @@ impl ScriptedEngine {
             Some(Trouble::Down) => return Err(gone()),
             Some(Trouble::DownAfter) => {
                 act();
+                return Err(gone());
+            }
+            Some(Trouble::DownLate) => {
+                tokio::spawn(async move {
+                    tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+                    act();
+                });
                 return Err(gone());
             }
             Some(Trouble::Hangs) => std::future::pending::<()>().await,
@@ -215,11 +230,14 @@ impl SecretsEngine for ScriptedEngine {
     }
 
     async fn effect(&self, _: &EngineContext, intent: &LeaseIntent) -> Result<SecretData, EngineError> {
-        self.process.demand_row(&intent.id, "a role was made before its row").await;
-        self.step("effect", &intent.id, || {
-            self.target.roles.lock().unwrap().insert(intent.id.clone());
-        })
-        .await?;
+        self.process.demand_row(&intent.id, "a role is about to be made before its row").await;
+        let (target, id) = (self.target.clone(), intent.id.clone());
+        let done =
+            self.step("effect", &intent.id, move || drop(target.roles.lock().map(|mut roles| roles.insert(id)))).await;
+        if self.target.has(&intent.id) {
+            self.process.demand_row(&intent.id, "a role was made after its row had gone").await;
+        }
+        done?;
         Ok(SecretData(vec![
             ("username".to_owned(), SecretValue::Public("v-token".into())),
             ("password".to_owned(), SecretValue::Secret(PASSWORD.into())),
@@ -234,10 +252,8 @@ impl SecretsEngine for ScriptedEngine {
     }
 
     async fn revoke(&self, _: &EngineContext, lease: &LeaseIntent) -> Result<(), EngineError> {
-        self.step("revoke", &lease.id, || {
-            self.target.roles.lock().unwrap().remove(&lease.id);
-        })
-        .await
+        let (target, id) = (self.target.clone(), lease.id.clone());
+        self.step("revoke", &lease.id, move || drop(target.roles.lock().map(|mut roles| roles.remove(&id)))).await
     }
 
     async fn unmount(&self, _: &EngineContext) {}

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use leasehold_core::lease::{LeaseKind, LeaseRow, LeaseState};
@@ -38,6 +39,8 @@ pub struct Process {
     /// Rows may go by force.
     pub force: AtomicBool,
     pub violations: Mutex<Vec<String>>,
+    /// What was claimed because it is due comes so late.
+    pub pause_after_claims: Mutex<Duration>,
 }
 
 impl fmt::Debug for Process {
@@ -56,6 +59,7 @@ impl Process {
             trouble: Mutex::default(),
             force: AtomicBool::new(false),
             violations: Mutex::default(),
+            pause_after_claims: Mutex::default(),
         })
     }
 
@@ -95,7 +99,7 @@ impl Process {
     }
 
     pub async fn demand_row(&self, id: &LeaseId, text: &str) {
-        if self.store.lease(id).await.unwrap().is_none() {
+        if !self.force.load(Ordering::SeqCst) && self.store.lease(id).await.unwrap().is_none() {
             self.complain(format!("{text}: {id}"));
         }
     }
@@ -208,7 +212,12 @@ impl Storage for Process {
         skip: &[String],
     ) -> Result<Vec<LeaseRow>, StorageError> {
         self.alive()?;
-        self.store.claim_due(holder, limit, hold_for, skip).await
+        let rows = self.store.claim_due(holder, limit, hold_for, skip).await;
+        let pause = *self.pause_after_claims.lock().unwrap();
+        if !pause.is_zero() && rows.as_ref().is_ok_and(|rows| !rows.is_empty()) {
+            tokio::time::sleep(pause).await;
+        }
+        rows
     }
 
     async fn claim(&self, holder: &str, id: &LeaseId, hold_for: Ttl) -> Result<Option<LeaseRow>, StorageError> {
