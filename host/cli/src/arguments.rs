@@ -178,4 +178,47 @@ mod tests {
             assert!(found.is_some(), "{old}");
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_command_line_is_taken_or_refused(words in proptest::collection::vec(word(), 0..6)) {
+            crate::properties::any_command_line_is_taken_or_refused(&words);
+        }
+    }
+
+    /// Words of commands and flags, old and new, and what is near them.
+    fn word() -> impl proptest::strategy::Strategy<Value = String> {
+        use proptest::prelude::*;
+        const KNOWN: &[&str] = &[
+            "read",
+            "write",
+            "secrets",
+            "enable",
+            "tune",
+            "auth",
+            "list",
+            "login",
+            "policies",
+            "renew",
+            "revoke",
+            "token",
+            "-field",
+            "--field",
+            "-format=json",
+            "-f",
+            "-force",
+            "-h",
+            "-help",
+            "-v",
+            "--",
+            "-",
+            "-methods",
+            "-method=x",
+            "-path",
+            "a=b",
+            "",
+            "-1",
+        ];
+        prop_oneof![6 => proptest::sample::select(KNOWN).prop_map(str::to_owned), 1 => any::<String>()]
+    }
 }

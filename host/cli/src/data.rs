@@ -218,4 +218,11 @@ mod tests {
 
         assert!(said.ends_with("stdin already consumed"), "{said}");
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_words_are_gathered(pairs in proptest::collection::vec(("[ab=@\\-]{0,3}", "[a=@\\\\é-]{0,4}"), 0..6), stdin in "[{}\":a, ]{0,12}") {
+            crate::properties::any_words_are_gathered(&pairs, stdin.as_bytes());
+        }
+    }
 }

@@ -183,4 +183,11 @@ mod tests {
             assert_eq!(human_seconds(seconds), shown);
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_length_of_time_reads_back(text in "[+-]?([0-9]{0,12}(\\.[0-9]{0,12})?(ns|us|µs|ms|s|m|h|d)?){1,3}") {
+            crate::properties::any_length_of_time_reads_back(&text);
+        }
+    }
 }

@@ -17,6 +17,9 @@ mod duration;
 mod failure;
 mod policy_format;
 mod print;
+/// For the tests and the fuzz targets.
+#[cfg(any(test, fuzzing))]
+pub mod properties;
 mod surroundings;
 mod token_file;
 mod tools;
