@@ -484,8 +484,13 @@ mod tests {
         }
 
         #[test]
+        fn any_body_is_read_or_refused(body in "[\\[\\]{},:\"\\\\utrfalsn01e.+ -]{0,24}", after in "[\\[\\]{},:\"\\\\u0 -]{0,12}") {
+            crate::properties::any_body_is_read_or_refused(body.as_bytes(), after.as_bytes());
+        }
+
+        #[test]
         fn no_bytes_make_reading_fail(body in proptest::collection::vec(any::<u8>(), 0..64)) {
-            let _ = read(&body);
+            crate::properties::any_body_is_read_or_refused(&body, &[]);
         }
     }
 }

@@ -22,6 +22,9 @@ mod meter;
 mod path;
 mod pipeline;
 mod plain;
+/// For the tests and the fuzz targets.
+#[cfg(any(test, fuzzing))]
+pub mod properties;
 mod query;
 pub mod serve;
 #[cfg(test)]

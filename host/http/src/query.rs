@@ -99,7 +99,20 @@ fn decode(part: &[u8]) -> Option<Cow<'_, str>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use serde_json::json;
+
+    proptest! {
+        #[test]
+        fn any_form_is_read_or_refused(body in "([ab=&;+]|%[0-9a-f]{2}|%|é){0,20}", count_max in 0_usize..8) {
+            crate::properties::any_form_is_read_or_refused(body.as_bytes(), count_max);
+        }
+
+        #[test]
+        fn no_bytes_make_a_form_fail(body in proptest::collection::vec(any::<u8>(), 0..64)) {
+            crate::properties::any_form_is_read_or_refused(&body, 8);
+        }
+    }
 
     #[test]
     fn a_form_becomes_fields() {
