@@ -208,7 +208,7 @@ pub(crate) fn builtin(engine: &Engine, name: &str, artifact: &Artifact) -> Resul
     Component::from_binary(engine, &artifact.component)
 }
 
-/// The one place where machine code is believed.
+/// The one place where machine code is believed; each caller has its reason in `host/docs/decisions/0008`.
 #[expect(
     unsafe_code,
     reason = "machine code cannot be checked. It comes from our own build, embedded and with its digest, or through a \

@@ -51,7 +51,7 @@ pub struct Limits {
     pub known_sets: usize,
     /// … and the bytes of their texts.
     pub known_bytes: usize,
-    /// One in so many decisions is repeated on a fresh instance and compared; zero: none is.
+    /// One in so many answers of warm ACL instances is compared with a fresh one's; zero: none is.
     pub shadow_one_in: u64,
     /// Bytes of one request, after values that nobody may see are left out.
     pub request: usize,

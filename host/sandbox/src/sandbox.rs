@@ -52,10 +52,10 @@ impl Sandbox {
     }
 }
 
-/// Every instance that may live at a time: each ACL question may need a second one to compare with.
+/// Every instance that may live at a time; one ACL instance is made to compare with.
 fn instances(limits: &Limits) -> u32 {
     let warm = u32::try_from(limits.warm).unwrap_or(64);
-    [limits.acl_at_once, limits.acl_at_once, warm, limits.statements_at_once, limits.modules_at_once]
+    [limits.acl_at_once, warm, 1, limits.statements_at_once, limits.modules_at_once]
         .into_iter()
         .fold(0u32, u32::saturating_add)
         .clamp(1, 4096)

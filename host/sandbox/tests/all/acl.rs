@@ -8,7 +8,7 @@ use leasehold_model::{Capabilities, Operation};
 use leasehold_sandbox::Sandbox;
 use serde_json::json;
 
-use crate::support::{NOW, acl_probe, nobody, policy, read, sandbox, sandbox_with, shipped};
+use crate::support::{NOW, acl_probe, counted_sandbox, nobody, policy, read, sandbox, sandbox_with, shipped};
 
 async fn set(sandbox: &Sandbox, text: &str) -> PolicySetId {
     sandbox.compile_acl(&[policy("p", text)], &nobody()).await.unwrap()
@@ -17,6 +17,9 @@ async fn set(sandbox: &Sandbox, text: &str) -> PolicySetId {
 async fn allowed(sandbox: &Sandbox, set: &PolicySetId, path: &str) -> Result<bool, SandboxError> {
     sandbox.decide(set, &read(path, &Object::new())).await.map(|verdict| verdict.allowed)
 }
+
+const CHECKS: &str = "leasehold_sandbox_shadow_checks_total";
+const DIFFERENCES: &str = "leasehold_sandbox_shadow_differences_total";
 
 const READ: &str = "path \"secret/*\" {\n  capabilities = [\"read\"]\n}\n";
 
@@ -190,20 +193,87 @@ async fn a_verdict_that_contradicts_itself_is_no_allow() {
 }
 
 #[tokio::test]
-async fn an_instance_that_drifts_is_found_out_and_its_request_refused() {
-    let (sandbox, _) = sandbox_with(acl_probe("drifts"), |limits| {
+async fn an_instance_that_drifts_is_found_out_and_dropped() {
+    let (sandbox, _, counts) = counted_sandbox(acl_probe("drifts"), |limits| {
         limits.warm = 1;
         limits.shadow_one_in = 4;
     });
     let set = set(&sandbox, READ).await;
     let mut answers = Vec::new();
-    for _ in 0..5 {
-        answers.push(allowed(&sandbox, &set, "x").await);
+    for _ in 0..4 {
+        answers.push(allowed(&sandbox, &set, "x").await.unwrap());
     }
-    // The fourth is compared with a fresh instance, which denies; the fifth is answered by a new warm one.
-    assert_eq!(answers[..3], [Ok(false), Ok(true), Ok(true)]);
-    assert!(matches!(&answers[3], Err(SandboxError::Answer(why)) if why.contains("otherwise")), "{answers:?}");
-    assert_eq!(answers[4], Ok(false));
+    // The fourth is compared with a fresh instance, which denies. It is given all the same.
+    assert_eq!(answers, [false, true, true, true]);
+
+    counts.reach(DIFFERENCES, 1).await;
+
+    assert_eq!(counts.of(CHECKS), 1);
+    // The difference is counted before the instance goes.
+    let mut next = true;
+    for _ in 0..100 {
+        next = allowed(&sandbox, &set, "x").await.unwrap();
+        if !next {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(!next, "the instance that drifted still answers");
+}
+
+#[tokio::test]
+async fn an_instance_that_decides_as_a_fresh_one_stays() {
+    let (sandbox, _, counts) = counted_sandbox(shipped("acl"), |limits| limits.shadow_one_in = 1);
+    let set = set(&sandbox, READ).await;
+    for round in 1..=10 {
+        assert!(allowed(&sandbox, &set, "secret/a").await.unwrap());
+        counts.reach(CHECKS, round * 3 - 2).await;
+        assert!(!sandbox.grants_below(&set, "other/").await.unwrap());
+        counts.reach(CHECKS, round * 3 - 1).await;
+        assert_eq!(sandbox.capabilities(&set, &["secret/a"; 100]).await.unwrap().len(), 100);
+        counts.reach(CHECKS, round * 3).await;
+    }
+    assert_eq!(counts.of(DIFFERENCES), 0);
+}
+
+#[tokio::test]
+async fn an_answer_is_compared_for_the_moment_it_was_given_for() {
+    let (sandbox, clock, counts) = counted_sandbox(shipped("acl"), |limits| limits.shadow_one_in = 1);
+    for round in 1..=20_u64 {
+        let expires = leasehold_model::Timestamp::from_secs(NOW + i64::try_from(round * 10).unwrap()).rfc3339();
+        // Long, so that the clock is ahead before a fresh instance has read it.
+        let rules: String = (0..200).map(|rule| format!("path \"{rule}\" {{ capabilities = [\"read\"] }}\n")).collect();
+        let text = format!("path \"a\" {{\n  capabilities = [\"read\"]\n  expiration = \"{expires}\"\n}}\n{rules}");
+        let set = set(&sandbox, &text).await;
+        assert!(allowed(&sandbox, &set, "a").await.unwrap());
+        clock.advance(Duration::from_secs(10));
+        counts.reach(CHECKS, round).await;
+    }
+    assert_eq!(counts.of(DIFFERENCES), 0);
+}
+
+#[test]
+fn nobody_waits_for_a_comparison() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(1).build().unwrap();
+    runtime.block_on(async {
+        let (sandbox, _, counts) = counted_sandbox(shipped("acl"), |limits| limits.shadow_one_in = 2);
+        let set = set(&sandbox, READ).await;
+        // The only thread that may block is taken: a comparison cannot begin.
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let busy = tokio::task::spawn_blocking(move || held.recv());
+        for _ in 0..10 {
+            let answer = tokio::time::timeout(Duration::from_secs(10), allowed(&sandbox, &set, "secret/a")).await;
+            assert_eq!(answer, Ok(Ok(true)));
+        }
+        assert_eq!(counts.of(CHECKS), 0);
+
+        drop(release);
+        assert!(busy.await.unwrap().is_err());
+        // One was waiting, not five.
+        counts.reach(CHECKS, 1).await;
+        tokio::task::spawn_blocking(|| ()).await.unwrap();
+        assert_eq!((counts.of(CHECKS), counts.of(DIFFERENCES)), (1, 0));
+    });
 }
 
 #[tokio::test]

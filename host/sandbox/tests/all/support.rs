@@ -1,7 +1,9 @@
-//! Assembles probes, finds the shipped components, and makes small sandboxes.
+//! Assembles probes, finds the shipped components, makes small sandboxes, and counts what they count.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use leasehold_core::request::Object;
 use leasehold_core::seams::{Ask, IdentityValues, ModuleAsk, ModuleIdentity, PolicySource};
@@ -71,6 +73,55 @@ pub(crate) fn sandbox_with(acl: Vec<u8>, taste: impl FnOnce(&mut Limits)) -> (Sa
     taste(&mut config.limits);
     let clock = Arc::new(ManualClock::at(NOW));
     (Sandbox::new(config, clock.clone()).unwrap(), clock)
+}
+
+/// The counters of a sandbox that was made while this was the recorder.
+#[derive(Default)]
+pub(crate) struct Counts(Mutex<HashMap<String, Arc<AtomicU64>>>);
+
+impl Counts {
+    pub(crate) fn of(&self, name: &str) -> u64 {
+        self.0.lock().unwrap().get(name).map_or(0, |count| count.load(Ordering::Relaxed))
+    }
+
+    /// Waits until at least so many are counted: something works behind the caller's back.
+    pub(crate) async fn reach(&self, name: &str, wanted: u64) {
+        for _ in 0..1000 {
+            if self.of(name) >= wanted {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        panic!("`{name}` did not come to {wanted}: {}", self.of(name));
+    }
+}
+
+impl metrics::Recorder for Counts {
+    fn describe_counter(&self, _: metrics::KeyName, _: Option<metrics::Unit>, _: metrics::SharedString) {}
+
+    fn describe_gauge(&self, _: metrics::KeyName, _: Option<metrics::Unit>, _: metrics::SharedString) {}
+
+    fn describe_histogram(&self, _: metrics::KeyName, _: Option<metrics::Unit>, _: metrics::SharedString) {}
+
+    fn register_counter(&self, key: &metrics::Key, _: &metrics::Metadata<'_>) -> metrics::Counter {
+        let mut counts = self.0.lock().unwrap();
+        metrics::Counter::from_arc(Arc::clone(counts.entry(key.name().to_owned()).or_default()))
+    }
+
+    fn register_gauge(&self, _: &metrics::Key, _: &metrics::Metadata<'_>) -> metrics::Gauge {
+        metrics::Gauge::noop()
+    }
+
+    fn register_histogram(&self, _: &metrics::Key, _: &metrics::Metadata<'_>) -> metrics::Histogram {
+        metrics::Histogram::noop()
+    }
+}
+
+/// As [`sandbox_with`], and what it counts.
+pub(crate) fn counted_sandbox(acl: Vec<u8>, taste: impl FnOnce(&mut Limits)) -> (Sandbox, Arc<ManualClock>, Counts) {
+    let counts = Counts::default();
+    let (sandbox, clock) = metrics::with_local_recorder(&counts, || sandbox_with(acl, taste));
+    (sandbox, clock, counts)
 }
 
 /// For tests of modules, which need no real ACL: starts faster.
