@@ -23,7 +23,7 @@ pub(crate) fn server() -> Command {
         .arg(value("log-level", "LEVEL", "trace, debug, info, warn or error"))
         .arg(value("log-format", "FORMAT", "standard or json"))
         .after_help(
-            "Examples:\n  leasehold server -dev -dev-root-token-id=root\n  leasehold server -dev -dev-postgres\n  leasehold server -config=/etc/leasehold.hcl",
+            "Examples:\n  $ leasehold server -dev -dev-root-token-id=root\n  $ leasehold server -dev -dev-postgres\n  $ leasehold server -config=/etc/leasehold.hcl",
         )
 }
 

@@ -12,8 +12,13 @@ pub(super) fn tree() -> Command {
     let token_type =
         || value("token-type", "TYPE", "Kind of the tokens it makes: default-service, default-batch, service or batch");
     group("auth", "Auth methods: who may come in, and how").subcommands([
-        mounts::enable_flags(leaf("enable", "Enable an auth method", "TYPE", "  $ leasehold auth enable userpass"))
-            .arg(token_type()),
+        mounts::enable_flags(leaf(
+            "enable",
+            "Enable an auth method",
+            "TYPE",
+            "  $ leasehold auth enable userpass  # refused by this server",
+        ))
+        .arg(token_type()),
         leaf("list", "List the auth methods", "", "  $ leasehold auth list\n  $ leasehold auth list -detailed"),
         leaf(
             "disable",
@@ -25,7 +30,7 @@ pub(super) fn tree() -> Command {
             "tune",
             "Change how an auth method is mounted",
             "PATH",
-            "  $ leasehold auth tune -max-lease-ttl=8h userpass/",
+            "  $ leasehold auth tune -max-lease-ttl=8h token/",
         ))
         .arg(token_type()),
     ])

@@ -26,21 +26,19 @@ pub(super) fn trees() -> Vec<Command> {
     ]
 }
 
-const READ: &str = "\
-  $ leasehold read database/creds/readonly
+const READ: &str = "  $ leasehold read database/creds/readonly
   $ leasehold read -field=password database/creds/readonly
   $ leasehold read -format=json database/roles/readonly";
-const WRITE: &str = "\
-  $ leasehold write database/roles/readonly db_name=postgresql creation_statements=@readonly.sql default_ttl=1h
+const WRITE: &str = "  $ leasehold write database/roles/readonly db_name=postgresql default_ttl=1h \\
+      creation_statements=@readonly.sql
   $ leasehold write database/config/postgresql password=- < password.txt
   $ leasehold write database/roles/readonly @role.json
   $ leasehold write -force database/reset/postgresql";
 const PATCH: &str = "  $ leasehold patch sys/policies/acl/apps policy=@apps-policy.hcl";
 const LIST: &str = "  $ leasehold list database/roles";
-const SCAN: &str = "  $ leasehold scan sys/leases/lookup";
+const SCAN: &str = "  $ leasehold scan sys/leases/lookup  # refused by this server";
 const DELETE: &str = "  $ leasehold delete database/roles/readonly";
-const UNWRAP: &str = "\
-  $ leasehold read -wrap-ttl=60s -field=wrapping_token database/creds/readonly
+const UNWRAP: &str = "  $ leasehold read -wrap-ttl=60s database/creds/readonly  # refused by this server
   $ leasehold unwrap s.wrappingtoken";
 const PATH_HELP: &str = "  $ leasehold path-help database/roles/readonly";
 

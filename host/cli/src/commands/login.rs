@@ -23,11 +23,9 @@ pub(super) fn tree() -> Command {
         .arg(switch("token-only", "Print the token alone, store nothing"))
 }
 
-const EXAMPLES: &str = "\
-  $ leasehold login
+const EXAMPLES: &str = "  $ leasehold login
   $ leasehold login s.24C1WPwTpPR0uUq6sfFYtu9o
-  $ leasehold login - < token.txt
-  $ leasehold login -method=userpass username=bob";
+  $ leasehold login - < token.txt";
 
 pub(super) fn login(run: &mut Run) -> Result<(), Failure> {
     let token_only = run.switch("token-only");

@@ -22,7 +22,8 @@ pub(super) fn trees() -> Vec<Command> {
     ]
 }
 
-const COMPLETION: &str = "\
+const COMPLETION: &str = "  $ source <(leasehold completion bash)
+  $ mkdir -p ~/.local/share/bash-completion/completions
   $ leasehold completion bash > ~/.local/share/bash-completion/completions/leasehold
   $ leasehold completion zsh > \"${fpath[1]}/_leasehold\"
   $ leasehold completion fish > ~/.config/fish/completions/leasehold.fish";

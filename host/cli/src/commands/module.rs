@@ -12,7 +12,7 @@ use crate::tree::{group, leaf, value};
 
 pub(super) fn tree() -> Command {
     group("module", "Policy modules: WebAssembly components that judge requests").after_help(BINDING).subcommands([
-        leaf("push", "Upload a module", "NAME FILE", "  $ leasehold module push change-freeze change_freeze.wasm"),
+        leaf("push", "Upload a module", "NAME FILE", "  $ leasehold module push change-freeze change-freeze.wasm"),
         leaf("list", "List the modules", "", "  $ leasehold module list"),
         leaf("read", "Show a module's digest and facts", "NAME", "  $ leasehold module read change-freeze"),
         leaf("delete", "Delete a module", "NAME", "  $ leasehold module delete change-freeze"),
@@ -20,7 +20,7 @@ pub(super) fn tree() -> Command {
             "inspect",
             "Show what a module is and whether it would be let in, without a server",
             "FILE",
-            "  $ leasehold module inspect change_freeze.wasm",
+            "  $ leasehold module inspect change-freeze.wasm",
         ),
         leaf("check", "Ask a module for one verdict, without a server", "FILE", CHECK)
             .arg(value("config", "JSON|@FILE", "The module's configuration (default {})"))
@@ -30,12 +30,13 @@ pub(super) fn tree() -> Command {
 
 const BINDING: &str = "\
 A module judges nothing until it is bound to paths:
-  $ leasehold write sys/policies/egp/freeze module=change-freeze config=@freeze.json paths='database/creds/*' enforcement_level=hard-mandatory
+  $ leasehold write sys/policies/egp/freeze module=change-freeze config=@freeze.json \\
+      paths='database/creds/*' enforcement_level=hard-mandatory
   $ leasehold list sys/policies/egp
   $ leasehold delete sys/policies/egp/freeze";
-const CHECK: &str = "\
-  $ leasehold module check change_freeze.wasm -config=@freeze.json
-  $ leasehold module check change_freeze.wasm -request='{\"path\":\"database/creds/readonly\",\"operation\":\"read\",\"now\":1795424868}'
+const CHECK: &str = "  $ leasehold module check change-freeze.wasm -config=@freeze.json
+  $ leasehold module check change-freeze.wasm \\
+      -request='{\"path\":\"database/creds/readonly\",\"operation\":\"read\",\"now\":1795424868}'
 Exit status: 0 the module allows or abstains, 2 it denies, 1 it is not let in or fails.";
 
 pub(super) fn run(run: &mut Run, command: &str) -> Result<(), Failure> {
