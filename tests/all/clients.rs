@@ -102,4 +102,7 @@ fn the_client_snippets_of_the_examples_run() {
         }
     }
     assert_eq!(server.root().list("sys/leases/lookup/database/creds/readonly").status, 404, "they tidy up");
+    let mut files: Vec<_> = std::fs::read_dir(&examples).unwrap().flatten().map(|entry| entry.file_name()).collect();
+    files.sort();
+    assert_eq!(files, ["bao.sh", "curl.sh", "with_hvac.py"], "each of them is run above");
 }

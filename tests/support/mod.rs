@@ -29,5 +29,5 @@ pub use pg::{ADMIN, ADMIN_PASSWORD, Database, Session, own_postgresql, shared_po
 pub use ports::free_port;
 pub use probes::{change_freeze, component_probe, policy_probe};
 pub use secrets::Secrets;
-pub use server::{Durable, Kind, Server};
+pub use server::{Durable, Kind, Server, under_test};
 pub use wait::{eventually, until};

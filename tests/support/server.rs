@@ -109,14 +109,20 @@ impl Server {
 
     /// Our server on an empty SQLite file.
     pub fn uninitialised(options: &Durable) -> Self {
+        let server = Self::prepared(options);
+        server.write_config(&options.settings);
+        server.start();
+        server
+    }
+
+    /// The same, not started yet and without its `server.hcl`.
+    pub fn prepared(options: &Durable) -> Self {
         let port = free_port();
         let arguments = vec!["server".into(), "-config=server.hcl".into()];
         let mut server = Self::prepare(Kind::Leasehold, under_test(), port, arguments, &[]);
         server.prints_root = false;
         server.threshold = options.threshold as usize;
         server.environment.extend(options.environment.iter().cloned());
-        server.write_config(&options.settings);
-        server.start();
         server
     }
 
@@ -372,6 +378,6 @@ impl Drop for Server {
 }
 
 /// The server's own main, built for these tests.
-fn under_test() -> PathBuf {
+pub fn under_test() -> PathBuf {
     PathBuf::from(env!("CARGO_BIN_EXE_leasehold-under-test"))
 }

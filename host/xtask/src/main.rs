@@ -27,7 +27,7 @@ Tasks:
   guests [--check-reproducible]  build every guest into target/guests/*.component.wasm
   module PATH                    build a policy module outside our workspaces (a crate folder) into a component
   precompile [--release]         compile the built-in components ahead into target/guests/*.cwasm
-  check-tree                     dependency directions, forbidden words, import-free guests, top-level entries
+  check-tree                     dependency directions, forbidden words, import-free guests, top-level entries, links
 ";
 
 fn main() -> ExitCode {

@@ -23,7 +23,7 @@ pub(crate) fn check(root: &Path) -> Result<(), Error> {
         return Err(Error::Tree(wrong));
     }
     println!(
-        "the tree keeps its rules: dependency directions, forbidden words, import-free guests, top-level entries, documents"
+        "the tree keeps its rules: dependency directions, forbidden words, import-free guests, top-level entries, links of documents"
     );
     Ok(())
 }

@@ -1,0 +1,165 @@
+//! The examples of `leasehold COMMAND -help` are documents too: each is run as it stands, but for ids that only one server knows.
+
+use std::fs;
+
+use serde_json::json;
+
+use super::known::help;
+use super::session::shell;
+use crate::support::{Database, Durable, Server, change_freeze};
+
+/// Commands that ask a person, and here find none.
+const ASKS: [&str; 2] = ["leasehold login", "leasehold operator unseal"];
+/// Ids in examples. Each stands for one that is made for the example.
+const LEASES: [&str; 2] = ["database/creds/readonly/2f6a614c", "database/creds/readonly/LEASE"];
+const TOKEN: &str = "s.24C1WPwTpPR0uUq6sfFYtu9o";
+const ACCESSOR: &str = "0Lb4CqOoZFs4bAy2weIKoxhV";
+/// What the client can ask of other servers only. When this server learns it, the remark must go.
+const REFUSED: &str = "# refused by this server";
+
+/// A command and the examples in its help.
+struct Page {
+    command: String,
+    examples: Vec<String>,
+}
+
+/// The pages of a command and of all beneath it.
+fn gather(names: &[&str], pages: &mut Vec<Page>) {
+    let text = help(names).unwrap_or_else(|why| panic!("leasehold {} -help: {why}", names.join(" ")));
+    let mut examples: Vec<String> = Vec::new();
+    for line in text.lines() {
+        match (line.strip_prefix("  $ "), examples.last_mut().filter(|last| last.ends_with('\\'))) {
+            (Some(example), _) => examples.push(example.to_owned()),
+            (None, Some(last)) => *last = format!("{last}\n{line}"),
+            (None, None) => {
+                let hidden = line.trim_start().trim_start_matches("$ ");
+                assert!(!hidden.starts_with("leasehold ") || line.contains('`'), "not as the others: {line}\n{text}");
+            }
+        }
+    }
+    pages.push(Page { command: format!("leasehold {}", names.join(" ")), examples });
+    let commands = text.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    for name in commands.filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help") {
+        gather(&[names, &[name]].concat(), pages);
+    }
+}
+
+/// Whatever an example before may have removed is there again.
+fn prepare(server: &Server, database: &Database<'_>, example: &str) {
+    if server.nobody().get("sys/seal-status").at("/sealed") == true {
+        server.unseal();
+    }
+    let root = server.root();
+    let is_missing = |path: &str| root.get(path).status != 200;
+    if example.starts_with("leasehold secrets enable database") {
+        root.delete("sys/mounts/database").assert_status(204);
+    } else if is_missing("sys/mounts/database") {
+        root.post("sys/mounts/database", json!({ "type": "database" })).assert_status(204);
+    }
+    if !example.starts_with("leasehold secrets enable database") && is_missing("database/roles/readonly") {
+        root.post("database/config/postgresql", database.config()).assert_status(204);
+        server.role("readonly", json!({ "db_name": "postgresql" }));
+    }
+    if is_missing("sys/policies/acl/apps") {
+        root.put("sys/policies/acl/apps", json!({ "policy": POLICY })).assert_status(204);
+    }
+    if is_missing("sys/modules/change-freeze") {
+        root.bytes("PUT", "sys/modules/change-freeze", &change_freeze(), &[("Content-Type", "application/wasm")])
+            .assert_status(200);
+    }
+}
+
+/// The files that examples name.
+fn write_files(server: &Server, token: &str) {
+    let work = server.cli().home().join("work");
+    fs::create_dir_all(&work).expect("a folder");
+    for (name, text) in [
+        ("apps-policy.hcl", POLICY),
+        ("readonly.sql", crate::support::CREATE_IN_GROUP),
+        (
+            "role.json",
+            "{\"db_name\":\"postgresql\",\"creation_statements\":[\"CREATE ROLE \\\"{{name}}\\\" LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}'\"]}",
+        ),
+        ("freeze.json", "{\"max_ttl\":\"15m\"}"),
+        ("password.txt", crate::support::ADMIN_PASSWORD),
+        ("token.txt", token),
+    ] {
+        fs::write(work.join(name), text).expect("a file can be written");
+    }
+    fs::write(work.join("change-freeze.wasm"), change_freeze()).expect("a file can be written");
+}
+
+const POLICY: &str = "path \"database/creds/readonly\" {\n  capabilities = [\"read\"]\n}\n";
+
+#[test]
+fn every_example_of_the_help_runs() {
+    let mut pages = Vec::new();
+    gather(&[], &mut pages);
+    assert!(pages.len() > 45, "only {} commands", pages.len());
+    let (server, database) = (Server::durable(&Durable::default()), Database::fresh());
+    let empty = Server::uninitialised(&Durable::default());
+    let mut wrong = Vec::new();
+    for page in &pages {
+        for example in &page.examples {
+            if let Err(why) = try_example(&server, &empty, &database, example) {
+                wrong.push(format!("{}: $ {example}\n{why}", page.command));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} examples fail:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+fn try_example(server: &Server, empty: &Server, database: &Database<'_>, example: &str) -> Result<(), String> {
+    if example.starts_with("leasehold server ") {
+        // A server would not come back; that its flags exist is what the documents' test asks of it.
+        return super::known::leasehold(&example.split_whitespace().skip(1).collect::<Vec<_>>());
+    }
+    prepare(server, database, example);
+    let root = server.root();
+    let made = root.post("auth/token/create", json!({ "policies": ["root"], "ttl": "1h" })).assert_status(200);
+    write_files(server, &made.text("/auth/client_token"));
+    let mut line = example.replace(TOKEN, &made.text("/auth/client_token"));
+    line = line.replace(ACCESSOR, &made.text("/auth/accessor"));
+    line = line.replace("http://127.0.0.1:8200", &format!("http://{}", server.address()));
+    for lease in LEASES.into_iter().filter(|lease| example.contains(lease)) {
+        line = line.replace(lease, &root.credential("readonly").lease);
+    }
+    // Where zsh and fish look for what they complete with.
+    let shells = "fpath=('' ~/zsh); mkdir -p ~/zsh ~/.config/fish/completions; ";
+    let at = if example.starts_with("leasehold operator init -key") { empty } else { server };
+    // One of its own: some examples revoke it.
+    let acting = [("VAULT_TOKEN".to_owned(), root.child(json!({ "policies": ["root"], "ttl": "1h" })))];
+    let ran = shell(at, &acting, &format!("{shells}{line}"));
+    let right = match example.split_once("  #") {
+        Some(_) if example.contains(REFUSED) => ran.status == 2,
+        _ if ASKS.contains(&example) => ran.status == 1 && ran.stdout.contains("this is no terminal"),
+        _ => ran.status == 0,
+    };
+    if right { Ok(()) } else { Err(format!("exit status {}\n{}", ran.status, ran.stdout)) }
+}
+
+/// What `leasehold completion` prints makes a shell complete.
+#[test]
+fn bash_completes_commands_and_flags() {
+    let server = Server::dev();
+    let completed = |words: &str, begun: &str| {
+        let count = words.split_whitespace().count();
+        let script = format!(
+            "source <(leasehold completion bash); COMP_WORDS=({words} '{begun}'); COMP_CWORD={count}; \
+             _leasehold leasehold '{begun}' {}; printf '%s\\n' \"${{COMPREPLY[@]}}\"",
+            words.split_whitespace().last().unwrap_or_default()
+        );
+        let ran = shell(&server, &[], &script).assert_status(0);
+        ran.stdout.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(completed("leasehold", "sec"), ["secrets"]);
+    assert_eq!(completed("leasehold lease", "re"), ["renew", "revoke"]);
+    assert_eq!(completed("leasehold lease revoke", "--pre"), ["--prefix"]);
+    let registered = shell(&server, &[], "source <(leasehold completion bash); complete -p leasehold");
+    registered.assert_status(0).assert_stdout("_leasehold");
+    for shell_name in ["zsh", "fish"] {
+        shell(&server, &[], &format!("leasehold completion {shell_name}")).assert_status(0).assert_stdout("revoke");
+    }
+    let other = shell(&server, &[], "leasehold completion tcsh");
+    other.assert_status(1).assert_stdout("choose bash, zsh or fish");
+}
