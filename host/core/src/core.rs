@@ -238,7 +238,7 @@ impl Core {
         let audit_key = seal.derive("audit").map_err(seal_error)?;
         let acl = sandbox.builtins().into_iter().find(|(name, _)| name == "acl");
         Ok(Rooms {
-            policies: Policies::load(storage.clone(), sandbox.clone(), clock.now()).await?,
+            policies: Policies::load(storage.clone(), sandbox.clone(), clock.clone()).await?,
             modules: Modules::load(storage.clone(), sandbox.clone()).await?,
             egps: Egps::load(storage.clone(), sandbox.clone()).await?,
             leases: Arc::new(Leases::new(storage.clone(), tokens.clone(), engines.clone())),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use leasehold_model::{Ttl, duration};
+use leasehold_model::{Timestamp, Ttl, duration};
 use serde_json::Value;
 
 use crate::request::Object;
@@ -15,6 +15,8 @@ pub enum Kind {
     Bool,
     /// Integer seconds in answers.
     Duration,
+    /// RFC 3339, or seconds of the Unix epoch.
+    Time,
     /// A string is split at commas, then trimmed.
     CommaList,
     /// A string makes one element.
@@ -57,6 +59,7 @@ enum Coerced {
     Int(i64),
     Bool(bool),
     Ttl(Ttl),
+    Time(Timestamp),
     List(Vec<String>),
     Pairs(BTreeMap<String, String>),
     Any(Value),
@@ -142,6 +145,14 @@ impl Fields {
     }
 
     #[must_use]
+    pub fn time(&self, name: &str) -> Option<Timestamp> {
+        match self.values.get(name)? {
+            Coerced::Time(at) => Some(*at),
+            _ => None,
+        }
+    }
+
+    #[must_use]
     pub fn list(&self, name: &str) -> Option<&[String]> {
         match self.values.get(name)? {
             Coerced::List(list) => Some(list),
@@ -178,6 +189,7 @@ fn coerce(kind: Kind, value: &Value) -> Result<Coerced, String> {
         Kind::Int => Coerced::Int(int(value)?),
         Kind::Bool => Coerced::Bool(boolean(value)?),
         Kind::Duration => Coerced::Ttl(length(value)?),
+        Kind::Time => Coerced::Time(moment(value)?),
         Kind::CommaList => Coerced::List(match value {
             Value::String(text) => {
                 text.split(',').map(str::trim).filter(|s| !s.is_empty()).map(str::to_owned).collect()
@@ -265,6 +277,23 @@ pub fn length(value: &Value) -> Result<Ttl, String> {
         Value::Number(number) => Err(format!("time: invalid duration \"{number}\"")),
         Value::String(text) => duration::parse(text).map_err(|e| e.to_string()),
         _ => Err("could not parse duration from input".to_owned()),
+    }
+}
+
+fn moment(value: &Value) -> Result<Timestamp, String> {
+    match value {
+        Value::Number(number) => match number.as_i64() {
+            Some(secs) => Ok(Timestamp::from_secs(secs)),
+            None => Err(format!("strconv.ParseInt: parsing \"{number}\": invalid syntax")),
+        },
+        Value::String(text) => match text.parse() {
+            Ok(secs) => Ok(Timestamp::from_secs(secs)),
+            // Nothing but RFC 3339: what reads it here is more generous.
+            Err(_) => Timestamp::parse_rfc3339(text)
+                .filter(|_| text.as_bytes().get(10) == Some(&b'T') && !text.ends_with(']'))
+                .ok_or_else(|| "could not parse string as date and time".to_owned()),
+        },
+        _ => Err("could not parse time from input type".to_owned()),
     }
 }
 

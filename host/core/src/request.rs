@@ -64,7 +64,8 @@ pub struct LogicalResponse {
     pub lease: Option<LeaseAnswer>,
     pub auth: Option<AuthAnswer>,
     pub shape: Shape,
-    /// A status other than the one that follows from the contents: 202 for queued work, 404 with an envelope, 429, 501, 503.
+    /// A status other than the one that follows from the contents: 202 for queued work, 404 with an envelope, 429, 501, 503;
+    /// 200 for an envelope around nothing.
     pub status: Option<u16>,
     /// Body to send as it stands, with its content type (metrics text).
     pub raw: Option<(String, &'static str)>,
@@ -128,6 +129,7 @@ impl LogicalResponse {
             || self.lease.is_some()
             || !self.warnings.is_empty()
             || self.raw.is_some()
+            || self.status == Some(200)
     }
 }
 

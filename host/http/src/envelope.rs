@@ -59,6 +59,7 @@ pub(crate) fn of_answer(request_id: &str, operation: Operation, answer: &Logical
     }
     match found(operation, answer) {
         Found::Something => {}
+        Found::Nothing if wished == Some(StatusCode::OK) => {}
         Found::Warnings => {
             return json(wished.unwrap_or(StatusCode::NOT_FOUND), JSON, &Envelope { request_id, answer });
         }
@@ -241,6 +242,7 @@ mod tests {
         assert_eq!(shown(Operation::Update, LogicalResponse::empty()).await, (204, String::new()));
         assert_eq!(shown(Operation::Delete, LogicalResponse::empty()).await, (204, String::new()));
         assert_eq!(shown(Operation::Update, LogicalResponse::empty().with_status(202)).await, (202, String::new()));
+        assert!(shown(Operation::Patch, LogicalResponse::empty().with_status(200)).await.1.contains("\"data\":null"));
         assert_eq!(shown(Operation::Read, LogicalResponse::empty().warn("elsewhere")).await.0, 404);
         assert_eq!(shown(Operation::Update, LogicalResponse::empty().warn("w")).await.0, 200);
         assert_eq!(shown(Operation::Read, LogicalResponse::json(json!({}))).await.0, 200);

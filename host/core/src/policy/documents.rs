@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::keys;
 use crate::request::RequestError;
 use crate::seams::{
-    AclError, Batch, Diagnostic, Expect, IdentityValues, Key, PolicySetId, PolicySource, Sandbox, Severity, Storage,
+    AclError, Batch, Clock, Expect, IdentityValues, Key, PolicySetId, PolicySource, Sandbox, Severity, Storage,
     StorageError,
 };
 use crate::token::store::{decode, encode};
@@ -34,15 +34,43 @@ pub struct PolicyDocument {
     pub allow_wildcards_in_identity_templates: bool,
     #[serde(default)]
     pub allow_slashes_in_identity_templates: bool,
+    /// From then on it is as if it had been deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expiration: Option<Timestamp>,
+}
+
+impl PolicyDocument {
+    fn holds_at(&self, now: Timestamp) -> bool {
+        self.expiration.is_none_or(|end| end > now)
+    }
+}
+
+/// What a `PATCH` changes; the rest stays.
+#[derive(Clone, Debug, Default)]
+pub struct PolicyChange {
+    pub text: Option<String>,
+    pub cas_required: Option<bool>,
+    pub allow_wildcards_in_identity_templates: Option<bool>,
+    pub allow_slashes_in_identity_templates: Option<bool>,
+    pub expiration: Option<Timestamp>,
+}
+
+/// A compiled set, and the moment from which one of its policies is no more.
+#[derive(Clone, Debug)]
+struct CompiledSet {
+    id: PolicySetId,
+    good_until: Timestamp,
 }
 
 /// All policies of the installation. Writes go to storage first, then to the copy in memory.
 pub struct Policies {
     storage: Arc<dyn Storage>,
     sandbox: Arc<dyn Sandbox>,
+    clock: Arc<dyn Clock>,
+    /// Also those that have expired: whoever looks must ask [`PolicyDocument::holds_at`].
     documents: RwLock<BTreeMap<String, Arc<PolicyDocument>>>,
     /// Compiled sets by the policy names of a token; emptied by every write.
-    sets: RwLock<HashMap<Vec<String>, PolicySetId>>,
+    sets: RwLock<HashMap<Vec<String>, CompiledSet>>,
     /// One write at a time, so that memory and storage agree.
     writing: tokio::sync::Mutex<()>,
 }
@@ -64,7 +92,7 @@ impl Policies {
     pub async fn load(
         storage: Arc<dyn Storage>,
         sandbox: Arc<dyn Sandbox>,
-        now: Timestamp,
+        clock: Arc<dyn Clock>,
     ) -> Result<Self, StorageError> {
         let mut documents = BTreeMap::new();
         let prefix = keys::policy("");
@@ -86,10 +114,11 @@ impl Policies {
                     name: name.to_owned(),
                     text: text.to_owned(),
                     version: 1,
-                    modified: now,
+                    modified: clock.now(),
                     cas_required: false,
                     allow_wildcards_in_identity_templates: false,
                     allow_slashes_in_identity_templates: false,
+                    expiration: None,
                 };
                 storage.commit(Batch::new().put(keys::policy(name), encode(&document)?, Expect::Anything)).await?;
                 documents.insert(name.to_owned(), Arc::new(document));
@@ -98,6 +127,7 @@ impl Policies {
         Ok(Self {
             storage,
             sandbox,
+            clock,
             documents: RwLock::new(documents),
             sets: RwLock::new(HashMap::new()),
             writing: tokio::sync::Mutex::new(()),
@@ -106,35 +136,82 @@ impl Policies {
 
     #[must_use]
     pub fn find(&self, name: &str) -> Option<Arc<PolicyDocument>> {
-        self.documents.read().ok()?.get(name).cloned()
+        let now = self.clock.now();
+        self.documents.read().ok()?.get(name).filter(|document| document.holds_at(now)).cloned()
     }
 
     /// In order; without the hidden ones.
     #[must_use]
     pub fn names(&self) -> Vec<String> {
         let Ok(documents) = self.documents.read() else { return Vec::new() };
-        documents.keys().filter(|name| *name != "response-wrapping").cloned().collect()
+        let now = self.clock.now();
+        let shown = documents.values().filter(|d| d.name != "response-wrapping" && d.holds_at(now));
+        shown.map(|document| document.name.clone()).collect()
     }
 
     /// Parses, then stores. Nothing is stored of a text that does not parse.
     ///
     /// # Errors
     /// `failed to parse policy: …` with the guest's words; a `cas` that does not match.
-    pub async fn write(&self, mut document: PolicyDocument, cas: Option<i64>) -> Result<Vec<Diagnostic>, RequestError> {
+    pub async fn write(&self, document: PolicyDocument, cas: Option<i64>) -> Result<(), RequestError> {
+        self.parse(&document).await?;
+        let _writing = self.writing.lock().await;
+        let before = self.find(&document.name);
+        // Whoever demands it of others gives it himself.
+        if cas.is_none() && (document.cas_required || before.as_ref().is_some_and(|old| old.cas_required)) {
+            return Err(RequestError::invalid("check-and-set parameter required for this call"));
+        }
+        self.replace(before.as_deref(), document, cas).await
+    }
+
+    /// Changes what is given and keeps the rest. Nothing comes in between, so `cas` need not be given.
+    ///
+    /// # Errors
+    /// `policy not found`; as [`Policies::write`].
+    pub async fn patch(&self, name: &str, change: PolicyChange, cas: Option<i64>) -> Result<(), RequestError> {
+        let _writing = self.writing.lock().await;
+        let before = self.find(name).ok_or_else(|| RequestError::invalid("policy not found"))?;
+        let PolicyChange {
+            text,
+            cas_required,
+            allow_wildcards_in_identity_templates: wildcards,
+            allow_slashes_in_identity_templates: slashes,
+            expiration,
+        } = change;
+        let document = PolicyDocument {
+            name: before.name.clone(),
+            text: text.unwrap_or_else(|| before.text.clone()),
+            version: before.version,
+            modified: self.clock.now(),
+            cas_required: cas_required.unwrap_or(before.cas_required),
+            allow_wildcards_in_identity_templates: wildcards.unwrap_or(before.allow_wildcards_in_identity_templates),
+            allow_slashes_in_identity_templates: slashes.unwrap_or(before.allow_slashes_in_identity_templates),
+            expiration: expiration.or(before.expiration),
+        };
+        self.parse(&document).await?;
+        self.replace(Some(&before), document, cas).await
+    }
+
+    async fn parse(&self, document: &PolicyDocument) -> Result<(), RequestError> {
         if document.text.len() > TEXT_LEN_MAX {
             return Err(RequestError::Invalid(format!("policy is longer than {TEXT_LEN_MAX} bytes")));
         }
-        let diagnostics = self.sandbox.lint(&source(&document)).await?;
-        if let Some(error) = diagnostics.iter().find(|d| d.severity == Severity::Error) {
-            return Err(RequestError::Invalid(format!("failed to parse policy: {}", error.message)));
+        let diagnostics = self.sandbox.lint(&source(document)).await?;
+        match diagnostics.iter().find(|d| d.severity == Severity::Error) {
+            Some(error) => Err(RequestError::Invalid(format!("failed to parse policy: {}", error.message))),
+            None => Ok(()),
         }
-        let _writing = self.writing.lock().await;
-        let before = self.find(&document.name);
-        let version = before.as_ref().map_or(0, |old| old.version);
+    }
+
+    /// Under the lock of writes.
+    async fn replace(
+        &self,
+        before: Option<&PolicyDocument>,
+        mut document: PolicyDocument,
+        cas: Option<i64>,
+    ) -> Result<(), RequestError> {
+        let version = before.map_or(0, |old| old.version);
         match cas {
-            None if before.as_ref().is_some_and(|old| old.cas_required) => {
-                return Err(RequestError::invalid("check-and-set parameter required for this call"));
-            }
             Some(-1) if version == 0 => {}
             Some(given) if u64::try_from(given) != Ok(version) => {
                 return Err(RequestError::Invalid(format!(
@@ -149,7 +226,7 @@ impl Policies {
         self.change(|documents| {
             documents.insert(document.name.clone(), Arc::new(document));
         });
-        Ok(diagnostics)
+        Ok(())
     }
 
     /// # Errors
@@ -170,23 +247,27 @@ impl Policies {
         self.sets.write().unwrap_or_else(std::sync::PoisonError::into_inner).clear();
     }
 
-    /// The compiled set of a token's policies; names without a text grant nothing.
+    /// The compiled set of a token's policies; names without a text, or whose text has expired, grant nothing.
     ///
     /// # Errors
     /// A text that no longer parses, or a guest that failed: the request is refused.
     pub async fn set(&self, names: &[String]) -> Result<PolicySetId, RequestError> {
-        if let Some(id) = self.sets.read().ok().and_then(|sets| sets.get(names).cloned()) {
-            return Ok(id);
+        let now = self.clock.now();
+        let known = self.sets.read().ok().and_then(|sets| sets.get(names).cloned());
+        if let Some(set) = known.filter(|set| set.good_until > now) {
+            return Ok(set.id);
         }
-        let sources = self.sources(names);
-        let id = self.compile(&sources).await?;
+        let used = self.in_force(names, now);
+        let id = self.compile(&used.iter().map(|document| source(document)).collect::<Vec<_>>()).await?;
+        let good_until = used.iter().filter_map(|document| document.expiration).min().unwrap_or(Timestamp::NEVER);
         let documents = self.documents.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let unchanged = names.iter().filter_map(|n| documents.get(n)).map(|d| source(d)).eq(sources.iter().cloned());
-        if unchanged && let Ok(mut sets) = self.sets.write() {
+        // Every write replaces the document.
+        let is_unchanged = in_force(&documents, names, now).map(Arc::as_ptr).eq(used.iter().map(Arc::as_ptr));
+        if is_unchanged && let Ok(mut sets) = self.sets.write() {
             if sets.len() >= SETS_MAX {
                 sets.clear();
             }
-            sets.insert(names.to_vec(), id.clone());
+            sets.insert(names.to_vec(), CompiledSet { id: id.clone(), good_until });
         }
         Ok(id)
     }
@@ -202,9 +283,9 @@ impl Policies {
         self.set(names).await
     }
 
-    fn sources(&self, names: &[String]) -> Vec<PolicySource> {
+    fn in_force(&self, names: &[String], now: Timestamp) -> Vec<Arc<PolicyDocument>> {
         let Ok(documents) = self.documents.read() else { return Vec::new() };
-        names.iter().filter_map(|name| documents.get(name)).map(|document| source(document)).collect()
+        in_force(&documents, names, now).cloned().collect()
     }
 
     async fn compile(&self, sources: &[PolicySource]) -> Result<PolicySetId, RequestError> {
@@ -218,6 +299,14 @@ impl Policies {
             Err(AclError::Sandbox(error)) => Err(error.into()),
         }
     }
+}
+
+fn in_force<'a>(
+    documents: &'a BTreeMap<String, Arc<PolicyDocument>>,
+    names: &'a [String],
+    now: Timestamp,
+) -> impl Iterator<Item = &'a Arc<PolicyDocument>> {
+    names.iter().filter_map(|name| documents.get(name)).filter(move |document| document.holds_at(now))
 }
 
 fn source(document: &PolicyDocument) -> PolicySource {

@@ -48,6 +48,7 @@ pub(crate) fn answer(routes: &[Route], route: &Route, path: &str) -> LogicalResp
 fn kind(kind: Kind) -> &'static str {
     match kind {
         Kind::Text | Kind::Any => "string",
+        Kind::Time => "time",
         Kind::Int => "int",
         Kind::Bool => "bool",
         Kind::Duration => "duration (sec)",

@@ -1,12 +1,12 @@
 //! ACL policies, on both routes (vault-api §2.3).
 
 use base64::Engine as _;
-use leasehold_model::Operation;
+use leasehold_model::{Operation, Timestamp};
 use serde_json::{Value, json};
 
 use crate::fields::{Field, Kind};
 use crate::pipeline::Call;
-use crate::policy::PolicyDocument;
+use crate::policy::documents::{PolicyChange, PolicyDocument};
 use crate::request::{LogicalResponse, Object, RequestError, Shape};
 use crate::routes::{Access, Route};
 
@@ -15,8 +15,8 @@ const FIELDS: &[Field] = &[
     Field::open("rules", Kind::Text, "Old name of policy, on `sys/policy`."),
     Field::open("cas", Kind::Int, "-1: must not exist; n: must be at version n."),
     Field::open("cas_required", Kind::Bool, "Later writes must give cas."),
-    Field::open("ttl", Kind::Duration, "Not supported yet."),
-    Field::open("expiration", Kind::Text, "Not supported yet."),
+    Field::open("ttl", Kind::Duration, "How long the policy holds; then it is gone."),
+    Field::open("expiration", Kind::Time, "Until when the policy holds; instead of ttl."),
     Field::open("allow_wildcards_in_identity_templates", Kind::Bool, "Identity values may hold `*` and `+`."),
     Field::open("allow_slashes_in_identity_templates", Kind::Bool, "Identity values may hold `/`."),
 ];
@@ -26,7 +26,12 @@ pub const ROUTES: &[Route] = &[
     route("policies/acl", &[Operation::List], &[], "Lists the policies."),
     route("policies/detailed/acl", &[Operation::List], &[], "Lists the policies with their texts."),
     route("policy/*name", &[Operation::Read, Operation::Update, Operation::Delete], FIELDS, "One policy."),
-    route("policies/acl/*name", &[Operation::Read, Operation::Update, Operation::Delete], FIELDS, "One policy."),
+    route(
+        "policies/acl/*name",
+        &[Operation::Read, Operation::Update, Operation::Patch, Operation::Delete],
+        FIELDS,
+        "One policy.",
+    ),
 ];
 
 const fn route(
@@ -70,6 +75,7 @@ pub(crate) async fn handle(call: &Call<'_>) -> Result<LogicalResponse, RequestEr
             Ok(LogicalResponse::data(data).shaped(Shape::Duplicated))
         }
         (_, Operation::Update) => write(call, &name, old).await,
+        (_, Operation::Patch) => patch(call, &name).await,
         (_, Operation::Delete) => {
             match name.as_str() {
                 "root" => return Err(RequestError::invalid("cannot delete \"root\" policy")),
@@ -100,7 +106,7 @@ fn read(call: &Call<'_>, name: &str) -> Option<Object> {
         ]));
     }
     let document = call.rooms.policies.find(name)?;
-    let Value::Object(shown) = json!({
+    let Value::Object(mut shown) = json!({
         "name": document.name,
         "policy": document.text,
         "version": document.version,
@@ -111,6 +117,9 @@ fn read(call: &Call<'_>, name: &str) -> Option<Object> {
     }) else {
         return None;
     };
+    if let Some(end) = document.expiration {
+        shown.insert("expiration".to_owned(), end.rfc3339().into());
+    }
     Some(shown)
 }
 
@@ -124,21 +133,13 @@ async fn write(call: &Call<'_>, name: &str, old: bool) -> Result<LogicalResponse
             warnings.push("'rules' is deprecated, please use 'policy' instead".to_owned());
             rules
         }
-        _ => return Err(RequestError::invalid("'policy' parameter not supplied or empty")),
+        _ => return Err(RequestError::invalid(NO_TEXT)),
     };
-    match name {
-        "root" => return Err(RequestError::invalid("cannot update \"root\" policy")),
-        "response-wrapping" => return Err(RequestError::invalid("cannot update \"response-wrapping\" policy")),
-        _ => {}
-    }
+    refuse_fixed(name)?;
     if name.len() > NAME_LEN_MAX {
         return Err(RequestError::Invalid(format!("policy name is longer than {NAME_LEN_MAX} bytes")));
     }
-    if fields.ttl("ttl").is_some_and(|ttl| !ttl.is_zero()) || fields.text("expiration").is_some_and(|at| !at.is_empty())
-    {
-        // Never ignored: a policy that should end must not live on.
-        return Err(RequestError::invalid("policies that expire are not supported yet: leave ttl and expiration out"));
-    }
+    let expiration = expiration(call)?;
     let document = PolicyDocument {
         name: name.to_owned(),
         text: unpacked(text),
@@ -147,9 +148,62 @@ async fn write(call: &Call<'_>, name: &str, old: bool) -> Result<LogicalResponse
         cas_required: fields.bool("cas_required").unwrap_or(false),
         allow_wildcards_in_identity_templates: fields.bool("allow_wildcards_in_identity_templates").unwrap_or(false),
         allow_slashes_in_identity_templates: fields.bool("allow_slashes_in_identity_templates").unwrap_or(false),
+        expiration,
     };
     call.rooms.policies.write(document, fields.int("cas")).await?;
     Ok(LogicalResponse { warnings, ..LogicalResponse::empty() })
+}
+
+/// As a merge patch, but for null: it does not take an end away, it says nothing (as in OpenBao).
+async fn patch(call: &Call<'_>, name: &str) -> Result<LogicalResponse, RequestError> {
+    refuse_fixed(name)?;
+    if call.rooms.policies.find(name).is_none() {
+        return Err(RequestError::invalid("policy not found"));
+    }
+    let fields = &call.fields;
+    let text = match call.request.data.get("policy") {
+        None => None,
+        Some(_) => match fields.text("policy") {
+            Some(text) if !text.is_empty() => Some(unpacked(text)),
+            _ => return Err(RequestError::invalid(NO_TEXT)),
+        },
+    };
+    let change = PolicyChange {
+        text,
+        cas_required: fields.bool("cas_required"),
+        allow_wildcards_in_identity_templates: fields.bool("allow_wildcards_in_identity_templates"),
+        allow_slashes_in_identity_templates: fields.bool("allow_slashes_in_identity_templates"),
+        expiration: expiration(call)?,
+    };
+    call.rooms.policies.patch(name, change, fields.int("cas")).await?;
+    // The field answers with an envelope around nothing.
+    Ok(LogicalResponse::empty().with_status(200))
+}
+
+const NO_TEXT: &str = "'policy' parameter not supplied or empty";
+
+fn refuse_fixed(name: &str) -> Result<(), RequestError> {
+    match name {
+        "root" | "response-wrapping" => Err(RequestError::Invalid(format!("cannot update \"{name}\" policy"))),
+        _ => Ok(()),
+    }
+}
+
+/// The end that `ttl` or `expiration` give: always in the future.
+fn expiration(call: &Call<'_>) -> Result<Option<Timestamp>, RequestError> {
+    let now = call.core.seams.clock.now();
+    let end = match (call.fields.ttl("ttl"), call.fields.time("expiration")) {
+        (Some(_), Some(_)) => {
+            return Err(RequestError::invalid("cannot supply both 'expiration' and 'ttl' for policies"));
+        }
+        (Some(ttl), None) => now + ttl,
+        (None, Some(at)) => at,
+        (None, None) => return Ok(None),
+    };
+    if end <= now {
+        return Err(RequestError::invalid("refusing to update policy as expiration time has already elapsed"));
+    }
+    Ok(Some(end))
 }
 
 /// The text, out of base64 if it is base64 of text.

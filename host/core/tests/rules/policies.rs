@@ -5,7 +5,11 @@ use leasehold_core::request::RequestError;
 use leasehold_model::Operation;
 use serde_json::{Value, json};
 
+use super::support::pass;
 use super::support::server::{ROOT, Server, refusal};
+
+const BOTH_ENDS: &str = "cannot supply both 'expiration' and 'ttl' for policies";
+const ELAPSED: &str = "refusing to update policy as expiration time has already elapsed";
 
 #[tokio::test(start_paused = true)]
 async fn policies_are_stored_under_their_lower_case_names() {
@@ -60,11 +64,13 @@ async fn what_is_no_policy_is_refused_and_changes_nothing() {
         ("root", json!({ "policy": "a" }), "cannot update \"root\" policy"),
         ("ROOT", json!({ "policy": "a" }), "cannot update \"root\" policy"),
         ("response-wrapping", json!({ "policy": "a" }), "cannot update \"response-wrapping\" policy"),
-        (
-            "app",
-            json!({ "policy": "a", "ttl": "1h" }),
-            "policies that expire are not supported yet: leave ttl and expiration out",
-        ),
+        ("app", json!({ "policy": "a", "ttl": "1h", "expiration": "2030-01-01T00:00:00Z" }), BOTH_ENDS),
+        ("app", json!({ "policy": "a", "ttl": "0", "expiration": "2030-01-01T00:00:00Z" }), BOTH_ENDS),
+        ("app", json!({ "policy": "a", "ttl": "10ms" }), ELAPSED),
+        ("app", json!({ "policy": "a", "ttl": 0, "cas": 7 }), ELAPSED),
+        ("app", json!({ "policy": "broken", "expiration": "2020-01-01T00:00:00Z" }), ELAPSED),
+        ("app", json!({ "policy": "a", "expiration": -5 }), ELAPSED),
+        ("app", json!({ "policy": "a", "cas_required": true }), "check-and-set parameter required for this call"),
     ] {
         let answer = server.root(&format!("sys/policies/acl/{path}"), fields).await;
         assert_eq!(refusal(answer), format!("Invalid: {why}"), "{path}");
@@ -92,6 +98,115 @@ async fn a_change_of_a_policy_holds_from_the_next_request_on() {
     assert!(server.read(&token, "db/static").await.is_ok());
     server.call(Some(ROOT), Operation::Delete, "sys/policies/acl/app", Value::Null).await.unwrap();
     assert!(matches!(server.read(&token, "db/static").await, Err(RequestError::Denied)), "default deny");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_end_of_a_policy_is_a_moment_and_nothing_else() {
+    let server = Server::start().await;
+    for (given, shown) in [
+        (json!("2030-01-01T00:00:00Z"), "2030-01-01T00:00:00Z"),
+        (json!("2030-01-01T00:00:00+02:00"), "2029-12-31T22:00:00Z"),
+        (json!(1_900_000_000), "2030-03-17T17:46:40Z"),
+        (json!("1900000000"), "2030-03-17T17:46:40Z"),
+    ] {
+        server.root("sys/policies/acl/app", json!({ "policy": "a", "expiration": given })).await.unwrap();
+        assert_eq!(server.read(ROOT, "sys/policies/acl/app").await.unwrap().data.unwrap()["expiration"], shown);
+    }
+    for (given, why) in [
+        (json!(""), "could not parse string as date and time"),
+        (json!("1h"), "could not parse string as date and time"),
+        (json!("2030-01-01"), "could not parse string as date and time"),
+        (json!("2030-01-01 00:00:00Z"), "could not parse string as date and time"),
+        (json!("2030-01-01T00:00:00Z[UTC]"), "could not parse string as date and time"),
+        (json!("99999-01-01T00:00:00Z"), "could not parse string as date and time"),
+        (json!(true), "could not parse time from input type"),
+        (json!(1.5), "strconv.ParseInt: parsing \"1.5\": invalid syntax"),
+    ] {
+        let answer = server.root("sys/policies/acl/app", json!({ "policy": "a", "expiration": given })).await;
+        let prefix = "Invalid: Field validation failed: error converting input for field \"expiration\"";
+        assert_eq!(refusal(answer), format!("{prefix}: {why}"), "{given}");
+    }
+    // A write without an end takes it away.
+    server.root("sys/policies/acl/app", json!({ "policy": "a", "ttl": null, "expiration": null })).await.unwrap();
+    assert_eq!(server.read(ROOT, "sys/policies/acl/app").await.unwrap().data.unwrap().get("expiration"), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_expired_policy_grants_nothing_from_its_end_on() {
+    let server = Server::start().await;
+    server.policy("stays", "db/things/a: read").await;
+    server.root("sys/policies/acl/app", json!({ "policy": "db/static: read", "ttl": "60s" })).await.unwrap();
+    let names = json!({ "policies": ["app", "stays"], "no_default_policy": true });
+    let token = server.token(names.clone()).await;
+    assert!(server.read(&token, "db/static").await.is_ok());
+    pass(59).await;
+    // Its set of policies is known by now, and must not outlive one of them.
+    assert!(server.read(&token, "db/static").await.is_ok());
+    pass(1).await;
+    assert!(matches!(server.read(&token, "db/static").await, Err(RequestError::Denied)));
+    assert!(!matches!(server.read(&token, "db/things/a").await, Err(RequestError::Denied)), "the other one holds");
+    let told = server.root("sys/capabilities", json!({ "token": token, "paths": "db/static" })).await.unwrap();
+    assert_eq!(told.data.unwrap()["capabilities"], json!(["deny"]));
+    // It is as if it had been deleted.
+    assert!(matches!(server.read(ROOT, "sys/policies/acl/app").await, Err(RequestError::NotFound)));
+    let listed = server.call(Some(ROOT), Operation::List, "sys/policies/acl/", Value::Null).await.unwrap();
+    assert_eq!(listed.data.unwrap()["keys"], json!(["default", "stays", "root"]));
+    let made = server.root("auth/token/create", names).await.unwrap();
+    assert_eq!(made.warnings, ["Policy \"app\" does not exist"]);
+    let patched = server.call(Some(ROOT), Operation::Patch, "sys/policies/acl/app", json!({ "ttl": "1h" })).await;
+    assert_eq!(refusal(patched), "Invalid: policy not found");
+    // Nor after a restart.
+    server.core.seal().await;
+    server.unseal().await;
+    assert!(matches!(server.read(&token, "db/static").await, Err(RequestError::Denied)));
+    // Written anew it begins anew.
+    server.root("sys/policies/acl/app", json!({ "policy": "db/static: read", "cas": -1 })).await.unwrap();
+    assert!(server.read(&token, "db/static").await.is_ok());
+    assert_eq!(server.read(ROOT, "sys/policies/acl/app").await.unwrap().data.unwrap()["version"], 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_patch_keeps_what_it_does_not_name() {
+    let server = Server::start().await;
+    let end = "2030-01-01T00:00:00Z";
+    let first = json!({ "policy": "a: read", "cas": -1, "cas_required": true, "expiration": end });
+    server.root("sys/policies/acl/app", first).await.unwrap();
+    let patch = |fields: Value| server.call(Some(ROOT), Operation::Patch, "sys/policies/acl/App", fields);
+    let answer = patch(json!({ "policy": "b: read" })).await.unwrap();
+    assert_eq!((answer.status, answer.data), (Some(200), None));
+    let shown = || async { server.read(ROOT, "sys/policies/acl/app").await.unwrap().data.unwrap() };
+    let kept = shown().await;
+    assert_eq!(
+        [&kept["policy"], &kept["version"], &kept["cas_required"], &kept["expiration"]],
+        [&json!("b: read"), &json!(2), &json!(true), &json!(end)]
+    );
+    patch(json!({ "cas": 2, "allow_slashes_in_identity_templates": true, "expiration": null })).await.unwrap();
+    patch(json!({ "cas_required": false, "ttl": "1h" })).await.unwrap();
+    let kept = shown().await;
+    assert_eq!(
+        [&kept["policy"], &kept["cas_required"], &kept["allow_slashes_in_identity_templates"]],
+        [&json!("b: read"), &json!(false), &json!(true)]
+    );
+    assert_ne!(kept["expiration"], end);
+    for (fields, why) in [
+        (json!({ "policy": "" }), "'policy' parameter not supplied or empty"),
+        (json!({ "policy": null }), "'policy' parameter not supplied or empty"),
+        (json!({ "policy": "broken" }), "failed to parse policy: At 1:1: broken"),
+        (json!({ "ttl": 0, "cas": 99 }), ELAPSED),
+        (json!({ "cas": 99 }), "check-and-set parameter 99 did not match the current version 4"),
+    ] {
+        assert_eq!(refusal(patch(fields).await), format!("Invalid: {why}"));
+    }
+    assert_eq!(shown().await["version"], 4, "what was refused changed nothing");
+    for (path, why) in [
+        ("sys/policies/acl/nope", "Invalid: policy not found"),
+        ("sys/policies/acl/root", "Invalid: cannot update \"root\" policy"),
+        ("sys/policies/acl/response-wrapping", "Invalid: cannot update \"response-wrapping\" policy"),
+        ("sys/policy/app", "UnsupportedOperation: unsupported operation"),
+    ] {
+        let answer = server.call(Some(ROOT), Operation::Patch, path, json!({ "policy": "a" })).await;
+        assert_eq!(refusal(answer), why, "{path}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

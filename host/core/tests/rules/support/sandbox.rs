@@ -37,6 +37,7 @@ fn capability(name: &str) -> Capabilities {
         "delete" => Capabilities::DELETE,
         "list" => Capabilities::LIST,
         "sudo" => Capabilities::SUDO,
+        "patch" => Capabilities::PATCH,
         _ => Capabilities::DENY,
     }
 }
