@@ -1,9 +1,179 @@
 //! Names and texts that try to be SQL.
 
-use leasehold_core::seams::LeaseIntent;
-use serde_json::json;
+use std::sync::Arc;
 
-use crate::support::World;
+use leasehold_core::seams::LeaseIntent;
+use leasehold_devpg::{DevPg, Options};
+use serde_json::json;
+use tokio_postgres::{Client, NoTls};
+
+use crate::support::{MEMBER, World, log_in, own_server};
+
+/// Names that databases, schemas and roles can have, and that mean something else wherever they are not quoted.
+fn odd_names() -> Vec<String> {
+    let names = [
+        "we\"ird db",
+        "semi;colon",
+        "quo'te",
+        "back\\slash",
+        "ünïcode",
+        "%2e",
+        "a/b?c=d#e",
+        "host=elsewhere port=1",
+        " blanks ",
+        "$$dollar$$",
+        "$1",
+        "--comment",
+        "Upper.Lower",
+        "select",
+    ];
+    names.into_iter().map(str::to_owned).chain([format!("{}\"", "x".repeat(62))]).collect()
+}
+
+fn ident(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+fn percent_encoded(name: &str) -> String {
+    name.bytes().map(|byte| format!("%{byte:02x}")).collect()
+}
+
+/// A superuser's session in this database; `psql` would take some of the names for connection strings.
+async fn superuser_in(pg: &DevPg, database: &str) -> Client {
+    let mut config: tokio_postgres::Config = pg.superuser_url().parse().unwrap();
+    let (client, connection) = config.dbname(database).connect(NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client
+}
+
+async fn own_world() -> World {
+    let world = World::on(Arc::new(own_server(Options { max_connections: 200, ..Options::default() })));
+    world.connect("pg", json!({})).await;
+    world
+}
+
+#[tokio::test]
+async fn a_role_is_emptied_in_every_database_whatever_its_name() {
+    let world = own_world().await;
+    world.role("member", MEMBER, json!({})).await;
+    let issued = world.issue("member").await;
+    let (admin, leased) = (ident(world.pg.admin_user()), ident(&issued.username));
+    let mut there = Vec::new();
+    for name in odd_names() {
+        let odd = ident(&name);
+        world.pg.psql(&format!("CREATE DATABASE {odd}")).unwrap();
+        let superuser = superuser_in(&world.pg, &name).await;
+        let ready = format!(
+            "CREATE SCHEMA {odd}; CREATE TABLE {odd}.{odd} (x int); \
+             GRANT ALL ON DATABASE {odd} TO {admin} WITH GRANT OPTION; \
+             GRANT ALL ON SCHEMA {odd} TO {admin} WITH GRANT OPTION; \
+             GRANT ALL ON {odd}.{odd} TO {admin} WITH GRANT OPTION"
+        );
+        superuser.batch_execute(&ready).await.unwrap();
+        // What the superuser grants, the admin could not take away.
+        let granting = log_in(&world.pg, world.pg.admin_user(), world.pg.admin_password(), &name).await.unwrap();
+        let grants = format!(
+            "GRANT CREATE ON DATABASE {odd} TO {leased}; GRANT ALL ON SCHEMA {odd} TO {leased}; \
+             GRANT SELECT ON {odd}.{odd} TO {leased}"
+        );
+        granting.batch_execute(&grants).await.unwrap();
+        let session = log_in(&world.pg, &issued.username, &issued.password, &name).await.unwrap();
+        let owned = format!(
+            "CREATE SCHEMA owned; CREATE TABLE {odd}.owned (x int); \
+             CREATE FUNCTION {odd}.owned() RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELECT 1'"
+        );
+        session.batch_execute(&owned).await.unwrap();
+        there.push((name, superuser, session));
+    }
+    world.revoke(&issued).await.unwrap();
+    assert!(!world.role_exists(&issued.username));
+    for (name, superuser, session) in there {
+        assert!(session.simple_query("SELECT 1").await.is_err(), "{name}: a session is left");
+        let owners = "SELECT DISTINCT pg_get_userbyid(owner)::text FROM (SELECT relowner FROM pg_class WHERE relname = 'owned' \
+                      UNION ALL SELECT proowner FROM pg_proc WHERE proname = 'owned' \
+                      UNION ALL SELECT nspowner FROM pg_namespace WHERE nspname = 'owned') o (owner)";
+        let owners = superuser.query(owners, &[]).await.unwrap();
+        let owners: Vec<String> = owners.iter().map(|row| row.get(0)).collect();
+        assert_eq!(owners, ["leasehold_orphaned_objects"], "{name}");
+        let may = "SELECT has_schema_privilege('leasehold_orphaned_objects', oid, 'CREATE') FROM pg_namespace WHERE nspname = $1";
+        let may: bool = superuser.query_one(may, &[&name]).await.unwrap().get(0);
+        assert!(!may, "{name}: the heir kept what it needed for a moment");
+    }
+}
+
+#[tokio::test]
+async fn odd_names_of_schemas_and_groups_stand_in_statements() {
+    let world = own_world().await;
+    let admin = ident(world.pg.admin_user());
+    for (index, name) in odd_names().iter().enumerate() {
+        let odd = ident(name);
+        let ready = format!(
+            "CREATE ROLE {odd} NOLOGIN; GRANT {odd} TO {admin} WITH ADMIN OPTION; CREATE SCHEMA {odd}; \
+             GRANT ALL ON SCHEMA {odd} TO {admin} WITH GRANT OPTION"
+        );
+        world.pg.psql(&ready).unwrap();
+        let creation = format!(
+            "CREATE ROLE \"{{{{name}}}}\" WITH LOGIN PASSWORD '{{{{password}}}}' VALID UNTIL '{{{{expiration}}}}' IN ROLE {odd};\n\
+             GRANT USAGE, CREATE ON SCHEMA {odd} TO \"{{{{name}}}}\";"
+        );
+        let role = format!("odd{index}");
+        world.role(&role, &creation, json!({})).await;
+        let issued = world.issue(&role).await;
+        let session = world.log_in(&issued).await.unwrap();
+        let rights = "SELECT pg_has_role(current_user, r.oid, 'MEMBER') AND has_schema_privilege(n.oid, 'CREATE') \
+                      FROM pg_roles r, pg_namespace n WHERE r.rolname = $1 AND n.nspname = $1";
+        let has: bool = session.query_one(rights, &[name]).await.unwrap().get(0);
+        assert!(has, "{name}");
+        session.batch_execute(&format!("CREATE TABLE {odd}.made (x int)")).await.unwrap();
+        world.revoke(&issued).await.unwrap();
+        assert!(!world.role_exists(&issued.username), "{name}");
+        assert!(world.role_exists(name), "{name}: the group is nobody's lease");
+        let owner = superuser_in(&world.pg, world.pg.database()).await;
+        let made = "SELECT pg_get_userbyid(c.relowner)::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+                    WHERE c.relname = 'made' AND n.nspname = $1";
+        let owner: String = owner.query_one(made, &[name]).await.unwrap().get(0);
+        assert_eq!(owner, "leasehold_orphaned_objects", "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_reaches_a_database_whatever_its_name() {
+    let world = own_world().await;
+    let (host, port) = (world.pg.host(), world.pg.port());
+    // Only where this schema is can a lease be issued.
+    let creation = format!("{MEMBER} GRANT USAGE ON SCHEMA here TO \"{{{{name}}}}\";");
+    for (index, name) in odd_names().iter().enumerate() {
+        world.pg.psql(&format!("CREATE DATABASE {}", ident(name))).unwrap();
+        let admin = ident(world.pg.admin_user());
+        let ready = format!("CREATE SCHEMA here; GRANT USAGE ON SCHEMA here TO {admin} WITH GRANT OPTION");
+        superuser_in(&world.pg, name).await.batch_execute(&ready).await.unwrap();
+        let quoted = name.replace('\\', "\\\\").replace('\'', "\\'");
+        for (form, url) in [
+            ("url", format!("postgresql://{{{{username}}}}:{{{{password}}}}@{host}:{port}/{}", percent_encoded(name))),
+            (
+                "option",
+                format!(
+                    "postgresql://{{{{username}}}}:{{{{password}}}}@{host}:{port}/?dbname={}",
+                    percent_encoded(name)
+                ),
+            ),
+            (
+                "pairs",
+                format!("host={host} port={port} user={{{{username}}}} password={{{{password}}}} dbname='{quoted}'"),
+            ),
+        ] {
+            let connection = format!("{form}{index}");
+            world.connect(&connection, json!({ "connection_url": url })).await;
+            let read = world.read(&format!("config/{connection}")).await.unwrap();
+            assert_eq!(read["connection_details"]["connection_url"], url);
+            world.role(&connection, &creation, json!({ "db_name": connection })).await;
+            let issued = world.issue(&connection).await;
+            assert!(log_in(&world.pg, &issued.username, &issued.password, name).await.is_ok(), "{name}");
+            world.revoke(&issued).await.unwrap();
+            assert!(!world.role_exists(&issued.username), "{name}");
+        }
+    }
+}
 
 #[tokio::test]
 async fn a_lease_with_a_hostile_role_name_ends_that_role_and_no_other() {
