@@ -95,6 +95,7 @@ build() {
 bench() {
   bootstrap
   guests
+  modules
   cargo build --release --package leasehold-server
   if [ -z "${BAO:-}" ] && BAO=$(command -v bao); then export BAO; fi
   cargo bench --package leasehold-sandbox
