@@ -3,10 +3,13 @@
 //! Our own parser, because the client library's refuses options that are common, knows no `verify-full`, and its errors quote the
 //! text. Every option here is either obeyed or refused by name: one that is silently dropped may be the one that mattered.
 
+#[cfg(any(test, fuzzing))]
+pub mod properties;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use secrecy::{ExposeSecret, SecretString};
 use tokio_postgres::config::TargetSessionAttrs;
 use zeroize::Zeroizing;
@@ -65,6 +68,12 @@ pub(super) enum DsnError {
     User,
     #[error("connection_url has an unfinished value for {0}")]
     Unfinished(String),
+    /// May be the rest of a password in which `/`, `?`, `&` or a blank was not escaped.
+    #[error(
+        "connection_url is cut in an odd place: write /, ?, &, @ and % of a user name, password or database as %2F, %3F, %26, %40 \
+         and %25, and put quotes around a value that holds blanks"
+    )]
+    Cut,
     #[error("connection_url option {name:?} is not known{hint}")]
     Unknown { name: String, hint: String },
     #[error("connection_url option {name:?} is not supported yet: {why}")]
@@ -94,18 +103,6 @@ const OPTIONS: [&str; 18] = [
     "channel_binding",
 ];
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Go's `url.PathEscape`.
-const PATH: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'_')
-    .remove(b'.')
-    .remove(b'~')
-    .remove(b'$')
-    .remove(b'&')
-    .remove(b'+')
-    .remove(b'=')
-    .remove(b':')
-    .remove(b'@');
 
 pub(super) const USERNAME_TAG: &str = "{{username}}";
 pub(super) const PASSWORD_TAG: &str = "{{password}}";
@@ -119,9 +116,9 @@ impl Dsn {
         let scheme = scheme(url);
         let escape = |value: &str| match (raw, scheme.is_some()) {
             (true, _) => value.to_owned(),
-            // `:` and `@` would end a user name before its time; decoding gives them back.
-            (false, true) => utf8_percent_encode(value, PATH).to_string().replace(':', "%3A").replace('@', "%40"),
-            (false, false) => format!("'{}'", value.replace('\\', "\\\\").replace('\'', "\\'")),
+            // Decoding gives back what would end a user name, or an option behind `?`, before its time.
+            (false, true) => utf8_percent_encode(value, NON_ALPHANUMERIC).to_string(),
+            (false, false) => in_quotes(value),
         };
         let url = Zeroizing::new(
             url.replace(USERNAME_TAG, &escape(username))
@@ -146,8 +143,22 @@ impl Dsn {
     }
 }
 
+/// Whether a name that nobody knows may be said back: one that no password is likely to be cut into.
+fn is_word(name: &str) -> bool {
+    (1..=40).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_alphabetic() || byte == b'_')
+}
+
+/// Whether this is the option, however it is written: [`Draft::set`] obeys it in any case.
+fn is_password(name: &str) -> bool {
+    name.eq_ignore_ascii_case("password")
+}
+
 fn scheme(url: &str) -> Option<&'static str> {
     ["postgresql://", "postgres://"].into_iter().find(|scheme| url.starts_with(scheme))
+}
+
+fn is_url(url: &str) -> bool {
+    Dsn::parse(url, "u", &SecretString::from("p"), true).is_ok()
 }
 
 /// `url` as it may be read back, and whether a password was hidden in it.
@@ -158,11 +169,11 @@ pub(super) fn masked(url: &str) -> (String, bool) {
     if let Some(scheme) = scheme(url) {
         let rest = url.get(scheme.len()..).unwrap_or("");
         let (authority, after) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
-        // A password with an unescaped `/` or `?` in it: everything up to the last `@` is hidden then.
+        // A password with an unescaped `/` or `?` in it makes no URL: everything up to the last `@` is hidden then.
         let (login, place) = match (authority.rsplit_once('@'), rest.rsplit_once('@')) {
             (Some((login, host)), _) => (login, format!("{host}{after}")),
-            (None, Some((login, place))) => (login, place.to_owned()),
-            (None, None) => ("", rest.to_owned()),
+            (None, Some((login, place))) if !is_url(url) => (login, place.to_owned()),
+            (None, _) => ("", rest.to_owned()),
         };
         if let Some((user, password)) = login.split_once(':')
             && hides(password)
@@ -174,9 +185,11 @@ pub(super) fn masked(url: &str) -> (String, bool) {
             let pairs: Vec<String> = query
                 .split('&')
                 .map(|pair| match pair.split_once('=') {
-                    Some(("password", value)) if hides(value) => {
+                    Some((name, value))
+                        if hides(value) && decoded(name, "options").is_ok_and(|name| is_password(&name)) =>
+                    {
                         found = true;
-                        format!("password={MASK}")
+                        format!("{name}={MASK}")
                     }
                     _ => pair.to_owned(),
                 })
@@ -186,18 +199,30 @@ pub(super) fn masked(url: &str) -> (String, bool) {
         return (shown, found);
     }
     match pairs(url) {
-        Ok(pairs) if pairs.iter().any(|(key, value)| key == "password" && hides(value)) => {
-            let one = |(key, value): &(String, String)| match key.as_str() {
-                "password" => format!("password={MASK}"),
-                _ => format!("{key}={value}"),
+        Ok(pairs) if pairs.iter().any(|(key, value)| is_password(key) && hides(value)) => {
+            let one = |(key, value): &(String, String)| match is_password(key) {
+                true => format!("{key}={MASK}"),
+                false => format!("{key}={}", quoted(value)),
             };
             (pairs.iter().map(one).collect::<Vec<_>>().join(" "), true)
         }
         Ok(_) => (shown, found),
         // Not readable, so nobody knows where its password is.
-        Err(_) if url.contains("password") => (MASK.to_owned(), true),
+        Err(_) if url.to_ascii_lowercase().contains("password") => (MASK.to_owned(), true),
         Err(_) => (shown, found),
     }
+}
+
+/// As [`pairs`] reads it back: bare where it can be.
+fn quoted(value: &str) -> String {
+    if value.is_empty() || value.contains(|letter: char| letter.is_whitespace() || matches!(letter, '\'' | '\\')) {
+        return in_quotes(value);
+    }
+    value.to_owned()
+}
+
+fn in_quotes(value: &str) -> String {
+    format!("'{}'", value.replace('\\', "\\\\").replace('\'', "\\'"))
 }
 
 /// What has been read so far.
@@ -233,6 +258,9 @@ impl Draft {
         if let Some(password) = password.filter(|password| !password.is_empty()) {
             self.password = Some(SecretString::from(decoded(password, "password")?));
         }
+        if database.contains('@') {
+            return Err(DsnError::Cut);
+        }
         if !database.is_empty() {
             self.database = Some(decoded(database, "database")?);
         }
@@ -241,7 +269,10 @@ impl Draft {
         }
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            self.set(&decoded(name, "options")?, &Zeroizing::new(decoded(value, "options")?))?;
+            match self.set(&decoded(name, "options")?, &Zeroizing::new(decoded(value, "options")?)) {
+                Err(DsnError::Unknown { .. }) if query.contains('@') => return Err(DsnError::Cut),
+                other => other?,
+            }
         }
         Ok(())
     }
@@ -314,10 +345,10 @@ impl Draft {
             "keepalives_idle" => self.keepalives_idle = Some(seconds()?),
             "channel_binding" if value == "prefer" || value == "disable" => {}
             "channel_binding" => return unsupported("leave it out, or say disable"),
+            other if !is_word(other) => return Err(DsnError::Cut),
             other => {
                 let hint = nearest(other).map_or_else(String::new, |near| format!("; did you mean {near:?}?"));
-                let name = name.chars().take(64).collect();
-                return Err(DsnError::Unknown { name, hint });
+                return Err(DsnError::Unknown { name: name.to_owned(), hint });
             }
         }
         Ok(())
@@ -386,11 +417,14 @@ fn pairs(text: &str) -> Result<Vec<(String, String)>, DsnError> {
                 Some('\'') if quoted => break,
                 Some('\\') => value.extend(letters.next()),
                 Some(letter) if letter.is_whitespace() && !quoted => break,
-                Some('\0') => return Err(DsnError::Form),
                 Some(letter) => value.push(letter),
-                None if quoted => return Err(DsnError::Unfinished(name)),
+                None if quoted && is_word(&name) => return Err(DsnError::Unfinished(name)),
+                None if quoted => return Err(DsnError::Cut),
                 None => break,
             }
+        }
+        if name.contains('\0') || value.contains('\0') {
+            return Err(DsnError::Form);
         }
         pairs.push((name, value));
     }
@@ -425,10 +459,14 @@ fn distance(from: &str, to: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::sample::select;
+
     use super::*;
 
     fn read(url: &str) -> Result<Dsn, DsnError> {
-        Dsn::parse(url, "ro@ot", &SecretString::from("p/w:@'%"), false)
+        Dsn::parse(url, "ro@ot", &SecretString::from("p/w:@'%&=+"), false)
     }
 
     fn password(dsn: &Dsn) -> &str {
@@ -451,7 +489,7 @@ mod tests {
             "postgres://h/d?user={{username}}&password={{password}}&sslmode=disable",
         ] {
             let dsn = read(url).unwrap();
-            assert_eq!((dsn.user.as_str(), password(&dsn)), ("ro@ot", "p/w:@'%"), "{url}");
+            assert_eq!((dsn.user.as_str(), password(&dsn)), ("ro@ot", "p/w:@'%&=+"), "{url}");
             assert_eq!((dsn.hosts.as_slice(), dsn.ssl_mode), (&[("h".to_owned(), 5432)][..], SslMode::Disable));
         }
         let raw =
@@ -495,6 +533,14 @@ mod tests {
             "password='canary",
             "user=u canary",
             "password=canary host=h port=canary user=u",
+            // Passwords with signs in them that end them.
+            "postgres://u:12?canary7@h/d",
+            "postgres://u:12/canary7@h/d?user=x",
+            "postgres://u:x@y?canary@h/d",
+            "postgres://u:x@y/canary@h/d",
+            "postgres://h/d?user=u&password=x&can7ary",
+            "password=x can7ary= user=u host=h",
+            "password=x can7ary='",
         ] {
             let error = read(url).unwrap_err();
             assert!(!format!("{error} {error:?}").contains("ary"), "{error}");
@@ -516,10 +562,73 @@ mod tests {
             ),
             ("host=h password='s e\\'c' user=u", "host=h password=xxxxx user=u", true),
             ("host=h user=u", "host=h user=u", false),
+            ("postgresql://h/d?user=u&application_name=a:b@c", "postgresql://h/d?user=u&application_name=a:b@c", false),
+            ("postgresql://u@h/d?PassWord=sec", "postgresql://u@h/d?PassWord=xxxxx", true),
+            ("postgresql://u@h/d?pass%77ord=sec", "postgresql://u@h/d?pass%77ord=xxxxx", true),
+            (
+                "host=h PASSWORD=sec user=u application_name='a \\'b'",
+                "host=h PASSWORD=xxxxx user=u application_name='a \\'b'",
+                true,
+            ),
             ("password='sec", "xxxxx", true),
+            ("PASSWORD='sec", "xxxxx", true),
             ("postgresql://h/d", "postgresql://h/d", false),
         ] {
             assert_eq!(masked(url), (shown.to_owned(), hidden), "{url}");
+        }
+    }
+
+    /// Text in which everything that cuts a URL is likely.
+    fn odd() -> impl Strategy<Value = String> {
+        const PIECES: &[&str] = &[
+            "/",
+            "?",
+            "&",
+            "@",
+            ":",
+            "%",
+            "%40",
+            "%2",
+            "#",
+            "=",
+            "'",
+            "\\",
+            " ",
+            "\0",
+            ",",
+            "[",
+            "]",
+            "12",
+            "s3cret-word",
+            "password",
+            "PASSWORD=",
+            "pass%77ord=",
+            "password='",
+            "user=u ",
+            "host=h ",
+            "dbname=d ",
+            "é",
+            "{{password}}",
+        ];
+        prop_oneof![6 => vec(select(PIECES), 0..10).prop_map(|pieces| pieces.concat()), 1 => any::<String>()]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 1_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn any_url_keeps_its_password(front in select(&["", "postgres://", "postgres://u:s3cret-word@h/d?", "host=h user=u "][..]), rest in odd()) {
+            properties::any_url_keeps_its_password(&format!("{front}{rest}"));
+        }
+
+        #[test]
+        fn no_error_shows_what_stands_in_a_password(before in odd(), after in odd()) {
+            properties::no_error_shows_what_stands_in_a_password(&before, &after);
+        }
+
+        #[test]
+        fn a_template_gives_back_what_is_put_in(username in odd(), password in odd()) {
+            properties::a_template_gives_back_what_is_put_in(&username, &password);
         }
     }
 }

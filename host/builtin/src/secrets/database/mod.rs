@@ -28,6 +28,13 @@ mod statements;
 mod target;
 mod tls;
 
+/// What holds for any input of this room's parsers, for the fuzz targets.
+#[cfg(fuzzing)]
+pub mod properties {
+    pub use super::dsn::properties::*;
+    pub use super::statements::properties::*;
+}
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 

@@ -129,7 +129,7 @@ fn read(rest: &str) -> Option<(Kind, usize, bool)> {
     Some(token)
 }
 
-fn is_space(byte: u8) -> bool {
+pub(super) fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c)
 }
 

@@ -9,6 +9,8 @@
 //! changes which tokens a statement has. No text makes any of this panic or recurse without bound.
 
 mod lexer;
+#[cfg(any(test, fuzzing))]
+pub mod properties;
 mod secret;
 mod shared;
 mod split;

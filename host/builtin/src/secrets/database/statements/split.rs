@@ -3,7 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::lexer::{Kind, Token, tokens};
+use super::lexer::{Kind, Token, is_space, tokens};
 
 /// The statement texts in one element of a role's list.
 ///
@@ -84,8 +84,12 @@ impl<'s> Piece<'s> {
     }
 
     fn cut(&self, sql: &str, end: usize, statements: &mut Vec<String>) {
-        if self.last.is_some() {
-            statements.push(sql.get(self.start..end).unwrap_or("").trim().to_owned());
+        // What PostgreSQL takes for blanks, and no more: a no-break space is a letter to it, and could change what is read next.
+        let text =
+            sql.get(self.start..end).unwrap_or("").trim_matches(|letter| u8::try_from(letter).is_ok_and(is_space));
+        // A piece of nothing but other blanks is nothing in the field.
+        if self.last.is_some() && !text.trim().is_empty() {
+            statements.push(text.to_owned());
         }
     }
 }

@@ -4,11 +4,10 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use secrecy::{ExposeSecret, SecretString};
 
-use super::lexer::{Kind, tokens};
+use super::properties::{self, HOLE};
 use super::secret::{Placed, SubstituteError};
 use super::*;
 
-const HOLE: &str = "Ph0lder";
 const SCRAM: &str = "SCRAM-SHA-256$4096:c2FsdHNhbHQ+Lw==$a+/b=:c+/d=";
 
 fn put(sql: &str, secret: &str) -> Result<String, SubstituteError> {
@@ -77,6 +76,9 @@ fn a_semicolon_splits_only_between_statements() {
         ("BEGIN; CREATE ROLE a; END; b", vec!["BEGIN", "CREATE ROLE a", "END", "b"]),
         ("a; 'never; closed", vec!["a", "'never; closed"]),
         ("a; /* never; closed", vec!["a"]),
+        // A no-break space is a letter of a name: with it gone the second would be an escape literal that goes on.
+        ("a;\u{a0}; b", vec!["a", "b"]),
+        ("\u{a0}E'a\\'; b", vec!["\u{a0}E'a\\'", "b"]),
         ("a; $x$ never; closed", vec!["a", "$x$ never; closed"]),
     ] {
         assert_eq!(split(sql), statements, "{sql}");
@@ -297,69 +299,22 @@ fn sql() -> impl Strategy<Value = String> {
     ]
 }
 
-fn significant(sql: &str) -> Vec<String> {
-    let words = tokens(sql).filter(|token| token.is_significant() && !token.is_sign(";"));
-    words.map(|token| token.text.trim_end().to_owned()).collect()
-}
-
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn every_byte_is_in_one_token(sql in sql()) {
-        let joined: String = tokens(&sql).map(|token| token.text).collect();
-        prop_assert_eq!(joined, sql);
-    }
-
-    #[test]
-    fn splitting_loses_and_changes_nothing(sql in sql()) {
-        let statements = split(&sql);
-        let kept: Vec<String> = statements.iter().flat_map(|statement| significant(statement)).collect();
-        prop_assert_eq!(kept, significant(&sql));
-        prop_assert!(statements.iter().all(|statement| !statement.is_empty()));
-    }
-
-    #[test]
-    fn joined_statements_split_into_the_same(sql in sql()) {
-        let statements = split(&sql);
-        prop_assert_eq!(split(&statements.join("\n;\n")), statements);
+    fn any_text_is_read_whole(sql in sql()) {
+        properties::any_text_is_read_whole(&sql);
     }
 
     #[test]
     fn unpacking_takes_any_text(element in prop_oneof![any::<String>(), "[A-Za-z0-9+/]{0,40}={0,2}", "\\[(\"[a-z;]{0,3}\",?){0,4}\\]"]) {
-        prop_assert!(unpack(&element).len() <= element.len().max(1));
+        properties::any_text_is_read_whole(&element);
     }
 
-    #[test]
-    fn a_statement_and_its_pieces_touch_the_same(sql in sql()) {
-        let pieces = split(&sql).iter().any(|piece| touches_shared(piece, "y"));
-        prop_assert_eq!(touches_shared(&sql, "y"), pieces);
-    }
-
-    /// What is put in leaves every token what it was, and a literal of its own says exactly the secret.
     #[test]
     fn a_secret_never_leaves_its_place(sql in sql(), secret in prop_oneof![sql(), "[a-zA-Z0-9]{1,30}", Just(SCRAM.to_owned())]) {
-        prop_assume!(!secret.contains(HOLE));
-        let Ok(written) = put(&sql, &secret) else { return Ok(()) };
-        let before: Vec<_> = tokens(&sql).collect();
-        let after: Vec<_> = tokens(&written).collect();
-        prop_assert_eq!(before.len(), after.len());
-        for (before, after) in before.iter().zip(&after) {
-            prop_assert_eq!((before.kind, before.closed), (after.kind, after.closed));
-            if !before.text.contains(HOLE) {
-                prop_assert_eq!(before.text, after.text);
-            } else if before.inside() == Some(HOLE) {
-                let said = after.inside().unwrap();
-                let said = match before.kind {
-                    Kind::Literal => said.replace("''", "'"),
-                    Kind::EscapeLiteral => said.replace("\\\\", "\u{1}").replace("''", "'").replace('\u{1}', "\\"),
-                    _ => said.to_owned(),
-                };
-                prop_assert_eq!(said, secret.as_str());
-            }
-        }
-        prop_assert_eq!(written.contains(HOLE), false);
-        prop_assert_eq!(split(&written).len(), split(&sql).len());
+        properties::a_secret_never_leaves_its_place(&sql, &secret);
     }
 
     #[test]
