@@ -408,6 +408,10 @@ impl Core {
         };
         let plan = match engine.handle(&asked).await? {
             Outcome::Answer(answer) => return Ok(answer),
+            Outcome::Reopened { connection, answer } => {
+                rooms.leases.reopened(&connection);
+                return Ok(answer);
+            }
             Outcome::Lease(plan) => plan,
         };
         let order = Order { path: &request.path, token: &caller.hash, mount, plan, ceiling: seen.ceiling };

@@ -621,6 +621,12 @@ impl fmt::Debug for EngineRequest {
 #[derive(Debug)]
 pub enum Outcome {
     Answer(LogicalResponse),
+    /// An answer, after which the target is reached in another way or on new sessions: what it did before says nothing any more.
+    Reopened {
+        /// As in [`LeasePlan::connection`].
+        connection: String,
+        answer: LogicalResponse,
+    },
     Lease(LeasePlan),
 }
 
@@ -675,7 +681,11 @@ pub enum EngineError {
     /// Goes to the client as it stands: 500 `M(text)` (issue), 400 inside `failed to renew entry: …` (renew, revoke).
     #[error("{0}")]
     Failed(String),
-    /// The target does not answer; its other work should wait too.
+    /// The target could not be reached at all, so that nothing of this work can have happened or can happen still. Its
+    /// other work should wait too.
+    #[error("{0}")]
+    Unreached(String),
+    /// The target stopped answering on the way: whether it did what it was asked is unknown. Its other work should wait too.
     #[error("{0}")]
     Down(String),
 }

@@ -122,7 +122,7 @@ impl World {
 
     pub async fn answer(&self, operation: Operation, path: &str, data: Value) -> Result<LogicalResponse, RequestError> {
         match self.handle(operation, path, data).await? {
-            Outcome::Answer(answer) => Ok(answer),
+            Outcome::Answer(answer) | Outcome::Reopened { answer, .. } => Ok(answer),
             Outcome::Lease(_) => panic!("{path} makes a lease"),
         }
     }
@@ -139,7 +139,7 @@ impl World {
     pub async fn plan(&self, role: &str) -> Result<LeasePlan, RequestError> {
         match self.handle(Operation::Read, &format!("creds/{role}"), json!({})).await? {
             Outcome::Lease(plan) => Ok(plan),
-            Outcome::Answer(_) => panic!("creds made no lease"),
+            Outcome::Answer(_) | Outcome::Reopened { .. } => panic!("creds made no lease"),
         }
     }
 

@@ -28,15 +28,33 @@ const LOOK_LATER: Duration = Duration::from_millis(250);
 pub struct Target {
     slots: Arc<Semaphore>,
     /// Also when it is over, until the target answers again.
-    down_until: Option<Timestamp>,
+    down: Option<Down>,
+    /// How often it was opened anew: what work met that began before says nothing of how it is reached now.
+    openings: u64,
+}
+
+/// A target that did not answer.
+#[derive(Debug)]
+struct Down {
+    until: Timestamp,
+    /// The engine's words, which name no mount: whoever asks meanwhile hears the same.
+    why: String,
 }
 
 impl Target {
+    fn fresh() -> Self {
+        Self { slots: Arc::new(Semaphore::new(TARGET_SLOTS)), down: None, openings: 0 }
+    }
+
+    fn is_left_alone(&self, now: Timestamp) -> bool {
+        self.down.as_ref().is_some_and(|down| down.until > now)
+    }
+
     /// One row at a time tries whether a target that was down is back: many dead targets must not hold all slots.
     fn free(&self) -> usize {
         match self.slots.available_permits() {
-            TARGET_SLOTS if self.down_until.is_some() => 1,
-            _ if self.down_until.is_some() => 0,
+            TARGET_SLOTS if self.down.is_some() => 1,
+            _ if self.down.is_some() => 0,
             free => free,
         }
     }
@@ -140,12 +158,11 @@ impl Leases {
     fn with_target<T>(&self, connection: &str, act: impl FnOnce(&mut Target) -> T) -> T {
         let mut targets = self.targets.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if !targets.contains_key(connection) {
-            let fresh = Target { slots: Arc::new(Semaphore::new(TARGET_SLOTS)), down_until: None };
-            targets.insert(connection.to_owned(), fresh);
+            targets.insert(connection.to_owned(), Target::fresh());
         }
         match targets.get_mut(connection) {
             Some(target) => act(target),
-            None => act(&mut Target { slots: Arc::new(Semaphore::new(TARGET_SLOTS)), down_until: None }),
+            None => act(&mut Target::fresh()),
         }
     }
 
@@ -164,7 +181,7 @@ impl Leases {
         let mut room = TARGET_SLOTS;
         for (name, target) in targets.iter() {
             let free = target.free();
-            if free == 0 || target.down_until.is_some_and(|until| until > now) {
+            if free == 0 || target.is_left_alone(now) {
                 skip.push(name.clone());
             } else {
                 room = room.min(free);
@@ -173,13 +190,20 @@ impl Leases {
         (skip, room)
     }
 
+    /// Which opening of a target work begins on: goes with its outcome to [`Leases::note_target`].
+    pub(super) fn opening(&self, connection: &str) -> u64 {
+        self.with_target(connection, |target| target.openings)
+    }
+
     /// Remembers whether a target answers, so that nothing queues up behind one that does not.
-    pub(super) fn note_target(&self, connection: &str, error: &EngineError) {
+    pub(super) fn note_target(&self, connection: &str, opening: u64, error: &EngineError) {
         match error {
             EngineError::Failed(_) => self.target_is_up(connection),
-            EngineError::Down(why) => {
-                let until = self.now() + DOWN_FOR;
-                let news = self.with_target(connection, |target| target.down_until.replace(until).is_none());
+            EngineError::Unreached(why) | EngineError::Down(why) => {
+                let down = Down { until: self.now() + DOWN_FOR, why: why.clone() };
+                let news = self.with_target(connection, |target| {
+                    target.openings == opening && target.down.replace(down).is_none()
+                });
                 if news {
                     tracing::warn!(connection, why, "connection `{connection}` does not answer");
                 }
@@ -188,20 +212,30 @@ impl Leases {
     }
 
     pub(super) fn target_is_up(&self, connection: &str) {
-        self.with_target(connection, |target| target.down_until = None);
+        self.with_target(connection, |target| target.down = None);
+    }
+
+    /// The target was configured or opened anew: nobody waits because of what it did before.
+    pub(crate) fn reopened(&self, connection: &str) {
+        self.with_target(connection, |target| {
+            target.down = None;
+            target.openings += 1;
+        });
+        self.wake.notify_one();
+    }
+
+    pub(super) fn is_left_alone(&self, connection: &str) -> bool {
+        let now = self.now();
+        self.with_target(connection, |target| target.is_left_alone(now))
     }
 
     /// Requests for a target that is known to be down fail at once instead of queueing.
     pub(super) fn refuse_if_down(&self, connection: &str) -> Result<(), LeaseError> {
         let now = self.now();
-        let down = self.with_target(connection, |target| target.down_until.is_some_and(|until| until > now));
-        if down {
-            Err(LeaseError::Engine(format!(
-                "connection \"{connection}\" did not answer a moment ago; try again in a few seconds"
-            )))
-        } else {
-            Ok(())
-        }
+        let why = self.with_target(connection, |target| {
+            target.down.as_ref().filter(|down| down.until > now).map(|down| down.why.clone())
+        });
+        why.map_or(Ok(()), |why| Err(LeaseError::Engine(why)))
     }
 
     /// Numbers for operators.

@@ -2,7 +2,7 @@
 
 use leasehold_model::{LeaseId, Timestamp, TokenHash, Ttl};
 
-use super::{EFFECT_TIME, LATE, LeaseBody, LeaseError, LeaseKind, LeaseRow, LeaseState, Leases};
+use super::{EFFECT_TIME, LATE, LeaseBody, LeaseError, LeaseKind, LeaseRow, LeaseState, Leases, NO_ANSWER};
 use crate::keys;
 use crate::mount::MountEntry;
 use crate::random;
@@ -124,20 +124,22 @@ impl Leases {
         deadline: Timestamp,
     ) -> Result<SecretData, LeaseError> {
         let intent = row.intent(body, deadline);
+        let opening = self.opening(&row.connection);
         // A slow commit has used some of the time up.
         match tokio::time::timeout(deadline.until(self.now()), engine.effect(context, &intent)).await {
             Ok(Ok(data)) => Ok(data),
             Ok(Err(error)) => {
-                self.note_target(&row.connection, &error);
+                self.note_target(&row.connection, opening, &error);
                 match error {
                     EngineError::Failed(_) => self.take_back(engine, context, row.clone(), body).await,
+                    EngineError::Unreached(_) => self.forget_intent(&row.id).await,
                     EngineError::Down(_) => self.leave_to_ticker(row.clone()).await,
                 }
                 Err(LeaseError::Engine(error.to_string()))
             }
             Err(_) => {
                 self.leave_to_ticker(row.clone()).await;
-                Err(LeaseError::Engine("the database did not answer in time".to_owned()))
+                Err(LeaseError::Engine(NO_ANSWER.to_owned()))
             }
         }
     }
@@ -199,6 +201,13 @@ impl Leases {
                 }
                 Ok(())
             }
+        }
+    }
+
+    /// Nothing was sent to the target, and nothing will be: there is nothing to undo, whoever has moved the row meanwhile.
+    async fn forget_intent(&self, id: &LeaseId) {
+        if let Err(error) = self.forget(id).await {
+            tracing::warn!(lease.id = %id, %error, "could not remove lease {id}, which nothing was made for: it falls due");
         }
     }
 

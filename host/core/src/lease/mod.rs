@@ -41,6 +41,9 @@ pub const EFFECT_TIME: Ttl = Ttl::from_secs(30);
 /// last moment must have happened, or be refused, by then.
 pub const LATE: Ttl = Ttl::from_secs(5);
 
+/// What clients hear when an effect took longer than [`EFFECT_TIME`]: the field's words for a target that cannot be used.
+pub(crate) const NO_ANSWER: &str = "unable to start transaction: the database did not answer in time";
+
 /// What went wrong with one lease, for its caller to act on.
 #[derive(Debug, thiserror::Error)]
 pub enum LeaseError {

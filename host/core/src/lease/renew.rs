@@ -3,7 +3,7 @@
 use leasehold_model::{LeaseId, Timestamp, Ttl};
 
 use super::issue::capped;
-use super::{EFFECT_TIME, HOLD, LeaseBody, LeaseError, LeaseKind, LeaseRow, LeaseState, Leases};
+use super::{EFFECT_TIME, HOLD, LeaseBody, LeaseError, LeaseKind, LeaseRow, LeaseState, Leases, NO_ANSWER};
 use crate::request::LeaseAnswer;
 use crate::seams::{Batch, StorageError};
 use crate::token::store::encode;
@@ -113,15 +113,16 @@ impl Leases {
     async fn extend_in_target(&self, row: &LeaseRow, body: &LeaseBody, until: Timestamp) -> Result<(), LeaseError> {
         let (engine, context) = self.engines.at(&row.mount).ok_or_else(|| LeaseError::NoEngine(row.id.clone()))?;
         self.refuse_if_down(&row.connection)?;
+        let opening = self.opening(&row.connection);
         let intent = row.intent(body, self.now() + EFFECT_TIME);
         let limit = std::time::Duration::from_secs(EFFECT_TIME.as_secs());
         match tokio::time::timeout(limit, engine.renew(&context, &intent, until)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => {
-                self.note_target(&row.connection, &error);
+                self.note_target(&row.connection, opening, &error);
                 Err(LeaseError::Engine(error.to_string()))
             }
-            Err(_) => Err(LeaseError::Engine("the database did not answer in time".to_owned())),
+            Err(_) => Err(LeaseError::Engine(NO_ANSWER.to_owned())),
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use leasehold_model::{LeaseId, MountAccessor, Timestamp, TokenHash};
 use tokio::time::Instant;
 
-use super::{EFFECT_TIME, HOLD, LATE, LeaseError, LeaseKind, LeaseRow, LeaseState, Leases};
+use super::{EFFECT_TIME, HOLD, LATE, LeaseError, LeaseKind, LeaseRow, LeaseState, Leases, NO_ANSWER};
 use crate::seams::{Batch, EngineError, LeaseFilter, Page, StorageError};
 use crate::token::store::encode;
 
@@ -126,12 +126,13 @@ impl Leases {
     pub(crate) async fn undo(&self, row: LeaseRow) -> Result<(), LeaseError> {
         let mut body = row.read_body()?;
         let limit = Duration::from_secs(EFFECT_TIME.as_secs());
+        let opening = self.opening(&row.connection);
         let tried = match self.engines.at(&row.mount) {
             Some((engine, context)) => {
                 let intent = row.intent(&body, self.now() + EFFECT_TIME);
                 match tokio::time::timeout(limit, engine.revoke(&context, &intent)).await {
                     Ok(done) => done,
-                    Err(_) => Err(EngineError::Down("the database did not answer in time".to_owned())),
+                    Err(_) => Err(EngineError::Down(NO_ANSWER.to_owned())),
                 }
             }
             None => Err(EngineError::Failed(LeaseError::NoEngine(row.id.clone()).to_string())),
@@ -150,7 +151,7 @@ impl Leases {
             }
             Err(error) => error,
         };
-        self.note_target(&row.connection, &error);
+        self.note_target(&row.connection, opening, &error);
         crate::fail::point("revoke-failed");
         metrics::counter!("leasehold_revocation_failures_total").increment(1);
         body.attempts = body.attempts.saturating_add(1);
@@ -221,12 +222,22 @@ impl Leases {
                 Err(error) => error,
             };
             tracing::warn!(lease.id = %id, %error, "forgetting lease {id} by force: its role may remain");
-            while let Some(row) = self.storage.lease(&id).await? {
-                match self.storage.commit(Batch::new().remove(id.clone(), row.fence)).await {
-                    Ok(()) => break,
-                    Err(StorageError::Fenced(_)) => {}
-                    Err(other) => return Err(other),
-                }
+            self.forget(&id).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes a row, whoever holds it.
+    ///
+    /// # Errors
+    /// As storage.
+    pub(super) async fn forget(&self, id: &LeaseId) -> Result<(), StorageError> {
+        while let Some(row) = self.storage.lease(id).await? {
+            match self.storage.commit(Batch::new().remove(id.clone(), row.fence)).await {
+                Ok(()) => break,
+                // It moved in this moment: look again.
+                Err(StorageError::Fenced(_)) => {}
+                Err(other) => return Err(other),
             }
         }
         Ok(())

@@ -50,7 +50,8 @@ impl LeaseState {
         [Self::Issuing, Self::Active, Self::Revoking].into_iter().find(|state| state.as_str() == text)
     }
 
-    /// Whether a row may move from `self` to `to`. Deletion is legal from `Revoking` only (and by force from anywhere).
+    /// Whether a row may move from `self` to `to`. Deletion is legal from `Revoking`, from `Issuing` when nothing was sent to the
+    /// target, and by force from anywhere.
     #[must_use]
     pub const fn may_become(self, to: Self) -> bool {
         matches!(

@@ -9,6 +9,7 @@ use leasehold_core::token::store::Children;
 use leasehold_model::{Operation, Ttl};
 use serde_json::{Value, json};
 
+use super::support::engine::Trouble;
 use super::support::pass;
 use super::support::room::{Room, World};
 use super::support::server::{ROOT, Server, lease_of, refusal};
@@ -104,6 +105,52 @@ async fn an_effect_that_outlives_its_row_is_undone_all_the_same() {
         leasehold_core::seams::Storage::commit(&*room.process.store, gone).await.unwrap();
     })
     .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_issue_that_reached_nobody_leaves_nothing() {
+    let world = World::new();
+    let room = world.start().await;
+    let token = room.token("t", None, LONG).await;
+    room.process.trouble_at(0, Trouble::Unreached);
+    assert_eq!(room.issue(&token).await.unwrap_err().to_string(), "connection refused");
+    assert!(world.secrets().await.is_empty(), "nothing was sent, so nothing is to be undone");
+    assert!(room.issue(&token).await.is_err(), "it counts as down all the same");
+    assert_eq!((world.target.count("effect"), world.target.count("revoke")), (1, 0));
+    room.assert_no_violation("unreached");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_issue_that_was_cut_off_is_undone_after_its_deadline() {
+    for trouble in [Trouble::Down, Trouble::DownAfter] {
+        let world = World::new();
+        let room = world.start().await;
+        let token = room.token("t", None, LONG).await;
+        room.process.trouble_at(0, trouble);
+        assert!(room.issue(&token).await.is_err());
+        let row = world.secrets().await.remove(0);
+        assert_eq!((row.state, row.next_at), (LeaseState::Revoking, room.at(35)), "the target may still be at it");
+        room.tick(60).await;
+        assert!(world.secrets().await.is_empty() && world.target.roles().is_empty());
+    }
+}
+
+/// Its token's end has moved the row and raised its fence.
+#[tokio::test(start_paused = true)]
+async fn an_issue_that_reached_nobody_leaves_nothing_of_a_dead_token_either() {
+    let world = World::new();
+    let room = std::sync::Arc::new(world.start().await);
+    let token = room.token("t", None, LONG).await;
+    *room.engine.takes.lock().unwrap() = Duration::from_secs(2);
+    room.process.trouble_at(0, Trouble::Unreached);
+    let issuing = {
+        let (room, token) = (room.clone(), token.clone());
+        tokio::spawn(async move { room.issue(&token).await })
+    };
+    pass(1).await;
+    room.leases.end_token(&token, Children::AreRevoked).await.unwrap();
+    assert!(issuing.await.unwrap().is_err());
+    assert!(world.rows().await.is_empty() && world.target.count("revoke") == 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -278,6 +325,37 @@ async fn a_renewal_counts_from_now_and_never_passes_the_maximum() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn whoever_asks_for_a_target_that_is_down_hears_its_own_words_at_once() {
+    let server = Server::start().await;
+    server.process.trouble_at(0, Trouble::Unreached);
+    for _ in 0..2 {
+        assert_eq!(refusal(server.read(ROOT, "db/creds/app").await), "Engine: connection refused");
+    }
+    assert_eq!(server.target.count("effect"), 1, "the second did not try");
+    pass(6).await;
+    server.read(ROOT, "db/creds/app").await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_target_that_was_opened_anew_is_tried_at_once() {
+    let server = Server::start().await;
+    server.process.trouble_at(0, Trouble::Unreached);
+    assert!(server.read(ROOT, "db/creds/app").await.is_err());
+    server.root("db/reset", Value::Null).await.unwrap();
+    server.read(ROOT, "db/creds/app").await.unwrap();
+    // What began before it was opened anew, and fails after that, says nothing of it.
+    *server.engine.takes.lock().unwrap() = Duration::from_secs(2);
+    server.process.trouble_at(0, Trouble::Unreached);
+    let reset = async {
+        pass(1).await;
+        server.root("db/reset", Value::Null).await
+    };
+    let (late, reset) = tokio::join!(server.read(ROOT, "db/creds/app"), reset);
+    assert!(late.is_err() && reset.is_ok());
+    server.read(ROOT, "db/creds/app").await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_cannot_be_renewed_says_why() {
     let server = Server::start().await;
     *server.engine.renewable.lock().unwrap() = false;
@@ -360,7 +438,7 @@ async fn one_lease_that_stays_does_not_keep_the_others() {
     for _ in 0..4 {
         server.read(ROOT, "db/creds/app").await.unwrap();
     }
-    server.process.trouble_at(0, super::support::engine::Trouble::Fails);
+    server.process.trouble_at(0, Trouble::Fails);
     let answer = server.root("sys/leases/revoke-prefix/db", json!({})).await;
     pass(60).await;
     assert!(server.target.roles().is_empty(), "{answer:?}");

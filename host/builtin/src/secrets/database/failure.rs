@@ -12,6 +12,9 @@ pub(super) enum TargetError {
     /// The target does not answer, refuses connections or hangs.
     #[error("{0}")]
     Down(String),
+    /// The same, and nothing was sent that could outlast it.
+    #[error("{0}")]
+    Unreached(String),
     /// All connections of the pool are in use.
     #[error("{0}")]
     Busy(String),
@@ -33,6 +36,7 @@ impl TargetError {
         let clean = |text: String| secrets.iter().fold(text, |text, secret| scrub(&text, secret.expose_secret()));
         match self {
             Self::Down(text) => Self::Down(clean(text)),
+            Self::Unreached(text) => Self::Unreached(clean(text)),
             Self::Busy(text) => Self::Busy(clean(text)),
             Self::Refused(text) => Self::Refused(clean(text)),
             Self::Sql { severity, message, code, detail } => {
@@ -41,10 +45,19 @@ impl TargetError {
         }
     }
 
+    /// Of a step with which nothing began.
+    pub(super) fn before_anything(self) -> Self {
+        match self {
+            Self::Down(text) => Self::Unreached(text),
+            other => other,
+        }
+    }
+
     /// For the lease room, as it comes out of running statements.
     pub(super) fn into_engine(self) -> EngineError {
         match self {
             Self::Down(text) => EngineError::Down(format!("unable to start transaction: {text}")),
+            Self::Unreached(text) => EngineError::Unreached(format!("unable to start transaction: {text}")),
             Self::Busy(text) => EngineError::Failed(format!("unable to start transaction: {text}")),
             Self::Sql { .. } => EngineError::Failed(format!("failed to execute query: {self}")),
             Self::Refused(text) => EngineError::Failed(text),

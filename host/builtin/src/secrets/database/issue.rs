@@ -26,7 +26,7 @@ struct Issued {
 }
 
 /// # Errors
-/// Whether the role is there is not known then: the caller revokes.
+/// Unless it is [`TargetError::Unreached`], whether the role is there is not known then: the caller revokes.
 pub(super) async fn issue(
     target: &Target,
     authentication: PasswordAuthentication,
@@ -84,7 +84,8 @@ async fn in_one_transaction(
     statements: &[SecretString],
     own: &str,
 ) -> Result<(), TargetError> {
-    let (session, end) = begin(target, at, deadline).await?;
+    // However far this came: an open transaction without a statement ends with its session.
+    let (session, end) = begin(target, at, deadline).await.map_err(TargetError::before_anything)?;
     // The target's own clock decides whether this still may happen, however long we were stopped in between.
     let guard = format!(
         "SELECT 1 / (CASE WHEN pg_catalog.clock_timestamp() < pg_catalog.to_timestamp({}.{:03}) THEN 1 ELSE 0 END)",

@@ -119,6 +119,11 @@ fn connection_key(name: &str) -> String {
     format!("connection/{name}")
 }
 
+/// Names a target as the lease room knows it: unique in the installation.
+fn target_name(at: &EngineContext, connection: &str) -> String {
+    format!("{}/{connection}", at.mount.accessor)
+}
+
 fn role_key(name: &str) -> String {
     format!("role/{name}")
 }
@@ -302,8 +307,13 @@ impl SecretsEngine for DatabaseEngine {
                 self.forget(|id| *id != (request.context.mount.accessor.clone(), name.to_owned()));
                 LogicalResponse::empty()
             }
-            ("config", Operation::Create | Operation::Update) => self.configure(request, name).await?,
-            ("reset", Operation::Create | Operation::Update) => self.reset(&request.context, name).await?,
+            ("config" | "reset", Operation::Create | Operation::Update) => {
+                let answer = match room {
+                    "config" => self.configure(request, name).await?,
+                    _ => self.reset(&request.context, name).await?,
+                };
+                return Ok(Outcome::Reopened { connection: target_name(&request.context, name), answer });
+            }
             ("roles", Operation::List) => list(storage, "role/").await?,
             ("roles", Operation::Read) => role(storage, name).await?.ok_or(RequestError::NotFound)?.answer(),
             ("roles", Operation::Delete) => {

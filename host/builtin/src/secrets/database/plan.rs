@@ -55,7 +55,7 @@ pub(super) async fn plan(
         default_ttl: role.default_ttl,
         max_ttl: role.max_ttl,
         renewable: true,
-        connection: format!("{}/{}", at.mount.accessor, role.db_name),
+        connection: super::target_name(at, &role.db_name),
         effect: serde_json::to_value(effect).map_err(|error| RequestError::Internal(error.to_string()))?,
         warnings: Vec::new(),
     })

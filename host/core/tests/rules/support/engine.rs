@@ -23,6 +23,8 @@ pub enum Trouble {
     Fails,
     /// It happened, and the answer says that it did not.
     LiesFailure,
+    /// The target cannot be reached: nothing was sent.
+    Unreached,
     /// The target is gone before it did anything.
     Down,
     /// The target did it, and the answer got lost.
@@ -39,9 +41,10 @@ pub enum Trouble {
     CrashAfter,
 }
 
-pub const TROUBLES: [Trouble; 9] = [
+pub const TROUBLES: [Trouble; 10] = [
     Trouble::Fails,
     Trouble::LiesFailure,
+    Trouble::Unreached,
     Trouble::Down,
     Trouble::DownAfter,
     Trouble::DownLate,
@@ -121,6 +124,9 @@ impl ScriptedEngine {
                 act();
                 return Err(EngineError::Failed("ERROR: no (SQLSTATE XX000)".to_owned()));
             }
+            Some(Trouble::Unreached) => {
+                return Err(EngineError::Unreached("connection refused".to_owned()));
+            }
             Some(Trouble::Down) => return Err(gone()),
             Some(Trouble::DownAfter) => {
                 act();
@@ -157,6 +163,7 @@ const ROUTES: &[Route] = &[
     route("creds/:name", READ, &[], false),
     route("static", READ, &[], false),
     route("boom", READ, &[], false),
+    route("reset", &[Operation::Update], &[], false),
     route(
         "things/:name",
         &[Operation::Read, Operation::Create, Operation::Update, Operation::Delete],
@@ -209,6 +216,9 @@ impl SecretsEngine for ScriptedEngine {
         if request.path.ends_with("/things/") {
             let keys: Vec<String> = storage.list("thing/", None, 100).await?;
             return Ok(Outcome::Answer(LogicalResponse::json(json!({ "keys": keys }))));
+        }
+        if request.path.ends_with("/reset") {
+            return Ok(Outcome::Reopened { connection: "pg".to_owned(), answer: LogicalResponse::empty() });
         }
         if request.path.ends_with("/boom") {
             return Err(RequestError::Engine("boom".to_owned()));

@@ -124,7 +124,7 @@ impl Process {
                 Change::Remove { id, fence } if !self.force.load(Ordering::SeqCst) => {
                     let found = self.store.lease(id).await.unwrap();
                     // A removal that the fence refuses harms nobody.
-                    if found.is_some_and(|row| row.fence == *fence && row.state != LeaseState::Revoking) {
+                    if found.is_some_and(|row| row.fence == *fence && row.state == LeaseState::Active) {
                         self.complain(format!("{id} goes without having been revoked"));
                     }
                     if self.target.has(id) && self.store.lease(id).await.unwrap().is_some_and(|r| r.fence == *fence) {
