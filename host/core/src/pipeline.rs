@@ -572,6 +572,7 @@ pub(crate) fn lease_error(error: LeaseError) -> RequestError {
     match error {
         LeaseError::Store(error) => error.into(),
         LeaseError::Engine(text) => RequestError::Engine(text),
+        LeaseError::Damaged(_) => RequestError::Engine(error.to_string()),
         LeaseError::TokenGone => RequestError::BadToken,
         LeaseError::Busy(_) | LeaseError::Overtaken(_) => RequestError::Unavailable(error.to_string()),
         other => RequestError::Invalid(other.to_string()),

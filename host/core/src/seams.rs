@@ -72,7 +72,8 @@ pub enum Change {
     },
     /// A new lease row; its id must not exist.
     Insert(LeaseRow),
-    /// Replaces a lease row if it is in state `from` and its fence is `fence`.
+    /// Replaces a lease row if it is in state `from` and its fence is `fence`. A row with an empty body leaves the stored one as
+    /// it is.
     Move {
         row: LeaseRow,
         from: LeaseState,
@@ -193,6 +194,8 @@ pub trait Storage: Send + Sync {
     async fn get(&self, key: &Key) -> Result<Option<Versioned>, StorageError>;
     /// Keys that start with `prefix`, after `after`, in byte order.
     async fn scan(&self, prefix: &Key, after: Option<&Key>, limit: u32) -> Result<Vec<Key>, StorageError>;
+    /// A row whose body a barrier cannot open comes with an empty one, here and from every call that gives rows: it must be
+    /// found to be dealt with, and must not hide the others.
     async fn lease(&self, id: &LeaseId) -> Result<Option<LeaseRow>, StorageError>;
     /// In id order.
     async fn leases(&self, filter: &LeaseFilter, page: &Page) -> Result<Vec<LeaseRow>, StorageError>;

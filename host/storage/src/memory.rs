@@ -194,9 +194,13 @@ impl State {
                 }
                 self.replace(&row.id.clone(), Some(row), undo);
             }
-            Change::Move { row, from, fence } => {
+            Change::Move { mut row, from, fence } => {
                 match self.leases.get(row.id.as_str()) {
-                    Some(now) if now.state == from && now.fence == fence => {}
+                    Some(now) if now.state == from && now.fence == fence => {
+                        if row.body.is_empty() {
+                            row.body.clone_from(&now.body);
+                        }
+                    }
                     _ => return Err(StorageError::Fenced(row.id)),
                 }
                 self.replace(&row.id.clone(), Some(row), undo);

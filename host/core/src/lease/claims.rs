@@ -117,7 +117,7 @@ impl Leases {
             work.spawn(async move {
                 let id = row.id.clone();
                 if let Err(error) = leases.work_on(row).await
-                    && !matches!(error, LeaseError::Engine(_))
+                    && !matches!(error, LeaseError::Engine(_) | LeaseError::Damaged(_))
                 {
                     tracing::warn!(lease.id = %id, %error, "left lease {id} for later");
                 }

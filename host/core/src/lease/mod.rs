@@ -60,6 +60,11 @@ pub enum LeaseError {
     /// Somebody else is working on it; try again.
     #[error("lease is being worked on, try again")]
     Busy(LeaseId),
+    /// What it stands for cannot be undone, because nobody knows any more what that is.
+    #[error(
+        "stored lease `{0}` is damaged and cannot be read: revoke-force removes it, and its credential may remain in the target"
+    )]
+    Damaged(LeaseId),
     /// The mount that made it is gone or answers with another engine.
     #[error("no engine serves lease `{0}`")]
     NoEngine(LeaseId),
@@ -122,8 +127,8 @@ impl Leases {
     /// One lease as it stands.
     ///
     /// # Errors
-    /// As storage.
-    pub async fn find(&self, id: &LeaseId) -> Result<Option<(LeaseRow, LeaseBody)>, StorageError> {
+    /// [`LeaseError::Damaged`], or as storage.
+    pub async fn find(&self, id: &LeaseId) -> Result<Option<(LeaseRow, LeaseBody)>, LeaseError> {
         let Some(row) = self.storage.lease(id).await? else { return Ok(None) };
         let body = row.read_body()?;
         Ok(Some((row, body)))
@@ -146,8 +151,10 @@ impl Leases {
 }
 
 impl LeaseRow {
-    pub(crate) fn read_body(&self) -> Result<LeaseBody, StorageError> {
-        decode(self.id.as_str(), &self.body)
+    /// # Errors
+    /// [`LeaseError::Damaged`].
+    pub(crate) fn read_body(&self) -> Result<LeaseBody, LeaseError> {
+        decode(self.id.as_str(), &self.body).map_err(|_| LeaseError::Damaged(self.id.clone()))
     }
 
     /// What engines see of a row.

@@ -27,7 +27,8 @@ pub struct LeaseRow {
     pub mount: MountAccessor,
     /// Names the target; empty for tokens.
     pub connection: String,
-    /// JSON of a [`LeaseBody`]; sealed at rest, with the id as associated data.
+    /// JSON of a [`LeaseBody`]; sealed at rest, with the id as associated data. Empty: what is stored does not open. Writing
+    /// such a row leaves that as it is.
     pub body: Vec<u8>,
 }
 

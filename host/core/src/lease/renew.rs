@@ -73,8 +73,7 @@ impl Leases {
             Err(StorageError::Fenced(_)) => return Err(LeaseError::Busy(id.clone())),
             Err(other) => return Err(other.into()),
         };
-        let body = row.read_body()?;
-        let renewable = match renewable_at(row.clone(), body, self.now()) {
+        let renewable = match row.read_body().and_then(|body| renewable_at(row.clone(), body, self.now())) {
             Ok(renewable) => renewable,
             Err(error) => {
                 self.release(row).await;

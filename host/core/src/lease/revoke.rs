@@ -122,9 +122,12 @@ impl Leases {
     /// Undoes the effect of a claimed row in `Revoking`; deletes the row, or stores when to try again.
     ///
     /// # Errors
-    /// The engine's words.
+    /// The engine's words; [`LeaseError::Damaged`].
     pub(crate) async fn undo(&self, row: LeaseRow) -> Result<(), LeaseError> {
-        let mut body = row.read_body()?;
+        let mut body = match row.read_body() {
+            Ok(body) => body,
+            Err(error) => return self.set_aside(row, error).await,
+        };
         let limit = Duration::from_secs(EFFECT_TIME.as_secs());
         let opening = self.opening(&row.connection);
         let tried = match self.engines.at(&row.mount) {
@@ -163,6 +166,15 @@ impl Leases {
         let later = LeaseRow { body: encode(&body)?, ..row }.released(next_at);
         self.storage.commit(Batch::new().shift(later, LeaseState::Revoking, fence)).await?;
         Err(LeaseError::Engine(error.to_string()))
+    }
+
+    /// Nobody can undo a row that cannot be read. It stays, for an operator to deal with, and is in nobody's way.
+    async fn set_aside(&self, row: LeaseRow, error: LeaseError) -> Result<(), LeaseError> {
+        tracing::error!(lease.id = %row.id, "{error}");
+        let fence = row.fence;
+        let later = row.released(self.now() + BACKOFF_MAX);
+        self.storage.commit(Batch::new().shift(later, LeaseState::Revoking, fence)).await?;
+        Err(error)
     }
 
     /// Doubling, with a quarter of jitter so that many leases of one dead target do not come back together.

@@ -109,8 +109,8 @@ fn id(call: &Call<'_>) -> Result<Option<LeaseId>, RequestError> {
 async fn lookup(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
     let unknown = || RequestError::invalid("invalid lease");
     let id = id(call)?.ok_or_else(unknown)?;
-    let (row, body) =
-        call.rooms.leases.find(&id).await?.filter(|(row, _)| row.state != LeaseState::Issuing).ok_or_else(unknown)?;
+    let found = call.rooms.leases.find(&id).await.map_err(lease_error)?;
+    let (row, body) = found.filter(|(row, _)| row.state != LeaseState::Issuing).ok_or_else(unknown)?;
     let now = call.core.seams.clock.now();
     let ends = row.expires_at != leasehold_model::Timestamp::NEVER;
     let mut data = Object::new();
@@ -150,7 +150,7 @@ const NAMES_MAX: usize = 100_000;
 async fn renew(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
     let unknown = || RequestError::invalid("lease not found");
     let id = id(call)?.ok_or_else(unknown)?;
-    if call.rooms.leases.find(&id).await?.is_none() {
+    if call.rooms.leases.find(&id).await.map_err(lease_error)?.is_none() {
         return Err(unknown());
     }
     let ceiling = call.judge_lease(id.path(), Operation::Renew).await?;
@@ -209,10 +209,12 @@ async fn irrevocable(call: &Call<'_>, count_only: bool) -> Result<LogicalRespons
         LeaseFilter { state: Some(LeaseState::Revoking), kind: Some(LeaseKind::Secret), ..LeaseFilter::default() };
     let mut found = Vec::new();
     for row in call.rooms.leases.rows(&filter).await? {
-        let body = row.read_body()?;
-        if is_irrevocable(row.state, body.attempts) {
-            found.push(json!({ "lease_id": row.id.as_str(), "error": body.last_error.unwrap_or_default() }));
-        }
+        let why = match row.read_body() {
+            Ok(body) if is_irrevocable(row.state, body.attempts) => body.last_error.unwrap_or_default(),
+            Ok(_) => continue,
+            Err(error) => error.to_string(),
+        };
+        found.push(json!({ "lease_id": row.id.as_str(), "error": why }));
     }
     if count_only {
         return Ok(LogicalResponse::json(json!({ "lease_count": found.len(), "counts": {} })));

@@ -461,3 +461,62 @@ async fn lists_name_folders_once_and_read_no_more_than_they_show() {
     let none = server.call(Some(ROOT), Operation::List, "sys/leases/lookup/nosuch/", Value::Null).await;
     assert!(matches!(none, Err(RequestError::NotFound)));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_damaged_lease_hides_no_other_and_goes_by_force() {
+    let server = Server::start().await;
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        ids.push(lease_of(&server.read(ROOT, "db/creds/app").await.unwrap()));
+    }
+    let bad = ids.remove(1);
+    server.damage(&bad).await;
+    let left = async || {
+        let path = "sys/leases/lookup/db/creds/app/";
+        match server.call(Some(ROOT), Operation::List, path, Value::Null).await {
+            Ok(answer) => answer.data.unwrap()["keys"].as_array().unwrap().len(),
+            Err(_) => 0,
+        }
+    };
+    assert_eq!(left().await, 3);
+    let why = format!(
+        "stored lease `{bad}` is damaged and cannot be read: revoke-force removes it, and its credential may remain in the target"
+    );
+    for route in ["lookup", "renew", "revoke"] {
+        let said = refusal(server.root(&format!("sys/leases/{route}"), json!({ "lease_id": bad.as_str() })).await);
+        assert_eq!(said, format!("Engine: {why}"), "{route}");
+    }
+    let said = refusal(server.root("sys/leases/revoke-prefix/db", json!({})).await);
+    assert!(said.starts_with("Invalid: failed to revoke ") && said.ends_with(&why), "{said}");
+    assert_eq!((left().await, server.target.roles().into_iter().collect::<Vec<_>>()), (1, vec![bad.clone()]));
+    let shown = server.read_with(ROOT, "sys/leases", json!({ "type": "irrevocable" })).await.unwrap().data.unwrap();
+    assert_eq!(shown["leases"], json!([{ "lease_id": bad.as_str(), "error": why }]));
+
+    server.root("sys/leases/revoke-force/db", Value::Null).await.unwrap();
+    assert_eq!(left().await, 0);
+    assert!(server.target.has(&bad), "nobody knew what to undo");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_damaged_row_keeps_no_other_from_its_end() {
+    let server = Server::start().await;
+    *server.engine.ttls.lock().unwrap() = (Ttl::from_secs(100), Ttl::from_secs(100));
+    let token = server.token(json!({ "policies": ["root"], "ttl": "60s" })).await;
+    let of_token = lease_of(&server.read(&token, "db/creds/app").await.unwrap());
+    let bad = lease_of(&server.read(ROOT, "db/creds/app").await.unwrap());
+    for _ in 0..20 {
+        server.read(ROOT, "db/creds/app").await.unwrap();
+    }
+    server.damage(&bad).await;
+    let of_tokens = |row: &leasehold_core::lease::LeaseRow| row.kind == leasehold_core::lease::LeaseKind::Token;
+    for row in server.rows().await.into_iter().filter(of_tokens) {
+        server.damage(&row.id).await;
+    }
+    pass(70).await;
+    assert!(!server.lives(&token).await && !server.target.has(&of_token), "an end needs no body of a token's row");
+    pass(60).await;
+    assert_eq!(server.target.roles().into_iter().collect::<Vec<_>>(), std::slice::from_ref(&bad));
+    let held = server.rows().await.into_iter().find(|row| row.id == bad).unwrap();
+    assert!(held.state == LeaseState::Revoking && held.holder.is_none(), "it waits, and no worker waits for it");
+    server.read(ROOT, "db/creds/app").await.unwrap();
+}

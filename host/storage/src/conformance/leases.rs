@@ -56,6 +56,13 @@ pub(super) async fn a_move_needs_the_state_and_the_fence(Fixture { storage, .. }
     assert!(matches!(absent, Err(StorageError::Fenced(at)) if at == id("a/2")));
 }
 
+pub(super) async fn a_move_without_a_body_keeps_the_stored_one(Fixture { storage, .. }: Fixture) {
+    storage.commit(Batch::new().insert(row("a/1", 1))).await.unwrap();
+    let bare = LeaseRow { state: LeaseState::Revoking, body: vec![], ..row("a/1", 9) };
+    storage.commit(Batch::new().shift(bare.clone(), LeaseState::Active, 0)).await.unwrap();
+    assert!(storage.lease(&bare.id).await.unwrap().unwrap() == LeaseRow { body: b"body of a/1".to_vec(), ..bare });
+}
+
 pub(super) async fn a_removal_needs_the_fence(Fixture { storage, .. }: Fixture) {
     storage.commit(Batch::new().insert(LeaseRow { fence: 3, ..row("a/1", 1) })).await.unwrap();
     assert!(matches!(storage.commit(Batch::new().remove(id("a/1"), 2)).await, Err(StorageError::Fenced(_))));

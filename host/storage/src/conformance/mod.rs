@@ -56,6 +56,7 @@ const FACTS: &[Fact] = facts![
     leases::a_row_comes_back_as_it_went_in,
     leases::a_row_is_inserted_once,
     leases::a_move_needs_the_state_and_the_fence,
+    leases::a_move_without_a_body_keeps_the_stored_one,
     leases::a_removal_needs_the_fence,
     leases::filters_hold_together,
     leases::lists_of_leases_page_in_id_order,

@@ -103,7 +103,11 @@ pub(super) fn leases(
     let mut found = statement.query(query.parameters().as_slice()).map_err(unavailable)?;
     let mut rows = Vec::new();
     while let Some(row) = found.next().map_err(unavailable)? {
-        rows.push(rows::read(row)?);
+        // One row that cannot be read must not hide the others.
+        match rows::read(row) {
+            Ok(row) => rows.push(row),
+            Err(error) => tracing::error!(error = %error, "could not read a lease row"),
+        }
     }
     Ok(rows)
 }

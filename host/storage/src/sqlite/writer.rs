@@ -276,7 +276,8 @@ fn apply(connection: &Connection, change: Change, version: u64) -> rusqlite::Res
         }
         Change::Move { row, from, fence } => {
             let text = "update lease set kind = ?2, state = ?3, next_at = ?4, expires_at = ?5, fence = ?6, holder = ?7, \
-                        held_until = ?8, token = ?9, mount = ?10, connection = ?11, body = ?12 \
+                        held_until = ?8, token = ?9, mount = ?10, connection = ?11, \
+                        body = case length(?12) when 0 then body else ?12 end \
                         where id = ?1 and state = ?13 and fence = ?14";
             let held = [&from.as_str() as &dyn rusqlite::ToSql, &rows::integer(fence)];
             if rows::write(&mut connection.prepare_cached(text)?, &row, &held)? == 0 {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use leasehold_core::core::Seams;
 use leasehold_core::lease::LeaseRow;
 use leasehold_core::request::{LogicalRequest, LogicalResponse, RequestError};
-use leasehold_core::seams::{Clock, Entropy, LeaseFilter, Page, SecretsEngine, Storage};
+use leasehold_core::seams::{Batch, Clock, Entropy, LeaseFilter, Page, SecretsEngine, Storage};
 use leasehold_core::testing::CountingEntropy;
 use leasehold_core::{Core, Settings};
 use leasehold_model::{LeaseId, Operation, TokenId, Ttl};
@@ -99,6 +99,10 @@ impl Server {
         self.call(Some(token), Operation::Read, path, Value::Null).await
     }
 
+    pub async fn read_with(&self, token: &str, path: &str, data: Value) -> Answer {
+        self.call(Some(token), Operation::Read, path, data).await
+    }
+
     pub async fn update(&self, token: &str, path: &str, data: Value) -> Answer {
         self.call(Some(token), Operation::Update, path, data).await
     }
@@ -134,6 +138,14 @@ impl Server {
 
     pub async fn rows(&self) -> Vec<LeaseRow> {
         self.process.store.leases(&LeaseFilter::default(), &Page { after: None, limit: 10_000 }).await.unwrap()
+    }
+
+    /// One bit of what is stored of a row flips.
+    pub async fn damage(&self, id: &LeaseId) {
+        let mut row = self.process.store.lease(id).await.unwrap().unwrap();
+        row.body[20] ^= 1;
+        let (state, fence) = (row.state, row.fence);
+        self.process.store.commit(Batch::new().shift(row, state, fence)).await.unwrap();
     }
 
     /// A module that judges `paths`.
