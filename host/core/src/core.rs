@@ -193,7 +193,10 @@ impl Core {
             match self.open().await {
                 Ok(rooms) => {
                     let (stop, stopped) = watch::channel(false);
-                    let task = tokio::spawn(rooms.leases.clone().run(stopped));
+                    let leases = rooms.leases.clone();
+                    let task = tokio::spawn(async move {
+                        tokio::join!(leases.clone().run(stopped.clone()), leases.compare_for_ever(stopped));
+                    });
                     *moving = Some(Ticker { stop, task });
                     *self.rooms.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(Arc::new(rooms));
                     tracing::info!("unsealed");

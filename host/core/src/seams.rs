@@ -648,6 +648,25 @@ pub struct LeasePlan {
     pub warnings: Vec<String>,
 }
 
+/// A target as an engine lists it, for comparing what stands there with leases.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnownTarget {
+    /// As in [`LeasePlan::connection`].
+    pub connection: String,
+    /// As its mount calls it.
+    pub name: String,
+    /// Roles that no lease names are to go.
+    pub drops_orphans: bool,
+}
+
+/// What a lease made in a target, with the mark of this installation on it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct OwnedRole {
+    pub name: String,
+    /// The random part of the lease that it was made for.
+    pub lease: String,
+}
+
 /// A lease as engines see it.
 #[derive(Clone, Debug)]
 pub struct LeaseIntent {
@@ -707,6 +726,18 @@ pub trait SecretsEngine: Send + Sync {
     async fn renew(&self, at: &EngineContext, lease: &LeaseIntent, until: Timestamp) -> Result<(), EngineError>;
     /// The role, its sessions and its rights are gone when this returns `Ok`.
     async fn revoke(&self, at: &EngineContext, lease: &LeaseIntent) -> Result<(), EngineError>;
+    /// The targets behind a mount whose roles can be listed.
+    async fn targets(&self, _: &EngineContext) -> Result<Vec<KnownTarget>, EngineError> {
+        Ok(Vec::new())
+    }
+    /// All roles in a target that carry the mark of this installation, whichever mount or connection made them.
+    async fn owned_roles(&self, _: &EngineContext, _: &KnownTarget) -> Result<Vec<OwnedRole>, EngineError> {
+        Ok(Vec::new())
+    }
+    /// Ends a role that no lease names, as [`SecretsEngine::revoke`] does by default. `Ok` also when it is gone, or its mark.
+    async fn drop_orphan(&self, _: &EngineContext, _: &KnownTarget, _: &OwnedRole) -> Result<(), EngineError> {
+        Ok(())
+    }
     /// The mount is gone, its leases too: close what is open, forget what is cached.
     async fn unmount(&self, at: &EngineContext);
 }

@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
-use leasehold_builtin::secrets::database::orphans;
 use leasehold_core::request::RequestError;
 use leasehold_devpg::Options;
 use leasehold_model::Ttl;
 use serde_json::json;
 use std::sync::Arc;
 
-use crate::support::{MEMBER, World, leases_of, own_server};
+use crate::support::{MEMBER, World, own_server};
 
 #[tokio::test]
 async fn a_credential_logs_in_and_may_do_what_its_role_may() {
@@ -214,21 +213,6 @@ async fn an_unavailable_admin_right_is_told_and_no_lease_is_left() {
     world.role("super", r#"CREATE ROLE "{{name}}" SUPERUSER LOGIN PASSWORD '{{password}}'"#, json!({})).await;
     let said = world.issue_fails("super").await;
     assert!(said.contains("must be superuser") && said.contains("(SQLSTATE 42501)"), "{said}");
-}
-
-#[tokio::test]
-async fn roles_without_a_lease_are_found() {
-    let world = World::on(Arc::new(own_server(Options::default())));
-    world.connect("pg", json!({})).await;
-    world.role("readonly", MEMBER, json!({})).await;
-    let (kept, lost) = (world.issue("readonly").await, world.issue("readonly").await);
-    let gone = world.issue("readonly").await;
-    world.pg.psql(&format!("DROP ROLE \"{}\"", gone.username)).unwrap();
-
-    let roles = world.engine.owned_roles(&world.context, "pg").await.unwrap();
-    let report = orphans::compare(&roles, &leases_of(&[&kept, &gone]));
-    assert_eq!(report.without_lease.iter().map(|role| &role.name).collect::<Vec<_>>(), [&lost.username]);
-    assert_eq!(report.without_role, [(gone.intent.id.random().to_owned(), gone.username.clone())]);
 }
 
 #[tokio::test]

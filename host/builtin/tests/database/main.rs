@@ -7,6 +7,7 @@
 mod configuration;
 mod hostile;
 mod issuing;
+mod orphans;
 mod outages;
 mod renewal;
 mod revocation;

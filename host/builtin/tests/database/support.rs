@@ -1,6 +1,5 @@
 //! The engine with a memory store, a clock that stands still, and the template guest's own logic behind the sandbox seam.
 
-use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -39,6 +38,8 @@ pub struct World {
     pub pg: Arc<DevPg>,
     pub engine: DatabaseEngine,
     pub context: EngineContext,
+    /// What the context's corner lies in.
+    pub store: Arc<MemoryStorage>,
 }
 
 /// A lease as the lease room would hold it.
@@ -60,7 +61,8 @@ impl World {
         let now: i64 = pg.psql("SELECT extract(epoch FROM now())::bigint").unwrap().parse().unwrap();
         let clock = Arc::new(ManualClock::at(now));
         let accessor = MountAccessor::new("database_0a1b2c3d");
-        let storage = MountStorage::new(Arc::new(MemoryStorage::new(clock.clone())), accessor.clone());
+        let store = Arc::new(MemoryStorage::new(clock.clone()));
+        let storage = MountStorage::new(store.clone(), accessor.clone());
         let context = EngineContext {
             storage,
             clock,
@@ -74,7 +76,7 @@ impl World {
                 installation: "test-installation".to_owned(),
             },
         };
-        Self { pg, engine: DatabaseEngine::new(), context }
+        Self { pg, engine: DatabaseEngine::new(), context, store }
     }
 
     /// Configures a connection to this world's server as the non-superuser admin.
@@ -321,8 +323,4 @@ impl Sandbox for NativeSandbox {
     fn builtins(&self) -> Vec<(String, Digest)> {
         Vec::new()
     }
-}
-
-pub fn leases_of(issued: &[&Issued]) -> BTreeMap<String, String> {
-    issued.iter().map(|one| (one.intent.id.random().to_owned(), one.username.clone())).collect()
 }

@@ -3,12 +3,14 @@
 //! Must not know: HTTP, wasmtime, SQL, or what a credential is. It moves effects that it cannot read.
 //!
 //! Start with [`record`] (the row) and [`states`] (the legal moves), then [`issue`] (intent, effect, commit), [`renew`], [`revoke`],
-//! and [`claims`] (who works on what is due). [`tokens`] says what happens to leases when a token ends.
+//! and [`claims`] (who works on what is due). [`tokens`] says what happens to leases when a token ends, [`reconcile`] finds out
+//! where leases and targets do not agree.
 //!
 //! Invariants: a PostgreSQL role exists only if a lease row names it. A lease never returns from `Revoking`.
 
 pub mod claims;
 pub mod issue;
+pub mod reconcile;
 pub mod record;
 pub mod renew;
 pub mod revoke;

@@ -10,6 +10,7 @@ mod leases;
 mod mounts;
 mod pipeline;
 mod policies;
+mod reconcile;
 mod saga;
 mod support;
 mod tokens;

@@ -20,7 +20,7 @@ pub(super) const REASSIGN_TO: &str = "leasehold_orphaned_objects";
 const DEFAULT_USERNAME_TEMPLATE: &str = "{{ printf \"v-%s-%s-%s-%s\" (.DisplayName | truncate 8) (.RoleName | truncate 8) (random 20) (unix_time) | truncate 63 }}";
 
 /// Keys of `connection_details` with a meaning here; others are kept as they are.
-const DETAILS: [&str; 11] = [
+const DETAILS: [&str; 12] = [
     "username",
     "max_open_connections",
     "max_idle_connections",
@@ -31,6 +31,7 @@ const DETAILS: [&str; 11] = [
     "tls_ca",
     "reassign_owned_to",
     "drop_owned",
+    "drop_orphans",
     "connection_url",
 ];
 
@@ -229,6 +230,11 @@ impl ConnectionRecord {
             (false, Some(name)) => Ok(Leftovers::To(name.to_owned())),
             (false, None) => Ok(Leftovers::To(REASSIGN_TO.to_owned())),
         }
+    }
+
+    /// Whether PostgreSQL roles of ours that no lease names are dropped, and not only reported.
+    pub(super) fn drops_orphans(&self) -> bool {
+        self.details.get("drop_orphans").and_then(Value::as_bool).unwrap_or(false)
     }
 
     /// `"*"`, names, and globs such as `app-*`.

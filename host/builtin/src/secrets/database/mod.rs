@@ -16,7 +16,7 @@ mod effect;
 mod failure;
 mod issue;
 mod leftovers;
-pub mod orphans;
+mod orphans;
 mod plan;
 mod renew;
 mod revoke;
@@ -43,7 +43,8 @@ use leasehold_core::mount::MountStorage;
 use leasehold_core::request::{LogicalResponse, RequestError};
 use leasehold_core::routes::Route;
 use leasehold_core::seams::{
-    EngineContext, EngineError, EngineRequest, Expect, LeaseIntent, Outcome, SecretData, SecretsEngine, StorageError,
+    EngineContext, EngineError, EngineRequest, Expect, KnownTarget, LeaseIntent, Outcome, OwnedRole, SecretData,
+    SecretsEngine, StorageError,
 };
 use leasehold_model::{MountAccessor, Operation, Timestamp};
 use serde_json::json;
@@ -51,7 +52,6 @@ use serde_json::json;
 use connection::{ConnectionRecord, creating};
 use effect::Effect;
 use failure::TargetError;
-use orphans::OwnedRole;
 use role::RoleRecord;
 use target::{Target, Turns};
 
@@ -135,15 +135,6 @@ impl DatabaseEngine {
     #[must_use]
     pub fn new() -> Self {
         Self { routes: routes::all(), targets: Mutex::default(), turns: Arc::default() }
-    }
-
-    /// The PostgreSQL roles on the target of `connection` that carry this installation's comment, for [`orphans::compare`].
-    ///
-    /// # Errors
-    /// As [`SecretsEngine::renew`].
-    pub async fn owned_roles(&self, at: &EngineContext, connection: &str) -> Result<Vec<OwnedRole>, EngineError> {
-        let opened = self.open(at, connection).await?;
-        orphans::owned(&opened.target, &at.mount.installation).await.map_err(|error| opened.failed(error))
     }
 
     /// Opened anew when what is stored has changed, on whichever node that was.
@@ -270,16 +261,20 @@ fn read_role(name: &str, bytes: &[u8]) -> Result<RoleRecord, RequestError> {
         .map_err(|_| RequestError::Internal(format!("the stored role {name:?} is not readable")))
 }
 
-async fn list(storage: &MountStorage, folder: &str) -> Result<LogicalResponse, RequestError> {
+async fn names(storage: &MountStorage, folder: &str) -> Result<Vec<String>, StorageError> {
     let mut names: Vec<String> = Vec::new();
     loop {
         let page = storage.list(folder, names.last().map(String::as_str), PAGE).await?;
         let is_last = page.len() < PAGE as usize;
         names.extend(page);
         if is_last {
-            break;
+            return Ok(names);
         }
     }
+}
+
+async fn list(storage: &MountStorage, folder: &str) -> Result<LogicalResponse, RequestError> {
+    let names = names(storage, folder).await?;
     if names.is_empty() { Err(RequestError::NotFound) } else { Ok(LogicalResponse::json(json!({ "keys": names }))) }
 }
 
@@ -359,7 +354,44 @@ impl SecretsEngine for DatabaseEngine {
         let effect = Effect::read(&lease.effect)?;
         let opened = self.open(at, &effect.connection).await?;
         let leftovers = opened.record.leftovers().map_err(EngineError::Failed)?;
-        revoke::revoke(&opened.target, &effect, &leftovers).await.map_err(|error| opened.failed(error))
+        revoke::revoke(&opened.target, &effect.username, &effect.revocation, &leftovers)
+            .await
+            .map_err(|error| opened.failed(error))
+    }
+
+    async fn targets(&self, at: &EngineContext) -> Result<Vec<KnownTarget>, EngineError> {
+        let failed = |error: StorageError| EngineError::Failed(error.to_string());
+        let mut targets = Vec::new();
+        for name in names(&at.storage, "connection/").await.map_err(failed)? {
+            // Deleted in this moment, or not readable: whoever uses it will say so.
+            let Some(stored) = at.storage.get(&connection_key(&name)).await.map_err(failed)? else { continue };
+            let Ok(record) = ConnectionRecord::from_bytes(&stored.value) else { continue };
+            let (connection, drops_orphans) = (target_name(at, &name), record.drops_orphans());
+            targets.push(KnownTarget { connection, name, drops_orphans });
+        }
+        Ok(targets)
+    }
+
+    async fn owned_roles(&self, at: &EngineContext, target: &KnownTarget) -> Result<Vec<OwnedRole>, EngineError> {
+        let opened = self.open(at, &target.name).await?;
+        orphans::owned(&opened.target, &at.mount.installation).await.map_err(|error| opened.failed(error))
+    }
+
+    async fn drop_orphan(&self, at: &EngineContext, target: &KnownTarget, role: &OwnedRole) -> Result<(), EngineError> {
+        let opened = self.open(at, &target.name).await?;
+        if role.name == opened.target.user() {
+            return Err(EngineError::Failed(
+                "the connection's own user is not dropped, whatever its comment".to_owned(),
+            ));
+        }
+        let leftovers = opened.record.leftovers().map_err(EngineError::Failed)?;
+        let dropped = async {
+            if !orphans::is_marked(&opened.target, &at.mount.installation, role).await? {
+                return Ok(());
+            }
+            revoke::revoke(&opened.target, &role.name, &[], &leftovers).await
+        };
+        dropped.await.map_err(|error| opened.failed(error))
     }
 
     async fn unmount(&self, at: &EngineContext) {

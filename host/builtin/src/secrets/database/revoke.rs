@@ -8,7 +8,6 @@ use tokio_postgres::error::SqlState;
 
 use super::connection::Leftovers;
 use super::dial::STATEMENT_MAX;
-use super::effect::Effect;
 use super::failure::TargetError;
 use super::leftovers;
 use super::renew::transaction;
@@ -26,14 +25,19 @@ struct Standing {
 }
 
 /// The role, its sessions and its rights are gone when this returns `Ok`; also when they were before.
-pub(super) async fn revoke(target: &Target, effect: &Effect, leftovers: &Leftovers) -> Result<(), TargetError> {
+/// `statements` empty: the default revocation.
+pub(super) async fn revoke(
+    target: &Target,
+    name: &str,
+    statements: &[String],
+    leftovers: &Leftovers,
+) -> Result<(), TargetError> {
     let session = target.session().await?;
-    let name = effect.username.as_str();
     let Some(standing) = shut(&session, name).await? else {
         session.finish();
         return Ok(());
     };
-    let is_custom = !effect.revocation.is_empty();
+    let is_custom = !statements.is_empty();
     if !is_custom && standing.sessions == 0 {
         match drop_unless_used(&session, name, standing.oid).await {
             Ok(()) => {
@@ -52,7 +56,7 @@ pub(super) async fn revoke(target: &Target, effect: &Effect, leftovers: &Leftove
     // Both that follow may wait for their turn; work that needs none should not wait for our session.
     session.finish();
     if is_custom {
-        run_custom(target, effect).await?;
+        run_custom(target, name, statements).await?;
     }
     let session = target.session().await?;
     let Some(standing) = look(&session, name).await? else {
@@ -143,11 +147,11 @@ async fn end_sessions(session: &Session, name: &str, oid: u32) -> Result<(), Tar
 }
 
 /// The statements stored with the lease, in one transaction.
-async fn run_custom(target: &Target, effect: &Effect) -> Result<(), TargetError> {
-    let is_shared = effect.revocation.iter().any(|statement| touches_shared(statement, &effect.username));
+async fn run_custom(target: &Target, name: &str, statements: &[String]) -> Result<(), TargetError> {
+    let is_shared = statements.iter().any(|statement| touches_shared(statement, name));
     let _turn = if is_shared { Some(target.turn(target.database()).await?) } else { None };
     let session = target.session().await?;
-    transaction(&session, &effect.revocation).await?;
+    transaction(&session, statements).await?;
     session.finish();
     Ok(())
 }

@@ -49,6 +49,11 @@ const CONNECTION_FIELDS: &[Field] = &[
     // Everything else is kept with the connection and read back, as in the field.
     Field::hidden("*", Kind::Any, "Kept as it is."),
     Field::open("drop_owned", Kind::Bool, "If true, what leased roles owned is dropped instead."),
+    Field::open(
+        "drop_orphans",
+        Kind::Bool,
+        "If true, roles that carry this installation's comment and have no lease are dropped, not only reported.",
+    ),
 ];
 
 const ROLE_FIELDS: &[Field] = &[

@@ -8,8 +8,8 @@ use leasehold_core::fields::{Field, Kind};
 use leasehold_core::request::{LogicalResponse, RequestError};
 use leasehold_core::routes::{Access, Route};
 use leasehold_core::seams::{
-    EngineContext, EngineError, EngineRequest, Expect, LeaseIntent, LeasePlan, Outcome, SecretData, SecretValue,
-    SecretsEngine,
+    EngineContext, EngineError, EngineRequest, Expect, KnownTarget, LeaseIntent, LeasePlan, Outcome, OwnedRole,
+    SecretData, SecretValue, SecretsEngine,
 };
 use leasehold_model::{LeaseId, Operation, Timestamp, Ttl};
 use serde_json::json;
@@ -59,7 +59,7 @@ pub const TROUBLES: [Trouble; 10] = [
 pub struct Target {
     /// Leases whose credential works.
     pub roles: Mutex<BTreeSet<LeaseId>>,
-    /// All steps, in order: `effect`, `renew`, `revoke`.
+    /// All steps, in order: `effect`, `renew`, `revoke`, `list`, `drop`.
     pub log: Mutex<Vec<String>>,
     /// Every step of this kind is refused.
     pub refuses: Mutex<Option<&'static str>>,
@@ -88,6 +88,11 @@ pub struct ScriptedEngine {
     pub renewable: Mutex<bool>,
     /// Effects take this long.
     pub takes: Mutex<std::time::Duration>,
+    /// A list of roles comes so long after it was made.
+    pub lists_take: Mutex<std::time::Duration>,
+    /// Ways to the one target.
+    pub connections: Mutex<Vec<&'static str>>,
+    pub drops_orphans: Mutex<bool>,
 }
 
 impl ScriptedEngine {
@@ -98,6 +103,9 @@ impl ScriptedEngine {
             ttls: Mutex::new((Ttl::from_secs(3600), Ttl::from_secs(86_400))),
             renewable: Mutex::new(true),
             takes: Mutex::default(),
+            lists_take: Mutex::default(),
+            connections: Mutex::new(vec!["pg"]),
+            drops_orphans: Mutex::default(),
         }
     }
 
@@ -266,5 +274,36 @@ impl SecretsEngine for ScriptedEngine {
         self.step("revoke", &lease.id, move || drop(target.roles.lock().map(|mut roles| roles.remove(&id)))).await
     }
 
+    async fn targets(&self, _: &EngineContext) -> Result<Vec<KnownTarget>, EngineError> {
+        let drops_orphans = *self.drops_orphans.lock().unwrap();
+        let one = |name: &&str| KnownTarget { connection: (*name).to_owned(), name: (*name).to_owned(), drops_orphans };
+        Ok(self.connections.lock().unwrap().iter().map(one).collect())
+    }
+
+    async fn owned_roles(&self, _: &EngineContext, target: &KnownTarget) -> Result<Vec<OwnedRole>, EngineError> {
+        self.target.log.lock().unwrap().push(format!("list {}", target.name));
+        if *self.target.refuses.lock().unwrap() == Some("list") {
+            return Err(EngineError::Unreached("connection refused".to_owned()));
+        }
+        let roles = self.target.roles().into_iter().map(|id| role(&id)).collect();
+        let lists_take = *self.lists_take.lock().unwrap();
+        tokio::time::sleep(lists_take).await;
+        Ok(roles)
+    }
+
+    async fn drop_orphan(&self, _: &EngineContext, _: &KnownTarget, orphan: &OwnedRole) -> Result<(), EngineError> {
+        self.target.log.lock().unwrap().push(format!("drop {}", orphan.name));
+        if *self.target.refuses.lock().unwrap() == Some("drop") {
+            return Err(EngineError::Failed("ERROR: refused (SQLSTATE 42501)".to_owned()));
+        }
+        self.target.roles.lock().unwrap().retain(|id| role(id) != *orphan);
+        Ok(())
+    }
+
     async fn unmount(&self, _: &EngineContext) {}
+}
+
+/// The role of a lease, as the target lists it.
+pub fn role(id: &LeaseId) -> OwnedRole {
+    OwnedRole { name: format!("v-{}", id.random()), lease: id.random().to_owned() }
 }

@@ -1,0 +1,195 @@
+//! Roles without a lease, and leases without a role.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use leasehold_builtin::secrets::database::DatabaseEngine;
+use leasehold_core::lease::Leases;
+use leasehold_core::lease::issue::Order;
+use leasehold_core::lease::reconcile::{Findings, LastTime};
+use leasehold_core::mount::{Engines, MountEntry, MountTable, SystemTtls, Table};
+use leasehold_core::seams::{EngineError, KnownTarget, OwnedRole, SecretKey, SecretsEngine, Storage};
+use leasehold_core::token::{TokenRecord, Tokens};
+use leasehold_devpg::Options;
+use leasehold_model::{LeaseId, MountAccessor, TokenHash, TokenId, Ttl};
+use serde_json::json;
+
+use crate::support::{Issued, MEMBER, Urandom, World, own_server};
+
+/// On a server of its own: the mark is the same in all tests.
+async fn world() -> World {
+    let world = World::on(Arc::new(own_server(Options::default())));
+    world.connect("pg", json!({})).await;
+    world.role("readonly", MEMBER, json!({})).await;
+    world
+}
+
+async fn targets(world: &World) -> Vec<KnownTarget> {
+    world.engine.targets(&world.context).await.unwrap()
+}
+
+async fn owned(world: &World) -> Vec<OwnedRole> {
+    world.engine.owned_roles(&world.context, &targets(world).await[0]).await.unwrap()
+}
+
+async fn drop_orphan(world: &World, role: &OwnedRole) -> Result<(), EngineError> {
+    world.engine.drop_orphan(&world.context, &targets(world).await[0], role).await
+}
+
+fn role(issued: &Issued) -> OwnedRole {
+    OwnedRole { name: issued.username.clone(), lease: issued.intent.id.random().to_owned() }
+}
+
+#[tokio::test]
+async fn targets_are_the_connections_with_what_they_say_of_orphans() {
+    let world = world().await;
+    world.connect("second", json!({ "drop_orphans": true })).await;
+    world.connect("third", json!({ "drop_orphans": "true" })).await;
+    world.write("config/third", json!({ "drop_orphans": false })).await.unwrap();
+    let found: Vec<_> =
+        targets(&world).await.into_iter().map(|one| (one.connection, one.name, one.drops_orphans)).collect();
+    let one = |name: &str, drops| (format!("database_0a1b2c3d/{name}"), name.to_owned(), drops);
+    assert_eq!(found, [one("pg", false), one("second", true), one("third", false)]);
+    assert_eq!(world.read("config/second").await.unwrap()["connection_details"]["drop_orphans"], json!(true));
+}
+
+#[tokio::test]
+async fn every_role_carries_the_mark_of_its_lease_and_no_other_role_does() {
+    let world = world().await;
+    let mut made = vec![role(&world.issue("readonly").await), role(&world.issue("readonly").await)];
+    made.sort();
+    world.pg.psql("CREATE ROLE by_hand; CREATE ROLE foreign_one").unwrap();
+    world.pg.psql("COMMENT ON ROLE foreign_one IS 'leasehold:another-installation:abc'").unwrap();
+    let mut found = owned(&world).await;
+    found.sort();
+    assert_eq!(found, made);
+}
+
+#[tokio::test]
+async fn a_role_without_a_lease_is_dropped_as_by_default_whatever_its_revocation_was() {
+    let world = world().await;
+    let owner = format!("{MEMBER} GRANT CREATE ON SCHEMA public TO \"{{{{name}}}}\";");
+    let more = json!({ "revocation_statements": "SELECT no_such_function()" });
+    world.role("owner", &owner, more).await;
+    let issued = world.issue("owner").await;
+    let session = world.log_in(&issued).await.unwrap();
+    session.batch_execute("CREATE TABLE left_behind (x int)").await.unwrap();
+
+    drop_orphan(&world, &role(&issued)).await.unwrap();
+    assert!(!world.role_exists(&issued.username));
+    assert!(session.simple_query("SELECT 1").await.is_err(), "its session has ended");
+    let owner = world.pg.psql("SELECT tableowner FROM pg_tables WHERE tablename = 'left_behind'").unwrap();
+    assert_eq!(owner, "leasehold_orphaned_objects");
+    drop_orphan(&world, &role(&issued)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_role_whose_comment_was_taken_off_or_changed_stays() {
+    let world = world().await;
+    let (bare, other) = (world.issue("readonly").await, world.issue("readonly").await);
+    world.pg.psql(&format!("COMMENT ON ROLE \"{}\" IS NULL", bare.username)).unwrap();
+    world.pg.psql(&format!("COMMENT ON ROLE \"{}\" IS 'keep this one'", other.username)).unwrap();
+    assert!(owned(&world).await.is_empty());
+    for issued in [&bare, &other] {
+        drop_orphan(&world, &role(issued)).await.unwrap();
+        world.log_in(issued).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn the_connections_own_user_is_never_dropped() {
+    let world = world().await;
+    let admin = world.pg.admin_user().to_owned();
+    let mark = format!("leasehold:{}:x", world.context.mount.installation);
+    world.pg.psql(&format!("COMMENT ON ROLE \"{admin}\" IS '{mark}'")).unwrap();
+    let orphan = OwnedRole { name: admin.clone(), lease: "x".to_owned() };
+    assert_eq!(owned(&world).await, std::slice::from_ref(&orphan));
+    assert!(matches!(drop_orphan(&world, &orphan).await, Err(EngineError::Failed(_))));
+    world.issue("readonly").await;
+}
+
+/// The lease room over the storage of a world, with an engine of its own.
+struct Room {
+    leases: Leases,
+    mounts: Arc<MountTable>,
+    token: TokenHash,
+}
+
+impl Room {
+    async fn over(world: &World) -> Self {
+        let storage: Arc<dyn Storage> = world.store.clone();
+        let (clock, sandbox) = (world.context.clock.clone(), world.context.sandbox.clone());
+        let view = &world.context.mount;
+        let mounts = Arc::new(MountTable::load(storage.clone(), &Urandom).await.unwrap());
+        let entry = MountEntry::new(Table::Mount, view.path.clone(), "database", &Urandom);
+        mounts.add(MountEntry { accessor: view.accessor.clone(), ..entry }).await.unwrap();
+        let tokens = Arc::new(Tokens::new(
+            storage.clone(),
+            clock.clone(),
+            Arc::new(Urandom),
+            &SecretKey(Default::default()),
+            MountAccessor::new("auth_token_1"),
+        ));
+        let record = TokenRecord {
+            accessor: tokens.new_accessor(),
+            parent: None,
+            policies: vec!["default".to_owned()],
+            path: "auth/token/create".to_owned(),
+            display_name: "token".to_owned(),
+            meta: None,
+            num_uses: 0,
+            created_at: clock.now(),
+            creation_ttl: Ttl::ZERO,
+            explicit_max_ttl: Ttl::ZERO,
+            period: Ttl::ZERO,
+            renewable: true,
+            expires_at: None,
+            last_renewed_at: None,
+        };
+        let token = tokens.insert(&TokenId::new("t"), &record).await.unwrap();
+        let engines = Engines {
+            kinds: BTreeMap::from([("database", Arc::new(DatabaseEngine::new()) as Arc<dyn SecretsEngine>)]),
+            mounts: mounts.clone(),
+            storage: storage.clone(),
+            clock,
+            entropy: Arc::new(Urandom),
+            sandbox,
+            installation: view.installation.clone(),
+            ttls: SystemTtls { default_lease_ttl: view.default_lease_ttl, max_lease_ttl: view.max_lease_ttl },
+        };
+        Self { leases: Leases::new(storage, tokens, Arc::new(engines)), mounts, token }
+    }
+
+    async fn issue(&self, world: &World) -> LeaseId {
+        let plan = world.plan("readonly").await.unwrap();
+        let mount = self.mounts.by_path("database/").unwrap();
+        let path = "database/creds/readonly";
+        let order = Order { path, token: &self.token, mount: &mount, plan, ceiling: None };
+        self.leases.issue(order).await.unwrap().lease.id
+    }
+}
+
+#[tokio::test]
+async fn the_lease_room_finds_both_kinds_and_drops_one_when_it_may() {
+    let world = world().await;
+    let room = Room::over(&world).await;
+    let mut last = LastTime::default();
+    let (kept, missing) = (room.issue(&world).await, room.issue(&world).await);
+    assert_eq!(room.leases.compare(&mut last).await.unwrap(), Findings::default());
+
+    // No row names this one, as after the storage was restored from an old copy.
+    let lost = world.issue("readonly").await;
+    world.pg.psql(&format!("DROP ROLE \"{}\"", name_of(&world, &missing).await)).unwrap();
+    let both = Findings { orphans: vec![role(&lost)], missing: vec![missing.clone()], dropped: Vec::new() };
+    for _ in 0..2 {
+        assert_eq!(room.leases.compare(&mut last).await.unwrap(), both);
+    }
+    world.write("config/pg", json!({ "drop_orphans": true })).await.unwrap();
+    let dropped = Findings { orphans: Vec::new(), missing: vec![missing], dropped: vec![role(&lost)] };
+    assert_eq!(room.leases.compare(&mut last).await.unwrap(), dropped);
+    assert!(!world.role_exists(&lost.username) && world.role_exists(&name_of(&world, &kept).await));
+}
+
+async fn name_of(world: &World, id: &LeaseId) -> String {
+    owned(world).await.into_iter().find(|role| role.lease == id.random()).expect("its role stands").name
+}

@@ -1,0 +1,266 @@
+//! Compares leases with the roles that stand in the targets, both ways: roles that no lease names, and leases whose role is gone.
+//! Reports both; drops the first only where their connection says so.
+//!
+//! What makes a finding true is the order of reading. A row is there for as long as its role is: so a role that stands before
+//! all leases are read and after, and is in none of them, has no lease. And a lease that is active before the roles are read and
+//! after must have its role among them. What is being issued or revoked meanwhile is neither.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use leasehold_model::LeaseId;
+use tokio::sync::watch;
+
+use super::{EFFECT_TIME, LeaseKind, LeaseState, Leases};
+use crate::mount::Table;
+use crate::seams::{
+    EngineContext, EngineError, KnownTarget, LeaseFilter, OwnedRole, Page, SecretsEngine, StorageError,
+};
+
+/// The first comparison after unsealing: what a restart left behind has been worked through by then.
+const FIRST_AFTER: Duration = Duration::from_secs(60);
+const EVERY: Duration = Duration::from_secs(600);
+/// How long a target may take over one question, or over one drop.
+const LIMIT: Duration = Duration::from_secs(EFFECT_TIME.as_secs());
+/// Lines for one target and one kind of finding: more would bury the rest of the log. The gauges have the whole number.
+const LINES_MAX: usize = 100;
+/// Rows read at once.
+const PAGE: u32 = 1_000;
+
+/// What the last comparison found on each connection: only what is found twice in a row is dropped.
+#[derive(Debug, Default)]
+pub struct LastTime(BTreeMap<String, Found>);
+
+#[derive(Debug)]
+struct Found {
+    mount: String,
+    name: String,
+    orphans: BTreeSet<OwnedRole>,
+}
+
+/// What one comparison found and did.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Findings {
+    /// Roles without a lease that still stand.
+    pub orphans: Vec<OwnedRole>,
+    /// Active leases without their role.
+    pub missing: Vec<LeaseId>,
+    /// Roles that had no lease and are gone now.
+    pub dropped: Vec<OwnedRole>,
+}
+
+/// A target that answered, while it is being compared.
+struct Comparison {
+    engine: Arc<dyn SecretsEngine>,
+    context: EngineContext,
+    target: KnownTarget,
+    /// Names of roles, by the random part of the lease they were made for; those of leases that are found are taken out.
+    unclaimed: BTreeMap<String, Vec<String>>,
+    /// Active leases whose role did not stand when the roles were read.
+    without_role: Vec<LeaseId>,
+}
+
+impl Leases {
+    /// Compares every now and then until `stop` says so. Nothing of it must finish: all is done again.
+    pub async fn compare_for_ever(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
+        let mut last = LastTime::default();
+        let mut wait = FIRST_AFTER;
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = told(&mut stop) => return,
+            }
+            wait = EVERY;
+            tokio::select! {
+                compared = self.compare(&mut last) => match compared {
+                    Ok(_) => {}
+                    Err(StorageError::Sealed) => return,
+                    Err(error) => tracing::warn!(%error, "could not compare leases with the roles of their targets"),
+                },
+                () = told(&mut stop) => return,
+            }
+        }
+    }
+
+    /// Compares all targets that can be reached with all leases.
+    ///
+    /// # Errors
+    /// As storage.
+    pub async fn compare(&self, last: &mut LastTime) -> Result<Findings, StorageError> {
+        let mut known = BTreeSet::new();
+        let mut comparisons = Vec::new();
+        for entry in self.engines.mounts.all().iter().filter(|entry| entry.table == Table::Mount && !entry.tainted) {
+            let Some((engine, context)) = self.engines.at(&entry.accessor) else { continue };
+            let targets = match engine.targets(&context).await {
+                Ok(targets) => targets,
+                Err(error) => {
+                    tracing::warn!(mount.path = %entry.path, %error, "could not list the targets behind `{}`", entry.path);
+                    continue;
+                }
+            };
+            for target in targets {
+                known.insert(target.connection.clone());
+                if self.is_left_alone(&target.connection) {
+                    tracing::debug!(connection = target.connection, "a target that is down is not compared");
+                    continue;
+                }
+                let Some(roles) = self.roles_of(&*engine, &context, &target).await else { continue };
+                let mut unclaimed: BTreeMap<String, Vec<String>> = BTreeMap::new();
+                for role in roles {
+                    unclaimed.entry(role.lease).or_default().push(role.name);
+                }
+                let (engine, context) = (engine.clone(), context.clone());
+                comparisons.push(Comparison { engine, context, target, unclaimed, without_role: Vec::new() });
+            }
+        }
+        if !comparisons.is_empty() {
+            self.claim_roles(&mut comparisons).await?;
+        }
+        let mut findings = Findings::default();
+        for comparison in comparisons {
+            self.conclude(comparison, last, &mut findings).await?;
+        }
+        last.keep_only(&known);
+        Ok(findings)
+    }
+
+    /// Takes the roles of all leases out. Of all, not of those of one connection: two connections may lead to one server.
+    async fn claim_roles(&self, comparisons: &mut [Comparison]) -> Result<(), StorageError> {
+        let filter = LeaseFilter { kind: Some(LeaseKind::Secret), ..LeaseFilter::default() };
+        let mut after = None;
+        loop {
+            let page = self.storage.leases(&filter, &Page { after, limit: PAGE }).await?;
+            let Some(last) = page.last() else { return Ok(()) };
+            after = Some(last.id.clone());
+            for row in page {
+                for one in &mut *comparisons {
+                    let stands = one.unclaimed.remove(row.id.random()).is_some();
+                    let is_ours = row.state == LeaseState::Active && row.connection == one.target.connection;
+                    if is_ours && !stands {
+                        one.without_role.push(row.id.clone());
+                    }
+                }
+            }
+        }
+    }
+
+    /// Looks again at what stands out, reports it, and drops what may be dropped.
+    async fn conclude(
+        &self,
+        comparison: Comparison,
+        last: &mut LastTime,
+        findings: &mut Findings,
+    ) -> Result<(), StorageError> {
+        let Comparison { engine, context, target, unclaimed, without_role } = comparison;
+        let (mut orphans, mut missing) = (BTreeSet::new(), Vec::new());
+        if !unclaimed.is_empty() || !without_role.is_empty() {
+            let Some(roles) = self.roles_of(&*engine, &context, &target).await else { return Ok(()) };
+            let standing: BTreeSet<&str> = roles.iter().map(|role| role.lease.as_str()).collect();
+            for id in without_role.into_iter().filter(|id| !standing.contains(id.random())) {
+                if self.storage.lease(&id).await?.is_some_and(|row| row.state == LeaseState::Active) {
+                    missing.push(id);
+                }
+            }
+            let is_unclaimed =
+                |role: &OwnedRole| unclaimed.get(&role.lease).is_some_and(|names| names.contains(&role.name));
+            orphans = roles.into_iter().filter(is_unclaimed).collect();
+        }
+        let (mount, connection) = (context.mount.path.as_str(), target.connection.as_str());
+        for OwnedRole { name, .. } in orphans.iter().take(LINES_MAX) {
+            tracing::warn!(mount.path = mount, connection, role = name, "role {name:?} on `{connection}` has no lease");
+        }
+        for id in missing.iter().take(LINES_MAX) {
+            tracing::warn!(mount.path = mount, connection, lease.id = %id, "the role of lease {id} is not on `{connection}`");
+        }
+        if target.drops_orphans {
+            let again = last.0.get(connection).map(|found| &found.orphans & &orphans).unwrap_or_default();
+            for role in again {
+                if drop_orphan(&*engine, &context, &target, &role).await {
+                    orphans.remove(&role);
+                    findings.dropped.push(role);
+                }
+            }
+        }
+        gauges(mount, &target.name, orphans.len(), missing.len());
+        findings.orphans.extend(orphans.iter().cloned());
+        findings.missing.extend(missing);
+        let found = Found { mount: mount.to_owned(), name: target.name, orphans };
+        last.0.insert(target.connection, found);
+        Ok(())
+    }
+
+    /// `None`: it could not be asked. That it is down is no news: whoever needs it will say so.
+    async fn roles_of(
+        &self,
+        engine: &dyn SecretsEngine,
+        context: &EngineContext,
+        target: &KnownTarget,
+    ) -> Option<Vec<OwnedRole>> {
+        let connection = target.connection.as_str();
+        match tokio::time::timeout(LIMIT, engine.owned_roles(context, target)).await {
+            Ok(Ok(roles)) => {
+                self.target_is_up(connection);
+                Some(roles)
+            }
+            Ok(Err(EngineError::Failed(why))) => {
+                tracing::warn!(connection, why, "could not list the roles on `{connection}`");
+                None
+            }
+            Ok(Err(EngineError::Unreached(why) | EngineError::Down(why))) => {
+                tracing::debug!(connection, why, "a target that is down is not compared");
+                None
+            }
+            Err(_) => {
+                tracing::debug!(connection, "a target that does not answer is not compared");
+                None
+            }
+        }
+    }
+}
+
+impl LastTime {
+    /// A connection that is no longer there has nothing to report.
+    fn keep_only(&mut self, known: &BTreeSet<String>) {
+        self.0.retain(|connection, found| {
+            let is_there = known.contains(connection);
+            if !is_there {
+                gauges(&found.mount, &found.name, 0, 0);
+            }
+            is_there
+        });
+    }
+}
+
+/// Whether it is gone now.
+async fn drop_orphan(
+    engine: &dyn SecretsEngine,
+    context: &EngineContext,
+    target: &KnownTarget,
+    role: &OwnedRole,
+) -> bool {
+    let (connection, name) = (target.connection.as_str(), role.name.as_str());
+    let dropped = tokio::time::timeout(LIMIT, engine.drop_orphan(context, target, role)).await;
+    let why = match dropped {
+        Ok(Ok(())) => {
+            tracing::warn!(connection, role = name, "dropped role {name:?} on `{connection}`, which had no lease");
+            return true;
+        }
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => super::NO_ANSWER.to_owned(),
+    };
+    tracing::warn!(connection, role = name, why, "could not drop role {name:?} on `{connection}`, which has no lease");
+    false
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
+fn gauges(mount: &str, connection: &str, orphans: usize, missing: usize) {
+    let labels = [("mount", mount.to_owned()), ("connection", connection.to_owned())];
+    metrics::gauge!("leasehold_orphan_roles", &labels).set(orphans as f64);
+    metrics::gauge!("leasehold_missing_roles", &labels).set(missing as f64);
+}
+
+/// Returns when work is to stop, or when nobody is left who could say so.
+async fn told(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
+}

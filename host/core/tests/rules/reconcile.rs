@@ -1,0 +1,250 @@
+//! Leases compared with the roles in their targets.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use leasehold_core::lease::reconcile::{Findings, LastTime};
+use leasehold_core::lease::revoke::Wait;
+use leasehold_core::seams::OwnedRole;
+use leasehold_model::{LeaseId, TokenHash, Ttl};
+use serde_json::Value;
+
+use super::support::engine::{Trouble, role};
+use super::support::pass;
+use super::support::room::{Room, World};
+use super::support::server::{ROOT, Server};
+
+async fn start(world: &World) -> (Arc<Room>, TokenHash) {
+    let room = Arc::new(world.start().await);
+    let token = room.token("t", None, Ttl::from_secs(30 * 86_400)).await;
+    (room, token)
+}
+
+/// A role that no row names.
+fn orphan(world: &World, name: &str) -> OwnedRole {
+    let id: LeaseId = format!("db/creds/app/{name}").parse().unwrap();
+    world.target.roles.lock().unwrap().insert(id.clone());
+    role(&id)
+}
+
+fn only(orphans: &[&OwnedRole]) -> Findings {
+    Findings { orphans: orphans.iter().map(|role| (*role).clone()).collect(), ..Findings::default() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_role_without_a_lease_is_reported_and_stays() {
+    let world = World::new();
+    let (room, token) = start(&world).await;
+    room.issue(&token).await.unwrap();
+    let mut last = LastTime::default();
+    assert_eq!(room.leases.compare(&mut last).await.unwrap(), Findings::default());
+    assert_eq!(world.target.count("list"), 1, "nothing stands out, so nothing is asked twice");
+    let lost = orphan(&world, "lost");
+    for _ in 0..3 {
+        assert_eq!(room.leases.compare(&mut last).await.unwrap(), only(&[&lost]));
+    }
+    assert_eq!((world.target.count("drop"), world.target.roles().len()), (0, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_role_without_a_lease_is_dropped_when_it_is_found_twice_in_a_row() {
+    let world = World::new();
+    let (room, token) = start(&world).await;
+    let kept = room.issue(&token).await.unwrap();
+    *room.engine.drops_orphans.lock().unwrap() = true;
+    let mut last = LastTime::default();
+    let first = orphan(&world, "first");
+    assert_eq!(room.leases.compare(&mut last).await.unwrap(), only(&[&first]));
+    let second = orphan(&world, "second");
+    let found = room.leases.compare(&mut last).await.unwrap();
+    assert_eq!(found, Findings { dropped: vec![first.clone()], ..only(&[&second]) });
+    // Away, and back: that is found for the first time.
+    world.target.roles.lock().unwrap().retain(|id| role(id) != second);
+    assert_eq!(room.leases.compare(&mut last).await.unwrap(), Findings::default());
+    orphan(&world, "second");
+    assert_eq!(room.leases.compare(&mut last).await.unwrap(), only(&[&second]));
+    assert_eq!(room.leases.compare(&mut last).await.unwrap().dropped, [second]);
+    assert_eq!(world.target.roles().into_iter().collect::<Vec<_>>(), [kept]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_role_that_could_not_be_dropped_is_tried_again() {
+    let world = World::new();
+    let (room, _) = start(&world).await;
+    *room.engine.drops_orphans.lock().unwrap() = true;
+    let lost = orphan(&world, "lost");
+    let mut last = LastTime::default();
+    room.leases.compare(&mut last).await.unwrap();
+    *world.target.refuses.lock().unwrap() = Some("drop");
+    assert_eq!(room.leases.compare(&mut last).await.unwrap(), only(&[&lost]));
+    *world.target.refuses.lock().unwrap() = None;
+    assert_eq!(room.leases.compare(&mut last).await.unwrap().dropped, [lost]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_whose_role_is_gone_is_reported_and_kept() {
+    let world = World::new();
+    let (room, token) = start(&world).await;
+    let (lost, kept) = (room.issue(&token).await.unwrap(), room.issue(&token).await.unwrap());
+    world.target.roles.lock().unwrap().remove(&lost);
+    let found = room.leases.compare(&mut LastTime::default()).await.unwrap();
+    assert_eq!(found, Findings { missing: vec![lost.clone()], ..Findings::default() });
+    assert!(room.row(&lost).await.is_some() && room.row(&kept).await.is_some());
+}
+
+/// While the list of roles is on its way a lease begins and another ends.
+#[tokio::test(start_paused = true)]
+async fn what_is_under_way_is_no_finding() {
+    let world = World::new();
+    let (room, token) = start(&world).await;
+    let ends = room.issue(&token).await.unwrap();
+    *room.engine.lists_take.lock().unwrap() = Duration::from_secs(4);
+    let comparing = {
+        let room = room.clone();
+        tokio::spawn(async move { room.leases.compare(&mut LastTime::default()).await.unwrap() })
+    };
+    pass(1).await;
+    room.issue(&token).await.unwrap();
+    room.leases.revoke(&ends, Wait::UntilGone).await.unwrap();
+    // A third is being issued, without a role, and a fourth is being revoked, with its role, when the leases are read.
+    let half_way = room.issue(&token).await.unwrap();
+    *room.engine.takes.lock().unwrap() = Duration::from_secs(20);
+    let slow = {
+        let (room, token) = (room.clone(), token.clone());
+        tokio::spawn(async move { tokio::join!(room.issue(&token), room.leases.revoke(&half_way, Wait::UntilGone)) })
+    };
+    assert_eq!(comparing.await.unwrap(), Findings::default());
+    let (issued, revoked) = slow.await.unwrap();
+    assert!(issued.is_ok() && revoked.is_ok());
+    assert_eq!(world.target.count("list"), 2, "what stood out was looked at again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_under_revocation_whose_role_is_gone_is_no_finding() {
+    let world = World::new();
+    let (room, token) = start(&world).await;
+    let id = room.issue(&token).await.unwrap();
+    room.process.trouble_at(0, Trouble::LiesFailure);
+    assert!(room.leases.revoke(&id, Wait::UntilGone).await.is_err());
+    assert!(!world.target.has(&id) && room.row(&id).await.is_some());
+    assert_eq!(room.leases.compare(&mut LastTime::default()).await.unwrap(), Findings::default());
+}
+
+/// Two connections to one server see the same roles; a lease of one must not look like an orphan on the other.
+#[tokio::test(start_paused = true)]
+async fn connections_to_one_server_do_not_take_each_others_roles_for_orphans() {
+    let world = World::new();
+    let (room, token) = start(&world).await;
+    *room.engine.connections.lock().unwrap() = vec!["other", "pg"];
+    *room.engine.drops_orphans.lock().unwrap() = true;
+    let kept = room.issue(&token).await.unwrap();
+    let lost = orphan(&world, "lost");
+    let mut last = LastTime::default();
+    assert_eq!(room.leases.compare(&mut last).await.unwrap(), only(&[&lost, &lost]));
+    let found = room.leases.compare(&mut last).await.unwrap();
+    assert_eq!((found.dropped, found.missing.is_empty()), (vec![lost], true));
+    assert!(world.target.has(&kept) && world.target.roles().len() == 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_target_that_is_down_is_passed_over_and_nothing_of_it_is_forgotten() {
+    let world = World::new();
+    let (room, token) = start(&world).await;
+    *room.engine.drops_orphans.lock().unwrap() = true;
+    let lost = orphan(&world, "lost");
+    let mut last = LastTime::default();
+    assert_eq!(room.leases.compare(&mut last).await.unwrap(), only(&[&lost]));
+    *world.target.refuses.lock().unwrap() = Some("list");
+    assert_eq!(room.leases.compare(&mut last).await.unwrap(), Findings::default());
+    *world.target.refuses.lock().unwrap() = None;
+    room.process.trouble_at(0, Trouble::Unreached);
+    assert!(room.issue(&token).await.is_err());
+    let lists = world.target.count("list");
+    assert_eq!(room.leases.compare(&mut last).await.unwrap(), Findings::default());
+    assert_eq!(world.target.count("list"), lists, "it is known to be down");
+    pass(6).await;
+    assert_eq!(room.leases.compare(&mut last).await.unwrap().dropped, [lost]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn leases_and_roles_are_compared_a_minute_after_unsealing_and_every_ten() {
+    let server = Server::start().await;
+    pass(50).await;
+    assert_eq!(server.target.count("list"), 0);
+    for after in [60, 600, 600] {
+        let before = server.target.count("list");
+        pass(after).await;
+        assert_eq!(server.target.count("list"), before + 1);
+    }
+    server.core.seal().await;
+    pass(1_200).await;
+    assert_eq!(server.target.count("list"), 3, "a sealed server compares nothing");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_seal_does_not_wait_for_a_comparison() {
+    let server = Server::start().await;
+    *server.engine.lists_take.lock().unwrap() = Duration::from_secs(25);
+    pass(70).await;
+    assert_eq!(server.target.count("list"), 1);
+    tokio::time::timeout(Duration::from_secs(5), server.core.seal()).await.unwrap();
+}
+
+/// What was forgotten by force is what an operator must hear of.
+#[tokio::test(start_paused = true)]
+async fn gauges_count_both_kinds_by_connection_and_end_with_it() {
+    let gauges = Gauges::default();
+    let _installed = metrics::set_default_local_recorder(&gauges);
+    let server = Server::start().await;
+    let lost = super::support::server::lease_of(&server.read(ROOT, "db/creds/app").await.unwrap());
+    server.read(ROOT, "db/creds/app").await.unwrap();
+    *server.target.refuses.lock().unwrap() = Some("revoke");
+    server.root("sys/leases/revoke-force/db", Value::Null).await.unwrap();
+    *server.target.refuses.lock().unwrap() = None;
+    let missing = super::support::server::lease_of(&server.read(ROOT, "db/creds/app").await.unwrap());
+    server.target.roles.lock().unwrap().remove(&missing);
+    pass(70).await;
+    assert!(server.target.has(&lost));
+    assert_eq!((gauges.of("leasehold_orphan_roles"), gauges.of("leasehold_missing_roles")), (2.0, 1.0));
+    server.engine.connections.lock().unwrap().clear();
+    pass(600).await;
+    assert_eq!((gauges.of("leasehold_orphan_roles"), gauges.of("leasehold_missing_roles")), (0.0, 0.0));
+}
+
+/// Keeps the last value of each gauge, by name and labels.
+#[derive(Debug, Default)]
+struct Gauges(Mutex<Vec<(metrics::Key, Arc<std::sync::atomic::AtomicU64>)>>);
+
+impl Gauges {
+    fn of(&self, name: &str) -> f64 {
+        let labels = [("mount", "db/"), ("connection", "pg")];
+        let wanted = metrics::Key::from_parts(name.to_owned(), &labels);
+        let gauges = self.0.lock().unwrap();
+        let found = gauges.iter().find(|(key, _)| *key == wanted).expect("the gauge is there");
+        f64::from_bits(found.1.load(std::sync::atomic::Ordering::Relaxed))
+    }
+}
+
+impl metrics::Recorder for Gauges {
+    fn describe_counter(&self, _: metrics::KeyName, _: Option<metrics::Unit>, _: metrics::SharedString) {}
+    fn describe_gauge(&self, _: metrics::KeyName, _: Option<metrics::Unit>, _: metrics::SharedString) {}
+    fn describe_histogram(&self, _: metrics::KeyName, _: Option<metrics::Unit>, _: metrics::SharedString) {}
+    fn register_counter(&self, _: &metrics::Key, _: &metrics::Metadata<'_>) -> metrics::Counter {
+        metrics::Counter::noop()
+    }
+    fn register_gauge(&self, key: &metrics::Key, _: &metrics::Metadata<'_>) -> metrics::Gauge {
+        let mut gauges = self.0.lock().unwrap();
+        let value = match gauges.iter().find(|(known, _)| known == key) {
+            Some((_, value)) => value.clone(),
+            None => {
+                let value = Arc::<std::sync::atomic::AtomicU64>::default();
+                gauges.push((key.clone(), value.clone()));
+                value
+            }
+        };
+        metrics::Gauge::from_arc(value)
+    }
+    fn register_histogram(&self, _: &metrics::Key, _: &metrics::Metadata<'_>) -> metrics::Histogram {
+        metrics::Histogram::noop()
+    }
+}
