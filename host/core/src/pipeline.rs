@@ -250,7 +250,10 @@ impl Core {
 
         if !open {
             let caller = seen.caller.as_ref().ok_or(RequestError::BadToken)?;
-            let needs_sudo = matched.as_ref().is_some_and(|m| needs_sudo(m.route.access, operation));
+            let needs_sudo = match &matched {
+                Some(matched) => needs_sudo(matched.route.access, operation),
+                None => sys::is_protected(&request.path),
+            };
             let ask =
                 Ask { path: &request.path, operation, needs_sudo, wrap_ttl: request.wrap_ttl, data: &request.data };
             let verdict = decide::decide(&*self.seams.sandbox, &rooms.policies, caller, &ask).await?;

@@ -13,7 +13,7 @@ pub enum Access {
     Token,
     /// The same, and `sudo` besides (a root-protected path).
     Sudo,
-    /// The same as [`Access::Token`] for reads and lists, [`Access::Sudo`] for everything else (`sys/auth/*`).
+    /// The same as [`Access::Token`] for reads and lists, [`Access::Sudo`] for everything else (`sys/modules/*`).
     SudoToWrite,
     /// Nobody is asked for a token.
     Open,

@@ -56,6 +56,30 @@ const LEN: usize = seal::ROUTES.len()
     + modules::ROUTES.len()
     + ui::ROUTES.len();
 
+/// What the field protects and nothing serves here: without `sudo` a token is refused before it learns that there is nothing. A
+/// `*` stands for any rest. What is served says in its own route who may call it.
+const PROTECTED: [&str; 11] = [
+    "sys/remount",
+    "sys/raw",
+    "sys/raw/*",
+    "sys/rotate/root",
+    "sys/config/cors",
+    "sys/config/auditing/*",
+    "sys/config/ui/headers/*",
+    "sys/plugins/catalog/*",
+    "sys/internal/inspect/*",
+    "auth/token/accessors*",
+    "auth/token/revoke-orphan/*",
+];
+
+/// Whether a path that no route matches needs `sudo` all the same.
+pub(crate) fn is_protected(path: &str) -> bool {
+    PROTECTED.iter().any(|known| match known.strip_suffix('*') {
+        Some(beginning) => path.starts_with(beginning),
+        None => path == *known,
+    })
+}
+
 pub(crate) async fn handle(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
     let first = call.pattern.split('/').next().unwrap_or_default();
     match first {

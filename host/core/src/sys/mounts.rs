@@ -56,7 +56,7 @@ pub const ROUTES: &[Route] = &[
         Access::Token,
         "Mounts, shows or unmounts an engine; `/tune` at the end tunes it.",
     ),
-    route("auth/*path", ALL, ENABLE, Access::SudoToWrite, "Shows an auth method; `/tune` at the end tunes it."),
+    route("auth/*path", ALL, ENABLE, Access::Sudo, "Shows an auth method; `/tune` at the end tunes it."),
 ];
 
 const fn route(

@@ -421,6 +421,12 @@ async fn protected_paths_want_sudo_besides_the_operation() {
         (Operation::Update, "sys/seal"),
         (Operation::Update, "sys/modules/x"),
         (Operation::Delete, "sys/auth/x"),
+        (Operation::Read, "sys/auth/x"),
+        (Operation::Update, "sys/auth/x/tune"),
+        // Nothing serves these.
+        (Operation::Update, "sys/remount"),
+        (Operation::Read, "sys/raw/core/keyring"),
+        (Operation::Update, "auth/token/revoke-orphan/x"),
     ] {
         let rule = format!("{path}: read, update, delete, list");
         let without = server.token_with(&rule).await;
