@@ -29,3 +29,4 @@ mod policies;
 mod routing;
 mod seal;
 mod tokens;
+mod wording;

@@ -3,7 +3,7 @@
 use base64::Engine as _;
 use serde_json::{Value, json};
 
-use crate::support::Server;
+use crate::support::{Bao, Client, Server, eventually};
 
 const TEXT: &str = "path \"x/*\" { capabilities = [\"read\"] }";
 
@@ -77,7 +77,7 @@ fn check_and_set_keeps_two_writers_apart() {
     assert_eq!(write(-1).status, 400);
     write(1).assert_status(204);
     root.get("sys/policies/acl/p").assert_at("/data/version", 2);
-    root.put("sys/policies/acl/p", json!({ "policy": TEXT, "cas_required": true })).assert_status(204);
+    root.put("sys/policies/acl/p", json!({ "policy": TEXT, "cas": 2, "cas_required": true })).assert_status(204);
     root.put("sys/policies/acl/p", json!({ "policy": TEXT }))
         .assert_error(400, "check-and-set parameter required for this call");
 }
@@ -99,6 +99,70 @@ fn a_changed_policy_holds_for_tokens_that_are_out() {
     client.get("sys/mounts").assert_status(200);
     server.root().delete("sys/policies/acl/p").assert_status(204);
     client.get("sys/mounts").assert_multi(403, "permission denied");
+}
+
+#[test]
+fn a_policy_or_a_rule_that_has_expired_grants_nothing() {
+    let server = Server::dev();
+    let read = "capabilities = [\"read\"]";
+    let old = format!(
+        "path \"sys/mounts\" {{ {read} expiration = \"2020-01-01T00:00:00Z\" }}\npath \"sys/auth\" {{ {read} }}"
+    );
+    let client = server.with_policy("old", &old);
+    client.get("sys/mounts").assert_multi(403, "permission denied");
+    client.get("sys/auth").assert_status(200);
+    server.root().put("sys/policies/acl/old", json!({ "policy": old.replace("2020", "2099") })).assert_status(204);
+    client.get("sys/mounts").assert_status(200);
+    server.root().put("sys/policies/acl/old", json!({ "policy": old, "ttl": "2s" })).assert_status(204);
+    client.get("sys/auth").assert_status(200);
+    eventually("the policy ends while its set is known", || client.get("sys/auth").status == 403);
+    server.root().get("sys/policies/acl/old").assert_errors(404, &[]);
+    server.root().list("sys/policies/acl").assert_at("/data/keys", json!(["default", "root"]));
+}
+
+#[test]
+fn ends_and_patches_are_as_in_the_field() {
+    ends_and_patches(&Server::dev());
+}
+
+#[test]
+fn ends_and_patches_are_as_in_a_real_openbao() {
+    let Some(bao) = Bao::find("policies that end, and patches of policies, against a real OpenBao") else { return };
+    ends_and_patches(&Server::openbao(&bao));
+}
+
+fn ends_and_patches(server: &Server) {
+    let root = server.root();
+    let patch = |client: &Client, path: &str, body: Value| {
+        let kind = [("Content-Type", "application/merge-patch+json")];
+        client.bytes("PATCH", path, body.to_string().as_bytes(), &kind)
+    };
+    let end = "2099-01-01T00:00:00Z";
+    let body = json!({ "policy": TEXT, "expiration": end, "cas": -1, "cas_required": true });
+    root.put("sys/policies/acl/p", body).assert_status(204);
+    let answer = patch(&root, "sys/policies/acl/P", json!({ "allow_slashes_in_identity_templates": true }));
+    answer.assert_status(200).assert_at("/data", Value::Null).assert_at("/warnings", Value::Null);
+    let shown = root.get("sys/policies/acl/p").assert_at("/data/expiration", end).assert_at("/data/version", 2);
+    let shown = shown.assert_at("/data/cas_required", true).assert_at("/data/policy", TEXT);
+    shown.assert_at("/data/allow_slashes_in_identity_templates", true);
+    for (path, body, why) in [
+        ("p", json!({ "cas": 9 }), "check-and-set parameter 9 did not match the current version 2"),
+        ("p", json!({ "policy": "" }), "'policy' parameter not supplied or empty"),
+        ("p", json!({ "ttl": 0 }), "refusing to update policy as expiration time has already elapsed"),
+        ("p", json!({ "ttl": 1, "expiration": end }), "cannot supply both 'expiration' and 'ttl' for policies"),
+        ("nope", json!({ "policy": TEXT }), "policy not found"),
+        ("root", json!({ "policy": TEXT }), "cannot update \"root\" policy"),
+    ] {
+        patch(&root, &format!("sys/policies/acl/{path}"), body).assert_error(400, why);
+    }
+    patch(&root, "sys/policy/p", json!({ "policy": TEXT })).assert_multi(405, "unsupported operation");
+    root.put("sys/policies/acl/p", json!({ "policy": TEXT, "cas": 2 })).assert_status(204);
+    let cleared = root.get("sys/policies/acl/p").assert_at("/data/cas_required", false);
+    assert_eq!(cleared.json()["data"].get("expiration"), None, "{cleared}");
+    root.put("sys/policy/p", json!({ "policy": TEXT, "expiration": 4_070_908_800_i64 })).assert_status(204);
+    root.get("sys/policy/p").assert_at("/data/expiration", end).assert_at("/expiration", end);
+    let only_update = server.with_policy("u", "path \"sys/policies/acl/p\" { capabilities = [\"update\"] }");
+    patch(&only_update, "sys/policies/acl/p", json!({})).assert_multi(403, "permission denied");
 }
 
 #[test]

@@ -101,7 +101,7 @@ impl Fields {
             if value.is_null() {
                 continue;
             }
-            let coerced = coerce(field.kind, value).map_err(|why| FieldError { field: field.name.to_owned(), why })?;
+            let coerced = coerce(field, value).map_err(|why| FieldError { field: field.name.to_owned(), why })?;
             fields.values.insert(field.name, coerced);
         }
         Ok(fields)
@@ -183,8 +183,8 @@ impl Fields {
     }
 }
 
-fn coerce(kind: Kind, value: &Value) -> Result<Coerced, String> {
-    Ok(match kind {
+fn coerce(field: &Field, value: &Value) -> Result<Coerced, String> {
+    Ok(match field.kind {
         Kind::Text => Coerced::Text(scalar(value).ok_or_else(|| expected("string", value))?),
         Kind::Int => Coerced::Int(int(value)?),
         Kind::Bool => Coerced::Bool(boolean(value)?),
@@ -202,20 +202,23 @@ fn coerce(kind: Kind, value: &Value) -> Result<Coerced, String> {
             // As in the field: elements lose the blanks around them, so that a file's last line end is not kept.
             other => list(other)?.iter().map(|text| text.trim().to_owned()).collect(),
         }),
-        Kind::KvPairs => Coerced::Pairs(pairs(value)?),
+        Kind::KvPairs => Coerced::Pairs(pairs(field.name, value)?),
         Kind::Map => match value {
             Value::Object(_) => Coerced::Any(value.clone()),
             Value::String(text) => Coerced::Any(
                 serde_json::from_str::<Value>(text)
                     .ok()
                     .filter(Value::is_object)
-                    .ok_or_else(|| expected("map", value))?,
+                    .ok_or_else(|| expected(OBJECT, value))?,
             ),
-            _ => return Err(expected("map", value)),
+            _ => return Err(expected(OBJECT, value)),
         },
         Kind::Any => Coerced::Any(value.clone()),
     })
 }
+
+/// Go's name for what JSON calls an object.
+const OBJECT: &str = "map[string]interface {}";
 
 fn expected(what: &str, value: &Value) -> String {
     let got = match value {
@@ -224,7 +227,7 @@ fn expected(what: &str, value: &Value) -> String {
         Value::Number(_) => "json.Number",
         Value::String(_) => "string",
         Value::Array(_) => "[]interface {}",
-        Value::Object(_) => "map[string]interface {}",
+        Value::Object(_) => OBJECT,
     };
     format!("'' expected type '{what}', got unconvertible type '{got}'")
 }
@@ -238,14 +241,15 @@ fn scalar(value: &Value) -> Option<String> {
     }
 }
 
+const NO_INT: &str = "'' cannot parse value as 'int': strconv.ParseInt: invalid syntax";
+const NO_BOOL: &str = "'' cannot parse value as 'bool': strconv.ParseBool: invalid syntax";
+
 fn int(value: &Value) -> Result<i64, String> {
     match value {
-        Value::Number(number) => number.as_i64().ok_or_else(|| expected("int", value)),
-        Value::String(text) if text.is_empty() => Ok(0),
         // The field's words; the value is not said back, since nobody knows what a client put there.
-        Value::String(text) => {
-            text.parse().map_err(|_| "'' cannot parse value as 'int': strconv.ParseInt: invalid syntax".to_owned())
-        }
+        Value::Number(number) => number.as_i64().ok_or_else(|| NO_INT.to_owned()),
+        Value::String(text) if text.is_empty() => Ok(0),
+        Value::String(text) => text.parse().map_err(|_| NO_INT.to_owned()),
         Value::Bool(bool) => Ok(i64::from(*bool)),
         _ => Err(expected("int", value)),
     }
@@ -254,11 +258,15 @@ fn int(value: &Value) -> Result<i64, String> {
 fn boolean(value: &Value) -> Result<bool, String> {
     match value {
         Value::Bool(bool) => Ok(*bool),
-        Value::Number(number) => Ok(number.as_f64() != Some(0.0)),
+        Value::Number(number) => match number.as_u64() {
+            Some(0) => Ok(false),
+            Some(1) => Ok(true),
+            _ => Err(NO_BOOL.to_owned()),
+        },
         Value::String(text) => match text.as_str() {
             "1" | "t" | "T" | "TRUE" | "true" | "True" => Ok(true),
             "" | "0" | "f" | "F" | "FALSE" | "false" | "False" => Ok(false),
-            _ => Err("'' cannot parse value as 'bool': strconv.ParseBool: invalid syntax".to_owned()),
+            _ => Err(NO_BOOL.to_owned()),
         },
         _ => Err(expected("bool", value)),
     }
@@ -270,11 +278,7 @@ fn boolean(value: &Value) -> Result<bool, String> {
 /// The field's own words.
 pub fn length(value: &Value) -> Result<Ttl, String> {
     match value {
-        Value::Number(number) if number.as_i64().is_some_and(|n| n < 0) => {
-            Err(format!("cannot provide negative value '{number}'"))
-        }
-        Value::Number(number) if number.is_u64() => duration::parse(&number.to_string()).map_err(|e| e.to_string()),
-        Value::Number(number) => Err(format!("time: invalid duration \"{number}\"")),
+        Value::Number(number) => duration::parse(&number.to_string()).map_err(|e| e.to_string()),
         Value::String(text) => duration::parse(text).map_err(|e| e.to_string()),
         _ => Err("could not parse duration from input".to_owned()),
     }
@@ -299,35 +303,43 @@ fn moment(value: &Value) -> Result<Timestamp, String> {
 
 fn list(value: &Value) -> Result<Vec<String>, String> {
     match value {
-        Value::Array(items) => items.iter().map(|item| scalar(item).ok_or_else(|| expected("string", item))).collect(),
+        Value::Array(items) => {
+            let read = |(at, item)| scalar(item).ok_or_else(|| undecodable(at, item));
+            items.iter().enumerate().map(read).collect()
+        }
         Value::Number(_) | Value::Bool(_) => Ok(scalar(value).into_iter().collect()),
         other => Err(expected("slice", other)),
     }
 }
 
-fn pairs(value: &Value) -> Result<BTreeMap<String, String>, String> {
-    let pair = |text: &str| match text.split_once('=') {
+/// The field's words for an element of the wrong type.
+fn undecodable(at: usize, item: &Value) -> String {
+    let why = expected("string", item);
+    let why = why.strip_prefix("''").unwrap_or(&why);
+    format!("decoding failed due to the following error(s):\n\n'[{at}]'{why}")
+}
+
+fn pairs(field: &str, value: &Value) -> Result<BTreeMap<String, String>, String> {
+    let pair = |(at, text): (usize, &str)| match text.split_once('=') {
         Some((key, value)) => Ok((key.trim().to_owned(), value.trim().to_owned())),
-        None => Err(format!("expected key=value, got {:?}", short(text))),
+        None => Err(format!("invalid key pair at index {at} in field \"{field}\"")),
     };
     match value {
         Value::Object(map) => {
-            map.iter().map(|(k, v)| scalar(v).map(|v| (k.clone(), v)).ok_or_else(|| expected("string", v))).collect()
+            // The field tries it as a list of one then, and complains of that.
+            let read = |(key, v): (&String, &Value)| scalar(v).map(|v| (key.clone(), v));
+            map.iter().map(read).collect::<Option<_>>().ok_or_else(|| undecodable(0, value))
         }
-        Value::Array(items) => {
-            items.iter().map(|item| pair(item.as_str().ok_or_else(|| expected("string", item))?)).collect()
+        Value::Array(_) | Value::Number(_) | Value::Bool(_) => {
+            list(value)?.iter().map(String::as_str).enumerate().map(pair).collect()
         }
         Value::String(text) if text.is_empty() => Ok(BTreeMap::new()),
         Value::String(text) => match serde_json::from_str::<Value>(text) {
-            Ok(object @ Value::Object(_)) => pairs(&object),
-            _ => text.split(',').map(pair).collect(),
+            Ok(object @ Value::Object(_)) => pairs(field, &object),
+            _ => text.split(',').enumerate().map(pair).collect(),
         },
-        other => Err(expected("map", other)),
+        Value::Null => Ok(BTreeMap::new()),
     }
-}
-
-fn short(text: &str) -> String {
-    text.chars().take(64).collect()
 }
 
 #[cfg(test)]

@@ -159,7 +159,7 @@ fn no_wrapping(headers: &HeaderMap) -> Result<(), DoorError> {
     match fields::length(&Value::String(text.clone())) {
         Ok(ttl) if ttl.is_zero() => Ok(()),
         Ok(_) => Err(DoorError::Wrapping),
-        Err(why) if text.starts_with('-') && !why.contains("invalid duration") => {
+        Err(why) if why.starts_with("cannot provide negative value") => {
             Err(DoorError::WrapTtl("requested wrap ttl cannot be negative".to_owned()))
         }
         Err(why) => Err(DoorError::WrapTtl(why)),

@@ -21,10 +21,10 @@ const ENABLE: &[Field] = &[
     Field::open("description", Kind::Text, "For people."),
     Field::open(
         "config",
-        Kind::Any,
+        Kind::Map,
         "default_lease_ttl, max_lease_ttl, force_no_cache, listing_visibility, audit_non_hmac_*_keys.",
     ),
-    Field::open("options", Kind::Any, "The engine's own options."),
+    Field::open("options", Kind::KvPairs, "The engine's own options."),
     Field::open("local", Kind::Bool, "Accepted."),
     Field::open("seal_wrap", Kind::Bool, "Accepted."),
     Field::open("external_entropy_access", Kind::Bool, "Accepted."),
@@ -41,7 +41,7 @@ const TUNE: &[Field] = &[
     Field::open("listing_visibility", Kind::Text, "`unauth` shows the mount without a token."),
     Field::open("audit_non_hmac_request_keys", Kind::CommaList, "Keys that audit shows in clear."),
     Field::open("audit_non_hmac_response_keys", Kind::CommaList, "Keys that audit shows in clear."),
-    Field::open("options", Kind::Any, "The engine's own options."),
+    Field::open("options", Kind::KvPairs, "The engine's own options."),
     Field::open("token_type", Kind::Text, "`default-service` or `service`."),
 ];
 
@@ -171,32 +171,35 @@ async fn enable(call: &Call<'_>, table: Table, full: &str) -> Result<LogicalResp
     call.fields.text("description").unwrap_or_default().clone_into(&mut entry.description);
     entry.local = call.fields.bool("local").unwrap_or(false);
     entry.seal_wrap = call.fields.bool("seal_wrap").unwrap_or(false);
-    entry.options = object(call.fields.any("options"), "options")?;
-    if let Some(config) = object(call.fields.any("config"), "config")? {
-        configure(&mut entry, &config, call)?;
+    entry.options = options(&call.fields);
+    if let Some(Value::Object(config)) = call.fields.any("config") {
+        configure(&mut entry, config, call)?;
     }
     call.rooms.mounts.add(entry).await?;
     Ok(LogicalResponse::empty())
 }
 
-fn object(value: Option<&Value>, name: &str) -> Result<Option<Object>, RequestError> {
-    match value {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::Object(object)) => Ok(Some(object.clone())),
-        Some(_) => Err(RequestError::Invalid(format!("{name} must be an object"))),
-    }
+/// As texts, whatever they were given as.
+fn options(fields: &crate::fields::Fields) -> Option<Object> {
+    let pairs = fields.pairs("options")?;
+    Some(pairs.iter().map(|(name, value)| (name.clone(), value.clone().into())).collect())
 }
 
 fn configure(entry: &mut MountEntry, config: &Object, call: &Call<'_>) -> Result<(), RequestError> {
-    let ttl = |name: &str| -> Result<Ttl, RequestError> {
+    let ttl = |name: &str, shown: &str| -> Result<Ttl, RequestError> {
         match config.get(name) {
             None | Some(Value::Null) => Ok(Ttl::ZERO),
             Some(Value::String(text)) if text == "system" => Ok(Ttl::ZERO),
-            Some(value) => length(value).map_err(|why| RequestError::Invalid(format!("unable to parse {name}: {why}"))),
+            Some(value @ (Value::String(_) | Value::Number(_))) => length(value).map_err(|why| {
+                let given = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                let given: String = given.chars().take(64).collect();
+                RequestError::Invalid(format!("unable to parse {shown} TTL of {given}: {why}"))
+            }),
+            Some(_) => Err(RequestError::invalid("unable to convert given mount config information")),
         }
     };
-    entry.default_lease_ttl = ttl("default_lease_ttl")?;
-    entry.max_lease_ttl = ttl("max_lease_ttl")?;
+    entry.default_lease_ttl = ttl("default_lease_ttl", "default")?;
+    entry.max_lease_ttl = ttl("max_lease_ttl", "max")?;
     let system_max = call.rooms.engines.ttls.max_lease_ttl;
     let (default, max) = (entry.default_lease_ttl, entry.max_lease_ttl);
     if !max.is_zero() && default > max {
@@ -299,8 +302,7 @@ fn tuned_by(tuned: &mut MountEntry, fields: &crate::fields::Fields, system_max: 
             None | Some("") => {}
             Some("system") => *ttl = Ttl::ZERO,
             Some(text) => {
-                *ttl =
-                    duration::parse(text).map_err(|e| RequestError::Invalid(format!("unable to parse {name}: {e}")))?
+                *ttl = duration::parse(text).map_err(|error| RequestError::Invalid(error.to_string()))?;
             }
         }
     }
@@ -324,7 +326,7 @@ fn tuned_by(tuned: &mut MountEntry, fields: &crate::fields::Fields, system_max: 
     if let Some(keys) = fields.list("audit_non_hmac_response_keys") {
         tuned.audit_non_hmac_response_keys = keys.to_vec();
     }
-    if let Some(options) = object(fields.any("options"), "options")? {
+    if let Some(options) = options(fields) {
         tuned.options = Some(options);
     }
     if fields.text("token_type").is_some_and(|kind| kind.contains("batch")) {

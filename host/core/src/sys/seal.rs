@@ -104,12 +104,12 @@ async fn init(core: &Core, data: &Object) -> Result<LogicalResponse, RequestErro
             "encrypting shares with PGP keys is not supported: leave pgp_keys and root_token_pgp_key out",
         ));
     }
-    let number = |name: &str| -> Result<u8, RequestError> {
-        let given = fields.int(name).unwrap_or(0);
-        u8::try_from(given)
-            .map_err(|_| RequestError::Invalid(format!("invalid seal configuration: {name} must be between 1 and 255")))
+    let number = |name: &str, shown: &str| -> Result<u8, RequestError> {
+        // Too few are for the seal to refuse, which knows what goes together.
+        u8::try_from(fields.int(name).unwrap_or(0).max(0))
+            .map_err(|_| RequestError::Invalid(format!("invalid seal configuration: {shown} must be less than 256")))
     };
-    let made = core.init(number("secret_shares")?, number("secret_threshold")?, None).await?;
+    let made = core.init(number("secret_shares", "shares")?, number("secret_threshold", "threshold")?, None).await?;
     let hex: Vec<String> = made.shares.iter().map(|share| hex::encode(&*share.0)).collect();
     let base64: Vec<String> =
         made.shares.iter().map(|share| base64::engine::general_purpose::STANDARD.encode(&*share.0)).collect();

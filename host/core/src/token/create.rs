@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use leasehold_model::duration::{self, DurationError};
 use leasehold_model::{TokenId, Ttl};
 
 use super::store::least;
@@ -13,10 +14,10 @@ use crate::seams::{Clock, StorageError};
 /// Zero durations and empty strings mean unset: the field's clients send them always.
 pub const FIELDS: &[Field] = &[
     Field::open("policies", Kind::List, "Policies of the new token; the parent's when none are given."),
-    Field::open("ttl", Kind::Duration, "Initial TTL."),
-    Field::open("lease", Kind::Duration, "Old name of ttl."),
-    Field::open("explicit_max_ttl", Kind::Duration, "No renewal passes this."),
-    Field::open("period", Kind::Duration, "Every renewal resets the TTL to this; needs sudo."),
+    Field::open("ttl", Kind::Text, "Initial TTL."),
+    Field::open("lease", Kind::Text, "Old name of ttl."),
+    Field::open("explicit_max_ttl", Kind::Text, "No renewal passes this."),
+    Field::open("period", Kind::Text, "Every renewal resets the TTL to this; needs sudo."),
     Field::open("num_uses", Kind::Int, "How many requests the token may make; 0 is without limit."),
     Field::open("no_parent", Kind::Bool, "Makes an orphan; needs sudo."),
     Field::open("no_default_policy", Kind::Bool, "Leaves the policy `default` out."),
@@ -101,7 +102,8 @@ pub async fn create(
     }
     let orphan = no_parent || wish.orphan_route;
     let id = custom_id(fields, wish.sudo)?;
-    let period = fields.ttl("period").unwrap_or(Ttl::ZERO);
+    let explicit_max_ttl = length(fields, "explicit_max_ttl")?;
+    let period = length(fields, "period")?;
     if !period.is_zero() && !wish.sudo {
         return refuse("root or sudo privileges required to create periodic token");
     }
@@ -113,8 +115,7 @@ pub async fn create(
         warnings.push(format!("Policy \"{name}\" does not exist"));
     }
 
-    let explicit_max_ttl = fields.ttl("explicit_max_ttl").unwrap_or(Ttl::ZERO);
-    let asked = [fields.ttl("ttl"), fields.ttl("lease")].into_iter().flatten().find_map(Ttl::if_set);
+    let asked = length(fields, "ttl")?.if_set().or(length(fields, "lease")?.if_set());
     let ttl = if is_root && asked.is_none() && period.is_zero() && explicit_max_ttl.is_zero() && wish.ceiling.is_none()
     {
         if parent.expires_at.is_some() {
@@ -161,6 +162,15 @@ pub async fn create(
         Err(StorageError::Conflict(_)) => Err(RequestError::BadToken),
         Err(other) => Err(other.into()),
     }
+}
+
+/// The field reads these as texts, and says so when they are none.
+fn length(fields: &Fields, name: &str) -> Result<Ttl, RequestError> {
+    let text = fields.text(name).unwrap_or_default();
+    duration::parse(text).map_err(|error| match error {
+        DurationError::Negative(_) => RequestError::Invalid(format!("{name} must be positive")),
+        other => RequestError::Invalid(other.to_string()),
+    })
 }
 
 fn custom_id(fields: &Fields, sudo: bool) -> Result<Option<TokenId>, RequestError> {

@@ -30,7 +30,12 @@ async fn what_cannot_be_mounted_says_why() {
             json!({ "type": "scripted", "config": { "default_lease_ttl": "9999h" } }),
             "given default lease TTL greater than system max lease TTL of 2764800",
         ),
-        ("x", json!({ "type": "scripted", "config": 5 }), "config must be an object"),
+        (
+            "x",
+            json!({ "type": "scripted", "config": 5 }),
+            "Field validation failed: error converting input for field \"config\": '' expected type \
+             'map[string]interface {}', got unconvertible type 'json.Number'",
+        ),
     ] {
         assert_eq!(
             refusal(server.root(&format!("sys/mounts/{path}"), fields).await),

@@ -109,10 +109,7 @@ async fn what_makes_no_sense_is_refused_in_the_fields_words() {
             json!({ "id": "x".repeat(1_025) }),
             "custom token ID must be printable, without blanks, and at most 1024 bytes",
         ),
-        (
-            json!({ "ttl": "abc" }),
-            "Field validation failed: error converting input for field \"ttl\": time: invalid duration \"abc\"",
-        ),
+        (json!({ "ttl": "abc" }), "time: invalid duration \"abc\""),
     ] {
         let shown = fields.to_string();
         assert_eq!(refusal(server.root("auth/token/create", fields).await), format!("Invalid: {why}"), "{shown:.60}");
