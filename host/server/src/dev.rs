@@ -12,8 +12,8 @@ use leasehold_devpg::DevPg;
 use leasehold_model::{Operation, TokenId};
 use serde_json::{Value, json};
 
-use crate::config::{Config, Listener, LogFormat, LogLevel, defaults};
-use crate::wiring::{self, Store};
+use crate::config::{Config, Listener, LogFormat, LogLevel, Store, defaults};
+use crate::wiring;
 
 pub(crate) struct Options {
     pub(crate) root_token: Option<String>,

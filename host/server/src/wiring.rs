@@ -11,24 +11,9 @@ use leasehold_sandbox::{Compiler, Config as SandboxConfig, Sandbox};
 use leasehold_storage::{Barrier, MemoryStorage, SqliteStorage};
 
 use crate::clock::SystemClock;
+use crate::config::Store;
 use crate::entropy::SystemEntropy;
 use crate::{COMPILE_WORKER, guests};
-
-/// Where everything is kept.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Store {
-    Memory,
-    Sqlite(PathBuf),
-}
-
-impl Store {
-    pub(crate) const fn name(&self) -> &'static str {
-        match self {
-            Self::Memory => "inmem",
-            Self::Sqlite(_) => "sqlite",
-        }
-    }
-}
 
 /// A server without doors.
 ///

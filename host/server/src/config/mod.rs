@@ -3,6 +3,8 @@
 //! Start with [`Config`], then `read` (from text), and `defaults` (every number).
 
 pub(crate) mod defaults;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod properties;
 mod read;
 
 use std::collections::BTreeMap;
@@ -13,7 +15,21 @@ use leasehold_model::Ttl;
 
 pub(crate) use read::read;
 
-use crate::wiring::Store;
+/// Where everything is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Store {
+    Memory,
+    Sqlite(PathBuf),
+}
+
+impl Store {
+    pub(crate) const fn name(&self) -> &'static str {
+        match self {
+            Self::Memory => "inmem",
+            Self::Sqlite(_) => "sqlite",
+        }
+    }
+}
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Config {

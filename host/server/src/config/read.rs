@@ -9,8 +9,7 @@ use hcl_edit::structure::{Attribute, Block, Body, Structure};
 use leasehold_core::audit::DeviceEntry;
 use leasehold_model::{Ttl, duration};
 
-use super::{Config, Listener, LogFormat, LogLevel, defaults, device};
-use crate::wiring::Store;
+use super::{Config, Listener, LogFormat, LogLevel, Store, defaults, device};
 
 /// Keys of Vault's that mean nothing here: taken, with a warning.
 const IGNORED: &[&str] = &[
@@ -51,6 +50,9 @@ const LISTENER_IGNORED: &[&str] = &[
     "purpose",
 ];
 
+/// A configuration has three levels. In what does not parse the parser's time grows threefold with each.
+const DEPTH_MAX: usize = 8;
+
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Problem {
@@ -69,6 +71,9 @@ struct Reader<'a> {
 /// # Errors
 /// Everything that is wrong, in the order of the lines.
 pub(crate) fn read(text: &str) -> Result<Config, Vec<Problem>> {
+    if let Some(line) = too_deep(text) {
+        return Err(vec![Problem { line, what: format!("more than {DEPTH_MAX} brackets within one another") }]);
+    }
     let body: Body = text.parse().map_err(|error: hcl_edit::parser::Error| {
         vec![Problem { line: error.location().line(), what: format!("not HCL: {}", error.message()) }]
     })?;
@@ -82,6 +87,29 @@ pub(crate) fn read(text: &str) -> Result<Config, Vec<Problem>> {
         }
         _ => Err(reader.problems),
     }
+}
+
+/// The first line on which more than [`DEPTH_MAX`] brackets are open. Those in quotes count, since templates nest there too.
+fn too_deep(text: &str) -> Option<usize> {
+    let mut depth = 0_usize;
+    for (index, line) in text.lines().enumerate() {
+        let (mut quoted, mut before) = (false, ' ');
+        for letter in line.chars() {
+            match letter {
+                '"' if before != '\\' => quoted = !quoted,
+                '#' if !quoted => break,
+                '/' if !quoted && before == '/' => break,
+                '{' | '[' | '(' => depth += 1,
+                '}' | ']' | ')' => depth = depth.saturating_sub(1),
+                _ => {}
+            }
+            if depth > DEPTH_MAX {
+                return Some(index + 1);
+            }
+            before = letter;
+        }
+    }
+    None
 }
 
 impl Reader<'_> {
@@ -138,7 +166,7 @@ impl Reader<'_> {
                 }
             }
         }
-        let end = self.text.lines().count();
+        let end = self.text.lines().count().max(1);
         match store {
             None => self
                 .problem(end, "no `storage`: add `storage \"sqlite\" { path = \"/var/lib/leasehold/leasehold.db\" }`"),
@@ -467,5 +495,52 @@ mod tests {
     fn a_listener_without_certificate_must_say_so() {
         let found = problems("storage \"inmem\" {}\nlistener \"tcp\" { address = \"127.0.0.1:1\" }");
         assert!(found.iter().any(|(line, what)| *line == 2 && what.contains("tls_disable")), "{found:?}");
+    }
+
+    #[test]
+    fn deep_nesting_is_refused_and_costs_nothing() {
+        for opening in ["[", "{", "(", "a {", "!", "-", "${", "\"${", "[for x in ", "{i>", "a ? "] {
+            for text in [format!("a = {}", opening.repeat(50_000)), opening.repeat(50_000)] {
+                assert!(!problems(&text).is_empty(), "{opening}");
+            }
+        }
+        assert_eq!(
+            problems("a = 1 # ((((((((((\nb = \"//\" # {{{{\nc = [[[[[[[[[\n").first().map(|(line, _)| *line),
+            Some(3)
+        );
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_configuration_is_read_or_refused(pieces in proptest::collection::vec(piece(), 0..12)) {
+            crate::config::properties::any_configuration_is_read_or_refused(&pieces.concat());
+        }
+    }
+
+    /// What configurations are made of, and what breaks them.
+    fn piece() -> impl proptest::strategy::Strategy<Value = String> {
+        use proptest::prelude::*;
+        const KNOWN: &[&str] = &[
+            "storage \"sqlite\" {\n path = \"x\"\n}\n",
+            "storage \"inmem\" {}\n",
+            "listener \"tcp\" {\n tls_disable = 1\n}\n",
+            "listener \"tcp\" {\n",
+            "audit \"file\" \"a\" {\n options = { file_path = \"x\" }\n}\n",
+            "max_lease_ttl = \"1h\"\n",
+            "default_lease_ttl = 90\n",
+            "default_lease_ttl = -1.5\n",
+            "log_level = \"inof\"\n",
+            "ui = true\n",
+            "}\n",
+            "\"",
+            "${",
+            "<<E\n",
+            "[",
+            "é",
+            "\n",
+            "=",
+            "a = 1 a = 2\n",
+        ];
+        prop_oneof![6 => proptest::sample::select(KNOWN).prop_map(str::to_owned), 1 => any::<String>()]
     }
 }
