@@ -25,4 +25,4 @@ build: ## the optimised server, in target/release/leasehold
 	@$(STEP) build
 
 clean: ## remove everything that was built
-	@rm -rf target guests/target guests/*/fuzz/target examples/*/target
+	@rm -rf target guests/target guests/*/fuzz/target host/fuzz/target examples/*/target
