@@ -116,31 +116,109 @@ fn a_deny_beats_every_grant_of_the_same_path() {
     client.get("sys/mounts").assert_multi(403, "permission denied");
 }
 
-/// §4.4: the ordinary capability alone does not open these, sudo alone neither.
+/// §4.4, in the order in which they are asked: the last one seals.
+const PROTECTED: [(&str, &str); 34] = [
+    ("GET", "sys/auth/token"),
+    ("PUT", "sys/auth/nosuch"),
+    ("DELETE", "sys/auth/nosuch"),
+    ("GET", "sys/auth/token/tune"),
+    ("PUT", "sys/auth/token/tune"),
+    ("GET", "sys/audit"),
+    ("PUT", "sys/audit/nosuch"),
+    ("DELETE", "sys/audit/nosuch"),
+    ("GET", "sys/config/auditing/request-headers"),
+    ("PUT", "sys/config/auditing/request-headers/x"),
+    ("GET", "sys/config/auditing/request-headers/x"),
+    ("DELETE", "sys/config/auditing/request-headers/x"),
+    ("GET", "sys/leases"),
+    // Not `sys/leases/lookup` itself: the exact rule of `default` hides `*` there, as in the field.
+    ("LIST", "sys/leases/lookup/nosuch"),
+    ("PUT", "sys/leases/revoke-prefix/nosuch"),
+    ("PUT", "sys/leases/revoke-force/nosuch"),
+    ("PUT", "sys/revoke-prefix/nosuch"),
+    ("PUT", "sys/revoke-force/nosuch"),
+    ("PUT", "sys/rotate"),
+    ("PUT", "sys/rotate/keyring"),
+    ("LIST", "auth/token/accessors"),
+    // Nothing serves these here, and who has no sudo does not learn that.
+    ("PUT", "sys/remount"),
+    ("GET", "sys/raw/x"),
+    ("LIST", "sys/raw/x"),
+    ("PUT", "sys/rotate/root"),
+    ("GET", "sys/config/cors"),
+    ("PUT", "sys/config/cors"),
+    ("GET", "sys/config/ui/headers/x"),
+    ("LIST", "sys/config/ui/headers"),
+    ("LIST", "sys/plugins/catalog/database"),
+    ("PUT", "sys/plugins/catalog/database/x"),
+    ("GET", "sys/internal/inspect/router/root"),
+    ("PUT", "auth/token/revoke-orphan/x"),
+    ("PUT", "sys/seal"),
+];
+
+/// What one might take for protected, and is not.
+const UNPROTECTED: [(&str, &str); 13] = [
+    ("GET", "sys/auth"),
+    ("GET", "sys/mounts"),
+    ("PUT", "sys/mounts/nosuch"),
+    ("DELETE", "sys/mounts/nosuch"),
+    ("GET", "sys/key-status"),
+    ("LIST", "sys/policies/acl"),
+    ("PUT", "sys/policies/acl/nosuch"),
+    ("PUT", "sys/audit-hash/nosuch"),
+    ("PUT", "sys/leases/tidy"),
+    ("GET", "sys/internal/ui/mounts"),
+    ("PUT", "sys/step-down"),
+    ("PUT", "auth/token/create-orphan"),
+    ("PUT", "auth/token/revoke-orphan"),
+];
+
+/// Paths that only we have: who reads a module runs nothing, who writes one does.
+const MODULES: ([(&str, &str); 4], [(&str, &str); 4]) = (
+    [
+        ("PUT", "sys/modules/nosuch"),
+        ("DELETE", "sys/modules/nosuch"),
+        ("PUT", "sys/policies/egp/nosuch"),
+        ("DELETE", "sys/policies/egp/nosuch"),
+    ],
+    [
+        ("GET", "sys/modules/nosuch"),
+        ("LIST", "sys/modules"),
+        ("GET", "sys/policies/egp/nosuch"),
+        ("LIST", "sys/policies/egp"),
+    ],
+);
+
 #[test]
 fn protected_paths_need_sudo_and_the_capability() {
     let server = Server::dev();
+    let (protected, unprotected) = MODULES;
+    sudo_is_needed(&server, &protected, &unprotected);
+    sudo_is_needed(&server, &PROTECTED, &UNPROTECTED);
+    server.nobody().get("sys/seal-status").assert_at("/sealed", true);
+}
+
+#[test]
+fn the_same_paths_are_protected_in_a_real_openbao() {
+    let Some(bao) = Bao::find("which paths need sudo, against a real OpenBao") else { return };
+    sudo_is_needed(&Server::openbao(&bao), &PROTECTED, &UNPROTECTED);
+}
+
+/// The ordinary capability alone does not open these, sudo alone neither.
+fn sudo_is_needed(server: &Server, protected: &[(&str, &str)], unprotected: &[(&str, &str)]) {
     let all = r#""create", "read", "update", "delete", "list""#;
     let plain = server.with_policy("plain", &format!("path \"*\" {{ capabilities = [{all}] }}"));
     let sudo = server.with_policy("sudo", "path \"*\" { capabilities = [\"sudo\"] }");
     let both = server.with_policy("both", &format!("path \"*\" {{ capabilities = [{all}, \"sudo\"] }}"));
-    for (method, path) in [
-        ("GET", "sys/audit"),
-        ("PUT", "sys/audit/nosuch"),
-        ("DELETE", "sys/audit/nosuch"),
-        // Not `sys/leases/lookup` itself: the exact rule of `default` hides `*` there, as in the field.
-        ("LIST", "sys/leases/lookup/nosuch"),
-        ("PUT", "sys/leases/revoke-prefix/nosuch"),
-        ("PUT", "sys/leases/revoke-force/nosuch"),
-        ("LIST", "auth/token/accessors"),
-        ("PUT", "sys/seal"),
-    ] {
-        let ask = |client: &Client| client.request(method, path, (method == "PUT").then(|| json!({})));
-        ask(&plain).assert_multi(403, "permission denied");
-        ask(&sudo).assert_multi(403, "permission denied");
-        // Last of all, because it seals.
-        let allowed = ask(&both);
+    let ask = |client: &Client, method, path| client.request(method, path, (method == "PUT").then(|| json!({})));
+    for &(method, path) in unprotected {
+        let allowed = ask(&plain, method, path);
         assert_ne!(allowed.status, 403, "{allowed}");
     }
-    server.nobody().get("sys/seal-status").assert_at("/sealed", true);
+    for &(method, path) in protected {
+        ask(&plain, method, path).assert_multi(403, "permission denied");
+        ask(&sudo, method, path).assert_multi(403, "permission denied");
+        let allowed = ask(&both, method, path);
+        assert_ne!(allowed.status, 403, "{allowed}");
+    }
 }

@@ -23,6 +23,7 @@ mod hostile;
 mod leases;
 mod modules;
 mod mounts;
+mod noise;
 mod operation;
 mod outage;
 mod policies;

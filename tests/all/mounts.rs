@@ -104,6 +104,7 @@ fn auth_mounts_need_sudo_and_secret_mounts_do_not() {
     client.get("sys/auth").assert_status(200);
     client.post("sys/auth/x", json!({ "type": "token" })).assert_multi(403, "permission denied");
     client.delete("sys/auth/x").assert_multi(403, "permission denied");
+    client.get("sys/auth/token").assert_multi(403, "permission denied");
 }
 
 #[test]
