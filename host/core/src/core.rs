@@ -18,7 +18,7 @@ use crate::request::RequestError;
 use crate::seams::{
     AuditDevices, Batch, Clock, Entropy, Expect, KeyShare, Sandbox, Seal, SealError, SealStatus, SecretsEngine, Storage,
 };
-use crate::token::store::{decode, encode};
+use crate::token::store::{TokenKeys, decode, encode};
 use crate::token::{Tokens, create};
 
 /// What the operator configured.
@@ -162,7 +162,8 @@ impl Core {
     }
 
     fn tokens(&self, mounts: &MountTable) -> Result<Tokens, RequestError> {
-        let key = self.seams.seal.derive("token").map_err(seal_error)?;
+        let derive = |purpose| self.seams.seal.derive(purpose).map_err(seal_error);
+        let keys = TokenKeys { hash: derive("token")?, batch: derive("batch-token")? };
         let mount = mounts
             .by_path("auth/token/")
             .ok_or_else(|| RequestError::Internal("auth/token/ is not mounted".to_owned()))?;
@@ -170,7 +171,7 @@ impl Core {
             self.seams.storage.clone(),
             self.seams.clock.clone(),
             self.seams.entropy.clone(),
-            &key,
+            &keys,
             mount.accessor.clone(),
         ))
     }

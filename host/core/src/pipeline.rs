@@ -417,7 +417,7 @@ impl Core {
             }
             Outcome::Lease(plan) => plan,
         };
-        let order = Order { path: &request.path, token: &caller.hash, mount, plan, ceiling: seen.ceiling };
+        let order = Order { path: &request.path, holder: caller.leaseholder(), mount, plan, ceiling: seen.ceiling };
         let issued = rooms.leases.issue(order).await.map_err(lease_error)?;
         let data: Object = issued
             .data

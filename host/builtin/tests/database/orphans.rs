@@ -9,7 +9,8 @@ use leasehold_core::lease::issue::Order;
 use leasehold_core::lease::reconcile::{Findings, LastTime};
 use leasehold_core::mount::{Engines, MountEntry, MountTable, SystemTtls, Table};
 use leasehold_core::seams::{EngineError, KnownTarget, OwnedRole, SecretKey, SecretsEngine, Storage};
-use leasehold_core::token::{TokenRecord, Tokens};
+use leasehold_core::token::store::TokenKeys;
+use leasehold_core::token::{Leaseholder, TokenKind, TokenRecord, Tokens};
 use leasehold_devpg::Options;
 use leasehold_model::{LeaseId, MountAccessor, TokenHash, TokenId, Ttl};
 use serde_json::json;
@@ -127,10 +128,11 @@ impl Room {
             storage.clone(),
             clock.clone(),
             Arc::new(Urandom),
-            &SecretKey(Default::default()),
+            &TokenKeys { hash: SecretKey(Default::default()), batch: SecretKey(Default::default()) },
             MountAccessor::new("auth_token_1"),
         ));
         let record = TokenRecord {
+            kind: TokenKind::Service,
             accessor: tokens.new_accessor(),
             parent: None,
             policies: vec!["default".to_owned()],
@@ -164,7 +166,7 @@ impl Room {
         let plan = world.plan("readonly").await.unwrap();
         let mount = self.mounts.by_path("database/").unwrap();
         let path = "database/creds/readonly";
-        let order = Order { path, token: &self.token, mount: &mount, plan, ceiling: None };
+        let order = Order { path, holder: Leaseholder::Service(&self.token), mount: &mount, plan, ceiling: None };
         self.leases.issue(order).await.unwrap().lease.id
     }
 }

@@ -71,7 +71,9 @@ impl Entry<'_> {
         if let Some(token) = &self.request.token {
             auth.insert("client_token".into(), style.secret(token.expose()).into());
         }
-        auth.insert("accessor".into(), style.accessor(record.accessor.as_str()).into());
+        if !record.is_batch() {
+            auth.insert("accessor".into(), style.accessor(record.accessor.as_str()).into());
+        }
         auth.insert("display_name".into(), record.display_name.clone().into());
         auth.insert("policies".into(), json!(record.policies));
         auth.insert("token_policies".into(), json!(record.policies));
@@ -84,7 +86,7 @@ impl Entry<'_> {
         if record.num_uses != 0 {
             auth.insert("remaining_uses".into(), record.num_uses.max(0).into());
         }
-        auth.insert("token_type".into(), "service".into());
+        auth.insert("token_type".into(), record.kind.as_str().into());
         if !record.creation_ttl.is_zero() {
             auth.insert("token_ttl".into(), record.creation_ttl.as_secs().into());
         }

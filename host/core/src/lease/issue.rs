@@ -1,6 +1,6 @@
 //! Issuing: durable intent, effect, commit. A crash after the intent leaves a row that falls due and is undone.
 
-use leasehold_model::{LeaseId, Timestamp, TokenHash, Ttl};
+use leasehold_model::{LeaseId, Timestamp, Ttl};
 
 use super::{EFFECT_TIME, LATE, LeaseBody, LeaseError, LeaseKind, LeaseRow, LeaseState, Leases, NO_ANSWER};
 use crate::keys;
@@ -8,6 +8,7 @@ use crate::mount::MountEntry;
 use crate::random;
 use crate::request::LeaseAnswer;
 use crate::seams::{Batch, EngineContext, EngineError, Expect, LeasePlan, SecretData, SecretsEngine, StorageError};
+use crate::token::Leaseholder;
 use crate::token::store::{encode, least};
 
 /// What is to be issued, and for whom.
@@ -15,7 +16,7 @@ use crate::token::store::{encode, least};
 pub struct Order<'a> {
     /// The request's path: the lease's name begins with it.
     pub path: &'a str,
-    pub token: &'a TokenHash,
+    pub holder: Leaseholder<'a>,
     pub mount: &'a MountEntry,
     pub plan: LeasePlan,
     /// The least ceiling that policy modules put on this request.
@@ -36,7 +37,7 @@ impl Leases {
     /// # Errors
     /// Whatever failed; what had been done is undone now or, if that fails too, by the ticker.
     pub async fn issue(&self, order: Order<'_>) -> Result<Issued, LeaseError> {
-        let Order { path, token, mount, plan, ceiling } = order;
+        let Order { path, holder, mount, plan, ceiling } = order;
         let id: LeaseId = format!("{path}/{}", random::base62(&*self.entropy, 24))
             .parse()
             .map_err(|_| LeaseError::Engine("request path is too long".to_owned()))?;
@@ -53,11 +54,17 @@ impl Leases {
         }
 
         let now = self.now();
+        // Nobody notices when a batch token ends: what was issued to it must end by itself, renewed or not.
+        let (expires_at, max_expires_at) = ((now + ttl).min(holder.until()), (now + max).min(holder.until()));
+        if expires_at <= now {
+            return Err(LeaseError::TokenGone);
+        }
+        let left = expires_at.until(now).as_secs();
         let deadline = now + EFFECT_TIME;
         let body = LeaseBody {
             issued_at: now,
             last_renewed_at: None,
-            max_expires_at: now + max,
+            max_expires_at,
             ttl,
             renewable: plan.renewable,
             effect: plan.effect,
@@ -70,27 +77,32 @@ impl Leases {
             state: LeaseState::Issuing,
             // Nobody commits it: it falls due and is undone.
             next_at: deadline + LATE,
-            expires_at: now + ttl,
+            expires_at,
             fence: 1,
             holder: Some(self.claimant()),
             held_until: Some(deadline + LATE),
-            token: token.clone(),
+            token: holder.token().clone(),
             mount: mount.accessor.clone(),
             connection: plan.connection.clone(),
             body: encode(&body)?,
         };
         self.refuse_if_down(&plan.connection)?;
 
-        let token_key = keys::token(token);
-        let intent = Batch::new()
-            .check(token_key.clone(), Expect::Present)
+        let token_key = holder.stored().map(keys::token);
+        let mut intent = Batch::new();
+        if let Some(key) = &token_key {
+            intent = intent.check(key.clone(), Expect::Present);
+        }
+        let intent = intent
             // The mount may be on its way out: what begins after its leases were listed would never be undone.
             .check(keys::mount(mount.table.as_str(), &mount.accessor), Expect::Present)
             .check(keys::mount_taint(&mount.accessor), Expect::Absent)
             .insert(row.clone());
         match self.storage.commit(intent).await {
             Ok(()) => {}
-            Err(StorageError::Conflict(key)) if key == token_key.as_str() => return Err(LeaseError::TokenGone),
+            Err(StorageError::Conflict(key)) if token_key.is_some_and(|token| token.as_str() == key) => {
+                return Err(LeaseError::TokenGone);
+            }
             Err(StorageError::Conflict(_)) => return Err(LeaseError::NoEngine(id)),
             Err(other) => return Err(other.into()),
         }
@@ -111,6 +123,7 @@ impl Leases {
         self.target_is_up(&plan.connection);
         self.wake.notify_one();
         metrics::counter!("leasehold_leases_issued_total", "mount" => mount.path.to_string()).increment(1);
+        let ttl = Ttl::from_secs(left);
         Ok(Issued { lease: LeaseAnswer { id, renewable: body.renewable, ttl }, data, warnings })
     }
 

@@ -48,9 +48,8 @@ pub(crate) async fn handle(call: &Call<'_>) -> Result<LogicalResponse, RequestEr
             let Some(token) = call.fields.text("token").filter(|token| !token.is_empty()) else {
                 return Err(RequestError::Engine("no token found".to_owned()));
             };
-            let hash = call.rooms.tokens.hash(&TokenId::new(token));
-            let found = call.rooms.tokens.find(&hash).await?;
-            found.ok_or_else(|| RequestError::InvalidMulti("invalid token".to_owned()))?.0.policies
+            let found = call.rooms.tokens.find_shown(&TokenId::new(token)).await?;
+            found.ok_or_else(|| RequestError::InvalidMulti("invalid token".to_owned()))?.1.policies
         }
         _ => {
             let accessor = call.fields.text("accessor").filter(|accessor| !accessor.is_empty() && accessor.len() <= 64);

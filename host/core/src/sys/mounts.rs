@@ -330,7 +330,9 @@ fn tuned_by(tuned: &mut MountEntry, fields: &crate::fields::Fields, system_max: 
         tuned.options = Some(options);
     }
     if fields.text("token_type").is_some_and(|kind| kind.contains("batch")) {
-        return Err(RequestError::invalid("batch tokens are not supported yet"));
+        return Err(RequestError::invalid(
+            "token_type cannot be changed to batch: ask for a batch token when it is made",
+        ));
     }
     Ok(())
 }

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use leasehold_model::duration::{self, DurationError};
-use leasehold_model::{TokenId, Ttl};
+use leasehold_model::{Accessor, TokenId, Ttl};
 
 use super::store::least;
-use super::{Caller, TokenRecord, Tokens};
+use super::{Caller, TokenKind, TokenRecord, Tokens};
 use crate::fields::{Field, Fields, Kind};
 use crate::request::RequestError;
 use crate::seams::{Clock, StorageError};
@@ -25,7 +25,7 @@ pub const FIELDS: &[Field] = &[
     Field::open("meta", Kind::KvPairs, "Shown in audit and in look-ups."),
     Field::open("metadata", Kind::KvPairs, "The same as meta."),
     Field::open("renewable", Kind::Bool, "Whether the token may be renewed."),
-    Field::open("type", Kind::Text, "`service`."),
+    Field::open("type", Kind::Text, "`service`, or `batch`: not stored, renewed or revoked."),
     Field::hidden("id", Kind::Text, "The token itself, instead of a random one; needs sudo."),
     Field::open("entity_alias", Kind::Text, "Only with a role."),
 ];
@@ -67,7 +67,7 @@ fn refuse<T>(text: &str) -> Result<T, RequestError> {
     Err(RequestError::invalid(text))
 }
 
-/// Checks every rule, then stores the token.
+/// Checks every rule, then stores the token, or seals it.
 ///
 /// # Errors
 /// The field's texts for each rule.
@@ -79,18 +79,31 @@ pub async fn create(
     fields: &Fields,
 ) -> Result<Created, RequestError> {
     let parent = &wish.parent.record;
+    if parent.is_batch() {
+        return refuse("batch tokens cannot create more tokens");
+    }
     if parent.num_uses != 0 {
         return refuse("restricted use token cannot generate child tokens");
     }
-    match fields.text("type").unwrap_or("service") {
-        "" | "service" | "default-service" => {}
-        "batch" => return refuse("batch tokens are not supported yet; ask for type `service`"),
+    let kind = match fields.text("type").unwrap_or("service") {
+        "" | "service" | "default-service" => TokenKind::Service,
+        "batch" => TokenKind::Batch,
         _ => return refuse("invalid 'token_type' value"),
-    }
+    };
+    let is_batch = kind == TokenKind::Batch;
     if fields.text("entity_alias").is_some_and(|alias| !alias.is_empty()) {
         return refuse("'entity_alias' is only allowed in combination with token role");
     }
+    let explicit_max_ttl = length(fields, "explicit_max_ttl")?;
+    let period = length(fields, "period")?;
     let num_uses = fields.int("num_uses").unwrap_or(0);
+    for (name, is_set) in
+        [("explicit_max_ttl", !explicit_max_ttl.is_zero()), ("num_uses", num_uses != 0), ("period", !period.is_zero())]
+    {
+        if is_batch && is_set {
+            return Err(RequestError::Invalid(format!("batch tokens cannot have \"{name}\" set")));
+        }
+    }
     let num_uses = match i32::try_from(num_uses) {
         Ok(uses) if uses >= 0 => uses,
         Ok(_) => return refuse("number of uses cannot be negative"),
@@ -102,8 +115,6 @@ pub async fn create(
     }
     let orphan = no_parent || wish.orphan_route;
     let id = custom_id(fields, wish.sudo)?;
-    let explicit_max_ttl = length(fields, "explicit_max_ttl")?;
-    let period = length(fields, "period")?;
     if !period.is_zero() && !wish.sudo {
         return refuse("root or sudo privileges required to create periodic token");
     }
@@ -111,6 +122,12 @@ pub async fn create(
     let mut warnings = Vec::new();
     let policies = policies(fields, parent, wish.sudo)?;
     let is_root = policies == ["root"];
+    if is_batch && is_root {
+        return refuse("batch tokens cannot be root tokens");
+    }
+    if is_batch && id.is_some() {
+        warnings.push("a batch token has no ID of its own: `id` was ignored".to_owned());
+    }
     for name in policies.iter().filter(|name| *name != "root" && !policy_exists(name)) {
         warnings.push(format!("Policy \"{name}\" does not exist"));
     }
@@ -138,7 +155,8 @@ pub async fn create(
     let now = clock.now();
     let meta = fields.pairs("meta").or_else(|| fields.pairs("metadata")).filter(|meta| !meta.is_empty()).cloned();
     let record = TokenRecord {
-        accessor: tokens.new_accessor(),
+        kind,
+        accessor: if is_batch { Accessor::new("") } else { tokens.new_accessor() },
         parent: (!orphan).then(|| wish.parent.hash.clone()),
         policies,
         path: wish.path.to_owned(),
@@ -149,10 +167,16 @@ pub async fn create(
         creation_ttl: ttl,
         explicit_max_ttl,
         period,
-        renewable: fields.bool("renewable").unwrap_or(true) && !ttl.is_zero(),
+        renewable: fields.bool("renewable").unwrap_or(true) && !ttl.is_zero() && !is_batch,
         expires_at: ttl.if_set().map(|ttl| now + ttl),
         last_renewed_at: None,
     };
+    if is_batch {
+        let Some(id) = tokens.sealed(&record) else {
+            return refuse("batch token would be too long: give it fewer policies or less metadata");
+        };
+        return Ok(Created { id, record, warnings });
+    }
     let custom = id.is_some();
     let id = id.unwrap_or_else(|| tokens.new_id());
     match tokens.insert(&id, &record).await {
@@ -240,6 +264,7 @@ fn display_name(asked: &str) -> String {
 /// As storage.
 pub async fn root(tokens: &Tokens, clock: &dyn Clock, id: Option<TokenId>) -> Result<TokenId, StorageError> {
     let record = TokenRecord {
+        kind: TokenKind::Service,
         accessor: tokens.new_accessor(),
         parent: None,
         policies: vec!["root".to_owned()],

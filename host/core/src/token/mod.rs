@@ -3,20 +3,59 @@
 //! Must not know: HTTP, how a lease is undone. A token's end is a lease row of kind `token`, so one expiry serves both.
 //!
 //! Start with [`record`], then [`store`] (all that touches storage), then [`create`] (the rules of `auth/token/create`) and
-//! [`routes`] (the API of `auth/token/`).
+//! [`routes`] (the API of `auth/token/`); [`batch`] is the tokens that are not stored.
 //!
 //! Invariants: the plain token is never stored; an accessor can look up and revoke, never act; what descends from a revoked
 //! token is revoked.
 
+pub mod batch;
 pub mod create;
 pub mod record;
 pub mod routes;
 pub mod store;
 
-pub use record::TokenRecord;
+pub use record::{TokenKind, TokenRecord};
 pub use store::Tokens;
 
-use leasehold_model::TokenHash;
+use leasehold_model::{Timestamp, TokenHash};
+
+/// What a lease ends with, besides its own time.
+#[derive(Clone, Copy, Debug)]
+pub enum Leaseholder<'a> {
+    /// A stored token: the lease dies with it.
+    Service(&'a TokenHash),
+    /// Nobody notices the end of a batch token. So the lease dies with the token's parent, if it has one, and no renewal
+    /// passes the token's own end.
+    Batch { token: &'a TokenHash, parent: Option<&'a TokenHash>, until: Timestamp },
+}
+
+impl<'a> Leaseholder<'a> {
+    /// The stored token that must be there, and with whose end the lease ends.
+    #[must_use]
+    pub fn stored(self) -> Option<&'a TokenHash> {
+        match self {
+            Self::Service(token) => Some(token),
+            Self::Batch { parent, .. } => parent,
+        }
+    }
+
+    /// Under which token the lease is kept.
+    #[must_use]
+    pub fn token(self) -> &'a TokenHash {
+        match self {
+            Self::Service(token) => token,
+            Self::Batch { token, parent, .. } => parent.unwrap_or(token),
+        }
+    }
+
+    #[must_use]
+    pub fn until(self) -> Timestamp {
+        match self {
+            Self::Service(_) => Timestamp::NEVER,
+            Self::Batch { until, .. } => until,
+        }
+    }
+}
 
 /// Who calls: a token that was valid a moment ago.
 #[derive(Clone, Debug)]
@@ -31,5 +70,16 @@ impl Caller {
     #[must_use]
     pub fn is_root(&self) -> bool {
         self.record.is_root()
+    }
+
+    /// For whom a lease is that this caller asks for.
+    #[must_use]
+    pub fn leaseholder(&self) -> Leaseholder<'_> {
+        match (self.record.kind, self.record.expires_at) {
+            (TokenKind::Batch, Some(until)) => {
+                Leaseholder::Batch { token: &self.hash, parent: self.record.parent.as_ref(), until }
+            }
+            _ => Leaseholder::Service(&self.hash),
+        }
     }
 }

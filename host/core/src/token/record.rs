@@ -5,8 +5,32 @@ use std::collections::BTreeMap;
 use leasehold_model::{Accessor, Timestamp, TokenHash, Ttl};
 use serde::{Deserialize, Serialize};
 
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TokenKind {
+    /// Stored; may be renewed and revoked.
+    #[default]
+    Service,
+    /// Carries its own record and is stored nowhere.
+    Batch,
+}
+
+impl TokenKind {
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Service => "service",
+            Self::Batch => "batch",
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenRecord {
+    /// What is stored is of service tokens.
+    #[serde(skip)]
+    pub kind: TokenKind,
+    /// Empty for batch tokens.
     pub accessor: Accessor,
     /// None: an orphan.
     pub parent: Option<TokenHash>,
@@ -34,6 +58,11 @@ impl TokenRecord {
     #[must_use]
     pub fn is_root(&self) -> bool {
         self.policies == ["root"]
+    }
+
+    #[must_use]
+    pub fn is_batch(&self) -> bool {
+        self.kind == TokenKind::Batch
     }
 
     #[must_use]

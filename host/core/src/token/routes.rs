@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::TokenRecord;
 use super::create::{self, Limits, Wish};
-use super::store::{Children, TOKEN_LEN_MAX, least};
+use super::store::{Children, least, may_be_token};
 use crate::fields::{Field, Kind};
 use crate::pipeline::{Call, lease_error};
 use crate::request::{AuthAnswer, LogicalResponse, Object, RequestError};
@@ -58,8 +58,8 @@ pub(crate) async fn handle(call: &Call<'_>) -> Result<LogicalResponse, RequestEr
                 let caller = call.caller()?;
                 Ok(LogicalResponse::data(shown(call, &caller.record, call.request.token.as_ref())))
             }
-            Some(token) => match call.rooms.tokens.find(&call.rooms.tokens.hash(&token)).await? {
-                Some((record, _)) => Ok(LogicalResponse::data(shown(call, &record, Some(&token)))),
+            Some(token) => match call.rooms.tokens.find_shown(&token).await? {
+                Some((_, record)) => Ok(LogicalResponse::data(shown(call, &record, Some(&token)))),
                 None => Err(RequestError::Forbidden("bad token".to_owned())),
             },
         },
@@ -70,21 +70,35 @@ pub(crate) async fn handle(call: &Call<'_>) -> Result<LogicalResponse, RequestEr
         }
         "renew-self" => {
             let token = call.request.token.clone();
+            if call.caller()?.record.is_batch() {
+                return Err(RequestError::invalid(NOT_RENEWED));
+            }
             renew(call, &call.caller()?.hash, token).await
         }
         "renew" => {
             let token = given_token(call)?.ok_or_else(|| RequestError::invalid("missing token ID"))?;
-            renew(call, &call.rooms.tokens.hash(&token), Some(token)).await
+            let Some((hash, record)) = call.rooms.tokens.find_shown(&token).await? else {
+                return Err(RequestError::invalid("token not found"));
+            };
+            if record.is_batch() {
+                return Err(RequestError::invalid(NOT_RENEWED));
+            }
+            renew(call, &hash, Some(token)).await
         }
         "renew-accessor" => {
             let (hash, _) =
                 by_accessor(call).await?.ok_or_else(|| RequestError::InvalidMulti("invalid accessor".to_owned()))?;
             renew(call, &hash, None).await
         }
+        "revoke-self" if call.caller()?.record.is_batch() => Err(RequestError::invalid(NOT_REVOKED)),
         "revoke-self" => end(call, &call.caller()?.hash, Children::AreRevoked).await,
         "revoke" => {
             let token = given_token(call)?.ok_or_else(|| RequestError::invalid("missing token ID"))?;
-            end(call, &call.rooms.tokens.hash(&token), Children::AreRevoked).await
+            match call.rooms.tokens.find_shown(&token).await? {
+                Some((_, record)) if record.is_batch() => Err(RequestError::invalid(NOT_REVOKED)),
+                // Also one that has just expired: what hangs on it ends now.
+                _ => end(call, &call.rooms.tokens.hash(&token), Children::AreRevoked).await,
+            }
         }
         "revoke-accessor" => match by_accessor(call).await? {
             Some((hash, _)) => end(call, &hash, Children::AreRevoked).await,
@@ -92,9 +106,11 @@ pub(crate) async fn handle(call: &Call<'_>) -> Result<LogicalResponse, RequestEr
         },
         "revoke-orphan" => {
             let token = given_token(call)?.ok_or_else(|| RequestError::invalid("missing token ID"))?;
-            let hash = call.rooms.tokens.hash(&token);
-            if call.rooms.tokens.find(&hash).await?.is_none() {
+            let Some((hash, record)) = call.rooms.tokens.find_shown(&token).await? else {
                 return Err(RequestError::invalid("token to revoke not found"));
+            };
+            if record.is_batch() {
+                return Err(RequestError::invalid(NOT_REVOKED));
             }
             end(call, &hash, Children::BecomeOrphans).await
         }
@@ -109,6 +125,9 @@ pub(crate) async fn handle(call: &Call<'_>) -> Result<LogicalResponse, RequestEr
         _ => Err(RequestError::UnsupportedPath),
     }
 }
+
+const NOT_RENEWED: &str = "batch tokens cannot be renewed";
+const NOT_REVOKED: &str = "batch tokens cannot be revoked";
 
 /// TTLs that hold for tokens.
 fn limits(call: &Call<'_>) -> Limits {
@@ -145,7 +164,7 @@ fn auth_answer(record: &TokenRecord, ttl: Ttl, client_token: Option<TokenId>, is
         metadata: record.meta.clone(),
         ttl,
         renewable: record.renewable,
-        token_type: "service",
+        token_type: record.kind.as_str(),
         orphan: record.parent.is_none(),
         num_uses: u32::try_from(record.num_uses).unwrap_or(0),
         is_new,
@@ -154,9 +173,9 @@ fn auth_answer(record: &TokenRecord, ttl: Ttl, client_token: Option<TokenId>, is
 
 fn given_token(call: &Call<'_>) -> Result<Option<TokenId>, RequestError> {
     match call.fields.text("token") {
-        Some(token) if token.len() > TOKEN_LEN_MAX => Err(RequestError::Forbidden("bad token".to_owned())),
-        Some(token) if !token.is_empty() => Ok(Some(TokenId::new(token))),
-        _ => Ok(None),
+        None | Some("") => Ok(None),
+        Some(token) if may_be_token(token) => Ok(Some(TokenId::new(token))),
+        Some(_) => Err(RequestError::Forbidden("bad token".to_owned())),
     }
 }
 
@@ -270,6 +289,6 @@ fn shown(call: &Call<'_>, record: &TokenRecord, token: Option<&TokenId>) -> Obje
     put("policies", json!(record.policies));
     put("renewable", record.renewable.into());
     put("ttl", record.ttl(now).as_secs().into());
-    put("type", "service".into());
+    put("type", record.kind.as_str().into());
     data
 }

@@ -5,6 +5,7 @@ use leasehold_model::{Accessor, LeaseId, MountAccessor, Timestamp, TokenHash, To
 use std::sync::Arc;
 
 use super::Caller;
+use super::batch::{self, Sealer};
 use super::record::TokenRecord;
 use crate::keys;
 use crate::lease::{LeaseBody, LeaseKind, LeaseRow, LeaseState};
@@ -15,12 +16,29 @@ use crate::seams::{Batch, Clock, Entropy, Expect, Key, SecretKey, Storage, Stora
 /// Longer ones are not ours: nobody may make us hash megabytes before authentication.
 pub const TOKEN_LEN_MAX: usize = 1_024;
 
+/// What this room needs of the seal.
+#[derive(Debug)]
+pub struct TokenKeys {
+    /// Stored tokens are found by their HMAC.
+    pub hash: SecretKey,
+    /// Seals batch tokens.
+    pub batch: SecretKey,
+}
+
+/// Whether a shown text may be a token at all.
+#[must_use]
+pub fn may_be_token(text: &str) -> bool {
+    let longest = if text.starts_with(batch::PREFIX) { batch::LEN_MAX } else { TOKEN_LEN_MAX };
+    !text.is_empty() && text.len() <= longest
+}
+
 /// Stored tokens, by HMAC.
 pub struct Tokens {
     storage: Arc<dyn Storage>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     key: hmac::Key,
+    batch: Sealer,
     /// The accessor of the `auth/token/` mount.
     mount: MountAccessor,
 }
@@ -37,10 +55,11 @@ impl Tokens {
         storage: Arc<dyn Storage>,
         clock: Arc<dyn Clock>,
         entropy: Arc<dyn Entropy>,
-        key: &SecretKey,
+        keys: &TokenKeys,
         mount: MountAccessor,
     ) -> Self {
-        Self { storage, clock, entropy, key: hmac::Key::new(hmac::HMAC_SHA256, key.0.as_slice()), mount }
+        let key = hmac::Key::new(hmac::HMAC_SHA256, keys.hash.0.as_slice());
+        Self { storage, clock, entropy, key, batch: Sealer::new(&keys.batch), mount }
     }
 
     #[must_use]
@@ -88,6 +107,33 @@ impl Tokens {
         Ok((!record.is_expired(self.clock.now())).then_some((record, stored.version)))
     }
 
+    /// A new batch token that carries `record`. `None`: it would be too long.
+    #[must_use]
+    pub fn sealed(&self, record: &TokenRecord) -> Option<TokenId> {
+        self.batch.seal(&*self.entropy, record)
+    }
+
+    /// The token behind a shown text, if it lives; of either kind.
+    ///
+    /// # Errors
+    /// As [`Storage::get`].
+    pub async fn find_shown(&self, token: &TokenId) -> Result<Option<(TokenHash, TokenRecord)>, StorageError> {
+        if !may_be_token(token.expose()) {
+            return Ok(None);
+        }
+        let hash = self.hash(token);
+        if !token.expose().starts_with(batch::PREFIX) {
+            return Ok(self.find(&hash).await?.map(|(record, _)| (hash, record)));
+        }
+        let opened = self.batch.open(token).filter(|record| !record.is_expired(self.clock.now()));
+        let Some(record) = opened else { return Ok(None) };
+        // It dies with its parent.
+        match &record.parent {
+            Some(parent) if self.find(parent).await?.is_none() => Ok(None),
+            _ => Ok(Some((hash, record))),
+        }
+    }
+
     /// # Errors
     /// As [`Storage::get`].
     pub async fn find_by_accessor(
@@ -104,8 +150,12 @@ impl Tokens {
     /// # Errors
     /// [`RequestError::BadToken`] for an unknown, expired or used-up one.
     pub async fn admit(&self, token: &TokenId) -> Result<Caller, RequestError> {
-        if token.expose().is_empty() || token.expose().len() > TOKEN_LEN_MAX {
+        if !may_be_token(token.expose()) {
             return Err(RequestError::BadToken);
+        }
+        if token.expose().starts_with(batch::PREFIX) {
+            let (hash, record) = self.find_shown(token).await?.ok_or(RequestError::BadToken)?;
+            return Ok(Caller { hash, record, last_use: false });
         }
         let hash = self.hash(token);
         loop {

@@ -5,7 +5,7 @@ use leasehold_model::{Operation, Ttl};
 use serde_json::{Value, json};
 
 use super::support::pass;
-use super::support::server::{Answer, ROOT, Server, refusal, token_of};
+use super::support::server::{Answer, ROOT, Server, lease_of, refusal, token_of};
 
 /// A token that may make tokens, with these policies besides `mk`.
 async fn maker(server: &Server, sudo: bool, fields: Value) -> String {
@@ -98,7 +98,18 @@ async fn what_makes_no_sense_is_refused_in_the_fields_words() {
     let server = Server::start().await;
     for (fields, why) in [
         (json!({ "num_uses": -1 }), "number of uses cannot be negative"),
-        (json!({ "type": "batch" }), "batch tokens are not supported yet; ask for type `service`"),
+        (json!({ "type": "batch" }), "batch tokens cannot be root tokens"),
+        (json!({ "type": "batch", "policies": "a", "period": "1h" }), "batch tokens cannot have \"period\" set"),
+        (json!({ "type": "batch", "policies": "a", "num_uses": 3 }), "batch tokens cannot have \"num_uses\" set"),
+        (json!({ "type": "batch", "policies": "a", "num_uses": -3 }), "batch tokens cannot have \"num_uses\" set"),
+        (
+            json!({ "type": "batch", "policies": "a", "num_uses": 3, "period": "1h", "explicit_max_ttl": "1h" }),
+            "batch tokens cannot have \"explicit_max_ttl\" set",
+        ),
+        (
+            json!({ "type": "batch", "policies": "a", "meta": { "a": "x".repeat(8_000) } }),
+            "batch token would be too long: give it fewer policies or less metadata",
+        ),
         (json!({ "type": "nonsense" }), "invalid 'token_type' value"),
         (json!({ "entity_alias": "x" }), "'entity_alias' is only allowed in combination with token role"),
         (json!({ "id": "s.mine" }), "custom token ID cannot have the 's.' prefix"),
@@ -288,4 +299,163 @@ async fn no_shown_token_is_too_odd_to_be_refused() {
         let answer = server.read(token, "auth/token/lookup-self").await;
         assert!(matches!(answer, Err(RequestError::BadToken)), "{token:.20}");
     }
+}
+
+/// A batch token below `parent` that may read credentials, and what its making said.
+async fn batch(server: &Server, parent: &str, path: &str, ttl: &str) -> String {
+    server.policy("app", "db/creds/app: read\nauth/token/*: update, read\nsys/leases/renew: update").await;
+    let fields = json!({ "type": "batch", "policies": ["app"], "ttl": ttl, "renewable": true, "num_uses": 0 });
+    let made = server.update(parent, path, fields).await.unwrap();
+    let auth = made.auth.as_ref().unwrap();
+    assert_eq!((auth.token_type, auth.accessor.as_str(), auth.renewable), ("batch", "", false));
+    let token = token_of(&made);
+    assert!(token.starts_with("b."), "{token}");
+    token
+}
+
+/// A service token that may make any other.
+async fn chief(server: &Server, ttl: &str) -> String {
+    server.policy("chief", "auth/token/*: update, sudo").await;
+    server.token(json!({ "policies": ["chief", "app"], "ttl": ttl })).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_token_acts_and_is_stored_nowhere() {
+    let server = Server::start().await;
+    let before = server.rows().await.len();
+    let token = batch(&server, ROOT, "auth/token/create", "1h").await;
+    assert_eq!(server.rows().await.len(), before, "no row");
+    let own = server.read(&token, "auth/token/lookup-self").await.unwrap().data.unwrap();
+    assert_eq!(own["id"], token.as_str());
+    let seen = server.lookup(&token).await.unwrap();
+    assert_eq!(own, seen);
+    for (key, value) in [
+        ("type", json!("batch")),
+        ("accessor", json!("")),
+        ("ttl", json!(3600)),
+        ("creation_ttl", json!(3600)),
+        ("num_uses", json!(0)),
+        ("renewable", json!(false)),
+        ("orphan", json!(false)),
+        ("path", json!("auth/token/create")),
+        ("policies", json!(["app", "default"])),
+        ("expire_time", json!("2026-11-23T01:00:00Z")),
+    ] {
+        assert_eq!(own[key], value, "{key}");
+    }
+    let told = server.root("sys/capabilities", json!({ "token": token, "paths": "db/creds/app" })).await.unwrap();
+    assert_eq!(told.data.unwrap()["capabilities"], json!(["read"]));
+    // The key is the seal's: it is the same after a restart.
+    server.core.seal().await;
+    server.unseal().await;
+    assert!(server.lives(&token).await);
+    let ignored = json!({ "type": "batch", "policies": ["app"], "id": "mine" });
+    let made = server.root("auth/token/create", ignored).await.unwrap();
+    assert_eq!(made.warnings, ["a batch token has no ID of its own: `id` was ignored"]);
+    assert!(!server.lives("mine").await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_token_is_neither_renewed_nor_revoked_and_makes_none() {
+    let server = Server::start().await;
+    let token = batch(&server, ROOT, "auth/token/create", "1h").await;
+    let (no_renewal, no_end) = ("Invalid: batch tokens cannot be renewed", "Invalid: batch tokens cannot be revoked");
+    for (caller, path, fields, why) in [
+        (token.as_str(), "auth/token/renew-self", json!({}), no_renewal),
+        (ROOT, "auth/token/renew", json!({ "token": token }), no_renewal),
+        (token.as_str(), "auth/token/revoke-self", json!({}), no_end),
+        (ROOT, "auth/token/revoke", json!({ "token": token }), no_end),
+        (ROOT, "auth/token/revoke-orphan", json!({ "token": token }), no_end),
+        (token.as_str(), "auth/token/create", json!({}), "Invalid: batch tokens cannot create more tokens"),
+        (token.as_str(), "auth/token/create-orphan", json!({}), "Invalid: batch tokens cannot create more tokens"),
+        (ROOT, "auth/token/renew", json!({ "token": "b.abc" }), "Invalid: token not found"),
+        (ROOT, "auth/token/lookup", json!({ "token": "b.abc" }), "Forbidden: bad token"),
+        (ROOT, "auth/token/revoke-orphan", json!({ "token": "b.abc" }), "Invalid: token to revoke not found"),
+    ] {
+        assert_eq!(refusal(server.update(caller, path, fields).await), why, "{path}");
+    }
+    assert!(server.root("auth/token/revoke", json!({ "token": "b.abc" })).await.is_ok());
+    assert!(server.lives(&token).await);
+    // A bit more, a bit less, another one's.
+    for forged in [format!("{token}A"), token[..token.len() - 4].to_owned(), token.replace("b.", "s."), "b.".to_owned()]
+    {
+        assert!(
+            matches!(server.read(&forged, "auth/token/lookup-self").await, Err(RequestError::BadToken)),
+            "{forged}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_token_ends_with_its_time_and_with_its_parent() {
+    let server = Server::start().await;
+    let parent = chief(&server, "1h").await;
+    let child = batch(&server, &parent, "auth/token/create", "30s").await;
+    let orphan = batch(&server, &parent, "auth/token/create-orphan", "30s").await;
+    pass(29).await;
+    assert!(server.lives(&child).await);
+    pass(1).await;
+    for token in [&child, &orphan] {
+        assert!(matches!(server.read(token, "auth/token/lookup-self").await, Err(RequestError::BadToken)));
+        assert!(!server.lives(token).await);
+    }
+    let child = batch(&server, &parent, "auth/token/create", "2h").await;
+    let orphan = batch(&server, &parent, "auth/token/create-orphan", "2h").await;
+    server.root("auth/token/revoke", json!({ "token": parent })).await.unwrap();
+    assert!(matches!(server.read(&child, "auth/token/lookup-self").await, Err(RequestError::BadToken)));
+    assert_eq!(server.lookup(&orphan).await.unwrap()["orphan"], true);
+    // The parent's own time counts too.
+    let parent = chief(&server, "60s").await;
+    let child = batch(&server, &parent, "auth/token/create", "2h").await;
+    pass(60).await;
+    assert!(!server.lives(&child).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_lease_outlives_the_batch_token_that_asked_for_it() {
+    let server = Server::start().await;
+    let parent = chief(&server, "10h").await;
+    for path in ["auth/token/create", "auth/token/create-orphan"] {
+        let token = batch(&server, &parent, path, "30s").await;
+        let issued = server.read(&token, "db/creds/app").await.unwrap();
+        let lease = lease_of(&issued);
+        assert_eq!(issued.lease.unwrap().ttl, Ttl::from_secs(30), "its role says an hour");
+        pass(20).await;
+        // Whoever renews it, and whatever he asks for.
+        for caller in [token.as_str(), ROOT] {
+            let fields = json!({ "lease_id": lease.as_str(), "increment": 3600 });
+            let renewed = server.update(caller, "sys/leases/renew", fields).await.unwrap();
+            assert_eq!(renewed.lease.unwrap().ttl, Ttl::from_secs(10), "{path}");
+        }
+        assert!(server.target.has(&lease));
+        pass(12).await;
+        assert!(!server.target.has(&lease), "{path}: undone with the token's end");
+        assert!(server.rows().await.iter().all(|row| row.id != lease));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn leases_of_a_batch_token_die_with_its_parent() {
+    let server = Server::start().await;
+    let parent = chief(&server, "10h").await;
+    let child = batch(&server, &parent, "auth/token/create", "2h").await;
+    let orphan = batch(&server, &parent, "auth/token/create-orphan", "2h").await;
+    let of_child = lease_of(&server.read(&child, "db/creds/app").await.unwrap());
+    let of_orphan = lease_of(&server.read(&orphan, "db/creds/app").await.unwrap());
+    server.root("auth/token/revoke", json!({ "token": parent })).await.unwrap();
+    pass(2).await;
+    assert!(!server.target.has(&of_child));
+    assert!(server.target.has(&of_orphan));
+    assert!(matches!(server.read(&child, "db/creds/app").await, Err(RequestError::BadToken)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn audit_says_what_kind_of_token_called() {
+    let server = Server::start().await;
+    let token = batch(&server, ROOT, "auth/token/create", "1h").await;
+    server.audited().await;
+    server.read(&token, "auth/token/lookup-self").await.unwrap();
+    let line = server.audit.first.last("request").to_string();
+    assert!(line.contains(r#""token_type":"batch""#), "{line}");
+    assert!(!line.contains(&token), "{line}");
 }

@@ -9,7 +9,8 @@ use leasehold_core::lease::{LeaseError, LeaseKind, LeaseRow, LeaseState, Leases}
 use leasehold_core::mount::{Engines, MountEntry, MountTable, SystemTtls, Table};
 use leasehold_core::seams::{Clock, Entropy, LeaseFilter, LeasePlan, Page, SecretKey, Storage};
 use leasehold_core::testing::CountingEntropy;
-use leasehold_core::token::{TokenRecord, Tokens};
+use leasehold_core::token::store::TokenKeys;
+use leasehold_core::token::{Leaseholder, TokenKind, TokenRecord, Tokens};
 use leasehold_model::{LeaseId, MountAccessor, Timestamp, TokenHash, TokenId, Ttl};
 use leasehold_storage::MemoryStorage;
 use tokio::sync::watch;
@@ -67,12 +68,13 @@ impl World {
             self.store.commit(installed).await.unwrap();
             mounts.add(MountEntry::new(Table::Mount, "db/".parse().unwrap(), "scripted", &*entropy)).await.unwrap();
         }
-        let key = SecretKey(zeroize::Zeroizing::new([7; 32]));
+        let key = |byte| SecretKey(zeroize::Zeroizing::new([byte; 32]));
+        let keys = TokenKeys { hash: key(7), batch: key(8) };
         let tokens = Arc::new(Tokens::new(
             storage.clone(),
             clock.clone(),
             entropy.clone(),
-            &key,
+            &keys,
             MountAccessor::new("auth_token_1"),
         ));
         let engines = Arc::new(Engines {
@@ -151,6 +153,7 @@ impl Room {
     ) -> Result<TokenHash, leasehold_core::seams::StorageError> {
         let now = self.clock.now();
         let record = TokenRecord {
+            kind: TokenKind::Service,
             accessor: self.tokens.new_accessor(),
             parent: parent.cloned(),
             policies: vec!["default".to_owned()],
@@ -189,7 +192,8 @@ impl Room {
             effect: serde_json::json!({}),
             warnings: Vec::new(),
         };
-        self.leases.issue(Order { path: "db/creds/app", token, mount: &mount, plan, ceiling }).await
+        let holder = Leaseholder::Service(token);
+        self.leases.issue(Order { path: "db/creds/app", holder, mount: &mount, plan, ceiling }).await
     }
 
     /// The one row that is being issued.
