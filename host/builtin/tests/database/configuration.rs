@@ -35,6 +35,10 @@ async fn wrong_connections_are_refused_in_the_fields_words() {
             "error creating database object: 'md5' is not a valid password authentication type",
         ),
         (
+            json!({"plugin_name": pg, "connection_url": url, "username": "u", "scram_iterations": 0}),
+            "error creating database object: scram_iterations must be between 1 and 100000",
+        ),
+        (
             json!({"plugin_name": pg, "connection_url": url, "username": "u", "username_template": "{{.DisplayName}}"}),
             "error creating database object: username_template is not supported yet: leave it out to get Vault's default",
         ),

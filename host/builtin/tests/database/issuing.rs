@@ -137,6 +137,12 @@ async fn the_servers_log_never_sees_a_password() {
     let plain = world.issue("readonly").await;
     world.log_in(&plain).await.unwrap();
     assert!(world.pg.log().unwrap().contains(&plain.password), "asked for: the plain password is sent");
+
+    let fewer = json!({"password_authentication": "scram-sha-256", "scram_iterations": 1000});
+    world.write("config/pg", fewer).await.unwrap();
+    let cheap = world.issue("readonly").await;
+    world.log_in(&cheap).await.unwrap();
+    assert!(world.pg.log().unwrap().contains("SCRAM-SHA-256$1000:"), "asked for: fewer rounds");
 }
 
 /// What stood in single quotes in the statements that the server logged as failed.

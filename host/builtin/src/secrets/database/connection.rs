@@ -1,6 +1,7 @@
 //! `config/:name`: where a target is and how to log in there.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use leasehold_core::fields::{self, Fields};
@@ -10,23 +11,27 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::dsn::{self, Dsn, DsnError};
+use super::scram;
 
 pub(super) const PLUGIN: &str = "postgresql-database-plugin";
 pub(super) const PASSWORD_IN_URL: &str = "Password found in connection_url, use a templated url to enable root rotation and prevent read access to \
      password information.";
 /// What leased roles leave behind goes to this role unless the connection names another.
 pub(super) const REASSIGN_TO: &str = "leasehold_orphaned_objects";
+/// More would only burn CPU.
+const SCRAM_ITERATIONS_MAX: NonZeroU32 = NonZeroU32::new(100_000).unwrap();
 /// Vault's default; anything else would need its template language.
 const DEFAULT_USERNAME_TEMPLATE: &str = "{{ printf \"v-%s-%s-%s-%s\" (.DisplayName | truncate 8) (.RoleName | truncate 8) (random 20) (unix_time) | truncate 63 }}";
 
 /// Keys of `connection_details` with a meaning here; others are kept as they are.
-const DETAILS: [&str; 12] = [
+const DETAILS: [&str; 13] = [
     "username",
     "max_open_connections",
     "max_idle_connections",
     "max_connection_lifetime",
     "username_template",
     "password_authentication",
+    "scram_iterations",
     "disable_escaping",
     "tls_ca",
     "reassign_owned_to",
@@ -48,7 +53,8 @@ pub(super) enum Leftovers {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PasswordAuthentication {
     Password,
-    ScramSha256,
+    /// With so many rounds of hashing.
+    ScramSha256(NonZeroU32),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -212,10 +218,22 @@ impl ConnectionRecord {
 
     pub(super) fn password_authentication(&self) -> Result<PasswordAuthentication, String> {
         match self.detail_text("password_authentication").unwrap_or("") {
-            "" | "scram-sha-256" => Ok(PasswordAuthentication::ScramSha256),
+            "" | "scram-sha-256" => Ok(PasswordAuthentication::ScramSha256(self.scram_iterations()?)),
             "password" => Ok(PasswordAuthentication::Password),
             other => Err(format!("'{other}' is not a valid password authentication type")),
         }
+    }
+
+    /// PostgreSQL hashes as often as the verifier says, at `CREATE ROLE` and at each login; for 142 random bits that buys nothing. But
+    /// some clients refuse fewer rounds than the default.
+    fn scram_iterations(&self) -> Result<NonZeroU32, String> {
+        let given = match self.details.get("scram_iterations") {
+            None | Some(Value::Null) => return Ok(scram::ITERATIONS),
+            Some(value) => value.as_u64().and_then(|count| u32::try_from(count).ok()).and_then(NonZeroU32::new),
+        };
+        given
+            .filter(|count| *count <= SCRAM_ITERATIONS_MAX)
+            .ok_or_else(|| format!("scram_iterations must be between 1 and {SCRAM_ITERATIONS_MAX}"))
     }
 
     pub(super) fn leftovers(&self) -> Result<Leftovers, String> {

@@ -33,6 +33,11 @@ const CONNECTION_FIELDS: &[Field] = &[
         Kind::Text,
         "scram-sha-256 (default): the server gets a verifier, never the password; or password.",
     ),
+    Field::open(
+        "scram_iterations",
+        Kind::Int,
+        "Rounds of hashing in a verifier. Default 4096; fewer cost PostgreSQL less, but some clients then refuse to log in.",
+    ),
     Field::open("disable_escaping", Kind::Bool, "If true, username and password go into the URL as they are."),
     Field::hidden(
         "tls_ca",
