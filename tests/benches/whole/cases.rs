@@ -7,7 +7,7 @@ use leasehold_devpg::DevPg;
 use serde_json::{Value, json};
 
 use crate::load::{Connection, Done, each_once, for_time, request};
-use crate::peer::{Kind, Peer, ROOT, Running, own_cpu};
+use crate::peer::{Kind, PLUGIN, Peer, Running, own_cpu};
 
 #[derive(Debug)]
 pub struct Plan {
@@ -29,6 +29,8 @@ pub struct Figure {
 }
 
 const CLIENTS: usize = 8;
+/// Whose memory is measured.
+const LEASES: usize = 2_000;
 
 struct Book {
     figures: Vec<Figure>,
@@ -82,6 +84,9 @@ pub fn run(plan: &Plan, peers: &[Peer], postgresql: &DevPg) -> Vec<Figure> {
             }
             if wants("leases") {
                 leases(&mut book, plan, peer, postgresql);
+            }
+            if wants("memory") {
+                memory(&mut book, peer, postgresql);
             }
             if wants("expiry") {
                 expiry(&mut book, peer, postgresql);
@@ -163,10 +168,10 @@ fn member_role(default_ttl: &str) -> Value {
 }
 
 fn leases(book: &mut Book, plan: &Plan, peer: &Peer, postgresql: &DevPg) {
-    let creds = request("GET", "database/creds/app", ROOT, "");
     if peer.kind == Kind::Leasehold {
         let server = peer.start();
         server.connect(postgresql, "password", &member_role("1h"));
+        let creds = request("GET", "database/creds/app", &server.root, "");
         let (done, _) = book.measure(&server, || for_time(&server.address, CLIENTS, plan.length, &[200], &creds));
         book.add(
             "creds, password_authentication=password: rate",
@@ -176,36 +181,66 @@ fn leases(book: &mut Book, plan: &Plan, peer: &Peer, postgresql: &DevPg) {
             peer.kind,
             done.rate(),
         );
+        server.admin(
+            "POST",
+            "database/config/pg",
+            &json!({ "plugin_name": PLUGIN, "password_authentication": "scram-sha-256", "scram_iterations": 1_000 }),
+        );
+        let (done, cpu) = book.measure(&server, || for_time(&server.address, CLIENTS, plan.length, &[200], &creds));
+        book.add("creds, scram_iterations=1000: rate", "/s", true, "", peer.kind, done.rate());
+        book.add("creds, scram_iterations=1000: CPU per request", "ms", false, "", peer.kind, cpu);
         server.admin("PUT", "sys/leases/revoke-prefix/database/creds/app", &json!({}));
     }
     let server = peer.start();
     // Each side with its own default.
     let authentication = if peer.kind == Kind::Leasehold { "scram-sha-256" } else { "password" };
     server.connect(postgresql, authentication, &member_role("1h"));
+    let creds = request("GET", "database/creds/app", &server.root, "");
     let (done, cpu) = book.measure(&server, || for_time(&server.address, CLIENTS, plan.length, &[200], &creds));
     book.add("creds: rate", "/s", true, "≥ 2.5 ×", peer.kind, done.rate());
     book.add("creds: CPU per request", "ms", false, "≤ 1/3", peer.kind, cpu);
 
-    let before = server.rss();
     let made = issue(&server, 1_000);
-    book.add("memory per lease", "KiB", false, "flat", peer.kind, server.rss().saturating_sub(before) as f64 / 1_000.0);
     let renewals: Vec<Vec<u8>> = made
         .iter()
-        .map(|id| request("PUT", "sys/leases/renew", ROOT, &json!({ "lease_id": id }).to_string()))
+        .map(|id| request("PUT", "sys/leases/renew", &server.root, &json!({ "lease_id": id }).to_string()))
         .collect();
     let (done, _) = book.measure(&server, || each_once(&server.address, CLIENTS, &[200], &renewals).0);
     book.add("renew: rate", "/s", true, "≥ 4 ×", peer.kind, done.rate());
     let ends: Vec<Vec<u8>> = made
         .iter()
-        .map(|id| request("PUT", "sys/leases/revoke", ROOT, &json!({ "lease_id": id }).to_string()))
+        .map(|id| request("PUT", "sys/leases/revoke", &server.root, &json!({ "lease_id": id }).to_string()))
         .collect();
     let (done, _) = book.measure(&server, || each_once(&server.address, CLIENTS, &[204], &ends).0);
     book.add("default revocation: rate", "/s", true, "≥ 10 ×", peer.kind, done.rate());
     server.admin("PUT", "sys/leases/revoke-prefix/database/creds/app", &json!({}));
 }
 
+/// On a durable store, where leases need not stay in memory.
+fn memory(book: &mut Book, peer: &Peer, postgresql: &DevPg) {
+    let server = peer.start_durable();
+    let authentication = if peer.kind == Kind::Leasehold { "scram-sha-256" } else { "password" };
+    server.connect(postgresql, authentication, &member_role("1h"));
+    // Caches, pools and the allocator fill up first.
+    issue(&server, 500);
+    let before = server.rss();
+    let began = Instant::now();
+    issue(&server, LEASES);
+    book.add(
+        "creds on a durable store: rate",
+        "/s",
+        true,
+        "",
+        peer.kind,
+        LEASES as f64 / began.elapsed().as_secs_f64(),
+    );
+    let grown = server.rss().saturating_sub(before) as f64 / LEASES as f64;
+    book.add("memory per lease on a durable store", "KiB", false, "flat", peer.kind, grown);
+    server.admin("PUT", "sys/leases/revoke-prefix/database/creds/app", &json!({}));
+}
+
 fn issue(server: &Running, count: usize) -> Vec<String> {
-    let requests = vec![request("GET", "database/creds/app", ROOT, ""); count];
+    let requests = vec![request("GET", "database/creds/app", &server.root, ""); count];
     let (_, bodies) = each_once(&server.address, CLIENTS, &[200], &requests);
     let id = |body: &Vec<u8>| {
         serde_json::from_slice::<Value>(body).ok().and_then(|v| v["lease_id"].as_str().map(str::to_owned))
@@ -226,13 +261,13 @@ fn expiry(book: &mut Book, peer: &Peer, postgresql: &DevPg) {
         let workers: Vec<_> = made
             .chunks(made.len().div_ceil(CLIENTS))
             .map(|ids| {
-                let address = &server.address;
+                let (address, root) = (&server.address, &server.root);
                 scope.spawn(move || {
                     let mut connection = Connection::open(address);
                     for id in ids {
                         let left = end.saturating_duration_since(Instant::now()).as_secs().max(1);
                         let body = json!({ "lease_id": id, "increment": left }).to_string();
-                        assert_eq!(connection.ask(&request("PUT", "sys/leases/renew", ROOT, &body)).status, 200);
+                        assert_eq!(connection.ask(&request("PUT", "sys/leases/renew", root, &body)).status, 200);
                     }
                 })
             })

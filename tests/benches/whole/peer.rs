@@ -33,58 +33,97 @@ pub struct Peer {
     program: PathBuf,
 }
 
-/// A running, unsealed server in memory. Ends when dropped.
+/// A running, unsealed server. Ends when dropped.
 #[derive(Debug)]
 pub struct Running {
     pub kind: Kind,
     pub address: String,
+    pub root: String,
+    began: Instant,
     /// From the start of the process to the first answer.
     pub start: Duration,
     child: Child,
     home: tempfile::TempDir,
 }
 
-pub const ROOT: &str = "bench-root-token";
+pub const PLUGIN: &str = "postgresql-database-plugin";
+const ROOT: &str = "bench-root-token";
 
 impl Peer {
     pub fn new(kind: Kind, program: PathBuf) -> Self {
         Self { kind, program }
     }
 
+    /// In memory, unsealed.
     pub fn start(&self) -> Running {
-        let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port();
-        let address = format!("127.0.0.1:{port}");
-        let home = tempfile::tempdir().expect("a directory");
-        let log = std::fs::File::create(home.path().join("log")).expect("a log");
-        let began = Instant::now();
-        let child = Command::new(&self.program)
-            .args([
-                "server",
-                "-dev",
-                "-dev-no-store-token",
-                &format!("-dev-root-token-id={ROOT}"),
-                &format!("-dev-listen-address={address}"),
-            ])
-            .env("HOME", home.path())
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("a log"))
-            .stderr(log)
-            .spawn()
-            .unwrap_or_else(|error| panic!("{}: {error}", self.program.display()));
-        let mut running = Running { kind: self.kind, address, start: Duration::ZERO, child, home };
-        while !running.is_unsealed() {
+        let mut running = self.spawn(|address, _| {
+            vec![
+                "-dev".to_owned(),
+                "-dev-no-store-token".to_owned(),
+                format!("-dev-root-token-id={ROOT}"),
+                format!("-dev-listen-address={address}"),
+            ]
+        });
+        let began = running.began;
+        while !running.answers(&[200]) {
             assert!(began.elapsed() < Duration::from_secs(60), "does not start: {}", running.log());
             std::thread::sleep(Duration::from_millis(1));
         }
         running.start = began.elapsed();
         running
     }
+
+    /// On disk: SQLite here, files there; initialised and unsealed.
+    pub fn start_durable(&self) -> Running {
+        let mut running = self.spawn(|address, home| {
+            let store = match self.kind {
+                Kind::Leasehold => format!("storage \"sqlite\" {{\n  path = \"{}/store.db\"\n}}\n", home.display()),
+                _ => format!("storage \"file\" {{\n  path = \"{}/store\"\n}}\n", home.display()),
+            };
+            let listener = format!("listener \"tcp\" {{\n  address = \"{address}\"\n  tls_disable = true\n}}\n");
+            let file = home.join("server.hcl");
+            std::fs::write(&file, format!("{store}{listener}api_addr = \"http://{address}\"\n")).expect("a file");
+            vec![format!("-config={}", file.display())]
+        });
+        // Not initialised, sealed.
+        while !running.answers(&[501, 503]) {
+            assert!(running.began.elapsed() < Duration::from_secs(60), "does not start: {}", running.log());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let keys = running.admin("PUT", "sys/init", &json!({ "secret_shares": 1, "secret_threshold": 1 }));
+        running.root = keys["root_token"].as_str().expect("a root token").to_owned();
+        running.admin("PUT", "sys/unseal", &json!({ "key": keys["keys"][0] }));
+        while !running.answers(&[200]) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        running
+    }
+
+    fn spawn(&self, arguments: impl FnOnce(&str, &Path) -> Vec<String>) -> Running {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port();
+        let address = format!("127.0.0.1:{port}");
+        let home = tempfile::tempdir().expect("a directory");
+        let log = std::fs::File::create(home.path().join("log")).expect("a log");
+        let arguments = arguments(&address, home.path());
+        let began = Instant::now();
+        let child = Command::new(&self.program)
+            .arg("server")
+            .args(arguments)
+            .env("HOME", home.path())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a log"))
+            .stderr(log)
+            .spawn()
+            .unwrap_or_else(|error| panic!("{}: {error}", self.program.display()));
+        let root = ROOT.to_owned();
+        Running { kind: self.kind, address, root, began, start: Duration::ZERO, child, home }
+    }
 }
 
 impl Running {
-    fn is_unsealed(&self) -> bool {
+    fn answers(&self, wanted: &[u16]) -> bool {
         std::net::TcpStream::connect(&self.address).is_ok()
-            && Connection::open(&self.address).ask(&request("GET", "sys/health", "", "")).status == 200
+            && wanted.contains(&Connection::open(&self.address).ask(&request("GET", "sys/health", "", "")).status)
     }
 
     fn log(&self) -> String {
@@ -94,7 +133,7 @@ impl Running {
     /// As root; the status must be a success.
     pub fn admin(&self, method: &str, path: &str, body: &Value) -> Value {
         let body = if body.is_null() { String::new() } else { body.to_string() };
-        let answer: Answer = Connection::open(&self.address).ask(&request(method, path, ROOT, &body));
+        let answer: Answer = Connection::open(&self.address).ask(&request(method, path, &self.root, &body));
         assert!(
             answer.status < 300,
             "{} {method} {path}: {} {}",
@@ -127,7 +166,7 @@ impl Running {
             "POST",
             "database/config/pg",
             &json!({
-                "plugin_name": "postgresql-database-plugin",
+                "plugin_name": PLUGIN,
                 "allowed_roles": "*",
                 "connection_url": postgresql.templated_url(),
                 "username": postgresql.admin_user(),
