@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Client, Database, Server, eventually};
+use crate::support::{Bao, Client, Credential, Database, Server, eventually};
 
 fn lookup(client: &Client) -> crate::support::Answer {
     client.get("auth/token/lookup-self")
@@ -310,4 +310,108 @@ fn what_comes_later_is_an_unsupported_path() {
     let server = Server::dev();
     server.root().post("auth/token/roles/x", json!({})).assert_multi(404, "unsupported path");
     server.root().post("auth/token/create/x", json!({})).assert_status(404);
+}
+
+#[test]
+fn batch_tokens_are_the_fields() {
+    batch_tokens(&Server::dev());
+}
+
+#[test]
+fn batch_tokens_are_those_of_a_real_openbao() {
+    let Some(bao) = Bao::find("batch tokens against a real OpenBao") else { return };
+    batch_tokens(&Server::openbao(&bao));
+}
+
+fn batch_tokens(server: &Server) {
+    let root = server.root();
+    let all = "path \"auth/token/*\" { capabilities = [\"read\", \"update\", \"sudo\"] }";
+    root.put("sys/policies/acl/p", json!({ "policy": all })).assert_status(204);
+    let fields = json!({
+        "type": "batch", "policies": ["p"], "ttl": "1h", "meta": { "a": "b" }, "renewable": true, "display_name": "x",
+        "period": "0s", "explicit_max_ttl": "0s", "num_uses": 0,
+    });
+    let made = root.post("auth/token/create", fields).assert_status(200);
+    let made = made.assert_at("/auth/accessor", "").assert_at("/auth/token_type", "batch");
+    let made = made.assert_at("/auth/renewable", false).assert_at("/auth/orphan", false).assert_at("/auth/num_uses", 0);
+    let token = made.assert_at("/auth/lease_duration", 3600).text("/auth/client_token");
+    assert!(token.starts_with("b."));
+    let client = server.as_token(&token);
+    for found in [lookup(&client), root.post("auth/token/lookup", json!({ "token": token }))] {
+        let found = found.assert_status(200).assert_at("/data/type", "batch").assert_at("/data/accessor", "");
+        let found = found.assert_at("/data/id", token.as_str()).assert_at("/data/policies", json!(["default", "p"]));
+        let found = found.assert_at("/data/creation_ttl", 3600).assert_at("/data/renewable", false);
+        let found = found.assert_at("/data/meta", json!({ "a": "b" })).assert_at("/data/display_name", "token-x");
+        let found = found.assert_at("/data/orphan", false).assert_at("/data/num_uses", 0);
+        assert!((3540..=3600).contains(&found.number("/data/ttl")), "{found}");
+    }
+    root.post("sys/capabilities", json!({ "token": token, "paths": "auth/token/x" }))
+        .assert_at("/data/capabilities", json!(["read", "sudo", "update"]));
+    for (caller, path, body, why) in [
+        (&client, "auth/token/renew-self", json!({}), "batch tokens cannot be renewed"),
+        (&root, "auth/token/renew", json!({ "token": token }), "batch tokens cannot be renewed"),
+        (&client, "auth/token/revoke-self", json!({}), "batch tokens cannot be revoked"),
+        (&root, "auth/token/revoke", json!({ "token": token }), "batch tokens cannot be revoked"),
+        (&root, "auth/token/revoke-orphan", json!({ "token": token }), "batch tokens cannot be revoked"),
+        (&client, "auth/token/create", json!({}), "batch tokens cannot create more tokens"),
+        (&root, "auth/token/create", json!({ "type": "batch" }), "batch tokens cannot be root tokens"),
+        (
+            &root,
+            "auth/token/create",
+            json!({ "type": "batch", "period": "1h" }),
+            "batch tokens cannot have \"period\" set",
+        ),
+        (
+            &root,
+            "auth/token/create",
+            json!({ "type": "batch", "num_uses": 3 }),
+            "batch tokens cannot have \"num_uses\" set",
+        ),
+        (
+            &root,
+            "auth/token/create",
+            json!({ "type": "batch", "explicit_max_ttl": "1h" }),
+            "batch tokens cannot have \"explicit_max_ttl\" set",
+        ),
+    ] {
+        caller.post(path, body).assert_error(400, why);
+    }
+    lookup(&server.as_token(&format!("{}A", &token[..token.len() - 1]))).assert_error(403, "permission denied");
+
+    let parent = root.child(json!({ "policies": ["p"] }));
+    let below = |path: &str| {
+        let fields = json!({ "type": "batch", "policies": ["p"] });
+        server.as_token(&server.as_token(&parent).post(path, fields).assert_status(200).text("/auth/client_token"))
+    };
+    let (child, orphan) = (below("auth/token/create"), below("auth/token/create-orphan"));
+    lookup(&orphan).assert_at("/data/orphan", true);
+    root.post("auth/token/revoke", json!({ "token": parent })).assert_status(204);
+    lookup(&child).assert_error(403, "permission denied");
+    lookup(&orphan).assert_status(200);
+
+    let short = root.post("auth/token/create", json!({ "type": "batch", "policies": ["p"], "ttl": "2s" }));
+    let short = server.as_token(&short.text("/auth/client_token"));
+    lookup(&short).assert_status(200);
+    eventually("it ends with its time", || lookup(&short).status == 403);
+}
+
+#[test]
+fn no_credential_outlives_the_batch_token_that_asked_for_it() {
+    let (server, database) = (Server::dev(), Database::fresh());
+    server.connect(&database);
+    server.role("r", json!({}));
+    server
+        .root()
+        .put("sys/policies/acl/p", json!({ "policy": "path \"database/creds/r\" { capabilities = [\"read\"] }" }));
+    for path in ["auth/token/create", "auth/token/create-orphan"] {
+        let made = server.root().post(path, json!({ "type": "batch", "policies": ["p"], "ttl": "4s" }));
+        let client = server.as_token(&made.text("/auth/client_token"));
+        let credential = Credential::of(&client.get("database/creds/r"));
+        assert!((1..=4).contains(&credential.ttl), "{}", credential.ttl);
+        assert!(database.lets_in(&credential.user, &credential.password));
+        let increment = json!({ "lease_id": credential.lease, "increment": "1h" });
+        let renewed = server.root().post("sys/leases/renew", increment).assert_status(200);
+        assert!(renewed.number("/lease_duration") <= 4, "{renewed}");
+        eventually("the PostgreSQL role is gone with the token", || !database.has_role(&credential.user));
+    }
 }
