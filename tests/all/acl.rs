@@ -173,27 +173,26 @@ const UNPROTECTED: [(&str, &str); 13] = [
     ("PUT", "auth/token/revoke-orphan"),
 ];
 
-/// Paths that only we have: who reads a module runs nothing, who writes one does.
-const MODULES: ([(&str, &str); 4], [(&str, &str); 4]) = (
-    [
-        ("PUT", "sys/modules/nosuch"),
-        ("DELETE", "sys/modules/nosuch"),
-        ("PUT", "sys/policies/egp/nosuch"),
-        ("DELETE", "sys/policies/egp/nosuch"),
-    ],
-    [
-        ("GET", "sys/modules/nosuch"),
-        ("LIST", "sys/modules"),
-        ("GET", "sys/policies/egp/nosuch"),
-        ("LIST", "sys/policies/egp"),
-    ],
-);
+/// Paths that only we have: who writes a module runs something …
+const OURS_PROTECTED: [(&str, &str); 4] = [
+    ("PUT", "sys/modules/nosuch"),
+    ("DELETE", "sys/modules/nosuch"),
+    ("PUT", "sys/policies/egp/nosuch"),
+    ("DELETE", "sys/policies/egp/nosuch"),
+];
+
+/// … and who reads one does not.
+const OURS_UNPROTECTED: [(&str, &str); 4] = [
+    ("GET", "sys/modules/nosuch"),
+    ("LIST", "sys/modules"),
+    ("GET", "sys/policies/egp/nosuch"),
+    ("LIST", "sys/policies/egp"),
+];
 
 #[test]
 fn protected_paths_need_sudo_and_the_capability() {
     let server = Server::dev();
-    let (protected, unprotected) = MODULES;
-    sudo_is_needed(&server, &protected, &unprotected);
+    sudo_is_needed(&server, &OURS_PROTECTED, &OURS_UNPROTECTED);
     sudo_is_needed(&server, &PROTECTED, &UNPROTECTED);
     server.nobody().get("sys/seal-status").assert_at("/sealed", true);
 }
