@@ -83,6 +83,10 @@ fn a_hangup_reloads_and_serves_on() {
     server.write_config("log_level = \"debug\"\n");
     server.signal(rustix::process::Signal::HUP);
     eventually("the new level is in force", || server.log().contains("the log level is debug"));
+    server.write_config("log_level = \"debug\"\ncluster_name = \"other\"\n");
+    server.signal(rustix::process::Signal::HUP);
+    eventually("what needs a restart is named", || server.log().contains("`cluster_name` has changed"));
+    assert!(!server.log().contains("`listener` has changed"), "{}", server.log());
     server.write_config("nonsense = 1\n");
     server.signal(rustix::process::Signal::HUP);
     eventually("a wrong file is said to be wrong", || server.log().contains("could not reload"));

@@ -62,13 +62,37 @@ struct Bound {
     tls: Option<Certificate>,
 }
 
-type Certificate = (PathBuf, PathBuf, watch::Sender<Arc<rustls::ServerConfig>>);
+/// A listener's certificate, which is read again at SIGHUP.
+struct Certificate {
+    /// Of the listener, as the configuration names it.
+    address: String,
+    cert: PathBuf,
+    key: PathBuf,
+    sender: watch::Sender<Arc<rustls::ServerConfig>>,
+}
+
+impl Certificate {
+    /// From the files that the configuration names now. What is wrong with them is logged, and what was read before stays.
+    fn read_again(&mut self, wished: Option<&Config>) {
+        let listener = wished.and_then(|config| config.listeners.iter().find(|one| one.address == self.address));
+        let (cert, key) =
+            listener.and_then(|listener| listener.tls.clone()).unwrap_or_else(|| (self.cert.clone(), self.key.clone()));
+        match tls::load(&cert, &key) {
+            Ok(config) => {
+                self.sender.send_replace(config);
+                tracing::info!("read {} again", cert.display());
+                (self.cert, self.key) = (cert, key);
+            }
+            Err(why) => tracing::error!("could not reload a certificate: {why}"),
+        }
+    }
+}
 
 impl Listener {
     fn certificate(&self) -> Result<Option<Certificate>, String> {
         let Some((cert, key)) = &self.tls else { return Ok(None) };
-        let config = tls::load(cert, key)?;
-        Ok(Some((cert.clone(), key.clone(), watch::Sender::new(config))))
+        let sender = watch::Sender::new(tls::load(cert, key)?);
+        Ok(Some(Certificate { address: self.address.clone(), cert: cert.clone(), key: key.clone(), sender }))
     }
 }
 
@@ -105,11 +129,11 @@ async fn live(life: &Life, config: Config, wish: LogWish, level: &log::Level) ->
     let mut doors = JoinSet::new();
     let mut certificates = Vec::new();
     for Bound { listener, tls } in bound {
-        let receiver = tls.as_ref().map(|(_, _, sender)| sender.subscribe());
+        let receiver = tls.as_ref().map(|certificate| certificate.sender.subscribe());
         certificates.extend(tls);
         doors.spawn(serve::serve(listener, receiver, door.clone(), stopped.clone(), defaults::DRAIN));
     }
-    until_told_to_stop(life, wish, level, &core, &certificates).await?;
+    until_told_to_stop(life, &config, wish, level, &core, certificates).await?;
     tracing::info!("stopping: requests under way are finished");
     // Nobody listens any more if this fails: then all doors have closed already.
     let _ = stop.send(true);
@@ -139,10 +163,11 @@ fn settings(config: &Config) -> Settings {
 
 async fn until_told_to_stop(
     life: &Life,
+    running: &Config,
     wish: LogWish,
     level: &log::Level,
     core: &Arc<Core>,
-    certificates: &[Certificate],
+    mut certificates: Vec<Certificate>,
 ) -> Result<(), String> {
     let hear = |kind| signal(kind).map_err(|error| format!("could not listen for signals: {error}"));
     let (mut terminate, mut interrupt, mut hangup) =
@@ -152,7 +177,7 @@ async fn until_told_to_stop(
             _ = terminate.recv() => return Ok(()),
             _ = interrupt.recv() => return Ok(()),
             _ = hangup.recv() => {
-                reload(life, wish, level, certificates);
+                reload(life, running, wish, level, &mut certificates);
                 core.reopen_audit().await;
             }
         }
@@ -160,20 +185,24 @@ async fn until_told_to_stop(
 }
 
 /// What is wrong on a reload is logged, and what was read before stays.
-fn reload(life: &Life, wish: LogWish, level: &log::Level, certificates: &[Certificate]) {
-    if let Life::Configured(file) = life {
-        match read_file(file) {
-            Ok(config) => level.set(wish.level.unwrap_or(config.log_level)),
-            Err(why) => tracing::error!("could not reload: {why}"),
+fn reload(life: &Life, running: &Config, wish: LogWish, level: &log::Level, certificates: &mut [Certificate]) {
+    let wished = match life {
+        Life::Dev(_) => None,
+        Life::Configured(file) => match read_file(file) {
+            Ok(config) => Some(config),
+            Err(why) => {
+                tracing::error!("could not reload: {why}");
+                None
+            }
+        },
+    };
+    if let Some(config) = &wished {
+        level.set(wish.level.unwrap_or(config.log_level));
+        for name in running.needs_restart_for(config) {
+            tracing::warn!("`{name}` has changed in the configuration: restart the server to take that over");
         }
     }
-    for (cert, key, sender) in certificates {
-        match tls::load(cert, key) {
-            Ok(config) => {
-                sender.send_replace(config);
-                tracing::info!("read {} again", cert.display());
-            }
-            Err(why) => tracing::error!("could not reload a certificate: {why}"),
-        }
+    for certificate in certificates {
+        certificate.read_again(wished.as_ref());
     }
 }

@@ -49,6 +49,42 @@ pub(crate) struct Config {
     pub(crate) warnings: Vec<String>,
 }
 
+impl Config {
+    /// What `wished` says otherwise and only a start takes over, in the file's words. The level of the log and the files of
+    /// certificates are not among it.
+    pub(crate) fn needs_restart_for(&self, wished: &Self) -> Vec<&'static str> {
+        // Every field is placed here, so that no new one is passed over in silence.
+        let Self {
+            store,
+            listeners,
+            default_lease_ttl,
+            max_lease_ttl,
+            api_addr,
+            cluster_name,
+            log_level: _,
+            log_format,
+            audit_directory,
+            audit,
+            warnings: _,
+        } = wished;
+        let doors = |all: &[Listener]| -> Vec<(String, bool)> {
+            all.iter().map(|listener| (listener.address.clone(), listener.tls.is_some())).collect()
+        };
+        let changed = [
+            ("storage", self.store != *store),
+            ("listener", doors(&self.listeners) != doors(listeners)),
+            ("default_lease_ttl", self.default_lease_ttl != *default_lease_ttl),
+            ("max_lease_ttl", self.max_lease_ttl != *max_lease_ttl),
+            ("api_addr", self.api_addr != *api_addr),
+            ("cluster_name", self.cluster_name != *cluster_name),
+            ("log_format", self.log_format != *log_format),
+            ("audit_directory", self.audit_directory != *audit_directory),
+            ("audit", self.audit != *audit),
+        ];
+        changed.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Listener {
     pub(crate) address: String,

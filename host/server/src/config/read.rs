@@ -430,6 +430,31 @@ mod tests {
     }
 
     #[test]
+    fn what_only_a_start_takes_over_is_named() {
+        let with = |rest: &str| {
+            let listener = "listener \"tcp\" {\n  address = \"127.0.0.1:1\"\n  tls_disable = true\n}";
+            read(&format!("storage \"inmem\" {{}}\n{listener}\n{rest}\n")).unwrap()
+        };
+        let running = with("");
+        for (rest, names) in [
+            ("", vec![]),
+            ("log_level = \"debug\"", vec![]),
+            ("default_lease_ttl = \"2h\"\ncluster_name = \"x\"", vec!["default_lease_ttl", "cluster_name"]),
+            ("listener \"tcp\" {\n  address = \"127.0.0.1:2\"\n  tls_disable = true\n}", vec!["listener"]),
+            ("audit \"file\" \"main\" {\n  options = { file_path = \"/tmp/a.log\" }\n}", vec!["audit"]),
+        ] {
+            assert_eq!(running.needs_restart_for(&with(rest)), names, "{rest}");
+        }
+        let mut renewed = running.clone();
+        let tls = |name: &str| Some((name.into(), "key.pem".into()));
+        renewed.listeners[0].tls = tls("new.pem");
+        assert_eq!(running.needs_restart_for(&renewed), ["listener"], "TLS turned on");
+        let mut started = running.clone();
+        started.listeners[0].tls = tls("old.pem");
+        assert!(started.needs_restart_for(&renewed).is_empty(), "other files are read at once");
+    }
+
+    #[test]
     fn a_configuration_reads_as_vaults() {
         let config = read(
             r#"
