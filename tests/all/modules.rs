@@ -122,7 +122,8 @@ fn a_module_that_fails_refuses_or_is_passed_over_as_the_operator_said() {
 
         bind(&server, "p", name, "advisory", json!({})).assert_status(204);
         let passed = client.credential("r");
-        client.put("sys/leases/revoke", json!({ "lease_id": passed.lease })).assert_status(204);
+        // Waited for: the next round counts roles.
+        client.put("sys/leases/revoke", json!({ "lease_id": passed.lease, "sync": true })).assert_status(204);
         server.root().delete("sys/policies/egp/p").assert_status(204);
     }
     let audit = std::fs::read_to_string(file).unwrap();
