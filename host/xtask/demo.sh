@@ -182,7 +182,7 @@ done
 export PAGER=cat PGCONNECT_TIMEOUT=20
 
 echo "Building (the first time takes some minutes; cargo says what it does) …"
-cargo build --package leasehold-server --bin leasehold --package leasehold-devpg || exit 1
+cargo build --package leasehold-server --bin leasehold --package leasehold-devpg --bin leasehold-devpg || exit 1
 built=$(cd "${CARGO_TARGET_DIR:-target}/debug" && pwd) || exit 1
 guests=$PWD/target/guests
 module=$PWD/examples/change-freeze/target/change-freeze.component.wasm
