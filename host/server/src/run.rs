@@ -122,6 +122,11 @@ async fn live(life: &Life, config: Config, wish: LogWish, level: &log::Level) ->
         Life::Dev(options) => Some(dev::prepare(&core, options, &addresses).await?),
         Life::Configured(_) => {
             eprintln!("==> Leasehold server listening on {addresses}");
+            if let Ok(status) = core.seal_status().await {
+                let (state, command) =
+                    if status.initialized { ("sealed", "unseal") } else { ("not initialized", "init") };
+                eprintln!("==> The server is {state}: run `leasehold operator {command}`");
+            }
             None
         }
     };

@@ -46,8 +46,20 @@ impl ModuleTools for Offline {
     }
 }
 
+const REQUEST_KEYS: [&str; 7] = ["path", "operation", "now", "identity", "parameters", "mount_type", "client_address"];
+const IDENTITY_KEYS: [&str; 2] = ["display_name", "token_policies"];
+
+/// A misspelt key would leave its default in place, and the answer would be about another request.
+fn only(object: &Value, known: &[&str], what: &str) -> Result<(), ModuleRefused> {
+    let unknown =
+        object.as_object().into_iter().flat_map(|object| object.keys()).find(|key| !known.contains(&key.as_str()));
+    unknown.map_or(Ok(()), |key| Err(ModuleRefused(format!("{what} has no `{key}`: it may have {}", known.join(", ")))))
+}
+
 /// The sample request; what is left out is what a first try needs least.
 fn ask(request: &Value) -> Result<ModuleAsk, ModuleRefused> {
+    only(request, &REQUEST_KEYS, "the request")?;
+    only(request.get("identity").unwrap_or(&Value::Null), &IDENTITY_KEYS, "its `identity`")?;
     let text = |name: &str| request.get(name).and_then(Value::as_str).map(str::to_owned);
     let operation = match text("operation").as_deref().unwrap_or("read") {
         "create" => Operation::Create,
@@ -98,4 +110,21 @@ fn ask(request: &Value) -> Result<ModuleAsk, ModuleRefused> {
         client_address: text("client_address"),
         attributes: Vec::new(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_misspelt_key_of_a_sample_request_is_refused() {
+        assert!(ask(&json!({ "path": "a/b", "identity": { "display_name": "token" } })).is_ok());
+        for (request, said) in [
+            (json!({ "pth": "a/b" }), "the request has no `pth`"),
+            (json!({ "identity": { "name": "x" } }), "its `identity` has no `name`"),
+        ] {
+            let refused = ask(&request).unwrap_err();
+            assert!(refused.0.contains(said), "{}", refused.0);
+        }
+    }
 }

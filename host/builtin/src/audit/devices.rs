@@ -71,7 +71,8 @@ impl Devices {
             Place::Anywhere => return Ok(path.to_owned()),
             Place::Nowhere => {
                 return Err(RequestError::invalid(
-                    "audit files cannot be enabled through the API: no directory is configured for them",
+                    "audit files cannot be enabled through the API: no directory is configured for them; set `audit_directory` \
+                     in the server's configuration",
                 ));
             }
             Place::Beneath(directory) => directory,

@@ -58,12 +58,19 @@ impl Answer {
         serde_json::from_slice(&self.body).map_err(|error| ClientError::Unexpected(not_json(&error)))
     }
 
-    /// The envelope, if there is a body at all.
+    /// The envelope, if there is a body at all. A few routes (`sys/health`) answer without one: all of it is data then.
     pub(crate) fn secret(&self) -> Result<Option<Secret>, ClientError> {
         if self.body.iter().all(u8::is_ascii_whitespace) {
             return Ok(None);
         }
-        serde_json::from_slice(&self.body).map(Some).map_err(|error| ClientError::Unexpected(not_json(&error)))
+        let object: Map<String, Value> =
+            serde_json::from_slice(&self.body).map_err(|error| ClientError::Unexpected(not_json(&error)))?;
+        if !object.keys().any(|key| ENVELOPE.contains(&key.as_str())) {
+            return Ok(Some(Secret { data: Some(object), ..Secret::default() }));
+        }
+        serde_json::from_value(Value::Object(object))
+            .map(Some)
+            .map_err(|error| ClientError::Unexpected(not_json(&error)))
     }
 
     /// `data`, or the whole object where an old server sends it bare.
@@ -77,6 +84,10 @@ impl Answer {
         })
     }
 }
+
+/// Keys by which an envelope is known.
+const ENVELOPE: [&str; 8] =
+    ["request_id", "lease_id", "lease_duration", "renewable", "data", "warnings", "auth", "wrap_info"];
 
 fn not_json(error: &serde_json::Error) -> String {
     format!("the answer is not what an API of this kind sends (line {}, column {})", error.line(), error.column())

@@ -218,6 +218,18 @@ pub(super) fn explain(error: &ureq::Error, address: &Address) -> String {
             address.shown().replacen("https", "http", 1)
         );
     }
+    if !address.is_https() && said.contains("http parse fail") {
+        return format!(
+            "{said}\n\nThe server seems to speak TLS: try an address that begins with https://, for example\n\n    $ export LEASEHOLD_ADDR='{}'",
+            address.shown().replacen("http", "https", 1)
+        );
+    }
+    if said.contains("CaUsedAsEndEntity") {
+        return format!(
+            "{said}\n\nThe server's certificate says of itself that it is an authority (`CA:TRUE`), and such a one is not taken for a server.\n\
+             Make one that is none; with openssl: -addext basicConstraints=critical,CA:FALSE"
+        );
+    }
     if said.contains("refused") {
         return format!(
             "{said} (is the server running at {}? LEASEHOLD_ADDR or -address say where it is)",

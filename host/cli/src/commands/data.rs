@@ -181,7 +181,7 @@ pub(super) fn unwrap(run: &mut Run) -> Result<(), Failure> {
         }
         None => call,
     };
-    let secret = client.logical(&call).map_err(|error| Failure::while_doing("Error unwrapping", error))?;
+    let secret = client.logical_or_not_found(&call).map_err(|error| Failure::while_doing("Error unwrapping", error))?;
     match secret {
         None if run.format == Format::Table => {
             Ok(run.around.say("Successfully unwrapped. There was no data in the wrapped secret.")?)

@@ -26,6 +26,25 @@ fn empty() -> Answer {
 }
 
 #[test]
+fn an_answer_without_an_envelope_is_data() {
+    let (ran, _) = run(
+        vec![Answer::new(200, r#"{"initialized":true,"version":"2.7.2"}"#)],
+        &["read", "-field=version", "sys/health"],
+    );
+    assert_eq!((ran.status, ran.stdout.trim()), (0, "2.7.2"), "{}", ran.stderr);
+}
+
+#[test]
+fn unwrapping_what_is_not_there_is_an_error() {
+    let (ran, _) = run(
+        vec![Answer::new(404, r#"{"errors":["1 error occurred:\n\t* unsupported path\n\n"]}"#)],
+        &["unwrap", "s.foo"],
+    );
+    assert_eq!(ran.status, 2, "{}", ran.stdout);
+    assert!(ran.stderr.contains("unsupported path"), "{}", ran.stderr);
+}
+
+#[test]
 fn spellings_of_old_send_what_todays_send() {
     let lease = json!({ "lease_id": "a/b/1", "renewable": true, "lease_duration": 3600 });
     for (old, new) in [

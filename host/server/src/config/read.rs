@@ -288,7 +288,10 @@ impl Reader<'_> {
             let at = self.line(attribute.span());
             match attribute.key.as_str() {
                 "path" if label == "sqlite" => path = self.text_of(attribute),
-                name => self.unknown(at, name, &["path"], "setting of storage"),
+                name if label == "sqlite" => self.unknown(at, name, &["path"], "setting of storage"),
+                name if label == "inmem" => self.problem(at, format!("storage `inmem` has no setting `{name}`")),
+                // That the storage itself is none of ours is said below.
+                _ => {}
             }
         }
         match label.as_str() {
@@ -408,6 +411,11 @@ impl Reader<'_> {
                 }
             }
         }
+        if kind != "file" {
+            self.unknown(line, kind, &["file"], "audit device");
+        } else if !["file_path", "path"].iter().any(|key| options.get(*key).is_some_and(|path| !path.is_empty())) {
+            self.problem(line, "`audit \"file\"` needs `file_path` in its `options`: a file, or `stdout`");
+        }
         Some(device(kind, name, description, options))
     }
 }
@@ -491,6 +499,24 @@ mod tests {
         assert!(found.iter().any(|(_, what)| what.contains("did you mean `sqlite`?")), "{found:?}");
         assert!(found.iter().any(|(_, what)| what.contains("did you mean `listener`?")), "{found:?}");
         assert!(found.iter().any(|(_, what)| what.contains("did you mean `default_lease_ttl`?")), "{found:?}");
+    }
+
+    #[test]
+    fn an_audit_device_that_could_not_be_opened_is_refused_with_its_line() {
+        let rest = "storage \"inmem\" {}\nlistener \"tcp\" {\n  tls_disable = true\n}\n";
+        for (block, said) in [
+            ("audit \"fil\" \"a\" {\n  options = { file_path = \"x\" }\n}\n", "did you mean `file`?"),
+            ("audit \"file\" \"a\" {\n  options = { filepath = \"x\" }\n}\n", "needs `file_path`"),
+        ] {
+            let found = problems(&format!("{rest}{block}"));
+            assert!(matches!(found.as_slice(), [(5, what)] if what.contains(said)), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn a_storage_that_is_none_of_ours_is_the_only_thing_said_of_it() {
+        let found = problems("storage \"raft\" {\n  path = \"x\"\n}\nlistener \"tcp\" {\n  tls_disable = true\n}\n");
+        assert!(matches!(found.as_slice(), [(1, what)] if what.contains("not supported yet")), "{found:?}");
     }
 
     #[test]
