@@ -50,7 +50,8 @@ fn program(root: &Path, profile: Profile) -> Result<PathBuf, Error> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command.current_dir(root).args(["build", "--message-format=json-render-diagnostics"]);
-    command.args(["--package", "leasehold-sandbox", "--bin", "precompile"]);
+    // With the server, which has no part in it: what both depend on is then built with one set of features, and once.
+    command.args(["--package", "leasehold-sandbox", "--package", "leasehold-server", "--bin", "precompile"]);
     if profile == Profile::Release {
         command.arg("--release");
     }

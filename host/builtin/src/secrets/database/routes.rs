@@ -57,7 +57,8 @@ const CONNECTION_FIELDS: &[Field] = &[
     Field::open(
         "drop_orphans",
         Kind::Bool,
-        "If true, roles that carry this installation's comment and have no lease are dropped, not only reported.",
+        "If true, roles that carry this installation's comment and have no lease are dropped, not only reported. Not where a \
+         second server may run on a copy of the storage.",
     ),
 ];
 
