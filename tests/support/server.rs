@@ -127,7 +127,9 @@ impl Server {
     }
 
     fn prepare(kind: Kind, program: PathBuf, port: u16, arguments: Vec<String>, environment: &[(&str, &str)]) -> Self {
-        let home = tempfile::Builder::new().prefix("leasehold-test-").tempdir().expect("a directory");
+        // On the disk that the build is on: a temporary directory may be in memory, where no file is ever full.
+        let place = env!("CARGO_TARGET_TMPDIR");
+        let home = tempfile::Builder::new().prefix("leasehold-test-").tempdir_in(place).expect("a directory");
         fs::create_dir(home.path().join("audit")).expect("a directory");
         let address = format!("127.0.0.1:{port}");
         let secrets = Secrets::default();
