@@ -147,6 +147,7 @@ fn ends_and_patches(server: &Server) {
     shown.assert_at("/data/allow_slashes_in_identity_templates", true);
     for (path, body, why) in [
         ("p", json!({ "cas": 9 }), "check-and-set parameter 9 did not match the current version 2"),
+        ("p", json!({ "cas": -1 }), "check-and-set parameter set to -1 on existing entry"),
         ("p", json!({ "policy": "" }), "'policy' parameter not supplied or empty"),
         ("p", json!({ "ttl": 0 }), "refusing to update policy as expiration time has already elapsed"),
         ("p", json!({ "ttl": 1, "expiration": end }), "cannot supply both 'expiration' and 'ttl' for policies"),

@@ -34,7 +34,7 @@ pub struct PolicyDocument {
     pub allow_wildcards_in_identity_templates: bool,
     #[serde(default)]
     pub allow_slashes_in_identity_templates: bool,
-    /// From then on it is as if it had been deleted.
+    /// From then on it is as if it had been deleted, but that versions go on from it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expiration: Option<Timestamp>,
 }
@@ -203,6 +203,13 @@ impl Policies {
         }
     }
 
+    /// The number of the write that comes next. It goes on from a text that has expired: a number that a client read of the
+    /// old text must not come to fit the new one.
+    fn version_after(&self, name: &str) -> u64 {
+        let documents = self.documents.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        documents.get(name).map_or(0, |old| old.version).saturating_add(1)
+    }
+
     /// Under the lock of writes.
     async fn replace(
         &self,
@@ -213,6 +220,7 @@ impl Policies {
         let version = before.map_or(0, |old| old.version);
         match cas {
             Some(-1) if version == 0 => {}
+            Some(-1) => return Err(RequestError::invalid("check-and-set parameter set to -1 on existing entry")),
             Some(given) if u64::try_from(given) != Ok(version) => {
                 return Err(RequestError::Invalid(format!(
                     "check-and-set parameter {given} did not match the current version {version}"
@@ -220,7 +228,7 @@ impl Policies {
             }
             _ => {}
         }
-        document.version = version + 1;
+        document.version = self.version_after(&document.name);
         let key = keys::policy(&document.name);
         self.storage.commit(Batch::new().put(key, encode(&document)?, Expect::Anything)).await?;
         self.change(|documents| {

@@ -41,7 +41,10 @@ async fn check_and_set_holds_off_who_has_not_seen_the_last_version() {
     };
     assert_eq!(refusal(write(json!({ "policy": "a", "cas": 5 })).await), mismatch(5, 0));
     write(json!({ "policy": "a: read", "cas": -1, "cas_required": true })).await.unwrap();
-    assert_eq!(refusal(write(json!({ "policy": "b", "cas": -1 })).await), mismatch(-1, 1));
+    assert_eq!(
+        refusal(write(json!({ "policy": "b", "cas": -1 })).await),
+        "Invalid: check-and-set parameter set to -1 on existing entry"
+    );
     assert_eq!(
         refusal(write(json!({ "policy": "b" })).await),
         "Invalid: check-and-set parameter required for this call"
@@ -159,10 +162,31 @@ async fn an_expired_policy_grants_nothing_from_its_end_on() {
     server.core.seal().await;
     server.unseal().await;
     assert!(matches!(server.read(&token, "db/static").await, Err(RequestError::Denied)));
-    // Written anew it begins anew.
+    // It can be written as one that is not there.
     server.root("sys/policies/acl/app", json!({ "policy": "db/static: read", "cas": -1 })).await.unwrap();
     assert!(server.read(&token, "db/static").await.is_ok());
-    assert_eq!(server.read(ROOT, "sys/policies/acl/app").await.unwrap().data.unwrap()["version"], 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_version_of_a_policy_that_expired_never_fits_its_successor() {
+    let server = Server::start().await;
+    let write = |fields: Value| server.root("sys/policies/acl/app", fields);
+    let version =
+        || async { server.read(ROOT, "sys/policies/acl/app").await.unwrap().data.unwrap()["version"].clone() };
+    write(json!({ "policy": "a: read", "ttl": "60s" })).await.unwrap();
+    assert_eq!(version().await, 1);
+    pass(61).await;
+    // Nothing is there, so nothing but "not there" and "none" fits: also after a restart.
+    server.core.seal().await;
+    server.unseal().await;
+    let stale = write(json!({ "policy": "b: read", "cas": 1 })).await;
+    assert_eq!(refusal(stale), "Invalid: check-and-set parameter 1 did not match the current version 0");
+    write(json!({ "policy": "c: read", "cas": 0, "ttl": "60s" })).await.unwrap();
+    let stale = write(json!({ "policy": "b: read", "cas": 1 })).await;
+    assert_eq!(refusal(stale), "Invalid: check-and-set parameter 1 did not match the current version 2");
+    pass(61).await;
+    write(json!({ "policy": "d: read", "cas": -1 })).await.unwrap();
+    assert_eq!(version().await, 3);
 }
 
 #[tokio::test(start_paused = true)]
