@@ -1,4 +1,4 @@
-//! Makes the PostgreSQL role of a lease: one transaction that is over before the deadline or never happens.
+//! Makes the PostgreSQL role of a lease: one transaction, in one round trip, that is over before the deadline or never happens.
 
 use std::time::Duration;
 
@@ -9,11 +9,12 @@ use serde_json::Value;
 use tokio_postgres::error::SqlState;
 
 use super::connection::PasswordAuthentication;
+use super::dial::STATEMENT_MAX;
 use super::effect::Effect;
 use super::failure::TargetError;
 use super::sql::{ident, literal};
 use super::statements::{substitute, touches_shared};
-use super::target::{ANSWER_MAX, Session, Target, rows, with_margin};
+use super::target::{ANSWER_MAX, Session, Target, TargetTime, with_margin};
 use super::{credential, orphans, scram};
 
 /// `VALID UNTIL` lies this long behind the lease's end, as in the field: revocation comes first.
@@ -85,60 +86,78 @@ async fn in_one_transaction(
     own: &str,
 ) -> Result<(), TargetError> {
     // However far this came: an open transaction without a statement ends with its session.
-    let (session, end) = begin(target, at, deadline).await.map_err(TargetError::before_anything)?;
-    // The target's own clock decides whether this still may happen, however long we were stopped in between.
-    let guard = format!(
-        "SELECT 1 / (CASE WHEN pg_catalog.clock_timestamp() < pg_catalog.to_timestamp({}.{:03}) THEN 1 ELSE 0 END)",
-        end.div_euclid(1_000),
-        end.rem_euclid(1_000)
-    );
-    let mut texts: Vec<&str> = statements.iter().map(|statement| statement.expose_secret()).collect();
-    texts.extend([own, guard.as_str(), "COMMIT"]);
+    let begun = begin(target, at, deadline).await.map_err(TargetError::before_anything)?;
     let left = deadline.until(at.clock.now());
-    let answers = session.pipeline(&texts, with_margin(left)).await?;
+    if left.is_zero() {
+        return Err(too_late());
+    }
+    // The target's own clock decides whether this still may happen, however long we were stopped in between.
+    let end = begun.time.now().saturating_add(millis(left));
+    let guard = format!("SELECT 1 / (CASE WHEN {NOW} < {end} THEN 1 ELSE 0 END), {NOW}");
+    let opening = if begun.is_open { None } else { Some(opening(left)) };
+    let mut texts: Vec<&str> = opening.as_deref().into_iter().collect();
+    texts.extend(statements.iter().map(|statement| statement.expose_secret()));
+    texts.extend([own, guard.as_str(), "COMMIT"]);
     let guard_at = texts.len().saturating_sub(2);
+    // A target that hangs is noticed by the opening; what comes after it may take its time.
+    let heard_within = if begun.is_open { with_margin(left) } else { left.min(ANSWER_MAX) };
+    let answers = begun.session.pipeline(&texts, heard_within, with_margin(left)).await?;
     let mut first = None;
     for (index, answer) in answers.into_iter().enumerate() {
-        if let Err(error) = answer {
-            let late = index == guard_at && error.is_code(&SqlState::DIVISION_BY_ZERO);
-            // What follows the first error only says that there was one.
-            let error = if late { too_late() } else { error };
-            first.get_or_insert(error);
+        match answer {
+            Ok(answer) if index == guard_at => target.told_time(&answer, 1),
+            Ok(_) => {}
+            Err(error) => {
+                let late = index == guard_at && error.is_code(&SqlState::DIVISION_BY_ZERO);
+                // What follows the first error only says that there was one.
+                first.get_or_insert(if late { too_late() } else { error });
+            }
         }
     }
     match first {
         // The transaction is rolled back by the COMMIT that followed, or by closing the session.
         Some(error) => Err(error),
         None => {
-            session.finish();
+            begun.session.finish();
             Ok(())
         }
     }
 }
 
-/// A transaction that ends with its deadline; with that deadline in milliseconds by the target's clock.
-async fn begin(target: &Target, at: &EngineContext, deadline: Timestamp) -> Result<(Session, i64), TargetError> {
+/// The target's clock, in milliseconds since 1970.
+const NOW: &str = "(pg_catalog.date_part('epoch', pg_catalog.clock_timestamp()) * 1000)::pg_catalog.int8";
+
+/// A transaction that ends with its deadline, with `left` of it to go.
+fn opening(left: Duration) -> String {
+    let limit = left.min(STATEMENT_MAX).as_millis().max(1);
+    format!("BEGIN; SET LOCAL statement_timeout = {limit}; SET LOCAL synchronous_commit = on")
+}
+
+struct Begun {
+    session: Session,
+    time: TargetTime,
+    /// Whether the transaction is open already; else its opening goes with the statements.
+    is_open: bool,
+}
+
+/// One round trip to a target that was not heard lately, none to one whose time is known.
+async fn begin(target: &Target, at: &EngineContext, deadline: Timestamp) -> Result<Begun, TargetError> {
     let mut again = true;
     loop {
         let session = target.session().await?;
+        if let Some(time) = target.time() {
+            return Ok(Begun { session, time, is_open: false });
+        }
         let left = deadline.until(at.clock.now());
         if left.is_zero() {
             return Err(too_late());
         }
-        let limit = left.as_millis().max(1);
-        let sql = format!(
-            "BEGIN; SET LOCAL statement_timeout = {}; SET LOCAL synchronous_commit = on; \
-             SELECT (pg_catalog.date_part('epoch', pg_catalog.clock_timestamp()) * 1000)::pg_catalog.int8",
-            limit.min(super::dial::STATEMENT_MAX.as_millis())
-        );
-        match session.run(&sql, left.min(ANSWER_MAX)).await {
+        match session.run(&format!("{}; SELECT {NOW}", opening(left)), left.min(ANSWER_MAX)).await {
             Ok(answer) => {
-                let there = rows(&answer).next().and_then(|row| row.first().copied().flatten()?.parse::<i64>().ok());
-                let there =
-                    there.ok_or_else(|| TargetError::Refused("the target does not tell its time".to_owned()))?;
-                // Read after the answer came: the target's time is older than that, so the end is rather early than late.
-                let left = deadline.until(at.clock.now());
-                return Ok((session, there.saturating_add(millis(left))));
+                target.told_time(&answer, 0);
+                let time = target.time();
+                let time = time.ok_or_else(|| TargetError::Refused("the target does not tell its time".to_owned()))?;
+                return Ok(Begun { session, time, is_open: true });
             }
             // A session of the pool that died unnoticed, as after a restart; nothing has happened on it yet.
             Err(TargetError::Down(_)) if again => again = false,

@@ -53,5 +53,6 @@ pub(super) async fn transaction(session: &Session, statements: &[String]) -> Res
         [one] => vec![one],
         many => std::iter::once("BEGIN").chain(many.iter().map(String::as_str)).chain(["COMMIT"]).collect(),
     };
-    session.pipeline(&texts, with_margin(STATEMENT_MAX)).await?.into_iter().try_for_each(|answer| answer.map(drop))
+    let limit = with_margin(STATEMENT_MAX);
+    session.pipeline(&texts, limit, limit).await?.into_iter().try_for_each(|answer| answer.map(drop))
 }

@@ -81,7 +81,8 @@ async fn shut(session: &Session, name: &str) -> Result<Option<Standing>, TargetE
     // Need not be on disk before the role is dropped: when the server crashes in between, its sessions are gone too.
     let shut = format!("SET LOCAL synchronous_commit = off; ALTER ROLE {} NOLOGIN", ident(name));
     let count = standing_query(name);
-    let mut answers = session.pipeline(&[&shut, &count], with_margin(STATEMENT_MAX)).await?.into_iter();
+    let limit = with_margin(STATEMENT_MAX);
+    let mut answers = session.pipeline(&[&shut, &count], limit, limit).await?.into_iter();
     let (shut, count) = (answers.next(), answers.next());
     match (shut, count) {
         (Some(Ok(_)), Some(Ok(answer))) => read_standing(&answer),

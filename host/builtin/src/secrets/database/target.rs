@@ -2,15 +2,15 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex as StdMutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use deadpool_postgres::{
     Hook, HookError, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, TimeoutType,
 };
 use futures_util::future::join_all;
-use tokio::sync::{Mutex, OwnedMutexGuard, Semaphore};
+use tokio::sync::{Mutex, Notify, OwnedMutexGuard, Semaphore};
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{sleep_until, timeout};
 use tokio_postgres::{Client, SimpleQueryMessage};
 
 use super::connection::ConnectionRecord;
@@ -23,6 +23,8 @@ pub(super) const ANSWER_MAX: Duration = Duration::from_secs(5);
 const WAIT_MAX: Duration = Duration::from_secs(10);
 /// The server's own time limits end a statement; this is the net below them.
 const MARGIN: Duration = Duration::from_secs(2);
+/// A target's clock may be set meanwhile: so long, what it said is believed.
+const TIME_AGE_MAX: Duration = Duration::from_secs(5);
 
 /// One lock per target database, shared by all connections that lead to it.
 #[derive(Default)]
@@ -37,6 +39,20 @@ impl Turns {
     }
 }
 
+/// What a target's clock said, and when that was heard.
+#[derive(Clone, Copy)]
+pub(super) struct TargetTime {
+    said: i64,
+    heard: Instant,
+}
+
+impl TargetTime {
+    /// In milliseconds since 1970, rather behind the target's clock than ahead of it: it was read before it was heard.
+    pub(super) fn now(self) -> i64 {
+        self.said.saturating_add(i64::try_from(self.heard.elapsed().as_millis()).unwrap_or(i64::MAX))
+    }
+}
+
 /// A configured connection, open.
 pub(super) struct Target {
     dialer: Dialer,
@@ -44,6 +60,7 @@ pub(super) struct Target {
     pool_size: usize,
     idle_max: usize,
     turns: Arc<Turns>,
+    time: StdMutex<Option<TargetTime>>,
     /// Sessions in other databases of the server: few, and only during a revocation.
     elsewhere: Semaphore,
 }
@@ -77,7 +94,15 @@ impl Target {
             .runtime(Runtime::Tokio1)
             .build()
             .map_err(|error| error.to_string())?;
-        Ok(Self { dialer, pool, pool_size: limits.open, idle_max: limits.idle, turns, elsewhere: Semaphore::new(1) })
+        Ok(Self {
+            dialer,
+            pool,
+            pool_size: limits.open,
+            idle_max: limits.idle,
+            turns,
+            time: StdMutex::new(None),
+            elsewhere: Semaphore::new(1),
+        })
     }
 
     pub(super) fn database(&self) -> &str {
@@ -86,6 +111,21 @@ impl Target {
 
     pub(super) fn user(&self) -> &str {
         &self.dialer.dsn.user
+    }
+
+    /// The time of the target, if it told it lately.
+    pub(super) fn time(&self) -> Option<TargetTime> {
+        let time = *self.time.lock().unwrap_or_else(PoisonError::into_inner);
+        time.filter(|time| time.heard.elapsed() < TIME_AGE_MAX)
+    }
+
+    /// `answer` has the target's clock in that column of its row, in milliseconds since 1970.
+    pub(super) fn told_time(&self, answer: &[SimpleQueryMessage], column: usize) {
+        let said = rows(answer).next().and_then(|row| row.get(column).copied().flatten()?.parse().ok());
+        if let Some(said) = said {
+            *self.time.lock().unwrap_or_else(PoisonError::into_inner) =
+                Some(TargetTime { said, heard: Instant::now() });
+        }
     }
 
     /// Waits until no other statement that touches shared objects of `database` is under way.
@@ -187,19 +227,36 @@ impl Session {
         }
     }
 
-    /// Sends all texts at once, in order, and gathers the answers: one round trip for all.
+    /// Sends all texts at once, in order, and gathers the answers: one round trip for all. The first answer must come
+    /// within `first`, all within `within`.
     ///
     /// # Errors
     /// Only when the answers do not come; what single texts met is in the list.
     pub(super) async fn pipeline(
         &self,
         texts: &[&str],
+        first: Duration,
         within: Duration,
     ) -> Result<Vec<Result<Vec<SimpleQueryMessage>, TargetError>>, TargetError> {
         let client = self.client()?;
-        let answers = timeout(within, join_all(texts.iter().map(|sql| client.simple_query(sql)))).await;
-        let answers = answers.map_err(|_| self.hangs(within))?;
-        Ok(answers.into_iter().map(|answer| answer.map_err(TargetError::from)).collect())
+        let lives = Notify::new();
+        let queries = texts.iter().map(|sql| async {
+            let answer = client.simple_query(sql).await;
+            lives.notify_one();
+            answer
+        });
+        let patience = async {
+            let end = Instant::now() + within;
+            if timeout(first, lives.notified()).await.is_err() {
+                return first;
+            }
+            sleep_until(end.into()).await;
+            within
+        };
+        tokio::select! {
+            answers = join_all(queries) => Ok(answers.into_iter().map(|answer| answer.map_err(TargetError::from)).collect()),
+            waited = patience => Err(self.hangs(waited)),
+        }
     }
 
     /// Back to the pool, clean: no transaction is open.
