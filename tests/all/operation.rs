@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::json;
 
-use crate::support::{Durable, Server, eventually};
+use crate::support::{Durable, Pair, Server, TlsSession, eventually, free_port};
 
 #[test]
 fn health_and_leader_answer_without_a_token() {
@@ -92,4 +92,42 @@ fn a_hangup_reloads_and_serves_on() {
     eventually("a wrong file is said to be wrong", || server.log().contains("could not reload"));
     server.root().get("sys/mounts").assert_status(200);
     assert_eq!(before, server.process_id());
+}
+
+#[test]
+fn a_hangup_takes_a_new_certificate_for_new_connections() {
+    let server = Server::prepared(&Durable::default());
+    let at = format!("127.0.0.1:{}", free_port());
+    let listener = |pair: &str| {
+        format!(
+            "listener \"tcp\" {{\n  address = \"{at}\"\n  tls_cert_file = \"{home}/{pair}.crt\"\n  \
+             tls_key_file = \"{home}/{pair}.key\"\n}}\n",
+            home = server.home().display()
+        )
+    };
+    Pair::First.write(server.home(), "served");
+    server.write_config(&listener("served"));
+    server.start();
+    let mut before = TlsSession::open(&at);
+    assert_eq!(before.presented(), Some(Pair::First));
+
+    Pair::Second.write(server.home(), "served");
+    assert_eq!(TlsSession::open(&at).presented(), Some(Pair::First), "nobody has said so yet");
+    server.signal(rustix::process::Signal::HUP);
+    eventually("the new certificate is presented", || TlsSession::open(&at).presented() == Some(Pair::Second));
+    assert_eq!(TlsSession::open(&at).status_of("sys/seal-status"), 200);
+    assert_eq!(before.status_of("sys/seal-status"), 200, "a connection that was open goes on");
+
+    // A key that is not the certificate's.
+    Pair::First.write(server.home(), "mixed");
+    fs::copy(server.home().join("served.key"), server.home().join("mixed.key")).unwrap();
+    server.write_config(&listener("mixed"));
+    server.signal(rustix::process::Signal::HUP);
+    eventually("what is wrong is said", || server.log().contains("could not reload a certificate"));
+    assert_eq!(TlsSession::open(&at).presented(), Some(Pair::Second));
+
+    Pair::First.write(server.home(), "elsewhere");
+    server.write_config(&listener("elsewhere"));
+    server.signal(rustix::process::Signal::HUP);
+    eventually("other files are read", || TlsSession::open(&at).presented() == Some(Pair::First));
 }

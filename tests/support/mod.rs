@@ -18,6 +18,7 @@ mod ports;
 mod probes;
 mod secrets;
 mod server;
+mod tls;
 mod wait;
 
 pub use answer::Answer;
@@ -30,4 +31,5 @@ pub use ports::free_port;
 pub use probes::{change_freeze, component_probe, policy_probe};
 pub use secrets::Secrets;
 pub use server::{Durable, Kind, Server, under_test};
+pub use tls::{Pair, TlsSession};
 pub use wait::{eventually, until};
