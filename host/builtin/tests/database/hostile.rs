@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use leasehold_core::seams::LeaseIntent;
+use leasehold_core::seams::{LeaseIntent, SecretsEngine};
 use leasehold_devpg::{DevPg, Options};
 use serde_json::json;
 use tokio_postgres::{Client, NoTls};
@@ -187,9 +187,12 @@ async fn a_lease_with_a_hostile_role_name_ends_that_role_and_no_other() {
         "{{name}}",
         "x'; SELECT pg_sleep(9); --",
     ];
-    world.pg.psql("CREATE ROLE bystander").unwrap();
+    // By the admin, as a lease's: from PostgreSQL 16 on it may drop only what it made.
+    let admin = log_in(&world.pg, world.pg.admin_user(), world.pg.admin_password(), "myapp").await.unwrap();
+    admin.batch_execute("CREATE ROLE bystander").await.unwrap();
     for name in names {
-        world.pg.psql(&format!("CREATE ROLE \"{}\" LOGIN IN ROLE readonly", name.replace('"', "\"\""))).unwrap();
+        let quoted = name.replace('"', "\"\"");
+        admin.batch_execute(&format!("CREATE ROLE \"{quoted}\" LOGIN IN ROLE readonly")).await.unwrap();
         let intent = LeaseIntent {
             id: "database/creds/x/y".parse().unwrap(),
             issued_at: world.context.clock.now(),
@@ -200,10 +203,60 @@ async fn a_lease_with_a_hostile_role_name_ends_that_role_and_no_other() {
                 "expiration_at": "Lb", "revocation": [],
             }),
         };
-        leasehold_core::seams::SecretsEngine::revoke(&world.engine, &world.context, &intent).await.unwrap();
+        SecretsEngine::revoke(&world.engine, &world.context, &intent).await.unwrap();
         assert!(!world.role_exists(name), "{name}");
     }
     assert!(world.role_exists("bystander"));
+}
+
+/// For every operator of PostgreSQL, and for some pairs of types that only a conversion brings together, one that raises an error.
+const TRAPS: &str = r#"DO $do$ DECLARE o record; BEGIN
+    FOR o IN SELECT row_number() OVER () AS n, oprname AS name, oprleft::regtype AS l, oprright::regtype AS r FROM (
+        SELECT DISTINCT oprname, oprleft, oprright FROM pg_operator WHERE oprkind = 'b' AND NOT EXISTS (
+            SELECT FROM pg_type t WHERE t.oid IN (oprleft, oprright) AND t.typtype = 'p')
+        UNION VALUES ('=', 'oid'::regtype, 'int4'::regtype), ('=', 'oid', 'regclass'), ('*', 'float8', 'int4')) a
+    LOOP
+        EXECUTE format('CREATE FUNCTION public.trap_%s(%s, %s) RETURNS bool LANGUAGE plpgsql AS '
+            '$f$ BEGIN RAISE EXCEPTION ''operator %% %% %% as %%'', %L, %L, %L, current_user; END $f$', o.n, o.l, o.r, o.l, o.name, o.r);
+        EXECUTE format('CREATE OPERATOR public.%s (LEFTARG = %s, RIGHTARG = %s, FUNCTION = public.trap_%s)', o.name, o.l, o.r, o.n);
+    END LOOP; END $do$"#;
+
+#[tokio::test]
+async fn operators_that_a_leased_role_left_behind_do_not_run_with_the_admins_rights() {
+    let world = own_world().await;
+    let creation = format!("{MEMBER} GRANT CREATE, USAGE ON SCHEMA public TO \"{{{{name}}}}\";");
+    world.role("maker", &creation, json!({})).await;
+    let maker = world.issue("maker").await;
+    world.log_in(&maker).await.unwrap().batch_execute(TRAPS).await.unwrap();
+    let traps = world.pg.psql("SELECT count(*) > 500 FROM pg_proc WHERE proname LIKE 'trap%'").unwrap();
+    assert_eq!(traps, "t");
+
+    let (admin, database) = (world.pg.admin_user(), world.pg.database());
+    // As a server comes, where only what fits better than PostgreSQL's own is found, and as it may be set, where all is found.
+    for path in ["\"$user\", public", "public, pg_catalog"] {
+        let set = format!("ALTER ROLE {} IN DATABASE {} SET search_path = {path}", ident(admin), ident(database));
+        world.pg.psql(&set).unwrap();
+        world.connect("pg", json!({})).await;
+        let unused = world.issue("maker").await;
+        world.renew(&unused, unused.intent.expires_at).await.unwrap();
+        world.revoke(&unused).await.unwrap();
+        let used = world.issue("maker").await;
+        let session = world.log_in(&used).await.unwrap();
+        session.batch_execute("CREATE TABLE public.made (x int)").await.unwrap();
+        world.revoke(&used).await.unwrap();
+        world.pg.psql("DROP TABLE public.made").unwrap();
+
+        let orphan = world.issue("maker").await;
+        let target = SecretsEngine::targets(&world.engine, &world.context).await.unwrap().remove(0);
+        let roles = world.engine.owned_roles(&world.context, &target).await.unwrap();
+        let role = roles.iter().find(|role| role.name == orphan.username).unwrap();
+        world.engine.drop_orphan(&world.context, &target, role).await.unwrap();
+        for issued in [unused, used, orphan] {
+            assert!(!world.role_exists(&issued.username), "{path}");
+        }
+    }
+    world.revoke(&maker).await.unwrap();
+    assert!(!world.role_exists(&maker.username));
 }
 
 #[tokio::test]
@@ -212,8 +265,7 @@ async fn a_stored_effect_that_is_not_readable_is_an_error_and_no_panic() {
     let now = world.context.clock.now();
     for effect in [json!(null), json!({}), json!({"connection": 1}), json!([1])] {
         let intent = LeaseIntent { id: "a/b".parse().unwrap(), issued_at: now, expires_at: now, deadline: now, effect };
-        let error =
-            leasehold_core::seams::SecretsEngine::revoke(&world.engine, &world.context, &intent).await.unwrap_err();
+        let error = SecretsEngine::revoke(&world.engine, &world.context, &intent).await.unwrap_err();
         assert_eq!(error.to_string(), "the lease's stored effect is not readable");
     }
 }
