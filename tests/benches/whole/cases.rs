@@ -29,8 +29,9 @@ pub struct Figure {
 }
 
 const CLIENTS: usize = 8;
-/// Whose memory is measured.
-const LEASES: usize = 2_000;
+/// Whose memory is measured, and how many there are before.
+const LEASES: usize = 4_000;
+const LEASES_BEFORE: usize = 2_000;
 
 struct Book {
     figures: Vec<Figure>,
@@ -222,7 +223,7 @@ fn memory(book: &mut Book, peer: &Peer, postgresql: &DevPg) {
     let authentication = if peer.kind == Kind::Leasehold { "scram-sha-256" } else { "password" };
     server.connect(postgresql, authentication, &member_role("1h"));
     // Caches, pools and the allocator fill up first.
-    issue(&server, 500);
+    issue(&server, LEASES_BEFORE);
     let before = server.rss();
     let began = Instant::now();
     issue(&server, LEASES);
