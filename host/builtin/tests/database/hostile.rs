@@ -211,13 +211,14 @@ async fn a_lease_with_a_hostile_role_name_ends_that_role_and_no_other() {
 
 /// For every operator of PostgreSQL, and for some pairs of types that only a conversion brings together, one that raises an error.
 const TRAPS: &str = r#"DO $do$ DECLARE o record; BEGIN
-    FOR o IN SELECT row_number() OVER () AS n, oprname AS name, oprleft::regtype AS l, oprright::regtype AS r FROM (
-        SELECT DISTINCT oprname, oprleft, oprright FROM pg_operator WHERE oprkind = 'b' AND NOT EXISTS (
-            SELECT FROM pg_type t WHERE t.oid IN (oprleft, oprright) AND t.typtype = 'p')
-        UNION VALUES ('=', 'oid'::regtype, 'int4'::regtype), ('=', 'oid', 'regclass'), ('*', 'float8', 'int4')) a
+    FOR o IN SELECT row_number() OVER () AS n, oprname AS name, oprleft::regtype AS l, oprright::regtype AS r, oprresult::regtype AS result FROM (
+        SELECT DISTINCT oprname, oprleft, oprright, oprresult FROM pg_operator WHERE oprkind = 'b' AND NOT EXISTS (
+            SELECT FROM pg_type t WHERE t.oid IN (oprleft, oprright, oprresult) AND t.typtype = 'p')
+        UNION VALUES ('=', 'oid'::regtype, 'int4'::regtype, 'bool'::regtype), ('=', 'oid', 'regclass', 'bool'),
+            ('*', 'float8', 'int4', 'float8')) a
     LOOP
-        EXECUTE format('CREATE FUNCTION public.trap_%s(%s, %s) RETURNS bool LANGUAGE plpgsql AS '
-            '$f$ BEGIN RAISE EXCEPTION ''operator %% %% %% as %%'', %L, %L, %L, current_user; END $f$', o.n, o.l, o.r, o.l, o.name, o.r);
+        EXECUTE format('CREATE FUNCTION public.trap_%s(%s, %s) RETURNS %s LANGUAGE plpgsql AS '
+            '$f$ BEGIN RAISE EXCEPTION ''operator %% %% %% as %%'', %L, %L, %L, current_user; END $f$', o.n, o.l, o.r, o.result, o.l, o.name, o.r);
         EXECUTE format('CREATE OPERATOR public.%s (LEFTARG = %s, RIGHTARG = %s, FUNCTION = public.trap_%s)', o.name, o.l, o.r, o.n);
     END LOOP; END $do$"#;
 

@@ -93,7 +93,9 @@ async fn in_one_transaction(
     }
     // The target's own clock decides whether this still may happen, however long we were stopped in between.
     let end = begun.time.now().saturating_add(millis(left));
-    let guard = format!("SELECT 1 / (CASE WHEN {NOW} < {end} THEN 1 ELSE 0 END), {NOW}");
+    let guard = format!(
+        "SELECT 1 OPERATOR(pg_catalog./) (CASE WHEN {NOW} OPERATOR(pg_catalog.<) {end} THEN 1 ELSE 0 END), {NOW}"
+    );
     let opening = if begun.is_open { None } else { Some(opening(left)) };
     let mut texts: Vec<&str> = opening.as_deref().into_iter().collect();
     texts.extend(statements.iter().map(|statement| statement.expose_secret()));
@@ -124,8 +126,10 @@ async fn in_one_transaction(
     }
 }
 
-/// The target's clock, in milliseconds since 1970.
-const NOW: &str = "(pg_catalog.date_part('epoch', pg_catalog.clock_timestamp()) * 1000)::pg_catalog.int8";
+/// The target's clock, in milliseconds since 1970. Every operator is named in full: this stands in the transaction of the
+/// operator's statements, whose search path must stay; see [`bare`](super::target::bare).
+const NOW: &str =
+    "(pg_catalog.date_part('epoch', pg_catalog.clock_timestamp()) OPERATOR(pg_catalog.*) 1000)::pg_catalog.int8";
 
 /// A transaction that ends with its deadline, with `left` of it to go.
 fn opening(left: Duration) -> String {

@@ -53,7 +53,7 @@ async fn databases(session: &Session, oid: u32, home: &str) -> Result<Vec<String
          WHERE s.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass AND s.refobjid = {oid}",
         literal(home)
     );
-    let answer = session.run(&sql, ANSWER_MAX).await?;
+    let answer = session.ask(&sql, ANSWER_MAX).await?;
     Ok(rows(&answer).filter_map(|row| row.first().copied().flatten().map(str::to_owned)).collect())
 }
 
@@ -69,7 +69,7 @@ async fn ready_heir(session: &Session, heir: &str, admin: &str) -> Result<(), Ta
          pg_catalog.pg_has_role(r.oid, 'USAGE') FROM pg_catalog.pg_roles r WHERE r.rolname = {}",
         literal(heir)
     );
-    let mut answer = session.run(&look, ANSWER_MAX).await?;
+    let mut answer = session.ask(&look, ANSWER_MAX).await?;
     if rows(&answer).next().is_none() {
         match session.run(&format!("CREATE ROLE {} NOLOGIN", ident(heir)), with_margin(STATEMENT_MAX)).await {
             Ok(_) => {}
@@ -77,7 +77,7 @@ async fn ready_heir(session: &Session, heir: &str, admin: &str) -> Result<(), Ta
             Err(error) if error.is_code(&SqlState::DUPLICATE_OBJECT) || error.is_code(&SqlState::UNIQUE_VIOLATION) => {}
             Err(error) => return Err(error),
         }
-        answer = session.run(&look, ANSWER_MAX).await?;
+        answer = session.ask(&look, ANSWER_MAX).await?;
     }
     let row = rows(&answer).next().unwrap_or_default();
     let is = |at: usize| row.get(at).copied().flatten() == Some("t");

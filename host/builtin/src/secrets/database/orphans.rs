@@ -23,7 +23,7 @@ pub(super) async fn owned(target: &Target, installation: &str) -> Result<Vec<Own
         literal(&prefix)
     );
     let session = target.session().await?;
-    let answer = session.run(&sql, ANSWER_MAX * 4).await?;
+    let answer = session.ask(&sql, ANSWER_MAX * 4).await?;
     session.finish();
     let one = |row: Vec<Option<&str>>| match row.as_slice() {
         [Some(name), Some(comment)] => {
@@ -43,7 +43,7 @@ pub(super) async fn is_marked(target: &Target, installation: &str, role: &OwnedR
         literal(&comment(installation, &role.lease))
     );
     let session = target.session().await?;
-    let answer = session.run(&sql, ANSWER_MAX).await?;
+    let answer = session.ask(&sql, ANSWER_MAX).await?;
     session.finish();
     Ok(rows(&answer).next().is_some())
 }

@@ -13,7 +13,7 @@ use super::leftovers;
 use super::renew::transaction;
 use super::sql::{ident, literal};
 use super::statements::touches_shared;
-use super::target::{ANSWER_MAX, Session, Target, rows, with_margin};
+use super::target::{ANSWER_MAX, Session, Target, bare, rows, with_margin};
 
 /// A session that was told to end does so when it next looks; one that waits for a disk may take its time.
 const SESSIONS_END_WITHIN: Duration = Duration::from_secs(8);
@@ -80,7 +80,7 @@ pub(super) async fn revoke(
 async fn shut(session: &Session, name: &str) -> Result<Option<Standing>, TargetError> {
     // Need not be on disk before the role is dropped: when the server crashes in between, its sessions are gone too.
     let shut = format!("SET LOCAL synchronous_commit = off; ALTER ROLE {} NOLOGIN", ident(name));
-    let count = standing_query(name);
+    let count = bare(&standing_query(name));
     let limit = with_margin(STATEMENT_MAX);
     let mut answers = session.pipeline(&[&shut, &count], limit, limit).await?.into_iter();
     let (shut, count) = (answers.next(), answers.next());
@@ -93,7 +93,7 @@ async fn shut(session: &Session, name: &str) -> Result<Option<Standing>, TargetE
 }
 
 async fn look(session: &Session, name: &str) -> Result<Option<Standing>, TargetError> {
-    read_standing(&session.run(&standing_query(name), ANSWER_MAX).await?)
+    read_standing(&session.ask(&standing_query(name), ANSWER_MAX).await?)
 }
 
 fn standing_query(name: &str) -> String {
@@ -120,7 +120,7 @@ async fn drop_unless_used(session: &Session, name: &str, oid: u32) -> Result<(),
          THEN 0 ELSE 1 END); DROP ROLE IF EXISTS {}",
         ident(name)
     );
-    session.run(&sql, with_margin(STATEMENT_MAX)).await.map(drop)
+    session.ask(&sql, with_margin(STATEMENT_MAX)).await.map(drop)
 }
 
 /// Ends the role's sessions and waits until the last one is gone.
@@ -132,7 +132,7 @@ async fn end_sessions(session: &Session, name: &str, oid: u32) -> Result<(), Tar
     let mut waited = Duration::ZERO;
     let mut pause = Duration::from_millis(5);
     loop {
-        let answer = session.run(&terminate, ANSWER_MAX).await?;
+        let answer = session.ask(&terminate, ANSWER_MAX).await?;
         let left = rows(&answer).next().and_then(|row| row.first().copied().flatten().map(str::to_owned));
         match left.as_deref() {
             Some("0") => return Ok(()),

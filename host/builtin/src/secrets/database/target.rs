@@ -227,6 +227,11 @@ impl Session {
         }
     }
 
+    /// Asks a question of ours: see [`bare`].
+    pub(super) async fn ask(&self, sql: &str, within: Duration) -> Result<Vec<SimpleQueryMessage>, TargetError> {
+        self.run(&bare(sql), within).await
+    }
+
     /// Sends all texts at once, in order, and gathers the answers: one round trip for all. The first answer must come
     /// within `first`, all within `within`.
     ///
@@ -290,6 +295,12 @@ impl Drop for Session {
             None => {}
         }
     }
+}
+
+/// A text of ours as it must be sent: whoever may create in a schema of the admin's search path can put an operator there that
+/// fits better than PostgreSQL's own, and it would run with the admin's rights. Afterwards the path is what it was.
+pub(super) fn bare(sql: &str) -> String {
+    format!("SET LOCAL search_path = pg_catalog; {sql}")
 }
 
 /// For a statement that the server itself ends after `limit`.
