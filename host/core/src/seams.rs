@@ -663,8 +663,19 @@ pub struct KnownTarget {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct OwnedRole {
     pub name: String,
+    /// The target's own number for it: another role that comes by the same name has another.
+    pub id: u32,
     /// The random part of the lease that it was made for.
     pub lease: String,
+}
+
+/// What came of dropping a role that no lease names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OrphanEnd {
+    /// It stands no more, whoever dropped it.
+    Gone,
+    /// Its name means another role by now, or its mark is off: nothing was dropped.
+    Kept,
 }
 
 /// A lease as engines see it.
@@ -734,9 +745,10 @@ pub trait SecretsEngine: Send + Sync {
     async fn owned_roles(&self, _: &EngineContext, _: &KnownTarget) -> Result<Vec<OwnedRole>, EngineError> {
         Ok(Vec::new())
     }
-    /// Ends a role that no lease names, as [`SecretsEngine::revoke`] does by default. `Ok` also when it is gone, or its mark.
-    async fn drop_orphan(&self, _: &EngineContext, _: &KnownTarget, _: &OwnedRole) -> Result<(), EngineError> {
-        Ok(())
+    /// Ends a role that no lease names, as [`SecretsEngine::revoke`] does by default: this very one, by its number, and only
+    /// as long as it carries its mark.
+    async fn drop_orphan(&self, _: &EngineContext, _: &KnownTarget, _: &OwnedRole) -> Result<OrphanEnd, EngineError> {
+        Ok(OrphanEnd::Kept)
     }
     /// The mount is gone, its leases too: close what is open, forget what is cached.
     async fn unmount(&self, at: &EngineContext);

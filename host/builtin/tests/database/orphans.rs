@@ -8,7 +8,7 @@ use leasehold_core::lease::Leases;
 use leasehold_core::lease::issue::Order;
 use leasehold_core::lease::reconcile::{Findings, LastTime};
 use leasehold_core::mount::{Engines, MountEntry, MountTable, SystemTtls, Table};
-use leasehold_core::seams::{EngineError, KnownTarget, OwnedRole, SecretKey, SecretsEngine, Storage};
+use leasehold_core::seams::{EngineError, KnownTarget, OrphanEnd, OwnedRole, SecretKey, SecretsEngine, Storage};
 use leasehold_core::token::store::TokenKeys;
 use leasehold_core::token::{Leaseholder, TokenKind, TokenRecord, Tokens};
 use leasehold_devpg::Options;
@@ -33,12 +33,17 @@ async fn owned(world: &World) -> Vec<OwnedRole> {
     world.engine.owned_roles(&world.context, &targets(world).await[0]).await.unwrap()
 }
 
-async fn drop_orphan(world: &World, role: &OwnedRole) -> Result<(), EngineError> {
+async fn drop_orphan(world: &World, role: &OwnedRole) -> Result<OrphanEnd, EngineError> {
     world.engine.drop_orphan(&world.context, &targets(world).await[0], role).await
 }
 
-fn role(issued: &Issued) -> OwnedRole {
-    OwnedRole { name: issued.username.clone(), lease: issued.intent.id.random().to_owned() }
+fn role(world: &World, issued: &Issued) -> OwnedRole {
+    let (name, lease) = (issued.username.clone(), issued.intent.id.random().to_owned());
+    OwnedRole { id: number(world, &name), name, lease }
+}
+
+fn number(world: &World, name: &str) -> u32 {
+    world.pg.psql(&format!("SELECT oid FROM pg_roles WHERE rolname = '{name}'")).unwrap().parse().expect("it stands")
 }
 
 #[tokio::test]
@@ -57,7 +62,8 @@ async fn targets_are_the_connections_with_what_they_say_of_orphans() {
 #[tokio::test]
 async fn every_role_carries_the_mark_of_its_lease_and_no_other_role_does() {
     let world = world().await;
-    let mut made = vec![role(&world.issue("readonly").await), role(&world.issue("readonly").await)];
+    let issued = [world.issue("readonly").await, world.issue("readonly").await];
+    let mut made: Vec<_> = issued.iter().map(|issued| role(&world, issued)).collect();
     made.sort();
     world.pg.psql("CREATE ROLE by_hand; CREATE ROLE foreign_one").unwrap();
     world.pg.psql("COMMENT ON ROLE foreign_one IS 'leasehold:another-installation:abc'").unwrap();
@@ -76,12 +82,13 @@ async fn a_role_without_a_lease_is_dropped_as_by_default_whatever_its_revocation
     let session = world.log_in(&issued).await.unwrap();
     session.batch_execute("CREATE TABLE left_behind (x int)").await.unwrap();
 
-    drop_orphan(&world, &role(&issued)).await.unwrap();
+    let lost = role(&world, &issued);
+    assert_eq!(drop_orphan(&world, &lost).await.unwrap(), OrphanEnd::Gone);
     assert!(!world.role_exists(&issued.username));
     assert!(session.simple_query("SELECT 1").await.is_err(), "its session has ended");
     let owner = world.pg.psql("SELECT tableowner FROM pg_tables WHERE tablename = 'left_behind'").unwrap();
     assert_eq!(owner, "leasehold_orphaned_objects");
-    drop_orphan(&world, &role(&issued)).await.unwrap();
+    assert_eq!(drop_orphan(&world, &lost).await.unwrap(), OrphanEnd::Gone);
 }
 
 #[tokio::test]
@@ -92,9 +99,55 @@ async fn a_role_whose_comment_was_taken_off_or_changed_stays() {
     world.pg.psql(&format!("COMMENT ON ROLE \"{}\" IS 'keep this one'", other.username)).unwrap();
     assert!(owned(&world).await.is_empty());
     for issued in [&bare, &other] {
-        drop_orphan(&world, &role(issued)).await.unwrap();
+        assert_eq!(drop_orphan(&world, &role(&world, issued)).await.unwrap(), OrphanEnd::Kept);
         world.log_in(issued).await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn a_role_made_anew_under_the_name_of_an_orphan_stays() {
+    let world = world().await;
+    let issued = world.issue("readonly").await;
+    let (name, lost) = (issued.username.as_str(), role(&world, &issued));
+    let comment = format!("leasehold:{}:{}", world.context.mount.installation, lost.lease);
+    let anew = format!(
+        "DROP ROLE \"{name}\"; CREATE ROLE \"{name}\" LOGIN; COMMENT ON ROLE \"{name}\" IS '{comment}'; \
+         CREATE TABLE of_another (x int); ALTER TABLE of_another OWNER TO \"{name}\""
+    );
+    world.pg.psql(&anew).unwrap();
+    assert_eq!(drop_orphan(&world, &lost).await.unwrap(), OrphanEnd::Kept);
+    let kept = format!(
+        "SELECT rolcanlogin, tableowner = rolname FROM pg_roles, pg_tables WHERE rolname = '{name}' AND tablename = 'of_another'"
+    );
+    assert_eq!(world.pg.psql(&kept).unwrap(), "t|t", "nothing was done to it");
+    // By its own number it goes, what it owns first.
+    let found = owned(&world).await;
+    assert_ne!(found, [lost]);
+    assert_eq!(drop_orphan(&world, &found[0]).await.unwrap(), OrphanEnd::Gone);
+}
+
+/// Somebody makes it anew just when it is dropped: after we have looked, before we act.
+#[tokio::test]
+async fn a_role_that_is_made_anew_while_it_is_dropped_stays() {
+    let world = world().await;
+    let issued = world.issue("readonly").await;
+    let (name, lost) = (issued.username.clone(), role(&world, &issued));
+    let comment = format!("leasehold:{}:{}", world.context.mount.installation, lost.lease);
+    let anew = format!(
+        "BEGIN; DROP ROLE \"{name}\"; CREATE ROLE \"{name}\" LOGIN; COMMENT ON ROLE \"{name}\" IS '{comment}'; \
+         SELECT pg_sleep(1); COMMIT"
+    );
+    let pg = world.pg.clone();
+    let other = tokio::task::spawn_blocking(move || pg.psql(&anew).unwrap());
+    let waits = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(1)%' AND wait_event = 'PgSleep'";
+    while world.pg.psql(waits).unwrap() == "0" {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    let dropped = drop_orphan(&world, &lost).await;
+    other.await.unwrap();
+    assert!(!matches!(dropped, Ok(OrphanEnd::Gone)), "{dropped:?}");
+    assert!(world.role_exists(&name));
+    assert_ne!(number(&world, &name), lost.id);
 }
 
 #[tokio::test]
@@ -103,7 +156,7 @@ async fn the_connections_own_user_is_never_dropped() {
     let admin = world.pg.admin_user().to_owned();
     let mark = format!("leasehold:{}:x", world.context.mount.installation);
     world.pg.psql(&format!("COMMENT ON ROLE \"{admin}\" IS '{mark}'")).unwrap();
-    let orphan = OwnedRole { name: admin.clone(), lease: "x".to_owned() };
+    let orphan = OwnedRole { id: number(&world, &admin), name: admin.clone(), lease: "x".to_owned() };
     assert_eq!(owned(&world).await, std::slice::from_ref(&orphan));
     assert!(matches!(drop_orphan(&world, &orphan).await, Err(EngineError::Failed(_))));
     world.issue("readonly").await;
@@ -182,12 +235,13 @@ async fn the_lease_room_finds_both_kinds_and_drops_one_when_it_may() {
     // No row names this one, as after the storage was restored from an old copy.
     let lost = world.issue("readonly").await;
     world.pg.psql(&format!("DROP ROLE \"{}\"", name_of(&world, &missing).await)).unwrap();
-    let both = Findings { orphans: vec![role(&lost)], missing: vec![missing.clone()], dropped: Vec::new() };
+    let orphan = role(&world, &lost);
+    let both = Findings { orphans: vec![orphan.clone()], missing: vec![missing.clone()], dropped: Vec::new() };
     for _ in 0..2 {
         assert_eq!(room.leases.compare(&mut last).await.unwrap(), both);
     }
     world.write("config/pg", json!({ "drop_orphans": true })).await.unwrap();
-    let dropped = Findings { orphans: Vec::new(), missing: vec![missing], dropped: vec![role(&lost)] };
+    let dropped = Findings { orphans: Vec::new(), missing: vec![missing], dropped: vec![orphan] };
     assert_eq!(room.leases.compare(&mut last).await.unwrap(), dropped);
     assert!(!world.role_exists(&lost.username) && world.role_exists(&name_of(&world, &kept).await));
 }

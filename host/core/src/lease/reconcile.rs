@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use super::{EFFECT_TIME, LeaseState, Leases};
 use crate::mount::Table;
 use crate::seams::{
-    EngineContext, EngineError, KnownTarget, LeaseFilter, OwnedRole, Page, SecretsEngine, StorageError,
+    EngineContext, EngineError, KnownTarget, LeaseFilter, OrphanEnd, OwnedRole, Page, SecretsEngine, StorageError,
 };
 
 /// The first comparison after unsealing: what a restart left behind has been worked through by then.
@@ -55,8 +55,8 @@ struct Comparison {
     engine: Arc<dyn SecretsEngine>,
     context: EngineContext,
     target: KnownTarget,
-    /// Names of roles, by the random part of the lease they were made for; those of leases that are found are taken out.
-    unclaimed: BTreeMap<String, Vec<String>>,
+    /// By the random part of the lease they were made for; those of leases that are found are taken out.
+    unclaimed: BTreeMap<String, Vec<OwnedRole>>,
     /// Active leases whose role did not stand when the roles were read.
     without_role: Vec<LeaseId>,
 }
@@ -106,9 +106,9 @@ impl Leases {
                     continue;
                 }
                 let Some(roles) = self.roles_of(&*engine, &context, &target).await else { continue };
-                let mut unclaimed: BTreeMap<String, Vec<String>> = BTreeMap::new();
+                let mut unclaimed: BTreeMap<String, Vec<OwnedRole>> = BTreeMap::new();
                 for role in roles {
-                    unclaimed.entry(role.lease).or_default().push(role.name);
+                    unclaimed.entry(role.lease.clone()).or_default().push(role);
                 }
                 let (engine, context) = (engine.clone(), context.clone());
                 comparisons.push(Comparison { engine, context, target, unclaimed, without_role: Vec::new() });
@@ -162,8 +162,7 @@ impl Leases {
                     missing.push(id);
                 }
             }
-            let is_unclaimed =
-                |role: &OwnedRole| unclaimed.get(&role.lease).is_some_and(|names| names.contains(&role.name));
+            let is_unclaimed = |role: &OwnedRole| unclaimed.get(&role.lease).is_some_and(|known| known.contains(role));
             orphans = roles.into_iter().filter(is_unclaimed).collect();
         }
         let (mount, connection) = (context.mount.path.as_str(), target.connection.as_str());
@@ -176,9 +175,14 @@ impl Leases {
         if target.drops_orphans {
             let again = last.0.get(connection).map(|found| &found.orphans & &orphans).unwrap_or_default();
             for role in again {
-                if drop_orphan(&*engine, &context, &target, &role).await {
-                    orphans.remove(&role);
-                    findings.dropped.push(role);
+                match drop_orphan(&*engine, &context, &target, &role).await {
+                    Some(OrphanEnd::Gone) => {
+                        orphans.remove(&role);
+                        findings.dropped.push(role);
+                    }
+                    // Whatever stands there now is for the next comparison.
+                    Some(OrphanEnd::Kept) => drop(orphans.remove(&role)),
+                    None => {}
                 }
             }
         }
@@ -232,25 +236,33 @@ impl LastTime {
     }
 }
 
-/// Whether it is gone now.
+/// `None`: it could not be dropped.
 async fn drop_orphan(
     engine: &dyn SecretsEngine,
     context: &EngineContext,
     target: &KnownTarget,
     role: &OwnedRole,
-) -> bool {
+) -> Option<OrphanEnd> {
     let (connection, name) = (target.connection.as_str(), role.name.as_str());
     let dropped = tokio::time::timeout(LIMIT, engine.drop_orphan(context, target, role)).await;
     let why = match dropped {
-        Ok(Ok(())) => {
+        Ok(Ok(OrphanEnd::Gone)) => {
             tracing::warn!(connection, role = name, "dropped role {name:?} on `{connection}`, which had no lease");
-            return true;
+            return Some(OrphanEnd::Gone);
+        }
+        Ok(Ok(OrphanEnd::Kept)) => {
+            tracing::warn!(
+                connection,
+                role = name,
+                "role {name:?} on `{connection}` had no lease, but was made anew or lost its comment meanwhile: not dropped"
+            );
+            return Some(OrphanEnd::Kept);
         }
         Ok(Err(error)) => error.to_string(),
         Err(_) => super::NO_ANSWER.to_owned(),
     };
     tracing::warn!(connection, role = name, why, "could not drop role {name:?} on `{connection}`, which has no lease");
-    false
+    None
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]

@@ -68,6 +68,27 @@ async fn a_role_without_a_lease_is_dropped_when_it_is_found_twice_in_a_row() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_role_made_anew_under_the_name_of_an_orphan_is_another_role() {
+    let world = World::new();
+    let (room, _) = start(&world).await;
+    *room.engine.drops_orphans.lock().unwrap() = true;
+    let lost = orphan(&world, "lost");
+    let mut last = LastTime::default();
+    assert_eq!(room.leases.compare(&mut last).await.unwrap(), only(&[&lost]));
+    // Between two comparisons: it is found for the first time.
+    *world.target.remade.lock().unwrap() = 1;
+    let anew = OwnedRole { id: 1, ..lost };
+    assert_eq!(room.leases.compare(&mut last).await.unwrap(), only(&[&anew]));
+    // Between a comparison and its drop: the engine keeps it, and it is neither dropped nor the orphan that was found.
+    *world.target.remakes_before_drop.lock().unwrap() = true;
+    assert_eq!(room.leases.compare(&mut last).await.unwrap(), Findings::default());
+    assert_eq!((world.target.count("drop"), world.target.roles().len()), (1, 1));
+    let again = OwnedRole { id: 2, ..anew };
+    assert_eq!(room.leases.compare(&mut last).await.unwrap(), only(&[&again]));
+    assert_eq!(room.leases.compare(&mut last).await.unwrap().dropped, [again]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_role_that_could_not_be_dropped_is_tried_again() {
     let world = World::new();
     let (room, _) = start(&world).await;

@@ -8,6 +8,7 @@ use super::connection::Leftovers;
 use super::dial::STATEMENT_MAX;
 use super::failure::TargetError;
 use super::sql::{ident, literal};
+use super::subject::Subject;
 use super::target::{ANSWER_MAX, Session, Target, rows, with_margin};
 
 /// More would not make an error clearer.
@@ -16,7 +17,7 @@ const BLOCKERS_MAX: usize = 20;
 /// Empties the role. Returns in words what could not be taken from it.
 pub(super) async fn give_away(
     target: &Target,
-    name: &str,
+    subject: &Subject<'_>,
     oid: u32,
     leftovers: &Leftovers,
 ) -> Result<Vec<String>, TargetError> {
@@ -38,7 +39,7 @@ pub(super) async fn give_away(
             true => target.session().await?,
             false => target.session_in(&database).await?,
         };
-        blockers.extend(empty(&session, name, oid, leftovers, &database).await?);
+        blockers.extend(empty(&session, subject, oid, leftovers, &database).await?);
         session.finish();
     }
     blockers.truncate(BLOCKERS_MAX);
@@ -97,13 +98,14 @@ async fn ready_heir(session: &Session, heir: &str, admin: &str) -> Result<(), Ta
 /// One database, one transaction.
 async fn empty(
     session: &Session,
-    name: &str,
+    subject: &Subject<'_>,
     oid: u32,
     leftovers: &Leftovers,
     database: &str,
 ) -> Result<Vec<String>, TargetError> {
     let limit = with_margin(STATEMENT_MAX);
-    session.run("BEGIN; SET LOCAL search_path = pg_catalog", ANSWER_MAX).await?;
+    let name = subject.name;
+    session.run(&format!("BEGIN; SET LOCAL search_path = pg_catalog; {}", subject.hold()), limit).await?;
     if let Leftovers::To(heir) = leftovers {
         let (lend, take_back) = rights_to_own(session, name, oid, heir).await?;
         for grant in &lend {

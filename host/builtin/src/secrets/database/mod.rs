@@ -25,6 +25,7 @@ mod routes;
 mod scram;
 mod sql;
 mod statements;
+mod subject;
 mod target;
 mod tls;
 
@@ -43,7 +44,7 @@ use leasehold_core::mount::MountStorage;
 use leasehold_core::request::{LogicalResponse, RequestError};
 use leasehold_core::routes::Route;
 use leasehold_core::seams::{
-    EngineContext, EngineError, EngineRequest, Expect, KnownTarget, LeaseIntent, Outcome, OwnedRole, SecretData,
+    EngineContext, EngineError, EngineRequest, Expect, KnownTarget, LeaseIntent, OrphanEnd, Outcome, OwnedRole, SecretData,
     SecretsEngine, StorageError,
 };
 use leasehold_model::{MountAccessor, Operation, Timestamp};
@@ -53,6 +54,7 @@ use connection::{ConnectionRecord, creating};
 use effect::Effect;
 use failure::TargetError;
 use role::RoleRecord;
+use subject::Subject;
 use target::{Target, Turns};
 
 /// All mounts of the engine. Keeps nothing but open pools; everything else is read from storage.
@@ -354,7 +356,7 @@ impl SecretsEngine for DatabaseEngine {
         let effect = Effect::read(&lease.effect)?;
         let opened = self.open(at, &effect.connection).await?;
         let leftovers = opened.record.leftovers().map_err(EngineError::Failed)?;
-        revoke::revoke(&opened.target, &effect.username, &effect.revocation, &leftovers)
+        revoke::revoke(&opened.target, &Subject::named(&effect.username), &effect.revocation, &leftovers)
             .await
             .map_err(|error| opened.failed(error))
     }
@@ -377,7 +379,12 @@ impl SecretsEngine for DatabaseEngine {
         orphans::owned(&opened.target, &at.mount.installation).await.map_err(|error| opened.failed(error))
     }
 
-    async fn drop_orphan(&self, at: &EngineContext, target: &KnownTarget, role: &OwnedRole) -> Result<(), EngineError> {
+    async fn drop_orphan(
+        &self,
+        at: &EngineContext,
+        target: &KnownTarget,
+        role: &OwnedRole,
+    ) -> Result<OrphanEnd, EngineError> {
         let opened = self.open(at, &target.name).await?;
         if role.name == opened.target.user() {
             return Err(EngineError::Failed(
@@ -385,13 +392,8 @@ impl SecretsEngine for DatabaseEngine {
             ));
         }
         let leftovers = opened.record.leftovers().map_err(EngineError::Failed)?;
-        let dropped = async {
-            if !orphans::is_marked(&opened.target, &at.mount.installation, role).await? {
-                return Ok(());
-            }
-            revoke::revoke(&opened.target, &role.name, &[], &leftovers).await
-        };
-        dropped.await.map_err(|error| opened.failed(error))
+        let dropped = orphans::drop_found(&opened.target, &at.mount.installation, role, &leftovers).await;
+        dropped.map_err(|error| opened.failed(error))
     }
 
     async fn unmount(&self, at: &EngineContext) {

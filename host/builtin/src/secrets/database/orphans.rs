@@ -1,10 +1,13 @@
 //! The mark on every PostgreSQL role that is made here: a comment with installation and lease. By it the lease room finds roles
 //! without a lease.
 
-use leasehold_core::seams::OwnedRole;
+use leasehold_core::seams::{OrphanEnd, OwnedRole};
 
+use super::connection::Leftovers;
 use super::failure::TargetError;
+use super::revoke;
 use super::sql::literal;
+use super::subject::Subject;
 use super::target::{ANSWER_MAX, Target, rows};
 
 /// The comment on a role: whose it is, and of which lease.
@@ -16,7 +19,7 @@ pub(super) fn comment(installation: &str, lease: &str) -> String {
 pub(super) async fn owned(target: &Target, installation: &str) -> Result<Vec<OwnedRole>, TargetError> {
     let prefix = comment(installation, "");
     let sql = format!(
-        "SELECT r.rolname, d.description FROM pg_catalog.pg_shdescription d \
+        "SELECT r.rolname, r.oid, d.description FROM pg_catalog.pg_shdescription d \
          JOIN pg_catalog.pg_roles r ON r.oid = d.objoid \
          WHERE d.classoid = 'pg_catalog.pg_authid'::pg_catalog.regclass \
          AND pg_catalog.starts_with(d.description, {}) ORDER BY r.rolname",
@@ -26,24 +29,31 @@ pub(super) async fn owned(target: &Target, installation: &str) -> Result<Vec<Own
     let answer = session.ask(&sql, ANSWER_MAX * 4).await?;
     session.finish();
     let one = |row: Vec<Option<&str>>| match row.as_slice() {
-        [Some(name), Some(comment)] => {
-            comment.strip_prefix(&prefix).map(|lease| OwnedRole { name: (*name).to_owned(), lease: lease.to_owned() })
+        [Some(name), Some(oid), Some(comment)] => {
+            let lease = comment.strip_prefix(&prefix)?.to_owned();
+            Some(OwnedRole { name: (*name).to_owned(), id: oid.parse().ok()?, lease })
         }
         _ => None,
     };
     Ok(rows(&answer).filter_map(one).collect())
 }
 
-/// Whether this role still stands, with this mark. An operator who takes the comment off it wants to keep it.
-pub(super) async fn is_marked(target: &Target, installation: &str, role: &OwnedRole) -> Result<bool, TargetError> {
-    let sql = format!(
-        "SELECT 1 FROM pg_catalog.pg_roles r WHERE r.rolname = {} \
-         AND pg_catalog.shobj_description(r.oid, 'pg_authid') = {}",
-        literal(&role.name),
-        literal(&comment(installation, &role.lease))
-    );
-    let session = target.session().await?;
-    let answer = session.ask(&sql, ANSWER_MAX).await?;
-    session.finish();
-    Ok(rows(&answer).next().is_some())
+/// Ends a role without a lease as by the default revocation, or does nothing if its name means another by now.
+pub(super) async fn drop_found(
+    target: &Target,
+    installation: &str,
+    role: &OwnedRole,
+    leftovers: &Leftovers,
+) -> Result<OrphanEnd, TargetError> {
+    match revoke::revoke(target, &Subject::found(role, installation), &[], leftovers).await {
+        Ok(()) => Ok(OrphanEnd::Gone),
+        Err(error) if Subject::is_lost(&error) => {
+            let session = target.session().await?;
+            let sql = format!("SELECT 1 FROM pg_catalog.pg_roles r WHERE r.rolname = {}", literal(&role.name));
+            let answer = session.ask(&sql, ANSWER_MAX).await?;
+            session.finish();
+            Ok(if rows(&answer).next().is_some() { OrphanEnd::Kept } else { OrphanEnd::Gone })
+        }
+        Err(error) => Err(error),
+    }
 }

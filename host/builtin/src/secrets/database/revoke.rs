@@ -11,8 +11,9 @@ use super::dial::STATEMENT_MAX;
 use super::failure::TargetError;
 use super::leftovers;
 use super::renew::transaction;
-use super::sql::{ident, literal};
+use super::sql::ident;
 use super::statements::touches_shared;
+use super::subject::Subject;
 use super::target::{ANSWER_MAX, Session, Target, bare, rows, with_margin};
 
 /// A session that was told to end does so when it next looks; one that waits for a disk may take its time.
@@ -28,18 +29,19 @@ struct Standing {
 /// `statements` empty: the default revocation.
 pub(super) async fn revoke(
     target: &Target,
-    name: &str,
+    subject: &Subject<'_>,
     statements: &[String],
     leftovers: &Leftovers,
 ) -> Result<(), TargetError> {
+    let name = subject.name;
     let session = target.session().await?;
-    let Some(standing) = shut(&session, name).await? else {
+    let Some(standing) = shut(&session, subject).await? else {
         session.finish();
         return Ok(());
     };
     let is_custom = !statements.is_empty();
     if !is_custom && standing.sessions == 0 {
-        match drop_unless_used(&session, name, standing.oid).await {
+        match drop_unless_used(&session, subject, standing.oid).await {
             Ok(()) => {
                 session.finish();
                 return Ok(());
@@ -51,7 +53,8 @@ pub(super) async fn revoke(
         }
     }
     // Without being a member of the role an admin that is no superuser may neither end its sessions nor give away what it owns.
-    session.run(&format!("GRANT {} TO CURRENT_USER", ident(name)), with_margin(STATEMENT_MAX)).await?;
+    let join = format!("{}GRANT {} TO CURRENT_USER", subject.hold(), ident(name));
+    session.run(&join, with_margin(STATEMENT_MAX)).await?;
     end_sessions(&session, name, standing.oid).await?;
     // Both that follow may wait for their turn; work that needs none should not wait for our session.
     session.finish();
@@ -59,14 +62,15 @@ pub(super) async fn revoke(
         run_custom(target, name, statements).await?;
     }
     let session = target.session().await?;
-    let Some(standing) = look(&session, name).await? else {
+    let Some(standing) = look(&session, subject).await? else {
         session.finish();
         return Ok(());
     };
     session.finish();
-    let blockers = leftovers::give_away(target, name, standing.oid, leftovers).await?;
+    let blockers = leftovers::give_away(target, subject, standing.oid, leftovers).await?;
     let session = target.session().await?;
-    match session.run(&format!("DROP ROLE IF EXISTS {}", ident(name)), with_margin(STATEMENT_MAX)).await {
+    let drop_role = format!("{}DROP ROLE IF EXISTS {}", subject.hold(), ident(name));
+    match session.run(&drop_role, with_margin(STATEMENT_MAX)).await {
         Ok(_) => {
             session.finish();
             Ok(())
@@ -77,10 +81,11 @@ pub(super) async fn revoke(
 }
 
 /// Takes the login away and counts what is left: one round trip.
-async fn shut(session: &Session, name: &str) -> Result<Option<Standing>, TargetError> {
+async fn shut(session: &Session, subject: &Subject<'_>) -> Result<Option<Standing>, TargetError> {
     // Need not be on disk before the role is dropped: when the server crashes in between, its sessions are gone too.
-    let shut = format!("SET LOCAL synchronous_commit = off; ALTER ROLE {} NOLOGIN", ident(name));
-    let count = bare(&standing_query(name));
+    let hold = subject.hold();
+    let shut = format!("SET LOCAL synchronous_commit = off; {hold}ALTER ROLE {} NOLOGIN", ident(subject.name));
+    let count = bare(&standing_query(subject));
     let limit = with_margin(STATEMENT_MAX);
     let mut answers = session.pipeline(&[&shut, &count], limit, limit).await?.into_iter();
     let (shut, count) = (answers.next(), answers.next());
@@ -92,15 +97,15 @@ async fn shut(session: &Session, name: &str) -> Result<Option<Standing>, TargetE
     }
 }
 
-async fn look(session: &Session, name: &str) -> Result<Option<Standing>, TargetError> {
-    read_standing(&session.ask(&standing_query(name), ANSWER_MAX).await?)
+async fn look(session: &Session, subject: &Subject<'_>) -> Result<Option<Standing>, TargetError> {
+    read_standing(&session.ask(&standing_query(subject), ANSWER_MAX).await?)
 }
 
-fn standing_query(name: &str) -> String {
+fn standing_query(subject: &Subject<'_>) -> String {
     format!(
         "SELECT r.oid, (SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_get_activity(NULL) a WHERE a.usesysid = r.oid) \
-         FROM pg_catalog.pg_roles r WHERE r.rolname = {}",
-        literal(name)
+         FROM pg_catalog.pg_roles r WHERE {}",
+        subject.is_row()
     )
 }
 
@@ -114,11 +119,12 @@ fn read_standing(answer: &[tokio_postgres::SimpleQueryMessage]) -> Result<Option
 }
 
 /// Drops the role if it has no session; looks once more in the same transaction, now that nobody can log in.
-async fn drop_unless_used(session: &Session, name: &str, oid: u32) -> Result<(), TargetError> {
+async fn drop_unless_used(session: &Session, subject: &Subject<'_>, oid: u32) -> Result<(), TargetError> {
     let sql = format!(
-        "SELECT 1 / (CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_stat_get_activity(NULL) a WHERE a.usesysid = {oid}) \
+        "{}SELECT 1 / (CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_stat_get_activity(NULL) a WHERE a.usesysid = {oid}) \
          THEN 0 ELSE 1 END); DROP ROLE IF EXISTS {}",
-        ident(name)
+        subject.hold(),
+        ident(subject.name)
     );
     session.ask(&sql, with_margin(STATEMENT_MAX)).await.map(drop)
 }

@@ -8,8 +8,8 @@ use leasehold_core::fields::{Field, Kind};
 use leasehold_core::request::{LogicalResponse, RequestError};
 use leasehold_core::routes::{Access, Route};
 use leasehold_core::seams::{
-    EngineContext, EngineError, EngineRequest, Expect, KnownTarget, LeaseIntent, LeasePlan, Outcome, OwnedRole,
-    SecretData, SecretValue, SecretsEngine,
+    EngineContext, EngineError, EngineRequest, Expect, KnownTarget, LeaseIntent, LeasePlan, OrphanEnd, Outcome,
+    OwnedRole, SecretData, SecretValue, SecretsEngine,
 };
 use leasehold_model::{LeaseId, Operation, Timestamp, Ttl};
 use serde_json::json;
@@ -63,6 +63,10 @@ pub struct Target {
     pub log: Mutex<Vec<String>>,
     /// Every step of this kind is refused.
     pub refuses: Mutex<Option<&'static str>>,
+    /// How often somebody has dropped all roles and made others of the same names and marks.
+    pub remade: Mutex<u32>,
+    /// That happens once more before the next drop.
+    pub remakes_before_drop: Mutex<bool>,
 }
 
 impl Target {
@@ -72,6 +76,10 @@ impl Target {
 
     pub fn roles(&self) -> BTreeSet<LeaseId> {
         self.roles.lock().unwrap().clone()
+    }
+
+    fn listed(&self, id: &LeaseId) -> OwnedRole {
+        OwnedRole { id: *self.remade.lock().unwrap(), ..role(id) }
     }
 
     pub fn count(&self, step: &str) -> usize {
@@ -285,25 +293,36 @@ impl SecretsEngine for ScriptedEngine {
         if *self.target.refuses.lock().unwrap() == Some("list") {
             return Err(EngineError::Unreached("connection refused".to_owned()));
         }
-        let roles = self.target.roles().into_iter().map(|id| role(&id)).collect();
+        let roles = self.target.roles().into_iter().map(|id| self.target.listed(&id)).collect();
         let lists_take = *self.lists_take.lock().unwrap();
         tokio::time::sleep(lists_take).await;
         Ok(roles)
     }
 
-    async fn drop_orphan(&self, _: &EngineContext, _: &KnownTarget, orphan: &OwnedRole) -> Result<(), EngineError> {
+    async fn drop_orphan(
+        &self,
+        _: &EngineContext,
+        _: &KnownTarget,
+        orphan: &OwnedRole,
+    ) -> Result<OrphanEnd, EngineError> {
         self.target.log.lock().unwrap().push(format!("drop {}", orphan.name));
         if *self.target.refuses.lock().unwrap() == Some("drop") {
             return Err(EngineError::Failed("ERROR: refused (SQLSTATE 42501)".to_owned()));
         }
-        self.target.roles.lock().unwrap().retain(|id| role(id) != *orphan);
-        Ok(())
+        if std::mem::take(&mut *self.target.remakes_before_drop.lock().unwrap()) {
+            *self.target.remade.lock().unwrap() += 1;
+        }
+        if self.target.roles().iter().any(|id| role(id).name == orphan.name && self.target.listed(id) != *orphan) {
+            return Ok(OrphanEnd::Kept);
+        }
+        self.target.roles.lock().unwrap().retain(|id| self.target.listed(id) != *orphan);
+        Ok(OrphanEnd::Gone)
     }
 
     async fn unmount(&self, _: &EngineContext) {}
 }
 
-/// The role of a lease, as the target lists it.
+/// The role of a lease, as the target lists it while nobody has made it anew.
 pub fn role(id: &LeaseId) -> OwnedRole {
-    OwnedRole { name: format!("v-{}", id.random()), lease: id.random().to_owned() }
+    OwnedRole { name: format!("v-{}", id.random()), id: 0, lease: id.random().to_owned() }
 }

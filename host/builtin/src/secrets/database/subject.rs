@@ -1,0 +1,68 @@
+//! Whom a revocation ends: the role of a lease, which its name says, or one that was found without a lease.
+//!
+//! Between finding such a role and dropping it somebody may drop it and make another of that name. So every transaction that
+//! acts on it by name first makes sure, and holds it fast, that the name still means the role that was found.
+
+use leasehold_core::seams::OwnedRole;
+use tokio_postgres::error::SqlState;
+
+use super::failure::TargetError;
+use super::orphans::comment;
+use super::sql::{ident, literal};
+use super::target::bare;
+
+/// What [`Subject::hold`] fails with: the root of a negative number, which no other statement of ours draws.
+const NO_ROOT: SqlState = SqlState::INVALID_ARGUMENT_FOR_POWER_FUNCTION;
+
+pub(super) struct Subject<'a> {
+    pub(super) name: &'a str,
+    found: Option<Found>,
+}
+
+/// As the target's catalogue had it.
+struct Found {
+    oid: u32,
+    mark: String,
+}
+
+impl<'a> Subject<'a> {
+    /// Whichever role has this name.
+    pub(super) fn named(name: &'a str) -> Self {
+        Self { name, found: None }
+    }
+
+    /// This role and no other of its name, and only as long as it carries its mark: an operator who takes that off wants to
+    /// keep it.
+    pub(super) fn found(role: &'a OwnedRole, installation: &str) -> Self {
+        Self { name: &role.name, found: Some(Found { oid: role.id, mark: comment(installation, &role.lease) }) }
+    }
+
+    /// A condition on a row `r` of `pg_roles`.
+    pub(super) fn is_row(&self) -> String {
+        let name = format!("r.rolname = {}", literal(self.name));
+        match &self.found {
+            Some(Found { oid, .. }) => format!("{name} AND r.oid = {oid}"),
+            None => name,
+        }
+    }
+
+    /// What a transaction that acts by name begins with: nothing, or statements that fail unless the name means who was
+    /// found. From then on it does so until the transaction ends: a role that has been altered cannot be dropped or renamed
+    /// by others.
+    pub(super) fn hold(&self) -> String {
+        let Some(Found { mark, .. }) = &self.found else { return String::new() };
+        let check = format!(
+            "SELECT pg_catalog.sqrt(CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE {} \
+             AND pg_catalog.shobj_description(r.oid, 'pg_authid') = {}) THEN 1 ELSE -1 END)",
+            self.is_row(),
+            literal(mark)
+        );
+        // Asked before too: another's role must not be touched, and we may not even have the right to.
+        bare(&format!("{check}; ALTER ROLE {} NOLOGIN; {check}; ", ident(self.name)))
+    }
+
+    /// Whether an error says that [`Subject::hold`] found another, or none.
+    pub(super) fn is_lost(error: &TargetError) -> bool {
+        error.is_code(&NO_ROOT)
+    }
+}
