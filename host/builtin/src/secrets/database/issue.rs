@@ -93,31 +93,31 @@ async fn in_one_transaction(
     }
     // The target's own clock decides whether this still may happen, however long we were stopped in between.
     let end = begun.time.now().saturating_add(millis(left));
-    let guard = format!(
-        "SELECT 1 OPERATOR(pg_catalog./) (CASE WHEN {NOW} OPERATOR(pg_catalog.<) {end} THEN 1 ELSE 0 END), {NOW}"
+    let closing = format!(
+        "{own}; SELECT 1 OPERATOR(pg_catalog./) (CASE WHEN {NOW} OPERATOR(pg_catalog.<) {end} THEN 1 ELSE 0 END), {NOW}; COMMIT"
     );
     let opening = if begun.is_open { None } else { Some(opening(left)) };
     let mut texts: Vec<&str> = opening.as_deref().into_iter().collect();
     texts.extend(statements.iter().map(|statement| statement.expose_secret()));
-    texts.extend([own, guard.as_str(), "COMMIT"]);
-    let guard_at = texts.len().saturating_sub(2);
+    let closing_at = texts.len();
+    texts.push(&closing);
     // A target that hangs is noticed by the opening; what comes after it may take its time.
     let heard_within = if begun.is_open { with_margin(left) } else { left.min(ANSWER_MAX) };
     let answers = begun.session.pipeline(&texts, heard_within, with_margin(left)).await?;
     let mut first = None;
     for (index, answer) in answers.into_iter().enumerate() {
         match answer {
-            Ok(answer) if index == guard_at => target.told_time(&answer, 1),
+            Ok(answer) if index == closing_at => target.told_time(&answer, 1),
             Ok(_) => {}
             Err(error) => {
-                let late = index == guard_at && error.is_code(&SqlState::DIVISION_BY_ZERO);
+                let late = index == closing_at && error.is_code(&SqlState::DIVISION_BY_ZERO);
                 // What follows the first error only says that there was one.
                 first.get_or_insert(if late { too_late() } else { error });
             }
         }
     }
     match first {
-        // The transaction is rolled back by the COMMIT that followed, or by closing the session.
+        // No COMMIT was reached, or one that rolls back; the session is closed.
         Some(error) => Err(error),
         None => {
             begun.session.finish();
