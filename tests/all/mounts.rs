@@ -89,6 +89,17 @@ fn tuning_changes_what_is_named() {
         .assert_error(400, "backend max lease TTL of 7200 would be less than backend default lease TTL of 10800");
     root.post("sys/mounts/database/tune", json!({ "default_lease_ttl": "system" })).assert_status(204);
     root.get("sys/mounts/database/tune").assert_at("/data/default_lease_ttl", 2_764_800);
+    root.post(
+        "sys/mounts/database/tune",
+        json!({ "listing_visibility": "hidden", "audit_non_hmac_request_keys": "a,b" }),
+    )
+    .assert_status(204);
+    for answer in [root.get("sys/mounts/database/tune").at("/data"), root.get("sys/mounts/database").at("/data/config")]
+    {
+        assert_eq!(answer["listing_visibility"], json!("hidden"));
+        assert_eq!(answer["audit_non_hmac_request_keys"], json!(["a", "b"]));
+    }
+    root.get("sys/mounts/auth/token/tune").assert_at("/data/token_type", "default-service");
     root.get("sys/mounts/nope/tune").assert_error(400, "cannot fetch sysview for path \"nope/\"");
     root.post("sys/mounts/nope/tune", json!({ "default_lease_ttl": "1h" }))
         .assert_error(400, "tune of path \"nope/\" failed: no mount entry found");

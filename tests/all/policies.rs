@@ -21,7 +21,10 @@ fn both_routes_serve_one_store() {
         assert_eq!(answer.at("/data/policies"), answer.at("/data/keys"));
         assert_eq!(answer.at("/policies"), answer.at("/data/keys"), "{answer}");
     }
-    root.get("sys/policies/acl/root").assert_status(200).assert_at("/data/policy", "");
+    root.get("sys/policies/acl/root")
+        .assert_status(200)
+        .assert_at("/data/policy", "")
+        .assert_at("/data/cas_required", false);
     root.delete("sys/policy/one").assert_status(204);
     root.delete("sys/policy/one").assert_status(204);
     root.get("sys/policies/acl/one").assert_errors(404, &[]);

@@ -114,6 +114,30 @@ fn refusals(server: &Server) {
             core("config", &unconvertible("map[string]interface {}", "json.Number")),
         ),
         ("sys/mounts/new", json!({ "type": "database", "options": "x" }), core("options", &no_pair("options"))),
+        (
+            "sys/mounts/new",
+            json!({ "type": "database", "config": { "listing_visibility": "bogus" } }),
+            "invalid listing_visibility bogus".to_owned(),
+        ),
+        (
+            "sys/mounts/new",
+            json!({ "type": "database", "config": { "listing_visibility": 5 } }),
+            "invalid listing_visibility 5".to_owned(),
+        ),
+        ("sys/mounts/db/tune", json!({ "listing_visibility": "bogus" }), "invalid listing_visibility bogus".to_owned()),
+        (
+            "sys/mounts/db/tune",
+            json!({ "token_type": "service" }),
+            "'token_type' can only be modified on auth mounts".to_owned(),
+        ),
+        (
+            "sys/mounts/auth/token/tune",
+            json!({ "token_type": "service" }),
+            "'token_type' cannot be set for 'token' or 'ns_token' auth mounts".to_owned(),
+        ),
+        ("sys/capabilities-accessor", json!({ "path": "a" }), "missing accessor".to_owned()),
+        ("sys/capabilities-accessor", json!({ "accessor": "" }), "missing accessor".to_owned()),
+        ("sys/capabilities-self", json!({ "path": "" }), "paths must be supplied".to_owned()),
         ("db/roles/r", json!({ "db_name": "x", "default_ttl": 90.5 }), engine("default_ttl", no_unit)),
         (
             "db/roles/r",

@@ -32,11 +32,15 @@ const fn route(pattern: &'static str, fields: &'static [Field], help: &'static s
 const PATHS_MAX: usize = 1_000;
 
 pub(crate) async fn handle(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
-    let paths: Vec<String> = match call.fields.list("paths").filter(|l| !l.is_empty()).or(call.fields.list("path")) {
+    if call.pattern == "capabilities-accessor" && call.fields.text("accessor").is_none_or(str::is_empty) {
+        return Err(RequestError::invalid("missing accessor"));
+    }
+    let given = |name: &str| call.fields.list(name).filter(|paths| !paths.is_empty());
+    let paths: Vec<String> = match given("paths").or_else(|| given("path")) {
         Some(paths) => paths.to_vec(),
         None => return Err(RequestError::invalid("paths must be supplied")),
     };
-    if paths.is_empty() || paths.iter().any(String::is_empty) {
+    if paths.iter().any(String::is_empty) {
         return Err(RequestError::InvalidMulti("missing path".to_owned()));
     }
     if paths.len() > PATHS_MAX {
@@ -52,7 +56,7 @@ pub(crate) async fn handle(call: &Call<'_>) -> Result<LogicalResponse, RequestEr
             found.ok_or_else(|| RequestError::InvalidMulti("invalid token".to_owned()))?.1.policies
         }
         _ => {
-            let accessor = call.fields.text("accessor").filter(|accessor| !accessor.is_empty() && accessor.len() <= 64);
+            let accessor = call.fields.text("accessor").filter(|accessor| accessor.len() <= 64);
             let found = match accessor {
                 Some(accessor) => call.rooms.tokens.find_by_accessor(&Accessor::new(accessor)).await?,
                 None => None,

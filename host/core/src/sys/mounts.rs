@@ -42,7 +42,7 @@ const TUNE: &[Field] = &[
     Field::open("audit_non_hmac_request_keys", Kind::CommaList, "Keys that audit shows in clear."),
     Field::open("audit_non_hmac_response_keys", Kind::CommaList, "Keys that audit shows in clear."),
     Field::open("options", Kind::KvPairs, "The engine's own options."),
-    Field::open("token_type", Kind::Text, "`default-service` or `service`."),
+    Field::open("token_type", Kind::Text, "Of auth methods that let people log in: none is here yet."),
 ];
 
 pub const ROUTES: &[Route] = &[
@@ -117,20 +117,7 @@ pub(super) fn shown(entry: &MountEntry) -> Object {
     config.insert("default_lease_ttl".into(), entry.default_lease_ttl.as_secs().into());
     config.insert("force_no_cache".into(), entry.force_no_cache.into());
     config.insert("max_lease_ttl".into(), entry.max_lease_ttl.as_secs().into());
-    if !entry.listing_visibility.is_empty() {
-        config.insert("listing_visibility".into(), entry.listing_visibility.clone().into());
-    }
-    for (name, keys) in [
-        ("audit_non_hmac_request_keys", &entry.audit_non_hmac_request_keys),
-        ("audit_non_hmac_response_keys", &entry.audit_non_hmac_response_keys),
-    ] {
-        if !keys.is_empty() {
-            config.insert(name.into(), json!(keys));
-        }
-    }
-    if entry.table == Table::Auth {
-        config.insert("token_type".into(), "default-service".into());
-    }
+    show_set(entry, &mut config);
     let mut shown = Object::new();
     let mut put = |name: &str, value: Value| {
         shown.insert(name.to_owned(), value);
@@ -149,6 +136,24 @@ pub(super) fn shown(entry: &MountEntry) -> Object {
     put("type", entry.kind.clone().into());
     put("uuid", entry.uuid.clone().into());
     shown
+}
+
+/// What is shown only where somebody set it, in the mount's entry and in its tuning.
+fn show_set(entry: &MountEntry, config: &mut Object) {
+    if !entry.listing_visibility.is_empty() {
+        config.insert("listing_visibility".into(), entry.listing_visibility.clone().into());
+    }
+    for (name, keys) in [
+        ("audit_non_hmac_request_keys", &entry.audit_non_hmac_request_keys),
+        ("audit_non_hmac_response_keys", &entry.audit_non_hmac_response_keys),
+    ] {
+        if !keys.is_empty() {
+            config.insert(name.into(), json!(keys));
+        }
+    }
+    if entry.table == Table::Auth {
+        config.insert("token_type".into(), "default-service".into());
+    }
 }
 
 async fn enable(call: &Call<'_>, table: Table, full: &str) -> Result<LogicalResponse, RequestError> {
@@ -212,11 +217,11 @@ fn configure(entry: &mut MountEntry, config: &Object, call: &Call<'_>) -> Result
         )));
     }
     entry.force_no_cache = config.get("force_no_cache").and_then(Value::as_bool).unwrap_or(false);
-    config
-        .get("listing_visibility")
-        .and_then(Value::as_str)
-        .unwrap_or_default()
-        .clone_into(&mut entry.listing_visibility);
+    entry.listing_visibility = match config.get("listing_visibility") {
+        None | Some(Value::Null) => String::new(),
+        Some(Value::String(text)) => visibility(text)?,
+        Some(other) => visibility(&other.to_string())?,
+    };
     for (name, keys) in [
         ("audit_non_hmac_request_keys", &mut entry.audit_non_hmac_request_keys),
         ("audit_non_hmac_response_keys", &mut entry.audit_non_hmac_response_keys),
@@ -230,6 +235,17 @@ fn configure(entry: &mut MountEntry, config: &Object, call: &Call<'_>) -> Result
         };
     }
     Ok(())
+}
+
+/// Who sees the mount: a word that means nothing would hide it, or show it, against the operator's wish.
+fn visibility(text: &str) -> Result<String, RequestError> {
+    match text {
+        "" | "hidden" | "unauth" => Ok(text.to_owned()),
+        _ => {
+            let given: String = text.chars().take(64).collect();
+            Err(RequestError::Invalid(format!("invalid listing_visibility {given}")))
+        }
+    }
 }
 
 /// Ends every lease, then forgets what the engine stored. A lease that cannot be ended leaves the mount tainted: nothing is
@@ -277,6 +293,7 @@ async fn tune(call: &Call<'_>, full: &str) -> Result<LogicalResponse, RequestErr
         if let Some(options) = &entry.options {
             data.insert("options".into(), options.clone().into());
         }
+        show_set(&entry, &mut data);
         return Ok(LogicalResponse::data(data).shaped(Shape::Duplicated));
     }
     if call.operation != Operation::Update {
@@ -318,7 +335,7 @@ fn tuned_by(tuned: &mut MountEntry, fields: &crate::fields::Fields, system_max: 
         text.clone_into(&mut tuned.description);
     }
     if let Some(text) = fields.text("listing_visibility") {
-        text.clone_into(&mut tuned.listing_visibility);
+        tuned.listing_visibility = visibility(text)?;
     }
     if let Some(keys) = fields.list("audit_non_hmac_request_keys") {
         tuned.audit_non_hmac_request_keys = keys.to_vec();
@@ -329,10 +346,12 @@ fn tuned_by(tuned: &mut MountEntry, fields: &crate::fields::Fields, system_max: 
     if let Some(options) = options(fields) {
         tuned.options = Some(options);
     }
-    if fields.text("token_type").is_some_and(|kind| kind.contains("batch")) {
-        return Err(RequestError::invalid(
-            "token_type cannot be changed to batch: ask for a batch token when it is made",
-        ));
+    if fields.text("token_type").is_some() {
+        return Err(RequestError::invalid(match tuned.table {
+            Table::Mount => "'token_type' can only be modified on auth mounts",
+            // The only auth method there is.
+            Table::Auth => "'token_type' cannot be set for 'token' or 'ns_token' auth mounts",
+        }));
     }
     Ok(())
 }

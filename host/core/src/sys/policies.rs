@@ -103,6 +103,9 @@ fn read(call: &Call<'_>, name: &str) -> Option<Object> {
             ("name".to_owned(), "root".into()),
             ("policy".to_owned(), "".into()),
             ("version".to_owned(), 0.into()),
+            ("cas_required".to_owned(), false.into()),
+            ("allow_wildcards_in_identity_templates".to_owned(), false.into()),
+            ("allow_slashes_in_identity_templates".to_owned(), false.into()),
         ]));
     }
     let document = call.rooms.policies.find(name)?;
