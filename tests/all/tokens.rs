@@ -266,7 +266,14 @@ fn revoke_orphan_leaves_the_children_alone() {
     let parent = root.child(json!({}));
     let child = server.as_token(&parent).child(json!({}));
     let credential = server.as_token(&parent).credential("r");
-    root.post("auth/token/revoke-orphan", json!({ "token": parent })).assert_status(204);
+    let path = |rights: &str| format!("path \"auth/token/revoke-orphan\" {{ capabilities = [{rights}] }}");
+    server
+        .with_policy("update", &path("\"update\""))
+        .post("auth/token/revoke-orphan", json!({ "token": parent }))
+        .assert_error(400, "root or sudo privileges required to revoke and orphan");
+    assert_eq!(lookup(&server.as_token(&parent)).status, 200);
+    let sudo = server.with_policy("sudo", &path("\"update\", \"sudo\""));
+    sudo.post("auth/token/revoke-orphan", json!({ "token": parent })).assert_status(204);
     assert_eq!(lookup(&server.as_token(&parent)).status, 403);
     lookup(&server.as_token(&child)).assert_status(200).assert_at("/data/orphan", true);
     eventually("its own lease is gone", || !database.has_role(&credential.user));

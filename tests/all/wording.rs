@@ -172,6 +172,13 @@ fn refusals(server: &Server) {
     ] {
         refused(path, body, &why);
     }
+    let plain = server.with_policy("plain", "path \"auth/token/*\" { capabilities = [\"update\"] }");
+    for (body, why) in [
+        (json!({}), "missing token ID"),
+        (json!({ "token": "nosuch" }), "root or sudo privileges required to revoke and orphan"),
+    ] {
+        plain.post("auth/token/revoke-orphan", body).assert_error(400, why);
+    }
     for (given, why) in [
         ("abc", r#"time: invalid duration "abc""#),
         ("5x", r#"time: unknown unit "x" in duration "5x""#),
