@@ -62,6 +62,8 @@ pub(crate) struct Problem {
 
 struct Reader<'a> {
     text: &'a str,
+    /// The last line that sets a lifetime; none once one of them could not be read.
+    lifetimes_at: Option<usize>,
     problems: Vec<Problem>,
     warnings: Vec<String>,
 }
@@ -75,9 +77,11 @@ pub(crate) fn read(text: &str) -> Result<Config, Vec<Problem>> {
         return Err(vec![Problem { line, what: format!("more than {DEPTH_MAX} brackets within one another") }]);
     }
     let body: Body = text.parse().map_err(|error: hcl_edit::parser::Error| {
-        vec![Problem { line: error.location().line(), what: format!("not HCL: {}", error.message()) }]
+        let hint =
+            if error.message().contains("block body") { "; write every setting on a line of its own" } else { "" };
+        vec![Problem { line: error.location().line(), what: format!("not HCL: {}{hint}", error.message()) }]
     })?;
-    let mut reader = Reader { text, problems: Vec::new(), warnings: Vec::new() };
+    let mut reader = Reader { text, lifetimes_at: Some(1), problems: Vec::new(), warnings: Vec::new() };
     let config = reader.config(&body);
     reader.problems.sort_by_key(|problem| problem.line);
     match config {
@@ -175,9 +179,11 @@ impl Reader<'_> {
         if config.listeners.is_empty() && !self.problems.iter().any(|p| p.what.contains("listener")) {
             self.problem(end, "no `listener`: add `listener \"tcp\" { address = \"127.0.0.1:8200\" … }`");
         }
-        if config.default_lease_ttl > config.max_lease_ttl {
+        if let Some(line) = self.lifetimes_at
+            && config.default_lease_ttl > config.max_lease_ttl
+        {
             self.problem(
-                1,
+                line,
                 format!(
                     "default_lease_ttl ({}) is longer than max_lease_ttl ({})",
                     config.default_lease_ttl, config.max_lease_ttl
@@ -250,8 +256,11 @@ impl Reader<'_> {
             Expression::Number(number) => number.value().to_string(),
             other => other.as_str().unwrap_or_default().to_owned(),
         };
-        match duration::parse(&text) {
-            Ok(ttl) if !ttl.is_zero() => *into = ttl,
+        let found = duration::parse(&text);
+        let usable = found.as_ref().is_ok_and(|ttl| !ttl.is_zero());
+        self.lifetimes_at = self.lifetimes_at.filter(|_| usable).map(|_| line);
+        match found {
+            Ok(ttl) if usable => *into = ttl,
             Ok(_) => self.problem(
                 line,
                 format!("`{}` must be longer than zero: `\"1h\"`, `\"30d\"`, seconds", attribute.key.as_str()),
@@ -540,6 +549,23 @@ mod tests {
     #[test]
     fn a_syntax_error_has_its_line() {
         assert_eq!(problems("storage \"sqlite\" {\n  path = \n}\n").first().map(|(line, _)| *line), Some(2));
+        let one_line =
+            problems("storage \"inmem\" {}\nlistener \"tcp\" { address = \"127.0.0.1:1\", tls_disable = true }\n");
+        assert!(matches!(one_line.as_slice(), [(2, what)] if what.contains("a line of its own")), "{one_line:?}");
+    }
+
+    #[test]
+    fn lifetimes_that_contradict_each_other_are_told_where_they_stand() {
+        let rest = "storage \"inmem\" {}\nlistener \"tcp\" {\n  tls_disable = true\n}\n";
+        for (settings, line) in [("max_lease_ttl = 5", 5), ("max_lease_ttl = \"1h\"\ndefault_lease_ttl = \"2h\"", 6)] {
+            let found = problems(&format!("{rest}{settings}\n"));
+            assert!(
+                matches!(found.as_slice(), [(at, what)] if *at == line && what.contains("is longer than")),
+                "{found:?}"
+            );
+        }
+        let unreadable = problems(&format!("{rest}default_lease_ttl = \"1w\"\nmax_lease_ttl = 5\n"));
+        assert!(matches!(unreadable.as_slice(), [(5, _)]), "nothing is known to be longer: {unreadable:?}");
     }
 
     #[test]
