@@ -44,8 +44,8 @@ use leasehold_core::mount::MountStorage;
 use leasehold_core::request::{LogicalResponse, RequestError};
 use leasehold_core::routes::Route;
 use leasehold_core::seams::{
-    EngineContext, EngineError, EngineRequest, Expect, KnownTarget, LeaseIntent, OrphanEnd, Outcome, OwnedRole, SecretData,
-    SecretsEngine, StorageError,
+    EngineContext, EngineError, EngineRequest, Expect, KnownTarget, LeaseIntent, OrphanEnd, Outcome, OwnedRole,
+    SecretData, SecretsEngine, StorageError,
 };
 use leasehold_model::{MountAccessor, Operation, Timestamp};
 use serde_json::json;
