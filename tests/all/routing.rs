@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Client, Server};
+use crate::support::{Answer, Bao, Client, Server};
 
 fn raw_get(client: &Client, target: &str) -> Answer {
     client.raw_path("GET", target)
@@ -197,6 +197,60 @@ fn bodies_are_json_objects_or_nothing() {
     root.post("auth/token/create", json!({ "no_such_field": 1, "another": 2 }))
         .assert_status(200)
         .assert_warning("Endpoint ignored these unrecognized parameters: [another no_such_field]");
+}
+
+#[test]
+fn unknown_parameters_are_named_where_the_field_names_them() {
+    unknown_parameters(&Server::dev());
+}
+
+#[test]
+fn unknown_parameters_are_named_where_a_real_openbao_names_them() {
+    let Some(bao) = Bao::find("parameters that an endpoint does not know, against a real OpenBao") else { return };
+    unknown_parameters(&Server::openbao(&bao));
+}
+
+fn unknown_parameters(server: &Server) {
+    let root = server.root();
+    let policy = "path \"x/*\" { capabilities = [\"read\"] }";
+    let create = "CREATE ROLE \"{{name}}\" LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}'";
+    let url = "postgresql://{{username}}:{{password}}@127.0.0.1:1/app";
+    let connection = json!({
+        "plugin_name": "postgresql-database-plugin", "connection_url": url, "username": "u", "password": "p-w-d",
+        "allowed_roles": "*", "verify_connection": false, "bogus": 1,
+    });
+    // An answer without a body has no place for a warning, in the field neither: a reader of the role sees what it took.
+    for (method, path, body) in [
+        ("POST", "sys/mounts/database", json!({ "type": "database", "bogus": 1 })),
+        ("POST", "sys/mounts/database/tune", json!({ "description": "d", "bogus": 1 })),
+        ("POST", "database/config/x", connection),
+        ("POST", "database/roles/r", json!({ "db_name": "x", "creation_statements": create, "bogus": 1 })),
+        ("PUT", "sys/policies/acl/p", json!({ "policy": policy, "bogus": 1 })),
+        ("PUT", "sys/leases/revoke", json!({ "lease_id": "database/creds/x/y", "bogus": 1 })),
+        ("POST", "auth/token/revoke", json!({ "token": "x", "bogus": 1 })),
+    ] {
+        root.request(method, path, Some(body)).assert_status(204).assert_empty();
+    }
+    let warning = "Endpoint ignored these unrecognized parameters: [another bogus]";
+    for (method, path, body) in [
+        ("GET", "database/config/x?another=1&bogus=1", None),
+        ("GET", "database/roles/r?bogus=1&another=1", None),
+        ("LIST", "database/roles?bogus=1&another=1", None),
+        ("GET", "sys/policies/acl/p?bogus=1&another=1", None),
+        ("GET", "sys/mounts?bogus=1&another=1", None),
+        ("GET", "sys/key-status?bogus=1&another=1", None),
+        ("PUT", "sys/policy/p", Some(json!({ "rules": policy, "bogus": 1, "another": 1 }))),
+        ("POST", "sys/capabilities-self", Some(json!({ "paths": ["a"], "bogus": 1, "another": 1 }))),
+        ("POST", "auth/token/create", Some(json!({ "bogus": 1, "another": 1 }))),
+        ("POST", "auth/token/lookup-self", Some(json!({ "bogus": 1, "another": 1 }))),
+        ("POST", "auth/token/revoke-accessor", Some(json!({ "accessor": "x", "bogus": 1, "another": 1 }))),
+    ] {
+        root.request(method, path, body).assert_status(200).assert_warning(warning);
+    }
+    // Of a connection every key is kept and read back.
+    root.get("database/config/x").assert_at("/data/connection_details/bogus", 1).assert_at("/warnings", Value::Null);
+    let queued = root.put("sys/leases/tidy", json!({ "bogus": 1 })).assert_status(202);
+    assert_eq!(queued.at("/warnings").as_array().map(Vec::len), Some(1), "{queued}");
 }
 
 #[test]

@@ -340,7 +340,8 @@ impl Core {
             Target::Engine(_) => RequestError::Invalid(error.to_string()),
             Target::System | Target::Token => RequestError::Invalid(format!("Field validation failed: {error}")),
         })?;
-        let ignored: Vec<String> = if route.fields.iter().any(|field| field.name == "*") {
+        let writes = matches!(operation, Operation::Create | Operation::Update);
+        let ignored: Vec<String> = if writes && route.fields.iter().any(|field| field.name == "*") {
             Vec::new()
         } else {
             fields.unknown().keys().cloned().collect()
@@ -381,7 +382,8 @@ impl Core {
         {
             shorten(&mut answer, usize::try_from(limit).unwrap_or(usize::MAX));
         }
-        if !ignored.is_empty() && answer.has_body() && answer.raw.is_none() {
+        // As in the field: neither on an answer without a body nor on one to queued work.
+        if !ignored.is_empty() && answer.has_body() && answer.raw.is_none() && answer.status != Some(202) {
             let mut names = ignored;
             names.sort();
             answer.warnings.push(format!("Endpoint ignored these unrecognized parameters: [{}]", names.join(" ")));
