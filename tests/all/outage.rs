@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use leasehold_devpg::Stop;
 use serde_json::json;
 
-use crate::support::{Database, Durable, Server, eventually, own_postgresql};
+use crate::support::{Bao, Database, Durable, Kind, Server, eventually, own_postgresql};
 
 /// One that nobody disturbs, mounted as `other/` beside the one under test.
 fn with_a_neighbour(server: &Server) -> Database<'static> {
@@ -212,4 +212,62 @@ fn a_changed_admin_password_is_said_and_made_good() {
     root.get("database/creds/r").assert_status(200);
     root.put("sys/leases/revoke", json!({ "lease_id": credential.lease })).assert_status(204);
     assert!(!database.has_role(&credential.user));
+}
+
+#[test]
+fn a_mount_that_could_not_be_disabled_says_so_until_it_is() {
+    half_disabled(&Server::dev());
+}
+
+#[test]
+fn a_mount_that_could_not_be_disabled_is_as_in_a_real_openbao() {
+    let Some(bao) = Bao::find("a mount whose leases cannot be revoked, against a real OpenBao") else { return };
+    half_disabled(&Server::openbao(&bao));
+}
+
+fn half_disabled(server: &Server) {
+    let postgresql = own_postgresql();
+    let database = Database::first_of(&postgresql);
+    server.connect(&database);
+    server.role("r", json!({}));
+    let root = server.root();
+    let (first, second) = (root.credential("r"), root.credential("r"));
+    let is_ours = server.kind() == Kind::Leasehold;
+    let listed = || {
+        let shown = is_ours.then(|| server.cli().line("secrets list"));
+        (root.get("sys/mounts").at("/data/database~1"), shown)
+    };
+    if let (mount, Some(shown)) = listed() {
+        assert!(mount.get("tainted").is_none() && !shown.stderr.contains("tainted"), "{mount} {}", shown.stderr);
+    }
+    postgresql.stop(Stop::Fast).unwrap();
+    for _ in 0..2 {
+        let failed = root.delete("sys/mounts/database").assert_error_has(400, "failed to revoke \"database/creds/r/");
+        let failed = failed.assert_error_has(400, "(1 / 2): ");
+        if is_ours {
+            failed
+                .assert_error_has(400, "\"database/\" is tainted now")
+                .assert_error_has(400, "revoke-force/database/");
+        }
+        let tainted = "on namespace \"\". route entry or namespace is tainted.";
+        for path in ["database/creds/r", "database/config/pg"] {
+            root.get(path).assert_error(404, &format!("no handler for route \"{path}\" {tainted}"));
+        }
+        let (mount, shown) = listed();
+        assert_eq!(mount["type"], json!("database"), "it is still there");
+        if let Some(shown) = shown {
+            assert_eq!(mount["tainted"], json!(true));
+            assert!(shown.stdout.contains("database/"), "{}", shown.stdout);
+            assert!(shown.stderr.contains("database/ is tainted"), "{}", shown.stderr);
+            server.cli().line("secrets list -format=json").assert_stdout("\"tainted\": true");
+        }
+        root.post("sys/mounts/database", json!({ "type": "database" }))
+            .assert_error(400, "path is already in use at database/");
+        assert!(root.has_lease(&first.lease) && root.has_lease(&second.lease), "nothing is forgotten");
+    }
+    root.put("sys/leases/revoke-force/database", json!({})).assert_status(204);
+    root.delete("sys/mounts/database").assert_status(204);
+    root.post("sys/mounts/database", json!({ "type": "database" })).assert_status(204);
+    postgresql.start_again().unwrap();
+    assert!(database.has_role(&first.user), "what was given up stays");
 }

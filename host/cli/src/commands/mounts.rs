@@ -120,7 +120,19 @@ pub(super) fn show(run: &mut Run, which: Table, mounts: Value) -> Result<(), Fai
         return print::document(run.around, run.format, &Value::Object(shown));
     }
     let text = if run.switch("detailed") { detailed(which, &mounts) } else { simple(which, &mounts) };
-    Ok(run.around.say(&text)?)
+    run.around.say(&text)?;
+    for (path, _) in mounts.iter().filter(|(_, mount)| is_tainted(mount)) {
+        run.around.warn(&format!(
+            "{path} is tainted: it was disabled, but not all of its leases could be revoked, and no request reaches it. Disable it \
+             again when they can be; `lease revoke -force -prefix {path}` gives them up and leaves behind what they made."
+        ));
+    }
+    Ok(())
+}
+
+/// Our servers say so; the field's do not.
+fn is_tainted(mount: &Value) -> bool {
+    mount.get("tainted") == Some(&Value::Bool(true))
 }
 
 fn text(mount: &Value, key: &str) -> String {
@@ -233,7 +245,7 @@ fn in_order(mount: &Value) -> Value {
         }
     }
     let yes = |key: &str| mount.get(key).and_then(Value::as_bool).unwrap_or(false);
-    json!({
+    let mut shown = json!({
         "uuid": text(mount, "uuid"),
         "type": text(mount, "type"),
         "description": text(mount, "description"),
@@ -247,5 +259,9 @@ fn in_order(mount: &Value) -> Value {
         "running_plugin_version": text(mount, "running_plugin_version"),
         "running_sha256": text(mount, "running_sha256"),
         "deprecation_status": text(mount, "deprecation_status"),
-    })
+    });
+    if is_tainted(mount) {
+        shown["tainted"] = json!(true);
+    }
+    shown
 }

@@ -133,6 +133,10 @@ pub(super) fn shown(entry: &MountEntry) -> Object {
     put("running_plugin_version", concat!("v", env!("CARGO_PKG_VERSION"), "+builtin").into());
     put("running_sha256", "".into());
     put("seal_wrap", entry.seal_wrap.into());
+    if entry.tainted {
+        // In the field nothing tells such a mount from one that works.
+        put("tainted", true.into());
+    }
     put("type", entry.kind.clone().into());
     put("uuid", entry.uuid.clone().into());
     shown
@@ -269,13 +273,23 @@ async fn disable(call: &Call<'_>, table: Table, full: &str) -> Result<LogicalRes
     match call.rooms.leases.revoke_mount(&entry.accessor).await {
         Ok(()) => {}
         Err(PrefixOrStore::Store(error)) => return Err(error.into()),
-        Err(failure) => return Err(RequestError::Invalid(failure.to_string())),
+        Err(failure) => return Err(RequestError::Invalid(half_way(&entry, &failure))),
     }
     if let Some(engine) = call.rooms.engines.of_kind(&entry.kind) {
         engine.unmount(&call.rooms.engines.context(&entry)).await;
     }
     call.rooms.mounts.remove(&entry).await?;
     Ok(LogicalResponse::empty())
+}
+
+/// The field's words, then what the state is and what leads out of it.
+fn half_way(entry: &MountEntry, failure: &PrefixOrStore) -> String {
+    let path = &entry.path;
+    format!(
+        "{failure}; \"{path}\" is tainted now: no request reaches it, and its leases are revoked as soon as that works. Disable \
+         it again then; or give its leases up with sys/leases/revoke-force/{path}, which leaves behind what they made, and disable \
+         it again"
+    )
 }
 
 async fn tune(call: &Call<'_>, full: &str) -> Result<LogicalResponse, RequestError> {

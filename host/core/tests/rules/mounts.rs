@@ -133,6 +133,12 @@ async fn an_unmount_that_fails_leaves_the_mount_tainted_until_it_succeeds() {
         failed.starts_with("Invalid: failed to revoke \"db/creds/app/") && failed.contains("(1 / 4): "),
         "{failed}"
     );
+    for way_out in ["\"db/\" is tainted now", "isable it again", "sys/leases/revoke-force/db/"] {
+        assert!(failed.contains(way_out), "{failed}");
+    }
+    let is_tainted =
+        async || server.read(ROOT, "sys/mounts").await.unwrap().data.unwrap()["db/"].get("tainted").cloned();
+    assert_eq!(is_tainted().await, Some(json!(true)));
     assert_eq!(
         refusal(server.read(ROOT, "db/creds/app").await),
         "NoRoute: no handler for route \"db/creds/app\" on namespace \"\". route entry or namespace is tainted."
@@ -142,7 +148,7 @@ async fn an_unmount_that_fails_leaves_the_mount_tainted_until_it_succeeds() {
     server.core.seal().await;
     server.unseal().await;
     assert!(matches!(server.read(ROOT, "db/creds/app").await, Err(RequestError::NoRoute(_))));
-    assert_eq!(server.target.roles().len(), 4);
+    assert_eq!((server.target.roles().len(), is_tainted().await), (4, Some(json!(true))));
     *server.target.refuses.lock().unwrap() = None;
     delete(&server, "sys/mounts/db").await.unwrap();
     assert!(server.target.roles().is_empty());
