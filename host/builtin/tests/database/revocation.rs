@@ -244,6 +244,29 @@ async fn statements_that_leave_the_role_in_place_do_not_leave_it_alive() {
 }
 
 #[tokio::test]
+async fn a_catalogue_that_is_slow_to_read_does_not_count_as_a_target_that_hangs() {
+    let world = World::on(Arc::new(own_server(Options::default())));
+    world.connect("pg", json!({})).await;
+    // With statements of its own the role is not first dropped to see whether anything depends on it.
+    world.role("owner", OWNER, json!({"revocation_statements": "SELECT 1"})).await;
+    let issued = world.issue("owner").await;
+    make_things(&world, &issued, "slow").await;
+    let pg = Arc::clone(&world.pg);
+    let slow = "BEGIN; LOCK TABLE pg_catalog.pg_shdepend IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(6.5); COMMIT";
+    let slow = tokio::task::spawn_blocking(move || pg.psql(slow).unwrap());
+    let locked =
+        "SELECT count(*) FROM pg_locks WHERE relation = 'pg_shdepend'::regclass AND mode = 'AccessExclusiveLock'";
+    while world.pg.psql(locked).unwrap() == "0" {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let begun = std::time::Instant::now();
+    world.revoke(&issued).await.unwrap();
+    assert!(begun.elapsed() > Duration::from_secs(5), "it was not slow: {:?}", begun.elapsed());
+    assert!(!world.role_exists(&issued.username));
+    slow.await.unwrap();
+}
+
+#[tokio::test]
 async fn a_lease_outlives_its_connections_configuration() {
     let world = World::new().await;
     world.connect("pg9", json!({})).await;

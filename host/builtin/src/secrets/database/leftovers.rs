@@ -47,6 +47,7 @@ pub(super) async fn give_away(
 }
 
 /// Where the role owns or was granted something; what belongs to the whole server counts as `home`'s.
+/// `pg_shdepend` is as long as leased roles made it: to read it may take its time without the target counting as hanging.
 async fn databases(session: &Session, oid: u32, home: &str) -> Result<Vec<String>, TargetError> {
     let sql = format!(
         "SELECT DISTINCT coalesce(d.datname, {}) FROM pg_catalog.pg_shdepend s \
@@ -54,7 +55,7 @@ async fn databases(session: &Session, oid: u32, home: &str) -> Result<Vec<String
          WHERE s.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass AND s.refobjid = {oid}",
         literal(home)
     );
-    let answer = session.ask(&sql, ANSWER_MAX).await?;
+    let answer = session.ask(&sql, with_margin(STATEMENT_MAX)).await?;
     Ok(rows(&answer).filter_map(|row| row.first().copied().flatten().map(str::to_owned)).collect())
 }
 
@@ -138,7 +139,7 @@ async fn rights_to_own(
          AND quote_ident(n.nspname) = o.schema AND NOT has_schema_privilege({}, n.oid, 'CREATE')",
         literal(heir)
     );
-    let answer = session.run(&schemas, ANSWER_MAX).await?;
+    let answer = session.run(&schemas, with_margin(STATEMENT_MAX)).await?;
     let (mut lend, mut take_back) = (Vec::new(), Vec::new());
     let mut needs_groups = false;
     for row in rows(&answer) {
@@ -173,7 +174,7 @@ async fn blockers(session: &Session, oid: u32, database: &str) -> Result<Vec<Str
         "SELECT count(*) FROM pg_shdepend s WHERE s.refclassid = 'pg_authid'::regclass AND s.refobjid = {oid} \
          AND s.dbid IN (0, (SELECT d.oid FROM pg_database d WHERE d.datname = current_database()))"
     );
-    let answer = session.run(&left, ANSWER_MAX).await?;
+    let answer = session.run(&left, with_margin(STATEMENT_MAX)).await?;
     if rows(&answer).next().and_then(|row| row.first().copied().flatten().map(|count| count == "0")) == Some(true) {
         return Ok(Vec::new());
     }
@@ -200,7 +201,7 @@ async fn blockers(session: &Session, oid: u32, database: &str) -> Result<Vec<Str
          coalesce(r.rolname, g.grantor::text) FROM ({all}) g LEFT JOIN pg_roles r ON r.oid = g.grantor \
          GROUP BY g.class, g.object, r.rolname, g.grantor LIMIT {BLOCKERS_MAX}"
     );
-    let answer = session.run(&sql, ANSWER_MAX).await?;
+    let answer = session.run(&sql, with_margin(STATEMENT_MAX)).await?;
     let said = |row: Vec<Option<&str>>| {
         let text = |at: usize| row.get(at).copied().flatten().unwrap_or("?").to_owned();
         format!("{} on {} granted by {:?} in database {database:?}", text(0), text(1), text(2))
