@@ -244,6 +244,36 @@ async fn statements_that_leave_the_role_in_place_do_not_leave_it_alive() {
 }
 
 #[tokio::test]
+async fn publications_and_foreign_servers_are_given_away_too() {
+    let world = World::on(Arc::new(own_server(Options::default())));
+    world.connect("pg", json!({})).await;
+    let (admin, database) = (world.pg.admin_user(), world.pg.database());
+    let ready = format!(
+        "CREATE FOREIGN DATA WRAPPER wrapper; GRANT USAGE ON FOREIGN DATA WRAPPER wrapper TO \"{admin}\" WITH GRANT OPTION; \
+         CREATE ROLE publishers; GRANT CREATE ON DATABASE \"{database}\" TO publishers; \
+         GRANT publishers TO \"{admin}\" WITH ADMIN OPTION"
+    );
+    world.pg.psql(&ready).unwrap();
+    let creation = format!(
+        "{OWNER} GRANT publishers TO \"{{{{name}}}}\"; GRANT USAGE ON FOREIGN DATA WRAPPER wrapper TO \"{{{{name}}}}\";"
+    );
+    world.role("publisher", &creation, json!({})).await;
+    let issued = world.issue("publisher").await;
+    let session = world.log_in(&issued).await.unwrap();
+    let made = "CREATE TABLE published (x int); CREATE PUBLICATION made FOR TABLE published; \
+                CREATE SERVER made FOREIGN DATA WRAPPER wrapper; CREATE USER MAPPING FOR CURRENT_USER SERVER made";
+    session.batch_execute(made).await.unwrap();
+
+    world.revoke(&issued).await.unwrap();
+    assert!(!world.role_exists(&issued.username) && !lives(&session).await);
+    let owners =
+        "SELECT pubowner::regrole FROM pg_publication UNION ALL SELECT srvowner::regrole FROM pg_foreign_server";
+    assert_eq!(world.pg.psql(owners).unwrap(), "leasehold_orphaned_objects\nleasehold_orphaned_objects");
+    let groups = "SELECT count(*) FROM pg_auth_members WHERE member = 'leasehold_orphaned_objects'::regrole";
+    assert_eq!(world.pg.psql(groups).unwrap(), "0", "the heir kept what it needed for a moment");
+}
+
+#[tokio::test]
 async fn a_catalogue_that_is_slow_to_read_does_not_count_as_a_target_that_hangs() {
     let world = World::on(Arc::new(own_server(Options::default())));
     world.connect("pg", json!({})).await;

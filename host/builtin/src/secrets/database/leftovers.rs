@@ -164,7 +164,23 @@ async fn rights_to_own(
             take_back.push(format!("REVOKE {} FROM {}", ident(group), ident(heir)));
         }
     }
+    if owns_outside_schemas(session, oid).await? {
+        lend.push(format!("GRANT {} TO {}", ident(name), ident(heir)));
+        take_back.push(format!("REVOKE {} FROM {}", ident(name), ident(heir)));
+    }
     Ok((lend, take_back))
+}
+
+/// A publication goes only to who may create in its database, a foreign server to who may use its wrapper: rights that the leased
+/// role had, from whoever it had them.
+async fn owns_outside_schemas(session: &Session, oid: u32) -> Result<bool, TargetError> {
+    let sql = format!(
+        "SELECT 1 FROM pg_shdepend s WHERE s.refclassid = 'pg_authid'::regclass AND s.refobjid = {oid} AND s.deptype = 'o' \
+         AND s.dbid = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database()) \
+         AND s.classid IN ('pg_publication'::regclass, 'pg_foreign_server'::regclass) LIMIT 1"
+    );
+    let answer = session.run(&sql, with_margin(STATEMENT_MAX)).await?;
+    Ok(rows(&answer).next().is_some())
 }
 
 /// What is still there after `DROP OWNED`, with who granted it.
