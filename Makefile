@@ -18,7 +18,7 @@ test: ## run every test
 bench: ## measure, beside OpenBao when `bao` is there
 	@$(STEP) bench
 
-lint: ## formatting, clippy, the tree's rules, licences
+lint: ## formatting, clippy, the tree's rules, licences, the guests' bytes
 	@$(STEP) lint
 
 build: ## the optimised server, in target/release/leasehold

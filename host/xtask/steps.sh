@@ -71,6 +71,7 @@ lint() {
   cargo fmt --all --check --manifest-path guests/Cargo.toml
   # The server embeds the components: without them it does not even type-check.
   guests
+  cargo xtask guests --check-reproducible
   cargo clippy --workspace --all-targets -- -D warnings
   cargo clippy --manifest-path guests/Cargo.toml --workspace --all-targets -- -D warnings
   local example
