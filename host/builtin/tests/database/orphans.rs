@@ -91,6 +91,38 @@ async fn a_role_without_a_lease_is_dropped_as_by_default_whatever_its_revocation
     assert_eq!(drop_orphan(&world, &lost).await.unwrap(), OrphanEnd::Gone);
 }
 
+/// The way of a role that has a session and owns something: whoever comes by its name between two steps keeps what he has.
+#[tokio::test]
+async fn every_step_that_acts_on_an_orphan_by_name_first_makes_sure_of_its_number() {
+    let world = World::on(Arc::new(own_server(Options { log_statements: true, ..Options::default() })));
+    world.connect("pg", json!({})).await;
+    world.role("owner", &format!("{MEMBER} GRANT CREATE ON SCHEMA public TO \"{{{{name}}}}\";"), json!({})).await;
+    let issued = world.issue("owner").await;
+    let session = world.log_in(&issued).await.unwrap();
+    session.batch_execute("CREATE TABLE left_behind (x int)").await.unwrap();
+    let lost = role(&world, &issued);
+    let before = world.pg.log().unwrap().len();
+    assert_eq!(drop_orphan(&world, &lost).await.unwrap(), OrphanEnd::Gone);
+
+    let log = world.pg.log().unwrap();
+    let messages: Vec<&str> = log[before..].split("statement: ").skip(1).collect();
+    let (check, name) = (format!("r.oid = {} AND", lost.id), format!("\"{}\"", lost.name));
+    // Within a transaction that is not ended with its message, the check at its beginning counts for all of it.
+    let mut checked = false;
+    let mut acts = Vec::new();
+    for message in messages {
+        checked = message.contains(&check) || checked && !message.starts_with("COMMIT");
+        for act in ["GRANT ", "REASSIGN OWNED BY ", "DROP OWNED BY ", "DROP ROLE IF EXISTS "] {
+            if message.contains(&format!("{act}{name}")) {
+                assert!(checked, "{message}");
+                acts.push(act.trim_end());
+            }
+        }
+        checked &= message.starts_with("BEGIN") || !message.contains(&check);
+    }
+    assert_eq!(acts, ["GRANT", "REASSIGN OWNED BY", "DROP OWNED BY", "DROP ROLE IF EXISTS"]);
+}
+
 #[tokio::test]
 async fn a_role_whose_comment_was_taken_off_or_changed_stays() {
     let world = world().await;
