@@ -135,6 +135,26 @@ fn text_is_hashed_wherever_it_stands_and_new_tokens_too() {
     assert_eq!(response["response"]["auth"]["client_token"], hash(&server, &made.text("/auth/client_token")));
     assert_eq!(response["response"]["auth"]["accessor"], hash(&server, &made.text("/auth/accessor")));
     assert_eq!(response["response"]["auth"]["policies"], json!(["default"]));
+    assert_eq!(response["response"]["auth"]["token_policies"], json!(["default"]));
+    assert_eq!(response["response"]["auth"]["metadata"], json!({ "owner": "canary-owner" }));
+    assert_eq!(response["response"]["auth"]["num_uses"], 5);
+    for (line, version) in
+        [(&request["request"], "mount_running_version"), (&response["response"], "mount_running_plugin_version")]
+    {
+        assert_eq!(line["mount_class"], "auth");
+        assert!(line[version].as_str().is_some_and(|version| version.ends_with("+builtin")), "{line}");
+    }
+    // The host answered for root: no component can be named.
+    assert_eq!(request["auth"]["policy_results"]["rules"][0]["policy"], "root");
+    assert_eq!(request["auth"]["policy_results"]["acl_module"], Value::Null);
+
+    let batch = server.root().child(json!({ "type": "batch", "policies": ["default"], "ttl": "1h" }));
+    let (_, response) = last(&file, "auth/token/create");
+    assert_eq!(response["response"]["auth"]["accessor"], Value::Null, "a batch token has none");
+    server.as_token(&batch).get("auth/token/lookup-self").assert_status(200);
+    let (request, _) = last(&file, "auth/token/lookup-self");
+    assert_eq!(request["request"]["client_token_accessor"], Value::Null);
+    assert_eq!(request["request"]["client_token"], hash(&server, &batch));
 }
 
 #[test]

@@ -108,7 +108,9 @@ impl Entry<'_> {
             results.insert("granting_policies".into(), granting.into());
         }
         results.insert("rules".into(), json!(verdict.rules));
-        if !self.acl_digest.is_empty() {
+        // For root and for help the host answers, and no component is asked.
+        let by_host = self.caller.is_some_and(Caller::is_root) || self.operation == leasehold_model::Operation::Help;
+        if !by_host && !self.acl_digest.is_empty() {
             results.insert("acl_module".into(), self.acl_digest.into());
         }
         if !self.judgements.is_empty() {
@@ -123,18 +125,15 @@ impl Entry<'_> {
         request.insert("id".into(), asked.id.clone().into());
         request.insert("operation".into(), self.operation.as_str().into());
         if let Some(mount) = self.mount {
-            request.insert("mount_point".into(), mount.path.as_str().into());
-            request.insert("mount_type".into(), mount.kind.clone().into());
-            request.insert("mount_accessor".into(), mount.accessor.as_str().into());
-            request.insert(
-                "mount_class".into(),
-                (if mount.table == crate::mount::Table::Auth { "auth" } else { "secret" }).into(),
-            );
+            put_mount(&mut request, mount);
+            request.insert("mount_running_version".into(), mount.running_version().into());
         }
         if let Some(token) = &asked.token {
             request.insert("client_token".into(), style.secret(token.expose()).into());
         }
-        if let Some(caller) = self.caller {
+        if let Some(caller) = self.caller
+            && !caller.record.is_batch()
+        {
             request.insert("client_token_accessor".into(), style.accessor(caller.record.accessor.as_str()).into());
         }
         request.insert("namespace".into(), json!({"id": "root"}));
@@ -171,9 +170,8 @@ impl Entry<'_> {
     fn response(&self, style: &Style<'_>) -> Value {
         let mut response = Object::new();
         if let Some(mount) = self.mount {
-            response.insert("mount_point".into(), mount.path.as_str().into());
-            response.insert("mount_type".into(), mount.kind.clone().into());
-            response.insert("mount_accessor".into(), mount.accessor.as_str().into());
+            put_mount(&mut response, mount);
+            response.insert("mount_running_plugin_version".into(), mount.running_version().into());
         }
         let Some(answer) = self.response else { return response.into() };
         if let Some(auth) = &answer.auth {
@@ -181,8 +179,18 @@ impl Entry<'_> {
             if let Some(token) = &auth.client_token {
                 shown.insert("client_token".into(), style.secret(token.expose()).into());
             }
-            shown.insert("accessor".into(), style.accessor(&auth.accessor).into());
+            // A batch token has none.
+            if !auth.accessor.is_empty() {
+                shown.insert("accessor".into(), style.accessor(&auth.accessor).into());
+            }
             shown.insert("policies".into(), json!(auth.policies));
+            shown.insert("token_policies".into(), json!(auth.policies));
+            if let Some(metadata) = &auth.metadata {
+                shown.insert("metadata".into(), json!(metadata));
+            }
+            if auth.num_uses != 0 {
+                shown.insert("num_uses".into(), auth.num_uses.into());
+            }
             shown.insert("token_type".into(), auth.token_type.into());
             shown.insert("token_ttl".into(), auth.ttl.as_secs().into());
             response.insert("auth".into(), shown.into());
@@ -239,6 +247,14 @@ impl Style<'_> {
         };
         Some(data.iter().map(elided).collect())
     }
+}
+
+fn put_mount(object: &mut Object, mount: &MountEntry) {
+    object.insert("mount_point".into(), mount.path.as_str().into());
+    object.insert("mount_type".into(), mount.kind.clone().into());
+    object.insert("mount_accessor".into(), mount.accessor.as_str().into());
+    let class = if mount.table == crate::mount::Table::Auth { "auth" } else { "secret" };
+    object.insert("mount_class".into(), class.into());
 }
 
 fn put(object: &mut Object, key: &str, value: Option<&str>) {

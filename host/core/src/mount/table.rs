@@ -85,6 +85,12 @@ impl MountEntry {
         }
     }
 
+    /// All there is ships with the server.
+    #[must_use]
+    pub const fn running_version(&self) -> &'static str {
+        concat!("v", env!("CARGO_PKG_VERSION"), "+builtin")
+    }
+
     /// As `sys/auth` shows it: without `auth/`.
     #[must_use]
     pub fn shown_path(&self) -> &str {

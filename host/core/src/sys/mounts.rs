@@ -130,7 +130,7 @@ pub(super) fn shown(entry: &MountEntry) -> Object {
     put("local", entry.local.into());
     put("options", entry.options.clone().map_or(Value::Null, Value::Object));
     put("plugin_version", "".into());
-    put("running_plugin_version", concat!("v", env!("CARGO_PKG_VERSION"), "+builtin").into());
+    put("running_plugin_version", entry.running_version().into());
     put("running_sha256", "".into());
     put("seal_wrap", entry.seal_wrap.into());
     if entry.tainted {
