@@ -274,6 +274,48 @@ async fn publications_and_foreign_servers_are_given_away_too() {
 }
 
 #[tokio::test]
+async fn a_role_that_holds_itself_fast_in_an_open_transaction_ends_all_the_same() {
+    let world = World::new().await;
+    world.role("readonly", MEMBER, json!({})).await;
+    let issued = world.issue("readonly").await;
+    let mut sessions = Vec::new();
+    for _ in 0..3 {
+        let session = world.log_in(&issued).await.unwrap();
+        // The first holds the role's row, the others wait for it.
+        let holds = session.batch_execute("BEGIN; ALTER ROLE CURRENT_USER PASSWORD 'mine'");
+        drop(tokio::time::timeout(Duration::from_millis(300), holds).await);
+        sessions.push(session);
+    }
+    world.revoke(&issued).await.unwrap();
+    assert!(!world.role_exists(&issued.username));
+    for session in &sessions {
+        assert!(!lives(session).await);
+    }
+}
+
+#[tokio::test]
+async fn prepared_transactions_end_with_the_lease() {
+    let settings = vec![("max_prepared_transactions".to_owned(), "8".to_owned())];
+    let world = World::on(Arc::new(own_server(Options { settings, ..Options::default() })));
+    world.connect("pg", json!({})).await;
+    world.pg.psql("CREATE DATABASE second").unwrap();
+    world.role("owner", OWNER, json!({})).await;
+    let (first, second) = (world.issue("owner").await, world.issue("owner").await);
+    let session = world.log_in(&first).await.unwrap();
+    session.batch_execute("BEGIN; CREATE TABLE prepared (x int); PREPARE TRANSACTION 'it''s \\ this'").await.unwrap();
+    let there = log_in(&world.pg, &first.username, &first.password, "second").await.unwrap();
+    there.batch_execute("BEGIN; SELECT lo_create(0); PREPARE TRANSACTION 'there'").await.unwrap();
+    let session = world.log_in(&second).await.unwrap();
+    session.batch_execute("BEGIN; ALTER ROLE CURRENT_USER PASSWORD 'x'; PREPARE TRANSACTION 'held'").await.unwrap();
+    drop((session, there));
+    for issued in [first, second] {
+        world.revoke(&issued).await.unwrap();
+        assert!(!world.role_exists(&issued.username));
+    }
+    assert_eq!(world.pg.psql("SELECT count(*) FROM pg_prepared_xacts").unwrap(), "0");
+}
+
+#[tokio::test]
 async fn a_catalogue_that_is_slow_to_read_does_not_count_as_a_target_that_hangs() {
     let world = World::on(Arc::new(own_server(Options::default())));
     world.connect("pg", json!({})).await;

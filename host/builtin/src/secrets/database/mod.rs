@@ -16,6 +16,7 @@ mod effect;
 mod failure;
 mod issue;
 mod leftovers;
+mod locks;
 mod orphans;
 mod plan;
 mod renew;

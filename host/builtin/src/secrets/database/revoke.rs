@@ -9,19 +9,22 @@ use tokio_postgres::error::SqlState;
 use super::connection::Leftovers;
 use super::dial::STATEMENT_MAX;
 use super::failure::TargetError;
-use super::leftovers;
 use super::renew::transaction;
 use super::sql::ident;
 use super::statements::touches_shared;
 use super::subject::Subject;
 use super::target::{ANSWER_MAX, Session, Target, bare, rows, with_margin};
+use super::{leftovers, locks};
 
 /// A session that was told to end does so when it next looks; one that waits for a disk may take its time.
 const SESSIONS_END_WITHIN: Duration = Duration::from_secs(8);
+/// How often a role that holds itself fast is broken open; it may be quick to come back.
+const SHUT_TRIES: u32 = 4;
 
 /// What is left of a role.
 struct Standing {
     oid: u32,
+    /// Also prepared transactions: both hold what the role holds.
     sessions: u32,
 }
 
@@ -35,7 +38,7 @@ pub(super) async fn revoke(
 ) -> Result<(), TargetError> {
     let name = subject.name;
     let session = target.session().await?;
-    let Some(standing) = shut(&session, subject).await? else {
+    let Some(standing) = shut(target, &session, subject).await? else {
         session.finish();
         return Ok(());
     };
@@ -56,6 +59,7 @@ pub(super) async fn revoke(
     let join = format!("{}GRANT {} TO CURRENT_USER", subject.hold(), ident(name));
     session.run(&join, with_margin(STATEMENT_MAX)).await?;
     end_sessions(&session, name, standing.oid).await?;
+    locks::roll_back_prepared(target, &session, subject).await?;
     // Both that follow may wait for their turn; work that needs none should not wait for our session.
     session.finish();
     if is_custom {
@@ -80,11 +84,29 @@ pub(super) async fn revoke(
     }
 }
 
-/// Takes the login away and counts what is left: one round trip.
-async fn shut(session: &Session, subject: &Subject<'_>) -> Result<Option<Standing>, TargetError> {
+/// Takes the login away and counts what is left: one round trip, unless the role holds itself fast.
+async fn shut(target: &Target, session: &Session, subject: &Subject<'_>) -> Result<Option<Standing>, TargetError> {
+    let mut tries = 0;
+    loop {
+        match try_shut(session, subject, tries > 0).await {
+            Err(error) if locks::is_held(&error) && tries < SHUT_TRIES => {
+                tries += 1;
+                locks::break_open(target, session, subject).await?;
+            }
+            done => return done,
+        }
+    }
+}
+
+async fn try_shut(session: &Session, subject: &Subject<'_>, by_force: bool) -> Result<Option<Standing>, TargetError> {
+    let end_all = if by_force { locks::end_all(subject) + "; " } else { String::new() };
     // Need not be on disk before the role is dropped: when the server crashes in between, its sessions are gone too.
-    let hold = subject.hold();
-    let shut = format!("SET LOCAL synchronous_commit = off; {hold}ALTER ROLE {} NOLOGIN", ident(subject.name));
+    let shut = format!(
+        "{end_all}SET LOCAL synchronous_commit = off; SET LOCAL lock_timeout = {}; {}ALTER ROLE {} NOLOGIN",
+        locks::WAIT.as_millis(),
+        subject.hold(),
+        ident(subject.name)
+    );
     let count = bare(&standing_query(subject));
     let limit = with_margin(STATEMENT_MAX);
     let mut answers = session.pipeline(&[&shut, &count], limit, limit).await?.into_iter();
@@ -104,6 +126,7 @@ async fn look(session: &Session, subject: &Subject<'_>) -> Result<Option<Standin
 fn standing_query(subject: &Subject<'_>) -> String {
     format!(
         "SELECT r.oid, (SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_get_activity(NULL) a WHERE a.usesysid = r.oid) \
+         + (SELECT pg_catalog.count(*) FROM pg_catalog.pg_prepared_xact() p WHERE p.ownerid = r.oid) \
          FROM pg_catalog.pg_roles r WHERE {}",
         subject.is_row()
     )

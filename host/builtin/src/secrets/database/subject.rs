@@ -46,19 +46,27 @@ impl<'a> Subject<'a> {
         }
     }
 
-    /// What a transaction that acts by name begins with: nothing, or statements that fail unless the name means who was
-    /// found. From then on it does so until the transaction ends: a role that has been altered cannot be dropped or renamed
-    /// by others.
-    pub(super) fn hold(&self) -> String {
+    /// Nothing, or a statement that fails unless the name means who was found.
+    pub(super) fn check(&self) -> String {
         let Some(Found { mark, .. }) = &self.found else { return String::new() };
         let check = format!(
             "SELECT pg_catalog.sqrt(CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE {} \
-             AND pg_catalog.shobj_description(r.oid, 'pg_authid') = {}) THEN 1 ELSE -1 END)",
+             AND pg_catalog.shobj_description(r.oid, 'pg_authid') = {}) THEN 1 ELSE -1 END); ",
             self.is_row(),
             literal(mark)
         );
+        bare(&check)
+    }
+
+    /// What a transaction that acts by name begins with: nothing, or [`Subject::check`], which from then on holds until the
+    /// transaction ends: a role that has been altered cannot be dropped or renamed by others.
+    pub(super) fn hold(&self) -> String {
+        if self.found.is_none() {
+            return String::new();
+        }
+        let check = self.check();
         // Asked before too: another's role must not be touched, and we may not even have the right to.
-        bare(&format!("{check}; ALTER ROLE {} NOLOGIN; {check}; ", ident(self.name)))
+        format!("{check}ALTER ROLE {} NOLOGIN; {check}", ident(self.name))
     }
 
     /// Whether an error says that [`Subject::hold`] found another, or none.
