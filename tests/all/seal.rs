@@ -33,6 +33,15 @@ fn an_empty_server_knows_nothing_but_how_to_begin() {
     }
     let body = json!({ "secret_shares": 1, "secret_threshold": 1, "pgp_keys": ["mQENBF"] });
     nobody.put("sys/init", body).assert_error_has(400, "PGP keys is not supported");
+    for (keys, names) in [
+        (json!({ "recovery_shares": 1, "recovery_threshold": 1 }), "recovery_shares,recovery_threshold"),
+        (json!({ "recovery_pgp_keys": ["mQENBF"] }), "recovery_pgp_keys"),
+    ] {
+        let mut body = json!({ "secret_shares": 1, "secret_threshold": 1 });
+        body.as_object_mut().unwrap().extend(keys.as_object().unwrap().clone());
+        let why = format!("parameters {names} not applicable to seal type shamir");
+        nobody.put("sys/init", body).assert_error(400, &why);
+    }
     assert_eq!(nobody.get("sys/init").at("/initialized"), false);
 }
 

@@ -166,6 +166,11 @@ fn refusals(server: &Server) {
         ),
         (
             "sys/init",
+            json!({ "secret_shares": 1, "secret_threshold": 1, "recovery_shares": 1, "recovery_threshold": 1 }),
+            "parameters recovery_shares,recovery_threshold not applicable to seal type shamir".to_owned(),
+        ),
+        (
+            "sys/init",
             json!({ "secret_shares": 255, "secret_threshold": 256 }),
             "invalid seal configuration: threshold must be less than 256".to_owned(),
         ),

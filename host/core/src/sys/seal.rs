@@ -104,6 +104,16 @@ async fn init(core: &Core, data: &Object) -> Result<LogicalResponse, RequestErro
             "encrypting shares with PGP keys is not supported: leave pgp_keys and root_token_pgp_key out",
         ));
     }
+    // Nor are these: whoever asks for recovery keys would believe to have some, and init is done only once.
+    let asked: Vec<&str> = ["recovery_shares", "recovery_threshold"]
+        .into_iter()
+        .filter(|name| fields.int(name).is_some_and(|number| number != 0))
+        .chain(fields.list("recovery_pgp_keys").filter(|keys| !keys.is_empty()).map(|_| "recovery_pgp_keys"))
+        .collect();
+    if !asked.is_empty() {
+        let asked = asked.join(",");
+        return Err(RequestError::Invalid(format!("parameters {asked} not applicable to seal type shamir")));
+    }
     let number = |name: &str, shown: &str| -> Result<u8, RequestError> {
         // Too few are for the seal to refuse, which knows what goes together.
         u8::try_from(fields.int(name).unwrap_or(0).max(0))
