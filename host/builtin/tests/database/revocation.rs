@@ -316,6 +316,24 @@ async fn prepared_transactions_end_with_the_lease() {
 }
 
 #[tokio::test]
+async fn a_database_that_lets_nobody_in_does_not_make_its_server_count_as_down() {
+    let world = World::on(Arc::new(own_server(Options::default())));
+    world.connect("pg", json!({})).await;
+    world.pg.psql("CREATE DATABASE closed").unwrap();
+    world.role("readonly", MEMBER, json!({})).await;
+    let issued = world.issue("readonly").await;
+    let there = log_in(&world.pg, &issued.username, &issued.password, "closed").await.unwrap();
+    there.batch_execute("SELECT lo_create(0)").await.unwrap();
+    world.pg.psql("ALTER DATABASE closed ALLOW_CONNECTIONS false").unwrap();
+
+    let said = failed(world.revoke(&issued).await);
+    assert!(said.starts_with("failed to connect to database \"closed\"") && said.contains("55000"), "{said}");
+    world.pg.psql("ALTER DATABASE closed ALLOW_CONNECTIONS true").unwrap();
+    world.revoke(&issued).await.unwrap();
+    assert!(!world.role_exists(&issued.username));
+}
+
+#[tokio::test]
 async fn a_catalogue_that_is_slow_to_read_does_not_count_as_a_target_that_hangs() {
     let world = World::on(Arc::new(own_server(Options::default())));
     world.connect("pg", json!({})).await;

@@ -86,7 +86,7 @@ impl From<tokio_postgres::Error> for TargetError {
 }
 
 /// Codes that tell of the server, not of the statement: connection lost, shutting down, starting up, no connection left.
-fn is_down(code: &SqlState) -> bool {
+pub(super) fn is_down(code: &SqlState) -> bool {
     code.code().starts_with("08")
         || [
             &SqlState::ADMIN_SHUTDOWN,

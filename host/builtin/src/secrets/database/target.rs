@@ -15,7 +15,7 @@ use tokio_postgres::{Client, SimpleQueryMessage};
 
 use super::connection::ConnectionRecord;
 use super::dial::{Dialer, STATEMENT_MAX};
-use super::failure::{TargetError, chain};
+use super::failure::{TargetError, chain, is_down};
 
 /// How long a server may take to answer what costs it nothing; longer, and it counts as hanging.
 pub(super) const ANSWER_MAX: Duration = Duration::from_secs(5);
@@ -164,7 +164,7 @@ impl Target {
             Ok(Ok((client, task))) => {
                 Ok(Session { held: Some(Held::Own(client, task)), server: self.dialer.dsn.label() })
             }
-            Ok(Err(error)) => Err(self.failed_to_connect(&error)),
+            Ok(Err(error)) => Err(self.failed_to_connect_to(database, &error)),
             Err(_) => Err(self.unreachable("timed out")),
         }
     }
@@ -189,6 +189,19 @@ impl Target {
                 self.unreachable(&text)
             }
             None => self.unreachable(&chain(error)),
+        }
+    }
+
+    /// A server that answers for one database that it does not let us in there is not down.
+    fn failed_to_connect_to(&self, database: &str, error: &tokio_postgres::Error) -> TargetError {
+        match error.as_db_error() {
+            Some(db) if !is_down(db.code()) => TargetError::Refused(format!(
+                "failed to connect to database {database:?}, where the role owns or may do something: {}: {} (SQLSTATE {})",
+                db.severity(),
+                db.message(),
+                db.code().code()
+            )),
+            _ => self.failed_to_connect(error),
         }
     }
 
