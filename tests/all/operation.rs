@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::json;
 
-use crate::support::{Durable, Pair, Server, TlsSession, eventually, free_port};
+use crate::support::{Durable, Pair, Pairs, Server, eventually, free_port};
 
 #[test]
 fn health_and_leader_answer_without_a_token() {
@@ -105,29 +105,30 @@ fn a_hangup_takes_a_new_certificate_for_new_connections() {
             home = server.home().display()
         )
     };
-    Pair::First.write(server.home(), "served");
+    let pairs = Pairs::make();
+    pairs.write(Pair::First, server.home(), "served");
     server.write_config(&listener("served"));
     server.start();
-    let mut before = TlsSession::open(&at);
-    assert_eq!(before.presented(), Some(Pair::First));
+    let mut before = pairs.open(&at);
+    assert_eq!(before.presented(&pairs), Some(Pair::First));
 
-    Pair::Second.write(server.home(), "served");
-    assert_eq!(TlsSession::open(&at).presented(), Some(Pair::First), "nobody has said so yet");
+    pairs.write(Pair::Second, server.home(), "served");
+    assert_eq!(pairs.presented(&at), Some(Pair::First), "nobody has said so yet");
     server.signal(rustix::process::Signal::HUP);
-    eventually("the new certificate is presented", || TlsSession::open(&at).presented() == Some(Pair::Second));
-    assert_eq!(TlsSession::open(&at).status_of("sys/seal-status"), 200);
+    eventually("the new certificate is presented", || pairs.presented(&at) == Some(Pair::Second));
+    assert_eq!(pairs.open(&at).status_of("sys/seal-status"), 200);
     assert_eq!(before.status_of("sys/seal-status"), 200, "a connection that was open goes on");
 
     // A key that is not the certificate's.
-    Pair::First.write(server.home(), "mixed");
+    pairs.write(Pair::First, server.home(), "mixed");
     fs::copy(server.home().join("served.key"), server.home().join("mixed.key")).unwrap();
     server.write_config(&listener("mixed"));
     server.signal(rustix::process::Signal::HUP);
     eventually("what is wrong is said", || server.log().contains("could not reload a certificate"));
-    assert_eq!(TlsSession::open(&at).presented(), Some(Pair::Second));
+    assert_eq!(pairs.presented(&at), Some(Pair::Second));
 
-    Pair::First.write(server.home(), "elsewhere");
+    pairs.write(Pair::First, server.home(), "elsewhere");
     server.write_config(&listener("elsewhere"));
     server.signal(rustix::process::Signal::HUP);
-    eventually("other files are read", || TlsSession::open(&at).presented() == Some(Pair::First));
+    eventually("other files are read", || pairs.presented(&at) == Some(Pair::First));
 }

@@ -1,19 +1,40 @@
-//! A client that looks at the certificate, and two certificates to look at.
+//! Certificates made for a test, and a client that looks at which of them a server shows.
 
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, ServerName};
+use tempfile::TempDir;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A certificate for 127.0.0.1 that signs itself, and its key: made for these tests, good until 2120, trusted by nobody else.
+/// A certificate for 127.0.0.1 that signs itself, and its key: `NAME.crt` and `NAME.key` in `folder`.
+///
+/// # Panics
+/// When `openssl` is not there.
+pub fn certificate(folder: &Path, name: &str) -> PathBuf {
+    let output = Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"])
+        .args(["-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE"])
+        .args(["-keyout", &format!("{name}.key"), "-out", &format!("{name}.crt")])
+        .current_dir(folder)
+        .output()
+        .unwrap_or_else(|error| panic!("openssl, which makes a certificate for this test: {error}"));
+    assert!(output.status.success(), "openssl: {}", String::from_utf8_lossy(&output.stderr));
+    folder.join(format!("{name}.crt"))
+}
+
+/// Two certificates, to tell one from the other.
+#[derive(Debug)]
+pub struct Pairs(TempDir);
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pair {
     First,
@@ -21,36 +42,41 @@ pub enum Pair {
 }
 
 impl Pair {
-    /// Puts `NAME.crt` and `NAME.key` into `folder`.
-    pub fn write(self, folder: &Path, name: &str) {
-        let (certificate, key) = self.texts();
-        fs::write(folder.join(format!("{name}.crt")), certificate).expect("a certificate can be written");
-        fs::write(folder.join(format!("{name}.key")), key).expect("a key can be written");
-    }
-
-    fn texts(self) -> (&'static str, &'static str) {
+    fn name(self) -> &'static str {
         match self {
-            Self::First => (include_str!("certificates/first.crt"), include_str!("certificates/first.key")),
-            Self::Second => (include_str!("certificates/second.crt"), include_str!("certificates/second.key")),
+            Self::First => "first",
+            Self::Second => "second",
         }
-    }
-
-    fn certificate(self) -> CertificateDer<'static> {
-        CertificateDer::from_pem_slice(self.texts().0.as_bytes()).expect("a certificate")
     }
 }
 
-/// One TLS connection, after its handshake.
-#[derive(Debug)]
-pub struct TlsSession(StreamOwned<ClientConnection, TcpStream>);
+impl Pairs {
+    pub fn make() -> Self {
+        let folder = TempDir::new().expect("a directory");
+        for pair in [Pair::First, Pair::Second] {
+            certificate(folder.path(), pair.name());
+        }
+        Self(folder)
+    }
 
-impl TlsSession {
-    /// Shakes hands as somebody who trusts both certificates of [`Pair`] and no other.
+    /// Puts `NAME.crt` and `NAME.key` into `folder`.
+    pub fn write(&self, pair: Pair, folder: &Path, name: &str) {
+        for kind in ["crt", "key"] {
+            let from = self.0.path().join(format!("{}.{kind}", pair.name()));
+            fs::copy(from, folder.join(format!("{name}.{kind}"))).expect("a file can be copied");
+        }
+    }
+
+    fn certificate(&self, pair: Pair) -> CertificateDer<'static> {
+        CertificateDer::from_pem_file(self.0.path().join(format!("{}.crt", pair.name()))).expect("a certificate")
+    }
+
+    /// Shakes hands with the server at `address` as somebody who trusts both and no other.
     #[track_caller]
-    pub fn open(address: &str) -> Self {
+    pub fn open(&self, address: &str) -> TlsSession {
         let mut trusted = RootCertStore::empty();
         for pair in [Pair::First, Pair::Second] {
-            trusted.add(pair.certificate()).expect("a certificate that can be trusted");
+            trusted.add(self.certificate(pair)).expect("a certificate that can be trusted");
         }
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let config = ClientConfig::builder_with_provider(provider)
@@ -66,13 +92,25 @@ impl TlsSession {
         while connection.is_handshaking() {
             connection.complete_io(&mut stream).unwrap_or_else(|error| panic!("no handshake with {address}: {error}"));
         }
-        Self(StreamOwned::new(connection, stream))
+        TlsSession(StreamOwned::new(connection, stream))
     }
 
+    /// Which certificate the server at `address` shows.
+    #[track_caller]
+    pub fn presented(&self, address: &str) -> Option<Pair> {
+        self.open(address).presented(self)
+    }
+}
+
+/// One TLS connection, after its handshake.
+#[derive(Debug)]
+pub struct TlsSession(StreamOwned<ClientConnection, TcpStream>);
+
+impl TlsSession {
     /// Which certificate the server showed.
-    pub fn presented(&self) -> Option<Pair> {
+    pub fn presented(&self, pairs: &Pairs) -> Option<Pair> {
         let shown = self.0.conn.peer_certificates()?.first()?;
-        [Pair::First, Pair::Second].into_iter().find(|pair| pair.certificate() == *shown)
+        [Pair::First, Pair::Second].into_iter().find(|pair| pairs.certificate(*pair) == *shown)
     }
 
     /// The status of `GET /v1/PATH` on this connection, which ends with it.

@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use blocks::{Block, Command, Document};
 use session::Session;
 
-use crate::support::{Durable, Server, free_port};
+use crate::support::{Durable, Server, certificate, free_port};
 
 /// The answer to every complaint.
 const HOW_TO_MARK: &str = "make it a command that runs, teach tests/all/documents to look at it, or put \
@@ -173,7 +173,7 @@ fn example_server(name: &str, text: &str) -> (Server, Vec<(String, String)>) {
             "\nlistener \"tcp\" {{\n  address = \"{}\"\n  tls_disable = true\n}}\n",
             server.address()
         ));
-        let made = session::certificate(Path::new(&format!("{home}/etc/leasehold/tls")));
+        let made = certificate(Path::new(&format!("{home}/etc/leasehold/tls")), "server");
         environment.push(("VAULT_CACERT".to_owned(), made.display().to_string()));
         environment.push(("VAULT_ADDR".to_owned(), format!("https://{address}")));
     }

@@ -148,16 +148,3 @@ fn bash(folder: &Path, home: &Path, environment: &[(String, String)], script: &s
         stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
     }
 }
-
-/// A certificate for 127.0.0.1, `server.crt` and `server.key`; gives the first, which is also what to trust.
-pub(super) fn certificate(folder: &Path) -> PathBuf {
-    let output = Process::new("openssl")
-        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"])
-        .args(["-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE"])
-        .args(["-keyout", "server.key", "-out", "server.crt"])
-        .current_dir(folder)
-        .output()
-        .unwrap_or_else(|error| panic!("openssl, which makes a certificate for this test: {error}"));
-    assert!(output.status.success(), "openssl: {}", String::from_utf8_lossy(&output.stderr));
-    folder.join("server.crt")
-}
