@@ -116,12 +116,14 @@ async fn lookup(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
     let mut data = Object::new();
     data.insert("id".into(), id.as_str().into());
     data.insert("issue_time".into(), body.issued_at.rfc3339().into());
-    data.insert("expire_time".into(), if ends { row.expires_at.rfc3339().into() } else { Value::Null });
+    // A lease that is being revoked has no time left, however early that came.
+    let revoking = row.state == LeaseState::Revoking;
+    let until = if revoking { row.expires_at.min(now) } else { row.expires_at };
+    data.insert("expire_time".into(), if ends || revoking { until.rfc3339().into() } else { Value::Null });
     data.insert("last_renewal".into(), body.last_renewed_at.map_or(Value::Null, |at| at.rfc3339().into()));
     data.insert("renewable".into(), (body.renewable && row.state == LeaseState::Active && row.expires_at > now).into());
-    // A lease that is being revoked has no time left, however early that came.
     let ttl = shown_ttl(&row, now);
-    data.insert("ttl".into(), if row.state == LeaseState::Revoking { ttl.min(0) } else { ttl }.into());
+    data.insert("ttl".into(), if revoking { ttl.min(0) } else { ttl }.into());
     data.insert("path".into(), id.path().into());
     if let Some(error) = body.last_error {
         data.insert("revoke_error".into(), error.into());

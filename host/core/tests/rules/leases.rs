@@ -388,6 +388,8 @@ async fn what_cannot_be_renewed_says_why() {
     }
     let shown = server.root("sys/leases/lookup", json!({ "lease_id": stuck.as_str() })).await.unwrap().data.unwrap();
     assert_eq!((&shown["renewable"], shown["ttl"].as_i64().unwrap() <= 0), (&json!(false), true));
+    let minute = |key: &str| shown[key].as_str().unwrap().get(..16).unwrap().to_owned();
+    assert_eq!(minute("expire_time"), minute("issue_time"), "it ended early, and says so");
     assert_eq!(shown["revoke_error"], "ERROR: refused (SQLSTATE 42501)");
     // It is still tried, and only force forgets it.
     server.root("sys/leases/revoke-force/db", Value::Null).await.unwrap();
