@@ -1,5 +1,7 @@
 //! `vault-api.md` §5.1 and §5.2: what is configured, and how it reads back.
 
+use std::sync::Arc;
+
 use leasehold_core::request::RequestError;
 use leasehold_model::Operation;
 use serde_json::{Value, json};
@@ -201,4 +203,27 @@ async fn what_is_to_come_is_an_unsupported_path() {
         assert!(matches!(world.write(path, json!({})).await, Err(RequestError::UnsupportedPath)), "{path}");
     }
     assert!(matches!(world.write("creds/x", json!({})).await, Err(RequestError::UnsupportedOperation)));
+}
+
+#[tokio::test]
+async fn writes_that_meet_are_all_done_and_issuing_goes_on_meanwhile() {
+    let world = Arc::new(World::new().await);
+    world.role("readonly", MEMBER, json!({})).await;
+    let mut work = tokio::task::JoinSet::new();
+    for number in 0..12 {
+        let (writer, issuer) = (Arc::clone(&world), Arc::clone(&world));
+        work.spawn(async move {
+            writer.write("config/pg", json!({ format!("key{number}"): number })).await.unwrap();
+        });
+        work.spawn(async move {
+            issuer.issue("readonly").await;
+        });
+    }
+    while let Some(done) = work.join_next().await {
+        done.unwrap();
+    }
+    let kept = world.read("config/pg").await.unwrap();
+    for number in 0..12 {
+        assert_eq!(kept["connection_details"][format!("key{number}")], number, "{kept}");
+    }
 }

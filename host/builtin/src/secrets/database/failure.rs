@@ -18,6 +18,9 @@ pub(super) enum TargetError {
     /// All connections of the pool are in use.
     #[error("{0}")]
     Busy(String),
+    /// The connection was configured anew and its pool closed, before anything was sent.
+    #[error("the connection was configured anew meanwhile")]
+    Reconfigured,
     /// PostgreSQL's own error.
     #[error("{severity}: {message} (SQLSTATE {code})")]
     Sql { severity: String, message: String, code: String, detail: Option<String> },
@@ -39,6 +42,7 @@ impl TargetError {
             Self::Unreached(text) => Self::Unreached(clean(text)),
             Self::Busy(text) => Self::Busy(clean(text)),
             Self::Refused(text) => Self::Refused(clean(text)),
+            Self::Reconfigured => Self::Reconfigured,
             Self::Sql { severity, message, code, detail } => {
                 Self::Sql { severity, message: clean(message), code, detail: detail.map(clean) }
             }
@@ -58,7 +62,7 @@ impl TargetError {
         match self {
             Self::Down(text) => EngineError::Down(format!("unable to start transaction: {text}")),
             Self::Unreached(text) => EngineError::Unreached(format!("unable to start transaction: {text}")),
-            Self::Busy(text) => EngineError::Failed(format!("unable to start transaction: {text}")),
+            Self::Busy(_) | Self::Reconfigured => EngineError::Failed(format!("unable to start transaction: {self}")),
             Self::Sql { .. } => EngineError::Failed(format!("failed to execute query: {self}")),
             Self::Refused(text) => EngineError::Failed(text),
         }

@@ -94,11 +94,13 @@ async fn in_one_transaction(
     // The target's own clock decides whether this still may happen, however long we were stopped in between.
     let end = begun.time.now().saturating_add(millis(left));
     let closing = format!(
-        "{own}; SELECT 1 OPERATOR(pg_catalog./) (CASE WHEN {NOW} OPERATOR(pg_catalog.<) {end} THEN 1 ELSE 0 END), {NOW}; COMMIT"
+        "SELECT 1 OPERATOR(pg_catalog./) (CASE WHEN {NOW} OPERATOR(pg_catalog.<) {end} THEN 1 ELSE 0 END), {NOW}; COMMIT"
     );
     let opening = if begun.is_open { None } else { Some(opening(left)) };
     let mut texts: Vec<&str> = opening.as_deref().into_iter().collect();
     texts.extend(statements.iter().map(|statement| statement.expose_secret()));
+    // Not one text with the commit: a target that sees us gone after its answer to the one does not begin the other.
+    texts.push(own);
     let closing_at = texts.len();
     texts.push(&closing);
     // A target that hangs is noticed by the opening; what comes after it may take its time.

@@ -133,6 +133,8 @@ fn role_key(name: &str) -> String {
 
 /// Keys per call to the store.
 const PAGE: u32 = 1_000;
+/// How often something is done again because a write came between.
+const AGAIN_MAX: u32 = 32;
 
 impl DatabaseEngine {
     #[must_use]
@@ -176,6 +178,22 @@ impl DatabaseEngine {
             }
             kept
         });
+    }
+
+    /// A write that met another one is done again, on what that left.
+    async fn write(&self, request: &EngineRequest, room: &str, name: &str) -> Result<LogicalResponse, RequestError> {
+        let mut left = AGAIN_MAX;
+        loop {
+            let done = match room {
+                "config" => self.configure(request, name).await,
+                "reset" => self.reset(&request.context, name).await,
+                _ => self.write_role(request, name).await,
+            };
+            match done {
+                Err(RequestError::Storage(StorageError::Conflict(_))) if left > 0 => left -= 1,
+                done => return done,
+            }
+        }
     }
 
     async fn configure(&self, request: &EngineRequest, name: &str) -> Result<LogicalResponse, RequestError> {
@@ -306,10 +324,7 @@ impl SecretsEngine for DatabaseEngine {
                 LogicalResponse::empty()
             }
             ("config" | "reset", Operation::Create | Operation::Update) => {
-                let answer = match room {
-                    "config" => self.configure(request, name).await?,
-                    _ => self.reset(&request.context, name).await?,
-                };
+                let answer = self.write(request, room, name).await?;
                 return Ok(Outcome::Reopened { connection: target_name(&request.context, name), answer });
             }
             ("roles", Operation::List) => list(storage, "role/").await?,
@@ -318,7 +333,7 @@ impl SecretsEngine for DatabaseEngine {
                 storage.delete(&role_key(name)).await?;
                 LogicalResponse::empty()
             }
-            ("roles", Operation::Create | Operation::Update) => self.write_role(request, name).await?,
+            ("roles", Operation::Create | Operation::Update) => self.write(request, room, name).await?,
             ("creds", Operation::Read) => return self.plan(request, name).await,
             _ => return Err(RequestError::UnsupportedOperation),
         };
@@ -334,12 +349,16 @@ impl SecretsEngine for DatabaseEngine {
 
     async fn effect(&self, at: &EngineContext, intent: &LeaseIntent) -> Result<SecretData, EngineError> {
         let effect = Effect::read(&intent.effect)?;
-        let opened = self.open(at, &effect.connection).await?;
-        let authentication = opened.record.password_authentication().map_err(EngineError::Failed)?;
-        let secrets = opened.record.secrets();
-        issue::issue(&opened.target, authentication, at, intent, &effect, &secrets)
-            .await
-            .map_err(TargetError::into_engine)
+        let mut left = AGAIN_MAX;
+        loop {
+            let opened = self.open(at, &effect.connection).await?;
+            let authentication = opened.record.password_authentication().map_err(EngineError::Failed)?;
+            let secrets = opened.record.secrets();
+            match issue::issue(&opened.target, authentication, at, intent, &effect, &secrets).await {
+                Err(TargetError::Reconfigured) if left > 0 => left -= 1,
+                done => return done.map_err(TargetError::into_engine),
+            }
+        }
     }
 
     async fn renew(&self, at: &EngineContext, lease: &LeaseIntent, until: Timestamp) -> Result<(), EngineError> {

@@ -151,7 +151,7 @@ impl Target {
             ))),
             Err(PoolError::Timeout(_)) => Err(self.unreachable("timed out")),
             Err(PoolError::Backend(error)) => Err(self.failed_to_connect(&error)),
-            Err(PoolError::Closed) => Err(self.unreachable("the connection was reconfigured meanwhile")),
+            Err(PoolError::Closed) => Err(TargetError::Reconfigured),
             Err(error) => Err(self.unreachable(&error.to_string())),
         }
     }
