@@ -34,6 +34,11 @@ impl TargetError {
         matches!(self, Self::Sql { code, .. } if code == wanted.code())
     }
 
+    /// Two changed one row of a catalogue at a time; "tuple concurrently updated" has no code of its own.
+    pub(super) fn is_collision(&self) -> bool {
+        self.is_code(&SqlState::T_R_DEADLOCK_DETECTED) || self.is_code(&SqlState::INTERNAL_ERROR)
+    }
+
     /// Takes out every part of a secret that a message of the server quotes.
     pub(super) fn scrubbed(self, secrets: &[&SecretString]) -> Self {
         let clean = |text: String| secrets.iter().fold(text, |text, secret| scrub(&text, secret.expose_secret()));

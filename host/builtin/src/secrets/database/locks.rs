@@ -16,10 +16,7 @@ pub(super) const WAIT: Duration = Duration::from_secs(2);
 
 /// Whether `ALTER ROLE` failed because somebody else is changing the role.
 pub(super) fn is_held(error: &TargetError) -> bool {
-    // "tuple concurrently updated" has no code of its own.
-    [SqlState::T_R_DEADLOCK_DETECTED, SqlState::LOCK_NOT_AVAILABLE, SqlState::INTERNAL_ERROR]
-        .iter()
-        .any(|code| error.is_code(code))
+    error.is_collision() || error.is_code(&SqlState::LOCK_NOT_AVAILABLE)
 }
 
 /// Ends what holds the role, so that its own row can be changed. Afterwards the role may log in again and do the same: what

@@ -135,6 +135,8 @@ fn role_key(name: &str) -> String {
 const PAGE: u32 = 1_000;
 /// How often something is done again because a write came between.
 const AGAIN_MAX: u32 = 32;
+/// The same for a grant of somebody else on the target.
+const COLLISIONS_MAX: u32 = 3;
 
 impl DatabaseEngine {
     #[must_use]
@@ -349,13 +351,15 @@ impl SecretsEngine for DatabaseEngine {
 
     async fn effect(&self, at: &EngineContext, intent: &LeaseIntent) -> Result<SecretData, EngineError> {
         let effect = Effect::read(&intent.effect)?;
-        let mut left = AGAIN_MAX;
+        let (mut anew, mut collisions) = (AGAIN_MAX, COLLISIONS_MAX);
         loop {
             let opened = self.open(at, &effect.connection).await?;
             let authentication = opened.record.password_authentication().map_err(EngineError::Failed)?;
             let secrets = opened.record.secrets();
             match issue::issue(&opened.target, authentication, at, intent, &effect, &secrets).await {
-                Err(TargetError::Reconfigured) if left > 0 => left -= 1,
+                Err(TargetError::Reconfigured) if anew > 0 => anew -= 1,
+                // It was rolled back: that is what the error says.
+                Err(error) if error.is_collision() && collisions > 0 => collisions -= 1,
                 done => return done.map_err(TargetError::into_engine),
             }
         }

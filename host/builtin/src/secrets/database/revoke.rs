@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use tokio::time::sleep;
 use tokio_postgres::error::SqlState;
 
 use super::connection::Leftovers;
@@ -21,6 +22,10 @@ const SESSIONS_END_WITHIN: Duration = Duration::from_secs(8);
 /// How often a role that holds itself fast is broken open; it may be quick to come back.
 const SHUT_TRIES: u32 = 4;
 
+/// Grants of others, on other databases of the server too, are not in our hands: what met one is done again.
+const COLLISION_WAITS: [Duration; 3] =
+    [Duration::from_millis(50), Duration::from_millis(200), Duration::from_millis(800)];
+
 /// What is left of a role.
 struct Standing {
     oid: u32,
@@ -31,6 +36,21 @@ struct Standing {
 /// The role, its sessions and its rights are gone when this returns `Ok`; also when they were before.
 /// `statements` empty: the default revocation.
 pub(super) async fn revoke(
+    target: &Target,
+    subject: &Subject<'_>,
+    statements: &[String],
+    leftovers: &Leftovers,
+) -> Result<(), TargetError> {
+    for wait in COLLISION_WAITS {
+        match go_through(target, subject, statements, leftovers).await {
+            Err(error) if error.is_collision() => sleep(wait).await,
+            done => return done,
+        }
+    }
+    go_through(target, subject, statements, leftovers).await
+}
+
+async fn go_through(
     target: &Target,
     subject: &Subject<'_>,
     statements: &[String],
