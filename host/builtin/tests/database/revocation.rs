@@ -56,26 +56,27 @@ async fn sessions_end_with_the_lease_even_those_that_have_set_another_role() {
     assert!(!world.role_exists(&issued.username));
 }
 
+/// What ours would change waits for this transaction, and then finds the row changed.
+async fn somebody_grants(world: &World) -> tokio::task::JoinHandle<String> {
+    let pg = Arc::clone(&world.pg);
+    let grants = "BEGIN; GRANT SELECT ON orders TO PUBLIC; SELECT pg_sleep(1); COMMIT";
+    let granting = tokio::task::spawn_blocking(move || pg.psql(grants).unwrap());
+    let sleeps = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
+    while world.pg.psql(sleeps).unwrap() == "0" {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    granting
+}
+
 #[tokio::test]
 async fn a_grant_of_somebody_else_at_the_same_time_fails_neither_an_issue_nor_a_revocation() {
     let world = World::on(Arc::new(own_server(Options::default())));
     world.connect("pg", json!({})).await;
     world.role("granted", &format!("{MEMBER} GRANT SELECT ON orders TO \"{{{{name}}}}\";"), json!({})).await;
-    // What ours would change waits for this transaction, and then finds the row changed.
-    let somebody_grants = async || {
-        let pg = Arc::clone(&world.pg);
-        let grants = "BEGIN; GRANT SELECT ON orders TO PUBLIC; SELECT pg_sleep(1); COMMIT";
-        let granting = tokio::task::spawn_blocking(move || pg.psql(grants).unwrap());
-        let sleeps = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
-        while world.pg.psql(sleeps).unwrap() == "0" {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        granting
-    };
-    let granting = somebody_grants().await;
+    let granting = somebody_grants(&world).await;
     let issued = world.issue("granted").await;
     granting.await.unwrap();
-    let granting = somebody_grants().await;
+    let granting = somebody_grants(&world).await;
     world.revoke(&issued).await.unwrap();
     assert!(!world.role_exists(&issued.username));
     granting.await.unwrap();
