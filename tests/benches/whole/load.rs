@@ -110,6 +110,11 @@ impl Done {
 
 /// `clients` threads ask for `length`; every answer must have one of `wanted`'s statuses.
 pub fn for_time(address: &str, clients: usize, length: Duration, wanted: &[u16], request: &[u8]) -> Done {
+    meanwhile(address, clients, wanted, request, || std::thread::sleep(length))
+}
+
+/// `clients` threads ask as long as `something` lasts.
+pub fn meanwhile(address: &str, clients: usize, wanted: &[u16], request: &[u8], something: impl FnOnce()) -> Done {
     let stop = AtomicBool::new(false);
     let began = Instant::now();
     let mut times: Vec<Duration> = std::thread::scope(|scope| {
@@ -127,7 +132,7 @@ pub fn for_time(address: &str, clients: usize, length: Duration, wanted: &[u16],
                 })
             })
             .collect();
-        std::thread::sleep(length);
+        something();
         stop.store(true, Ordering::Relaxed);
         workers.into_iter().flat_map(|worker| worker.join().expect("a client ends")).collect()
     });

@@ -73,12 +73,20 @@ impl Peer {
         running
     }
 
-    /// On disk: SQLite here, files there; initialised and unsealed.
+    /// On disk: SQLite here, Raft with one node there; initialised and unsealed.
     pub fn start_durable(&self) -> Running {
         let mut running = self.spawn(|address, home| {
             let store = match self.kind {
                 Kind::Leasehold => format!("storage \"sqlite\" {{\n  path = \"{}/store.db\"\n}}\n", home.display()),
-                _ => format!("storage \"file\" {{\n  path = \"{}/store\"\n}}\n", home.display()),
+                _ => {
+                    let store = home.join("raft");
+                    std::fs::create_dir(&store).expect("a directory");
+                    format!(
+                        "storage \"raft\" {{\n  path = \"{}\"\n  node_id = \"one\"\n}}\ncluster_addr = \"http://127.0.0.1:{}\"\n",
+                        store.display(),
+                        free_port()
+                    )
+                }
             };
             let listener = format!("listener \"tcp\" {{\n  address = \"{address}\"\n  tls_disable = true\n}}\n");
             let file = home.join("server.hcl");
@@ -100,8 +108,7 @@ impl Peer {
     }
 
     fn spawn(&self, arguments: impl FnOnce(&str, &Path) -> Vec<String>) -> Running {
-        let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port();
-        let address = format!("127.0.0.1:{port}");
+        let address = format!("127.0.0.1:{}", free_port());
         let home = tempfile::tempdir().expect("a directory");
         let log = std::fs::File::create(home.path().join("log")).expect("a log");
         let arguments = arguments(&address, home.path());
@@ -188,6 +195,10 @@ impl Drop for Running {
     }
 }
 
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port()
+}
+
 /// One PostgreSQL for both sides, with its own defaults where they matter (fsync on).
 pub fn postgresql() -> DevPg {
     let options = Options {
@@ -199,7 +210,7 @@ pub fn postgresql() -> DevPg {
     DevPg::start(options).expect("PostgreSQL starts")
 }
 
-/// The user CPU seconds of this process: what the load itself costs.
+/// User and system time of this process: what the load itself costs.
 pub fn own_cpu() -> Duration {
     let stat = std::fs::read_to_string(Path::new("/proc/self/stat")).expect("accounting");
     let fields: Vec<&str> = stat.rsplit_once(')').expect("a stat line").1.split_whitespace().collect();

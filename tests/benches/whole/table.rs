@@ -20,7 +20,7 @@ fn number(value: f64) -> String {
 
 pub fn print(figures: &[Figure], plan: &Plan) {
     println!(
-        "\nMedians of {} interleaved rounds, 8 keep-alive connections, {} s a load; memory stores on both sides.\n",
+        "\nMedians of {} interleaved rounds, 8 keep-alive connections, {} s a load; memory stores on both sides, unless a durable one is named.\n",
         plan.rounds,
         plan.length.as_secs()
     );
