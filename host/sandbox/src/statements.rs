@@ -18,6 +18,10 @@ use crate::config::{Budget, Limits};
 use crate::meter::Meter;
 use crate::store::{self, Guest};
 
+/// Fuel of a render that is tried on the caller's thread, some 0.3 ms at most: what the statements of most roles need is done
+/// before another thread would have begun. One that runs out begins anew on a thread that may block, with all its fuel.
+const BRIEF: u64 = 4_000_000;
+
 pub(crate) struct StatementsRoom {
     shared: Arc<Shared>,
     lane: Arc<Semaphore>,
@@ -62,8 +66,9 @@ impl StatementsRoom {
             Purpose::Rotation => wit::Purpose::Rotation,
         };
         let checked = blocking(move || {
+            let _place = place;
             let count = statements.len();
-            let report = shared.call(place, |guest, store| {
+            let report = shared.call(shared.budget.fuel, |guest, store| {
                 guest.leasehold_statements_templates().call_check(store, &statements, purpose, dialect_in(wished))
             })?;
             let diagnostics = report.diagnostics.into_iter().map(|one| diagnostic(one, count));
@@ -85,23 +90,21 @@ impl StatementsRoom {
         values: &[(&str, &str)],
     ) -> Result<Vec<String>, RenderError> {
         let place = self.place(statements, values)?;
-        let (shared, statements) = (Arc::clone(&self.shared), statements.to_vec());
+        let statements = statements.to_vec();
         let values: Vec<(String, String)> =
             values.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let rendered = blocking(move || {
-            let count = statements.len();
-            let rendered = shared.call(place, |guest, store| {
-                guest.leasehold_statements_templates().call_render(store, &statements, dialect_in(dialect), &values)
-            })?;
-            match rendered {
-                Ok(texts) if texts.len() == count => Ok(Ok(texts)),
-                Ok(texts) => {
-                    Err(SandboxError::Answer(format!("{} statements came back for {count} templates", texts.len())))
-                }
-                Err(refused) => diagnostic(refused, count).map(Err),
+        let rendered = match self.shared.render(BRIEF, &statements, dialect, &values) {
+            Err(SandboxError::Fuel) => {
+                let shared = Arc::clone(&self.shared);
+                blocking(move || {
+                    let _place = place;
+                    shared.render(shared.budget.fuel, &statements, dialect, &values)
+                })
+                .await?
             }
-        });
-        let rendered = self.shared.meter.seen(rendered.await?)?;
+            done => done,
+        };
+        let rendered = self.shared.meter.seen(rendered)?;
         rendered.map_err(|refused| RenderError::Refused(Box::new(refused)))
     }
 
@@ -120,18 +123,38 @@ impl StatementsRoom {
 }
 
 impl Shared {
+    fn render(
+        &self,
+        fuel: u64,
+        statements: &[String],
+        dialect: Dialect,
+        values: &[(String, String)],
+    ) -> Result<Result<Vec<String>, Diagnostic>, SandboxError> {
+        let count = statements.len();
+        let rendered = self.call(fuel, |guest, store| {
+            guest.leasehold_statements_templates().call_render(store, statements, dialect_in(dialect), values)
+        })?;
+        match rendered {
+            Ok(texts) if texts.len() == count => Ok(Ok(texts)),
+            Ok(texts) => {
+                Err(SandboxError::Answer(format!("{} statements came back for {count} templates", texts.len())))
+            }
+            Err(refused) => diagnostic(refused, count).map(Err),
+        }
+    }
+
     fn call<T>(
         &self,
-        place: OwnedSemaphorePermit,
+        fuel: u64,
         ask: impl FnOnce(&Statements, &mut wasmtime::Store<Guest>) -> Result<T, wasmtime::Error>,
     ) -> Result<T, SandboxError> {
         let begun = self.clock.now();
-        let mut store = store::fresh(&self.engine, &self.budget, Some(place));
-        store::arm(&mut store, &self.budget)?;
+        let budget = Budget { fuel: fuel.min(self.budget.fuel), ..self.budget };
+        let mut store = store::fresh(&self.engine, &budget, None);
+        store::arm(&mut store, &budget)?;
         let answer = self.pre.instantiate(&mut store).and_then(|guest| ask(&guest, &mut store));
         let answer = answer.map_err(|error| store::stopped(&store, &error))?;
-        let fuel = store::used(&store, self.budget.fuel);
-        self.meter.answered(self.clock.now().until(begun).as_secs_f64(), fuel);
+        self.meter.answered(self.clock.now().until(begun).as_secs_f64(), store::used(&store, budget.fuel));
         Ok(answer)
     }
 }

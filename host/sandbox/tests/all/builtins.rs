@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use leasehold_core::request::Object;
-use leasehold_core::seams::{Dialect, Purpose, RenderError, Sandbox as _};
+use leasehold_core::seams::{Dialect, Purpose, RenderError, Sandbox as _, SandboxError};
 use leasehold_core::testing::ManualClock;
 use leasehold_sandbox::{Artifact, Builtins, Config, Sandbox, precompile};
 use sha2::{Digest as _, Sha256};
 
-use crate::support::{NOW, nobody, policy, read, sandbox, shipped};
+use crate::support::{NOW, counted_sandbox, nobody, policy, read, sandbox, sandbox_with, shipped};
+
+const CALLS: &str = "leasehold_sandbox_calls_total";
 
 fn leaked(bytes: Vec<u8>) -> &'static [u8] {
     Box::leak(bytes.into_boxed_slice())
@@ -96,4 +98,24 @@ async fn a_check_reports_and_never_refuses() {
     let report = sandbox.check_template(&statements, Purpose::Creation, Dialect::Handlebars).await.unwrap();
     assert_eq!(report.dialect, Dialect::Plain);
     assert!(!report.diagnostics.is_empty());
+}
+
+/// Takes more fuel than a render is given on the caller's own thread.
+fn long() -> Vec<String> {
+    vec!["SELECT '{{name}}'; ".repeat(250); 40]
+}
+
+#[tokio::test]
+async fn a_render_that_takes_long_comes_to_its_end_all_the_same() {
+    let (sandbox, _, counts) = counted_sandbox(shipped("acl"), |_| {});
+    let rendered = sandbox.render(&long(), Dialect::Handlebars, &[("name", "n")]).await.unwrap();
+    assert_eq!(rendered, vec!["SELECT 'n'; ".repeat(250); 40]);
+    assert_eq!(counts.of(CALLS), 1);
+}
+
+#[tokio::test]
+async fn a_render_that_runs_out_of_all_its_fuel_is_stopped() {
+    let (sandbox, _) = sandbox_with(shipped("acl"), |limits| limits.statements.fuel = 10_000_000);
+    let refused = sandbox.render(&long(), Dialect::Handlebars, &[("name", "n")]).await;
+    assert!(matches!(refused, Err(RenderError::Sandbox(SandboxError::Fuel))), "{refused:?}");
 }

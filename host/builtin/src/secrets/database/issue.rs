@@ -91,16 +91,11 @@ async fn in_one_transaction(
     if left.is_zero() {
         return Err(too_late());
     }
-    // The target's own clock decides whether this still may happen, however long we were stopped in between.
-    let end = begun.time.now().saturating_add(millis(left));
-    let closing = format!(
-        "SELECT 1 OPERATOR(pg_catalog./) (CASE WHEN {NOW} OPERATOR(pg_catalog.<) {end} THEN 1 ELSE 0 END), {NOW}; COMMIT"
-    );
     let opening = if begun.is_open { None } else { Some(opening(left)) };
+    let closing = closing(own, begun.time.now().saturating_add(millis(left)));
     let mut texts: Vec<&str> = opening.as_deref().into_iter().collect();
-    texts.extend(statements.iter().map(|statement| statement.expose_secret()));
     // Not one text with the commit: a target that sees us gone after its answer to the one does not begin the other.
-    texts.push(own);
+    texts.extend(statements.iter().map(|statement| statement.expose_secret()));
     let closing_at = texts.len();
     texts.push(&closing);
     // A target that hangs is noticed by the opening; what comes after it may take its time.
@@ -137,6 +132,16 @@ const NOW: &str =
 fn opening(left: Duration) -> String {
     let limit = left.min(STATEMENT_MAX).as_millis().max(1);
     format!("BEGIN; SET LOCAL statement_timeout = {limit}; SET LOCAL synchronous_commit = on")
+}
+
+/// What ends the transaction: the target's own clock decides whether it still may happen, however long we were stopped in
+/// between. `end` is in milliseconds since 1970.
+fn closing(own: &str, end: i64) -> String {
+    let (seconds, millis) = (end.div_euclid(1_000), end.rem_euclid(1_000));
+    format!(
+        "{own}; SELECT 1 OPERATOR(pg_catalog./) (CASE WHEN pg_catalog.clock_timestamp() OPERATOR(pg_catalog.<) \
+         pg_catalog.to_timestamp({seconds}.{millis:03}) THEN 1 ELSE 0 END), {NOW}; COMMIT"
+    )
 }
 
 struct Begun {
