@@ -1,6 +1,7 @@
 //! What is stored with a lease: all that effect, renewal and revocation need. No credential, no verifier.
 
 use leasehold_core::seams::EngineError;
+use leasehold_model::{Timestamp, Ttl};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -28,4 +29,12 @@ impl Effect {
         Self::deserialize(value)
             .map_err(|_| EngineError::Failed("the lease's stored effect is not readable".to_owned()))
     }
+}
+
+/// `VALID UNTIL` lies this long behind the lease's end, as in the field: revocation comes first.
+const GRACE: Ttl = Ttl::from_secs(5);
+
+/// What PostgreSQL is told about a lease that ends then.
+pub(super) fn valid_until(end: Timestamp) -> String {
+    (end + GRACE).postgres()
 }

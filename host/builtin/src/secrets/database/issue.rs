@@ -3,22 +3,19 @@
 use std::time::Duration;
 
 use leasehold_core::seams::{EngineContext, LeaseIntent, SecretData, SecretValue};
-use leasehold_model::{Timestamp, Ttl};
+use leasehold_model::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 use tokio_postgres::error::SqlState;
 
 use super::connection::PasswordAuthentication;
 use super::dial::STATEMENT_MAX;
-use super::effect::Effect;
+use super::effect::{Effect, valid_until};
 use super::failure::TargetError;
 use super::sql::{ident, literal};
 use super::statements::{substitute, touches_shared};
 use super::target::{ANSWER_MAX, Session, Target, TargetTime, with_margin};
-use super::{credential, orphans, scram};
-
-/// `VALID UNTIL` lies this long behind the lease's end, as in the field: revocation comes first.
-pub(super) const GRACE: Ttl = Ttl::from_secs(5);
+use super::{credential, mark, scram};
 
 /// The password, and what goes into the statements in its place.
 struct Issued {
@@ -37,7 +34,7 @@ pub(super) async fn issue(
     secrets: &[SecretString],
 ) -> Result<SecretData, TargetError> {
     let issued = credential(at, authentication).await?;
-    let expiration = (intent.expires_at + GRACE).postgres();
+    let expiration = valid_until(intent.expires_at);
     let mut statements = Vec::with_capacity(effect.creation.len());
     for statement in &effect.creation {
         let statement = statement.replace(&effect.expiration_at, &expiration);
@@ -45,7 +42,7 @@ pub(super) async fn issue(
             .map_err(|error| TargetError::Refused(format!("failed to render creation statements: {error}")))?;
         statements.push(filled);
     }
-    let comment = orphans::comment(&at.mount.installation, intent.id.random());
+    let comment = mark::comment(&at.mount.installation, intent.id.random());
     let own = format!("COMMENT ON ROLE {} IS {}", ident(&effect.username), literal(&comment));
     // Of the rendered text: a statement that holds the secret must not be copied about.
     let is_shared = effect.creation.iter().any(|statement| touches_shared(statement, &effect.username));

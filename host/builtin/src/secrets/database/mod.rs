@@ -17,6 +17,7 @@ mod failure;
 mod issue;
 mod leftovers;
 mod locks;
+mod mark;
 mod orphans;
 mod plan;
 mod renew;
@@ -28,7 +29,9 @@ mod sql;
 mod statements;
 mod subject;
 mod target;
+mod templates;
 mod tls;
+mod transaction;
 
 /// What holds for any input of this room's parsers, for the fuzz targets.
 #[cfg(fuzzing)]
@@ -373,7 +376,7 @@ impl SecretsEngine for DatabaseEngine {
         })?;
         let opened = self.open(at, &effect.connection).await?;
         let statements = renew::statements(at, &role, &effect, until).await?;
-        renew::renew(&opened.target, &effect, &statements).await.map_err(|error| opened.failed(error))
+        transaction::run(&opened.target, &effect.username, &statements).await.map_err(|error| opened.failed(error))
     }
 
     async fn revoke(&self, at: &EngineContext, lease: &LeaseIntent) -> Result<(), EngineError> {

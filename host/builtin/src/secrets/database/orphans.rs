@@ -1,19 +1,14 @@
-//! The mark on every PostgreSQL role that is made here: a comment with installation and lease. By it the lease room finds roles
-//! without a lease.
+//! Roles that carry our mark: the lease room compares them with leases, and has those without one dropped.
 
 use leasehold_core::seams::{OrphanEnd, OwnedRole};
 
 use super::connection::Leftovers;
 use super::failure::TargetError;
+use super::mark::comment;
 use super::revoke;
 use super::sql::literal;
 use super::subject::Subject;
 use super::target::{ANSWER_MAX, Target, rows};
-
-/// The comment on a role: whose it is, and of which lease.
-pub(super) fn comment(installation: &str, lease: &str) -> String {
-    format!("leasehold:{installation}:{lease}")
-}
 
 /// All roles of the target that carry a comment of this installation.
 pub(super) async fn owned(target: &Target, installation: &str) -> Result<Vec<OwnedRole>, TargetError> {

@@ -1,13 +1,12 @@
 //! `creds/:name`: decides what is to be done, and does nothing yet.
 
 use leasehold_core::request::RequestError;
-use leasehold_core::seams::{Dialect, EngineRequest, LeasePlan, RenderError, Sandbox};
+use leasehold_core::seams::{EngineRequest, LeasePlan};
 
 use super::connection::ConnectionRecord;
 use super::credential;
 use super::effect::Effect;
-use super::role::{RoleRecord, Statements};
-use super::statements;
+use super::role::RoleRecord;
 
 /// In the field's order: role → connection → allowed → credential type → name → password policy → statements.
 pub(super) async fn plan(
@@ -37,11 +36,11 @@ pub(super) async fn plan(
         ("password", password_at.as_str()),
         ("expiration", expiration_at.as_str()),
     ];
-    let creation = prepare(&*at.sandbox, &role.creation, &values, "creation").await?;
+    let creation = role.creation.rendered(&*at.sandbox, &values, "creation").await?;
     if creation.is_empty() {
         return Err(RequestError::Engine("empty creation statements".to_owned()));
     }
-    let revocation = prepare(&*at.sandbox, &role.revocation, values.get(..2).unwrap_or(&[]), "revocation").await?;
+    let revocation = role.revocation.rendered(&*at.sandbox, values.get(..2).unwrap_or(&[]), "revocation").await?;
     let effect = Effect {
         connection: role.db_name.clone(),
         role: role_name.to_owned(),
@@ -59,34 +58,4 @@ pub(super) async fn plan(
         effect: serde_json::to_value(effect).map_err(|error| RequestError::Internal(error.to_string()))?,
         warnings: Vec::new(),
     })
-}
-
-/// Rendered and split. `plain` texts are split first, so that no value can add a statement; handlebars may span them.
-pub(super) async fn prepare(
-    sandbox: &dyn Sandbox,
-    list: &Statements,
-    values: &[(&str, &str)],
-    purpose: &str,
-) -> Result<Vec<String>, RequestError> {
-    let texts = list.unpacked();
-    if texts.is_empty() {
-        return Ok(Vec::new());
-    }
-    let failed = |error: RenderError| match error {
-        RenderError::Refused(found) => RequestError::Engine(format!(
-            "failed to render {purpose} statements: line {}, column {}: {}",
-            found.line, found.column, found.message
-        )),
-        RenderError::Sandbox(error) => error.into(),
-    };
-    match list.dialect {
-        Dialect::Plain => {
-            let pieces: Vec<String> = texts.iter().flat_map(|text| statements::split(text)).collect();
-            sandbox.render(&pieces, Dialect::Plain, values).await.map_err(failed)
-        }
-        Dialect::Handlebars => {
-            let rendered = sandbox.render(&texts, Dialect::Handlebars, values).await.map_err(failed)?;
-            Ok(rendered.iter().flat_map(|text| statements::split(text)).collect())
-        }
-    }
 }

@@ -10,12 +10,10 @@ use tokio_postgres::error::SqlState;
 use super::connection::Leftovers;
 use super::dial::STATEMENT_MAX;
 use super::failure::TargetError;
-use super::renew::transaction;
 use super::sql::ident;
-use super::statements::touches_shared;
 use super::subject::Subject;
 use super::target::{ANSWER_MAX, Session, Target, bare, rows, with_margin};
-use super::{leftovers, locks};
+use super::{leftovers, locks, transaction};
 
 /// A session that was told to end does so when it next looks; one that waits for a disk may take its time.
 const SESSIONS_END_WITHIN: Duration = Duration::from_secs(8);
@@ -83,7 +81,7 @@ async fn go_through(
     // Both that follow may wait for their turn; work that needs none should not wait for our session.
     session.finish();
     if is_custom {
-        run_custom(target, name, statements).await?;
+        transaction::run(target, name, statements).await?;
     }
     let session = target.session().await?;
     let Some(standing) = look(&session, subject).await? else {
@@ -194,16 +192,6 @@ async fn end_sessions(session: &Session, name: &str, oid: u32) -> Result<(), Tar
         waited += pause;
         pause = (pause * 2).min(Duration::from_millis(250));
     }
-}
-
-/// The statements stored with the lease, in one transaction.
-async fn run_custom(target: &Target, name: &str, statements: &[String]) -> Result<(), TargetError> {
-    let is_shared = statements.iter().any(|statement| touches_shared(statement, name));
-    let _turn = if is_shared { Some(target.turn(target.database()).await?) } else { None };
-    let session = target.session().await?;
-    transaction(&session, statements).await?;
-    session.finish();
-    Ok(())
 }
 
 /// PostgreSQL's own words, and who granted what: the admin cannot take away what others gave.

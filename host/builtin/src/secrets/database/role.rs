@@ -9,38 +9,17 @@ use leasehold_model::Ttl;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::plan::prepare;
 use super::statements::{self, Placement};
-
-/// Statement texts and the dialect in which the template component will read them.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Statements {
-    /// As given: elements may hold several statements, base64 or JSON.
-    pub(super) texts: Vec<String>,
-    pub(super) dialect: Dialect,
-}
-
-impl Default for Statements {
-    fn default() -> Self {
-        Self { texts: Vec::new(), dialect: Dialect::Handlebars }
-    }
-}
-
-impl Statements {
-    /// Base64 and JSON arrays taken apart.
-    pub(super) fn unpacked(&self) -> Vec<String> {
-        self.texts.iter().flat_map(|text| statements::unpack(text)).collect()
-    }
-}
+use super::templates::Templates;
 
 /// A stored role. Holds no secret.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct RoleRecord {
     pub(super) db_name: String,
-    pub(super) creation: Statements,
-    pub(super) revocation: Statements,
-    pub(super) renew: Statements,
-    pub(super) rollback: Statements,
+    pub(super) creation: Templates,
+    pub(super) revocation: Templates,
+    pub(super) renew: Templates,
+    pub(super) rollback: Templates,
     pub(super) default_ttl: Ttl,
     pub(super) max_ttl: Ttl,
     pub(super) credential_type: String,
@@ -53,10 +32,10 @@ impl Default for RoleRecord {
     fn default() -> Self {
         Self {
             db_name: String::new(),
-            creation: Statements::default(),
-            revocation: Statements::default(),
-            renew: Statements::default(),
-            rollback: Statements::default(),
+            creation: Templates::default(),
+            revocation: Templates::default(),
+            renew: Templates::default(),
+            rollback: Templates::default(),
             default_ttl: Ttl::ZERO,
             max_ttl: Ttl::ZERO,
             credential_type: "password".to_owned(),
@@ -179,11 +158,11 @@ impl RoleRecord {
 }
 
 /// Places where neither a password nor its verifier may be put: credentials of this role would be refused.
-async fn misplaced_passwords(sandbox: &dyn Sandbox, list: &Statements) -> Vec<String> {
+async fn misplaced_passwords(sandbox: &dyn Sandbox, list: &Templates) -> Vec<String> {
     const HERE: &str = "Lpasswordplaceholder";
     let values = [("name", "Lname"), ("username", "Lname"), ("password", HERE), ("expiration", "Lexpiration")];
     // What does not render is among the component's own diagnostics.
-    let rendered = prepare(sandbox, list, &values, "creation").await.unwrap_or_default();
+    let rendered = list.rendered(sandbox, &values, "creation").await.unwrap_or_default();
     let mut warnings = Vec::new();
     for (index, statement) in rendered.iter().enumerate() {
         for placed in statements::placements(statement, HERE) {

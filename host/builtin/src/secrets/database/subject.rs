@@ -7,7 +7,7 @@ use leasehold_core::seams::OwnedRole;
 use tokio_postgres::error::SqlState;
 
 use super::failure::TargetError;
-use super::orphans::comment;
+use super::mark::comment;
 use super::sql::{ident, literal};
 use super::target::bare;
 
