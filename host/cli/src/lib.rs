@@ -13,6 +13,7 @@ mod arguments;
 mod client;
 mod commands;
 mod data;
+mod declare;
 mod duration;
 mod failure;
 mod policy_format;

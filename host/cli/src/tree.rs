@@ -1,12 +1,12 @@
-//! The command tree: names, flags, help. What a command does is in `commands`.
+//! The command tree and the flags that all commands share. What a command does is in `commands`.
 //!
 //! Every leaf carries the connection and output flags, so that they may stand anywhere behind the command's name.
 
 use clap::builder::Styles;
-use clap::{Arg, ArgAction, Command};
+use clap::{Arg, Command};
 
 use crate::commands;
-use crate::surroundings::parse_bool;
+use crate::declare::{switch, value, values};
 
 /// The client's whole tree.
 pub(crate) fn client() -> Command {
@@ -44,44 +44,6 @@ fn prepared(command: Command) -> Command {
     }
     let taken: Vec<String> = command.get_arguments().map(|arg| arg.get_id().to_string()).collect();
     common_flags().into_iter().filter(|arg| !taken.contains(&arg.get_id().to_string())).fold(command, Command::arg)
-}
-
-/// A command that does something.
-pub(crate) fn leaf(name: &'static str, about: &'static str, words: &'static str, examples: &'static str) -> Command {
-    let command = Command::new(name).about(about).after_help(format!("Examples:\n{examples}"));
-    if words.is_empty() {
-        command.arg(Arg::new("words").num_args(0..).hide(true))
-    } else {
-        command.arg(Arg::new("words").num_args(0..).value_name(words).help("see the examples"))
-    }
-}
-
-/// A command that only has commands beneath it.
-pub(crate) fn group(name: &'static str, about: &'static str) -> Command {
-    Command::new(name).about(about)
-}
-
-/// `-name=VALUE` or `-name VALUE`.
-pub(crate) fn value(name: &'static str, value: &'static str, help: &'static str) -> Arg {
-    Arg::new(name).long(name).value_name(value).help(help).allow_hyphen_values(true)
-}
-
-/// The same, as often as wanted.
-pub(crate) fn values(name: &'static str, value_name: &'static str, help: &'static str) -> Arg {
-    value(name, value_name, help).action(ArgAction::Append)
-}
-
-/// `-name`, `-name=true`, `-name=false`.
-pub(crate) fn switch(name: &'static str, help: &'static str) -> Arg {
-    Arg::new(name)
-        .long(name)
-        .help(help)
-        .num_args(0..=1)
-        .require_equals(true)
-        .default_missing_value("true")
-        .value_name("BOOL")
-        .hide_possible_values(true)
-        .value_parser(|text: &str| parse_bool(text).ok_or("must be true or false"))
 }
 
 fn common_flags() -> Vec<Arg> {

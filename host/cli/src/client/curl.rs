@@ -6,17 +6,17 @@ use super::{Body, Call, tls};
 
 pub(super) fn line(call: &Call, url: &str, headers: &[(String, SecretString)], tls: &tls::Files) -> String {
     let mut line = String::from("curl ");
-    for flag in tls.curl_flags() {
-        if flag == "--insecure" {
-            line.push_str("--insecure ");
-        }
+    if tls.skip_verify {
+        line.push_str("--insecure ");
     }
     if call.method != "GET" {
         line.push_str(&format!("-X {} ", call.method));
     }
-    for flag in tls.curl_flags() {
-        if flag != "--insecure" {
-            line.push_str(&format!("{flag} "));
+    let (cert, key) = tls.client.as_ref().map(|(cert, key)| (cert, key)).unzip();
+    let files = [("cacert", tls.ca_cert.as_ref()), ("capath", tls.ca_path.as_ref()), ("cert", cert), ("key", key)];
+    for (flag, file) in files {
+        if let Some(file) = file {
+            line.push_str(&format!("--{flag} {} ", quoted(file)));
         }
     }
     let mut headers: Vec<_> = headers.iter().collect();
@@ -36,6 +36,6 @@ pub(super) fn line(call: &Call, url: &str, headers: &[(String, SecretString)], t
 }
 
 /// In single quotes, as a shell takes it.
-pub(super) fn quoted(text: &str) -> String {
+fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "'\"'\"'"))
 }

@@ -17,7 +17,6 @@ use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 
 use super::ClientError;
 use super::address::Address;
-use super::curl::quoted;
 use crate::surroundings::Surroundings;
 
 /// Where distributions keep their bundle of trusted authorities.
@@ -31,11 +30,12 @@ const SYSTEM_BUNDLES: [&str; 4] = [
 /// Which files and names the connection uses.
 #[derive(Default)]
 pub(super) struct Files {
-    ca_cert: Option<String>,
-    ca_path: Option<String>,
-    client: Option<(String, String)>,
+    pub(super) ca_cert: Option<String>,
+    pub(super) ca_path: Option<String>,
+    /// Certificate and key.
+    pub(super) client: Option<(String, String)>,
     server_name: Option<String>,
-    skip_verify: bool,
+    pub(super) skip_verify: bool,
     system_bundle: Option<String>,
 }
 
@@ -65,20 +65,6 @@ impl Files {
             skip_verify: skip_verify.unwrap_or_else(|| around.switch("SKIP_VERIFY")),
             system_bundle: around.variables.get("SSL_CERT_FILE").cloned(),
         })
-    }
-
-    pub(super) fn curl_flags(&self) -> Vec<String> {
-        let mut flags = Vec::new();
-        if self.skip_verify {
-            flags.push("--insecure".to_owned());
-        }
-        let named = [("--cacert", &self.ca_cert), ("--capath", &self.ca_path)];
-        flags.extend(named.into_iter().filter_map(|(flag, file)| Some(format!("{flag} {}", quoted(file.as_deref()?)))));
-        if let Some((cert, key)) = &self.client {
-            flags.push(format!("--cert {}", quoted(cert)));
-            flags.push(format!("--key {}", quoted(key)));
-        }
-        flags
     }
 
     /// The URL to connect with. With a server name of its own the host in it is that name, and the resolver knows better.

@@ -3,12 +3,12 @@
 use clap::Command;
 use serde_json::{Map, Value, json};
 
-use super::{Run, bare_path, mount_path};
+use super::run::{Run, bare_path, mount_path};
 use crate::client::{Call, sorted};
 use crate::data;
+use crate::declare::{group, leaf, switch, value};
 use crate::failure::Failure;
 use crate::print::{self, Format};
-use crate::tree::{group, leaf, switch, value};
 
 pub(super) fn tree() -> Command {
     group("audit", "Audit devices: who did what, on record").subcommands([

@@ -3,10 +3,10 @@
 use clap::Command;
 
 use super::mounts::{self, Table};
-use super::{Run, bare_path, mount_path};
+use super::run::{Run, bare_path, mount_path};
 use crate::client::Call;
+use crate::declare::{group, leaf, value};
 use crate::failure::Failure;
-use crate::tree::{group, leaf, value};
 
 pub(super) fn tree() -> Command {
     let token_type =

@@ -3,12 +3,12 @@
 use clap::Command;
 use serde_json::{Value, json};
 
-use super::{Run, bare_path};
+use super::run::{Run, bare_path};
 use crate::client::{Call, ClientError, Secret};
 use crate::data;
+use crate::declare::{leaf, switch, value};
 use crate::failure::Failure;
 use crate::print::{self, Format};
-use crate::tree::{leaf, switch, value};
 
 pub(super) fn trees() -> Vec<Command> {
     let force = || switch("force", "Send the request without any data").alias("f");

@@ -4,11 +4,11 @@ use clap::Command;
 use serde_json::json;
 
 use super::data::show;
-use super::{Run, parse_span};
+use super::run::{Run, parse_span};
 use crate::client::Call;
+use crate::declare::{group, leaf, switch, value};
 use crate::failure::Failure;
 use crate::print::wrapped;
-use crate::tree::{group, leaf, switch, value};
 
 pub(super) fn tree() -> Command {
     group("lease", "Leases: how long credentials live").subcommands([

@@ -5,14 +5,14 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 
 use super::data::show;
-use super::{Run, bare_path};
+use super::run::{Run, bare_path};
 use crate::client::{Auth, Call, Client, Secret};
 use crate::data;
+use crate::declare::{leaf, switch, value};
 use crate::failure::Failure;
 use crate::print::{self, Format, wrapped};
 use crate::surroundings::parse_bool;
 use crate::token_file::TokenFile;
-use crate::tree::{leaf, switch, value};
 
 pub(super) fn tree() -> Command {
     leaf("login", "Authenticate and keep the token for later commands", "[TOKEN | KEY=VALUE...]", EXAMPLES)

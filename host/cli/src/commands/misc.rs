@@ -4,10 +4,10 @@ use clap::Command;
 use secrecy::ExposeSecret;
 use serde_json::json;
 
-use super::Run;
+use super::run::Run;
+use crate::declare::{group, leaf};
 use crate::failure::Failure;
 use crate::print::{self, Format};
-use crate::tree::{group, leaf};
 
 pub(super) fn trees() -> Vec<Command> {
     vec![

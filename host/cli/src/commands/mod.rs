@@ -1,6 +1,6 @@
 //! The commands, one file for each group. A command turns words and flags into requests, and answers into print.
 //!
-//! Must not know: how a request travels (`client`), how a table looks (`print`). Start with [`run`] and [`Run`].
+//! Must not know: how a request travels (`client`), how a table looks (`print`). Start with [`run`](self::run()) and [`Run`].
 //!
 //! Invariants: what is sent is what `vault-api.md` §8 lists; the words of success and failure are the field's.
 
@@ -14,20 +14,18 @@ mod module;
 mod mounts;
 mod operator;
 mod policy;
+mod run;
 mod secrets;
 mod status;
 mod token;
 
 use clap::{ArgMatches, Command};
-use secrecy::SecretString;
 
-use crate::client::{Client, Wishes};
-use crate::duration::Span;
 use crate::failure::Failure;
 use crate::print::Format;
 use crate::surroundings::Surroundings;
-use crate::token_file::TokenFile;
 use crate::tools::ModuleTools;
+use run::Run;
 
 /// Every command of the client.
 pub(crate) fn trees() -> Vec<Command> {
@@ -44,15 +42,6 @@ pub(crate) fn trees() -> Vec<Command> {
     all.extend([audit::tree(), operator::tree(), module::tree()]);
     all.extend(misc::trees());
     all
-}
-
-/// One run of one command: its words and flags, and what it works with.
-pub(crate) struct Run<'a> {
-    pub(crate) around: &'a mut Surroundings,
-    pub(crate) tools: &'a dyn ModuleTools,
-    pub(crate) tree: &'a Command,
-    flags: &'a ArgMatches,
-    pub(crate) format: Format,
 }
 
 /// Runs the command that was chosen.
@@ -101,119 +90,6 @@ pub(crate) fn run(
         // The tree and this table are compared by a test.
         other => Err(Failure::Local(format!("`{}` is not a client command", other.join(" ")))),
     }
-}
-
-impl Run<'_> {
-    /// The arguments that are not flags.
-    pub(crate) fn words(&self) -> Vec<String> {
-        self.flags.get_many::<String>("words").into_iter().flatten().cloned().collect()
-    }
-
-    /// Exactly so many words.
-    pub(crate) fn exactly<const N: usize>(&self) -> Result<[String; N], Failure> {
-        let words = self.words();
-        let got = words.len();
-        let complaint = if got < N { "Not enough" } else { "Too many" };
-        words.try_into().map_err(|_| Failure::Local(format!("{complaint} arguments (expected {N}, got {got})")))
-    }
-
-    pub(crate) fn text(&self, flag: &str) -> Option<&str> {
-        self.flags.try_get_one::<String>(flag).ok().flatten().map(String::as_str)
-    }
-
-    pub(crate) fn texts(&self, flag: &str) -> Vec<String> {
-        self.flags.try_get_many::<String>(flag).ok().flatten().into_iter().flatten().cloned().collect()
-    }
-
-    pub(crate) fn switch(&self, flag: &str) -> bool {
-        self.switch_if_given(flag).unwrap_or(false)
-    }
-
-    pub(crate) fn switch_if_given(&self, flag: &str) -> Option<bool> {
-        self.flags.try_get_one::<bool>(flag).ok().flatten().copied()
-    }
-
-    pub(crate) fn span(&self, flag: &str) -> Result<Span, Failure> {
-        match self.text(flag) {
-            None => Ok(Span::default()),
-            Some(text) => parse_span(flag, text),
-        }
-    }
-
-    pub(crate) fn number(&self, flag: &str) -> Result<Option<i64>, Failure> {
-        let Some(text) = self.text(flag) else { return Ok(None) };
-        let number = text
-            .parse()
-            .map_err(|_| Failure::Local(format!("invalid value \"{text}\" for flag -{flag}: it must be a number")))?;
-        Ok(Some(number))
-    }
-
-    /// Repeated `NAME=VALUE` flags.
-    pub(crate) fn pairs(&self, flag: &str) -> Result<Vec<(String, String)>, Failure> {
-        let split = |one: &String| match one.split_once('=') {
-            Some((key, value)) => Ok((key.trim().to_owned(), value.to_owned())),
-            None => Err(Failure::Local(format!("invalid value for flag -{flag}: it must be key=value"))),
-        };
-        self.texts(flag).iter().map(split).collect()
-    }
-
-    pub(crate) fn no_stdin(&self) -> bool {
-        self.switch("non-interactive")
-    }
-
-    /// A connection with the token of the environment or, without one, of the token file.
-    pub(crate) fn client(&self) -> Result<Client, Failure> {
-        let mut client = self.client_without_token()?;
-        let token = self.token()?;
-        client.set_token(token).map_err(Failure::from_client)?;
-        Ok(client)
-    }
-
-    /// The token that requests would carry.
-    pub(crate) fn token(&self) -> Result<Option<SecretString>, Failure> {
-        if let Some(token) = self.around.setting("TOKEN") {
-            return Ok(Some(SecretString::from(token)));
-        }
-        let Some(file) = TokenFile::of(self.around) else { return Ok(None) };
-        file.read().map_err(|error| Failure::Server(format!("failed to get token from token helper: {error}")))
-    }
-
-    pub(crate) fn client_without_token(&self) -> Result<Client, Failure> {
-        let owned = |flag: &str| self.text(flag).map(str::to_owned);
-        let wishes = Wishes {
-            address: owned("address"),
-            namespace: owned("namespace"),
-            ca_cert: owned("ca-cert"),
-            ca_path: owned("ca-path"),
-            client_cert: owned("client-cert"),
-            client_key: owned("client-key"),
-            tls_server_name: owned("tls-server-name"),
-            tls_skip_verify: self.switch_if_given("tls-skip-verify"),
-            wrap_ttl: self.text("wrap-ttl").map(|text| parse_span("wrap-ttl", text)).transpose()?,
-            headers: self.pairs("header")?,
-            output_curl_string: self.switch("output-curl-string"),
-            disable_redirects: self.switch("disable-redirects"),
-        };
-        Client::prepare(self.around, wishes).map_err(Failure::from_client)
-    }
-}
-
-pub(crate) fn parse_span(flag: &str, text: &str) -> Result<Span, Failure> {
-    Span::parse(text).ok_or_else(|| {
-        Failure::Local(format!(
-            "invalid value \"{text}\" for flag -{flag}: time: invalid duration \"{text}\" (such as 30s, 1h30m, 7d)"
-        ))
-    })
-}
-
-/// A path without slashes or blanks around it.
-pub(crate) fn bare_path(path: &str) -> &str {
-    path.trim().trim_matches('/')
-}
-
-/// A path with one slash at its end.
-pub(crate) fn mount_path(path: &str) -> String {
-    format!("{}/", path.trim().trim_end_matches('/'))
 }
 
 #[cfg(test)]

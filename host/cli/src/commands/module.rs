@@ -3,12 +3,13 @@
 use clap::Command;
 use serde_json::{Value, json};
 
-use super::{Run, data};
+use super::data;
+use super::run::Run;
 use crate::client::Call;
 use crate::data::{opening, read_bounded};
+use crate::declare::{group, leaf, value};
 use crate::failure::Failure;
 use crate::print::{self, Format};
-use crate::tree::{group, leaf, value};
 
 pub(super) fn tree() -> Command {
     group("module", "Policy modules: WebAssembly components that judge requests").after_help(BINDING).subcommands([

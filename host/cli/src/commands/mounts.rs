@@ -3,11 +3,11 @@
 use clap::{Arg, Command};
 use serde_json::{Map, Value, json};
 
-use super::Run;
+use super::run::Run;
 use crate::client::sorted;
+use crate::declare::{switch, value, values};
 use crate::failure::Failure;
 use crate::print::{self, Format};
-use crate::tree::{switch, value, values};
 
 /// The flags of `enable`.
 pub(super) fn enable_flags(command: Command) -> Command {

@@ -4,11 +4,12 @@ use clap::Command;
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
-use super::{Run, login, status};
+use super::run::Run;
+use super::{login, status};
 use crate::client::{Call, Client};
+use crate::declare::{group, leaf, switch, value, values};
 use crate::failure::Failure;
 use crate::print::{self, Format, wrapped};
-use crate::tree::{group, leaf, switch, value, values};
 
 pub(super) fn tree() -> Command {
     group("operator", "What the people who run the server do").subcommands([

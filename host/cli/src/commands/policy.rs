@@ -3,13 +3,13 @@
 use clap::Command;
 use serde_json::{Value, json};
 
-use super::Run;
+use super::run::Run;
 use crate::client::Call;
 use crate::data::{opening, read_bounded};
+use crate::declare::{group, leaf};
 use crate::failure::Failure;
 use crate::policy_format::format_policy;
 use crate::print::{self, Format};
-use crate::tree::{group, leaf};
 
 pub(super) fn tree() -> Command {
     group("policy", "Policies: who may do what").subcommands([

@@ -6,10 +6,10 @@ use clap::Command;
 use serde_json::json;
 
 use super::mounts::{self, Table};
-use super::{Run, bare_path, mount_path};
+use super::run::{Run, bare_path, mount_path};
 use crate::client::Call;
+use crate::declare::{group, leaf};
 use crate::failure::Failure;
-use crate::tree::{group, leaf};
 
 pub(super) fn tree() -> Command {
     group("secrets", "Secrets engines: where credentials come from").subcommands([

@@ -3,11 +3,11 @@
 use clap::Command;
 use serde_json::{Value, json};
 
-use super::Run;
+use super::run::Run;
 use crate::client::{Call, Client, ClientError};
+use crate::declare::{leaf, switch};
 use crate::failure::Failure;
 use crate::print;
-use crate::tree::{leaf, switch};
 
 pub(super) fn tree() -> Command {
     leaf(

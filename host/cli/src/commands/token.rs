@@ -5,11 +5,11 @@ use secrecy::ExposeSecret;
 use serde_json::{Map, Value, json};
 
 use super::data::show;
-use super::{Run, parse_span};
+use super::run::{Run, parse_span};
 use crate::client::Call;
+use crate::declare::{group, leaf, switch, value, values};
 use crate::failure::Failure;
 use crate::print::{self, Format};
-use crate::tree::{group, leaf, switch, value, values};
 
 pub(super) fn tree() -> Command {
     let accessor = || switch("accessor", "The argument is an accessor, not a token");
