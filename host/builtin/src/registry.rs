@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use leasehold_core::seams::SecretsEngine;
+use leasehold_core::seams::engine::SecretsEngine;
 
 use crate::secrets::database::DatabaseEngine;
 

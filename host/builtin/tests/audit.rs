@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use leasehold_builtin::audit::Devices;
 use leasehold_core::request::RequestError;
-use leasehold_core::seams::{AuditDevice, AuditDevices, AuditLine};
+use leasehold_core::seams::audit::{AuditDevice, AuditDevices, AuditLine};
 
 async fn open(devices: &Devices, kind: &str, options: &[(&str, &str)]) -> Result<Arc<dyn AuditDevice>, RequestError> {
     let options: BTreeMap<String, String> = options.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();

@@ -15,9 +15,12 @@ use crate::mount::{Engines, MountTable, SystemTtls};
 use crate::policy::{Egps, Modules, Policies};
 use crate::random;
 use crate::request::RequestError;
-use crate::seams::{
-    AuditDevices, Batch, Clock, Entropy, Expect, KeyShare, Sandbox, Seal, SealError, SealStatus, SecretsEngine, Storage,
-};
+use crate::seams::audit::AuditDevices;
+use crate::seams::engine::SecretsEngine;
+use crate::seams::host::{Clock, Entropy};
+use crate::seams::sandbox::Sandbox;
+use crate::seams::seal::{KeyShare, Seal, SealError, SealStatus};
+use crate::seams::storage::{Batch, Expect, Storage};
 use crate::token::store::{TokenKeys, decode, encode};
 use crate::token::{Tokens, create};
 

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use leasehold_model::{Timestamp, Ttl, duration};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use crate::request::Object;
+/// A JSON object, in the order the client sent it.
+pub type Object = Map<String, Value>;
 
 /// How a field is read (vault-api §1.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use leasehold_model::{Accessor, MountAccessor, TokenHash};
 
-use crate::seams::Key;
+use crate::seams::storage::Key;
 
 /// Wrapped keys, and how the root key is split: the only values outside the barrier.
 #[must_use]

@@ -8,6 +8,7 @@
 //! Invariants: default deny; no effect without a durable intent; no secret leaves before audit has it.
 
 pub mod audit;
+mod call;
 pub mod core;
 pub mod fail;
 pub mod fields;

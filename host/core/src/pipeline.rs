@@ -9,18 +9,17 @@ use leasehold_model::{Operation, Ttl};
 use tokio::sync::oneshot;
 
 use crate::audit::{Entry, Phase};
+use crate::call::{Call, lease_error, module_ask};
 use crate::core::{Core, Rooms};
 use crate::fields::Fields;
-use crate::lease::LeaseError;
 use crate::lease::issue::Order;
 use crate::mount::MountEntry;
 use crate::policy::decide;
 use crate::policy::egp::Judgement;
 use crate::request::{LogicalRequest, LogicalResponse, Object, RequestError};
 use crate::routes::{self, Access, Captures, Route};
-use crate::seams::{
-    Ask, EngineRequest, ModuleAsk, ModuleIdentity, Outcome, SandboxError, SecretValue, SecretsEngine, Verdict,
-};
+use crate::seams::engine::{EngineRequest, Outcome, SecretValue, SecretsEngine};
+use crate::seams::sandbox::{Ask, SandboxError, Verdict};
 use crate::sys;
 use crate::token::{self, Caller};
 
@@ -68,57 +67,6 @@ impl Target {
             Self::Token => token::routes::ROUTES,
             Self::Engine(engine) => engine.routes(),
         }
-    }
-}
-
-/// An admitted request, as the handlers of `sys/` and `auth/token/` see it.
-pub(crate) struct Call<'a> {
-    pub core: &'a Arc<Core>,
-    pub rooms: &'a Arc<Rooms>,
-    pub request: &'a LogicalRequest,
-    pub operation: Operation,
-    /// The declared pattern: handlers match on it.
-    pub pattern: &'static str,
-    pub captures: Captures,
-    pub fields: Fields,
-    /// None on open routes.
-    pub caller: Option<&'a Caller>,
-    /// The winning rule carries sudo, or the caller is root.
-    pub sudo: bool,
-    pub ceiling: Option<Ttl>,
-    /// Judgements that handlers caused (renewals are judged on the lease's own path).
-    pub judgements: Mutex<Vec<Judgement>>,
-}
-
-impl Call<'_> {
-    /// A capture, which the route's pattern guarantees.
-    pub fn capture(&self, name: &str) -> &str {
-        self.captures.get(name).map(String::as_str).unwrap_or_default()
-    }
-
-    pub fn caller(&self) -> Result<&Caller, RequestError> {
-        self.caller.ok_or(RequestError::BadToken)
-    }
-
-    /// Lets the policy modules judge what this request does to a lease, on the lease's own path.
-    pub async fn judge_lease(&self, path: &str, operation: Operation) -> Result<Option<Ttl>, RequestError> {
-        let caller = self.caller()?;
-        if caller.is_root() || !self.rooms.egps.cover(path) {
-            return Ok(None);
-        }
-        let mount = self.rooms.mounts.route(path);
-        let ask = module_ask(
-            self.core,
-            self.request,
-            caller,
-            mount.as_ref().map(|(entry, _)| &**entry),
-            path,
-            operation,
-            &[],
-        );
-        let judged = self.rooms.egps.judge(&self.rooms.modules, &ask).await;
-        self.judgements.lock().unwrap_or_else(std::sync::PoisonError::into_inner).extend(judged.judgements);
-        judged.refusal.map_or(Ok(judged.max_ttl), Err)
     }
 }
 
@@ -530,57 +478,6 @@ fn needs_sudo(access: Access, operation: Operation) -> bool {
         Access::Sudo => true,
         Access::SudoToWrite => !matches!(operation, Operation::Read | Operation::List | Operation::Scan),
         Access::Token | Access::Open => false,
-    }
-}
-
-/// What a policy module sees. Values only of fields that their route declares visible.
-fn module_ask(
-    core: &Core,
-    request: &LogicalRequest,
-    caller: &Caller,
-    mount: Option<&MountEntry>,
-    path: &str,
-    operation: Operation,
-    fields: &[crate::fields::Field],
-) -> ModuleAsk {
-    let record = &caller.record;
-    let now = core.seams.clock.now();
-    let shown = |name: &String| fields.iter().any(|field| field.visible && field.name == name);
-    ModuleAsk {
-        id: request.id.clone(),
-        path: path.to_owned(),
-        mount_path: mount.map(|m| m.path.as_str().to_owned()).unwrap_or_default(),
-        mount_type: mount.map(|m| m.kind.clone()).unwrap_or_default(),
-        operation,
-        parameters: request
-            .data
-            .iter()
-            .map(|(name, value)| (name.clone(), shown(name).then(|| value.to_string())))
-            .collect(),
-        identity: ModuleIdentity {
-            display_name: record.display_name.clone(),
-            token_accessor: record.accessor.as_str().to_owned(),
-            token_policies: record.policies.clone(),
-            metadata: record.meta.iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect(),
-            token_created: record.created_at.as_secs(),
-            token_ttl: record.expires_at.map(|_| u32::try_from(record.ttl(now).as_secs()).unwrap_or(u32::MAX)),
-            auth_path: record.path.clone(),
-        },
-        now,
-        client_address: request.client.map(|client| client.ip().to_string()),
-        attributes: Vec::new(),
-    }
-}
-
-/// How a lease's failure is said on the request that caused it.
-pub(crate) fn lease_error(error: LeaseError) -> RequestError {
-    match error {
-        LeaseError::Store(error) => error.into(),
-        LeaseError::Engine(text) => RequestError::Engine(text),
-        LeaseError::Damaged(_) => RequestError::Engine(error.to_string()),
-        LeaseError::TokenGone => RequestError::BadToken,
-        LeaseError::Busy(_) | LeaseError::Overtaken(_) => RequestError::Unavailable(error.to_string()),
-        other => RequestError::Invalid(other.to_string()),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Names and secrets made from [`Entropy`].
 
-use crate::seams::Entropy;
+use crate::seams::host::Entropy;
 
 const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 

@@ -7,12 +7,11 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use leasehold_model::{LeaseId, Operation, TokenId, Ttl};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use crate::seams::{SandboxError, StorageError};
-
-/// A JSON object, in the order the client sent it.
-pub type Object = Map<String, Value>;
+pub use crate::fields::Object;
+use crate::seams::sandbox::SandboxError;
+use crate::seams::storage::StorageError;
 
 /// One request, as every room sees it.
 pub struct LogicalRequest {

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use leasehold_model::Timestamp;
 
-use crate::seams::{Clock, Entropy};
+use crate::seams::host::{Clock, Entropy};
 
 /// Stands still until it is moved.
 #[derive(Debug)]

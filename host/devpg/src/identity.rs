@@ -45,7 +45,7 @@ impl Identity {
     /// A command that will run as the server's user, without this process's PostgreSQL settings.
     pub(crate) fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
-        crate::psql::scrub(&mut command);
+        crate::programs::scrub(&mut command);
         // The present directory may be closed to the other user; initdb and postgres insist on reading it.
         command.current_dir("/");
         if self.switches {

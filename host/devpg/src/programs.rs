@@ -111,6 +111,16 @@ fn not_installed() -> Error {
     )
 }
 
+/// Takes away what would let the user's own PostgreSQL settings steer a command of ours.
+pub(crate) fn scrub(command: &mut Command) {
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("PG") {
+            command.env_remove(name);
+        }
+    }
+    command.env("LC_ALL", "C").env("TZ", "UTC");
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -9,7 +9,14 @@ use std::{
     thread,
 };
 
-use crate::{Error, home::Home, programs::Programs, seed::SUPERUSER};
+use crate::{
+    Error,
+    home::Home,
+    programs::{Programs, scrub},
+};
+
+/// The superuser. Leasehold never needs it; tests look around with it.
+pub(crate) const SUPERUSER: &str = "postgres";
 
 /// Whether the server may write the statements into its log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,16 +62,6 @@ pub(crate) fn run(
         return Err(Error::Sql(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
     }
     Ok(String::from_utf8_lossy(&output.stdout).trim_end_matches('\n').to_owned())
-}
-
-/// Takes away what would let the user's own PostgreSQL settings steer a command of ours.
-pub(crate) fn scrub(command: &mut Command) {
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("PG") {
-            command.env_remove(name);
-        }
-    }
-    command.env("LC_ALL", "C").env("TZ", "UTC");
 }
 
 /// `text` as an SQL string literal.

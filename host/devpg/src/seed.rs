@@ -3,10 +3,8 @@
 //! The tables are the same for all, so they sit in the cached template. Passwords and the admin's name belong to one
 //! server and are set when it starts.
 
-use crate::psql::{identifier, literal};
+use crate::psql::{SUPERUSER, identifier, literal};
 
-/// The superuser. Leasehold never needs it; tests look around with it.
-pub(crate) const SUPERUSER: &str = "postgres";
 /// The database with the application's tables.
 pub(crate) const DATABASE: &str = "myapp";
 

@@ -15,9 +15,9 @@ use crate::{
     identity::Identity,
     process::Process,
     programs::Programs,
-    psql::{self, Logging},
+    psql::{self, Logging, SUPERUSER},
     random,
-    seed::{self, DATABASE, SUPERUSER},
+    seed::{self, DATABASE},
     template,
 };
 

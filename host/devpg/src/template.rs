@@ -18,7 +18,8 @@ use crate::{
     Error, home,
     identity::Identity,
     programs::Programs,
-    seed::{self, DATABASE, SUPERUSER},
+    psql::SUPERUSER,
+    seed::{self, DATABASE},
 };
 
 const INITDB: [&str; 6] =

@@ -14,7 +14,7 @@ use axum::extract::{Request, State};
 use http::Response;
 use leasehold_core::random;
 use leasehold_core::request::{LogicalRequest, LogicalResponse, Object};
-use leasehold_core::seams::Entropy;
+use leasehold_core::seams::host::Entropy;
 use leasehold_model::Operation;
 use tokio::sync::Semaphore;
 use tracing::Instrument;

@@ -170,7 +170,8 @@ fn page(to: &str) -> String {
 mod tests {
     use super::*;
     use http_body_util::BodyExt;
-    use leasehold_core::seams::{SandboxError, StorageError};
+    use leasehold_core::seams::sandbox::SandboxError;
+    use leasehold_core::seams::storage::StorageError;
 
     async fn shown(response: Response<Body>) -> (u16, String) {
         let status = response.status().as_u16();

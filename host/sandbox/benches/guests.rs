@@ -12,8 +12,9 @@ use std::time::Instant;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use leasehold_core::request::Object;
-use leasehold_core::seams::{
-    Ask, Clock, Dialect, IdentityValues, ModuleAsk, ModuleIdentity, PolicySource, Sandbox as _,
+use leasehold_core::seams::host::Clock;
+use leasehold_core::seams::sandbox::{
+    Ask, Dialect, IdentityValues, ModuleAsk, ModuleIdentity, PolicySource, Sandbox as _,
 };
 use leasehold_model::{Operation, Timestamp};
 use leasehold_sandbox::{Artifact, Builtins, Config, Limits, Sandbox};

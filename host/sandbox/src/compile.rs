@@ -7,7 +7,7 @@ use std::io::{Read as _, Write as _};
 use std::process::Stdio;
 use std::sync::Arc;
 
-use leasehold_core::seams::LoadError;
+use leasehold_core::seams::sandbox::LoadError;
 use rustix::process::{Resource, Rlimit, setrlimit};
 use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeSet;
 
-use leasehold_core::seams::LoadError;
+use leasehold_core::seams::sandbox::LoadError;
 use sha2::{Digest as _, Sha256};
 use wasmparser::component_types::{ComponentAnyTypeId, ComponentEntityType};
 use wasmparser::types::Types;

@@ -1,4 +1,4 @@
-//! Runs WebAssembly components behind the seam [`leasehold_core::seams::Sandbox`]; the only crate that names wasmtime.
+//! Runs WebAssembly components behind the seam [`leasehold_core::seams::sandbox::Sandbox`]; the only crate that names wasmtime.
 //!
 //! Must not know: tokens, leases, HTTP, storage, or what a policy decides about. Data in, data out.
 //!

@@ -1,6 +1,6 @@
 //! Counts calls: how they ended, how long they took, how much fuel they used.
 
-use leasehold_core::seams::SandboxError;
+use leasehold_core::seams::sandbox::SandboxError;
 use metrics::{Counter, Histogram, SharedString, counter, histogram};
 
 /// The handles of one module. The recorder must be installed before a meter is made: handles do not follow it.

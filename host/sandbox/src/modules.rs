@@ -10,8 +10,9 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use leasehold_core::seams::{
-    Clock, Digest, LoadError, ModuleAsk, ModuleDecision, ModuleFacts, ModuleVerdict, SandboxError,
+use leasehold_core::seams::host::Clock;
+use leasehold_core::seams::sandbox::{
+    Digest, LoadError, ModuleAsk, ModuleDecision, ModuleFacts, ModuleVerdict, SandboxError,
 };
 use leasehold_model::{Operation, Ttl};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};

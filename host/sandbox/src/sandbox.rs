@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use leasehold_core::seams::{
-    AclError, Ask, Clock, Diagnostic, Dialect, Digest, IdentityValues, LoadError, ModuleAsk, ModuleFacts,
-    ModuleVerdict, PolicySetId, PolicySource, Purpose, RenderError, Sandbox as Seam, SandboxError, TemplateReport,
-    Verdict,
+use leasehold_core::seams::host::Clock;
+use leasehold_core::seams::sandbox::{
+    AclError, Ask, Diagnostic, Dialect, Digest, IdentityValues, LoadError, ModuleAsk, ModuleFacts, ModuleVerdict,
+    PolicySetId, PolicySource, Purpose, RenderError, Sandbox as Seam, SandboxError, TemplateReport, Verdict,
 };
 use leasehold_model::{Capabilities, Timestamp};
 
@@ -16,7 +16,7 @@ use crate::modules::{self, ModulesRoom};
 use crate::statements::StatementsRoom;
 use crate::{compile, engine, gate};
 
-/// Runs guests. One for a process; hand it out as `Arc<dyn leasehold_core::seams::Sandbox>`.
+/// Runs guests. One for a process; hand it out as `Arc<dyn leasehold_core::seams::sandbox::Sandbox>`.
 #[derive(Debug)]
 pub struct Sandbox {
     acl: AclRoom,

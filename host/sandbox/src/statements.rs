@@ -6,7 +6,10 @@
 
 use std::sync::Arc;
 
-use leasehold_core::seams::{Clock, Diagnostic, Dialect, Purpose, RenderError, SandboxError, Severity, TemplateReport};
+use leasehold_core::seams::host::Clock;
+use leasehold_core::seams::sandbox::{
+    Diagnostic, Dialect, Purpose, RenderError, SandboxError, Severity, TemplateReport,
+};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wasmtime::Engine;
 use wasmtime::component::{Component, Linker};

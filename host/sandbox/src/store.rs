@@ -4,7 +4,7 @@
 //!
 //! Invariant: a store whose guest did not come to its end is never entered again; its owner drops it.
 
-use leasehold_core::seams::SandboxError;
+use leasehold_core::seams::sandbox::SandboxError;
 use tokio::sync::OwnedSemaphorePermit;
 use wasmtime::{Engine, PoolConcurrencyLimitError, ResourceLimiter, Store, Trap, WasmBacktrace};
 

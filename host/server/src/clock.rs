@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use leasehold_core::seams::Clock;
+use leasehold_core::seams::host::Clock;
 use leasehold_model::Timestamp;
 
 /// The system's clock.

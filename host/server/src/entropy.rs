@@ -1,7 +1,7 @@
 //! The one source of randomness.
 
 use aws_lc_rs::rand;
-use leasehold_core::seams::Entropy;
+use leasehold_core::seams::host::Entropy;
 
 /// The operating system's generator, through AWS-LC.
 #[derive(Debug)]

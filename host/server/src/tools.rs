@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use leasehold_cli::{ModuleRefused, ModuleTools};
-use leasehold_core::seams::{ModuleAsk, ModuleIdentity, Sandbox as _};
+use leasehold_core::seams::sandbox::{ModuleAsk, ModuleIdentity, Sandbox as _};
 use leasehold_model::{Operation, Timestamp};
 use leasehold_sandbox::{Config, Sandbox, inspect_offline};
 use serde_json::{Value, json};
@@ -76,7 +76,7 @@ fn ask(request: &Value) -> Result<ModuleAsk, ModuleRefused> {
     let now = match request.get("now") {
         Some(Value::Number(number)) => number.as_i64().map(Timestamp::from_secs),
         Some(Value::String(text)) => Timestamp::parse_rfc3339(text),
-        _ => Some(leasehold_core::seams::Clock::now(&SystemClock)),
+        _ => Some(leasehold_core::seams::host::Clock::now(&SystemClock)),
     };
     let now = now.ok_or_else(|| ModuleRefused("`now` must be Unix seconds or RFC 3339".to_owned()))?;
     let path = text("path").unwrap_or_else(|| "database/creds/readonly".to_owned());

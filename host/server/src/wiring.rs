@@ -6,7 +6,8 @@ use std::sync::Arc;
 use leasehold_builtin::audit::Devices;
 use leasehold_core::Core;
 use leasehold_core::core::{Seams, Settings};
-use leasehold_core::seams::{Clock, Entropy, Storage};
+use leasehold_core::seams::host::{Clock, Entropy};
+use leasehold_core::seams::storage::Storage;
 use leasehold_sandbox::{Compiler, Config as SandboxConfig, Sandbox};
 use leasehold_storage::{Barrier, MemoryStorage, SqliteStorage};
 

@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use leasehold_core::lease::{LeaseKind, LeaseRow, LeaseState};
-use leasehold_core::seams::{Batch, Change, Clock, Expect, Key, LeaseFilter, Page, Storage, StorageError, Versioned};
+use leasehold_core::seams::host::Clock;
+use leasehold_core::seams::storage::{Batch, Change, Expect, Key, LeaseFilter, Page, Storage, StorageError, Versioned};
 use leasehold_model::{LeaseId, MountAccessor, Timestamp, TokenHash, Ttl};
 
 /// Passes the conformance suite; makes no promise about `kill -9`.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use leasehold_core::request::RequestError;
-use leasehold_core::seams::{AuditDevice, AuditDevices};
+use leasehold_core::seams::audit::{AuditDevice, AuditDevices};
 
 use super::file::FileDevice;
 use super::stdout::Stdout;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use leasehold_core::seams::{AuditDevice, AuditError, AuditLine};
+use leasehold_core::seams::audit::{AuditDevice, AuditError, AuditLine};
 
 /// A file that lines are appended to.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 use std::io::Write as _;
 
 use async_trait::async_trait;
-use leasehold_core::seams::{AuditDevice, AuditError, AuditLine};
+use leasehold_core::seams::audit::{AuditDevice, AuditError, AuditLine};
 
 #[derive(Debug)]
 pub(super) struct Stdout;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use leasehold_core::seams::{LeaseIntent, SecretsEngine};
+use leasehold_core::seams::engine::{LeaseIntent, SecretsEngine};
 use leasehold_devpg::{DevPg, Options};
 use serde_json::json;
 use tokio_postgres::{Client, NoTls};

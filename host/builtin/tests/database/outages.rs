@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use leasehold_core::seams::EngineError;
+use leasehold_core::seams::engine::EngineError;
 use leasehold_devpg::{Options, Stop};
 use serde_json::json;
 

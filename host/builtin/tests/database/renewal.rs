@@ -1,6 +1,6 @@
 //! `vault-api.md` §5.4 and §5.7, renewals.
 
-use leasehold_core::seams::EngineError;
+use leasehold_core::seams::engine::EngineError;
 use leasehold_model::{Operation, Ttl};
 use serde_json::json;
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use leasehold_core::seams::EngineError;
+use leasehold_core::seams::engine::EngineError;
 use leasehold_devpg::Options;
 use leasehold_model::Operation;
 use serde_json::json;

@@ -10,7 +10,9 @@ use super::hash::Salt;
 use super::line::{Entry, Style};
 use crate::keys;
 use crate::request::RequestError;
-use crate::seams::{AuditDevice, AuditDevices, AuditLine, Batch, Expect, SecretKey, Storage, StorageError};
+use crate::seams::audit::{AuditDevice, AuditDevices, AuditLine};
+use crate::seams::seal::SecretKey;
+use crate::seams::storage::{Batch, Expect, Storage, StorageError};
 use crate::token::store::{decode, encode};
 
 /// A device that takes longer counts as failed: it must not hold up the others.

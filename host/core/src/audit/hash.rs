@@ -4,7 +4,7 @@ use aws_lc_rs::hmac;
 use serde_json::Value;
 
 use crate::request::Object;
-use crate::seams::SecretKey;
+use crate::seams::seal::SecretKey;
 
 /// One device's own salt.
 pub struct Salt(hmac::Key);

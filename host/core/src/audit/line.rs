@@ -7,7 +7,7 @@ use super::hash::Salt;
 use crate::mount::MountEntry;
 use crate::policy::egp::Judgement;
 use crate::request::{LogicalRequest, LogicalResponse, Object};
-use crate::seams::Verdict;
+use crate::seams::sandbox::Verdict;
 use crate::token::Caller;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

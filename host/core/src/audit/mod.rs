@@ -1,6 +1,6 @@
 //! Audit: who asked for what, what was decided and why, before the answer leaves.
 //!
-//! Must not know: files or sockets; devices plug in behind [`AuditDevice`](crate::seams::AuditDevice).
+//! Must not know: files or sockets; devices plug in behind [`AuditDevice`](crate::seams::audit::AuditDevice).
 //!
 //! Start with [`broker`] (at least one device has the line, or nothing leaves), then [`line`] (the record), then [`hash`] (what becomes of
 //! secrets in it).

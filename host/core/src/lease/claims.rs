@@ -8,7 +8,8 @@ use leasehold_model::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::{HOLD, LeaseError, LeaseKind, LeaseRow, LeaseState, Leases};
-use crate::seams::{Batch, EngineError, StorageError};
+use crate::seams::engine::EngineError;
+use crate::seams::storage::{Batch, StorageError};
 
 /// Rows worked on at once, at all.
 pub const SLOTS: usize = 64;

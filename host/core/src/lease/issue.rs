@@ -7,7 +7,8 @@ use crate::keys;
 use crate::mount::MountEntry;
 use crate::random;
 use crate::request::LeaseAnswer;
-use crate::seams::{Batch, EngineContext, EngineError, Expect, LeasePlan, SecretData, SecretsEngine, StorageError};
+use crate::seams::engine::{EngineContext, EngineError, LeasePlan, SecretData, SecretsEngine};
+use crate::seams::storage::{Batch, Expect, StorageError};
 use crate::token::Leaseholder;
 use crate::token::store::{encode, least};
 

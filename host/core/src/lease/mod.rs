@@ -26,7 +26,9 @@ use leasehold_model::{LeaseId, Timestamp, Ttl};
 use tokio::sync::{Notify, Semaphore};
 
 use crate::mount::Engines;
-use crate::seams::{Clock, Entropy, LeaseIntent, Storage, StorageError};
+use crate::seams::engine::LeaseIntent;
+use crate::seams::host::{Clock, Entropy};
+use crate::seams::storage::{Storage, StorageError};
 use crate::token::Tokens;
 use crate::token::store::decode;
 

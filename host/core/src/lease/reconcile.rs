@@ -14,9 +14,8 @@ use tokio::sync::watch;
 
 use super::{EFFECT_TIME, LeaseState, Leases};
 use crate::mount::Table;
-use crate::seams::{
-    EngineContext, EngineError, KnownTarget, LeaseFilter, OrphanEnd, OwnedRole, Page, SecretsEngine, StorageError,
-};
+use crate::seams::engine::{EngineContext, EngineError, KnownTarget, OrphanEnd, OwnedRole, SecretsEngine};
+use crate::seams::storage::{LeaseFilter, Page, StorageError};
 
 /// The first comparison after unsealing: what a restart left behind has been worked through by then.
 const FIRST_AFTER: Duration = Duration::from_secs(60);

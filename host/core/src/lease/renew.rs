@@ -5,7 +5,7 @@ use leasehold_model::{LeaseId, Timestamp, Ttl};
 use super::issue::capped;
 use super::{EFFECT_TIME, HOLD, LeaseBody, LeaseError, LeaseKind, LeaseRow, LeaseState, Leases, NO_ANSWER};
 use crate::request::LeaseAnswer;
-use crate::seams::{Batch, StorageError};
+use crate::seams::storage::{Batch, StorageError};
 use crate::token::store::encode;
 
 /// A lease that may be extended now: made only by [`renewable_at`].

@@ -7,7 +7,8 @@ use leasehold_model::{LeaseId, MountAccessor, Timestamp, TokenHash};
 use tokio::time::Instant;
 
 use super::{EFFECT_TIME, HOLD, LATE, LeaseError, LeaseKind, LeaseRow, LeaseState, Leases, NO_ANSWER};
-use crate::seams::{Batch, EngineError, LeaseFilter, Page, StorageError};
+use crate::seams::engine::EngineError;
+use crate::seams::storage::{Batch, LeaseFilter, Page, StorageError};
 use crate::token::store::encode;
 
 /// Whether a revocation answers when the credential is gone or when the duty to remove it is stored.

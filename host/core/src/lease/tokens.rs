@@ -3,7 +3,7 @@
 use leasehold_model::TokenHash;
 
 use super::{LeaseError, LeaseRow, LeaseState, Leases};
-use crate::seams::{Batch, LeaseFilter, StorageError};
+use crate::seams::storage::{Batch, LeaseFilter, StorageError};
 use crate::token::store::Children;
 
 impl Leases {

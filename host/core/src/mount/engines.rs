@@ -6,7 +6,10 @@ use std::sync::Arc;
 use leasehold_model::{MountAccessor, Ttl};
 
 use super::{MountEntry, MountStorage, MountTable, Table};
-use crate::seams::{Clock, EngineContext, Entropy, MountView, Sandbox, SecretsEngine, Storage};
+use crate::seams::engine::{EngineContext, MountView, SecretsEngine};
+use crate::seams::host::{Clock, Entropy};
+use crate::seams::sandbox::Sandbox;
+use crate::seams::storage::Storage;
 
 /// TTLs where neither role nor mount says anything.
 #[derive(Clone, Copy, Debug)]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use leasehold_model::MountAccessor;
 
 use crate::keys;
-use crate::seams::{Batch, Expect, Key, Storage, StorageError, Versioned};
+use crate::seams::storage::{Batch, Expect, Key, Storage, StorageError, Versioned};
 
 /// An engine's own corner. Names are relative to it.
 #[derive(Clone)]

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use crate::keys;
 use crate::random;
 use crate::request::{Object, RequestError};
-use crate::seams::{Batch, Entropy, Expect, Key, Storage, StorageError};
+use crate::seams::host::Entropy;
+use crate::seams::storage::{Batch, Expect, Key, Storage, StorageError};
 use crate::token::store::{decode, encode};
 
 /// The two tables of the API.

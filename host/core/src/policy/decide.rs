@@ -4,7 +4,7 @@ use leasehold_model::{Capabilities, Operation};
 
 use super::Policies;
 use crate::request::RequestError;
-use crate::seams::{Ask, Reason, RuleRef, Sandbox, SandboxError, Verdict};
+use crate::seams::sandbox::{Ask, Reason, RuleRef, Sandbox, SandboxError, Verdict};
 use crate::token::Caller;
 
 /// Asks the guest. `root` has no text to ask about: it is the absence of a policy, as in the field.

@@ -8,10 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::keys;
 use crate::request::RequestError;
-use crate::seams::{
-    AclError, Batch, Clock, Expect, IdentityValues, Key, PolicySetId, PolicySource, Sandbox, Severity, Storage,
-    StorageError,
-};
+use crate::seams::host::Clock;
+use crate::seams::sandbox::{AclError, IdentityValues, PolicySetId, PolicySource, Sandbox, Severity};
+use crate::seams::storage::{Batch, Expect, Key, Storage, StorageError};
 use crate::token::store::{decode, encode};
 
 /// What `default` grants when nobody has changed it.

@@ -9,9 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::modules::Modules;
 use crate::keys;
 use crate::request::{Object, RequestError};
-use crate::seams::{
-    Batch, Digest, Expect, Key, ModuleAsk, ModuleDecision, ModuleVerdict, Sandbox, SandboxError, Storage, StorageError,
-};
+use crate::seams::sandbox::{Digest, ModuleAsk, ModuleDecision, ModuleVerdict, Sandbox, SandboxError};
+use crate::seams::storage::{Batch, Expect, Key, Storage, StorageError};
 use crate::token::store::{decode, encode};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

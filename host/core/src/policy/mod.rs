@@ -1,6 +1,6 @@
 //! Policies: the operator's texts, third parties' modules, and the verdicts that follow from both.
 //!
-//! Must not know: how a glob matches or a policy parses. The components behind [`Sandbox`](crate::seams::Sandbox) know that.
+//! Must not know: how a glob matches or a policy parses. The components behind [`Sandbox`](crate::seams::sandbox::Sandbox) know that.
 //!
 //! Start with [`documents`] (stored texts), then [`decide`] (the verdict on one request), then [`egp`] and [`modules`] (third parties).
 //!

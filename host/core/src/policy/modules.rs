@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::keys;
 use crate::request::RequestError;
-use crate::seams::{Batch, Digest, Expect, Key, ModuleFacts, Sandbox, Storage, StorageError};
+use crate::seams::sandbox::{Digest, ModuleFacts, Sandbox};
+use crate::seams::storage::{Batch, Expect, Key, Storage, StorageError};
 use crate::token::store::{decode, encode};
 
 /// A name that stands for a digest. Pushing other bytes under it makes a new version; what was judged before stays known by digest.

@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 
 use crate::audit::broker::AuditedHeader;
 use crate::audit::{DeviceEntry, Entry, Phase};
+use crate::call::Call;
 use crate::fields::{Field, Kind};
-use crate::pipeline::Call;
 use crate::request::{LogicalRequest, LogicalResponse, Object, RequestError, Shape};
 use crate::routes::{Access, Route};
 

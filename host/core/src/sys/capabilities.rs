@@ -3,8 +3,8 @@
 use leasehold_model::{Accessor, Operation, TokenId};
 use serde_json::json;
 
+use crate::call::Call;
 use crate::fields::{Field, Kind};
-use crate::pipeline::Call;
 use crate::policy::decide;
 use crate::request::{LogicalResponse, Object, RequestError, Shape};
 use crate::routes::{Access, Route};

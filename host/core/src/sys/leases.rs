@@ -3,14 +3,14 @@
 use leasehold_model::{LeaseId, Operation};
 use serde_json::{Value, json};
 
+use crate::call::{Call, lease_error};
 use crate::fields::{Field, Kind};
 use crate::lease::LeaseError;
 use crate::lease::revoke::{PrefixOrStore, Wait, is_irrevocable, shown_ttl};
 use crate::lease::{LeaseKind, LeaseState};
-use crate::pipeline::{Call, lease_error};
 use crate::request::{LogicalResponse, Object, RequestError};
 use crate::routes::{Access, Route};
-use crate::seams::LeaseFilter;
+use crate::seams::storage::LeaseFilter;
 
 const LEASE_ID: Field = Field::open("lease_id", Kind::Text, "The lease.");
 const URL_ID: Field = Field::open("url_lease_id", Kind::Text, "The lease, from the path.");

@@ -14,7 +14,7 @@ mod policies;
 mod seal;
 mod ui;
 
-use crate::pipeline::Call;
+use crate::call::Call;
 use crate::request::{LogicalResponse, RequestError};
 use crate::routes::Route;
 

@@ -4,8 +4,8 @@ use base64::Engine as _;
 use leasehold_model::{Operation, name};
 use serde_json::{Value, json};
 
+use crate::call::Call;
 use crate::fields::{Field, Kind};
-use crate::pipeline::Call;
 use crate::policy::egp::{Egp, Enforcement};
 use crate::policy::modules::ModuleRecord;
 use crate::request::{LogicalResponse, Object, RequestError};

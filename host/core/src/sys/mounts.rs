@@ -5,13 +5,13 @@ use std::sync::Arc;
 use leasehold_model::{MountPath, Operation, Ttl, duration};
 use serde_json::{Value, json};
 
+use crate::call::Call;
 use crate::fields::{Field, Kind, length};
 use crate::lease::revoke::PrefixOrStore;
 use crate::mount::{MountEntry, Table};
-use crate::pipeline::Call;
 use crate::request::{LogicalResponse, Object, RequestError, Shape};
 use crate::routes::{Access, Route};
-use crate::seams::StorageError;
+use crate::seams::storage::StorageError;
 
 const READ: &[Operation] = &[Operation::Read];
 const ALL: &[Operation] = &[Operation::Read, Operation::Update, Operation::Delete];

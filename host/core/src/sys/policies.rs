@@ -4,8 +4,8 @@ use base64::Engine as _;
 use leasehold_model::{Operation, Timestamp};
 use serde_json::{Value, json};
 
+use crate::call::Call;
 use crate::fields::{Field, Kind};
-use crate::pipeline::Call;
 use crate::policy::documents::{PolicyChange, PolicyDocument};
 use crate::request::{LogicalResponse, Object, RequestError, Shape};
 use crate::routes::{Access, Route};

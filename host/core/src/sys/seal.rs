@@ -6,12 +6,12 @@ use base64::Engine as _;
 use leasehold_model::Operation;
 use serde_json::{Value, json};
 
+use crate::call::Call;
 use crate::core::{Core, seal_error};
 use crate::fields::{Field, Fields, Kind};
-use crate::pipeline::Call;
 use crate::request::{LogicalRequest, LogicalResponse, Object, RequestError, Shape};
 use crate::routes::{Access, Route};
-use crate::seams::SealStatus;
+use crate::seams::seal::SealStatus;
 
 const READ: &[Operation] = &[Operation::Read];
 const WRITE: &[Operation] = &[Operation::Update];

@@ -3,9 +3,9 @@
 use leasehold_model::Operation;
 use serde_json::{Value, json};
 
+use crate::call::Call;
 use crate::fields::{Field, Kind};
 use crate::mount::{MountEntry, Table};
-use crate::pipeline::Call;
 use crate::policy::decide;
 use crate::request::{LogicalResponse, Object, RequestError, Shape};
 use crate::routes::{Access, Route};

@@ -10,7 +10,8 @@ use leasehold_model::{Accessor, Timestamp, TokenHash, TokenId, Ttl};
 use serde::{Deserialize, Serialize};
 
 use super::record::{TokenKind, TokenRecord};
-use crate::seams::{Entropy, SecretKey};
+use crate::seams::host::Entropy;
+use crate::seams::seal::SecretKey;
 
 /// How every batch token begins; no other token may.
 pub const PREFIX: &str = "b.";

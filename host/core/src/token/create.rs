@@ -9,7 +9,8 @@ use super::store::least;
 use super::{Caller, TokenKind, TokenRecord, Tokens};
 use crate::fields::{Field, Fields, Kind};
 use crate::request::RequestError;
-use crate::seams::{Clock, StorageError};
+use crate::seams::host::Clock;
+use crate::seams::storage::StorageError;
 
 /// Zero durations and empty strings mean unset: the field's clients send them always.
 pub const FIELDS: &[Field] = &[

@@ -6,11 +6,11 @@ use serde_json::{Value, json};
 use super::TokenRecord;
 use super::create::{self, Limits, Wish};
 use super::store::{Children, least, may_be_token};
+use crate::call::{Call, lease_error};
 use crate::fields::{Field, Kind};
-use crate::pipeline::{Call, lease_error};
 use crate::request::{AuthAnswer, LogicalResponse, Object, RequestError};
 use crate::routes::{Access, Route};
-use crate::seams::StorageError;
+use crate::seams::storage::StorageError;
 
 const READ: &[Operation] = &[Operation::Read, Operation::Update];
 const WRITE: &[Operation] = &[Operation::Update];

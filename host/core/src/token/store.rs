@@ -8,10 +8,13 @@ use super::Caller;
 use super::batch::{self, Sealer};
 use super::record::TokenRecord;
 use crate::keys;
-use crate::lease::{LeaseBody, LeaseKind, LeaseRow, LeaseState};
+use crate::lease::record::{LeaseBody, LeaseRow};
+use crate::lease::states::{LeaseKind, LeaseState};
 use crate::random;
 use crate::request::RequestError;
-use crate::seams::{Batch, Clock, Entropy, Expect, Key, SecretKey, Storage, StorageError};
+use crate::seams::host::{Clock, Entropy};
+use crate::seams::seal::SecretKey;
+use crate::seams::storage::{Batch, Expect, Key, Storage, StorageError};
 
 /// Longer ones are not ours: nobody may make us hash megabytes before authentication.
 pub const TOKEN_LEN_MAX: usize = 1_024;
@@ -210,7 +213,7 @@ impl Tokens {
         loop {
             let Some(stored) = self.storage.get(&keys::token(hash)).await? else { return Ok(()) };
             let record: TokenRecord = decode(keys::token(hash).as_str(), &stored.value)?;
-            let mut batch = Batch(vec![crate::seams::Change::Delete {
+            let mut batch = Batch(vec![crate::seams::storage::Change::Delete {
                 key: keys::token(hash),
                 expect: Expect::Version(stored.version),
             }])

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use leasehold_core::lease::revoke::Wait;
-use leasehold_core::seams::Clock;
+use leasehold_core::seams::host::Clock;
 use leasehold_core::token::store::Children;
 use leasehold_model::{LeaseId, Timestamp, TokenHash, Ttl};
 use proptest::prelude::*;

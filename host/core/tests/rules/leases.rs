@@ -81,7 +81,7 @@ async fn an_unmount_during_an_issue_leaves_nothing_and_nothing_begins_after_it()
         let entry = room.mounts.by_path("db/").unwrap();
         let taint = |entry: &mut leasehold_core::mount::MountEntry| {
             entry.tainted = true;
-            Ok::<(), leasehold_core::seams::StorageError>(())
+            Ok::<(), leasehold_core::seams::storage::StorageError>(())
         };
         assert!(room.mounts.update(&entry.accessor, taint).await.unwrap());
         // A request that was admitted before the taint.
@@ -101,8 +101,8 @@ async fn an_effect_that_outlives_its_row_is_undone_all_the_same() {
         let id = room.issuing().await;
         let row = room.row(&id).await.unwrap();
         room.process.force.store(true, std::sync::atomic::Ordering::SeqCst);
-        let gone = leasehold_core::seams::Batch::new().remove(id, row.fence);
-        leasehold_core::seams::Storage::commit(&*room.process.store, gone).await.unwrap();
+        let gone = leasehold_core::seams::storage::Batch::new().remove(id, row.fence);
+        leasehold_core::seams::storage::Storage::commit(&*room.process.store, gone).await.unwrap();
     })
     .await;
 }
@@ -285,7 +285,7 @@ async fn the_least_maximum_caps_a_lease() {
         let tune = |entry: &mut leasehold_core::mount::MountEntry| {
             entry.default_lease_ttl = secs(mount_default);
             entry.max_lease_ttl = secs(mount_max);
-            Ok::<(), leasehold_core::seams::StorageError>(())
+            Ok::<(), leasehold_core::seams::storage::StorageError>(())
         };
         assert!(room.mounts.update(&accessor, tune).await.unwrap());
         let issued = room.issue_for(&token, secs(role_default), secs(role_max), ceiling.map(secs)).await.unwrap();

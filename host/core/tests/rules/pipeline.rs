@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use leasehold_core::request::RequestError;
-use leasehold_core::seams::{ModuleDecision, ModuleVerdict, SandboxError};
+use leasehold_core::seams::sandbox::{ModuleDecision, ModuleVerdict, SandboxError};
 use leasehold_model::{Operation, Ttl};
 use serde_json::{Value, json};
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use leasehold_core::lease::reconcile::{Findings, LastTime};
 use leasehold_core::lease::revoke::Wait;
-use leasehold_core::seams::OwnedRole;
+use leasehold_core::seams::engine::OwnedRole;
 use leasehold_model::{LeaseId, TokenHash, Ttl};
 use serde_json::Value;
 

@@ -95,7 +95,7 @@ impl Saga {
                 let entry = room.mounts.by_path("db/").unwrap();
                 let taint = |entry: &mut leasehold_core::mount::MountEntry| {
                     entry.tainted = true;
-                    Ok::<(), leasehold_core::seams::StorageError>(())
+                    Ok::<(), leasehold_core::seams::storage::StorageError>(())
                 };
                 if room.mounts.update(&entry.accessor, taint).await.is_err() {
                     return Told::Refused;

@@ -1,6 +1,6 @@
 //! Between the seam's words and those of `wit/acl`.
 
-use leasehold_core::seams::{
+use leasehold_core::seams::sandbox::{
     Ask, Diagnostic, IdentityValues, PolicySource, Reason, RuleRef, SandboxError, Severity, Verdict,
 };
 use leasehold_model::{Capabilities, Operation};

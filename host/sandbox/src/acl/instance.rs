@@ -2,7 +2,7 @@
 //!
 //! Invariant: an instance whose guest trapped is broken and answers no more; its owner drops it.
 
-use leasehold_core::seams::{Diagnostic, PolicySetId, SandboxError};
+use leasehold_core::seams::sandbox::{Diagnostic, PolicySetId, SandboxError};
 use leasehold_model::Timestamp;
 use tokio::sync::OwnedSemaphorePermit;
 use wasmtime::component::ResourceAny;

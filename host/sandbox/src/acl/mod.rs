@@ -21,8 +21,9 @@ mod warm;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use leasehold_core::seams::{
-    AclError, Ask, Clock, Diagnostic, IdentityValues, PolicySetId, PolicySource, SandboxError, Verdict,
+use leasehold_core::seams::host::Clock;
+use leasehold_core::seams::sandbox::{
+    AclError, Ask, Diagnostic, IdentityValues, PolicySetId, PolicySource, SandboxError, Verdict,
 };
 use leasehold_model::{Capabilities, Timestamp};
 use sha2::{Digest as _, Sha256};

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use leasehold_core::request::Object;
-use leasehold_core::seams::{AclError, Ask, Diagnostic, PolicySetId, Reason, Sandbox as _, SandboxError, Severity};
+use leasehold_core::seams::sandbox::{
+    AclError, Ask, Diagnostic, PolicySetId, Reason, Sandbox as _, SandboxError, Severity,
+};
 use leasehold_model::{Capabilities, Operation};
 use leasehold_sandbox::Sandbox;
 use serde_json::json;

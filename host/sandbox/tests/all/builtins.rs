@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use leasehold_core::request::Object;
-use leasehold_core::seams::{Dialect, Purpose, RenderError, Sandbox as _, SandboxError};
+use leasehold_core::seams::sandbox::{Dialect, Purpose, RenderError, Sandbox as _, SandboxError};
 use leasehold_core::testing::ManualClock;
 use leasehold_sandbox::{Artifact, Builtins, Config, Sandbox, precompile};
 use sha2::{Digest as _, Sha256};

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use leasehold_core::seams::{ModuleDecision, Sandbox as _, SandboxError};
+use leasehold_core::seams::sandbox::{ModuleDecision, Sandbox as _, SandboxError};
 use leasehold_model::{Operation, Ttl};
 
 use crate::support::{NOW, module_ask, module_sandbox};

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use leasehold_core::seams::Sandbox as _;
+use leasehold_core::seams::sandbox::Sandbox as _;
 use leasehold_sandbox::{Compiler, inspect_offline};
 use wasm_encoder::{
     BlockType, CodeSection, ExportKind, ExportSection, Function, FunctionSection, Instruction, Module, TypeSection,

@@ -1,6 +1,6 @@
 //! A module's life: inspected, loaded, configured, asked, unloaded.
 
-use leasehold_core::seams::{Digest, Sandbox as _, SandboxError};
+use leasehold_core::seams::sandbox::{Digest, Sandbox as _, SandboxError};
 
 use crate::support::{module_ask, module_sandbox, policy_probe};
 

@@ -2,7 +2,8 @@
 
 use leasehold_acl as acl;
 use leasehold_core::request::Object;
-use leasehold_core::seams::{self, AclError, Ask, Dialect, Reason, Sandbox as _};
+use leasehold_core::seams::sandbox as seam;
+use leasehold_core::seams::sandbox::{AclError, Ask, Dialect, Reason, Sandbox as _};
 use leasehold_model::{Capabilities, Operation, Ttl};
 use leasehold_sandbox::Sandbox;
 use leasehold_statements as statements;
@@ -29,9 +30,9 @@ fn bits(theirs: acl::Capabilities) -> Capabilities {
     held.fold(Capabilities::NONE, |sum, (_, one)| sum.union(one))
 }
 
-fn translated(verdict: acl::Verdict) -> seams::Verdict {
+fn translated(verdict: acl::Verdict) -> seam::Verdict {
     let rules = verdict.rules.into_iter();
-    seams::Verdict {
+    seam::Verdict {
         allowed: verdict.allowed,
         capabilities: bits(verdict.capabilities),
         reason: match verdict.reason {
@@ -44,7 +45,7 @@ fn translated(verdict: acl::Verdict) -> seams::Verdict {
             acl::Reason::Pagination(text) => Reason::Pagination(text),
         },
         rules: rules
-            .map(|rule| seams::RuleRef {
+            .map(|rule| seam::RuleRef {
                 policy: rule.policy,
                 pattern: rule.pattern,
                 line: rule.at.line,
@@ -72,7 +73,7 @@ async fn agree(sandbox: &Sandbox, case: &Case) {
         .map(|one| acl::Source { name: one.name.clone(), text: one.text.clone(), ..acl::Source::default() })
         .collect();
     let native = acl::PolicySet::compile(&native_sources, &[], NOW as u64);
-    let guest = sandbox.compile_acl(&sources, &seams::IdentityValues::new()).await;
+    let guest = sandbox.compile_acl(&sources, &seam::IdentityValues::new()).await;
     let (native, guest) = match (native, guest) {
         (Ok(native), Ok(guest)) => (native, guest),
         (Err(native), Err(AclError::Refused(guest))) => {
@@ -257,7 +258,7 @@ fn component_and_native_code_agree_on_random_templates() {
         let guest = runtime.block_on(sandbox.render(&texts, dialect, &values));
         match (native, guest) {
             (Ok(native), Ok(guest)) => prop_assert_eq!(native, guest),
-            (Err(native), Err(seams::RenderError::Refused(guest))) => {
+            (Err(native), Err(seam::RenderError::Refused(guest))) => {
                 prop_assert_eq!(native.message, guest.message);
                 prop_assert_eq!((native.line, native.column), (guest.line, guest.column));
             }

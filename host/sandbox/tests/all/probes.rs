@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use leasehold_core::seams::{ModuleDecision, Sandbox as _, SandboxError};
+use leasehold_core::seams::sandbox::{ModuleDecision, Sandbox as _, SandboxError};
 use leasehold_model::Ttl;
 use leasehold_sandbox::Sandbox;
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use leasehold_core::request::Object;
-use leasehold_core::seams::{Ask, IdentityValues, ModuleAsk, ModuleIdentity, PolicySource};
+use leasehold_core::seams::sandbox::{Ask, IdentityValues, ModuleAsk, ModuleIdentity, PolicySource};
 use leasehold_core::testing::ManualClock;
 use leasehold_model::{Operation, Timestamp};
 use leasehold_sandbox::{Artifact, Builtins, Config, Limits, Sandbox};

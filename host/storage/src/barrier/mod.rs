@@ -21,16 +21,16 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use async_trait::async_trait;
 use leasehold_core::keys;
 use leasehold_core::lease::{LeaseKind, LeaseRow, LeaseState};
-use leasehold_core::seams::{
-    Batch, Change, Clock, Entropy, Key, LeaseFilter, Page, SealError, Storage, StorageError, Versioned,
-};
+use leasehold_core::seams::host::{Clock, Entropy};
+use leasehold_core::seams::seal::SealError;
+use leasehold_core::seams::storage::{Batch, Change, Key, LeaseFilter, Page, Storage, StorageError, Versioned};
 use leasehold_model::{LeaseId, Timestamp, Ttl};
 use zeroize::Zeroize;
 
 use ring::Ring;
 use seal::{SealConfig, Unsealing};
 
-/// Implements both [`Storage`] and [`leasehold_core::seams::Seal`].
+/// Implements both [`Storage`] and [`leasehold_core::seams::seal::Seal`].
 pub struct Barrier {
     inner: Arc<dyn Storage>,
     clock: Arc<dyn Clock>,

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::hmac;
-use leasehold_core::seams::{Entropy, SecretKey};
+use leasehold_core::seams::host::Entropy;
+use leasehold_core::seams::seal::SecretKey;
 use leasehold_model::Timestamp;
 use zeroize::{Zeroize, Zeroizing};
 

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
-use leasehold_core::seams::{Batch, Expect, KeyShare, KeyStatus, Seal, SealError, SealStatus, SecretKey, StorageError};
+use leasehold_core::seams::seal::{KeyShare, KeyStatus, Seal, SealError, SealStatus, SecretKey};
+use leasehold_core::seams::storage::{Batch, Expect, StorageError};
 use leasehold_core::{keys, random};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;

@@ -3,7 +3,8 @@
 use std::convert::Infallible;
 
 use blahaj::{Share, Sharks};
-use leasehold_core::seams::{Entropy, KeyShare, SealError};
+use leasehold_core::seams::host::Entropy;
+use leasehold_core::seams::seal::{KeyShare, SealError};
 use rand_core::{TryCryptoRng, TryRng};
 use zeroize::Zeroizing;
 

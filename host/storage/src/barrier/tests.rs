@@ -2,7 +2,8 @@ use std::sync::Arc;
 
 use leasehold_core::keys;
 use leasehold_core::lease::{LeaseRow, LeaseState};
-use leasehold_core::seams::{Batch, Change, Expect, Key, LeaseFilter, Page, Seal, SealError, Storage, StorageError};
+use leasehold_core::seams::seal::{Seal, SealError};
+use leasehold_core::seams::storage::{Batch, Change, Expect, Key, LeaseFilter, Page, Storage, StorageError};
 use leasehold_core::testing::CountingEntropy;
 use leasehold_model::{Timestamp, Ttl};
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use leasehold_core::lease::{LeaseRow, LeaseState};
-use leasehold_core::seams::{Batch, StorageError};
+use leasehold_core::seams::storage::{Batch, StorageError};
 use leasehold_model::{Timestamp, Ttl};
 
 use super::{Fixture, START_SECS, id, row};

@@ -1,7 +1,7 @@
 //! Lease rows: inserts, moves, removals, lists, counts.
 
 use leasehold_core::lease::{LeaseKind, LeaseRow, LeaseState};
-use leasehold_core::seams::{Batch, Expect, LeaseFilter, Page, StorageError};
+use leasehold_core::seams::storage::{Batch, Expect, LeaseFilter, Page, StorageError};
 use leasehold_model::{LeaseId, MountAccessor, Timestamp, TokenHash};
 
 use super::{Fixture, id, key, row};

@@ -15,7 +15,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use leasehold_core::lease::{LeaseKind, LeaseRow, LeaseState};
-use leasehold_core::seams::{Key, Storage};
+use leasehold_core::seams::storage::{Key, Storage};
 use leasehold_core::testing::ManualClock;
 use leasehold_model::{LeaseId, MountAccessor, Timestamp, TokenHash};
 

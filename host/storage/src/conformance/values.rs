@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use leasehold_core::seams::{Batch, Expect, Key, Storage, StorageError};
+use leasehold_core::seams::storage::{Batch, Expect, Key, Storage, StorageError};
 
 use super::{Fixture, key};
 

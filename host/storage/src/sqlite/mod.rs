@@ -19,7 +19,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use leasehold_core::lease::{LeaseKind, LeaseRow, LeaseState};
-use leasehold_core::seams::{Batch, Clock, Key, LeaseFilter, Page, Storage, StorageError, Versioned};
+use leasehold_core::seams::host::Clock;
+use leasehold_core::seams::storage::{Batch, Key, LeaseFilter, Page, Storage, StorageError, Versioned};
 use leasehold_model::{LeaseId, Timestamp, Ttl};
 
 pub use open::OpenError;

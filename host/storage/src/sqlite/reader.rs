@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use leasehold_core::lease::{LeaseKind, LeaseRow, LeaseState};
-use leasehold_core::seams::{Key, LeaseFilter, Page, StorageError, Versioned};
+use leasehold_core::seams::storage::{Key, LeaseFilter, Page, StorageError, Versioned};
 use leasehold_model::{LeaseId, Timestamp};
 use rusqlite::{Connection, OptionalExtension, ToSql};
 

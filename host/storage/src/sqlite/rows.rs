@@ -1,7 +1,7 @@
 //! Lease rows between their columns and their type.
 
 use leasehold_core::lease::{LeaseKind, LeaseRow, LeaseState};
-use leasehold_core::seams::StorageError;
+use leasehold_core::seams::storage::StorageError;
 use leasehold_model::{MountAccessor, Timestamp, TokenHash};
 use rusqlite::types::{FromSql, FromSqlError};
 use rusqlite::{CachedStatement, Row, ToSql};

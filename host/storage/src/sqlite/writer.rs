@@ -9,7 +9,8 @@ use std::thread::{self, JoinHandle};
 use std::vec::Drain;
 
 use leasehold_core::lease::LeaseRow;
-use leasehold_core::seams::{Batch, Change, Clock, Expect, Key, StorageError};
+use leasehold_core::seams::host::Clock;
+use leasehold_core::seams::storage::{Batch, Change, Expect, Key, StorageError};
 use leasehold_model::{LeaseId, Ttl};
 use rusqlite::{Connection, OptionalExtension, params};
 use tokio::sync::{mpsc, oneshot};

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use leasehold_core::seams::{Batch, Expect, LeaseFilter, Page, Storage};
+use leasehold_core::seams::storage::{Batch, Expect, LeaseFilter, Page, Storage};
 
 use super::{clock, place};
 use crate::SqliteStorage;

@@ -5,7 +5,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 
 use leasehold_core::lease::{LeaseRow, LeaseState};
-use leasehold_core::seams::{Batch, Expect, Key, LeaseFilter, Page, Seal, Storage, StorageError};
+use leasehold_core::seams::seal::Seal;
+use leasehold_core::seams::storage::{Batch, Expect, Key, LeaseFilter, Page, Storage, StorageError};
 use leasehold_core::testing::CountingEntropy;
 use leasehold_model::Ttl;
 use rusqlite::Connection;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use leasehold_core::lease::{LeaseKind, LeaseRow, LeaseState};
-use leasehold_core::seams::{Batch, Change, Expect, LeaseFilter, Page, Storage};
+use leasehold_core::seams::storage::{Batch, Change, Expect, LeaseFilter, Page, Storage};
 use leasehold_core::testing::{CountingEntropy, ManualClock};
 use leasehold_model::{LeaseId, MountAccessor, Timestamp, TokenHash, Ttl};
 use proptest::collection::vec;

@@ -7,7 +7,7 @@ mod histories;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use leasehold_core::seams::Storage;
+use leasehold_core::seams::storage::Storage;
 use leasehold_core::testing::{CountingEntropy, ManualClock};
 use tempfile::TempDir;
 

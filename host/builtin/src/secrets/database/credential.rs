@@ -1,7 +1,7 @@
 //! What a client gets: a username that says where it comes from, and a random password.
 
 use leasehold_core::random;
-use leasehold_core::seams::Entropy;
+use leasehold_core::seams::host::Entropy;
 use leasehold_model::Timestamp;
 use secrecy::SecretString;
 use zeroize::Zeroizing;

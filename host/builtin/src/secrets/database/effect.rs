@@ -1,6 +1,6 @@
 //! What is stored with a lease: all that effect, renewal and revocation need. No credential, no verifier.
 
-use leasehold_core::seams::EngineError;
+use leasehold_core::seams::engine::EngineError;
 use leasehold_model::{Timestamp, Ttl};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

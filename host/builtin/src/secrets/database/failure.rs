@@ -2,7 +2,7 @@
 
 use std::error::Error as _;
 
-use leasehold_core::seams::EngineError;
+use leasehold_core::seams::engine::EngineError;
 use secrecy::{ExposeSecret, SecretString};
 use tokio_postgres::error::SqlState;
 

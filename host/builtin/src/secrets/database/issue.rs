@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use leasehold_core::seams::{EngineContext, LeaseIntent, SecretData, SecretValue};
+use leasehold_core::seams::engine::{EngineContext, LeaseIntent, SecretData, SecretValue};
 use leasehold_model::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;

@@ -47,10 +47,11 @@ use async_trait::async_trait;
 use leasehold_core::mount::MountStorage;
 use leasehold_core::request::{LogicalResponse, RequestError};
 use leasehold_core::routes::Route;
-use leasehold_core::seams::{
-    EngineContext, EngineError, EngineRequest, Expect, KnownTarget, LeaseIntent, OrphanEnd, Outcome, OwnedRole,
-    SecretData, SecretsEngine, StorageError,
+use leasehold_core::seams::engine::{
+    EngineContext, EngineError, EngineRequest, KnownTarget, LeaseIntent, OrphanEnd, Outcome, OwnedRole, SecretData,
+    SecretsEngine,
 };
+use leasehold_core::seams::storage::{Expect, StorageError};
 use leasehold_model::{MountAccessor, Operation, Timestamp};
 use serde_json::json;
 

@@ -1,6 +1,6 @@
 //! Roles that carry our mark: the lease room compares them with leases, and has those without one dropped.
 
-use leasehold_core::seams::{OrphanEnd, OwnedRole};
+use leasehold_core::seams::engine::{OrphanEnd, OwnedRole};
 
 use super::connection::Leftovers;
 use super::failure::TargetError;

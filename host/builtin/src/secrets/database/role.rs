@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use leasehold_core::fields::Fields;
 use leasehold_core::request::{LogicalResponse, RequestError};
-use leasehold_core::seams::{Diagnostic, Dialect, Purpose, Sandbox};
+use leasehold_core::seams::sandbox::{Diagnostic, Dialect, Purpose, Sandbox};
 use leasehold_model::Ttl;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -192,7 +192,7 @@ fn said(list: &str, found: &Diagnostic) -> String {
 
 #[cfg(test)]
 mod tests {
-    use leasehold_core::seams::Severity;
+    use leasehold_core::seams::sandbox::Severity;
 
     use super::*;
 

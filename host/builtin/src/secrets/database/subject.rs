@@ -3,7 +3,7 @@
 //! Between finding such a role and dropping it somebody may drop it and make another of that name. So every transaction that
 //! acts on it by name first makes sure, and holds it fast, that the name still means the role that was found.
 
-use leasehold_core::seams::OwnedRole;
+use leasehold_core::seams::engine::OwnedRole;
 use tokio_postgres::error::SqlState;
 
 use super::failure::TargetError;

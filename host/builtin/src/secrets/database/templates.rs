@@ -1,7 +1,7 @@
 //! Statement texts of a role, and what the template component makes of them.
 
 use leasehold_core::request::RequestError;
-use leasehold_core::seams::{Dialect, RenderError, Sandbox};
+use leasehold_core::seams::sandbox::{Dialect, RenderError, Sandbox};
 use serde::{Deserialize, Serialize};
 
 use super::statements;

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use leasehold_core::request::RequestError;
-use leasehold_core::seams::{AuditDevice, AuditDevices, AuditError, AuditLine};
+use leasehold_core::seams::audit::{AuditDevice, AuditDevices, AuditError, AuditLine};
 use serde_json::Value;
 
 #[derive(Debug, Default)]

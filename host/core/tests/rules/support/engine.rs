@@ -7,10 +7,11 @@ use async_trait::async_trait;
 use leasehold_core::fields::{Field, Kind};
 use leasehold_core::request::{LogicalResponse, RequestError};
 use leasehold_core::routes::{Access, Route};
-use leasehold_core::seams::{
-    EngineContext, EngineError, EngineRequest, Expect, KnownTarget, LeaseIntent, LeasePlan, OrphanEnd, Outcome,
-    OwnedRole, SecretData, SecretValue, SecretsEngine,
+use leasehold_core::seams::engine::{
+    EngineContext, EngineError, EngineRequest, KnownTarget, LeaseIntent, LeasePlan, OrphanEnd, Outcome, OwnedRole,
+    SecretData, SecretValue, SecretsEngine,
 };
+use leasehold_core::seams::storage::Expect;
 use leasehold_model::{LeaseId, Operation, Timestamp, Ttl};
 use serde_json::json;
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use leasehold_core::lease::{LeaseKind, LeaseRow, LeaseState};
-use leasehold_core::seams::{Batch, Change, Key, LeaseFilter, Page, Storage, StorageError, Versioned};
+use leasehold_core::seams::storage::{Batch, Change, Key, LeaseFilter, Page, Storage, StorageError, Versioned};
 use leasehold_model::{LeaseId, Timestamp, Ttl};
 use leasehold_storage::MemoryStorage;
 

@@ -9,7 +9,7 @@ pub mod server;
 
 use std::time::Duration;
 
-use leasehold_core::seams::Clock;
+use leasehold_core::seams::host::Clock;
 use leasehold_model::Timestamp;
 use tokio::time::Instant;
 

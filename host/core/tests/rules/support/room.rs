@@ -7,7 +7,10 @@ use leasehold_core::keys;
 use leasehold_core::lease::issue::{Issued, Order};
 use leasehold_core::lease::{LeaseError, LeaseKind, LeaseRow, LeaseState, Leases};
 use leasehold_core::mount::{Engines, MountEntry, MountTable, SystemTtls, Table};
-use leasehold_core::seams::{Clock, Entropy, LeaseFilter, LeasePlan, Page, SecretKey, Storage};
+use leasehold_core::seams::engine::LeasePlan;
+use leasehold_core::seams::host::{Clock, Entropy};
+use leasehold_core::seams::seal::SecretKey;
+use leasehold_core::seams::storage::{LeaseFilter, Page, Storage};
 use leasehold_core::testing::CountingEntropy;
 use leasehold_core::token::store::TokenKeys;
 use leasehold_core::token::{Leaseholder, TokenKind, TokenRecord, Tokens};
@@ -60,10 +63,10 @@ impl World {
         let entropy: Arc<dyn Entropy> = self.entropy.clone();
         let mounts = Arc::new(MountTable::load(storage.clone(), &*entropy).await.unwrap());
         if self.store.get(&keys::installation()).await.unwrap().is_none() {
-            let installed = leasehold_core::seams::Batch::new().put(
+            let installed = leasehold_core::seams::storage::Batch::new().put(
                 keys::installation(),
                 Vec::new(),
-                leasehold_core::seams::Expect::Absent,
+                leasehold_core::seams::storage::Expect::Absent,
             );
             self.store.commit(installed).await.unwrap();
             mounts.add(MountEntry::new(Table::Mount, "db/".parse().unwrap(), "scripted", &*entropy)).await.unwrap();
@@ -78,7 +81,10 @@ impl World {
             MountAccessor::new("auth_token_1"),
         ));
         let engines = Arc::new(Engines {
-            kinds: BTreeMap::from([("scripted", engine.clone() as Arc<dyn leasehold_core::seams::SecretsEngine>)]),
+            kinds: BTreeMap::from([(
+                "scripted",
+                engine.clone() as Arc<dyn leasehold_core::seams::engine::SecretsEngine>,
+            )]),
             mounts: mounts.clone(),
             storage: storage.clone(),
             clock,
@@ -150,7 +156,7 @@ impl Room {
         name: &str,
         parent: Option<&TokenHash>,
         ttl: Ttl,
-    ) -> Result<TokenHash, leasehold_core::seams::StorageError> {
+    ) -> Result<TokenHash, leasehold_core::seams::storage::StorageError> {
         let now = self.clock.now();
         let record = TokenRecord {
             kind: TokenKind::Service,

@@ -4,7 +4,7 @@
 use std::sync::Mutex;
 
 use async_trait::async_trait;
-use leasehold_core::seams::{
+use leasehold_core::seams::sandbox::{
     AclError, Ask, Diagnostic, Dialect, Digest, IdentityValues, LoadError, ModuleAsk, ModuleFacts, ModuleVerdict,
     PolicySetId, PolicySource, Purpose, Reason, RenderError, Sandbox, SandboxError, Severity, TemplateReport, Verdict,
 };

@@ -1,0 +1,200 @@
+//! Secrets engines: they plan, and act when the lease room says so.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use leasehold_model::{LeaseId, MountAccessor, MountPath, Operation, Timestamp, Ttl};
+use secrecy::SecretString;
+use serde_json::Value;
+
+use super::host::{Clock, Entropy};
+use super::sandbox::Sandbox;
+use crate::fields::Fields;
+use crate::request::LogicalResponse;
+use crate::request::RequestError;
+use crate::routes::Route;
+
+/// What an engine may use: its own corner of storage, and the seams. No globals.
+#[derive(Clone)]
+pub struct EngineContext {
+    pub storage: crate::mount::MountStorage,
+    pub clock: Arc<dyn Clock>,
+    pub entropy: Arc<dyn Entropy>,
+    pub sandbox: Arc<dyn Sandbox>,
+    pub mount: MountView,
+}
+
+impl fmt::Debug for EngineContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EngineContext").field("mount", &self.mount).finish_non_exhaustive()
+    }
+}
+
+/// The mount an engine answers at, with the TTLs that hold there.
+#[derive(Clone, Debug)]
+pub struct MountView {
+    pub path: MountPath,
+    pub accessor: MountAccessor,
+    pub default_lease_ttl: Ttl,
+    pub max_lease_ttl: Ttl,
+    /// Names this installation in ownership comments on PostgreSQL roles.
+    pub installation: String,
+}
+
+pub struct EngineRequest {
+    pub context: EngineContext,
+    pub operation: Operation,
+    /// Full canonical path, mount included.
+    pub path: String,
+    /// What the route's pattern captured, by name.
+    pub captures: BTreeMap<&'static str, String>,
+    /// Coerced by the route's field declarations.
+    pub fields: Fields,
+    /// Of the calling token.
+    pub display_name: String,
+}
+
+impl fmt::Debug for EngineRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EngineRequest")
+            .field("operation", &self.operation)
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What an engine makes of a request: an answer, or a plan for a lease that the lease room will carry out.
+#[derive(Debug)]
+pub enum Outcome {
+    Answer(LogicalResponse),
+    /// An answer, after which the target is reached in another way or on new sessions: what it did before says nothing any more.
+    Reopened {
+        /// As in [`LeasePlan::connection`].
+        connection: String,
+        answer: LogicalResponse,
+    },
+    Lease(LeasePlan),
+}
+
+/// Reads only; nothing has happened yet.
+#[derive(Debug)]
+pub struct LeasePlan {
+    /// Of the role; zero: the mount's default.
+    pub default_ttl: Ttl,
+    /// Of the role; zero: the mount's maximum.
+    pub max_ttl: Ttl,
+    pub renewable: bool,
+    /// Names the target for per-connection limits and back-off: unique in the installation.
+    pub connection: String,
+    /// Opaque to core, stored sealed with the lease: all that `effect`, `renew` and `revoke` will need. No credential.
+    pub effect: Value,
+    pub warnings: Vec<String>,
+}
+
+/// A target as an engine lists it, for comparing what stands there with leases.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnownTarget {
+    /// As in [`LeasePlan::connection`].
+    pub connection: String,
+    /// As its mount calls it.
+    pub name: String,
+    /// Roles that no lease names are to go.
+    pub drops_orphans: bool,
+}
+
+/// What a lease made in a target, with the mark of this installation on it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct OwnedRole {
+    pub name: String,
+    /// The target's own number for it: another role that comes by the same name has another.
+    pub id: u32,
+    /// The random part of the lease that it was made for.
+    pub lease: String,
+}
+
+/// What came of dropping a role that no lease names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OrphanEnd {
+    /// It stands no more, whoever dropped it.
+    Gone,
+    /// Its name means another role by now, or its mark is off: nothing was dropped.
+    Kept,
+}
+
+/// A lease as engines see it.
+#[derive(Clone, Debug)]
+pub struct LeaseIntent {
+    pub id: LeaseId,
+    pub issued_at: Timestamp,
+    pub expires_at: Timestamp,
+    /// `effect` must be over, or never happen, by this moment.
+    pub deadline: Timestamp,
+    pub effect: Value,
+}
+
+/// What the client gets: public values and the one secret.
+pub struct SecretData(pub Vec<(String, SecretValue)>);
+
+pub enum SecretValue {
+    Public(Value),
+    Secret(SecretString),
+}
+
+impl fmt::Debug for SecretValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SecretValue([REDACTED])")
+    }
+}
+
+impl fmt::Debug for SecretData {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SecretData([REDACTED])")
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// Goes to the client as it stands: 500 `M(text)` (issue), 400 inside `failed to renew entry: …` (renew, revoke).
+    #[error("{0}")]
+    Failed(String),
+    /// The target could not be reached at all, so that nothing of this work can have happened or can happen still. Its
+    /// other work should wait too.
+    #[error("{0}")]
+    Unreached(String),
+    /// The target stopped answering on the way: whether it did what it was asked is unknown. Its other work should wait too.
+    #[error("{0}")]
+    Down(String),
+}
+
+/// One kind of secrets engine; one value serves all its mounts. `handle` reads; only the lease room calls `effect`,
+/// `renew` and `revoke`, and `revoke` must be idempotent.
+#[async_trait]
+pub trait SecretsEngine: Send + Sync {
+    /// The routes below the mount.
+    fn routes(&self) -> &[Route];
+    async fn handle(&self, request: &EngineRequest) -> Result<Outcome, RequestError>;
+    /// Whether what a write names is there: tells create from update. Asked only on routes with an existence check.
+    async fn exists(&self, request: &EngineRequest) -> Result<bool, RequestError>;
+    async fn effect(&self, at: &EngineContext, intent: &LeaseIntent) -> Result<SecretData, EngineError>;
+    /// Moves the end in the target to `until`. The lease row moves only after this succeeds.
+    async fn renew(&self, at: &EngineContext, lease: &LeaseIntent, until: Timestamp) -> Result<(), EngineError>;
+    /// The role, its sessions and its rights are gone when this returns `Ok`.
+    async fn revoke(&self, at: &EngineContext, lease: &LeaseIntent) -> Result<(), EngineError>;
+    /// The targets behind a mount whose roles can be listed.
+    async fn targets(&self, _: &EngineContext) -> Result<Vec<KnownTarget>, EngineError> {
+        Ok(Vec::new())
+    }
+    /// All roles in a target that carry the mark of this installation, whichever mount or connection made them.
+    async fn owned_roles(&self, _: &EngineContext, _: &KnownTarget) -> Result<Vec<OwnedRole>, EngineError> {
+        Ok(Vec::new())
+    }
+    /// Ends a role that no lease names, as [`SecretsEngine::revoke`] does by default: this very one, by its number, and only
+    /// as long as it carries its mark.
+    async fn drop_orphan(&self, _: &EngineContext, _: &KnownTarget, _: &OwnedRole) -> Result<OrphanEnd, EngineError> {
+        Ok(OrphanEnd::Kept)
+    }
+    /// The mount is gone, its leases too: close what is open, forget what is cached.
+    async fn unmount(&self, at: &EngineContext);
+}

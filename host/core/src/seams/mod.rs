@@ -1,0 +1,8 @@
+//! Where technology plugs in: storage, clock, entropy, sandbox, engines, audit devices. Nothing else lives here.
+
+pub mod audit;
+pub mod engine;
+pub mod host;
+pub mod sandbox;
+pub mod seal;
+pub mod storage;

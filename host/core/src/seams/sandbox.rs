@@ -1,0 +1,273 @@
+//! What guests are asked and what they answer. Data in, data out: a child process could stand behind it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use leasehold_model::{Capabilities, Operation, Timestamp, Ttl};
+
+use crate::fields::Object;
+
+/// SHA-256 of a component's bytes, 64 hex digits.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Digest(pub String);
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct PolicySource {
+    pub name: String,
+    pub text: String,
+    pub allow_slashes: bool,
+    pub allow_wildcards: bool,
+}
+
+/// Values for `{{identity.…}}`; empty until identity exists.
+pub type IdentityValues = BTreeMap<String, String>;
+
+/// Names a compiled policy set by content: equal sources and identity values give the same id.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct PolicySetId(pub Arc<str>);
+
+/// What the ACL is asked. `Debug` leaves the data out: it may hold secrets.
+#[derive(Clone)]
+pub struct Ask<'a> {
+    pub path: &'a str,
+    pub operation: Operation,
+    pub needs_sudo: bool,
+    pub wrap_ttl: Option<Ttl>,
+    /// The request's data. The sandbox hands names in, and values only of keys that a rule of the set names.
+    pub data: &'a Object,
+}
+
+impl fmt::Debug for Ask<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ask")
+            .field("path", &self.path)
+            .field("operation", &self.operation)
+            .field("needs_sudo", &self.needs_sudo)
+            .finish_non_exhaustive()
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct RuleRef {
+    pub policy: String,
+    pub pattern: String,
+    pub line: u32,
+    pub column: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reason {
+    Granted,
+    NoRule,
+    Denied,
+    Missing(Capabilities),
+    Parameter(String),
+    Wrapping(String),
+    Pagination(String),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    pub allowed: bool,
+    pub capabilities: Capabilities,
+    pub reason: Reason,
+    pub rules: Vec<RuleRef>,
+    pub limit: Option<u32>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    Error,
+    Warning,
+    Hint,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Diagnostic {
+    pub severity: Severity,
+    pub code: String,
+    pub message: String,
+    pub line: u32,
+    pub column: u32,
+    pub help: Option<String>,
+    /// The policy's name, or the index of the statement.
+    pub at: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Dialect {
+    Handlebars,
+    Plain,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    Creation,
+    Renewal,
+    Revocation,
+    Rollback,
+    Rotation,
+}
+
+#[derive(Clone, Debug)]
+pub struct TemplateReport {
+    pub dialect: Dialect,
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+/// What is known of a component before anything of it runs.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct ModuleFacts {
+    pub digest: String,
+    pub size: usize,
+    /// `leasehold:policy@0.1.0` …
+    pub world: String,
+    pub functions: u32,
+    pub exports: Vec<String>,
+    /// Instances of types only; anything else is refused.
+    pub imports: Vec<String>,
+    /// From the module's own `describe`.
+    pub name: String,
+    pub version: String,
+    pub description: String,
+}
+
+/// What a third party's module is asked. Values only of fields that the route declares visible.
+#[derive(Clone, Debug)]
+pub struct ModuleAsk {
+    pub id: String,
+    pub path: String,
+    pub mount_path: String,
+    pub mount_type: String,
+    pub operation: Operation,
+    pub parameters: Vec<(String, Option<String>)>,
+    pub identity: ModuleIdentity,
+    pub now: Timestamp,
+    pub client_address: Option<String>,
+    pub attributes: Vec<(String, String)>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct ModuleIdentity {
+    pub display_name: String,
+    pub token_accessor: String,
+    pub token_policies: Vec<String>,
+    pub metadata: Vec<(String, String)>,
+    pub token_created: i64,
+    pub token_ttl: Option<u32>,
+    pub auth_path: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ModuleDecision {
+    Allow,
+    Deny,
+    Abstain,
+}
+
+#[derive(Clone, Debug)]
+pub struct ModuleVerdict {
+    pub decision: ModuleDecision,
+    pub messages: Vec<String>,
+    /// The least of the module's TTL ceilings.
+    pub max_ttl: Option<Ttl>,
+    pub annotations: Vec<(String, String)>,
+    /// Units of fuel the call used.
+    pub fuel: u64,
+}
+
+/// Why a guest gave no answer that counts. None of these is ever an allow.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SandboxError {
+    #[error("the module trapped: {0}")]
+    Trap(String),
+    #[error("the module ran out of fuel")]
+    Fuel,
+    #[error("the module ran out of time")]
+    Time,
+    #[error("the module wanted more memory than it may have")]
+    Memory,
+    /// Too long, too many, an unknown obligation, an error where the interface allows none.
+    #[error("the module's answer is out of bounds: {0}")]
+    Answer(String),
+    /// The module itself says that it cannot decide.
+    #[error("the module failed: {0}")]
+    Failed(String),
+    #[error("no such module is loaded: {0}")]
+    Unknown(String),
+    /// All instances are busy and the queue is full.
+    #[error("policy workers are busy")]
+    Busy,
+    #[error("the sandbox failed: {0}")]
+    Host(String),
+}
+
+/// Why a component is not taken. The text says what to change.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct LoadError(pub String);
+
+/// Data in, data out, so that a child process can stand behind it. Guests compute; none of these calls has an effect.
+#[async_trait]
+pub trait Sandbox: Send + Sync {
+    // --- ACL
+    /// Compiles once per distinct (sources, identity values). `Err`: diagnostics with at least one error.
+    async fn compile_acl(&self, sources: &[PolicySource], identity: &IdentityValues) -> Result<PolicySetId, AclError>;
+    async fn decide(&self, set: &PolicySetId, ask: &Ask<'_>) -> Result<Verdict, SandboxError>;
+    async fn capabilities(&self, set: &PolicySetId, paths: &[&str]) -> Result<Vec<Capabilities>, SandboxError>;
+    async fn grants_below(&self, set: &PolicySetId, prefix: &str) -> Result<bool, SandboxError>;
+    async fn lint(&self, source: &PolicySource) -> Result<Vec<Diagnostic>, SandboxError>;
+    // --- statements
+    async fn check_template(
+        &self,
+        statements: &[String],
+        purpose: Purpose,
+        wished: Dialect,
+    ) -> Result<TemplateReport, SandboxError>;
+    /// `values` hold no credential: where a password belongs there is a placeholder.
+    async fn render(
+        &self,
+        statements: &[String],
+        dialect: Dialect,
+        values: &[(&str, &str)],
+    ) -> Result<Vec<String>, RenderError>;
+    // --- third parties' modules
+    /// The load gate: known world, no function import, size, function count; then `describe` on a fresh instance.
+    async fn inspect(&self, module: &[u8]) -> Result<ModuleFacts, LoadError>;
+    /// Compiles and keeps a module, so that `evaluate` finds it by digest.
+    async fn load(&self, module: &[u8]) -> Result<Digest, LoadError>;
+    async fn unload(&self, module: &Digest);
+    async fn configure(&self, module: &Digest, config: &[u8]) -> Result<(), SandboxError>;
+    async fn evaluate(&self, module: &Digest, config: &[u8], ask: &ModuleAsk) -> Result<ModuleVerdict, SandboxError>;
+    /// Name and digest of the components that ship with the server.
+    fn builtins(&self) -> Vec<(String, Digest)>;
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AclError {
+    /// The texts do not parse; the diagnostics are the field's own.
+    #[error("failed to parse policy")]
+    Refused(Vec<Diagnostic>),
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RenderError {
+    /// The template cannot be rendered with these values; the diagnostic says where.
+    #[error("{}", .0.message)]
+    Refused(Box<Diagnostic>),
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+}

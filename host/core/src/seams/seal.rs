@@ -1,0 +1,80 @@
+//! The barrier's lock, and its keys.
+
+use std::fmt;
+
+use async_trait::async_trait;
+use leasehold_model::Timestamp;
+
+use super::storage::StorageError;
+
+/// Opens and shuts the barrier. The barrier implements [`Storage`](super::storage::Storage) and this.
+#[async_trait]
+pub trait Seal: Send + Sync {
+    async fn status(&self) -> Result<SealStatus, SealError>;
+    /// Makes keys and shares; leaves the barrier shut. Once only.
+    async fn init(&self, shares: u8, threshold: u8) -> Result<Vec<KeyShare>, SealError>;
+    /// Takes one share; opens the barrier when there are enough of them.
+    async fn unseal(&self, share: &[u8]) -> Result<SealStatus, SealError>;
+    /// Forgets the shares given so far.
+    async fn reset(&self) -> Result<SealStatus, SealError>;
+    /// Shuts the barrier and wipes the keys from memory.
+    async fn seal(&self);
+    fn is_sealed(&self) -> bool;
+    /// Adds a key to the key ring; later writes use it.
+    async fn rotate(&self) -> Result<(), SealError>;
+    /// Term and install time of the newest key, and how many values it has sealed since this start.
+    async fn key_status(&self) -> Result<KeyStatus, SealError>;
+    /// 32 bytes that never change and exist only while unsealed, derived for one purpose (`token`, `audit`, …).
+    fn derive(&self, purpose: &str) -> Result<SecretKey, SealError>;
+}
+
+/// 32 secret bytes.
+pub struct SecretKey(pub zeroize::Zeroizing<[u8; 32]>);
+
+impl fmt::Debug for SecretKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SecretKey([REDACTED])")
+    }
+}
+
+/// One share of the root key.
+pub struct KeyShare(pub zeroize::Zeroizing<Vec<u8>>);
+
+impl fmt::Debug for KeyShare {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("KeyShare([REDACTED])")
+    }
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct SealStatus {
+    pub initialized: bool,
+    pub sealed: bool,
+    pub threshold: u8,
+    pub shares: u8,
+    pub progress: u8,
+    /// Names the unsealing under way; empty when none is.
+    pub nonce: String,
+}
+
+#[derive(Clone, Debug)]
+pub struct KeyStatus {
+    pub term: u32,
+    pub installed_at: Timestamp,
+    pub encryptions: u64,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum SealError {
+    #[error("Vault is already initialized")]
+    AlreadyInitialized,
+    #[error("Vault is not initialized")]
+    NotInitialized,
+    #[error("Vault is sealed")]
+    Sealed,
+    /// The client's mistake, in the field's words.
+    #[error("{0}")]
+    Invalid(String),
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}

@@ -1,0 +1,213 @@
+//! Where bytes and lease rows are kept.
+
+use std::fmt;
+
+use async_trait::async_trait;
+use leasehold_model::{LeaseId, MountAccessor, Timestamp, TokenHash, Ttl};
+
+use crate::lease::record::LeaseRow;
+use crate::lease::states::LeaseState;
+
+/// Names one stored value: segments joined by `/`. See `keys.rs` for all of them. Holds no secret.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key(String);
+
+impl Key {
+    #[must_use]
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A value with the number that its next writer must name. Versions of one key only grow.
+#[derive(Clone)]
+pub struct Versioned {
+    pub value: Vec<u8>,
+    pub version: u64,
+}
+
+impl fmt::Debug for Versioned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Versioned").field("version", &self.version).finish_non_exhaustive()
+    }
+}
+
+/// What a batch demands of a key before anything of it is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expect {
+    Anything,
+    Absent,
+    Present,
+    Version(u64),
+}
+
+#[derive(Clone)]
+pub enum Change {
+    Put {
+        key: Key,
+        value: Vec<u8>,
+        expect: Expect,
+    },
+    Delete {
+        key: Key,
+        expect: Expect,
+    },
+    /// Only a condition.
+    Check {
+        key: Key,
+        expect: Expect,
+    },
+    /// A new lease row; its id must not exist.
+    Insert(LeaseRow),
+    /// Replaces a lease row if it is in state `from` and its fence is `fence`. A row with an empty body leaves the stored one as
+    /// it is.
+    Move {
+        row: LeaseRow,
+        from: LeaseState,
+        fence: u64,
+    },
+    /// Deletes a lease row if its fence is `fence`.
+    Remove {
+        id: LeaseId,
+        fence: u64,
+    },
+}
+
+/// Written all or nothing, in one atomic step.
+#[derive(Clone, Default)]
+pub struct Batch(pub Vec<Change>);
+
+impl Batch {
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    #[must_use]
+    pub fn put(mut self, key: Key, value: Vec<u8>, expect: Expect) -> Self {
+        self.0.push(Change::Put { key, value, expect });
+        self
+    }
+
+    #[must_use]
+    pub fn delete(mut self, key: Key) -> Self {
+        self.0.push(Change::Delete { key, expect: Expect::Anything });
+        self
+    }
+
+    #[must_use]
+    pub fn check(mut self, key: Key, expect: Expect) -> Self {
+        self.0.push(Change::Check { key, expect });
+        self
+    }
+
+    #[must_use]
+    pub fn insert(mut self, row: LeaseRow) -> Self {
+        self.0.push(Change::Insert(row));
+        self
+    }
+
+    #[must_use]
+    pub fn shift(mut self, row: LeaseRow, from: LeaseState, fence: u64) -> Self {
+        self.0.push(Change::Move { row, from, fence });
+        self
+    }
+
+    #[must_use]
+    pub fn remove(mut self, id: LeaseId, fence: u64) -> Self {
+        self.0.push(Change::Remove { id, fence });
+        self
+    }
+}
+
+/// Outlines only: values are what the barrier seals.
+impl fmt::Debug for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Put { key, expect, .. } => write!(f, "Put({}, {expect:?})", key.as_str()),
+            Self::Delete { key, expect } => write!(f, "Delete({}, {expect:?})", key.as_str()),
+            Self::Check { key, expect } => write!(f, "Check({}, {expect:?})", key.as_str()),
+            Self::Insert(row) => write!(f, "Insert({row:?})"),
+            Self::Move { row, from, fence } => write!(f, "Move({row:?}, {from:?}, {fence})"),
+            Self::Remove { id, fence } => write!(f, "Remove({id}, {fence})"),
+        }
+    }
+}
+
+impl fmt::Debug for Batch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Batch({} changes)", self.0.len())
+    }
+}
+
+/// Which lease rows to list; every field that is set must hold.
+#[derive(Clone, Debug, Default)]
+pub struct LeaseFilter {
+    pub id_prefix: Option<String>,
+    pub token: Option<TokenHash>,
+    pub mount: Option<MountAccessor>,
+    pub state: Option<LeaseState>,
+    pub kind: Option<crate::lease::states::LeaseKind>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Page {
+    /// Rows after this id, in id order.
+    pub after: Option<LeaseId>,
+    pub limit: u32,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StorageError {
+    #[error("Vault is sealed")]
+    Sealed,
+    /// An expectation of a batch did not hold; nothing was written.
+    #[error("changed in the meantime: `{0}`")]
+    Conflict(String),
+    /// The lease row is held by somebody else, in another state, or gone; nothing was written.
+    #[error("lease `{0}` is no longer held")]
+    Fenced(LeaseId),
+    /// A value that this barrier cannot open: damaged, or moved to another key.
+    #[error("stored value `{0}` is damaged")]
+    Corrupt(String),
+    #[error("storage is unavailable: {0}")]
+    Unavailable(String),
+}
+
+/// Keeps values and lease rows. Every call is one atomic step; no transaction outlives a call. When `commit` has
+/// returned, what it wrote survives `kill -9` (durable stores).
+#[async_trait]
+pub trait Storage: Send + Sync {
+    async fn get(&self, key: &Key) -> Result<Option<Versioned>, StorageError>;
+    /// Keys that start with `prefix`, after `after`, in byte order.
+    async fn scan(&self, prefix: &Key, after: Option<&Key>, limit: u32) -> Result<Vec<Key>, StorageError>;
+    /// A row whose body a barrier cannot open comes with an empty one, here and from every call that gives rows: it must be
+    /// found to be dealt with, and must not hide the others.
+    async fn lease(&self, id: &LeaseId) -> Result<Option<LeaseRow>, StorageError>;
+    /// In id order.
+    async fn leases(&self, filter: &LeaseFilter, page: &Page) -> Result<Vec<LeaseRow>, StorageError>;
+    /// How many rows of each kind and state there are.
+    async fn count_leases(&self) -> Result<Vec<(crate::lease::states::LeaseKind, LeaseState, u64)>, StorageError>;
+    /// # Errors
+    /// [`StorageError::Conflict`] or [`StorageError::Fenced`] when an expectation does not hold: nothing was written.
+    async fn commit(&self, batch: Batch) -> Result<(), StorageError>;
+    /// Takes up to `limit` rows with `next_at` ≤ now that nobody holds (or whose hold is over), in order of `next_at`, except those
+    /// whose connection is in `skip`. A taken row has `holder` and `held_until = now + hold_for` set and its fence raised by one;
+    /// its state is untouched. Now is this *store's* clock.
+    async fn claim_due(
+        &self,
+        holder: &str,
+        limit: u32,
+        hold_for: Ttl,
+        skip: &[String],
+    ) -> Result<Vec<LeaseRow>, StorageError>;
+    /// Takes one row, due or not, unless somebody else holds it. `Ok(None)`: gone. `Err(Fenced)`: held.
+    async fn claim(&self, holder: &str, id: &LeaseId, hold_for: Ttl) -> Result<Option<LeaseRow>, StorageError>;
+    /// The least `next_at` of all rows.
+    async fn next_due(&self) -> Result<Option<Timestamp>, StorageError>;
+}
