@@ -31,8 +31,8 @@ pub struct Settings {
     pub max_lease_ttl: Ttl,
     /// A Vault-level semantic version; our own stands in its build metadata. Clients gate features on it.
     pub version: String,
-    /// `2026-11-23T08:00:00Z`
-    pub build_date: String,
+    /// Of the sources, `2026-11-23T08:00:00Z`; empty when the build did not know.
+    pub commit_date: String,
     pub cluster_name: Option<String>,
     /// `inmem` or `sqlite`.
     pub storage_type: &'static str,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use leasehold_core::Core;
 use leasehold_core::core::Settings;
 use leasehold_http::{Door, Limits, serve};
+use leasehold_model::Timestamp;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -159,11 +160,16 @@ fn settings(config: &Config) -> Settings {
         default_lease_ttl: config.default_lease_ttl,
         max_lease_ttl: config.max_lease_ttl,
         version: format!("{}+leasehold.{}", defaults::API_VERSION, env!("CARGO_PKG_VERSION")),
-        build_date: "2026-11-23T00:00:00Z".to_owned(),
+        commit_date: commit_date(),
         cluster_name: config.cluster_name.clone(),
         storage_type: config.store.name(),
         audit: config.audit.clone(),
     }
+}
+
+/// See `build.rs`.
+fn commit_date() -> String {
+    env!("LEASEHOLD_COMMITTED_AT").parse().map(|at| Timestamp::from_secs(at).rfc3339()).unwrap_or_default()
 }
 
 async fn until_told_to_stop(

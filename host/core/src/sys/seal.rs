@@ -64,7 +64,7 @@ pub(crate) async fn before_unseal(
 ) -> Option<Result<LogicalResponse, RequestError>> {
     let path = request.path.strip_prefix("sys/")?;
     Some(match (path, request.operation) {
-        ("health", Operation::Read) => health(core, &request.data).await,
+        ("health", Operation::Read) => health(core).await,
         ("seal-status", Operation::Read) => seal_status(core).await,
         ("init", Operation::Read) => init_status(core).await,
         ("init", Operation::Update) => init(core, &request.data).await,
@@ -170,8 +170,9 @@ fn status_answer(core: &Core, status: &SealStatus) -> LogicalResponse {
     put("progress", status.progress.into());
     put("nonce", status.nonce.clone().into());
     put("version", settings.version.clone().into());
-    put("build_date", settings.build_date.clone().into());
-    put("commit_date", settings.build_date.clone().into());
+    // The field has one of the two; clients look for either.
+    put("build_date", settings.commit_date.clone().into());
+    put("commit_date", settings.commit_date.clone().into());
     put("migration", false.into());
     if let Ok(rooms) = core.rooms() {
         put("cluster_name", rooms.installation.cluster_name.clone().into());
@@ -186,19 +187,8 @@ fn status_answer(core: &Core, status: &SealStatus) -> LogicalResponse {
     LogicalResponse::data(data).shaped(Shape::Plain)
 }
 
-/// The status codes that a load balancer may ask for. Unknown parameters are ignored; a code that is no number is not.
-async fn health(core: &Core, query: &Object) -> Result<LogicalResponse, RequestError> {
-    let code = |name: &str, default: u16| -> Result<u16, RequestError> {
-        match query.get(name) {
-            None => Ok(default),
-            Some(value) => {
-                let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-                text.parse().ok().filter(|code| (100..=999).contains(code)).ok_or(RequestError::Invalid(String::new()))
-            }
-        }
-    };
-    let (active, sealed, uninit) = (code("activecode", 200)?, code("sealedcode", 503)?, code("uninitcode", 501)?);
-    code("standbycode", 429)?;
+/// With the usual status; the door puts the one there that a load balancer asks for.
+async fn health(core: &Core) -> Result<LogicalResponse, RequestError> {
     let status = core.seal_status().await.map_err(seal_error)?;
     let mut data = Object::new();
     let mode = if status.sealed { "unknown" } else { "disabled" };
@@ -215,9 +205,9 @@ async fn health(core: &Core, query: &Object) -> Result<LogicalResponse, RequestE
         data.insert("cluster_id".into(), rooms.installation.cluster_id.clone().into());
     }
     let code = match (status.initialized, status.sealed) {
-        (false, _) => uninit,
-        (true, true) => sealed,
-        (true, false) => active,
+        (false, _) => 501,
+        (true, true) => 503,
+        (true, false) => 200,
     };
     Ok(LogicalResponse::data(data).shaped(Shape::Plain).with_status(code))
 }

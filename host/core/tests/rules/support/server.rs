@@ -73,7 +73,7 @@ impl Server {
             default_lease_ttl: Ttl::from_secs(2_764_800),
             max_lease_ttl: Ttl::from_secs(2_764_800),
             version: "1.19.0".to_owned(),
-            build_date: String::new(),
+            commit_date: String::new(),
             cluster_name: None,
             storage_type: "inmem",
             audit: Vec::new(),
