@@ -130,7 +130,7 @@ async fn a_connection_reads_back_as_given_without_its_password_and_writes_merge(
 async fn key_value_urls_and_odd_passwords_connect_too() {
     let world = World::on(shared_server());
     let password = "p@:/?#[]'\\ %é\"";
-    world.pg.psql(&format!("CREATE ROLE odd LOGIN PASSWORD {}", quoted(password))).unwrap();
+    world.pg.psql(&format!("CREATE ROLE odd LOGIN CREATEROLE PASSWORD {}", quoted(password))).unwrap();
     let (host, port) = (world.pg.host(), world.pg.port());
     for url in [
         format!("postgresql://{{{{username}}}}:{{{{password}}}}@{host}:{port}/myapp?sslmode=disable&connect_timeout=3"),

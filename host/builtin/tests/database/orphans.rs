@@ -89,7 +89,7 @@ async fn a_role_without_a_lease_is_dropped_as_by_default_whatever_its_revocation
     assert!(!world.role_exists(&issued.username));
     assert!(session.simple_query("SELECT 1").await.is_err(), "its session has ended");
     let owner = world.pg.psql("SELECT tableowner FROM pg_tables WHERE tablename = 'left_behind'").unwrap();
-    assert_eq!(owner, "leasehold_orphaned_objects");
+    assert_eq!(owner, format!("leasehold_orphaned_{}", lost.lease), "of which role it was nobody knows");
     assert_eq!(drop_orphan(&world, &lost).await.unwrap(), OrphanEnd::Gone);
 }
 

@@ -113,13 +113,14 @@ async fn what_a_leased_role_made_stays_but_gives_nobody_the_admins_rights() {
     for (class, name) in [("pg_class WHERE relname", "kept_one"), ("pg_proc WHERE proname", "escape_one")] {
         let column = if class.contains("proc") { "proowner" } else { "relowner" };
         let owner = world.pg.psql(&format!("SELECT {column}::regrole FROM {class} = '{name}'")).unwrap();
-        assert_eq!(owner, "leasehold_orphaned_objects", "{name}");
+        assert_eq!(owner, world.heir("owner"), "{name}");
     }
-    let rights = world.pg.psql(
+    let heir = world.heir("owner");
+    let rights = world.pg.psql(&format!(
         "SELECT rolcanlogin OR rolsuper OR rolcreaterole OR rolcreatedb, \
          (SELECT count(*) FROM pg_auth_members m WHERE m.member = r.oid), has_schema_privilege(r.oid, 'public', 'CREATE') \
-         FROM pg_roles r WHERE rolname = 'leasehold_orphaned_objects'",
-    );
+         FROM pg_roles r WHERE rolname = '{heir}'",
+    ));
     assert_eq!(rights.unwrap(), "f|0|f", "the heir has no rights, not even those it needed for a moment");
 
     // The escape of field-facts §3.1: another leased role calls the function that the first one left behind.
@@ -177,7 +178,7 @@ async fn rights_and_objects_in_other_databases_are_found_too() {
     assert!(!world.role_exists(name) && !lives(&there).await);
     let owners =
         world.pg.psql_in("se\"cond; --", "SELECT DISTINCT proowner::regrole FROM pg_proc WHERE proname IN ('f', 'g')");
-    assert_eq!(owners.unwrap(), "leasehold_orphaned_objects");
+    assert_eq!(owners.unwrap(), world.heir("both"));
 }
 
 #[tokio::test]
@@ -294,9 +295,10 @@ async fn publications_and_foreign_servers_are_given_away_too() {
     assert!(!world.role_exists(&issued.username) && !lives(&session).await);
     let owners =
         "SELECT pubowner::regrole FROM pg_publication UNION ALL SELECT srvowner::regrole FROM pg_foreign_server";
-    assert_eq!(world.pg.psql(owners).unwrap(), "leasehold_orphaned_objects\nleasehold_orphaned_objects");
-    let groups = "SELECT count(*) FROM pg_auth_members WHERE member = 'leasehold_orphaned_objects'::regrole";
-    assert_eq!(world.pg.psql(groups).unwrap(), "0", "the heir kept what it needed for a moment");
+    let heir = world.heir("publisher");
+    assert_eq!(world.pg.psql(owners).unwrap(), format!("{heir}\n{heir}"));
+    let groups = format!("SELECT count(*) FROM pg_auth_members WHERE member = '{heir}'::regrole");
+    assert_eq!(world.pg.psql(&groups).unwrap(), "0", "the heir kept what it needed for a moment");
 }
 
 #[tokio::test]

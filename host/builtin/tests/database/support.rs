@@ -196,6 +196,12 @@ impl World {
         self.engine.renew(&self.context, &issued.intent, until).await
     }
 
+    /// Who inherits what leases of this role leave behind.
+    pub fn heir(&self, role: &str) -> String {
+        let heirs = format!("SELECT rolname FROM pg_roles WHERE rolname LIKE 'leasehold\\_orphaned\\_{role}\\_%'");
+        self.pg.psql(&heirs).unwrap()
+    }
+
     pub fn role_exists(&self, name: &str) -> bool {
         self.pg.psql(&format!("SELECT count(*) FROM pg_roles WHERE rolname = '{}'", name.replace('\'', "''"))).unwrap()
             == "1"

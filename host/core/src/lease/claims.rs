@@ -7,6 +7,7 @@ use std::time::Duration;
 use leasehold_model::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
+use super::revoke::Cause;
 use super::{HOLD, LeaseError, LeaseKind, LeaseRow, LeaseState, Leases};
 use crate::seams::engine::EngineError;
 use crate::seams::storage::{Batch, StorageError};
@@ -15,6 +16,11 @@ use crate::seams::storage::{Batch, StorageError};
 pub const SLOTS: usize = 64;
 /// Rows worked on at once for one target.
 pub const TARGET_SLOTS: usize = 8;
+/// How many of these may be revocations that have failed before: what cannot be cleaned up must not keep fresh ones waiting,
+/// whose logins are still open.
+const RETRY_SLOTS: usize = 2;
+/// When one that found no such slot looks again.
+const RETRY_LATER: Duration = Duration::from_secs(1);
 /// A target that did not answer is left alone for so long.
 const DOWN_FOR: Duration = Duration::from_secs(5);
 /// The ticker looks at least this often: clocks jump.
@@ -28,11 +34,15 @@ const LOOK_LATER: Duration = Duration::from_millis(250);
 #[derive(Debug)]
 pub struct Target {
     slots: Arc<Semaphore>,
+    retries: Arc<Semaphore>,
     /// Also when it is over, until the target answers again.
     down: Option<Down>,
     /// How often it was opened anew: what work met that began before says nothing of how it is reached now.
     openings: u64,
 }
+
+/// Enough others that have failed before are at it.
+struct NoRetrySlot;
 
 /// A target that did not answer.
 #[derive(Debug)]
@@ -44,7 +54,12 @@ struct Down {
 
 impl Target {
     fn fresh() -> Self {
-        Self { slots: Arc::new(Semaphore::new(TARGET_SLOTS)), down: None, openings: 0 }
+        Self {
+            slots: Arc::new(Semaphore::new(TARGET_SLOTS)),
+            retries: Arc::new(Semaphore::new(RETRY_SLOTS)),
+            down: None,
+            openings: 0,
+        }
     }
 
     fn is_left_alone(&self, now: Timestamp) -> bool {
@@ -114,6 +129,14 @@ impl Leases {
                     }
                 },
             };
+            let retry = match self.retry_slot(&row) {
+                Ok(retry) => retry,
+                Err(NoRetrySlot) => {
+                    let next_at = self.now() + RETRY_LATER;
+                    self.release(LeaseRow { next_at, ..row }).await;
+                    continue;
+                }
+            };
             let leases = self.clone();
             work.spawn(async move {
                 let id = row.id.clone();
@@ -122,7 +145,7 @@ impl Leases {
                 {
                     tracing::warn!(lease.id = %id, %error, "left lease {id} for later");
                 }
-                drop((slot, target));
+                drop((slot, target, retry));
             });
         }
         if claimed {
@@ -140,7 +163,7 @@ impl Leases {
     async fn work_on(&self, row: LeaseRow) -> Result<(), LeaseError> {
         match (row.kind, row.state) {
             (LeaseKind::Token, _) => self.end_due_token(row).await,
-            (LeaseKind::Secret, LeaseState::Revoking) => self.undo(row).await,
+            (LeaseKind::Secret, LeaseState::Revoking) => self.undo(row, Cause::Due).await.map(drop),
             // Its clock was ahead when this was claimed, or it was renewed in between.
             (LeaseKind::Secret, LeaseState::Active) if row.expires_at > self.now() => {
                 let due = row.expires_at;
@@ -151,7 +174,7 @@ impl Leases {
                 let fence = row.fence;
                 let revoking = LeaseRow { state: LeaseState::Revoking, ..row };
                 self.storage.commit(Batch::new().shift(revoking.clone(), from, fence)).await?;
-                self.undo(revoking).await
+                self.undo(revoking, Cause::Due).await.map(drop)
             }
         }
     }
@@ -171,6 +194,18 @@ impl Leases {
         self.with_target(connection, |target| {
             if target.free() == 0 { None } else { target.slots.clone().try_acquire_owned().ok() }
         })
+    }
+
+    /// What one more try of a revocation that has failed before needs; others need none.
+    fn retry_slot(&self, row: &LeaseRow) -> Result<Option<OwnedSemaphorePermit>, NoRetrySlot> {
+        let has_failed = row.kind == LeaseKind::Secret
+            && row.state == LeaseState::Revoking
+            && row.read_body().is_ok_and(|body| body.attempts > 0);
+        if !has_failed {
+            return Ok(None);
+        }
+        let slot = self.with_target(&row.connection, |target| target.retries.clone().try_acquire_owned());
+        slot.map(Some).map_err(|_| NoRetrySlot)
     }
 
     /// Targets that are down or have no slot left, and how many rows may be claimed so that hardly one must be given back:
@@ -200,6 +235,7 @@ impl Leases {
     pub(super) fn note_target(&self, connection: &str, opening: u64, error: &EngineError) {
         match error {
             EngineError::Failed(_) => self.target_is_up(connection),
+            EngineError::Busy(_) => {}
             EngineError::Unreached(why) | EngineError::Down(why) => {
                 let down = Down { until: self.now() + DOWN_FOR, why: why.clone() };
                 let news = self.with_target(connection, |target| {

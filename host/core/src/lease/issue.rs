@@ -2,6 +2,7 @@
 
 use leasehold_model::{LeaseId, Timestamp, Ttl};
 
+use super::revoke::Cause;
 use super::{EFFECT_TIME, LATE, LeaseBody, LeaseError, LeaseKind, LeaseRow, LeaseState, Leases, NO_ANSWER};
 use crate::keys;
 use crate::mount::MountEntry;
@@ -146,7 +147,7 @@ impl Leases {
                 self.note_target(&row.connection, opening, &error);
                 match error {
                     EngineError::Failed(_) => self.take_back(engine, context, row.clone(), body).await,
-                    EngineError::Unreached(_) => self.forget_intent(&row.id).await,
+                    EngineError::Unreached(_) | EngineError::Busy(_) => self.forget_intent(&row.id).await,
                     EngineError::Down(_) => self.leave_to_ticker(row.clone()).await,
                 }
                 Err(LeaseError::Engine(error.to_string()))
@@ -187,7 +188,7 @@ impl Leases {
                 let revoking = LeaseRow { state: LeaseState::Revoking, ..row };
                 self.storage.commit(Batch::new().shift(revoking.clone(), found.state, found.fence)).await?;
                 // The outcome is stored with the row and logged; the caller's own error is what the client hears.
-                drop(self.undo(revoking).await);
+                drop(self.undo(revoking, Cause::Due).await);
                 Ok(())
             }
             // Revoked meanwhile, with its token or its mount. Whoever undoes it already may have begun before our effect.

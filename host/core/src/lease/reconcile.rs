@@ -206,7 +206,7 @@ impl Leases {
                 self.target_is_up(connection);
                 Some(roles)
             }
-            Ok(Err(EngineError::Failed(why))) => {
+            Ok(Err(EngineError::Failed(why) | EngineError::Busy(why))) => {
                 tracing::warn!(connection, why, "could not list the roles on `{connection}`");
                 None
             }

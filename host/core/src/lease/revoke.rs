@@ -18,10 +18,29 @@ pub enum Wait {
     UntilStored,
 }
 
+/// Why a lease is undone now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// Its turn has come.
+    Due,
+    /// Somebody asked for it, and waits.
+    Asked,
+}
+
+/// How an undoing that met no error ended.
+#[derive(Debug)]
+pub(crate) enum Undone {
+    Gone,
+    /// Others were at work on the target, in these words; it is due again in a moment.
+    Later(String),
+}
+
 /// First wait after a failed try; doubles up to [`BACKOFF_MAX`].
 const BACKOFF_BASE: Duration = Duration::from_secs(10);
 /// A database restart with recovery fits in it.
 const BACKOFF_MAX: Duration = Duration::from_secs(600);
+/// When the target was busy with other work.
+const BUSY_FOR: Duration = Duration::from_millis(500);
 /// After so many failures the API shows a lease as irrevocable; trying goes on.
 pub const IRREVOCABLE_AFTER: u32 = 6;
 /// Rows moved in one commit when many leases end together.
@@ -72,9 +91,11 @@ impl Leases {
                         Err(other) => return Err(other.into()),
                     }
                     crate::fail::point("revoke-marked");
-                    match self.undo(revoking).await {
+                    match self.undo(revoking, Cause::Asked).await {
                         Err(LeaseError::Store(StorageError::Fenced(_))) if Instant::now() < end => {}
-                        done => return done,
+                        Ok(Undone::Later(_)) if Instant::now() < end => tokio::time::sleep(LOOK_AGAIN).await,
+                        Ok(Undone::Later(why)) => return Err(LeaseError::Engine(why)),
+                        done => return done.map(drop),
                     }
                 }
                 // An issue, a renewal or another revocation is at it. It may hang: the duty must not wait for it.
@@ -124,10 +145,10 @@ impl Leases {
     ///
     /// # Errors
     /// The engine's words; [`LeaseError::Damaged`].
-    pub(crate) async fn undo(&self, row: LeaseRow) -> Result<(), LeaseError> {
+    pub(crate) async fn undo(&self, row: LeaseRow, cause: Cause) -> Result<Undone, LeaseError> {
         let mut body = match row.read_body() {
             Ok(body) => body,
-            Err(error) => return self.set_aside(row, error).await,
+            Err(error) => return Err(self.set_aside(row, error).await?),
         };
         let limit = Duration::from_secs(EFFECT_TIME.as_secs());
         let opening = self.opening(&row.connection);
@@ -136,7 +157,8 @@ impl Leases {
                 let intent = row.intent(&body, self.now() + EFFECT_TIME);
                 match tokio::time::timeout(limit, engine.revoke(&context, &intent)).await {
                     Ok(done) => done,
-                    Err(_) => Err(EngineError::Down(NO_ANSWER.to_owned())),
+                    // A target that hangs is noticed sooner: this one has more to do than it has time for.
+                    Err(_) => Err(EngineError::Failed(NO_ANSWER.to_owned())),
                 }
             }
             None => Err(EngineError::Failed(LeaseError::NoEngine(row.id.clone()).to_string())),
@@ -151,14 +173,22 @@ impl Leases {
                 metrics::histogram!("leasehold_revocation_lag_seconds").record(lag.as_secs_f64());
                 metrics::counter!("leasehold_leases_revoked_total").increment(1);
                 tracing::info!(lease.id = %row.id, "revoked lease {}", row.id);
-                return Ok(());
+                return Ok(Undone::Gone);
+            }
+            Err(EngineError::Busy(why)) => {
+                let (fence, next_at) = (row.fence, self.now() + BUSY_FOR);
+                self.storage.commit(Batch::new().shift(row.released(next_at), LeaseState::Revoking, fence)).await?;
+                return Ok(Undone::Later(why));
             }
             Err(error) => error,
         };
         self.note_target(&row.connection, opening, &error);
         crate::fail::point("revoke-failed");
         metrics::counter!("leasehold_revocation_failures_total").increment(1);
-        body.attempts = body.attempts.saturating_add(1);
+        // However often somebody asks: it gets no later, and no sooner irrevocable, than by itself.
+        if cause == Cause::Due || body.attempts == 0 {
+            body.attempts = body.attempts.saturating_add(1);
+        }
         let wait = self.backoff(body.attempts);
         body.last_error = Some(error.to_string());
         tracing::warn!(lease.id = %row.id, attempts = body.attempts, %error, "could not revoke lease {}, next try in {wait:?}", row.id);
@@ -170,12 +200,12 @@ impl Leases {
     }
 
     /// Nobody can undo a row that cannot be read. It stays, for an operator to deal with, and is in nobody's way.
-    async fn set_aside(&self, row: LeaseRow, error: LeaseError) -> Result<(), LeaseError> {
+    async fn set_aside(&self, row: LeaseRow, error: LeaseError) -> Result<LeaseError, StorageError> {
         tracing::error!(lease.id = %row.id, "{error}");
         let fence = row.fence;
         let later = row.released(self.now() + BACKOFF_MAX);
         self.storage.commit(Batch::new().shift(later, LeaseState::Revoking, fence)).await?;
-        Err(error)
+        Ok(error)
     }
 
     /// Doubling, with a quarter of jitter so that many leases of one dead target do not come back together.
@@ -226,18 +256,38 @@ impl Leases {
     ///
     /// # Errors
     /// As storage.
-    pub async fn revoke_force(&self, prefix: &str) -> Result<(), StorageError> {
-        for id in self.below(prefix).await? {
-            let error = match self.revoke(&id, Wait::UntilGone).await {
-                Ok(()) => continue,
-                // Not the engine's refusal: nothing is forgotten because the store stumbled.
-                Err(LeaseError::Store(error)) => return Err(error),
-                Err(error) => error,
-            };
-            tracing::warn!(lease.id = %id, %error, "forgetting lease {id} by force: its role may remain");
-            self.forget(&id).await?;
+    pub async fn revoke_force(self: &Arc<Self>, prefix: &str) -> Result<(), StorageError> {
+        let mut work = tokio::task::JoinSet::new();
+        let mut queue = self.below(prefix).await?.into_iter();
+        let mut first = Ok(());
+        loop {
+            while work.len() < super::claims::TARGET_SLOTS {
+                let Some(id) = queue.next() else { break };
+                let leases = self.clone();
+                work.spawn(async move { leases.revoke_or_forget(&id).await });
+            }
+            let Some(done) = work.join_next().await else { return first };
+            if let (Ok(()), Ok(Err(error))) = (&first, done) {
+                first = Err(error);
+            }
         }
-        Ok(())
+    }
+
+    async fn revoke_or_forget(&self, id: &LeaseId) -> Result<(), StorageError> {
+        let Some(row) = self.storage.lease(id).await? else { return Ok(()) };
+        let tried = match self.refuse_if_down(&row.connection) {
+            Ok(()) => self.revoke(id, Wait::UntilGone).await,
+            // It did not answer a moment ago: that is what force is for.
+            down => down,
+        };
+        let error = match tried {
+            Ok(()) => return Ok(()),
+            // Not the engine's refusal: nothing is forgotten because the store stumbled.
+            Err(LeaseError::Store(error)) => return Err(error),
+            Err(error) => error,
+        };
+        tracing::warn!(lease.id = %id, %error, "forgetting lease {id} by force: its role may remain");
+        self.forget(id).await
     }
 
     /// Removes a row, whoever holds it.

@@ -159,6 +159,9 @@ pub enum EngineError {
     /// Goes to the client as it stands: 500 `M(text)` (issue), 400 inside `failed to renew entry: …` (renew, revoke).
     #[error("{0}")]
     Failed(String),
+    /// Others are at work on the target, and nothing was begun. The same may go well in a moment.
+    #[error("{0}")]
+    Busy(String),
     /// The target could not be reached at all, so that nothing of this work can have happened or can happen still. Its
     /// other work should wait too.
     #[error("{0}")]

@@ -16,8 +16,6 @@ use super::scram;
 pub(super) const PLUGIN: &str = "postgresql-database-plugin";
 pub(super) const PASSWORD_IN_URL: &str = "Password found in connection_url, use a templated url to enable root rotation and prevent read access to \
      password information.";
-/// What leased roles leave behind goes to this role unless the connection names another.
-pub(super) const REASSIGN_TO: &str = "leasehold_orphaned_objects";
 /// More would only burn CPU.
 const SCRAM_ITERATIONS_MAX: NonZeroU32 = NonZeroU32::new(100_000).unwrap();
 /// Vault's default; anything else would need its template language.
@@ -43,7 +41,9 @@ const DETAILS: [&str; 13] = [
 /// Who gets what a leased role owned.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Leftovers {
-    /// Reassigned to this role, which has no rights.
+    /// Reassigned to this role, which we make and which has no rights.
+    Ours(String),
+    /// Reassigned to this role, which the operator chose.
     To(String),
     /// Dropped.
     Dropped,
@@ -74,6 +74,8 @@ pub(super) struct ConnectionRecord {
     pub(super) password_policy: String,
     connection_url: SecretString,
     password: SecretString,
+    /// What tells the server from every other, as it said when the connection was last verified.
+    pub(super) server: Option<String>,
     /// All else, as given.
     details: BTreeMap<String, Value>,
 }
@@ -94,6 +96,8 @@ struct Stored {
     password_policy: String,
     connection_url: String,
     password: String,
+    #[serde(default)]
+    server: Option<String>,
     details: BTreeMap<String, Value>,
 }
 
@@ -171,7 +175,7 @@ impl ConnectionRecord {
         }
         self.password_authentication()?;
         self.limits()?;
-        self.leftovers()?;
+        self.leftovers(String::new())?;
         self.dsn().map_err(|error| error.to_string())?;
         Ok(())
     }
@@ -236,7 +240,8 @@ impl ConnectionRecord {
             .ok_or_else(|| format!("scram_iterations must be between 1 and {SCRAM_ITERATIONS_MAX}"))
     }
 
-    pub(super) fn leftovers(&self) -> Result<Leftovers, String> {
+    /// `heir`: who gets them unless the connection says otherwise.
+    pub(super) fn leftovers(&self, heir: String) -> Result<Leftovers, String> {
         let dropped = self.details.get("drop_owned").and_then(Value::as_bool).unwrap_or(false);
         let named = self.detail_text("reassign_owned_to").filter(|name| !name.is_empty());
         match (dropped, named) {
@@ -246,7 +251,7 @@ impl ConnectionRecord {
                 Err("reassign_owned_to is no name that a PostgreSQL role can have".to_owned())
             }
             (false, Some(name)) => Ok(Leftovers::To(name.to_owned())),
-            (false, None) => Ok(Leftovers::To(REASSIGN_TO.to_owned())),
+            (false, None) => Ok(Leftovers::Ours(heir)),
         }
     }
 
@@ -289,6 +294,7 @@ impl ConnectionRecord {
             password_policy: self.password_policy.clone(),
             connection_url: self.connection_url.expose_secret().to_owned(),
             password: self.password.expose_secret().to_owned(),
+            server: self.server.clone(),
             details: self.details.clone(),
         })
     }
@@ -303,6 +309,7 @@ impl ConnectionRecord {
             password_policy: stored.password_policy,
             connection_url: SecretString::from(stored.connection_url),
             password: SecretString::from(stored.password),
+            server: stored.server,
             details: stored.details,
         })
     }

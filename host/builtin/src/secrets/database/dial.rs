@@ -10,11 +10,12 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Config, Error, NoTls};
 
 use super::dsn::{Dsn, SslMode};
-use super::sql::literal;
+use super::sql::{ident, literal, rows};
 use super::tls::Tls;
 
-/// No statement of ours takes longer; one that hangs on a lock must not hold a connection for ever.
-pub(super) const STATEMENT_MAX: Duration = Duration::from_secs(30);
+/// No statement of ours takes longer; one that hangs on a lock must not hold a connection for ever. Shorter than an effect may take,
+/// so that the server itself says what took so long.
+pub(super) const STATEMENT_MAX: Duration = Duration::from_secs(25);
 const LOCK_MAX: Duration = Duration::from_secs(10);
 /// A node that stalls inside a transaction loses it.
 const IDLE_IN_TRANSACTION_MAX: Duration = Duration::from_secs(60);
@@ -52,8 +53,29 @@ impl Dialer {
             },
             (_, Some(tls)) => self.encrypted(database, tls, Wire::Require).await?,
         };
-        client.batch_execute(&self.settings()).await?;
+        self.ready(&client).await?;
         Ok((client, task))
+    }
+
+    /// Puts a session into the state in which statements may run on it, whatever role and database would have it be.
+    pub(super) async fn ready(&self, client: &Client) -> Result<(), Error> {
+        client.batch_execute(&self.settings()).await?;
+        if self.dsn.search_path.is_none() {
+            self.put_catalog_first(client).await?;
+        }
+        Ok(())
+    }
+
+    /// Whoever may change the database's settings can name a schema of his before `pg_catalog`, which is searched first only as long
+    /// as nobody names it: his functions would then run with the admin's rights.
+    async fn put_catalog_first(&self, client: &Client) -> Result<(), Error> {
+        let answer = client.simple_query("SELECT pg_catalog.unnest(pg_catalog.current_schemas(true))").await?;
+        let path: Vec<&str> = rows(&answer).filter_map(|row| row.first().copied().flatten()).collect();
+        if path.first().is_none_or(|first| *first == CATALOG) {
+            return Ok(());
+        }
+        let others: Vec<String> = path.into_iter().filter(|schema| *schema != CATALOG).map(ident).collect();
+        client.batch_execute(&set_path(&others.join(", "))).await
     }
 
     async fn plain(&self, database: &str) -> Result<(Client, JoinHandle<()>), Error> {
@@ -106,19 +128,27 @@ impl Dialer {
     /// Sent as statements, not as start-up options: poolers in front of a server refuse those.
     fn settings(&self) -> String {
         let mut sql = format!(
-            "SET standard_conforming_strings = on; SET TimeZone = {}; SET statement_timeout = {}; SET lock_timeout = {}; \
-             SET idle_in_transaction_session_timeout = {}",
+            "SET SESSION AUTHORIZATION DEFAULT; SET ROLE NONE; SET default_transaction_read_only = off; \
+             SET default_transaction_isolation = 'read committed'; SET row_security = on; SET standard_conforming_strings = on; \
+             SET TimeZone = {}; SET statement_timeout = {}; SET lock_timeout = {}; SET idle_in_transaction_session_timeout = {}",
             literal(&self.dsn.time_zone),
             STATEMENT_MAX.as_millis(),
             LOCK_MAX.as_millis(),
             IDLE_IN_TRANSACTION_MAX.as_millis()
         );
         if let Some(path) = &self.dsn.search_path {
-            // A list of names, which no quoting could keep together: handed over as one text.
-            sql.push_str(&format!("; SELECT pg_catalog.set_config('search_path', {}, false)", literal(path)));
+            sql.push_str("; ");
+            sql.push_str(&set_path(path));
         }
         sql
     }
+}
+
+const CATALOG: &str = "pg_catalog";
+
+/// A list of names, which no quoting could keep together: handed over as one text.
+fn set_path(names: &str) -> String {
+    format!("SELECT pg_catalog.set_config('search_path', {}, false)", literal(names))
 }
 
 /// Whether the other kind of connection may do: the handshake failed, or `pg_hba.conf` has no line for this kind.

@@ -12,6 +12,9 @@ pub(super) struct Effect {
     pub(super) connection: String,
     /// Name of the database role, for its renew statements.
     pub(super) role: String,
+    /// What tells the server from every other, where that is known: elsewhere a role that does not stand proves nothing.
+    #[serde(default)]
+    pub(super) server: Option<String>,
     /// The PostgreSQL role.
     pub(super) username: String,
     /// Rendered, split; with placeholders for what is not known or must not be stored.

@@ -67,7 +67,8 @@ impl TargetError {
         match self {
             Self::Down(text) => EngineError::Down(format!("unable to start transaction: {text}")),
             Self::Unreached(text) => EngineError::Unreached(format!("unable to start transaction: {text}")),
-            Self::Busy(_) | Self::Reconfigured => EngineError::Failed(format!("unable to start transaction: {self}")),
+            Self::Busy(_) => EngineError::Busy(format!("unable to start transaction: {self}")),
+            Self::Reconfigured => EngineError::Failed(format!("unable to start transaction: {self}")),
             Self::Sql { .. } => EngineError::Failed(format!("failed to execute query: {self}")),
             Self::Refused(text) => EngineError::Failed(text),
         }

@@ -14,7 +14,7 @@ use super::effect::{Effect, valid_until};
 use super::failure::TargetError;
 use super::sql::{ident, literal};
 use super::statements::{substitute, touches_shared};
-use super::target::{ANSWER_MAX, Session, Target, TargetTime, with_margin};
+use super::target::{ANSWER_MAX, Session, Target, TargetTime, WAIT_MAX, with_margin};
 use super::{credential, mark, scram};
 
 /// The password, and what goes into the statements in its place.
@@ -46,12 +46,13 @@ pub(super) async fn issue(
     let own = format!("COMMENT ON ROLE {} IS {}", ident(&effect.username), literal(&comment));
     // Of the rendered text: a statement that holds the secret must not be copied about.
     let is_shared = effect.creation.iter().any(|statement| touches_shared(statement, &effect.username));
-    let _turn = if is_shared { Some(target.turn(target.database()).await?) } else { None };
+    let _turn = if is_shared { Some(target.turn(target.database(), WAIT_MAX).await?) } else { None };
     let done = in_one_transaction(target, at, intent.deadline, &statements, &own).await;
-    done.map_err(|error| {
+    let session = done.map_err(|error| {
         let known: Vec<&SecretString> = secrets.iter().chain([&issued.password, &issued.sent]).collect();
         error.scrubbed(&known)
     })?;
+    target.finish_after(session, &effect.creation).await;
     Ok(SecretData(vec![
         ("password".to_owned(), SecretValue::Secret(issued.password)),
         ("username".to_owned(), SecretValue::Public(Value::String(effect.username.clone()))),
@@ -81,7 +82,7 @@ async fn in_one_transaction(
     deadline: Timestamp,
     statements: &[SecretString],
     own: &str,
-) -> Result<(), TargetError> {
+) -> Result<Session, TargetError> {
     // However far this came: an open transaction without a statement ends with its session.
     let begun = begin(target, at, deadline).await.map_err(TargetError::before_anything)?;
     let left = deadline.until(at.clock.now());
@@ -113,10 +114,7 @@ async fn in_one_transaction(
     match first {
         // No COMMIT was reached, or one that rolls back; the session is closed.
         Some(error) => Err(error),
-        None => {
-            begun.session.finish();
-            Ok(())
-        }
+        None => Ok(begun.session),
     }
 }
 

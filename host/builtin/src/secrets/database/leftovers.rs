@@ -2,17 +2,22 @@
 //!
 //! Never to the admin: a function with SECURITY DEFINER that a leased role left behind would run with the admin's rights.
 
-use tokio_postgres::error::SqlState;
+use std::time::Duration;
 
 use super::connection::Leftovers;
 use super::dial::STATEMENT_MAX;
 use super::failure::TargetError;
-use super::sql::{ident, literal};
+use super::heir;
+use super::sql::{ident, literal, rows};
 use super::subject::Subject;
-use super::target::{ANSWER_MAX, Session, Target, rows, with_margin};
+use super::target::{ANSWER_MAX, Session, Target, with_margin};
 
 /// More would not make an error clearer.
 const BLOCKERS_MAX: usize = 20;
+/// Objects that change hands in one transaction: each takes locks of which a server has some thousand.
+const PORTION: usize = 500;
+/// How long for a turn, and in it for a lock: what must wait longer is done again later, and others go first meanwhile.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Empties the role. Returns in words what could not be taken from it.
 pub(super) async fn give_away(
@@ -23,24 +28,27 @@ pub(super) async fn give_away(
 ) -> Result<Vec<String>, TargetError> {
     let session = target.session().await?;
     let databases = databases(&session, oid, target.database()).await?;
-    if databases.is_empty() {
-        session.finish();
-        return Ok(Vec::new());
-    }
-    if let Leftovers::To(heir) = leftovers {
-        ready_heir(&session, heir, target.user()).await?;
-    }
+    let heir = match databases.is_empty() {
+        true => None,
+        false => heir::ready(&session, leftovers, target.user(), oid).await?,
+    };
     session.finish();
     let mut blockers = Vec::new();
     for database in databases {
-        // Rights on an object are one row of the catalogue: two who change it at once make one of them fail.
-        let _turn = target.turn(&database).await?;
-        let session = match database == target.database() {
-            true => target.session().await?,
-            false => target.session_in(&database).await?,
-        };
-        blockers.extend(empty(&session, subject, oid, leftovers, &database).await?);
-        session.finish();
+        loop {
+            // Rights on an object are one row of the catalogue: two who change it at once make one of them fail.
+            let _turn = target.turn(&database, PATIENCE).await?;
+            let session = target.session_at(&database).await?;
+            let emptied = empty(&session, subject, oid, heir.as_deref(), &database).await?;
+            session.finish();
+            match emptied {
+                Emptied::InPart => {}
+                Emptied::Wholly { left } => {
+                    blockers.extend(left);
+                    break;
+                }
+            }
+        }
     }
     blockers.truncate(BLOCKERS_MAX);
     Ok(blockers)
@@ -59,68 +67,83 @@ async fn databases(session: &Session, oid: u32, home: &str) -> Result<Vec<String
     Ok(rows(&answer).filter_map(|row| row.first().copied().flatten().map(str::to_owned)).collect())
 }
 
-/// Makes the role that inherits, if it is not there, and refuses one that could do something with what it gets.
-async fn ready_heir(session: &Session, heir: &str, admin: &str) -> Result<(), TargetError> {
-    if heir == admin {
-        return Err(TargetError::Refused("reassign_owned_to must not name the connection's own user".to_owned()));
-    }
-    let look = format!(
-        "SELECT (r.rolcanlogin OR r.rolsuper OR r.rolcreaterole OR r.rolcreatedb OR r.rolreplication OR r.rolbypassrls \
-         OR EXISTS (SELECT FROM pg_catalog.pg_auth_members m WHERE m.member = r.oid)), \
-         (r.rolsuper OR r.rolcreaterole), \
-         pg_catalog.pg_has_role(r.oid, 'USAGE') FROM pg_catalog.pg_roles r WHERE r.rolname = {}",
-        literal(heir)
-    );
-    let mut answer = session.ask(&look, ANSWER_MAX).await?;
-    if rows(&answer).next().is_none() {
-        match session.run(&format!("CREATE ROLE {} NOLOGIN", ident(heir)), with_margin(STATEMENT_MAX)).await {
-            Ok(_) => {}
-            // Somebody else was faster.
-            Err(error) if error.is_code(&SqlState::DUPLICATE_OBJECT) || error.is_code(&SqlState::UNIQUE_VIOLATION) => {}
-            Err(error) => return Err(error),
-        }
-        answer = session.ask(&look, ANSWER_MAX).await?;
-    }
-    let row = rows(&answer).next().unwrap_or_default();
-    let is = |at: usize| row.get(at).copied().flatten() == Some("t");
-    // One that the operator named may have rights, but none with which others could be made.
-    let has_too_much = if heir == super::connection::REASSIGN_TO { is(0) } else { is(1) };
-    if has_too_much {
-        return Err(TargetError::Refused(format!(
-            "role {heir:?} must not have rights of its own: what leased roles leave behind would run with them"
-        )));
-    }
-    if !is(2) {
-        session.run(&format!("GRANT {} TO CURRENT_USER", ident(heir)), with_margin(STATEMENT_MAX)).await?;
-    }
-    Ok(())
+/// How far one transaction came in one database.
+enum Emptied {
+    /// There is more.
+    InPart,
+    Wholly {
+        left: Vec<String>,
+    },
 }
 
-/// One database, one transaction.
+/// One transaction in one database.
 async fn empty(
     session: &Session,
     subject: &Subject<'_>,
     oid: u32,
-    leftovers: &Leftovers,
+    heir: Option<&str>,
     database: &str,
-) -> Result<Vec<String>, TargetError> {
+) -> Result<Emptied, TargetError> {
     let limit = with_margin(STATEMENT_MAX);
     let name = subject.name;
-    session.run(&format!("BEGIN; SET LOCAL search_path = pg_catalog; {}", subject.hold()), limit).await?;
-    if let Leftovers::To(heir) = leftovers {
+    let begin = format!(
+        "BEGIN; SET LOCAL search_path = pg_catalog; SET LOCAL lock_timeout = {}; {}",
+        PATIENCE.as_millis(),
+        subject.hold()
+    );
+    session.run(&begin, limit).await?;
+    let portion = portion(session, oid, heir).await?;
+    if let Some(heir) = heir {
         let (lend, take_back) = rights_to_own(session, name, oid, heir).await?;
         for grant in &lend {
             session.run(grant, limit).await?;
         }
-        session.run(&format!("REASSIGN OWNED BY {} TO {}", ident(name), ident(heir)), limit).await?;
+        let all = format!("REASSIGN OWNED BY {} TO {}", ident(name), ident(heir));
+        session.run(portion.as_ref().unwrap_or(&all), limit).await?;
         for revoke in &take_back {
             session.run(revoke, limit).await?;
         }
+    } else if let Some(portion) = &portion {
+        session.run(portion, limit).await?;
     }
-    session.run(&format!("DROP OWNED BY {}", ident(name)), limit).await?;
-    let left = blockers(session, oid, database).await?;
+    let emptied = match portion {
+        Some(_) => Emptied::InPart,
+        None => {
+            session.run(&format!("DROP OWNED BY {}", ident(name)), limit).await?;
+            Emptied::Wholly { left: blockers(session, oid, database).await? }
+        }
+    };
     session.run("COMMIT", limit).await?;
-    Ok(left)
+    Ok(emptied)
+}
+
+/// Statements for some of the objects, when there are too many for one transaction: of tables and large objects alone there may be
+/// any number.
+async fn portion(session: &Session, oid: u32, heir: Option<&str>) -> Result<Option<String>, TargetError> {
+    let sql = format!(
+        "SELECT i.type, i.identity FROM (SELECT s.classid, s.objid FROM pg_shdepend s \
+         LEFT JOIN pg_class c ON s.classid = 'pg_class'::regclass AND c.oid = s.objid \
+         WHERE s.refclassid = 'pg_authid'::regclass AND s.refobjid = {oid} AND s.deptype = 'o' \
+         AND s.dbid = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database()) \
+         AND (s.classid = 'pg_largeobject'::regclass OR c.relkind IN ('r', 'p', 'v', 'm', 'f')) LIMIT {PORTION} + 1) o, \
+         LATERAL pg_identify_object(o.classid, o.objid, 0) i"
+    );
+    let answer = session.run(&sql, with_margin(STATEMENT_MAX)).await?;
+    let found: Vec<(String, String)> = rows(&answer)
+        .filter_map(|row| match row.as_slice() {
+            [Some(kind), Some(identity)] => Some(((*kind).to_owned(), (*identity).to_owned())),
+            _ => None,
+        })
+        .collect();
+    if found.len() <= PORTION {
+        return Ok(None);
+    }
+    let moves = found.iter().map(|(kind, identity)| match (heir, kind.as_str()) {
+        (Some(heir), _) => format!("ALTER {kind} {identity} OWNER TO {}", ident(heir)),
+        (None, "large object") => format!("SELECT lo_unlink({identity})"),
+        (None, _) => format!("DROP {kind} IF EXISTS {identity} CASCADE"),
+    });
+    Ok(Some(moves.collect::<Vec<_>>().join("; ")))
 }
 
 /// PostgreSQL lets an object in a schema go only to a role that may create there. The heir may do so for as long as this
@@ -213,14 +236,22 @@ async fn blockers(session: &Session, oid: u32, database: &str) -> Result<Vec<Str
     ]
     .join(" UNION ALL ");
     let sql = format!(
-        "SELECT string_agg(DISTINCT g.privilege_type, ', '), pg_describe_object(g.class, g.object, 0), \
-         coalesce(r.rolname, g.grantor::text) FROM ({all}) g LEFT JOIN pg_roles r ON r.oid = g.grantor \
-         GROUP BY g.class, g.object, r.rolname, g.grantor LIMIT {BLOCKERS_MAX}"
+        "SELECT pg_describe_object(s.classid, s.objid, 0), string_agg(DISTINCT g.privilege_type, ', '), \
+         string_agg(DISTINCT '\"' || coalesce(r.rolname, g.grantor::text) || '\"', ', ') \
+         FROM (SELECT DISTINCT d.classid, d.objid FROM pg_shdepend d WHERE d.refclassid = 'pg_authid'::regclass \
+         AND d.refobjid = {oid} AND d.dbid IN (0, (SELECT b.oid FROM pg_database b WHERE b.datname = current_database()))) s \
+         LEFT JOIN ({all}) g ON g.class = s.classid AND g.object = s.objid LEFT JOIN pg_roles r ON r.oid = g.grantor \
+         GROUP BY s.classid, s.objid LIMIT {BLOCKERS_MAX}"
     );
     let answer = session.run(&sql, with_margin(STATEMENT_MAX)).await?;
     let said = |row: Vec<Option<&str>>| {
-        let text = |at: usize| row.get(at).copied().flatten().unwrap_or("?").to_owned();
-        format!("{} on {} granted by {:?} in database {database:?}", text(0), text(1), text(2))
+        let object = row.first().copied().flatten().unwrap_or("?");
+        match row.as_slice() {
+            [_, Some(rights), Some(grantors)] => {
+                format!("{rights} on {object} granted by {grantors} in database {database:?}")
+            }
+            _ => format!("{object} in database {database:?}"),
+        }
     };
     Ok(rows(&answer).map(said).collect())
 }

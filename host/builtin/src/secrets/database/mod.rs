@@ -8,12 +8,14 @@
 //! Invariants: no password is stored, logged or put into an error. What is stored with a lease is enough to end it, whatever happens to
 //! its role. A revoked role has no session left. What a leased role owned never comes to an admin.
 
+mod absence;
 mod connection;
 mod credential;
 mod dial;
 mod dsn;
 mod effect;
 mod failure;
+mod heir;
 mod issue;
 mod leftovers;
 mod locks;
@@ -25,6 +27,7 @@ mod revoke;
 mod role;
 mod routes;
 mod scram;
+mod shut;
 mod sql;
 mod statements;
 mod subject;
@@ -55,9 +58,11 @@ use leasehold_core::seams::storage::{Expect, StorageError};
 use leasehold_model::{MountAccessor, Operation, Timestamp};
 use serde_json::json;
 
-use connection::{ConnectionRecord, creating};
+use absence::Origin;
+use connection::{ConnectionRecord, Leftovers, creating};
 use effect::Effect;
 use failure::TargetError;
+use revoke::End;
 use role::RoleRecord;
 use subject::Subject;
 use target::{Target, Turns};
@@ -135,6 +140,8 @@ fn role_key(name: &str) -> String {
     format!("role/{name}")
 }
 
+const MOVED: &str = "this connection leads to another server than before: leases whose roles stand on the former one end only when it \
+     leads there again";
 /// Keys per call to the store.
 const PAGE: u32 = 1_000;
 /// How often something is done again because a write came between.
@@ -214,20 +221,28 @@ impl DatabaseEngine {
         record.merge(&request.fields).map_err(RequestError::Invalid)?;
         let target =
             Target::new(&record, Arc::clone(&self.turns)).map_err(|why| RequestError::Invalid(creating(&why)))?;
+        let mut warnings = Vec::new();
         if request.fields.bool("verify_connection").unwrap_or(true) {
             let secrets = record.secrets();
-            target.ping().await.map_err(|error| {
+            let server = target.verify().await.map_err(|error| {
                 let error = error.scrubbed(&secrets.iter().collect::<Vec<_>>());
                 RequestError::Invalid(creating(&format!("error verifying connection: {error}")))
             })?;
+            warnings.extend(server.warnings);
+            if record.server.is_some() && server.identity.is_some() && server.identity != record.server {
+                warnings.push(MOVED.to_owned());
+            }
+            record.server = server.identity;
         }
         let bytes = record.to_bytes().map_err(|error| RequestError::Internal(error.to_string()))?;
         at.storage.put(&connection_key(name), bytes, expect).await?;
         // The next use opens the stored one: its version is known only then.
         target.close();
         self.forget(|id| *id != (at.mount.accessor.clone(), name.to_owned()));
-        let answer = LogicalResponse::empty();
-        Ok(if record.has_password_in_url() { answer.warn(connection::PASSWORD_IN_URL) } else { answer })
+        if record.has_password_in_url() {
+            warnings.insert(0, connection::PASSWORD_IN_URL.to_owned());
+        }
+        Ok(warnings.into_iter().fold(LogicalResponse::empty(), LogicalResponse::warn))
     }
 
     async fn reset(&self, at: &EngineContext, name: &str) -> Result<LogicalResponse, RequestError> {
@@ -266,6 +281,54 @@ impl DatabaseEngine {
         let role = role.ok_or_else(|| RequestError::invalid(format!("unknown role: {name}")))?;
         let opened = self.open(at, &role.db_name).await?;
         Ok(Outcome::Lease(plan::plan(request, name, &role, &opened.record).await?))
+    }
+}
+
+/// The end of one lease.
+struct Ending<'a> {
+    at: &'a EngineContext,
+    effect: &'a Effect,
+    /// The random part of its name.
+    lease: &'a str,
+    target: &'a Target,
+    leftovers: Leftovers,
+}
+
+impl Ending<'_> {
+    async fn carry_out(&self) -> Result<(), TargetError> {
+        match self.revoke(&self.effect.revocation).await {
+            // Statements that were wrong when the lease was issued may have been put right since.
+            Err(error @ TargetError::Sql { .. }) if !self.effect.revocation.is_empty() => {
+                match self.present_statements().await {
+                    Some(present) if present != self.effect.revocation => self.revoke(&present).await,
+                    _ => Err(error),
+                }
+            }
+            done => done,
+        }
+    }
+
+    async fn revoke(&self, statements: &[String]) -> Result<(), TargetError> {
+        let subject = Subject::named(&self.effect.username);
+        if revoke::revoke(self.target, &subject, statements, &self.leftovers).await? == End::Gone {
+            return Ok(());
+        }
+        let origin = Origin {
+            name: &self.effect.username,
+            mark: mark::comment(&self.at.mount.installation, self.lease),
+            server: self.effect.server.as_deref(),
+        };
+        let Some(renamed) = absence::find(self.target, &origin).await? else { return Ok(()) };
+        tracing::warn!(role = renamed.name, was = origin.name, "a leased role had been renamed");
+        let subject = Subject::found(&renamed, &self.at.mount.installation);
+        revoke::revoke(self.target, &subject, &[], &self.leftovers).await.map(drop)
+    }
+
+    /// The role's revocation statements as they are now; `None` when there is no such role any more, or they do not render.
+    async fn present_statements(&self) -> Option<Vec<String>> {
+        let role = role(&self.at.storage, &self.effect.role).await.ok()??;
+        let name = self.effect.username.as_str();
+        role.revocation.rendered(&*self.at.sandbox, &[("name", name), ("username", name)], "revocation").await.ok()
     }
 }
 
@@ -383,10 +446,10 @@ impl SecretsEngine for DatabaseEngine {
     async fn revoke(&self, at: &EngineContext, lease: &LeaseIntent) -> Result<(), EngineError> {
         let effect = Effect::read(&lease.effect)?;
         let opened = self.open(at, &effect.connection).await?;
-        let leftovers = opened.record.leftovers().map_err(EngineError::Failed)?;
-        revoke::revoke(&opened.target, &Subject::named(&effect.username), &effect.revocation, &leftovers)
-            .await
-            .map_err(|error| opened.failed(error))
+        let heir = heir::of_role(&at.mount.accessor, &effect.role);
+        let leftovers = opened.record.leftovers(heir).map_err(EngineError::Failed)?;
+        let ending = Ending { at, effect: &effect, lease: lease.id.random(), target: &opened.target, leftovers };
+        ending.carry_out().await.map_err(|error| opened.failed(error))
     }
 
     async fn targets(&self, at: &EngineContext) -> Result<Vec<KnownTarget>, EngineError> {
@@ -419,7 +482,7 @@ impl SecretsEngine for DatabaseEngine {
                 "the connection's own user is not dropped, whatever its comment".to_owned(),
             ));
         }
-        let leftovers = opened.record.leftovers().map_err(EngineError::Failed)?;
+        let leftovers = opened.record.leftovers(heir::of_orphan(&role.lease)).map_err(EngineError::Failed)?;
         let dropped = orphans::drop_found(&opened.target, &at.mount.installation, role, &leftovers).await;
         dropped.map_err(|error| opened.failed(error))
     }

@@ -6,9 +6,9 @@ use super::connection::Leftovers;
 use super::failure::TargetError;
 use super::mark::comment;
 use super::revoke;
-use super::sql::literal;
+use super::sql::{literal, rows};
 use super::subject::Subject;
-use super::target::{ANSWER_MAX, Target, rows};
+use super::target::{ANSWER_MAX, Target};
 
 /// All roles of the target that carry a comment of this installation.
 pub(super) async fn owned(target: &Target, installation: &str) -> Result<Vec<OwnedRole>, TargetError> {
@@ -41,7 +41,7 @@ pub(super) async fn drop_found(
     leftovers: &Leftovers,
 ) -> Result<OrphanEnd, TargetError> {
     match revoke::revoke(target, &Subject::found(role, installation), &[], leftovers).await {
-        Ok(()) => Ok(OrphanEnd::Gone),
+        Ok(_) => Ok(OrphanEnd::Gone),
         Err(error) if Subject::is_lost(&error) => {
             let session = target.session().await?;
             let sql = format!("SELECT 1 FROM pg_catalog.pg_roles r WHERE r.rolname = {}", literal(&role.name));

@@ -44,6 +44,7 @@ pub(super) async fn plan(
     let effect = Effect {
         connection: role.db_name.clone(),
         role: role_name.to_owned(),
+        server: connection.server.clone(),
         username,
         creation,
         password_at,

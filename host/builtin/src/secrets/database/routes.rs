@@ -49,7 +49,8 @@ const CONNECTION_FIELDS: &[Field] = &[
     Field::open(
         "reassign_owned_to",
         Kind::Text,
-        "The role without rights that gets what leased roles owned. Default leasehold_orphaned_objects.",
+        "The role that gets what leased roles owned; functions and views that they left run with its rights. Default: a role without \
+         rights, one for each role here.",
     ),
     // Everything else is kept with the connection and read back, as in the field.
     Field::hidden("*", Kind::Any, "Kept as it is."),

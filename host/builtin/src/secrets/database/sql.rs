@@ -1,4 +1,6 @@
-//! Quoting: the only way a name or a text of ours gets into SQL.
+//! Quoting: the only way a name or a text of ours gets into SQL; and what comes back.
+
+use tokio_postgres::SimpleQueryMessage;
 
 /// `name` as a quoted identifier.
 pub(super) fn ident(name: &str) -> String {
@@ -9,6 +11,14 @@ pub(super) fn ident(name: &str) -> String {
 pub(super) fn literal(text: &str) -> String {
     let text = text.replace('\0', "").replace('\'', "''");
     if text.contains('\\') { format!(" E'{}'", text.replace('\\', "\\\\")) } else { format!("'{text}'") }
+}
+
+/// The columns of the rows in an answer, as texts.
+pub(super) fn rows(answer: &[SimpleQueryMessage]) -> impl Iterator<Item = Vec<Option<&str>>> {
+    answer.iter().filter_map(|message| match message {
+        SimpleQueryMessage::Row(row) => Some((0..row.len()).map(|at| row.get(at)).collect()),
+        _ => None,
+    })
 }
 
 #[cfg(test)]

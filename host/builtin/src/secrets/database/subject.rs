@@ -46,6 +46,10 @@ impl<'a> Subject<'a> {
         }
     }
 
+    pub(super) fn no_login(&self) -> String {
+        format!("ALTER ROLE {} NOLOGIN", ident(self.name))
+    }
+
     /// Nothing, or a statement that fails unless the name means who was found.
     pub(super) fn check(&self) -> String {
         let Some(Found { mark, .. }) = &self.found else { return String::new() };
@@ -66,7 +70,7 @@ impl<'a> Subject<'a> {
         }
         let check = self.check();
         // Asked before too: another's role must not be touched, and we may not even have the right to.
-        format!("{check}ALTER ROLE {} NOLOGIN; {check}", ident(self.name))
+        format!("{check}{}; {check}", self.no_login())
     }
 
     /// Whether an error says that [`Subject::hold`] found another, or none.

@@ -8,21 +8,26 @@ use deadpool_postgres::{
     Hook, HookError, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, TimeoutType,
 };
 use futures_util::future::join_all;
-use tokio::sync::{Mutex, Notify, OwnedMutexGuard, Semaphore};
+use tokio::sync::{Mutex, Notify, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep_until, timeout};
+use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, SimpleQueryMessage};
 
 use super::connection::ConnectionRecord;
 use super::dial::{Dialer, STATEMENT_MAX};
 use super::failure::{TargetError, chain, is_down};
+use super::sql::{ident, rows};
+use super::statements::leaves_session_alone;
 
 /// How long a server may take to answer what costs it nothing; longer, and it counts as hanging.
 pub(super) const ANSWER_MAX: Duration = Duration::from_secs(5);
 /// How long work waits for a connection of the pool, or for its turn.
-const WAIT_MAX: Duration = Duration::from_secs(10);
+pub(super) const WAIT_MAX: Duration = Duration::from_secs(10);
 /// The server's own time limits end a statement; this is the net below them.
 const MARGIN: Duration = Duration::from_secs(2);
+/// Sessions outside the pool, in other databases of the server.
+const ELSEWHERE_MAX: usize = 2;
 /// A target's clock may be set meanwhile: so long, what it said is believed.
 const TIME_AGE_MAX: Duration = Duration::from_secs(5);
 
@@ -53,6 +58,13 @@ impl TargetTime {
     }
 }
 
+/// What a configured connection leads to.
+pub(super) struct Server {
+    pub(super) identity: Option<String>,
+    /// What the user there cannot do and will have to.
+    pub(super) warnings: Vec<String>,
+}
+
 /// A configured connection, open.
 pub(super) struct Target {
     dialer: Dialer,
@@ -62,7 +74,7 @@ pub(super) struct Target {
     turns: Arc<Turns>,
     time: StdMutex<Option<TargetTime>>,
     /// Sessions in other databases of the server: few, and only during a revocation.
-    elsewhere: Semaphore,
+    elsewhere: Arc<Semaphore>,
 }
 
 impl Target {
@@ -101,7 +113,7 @@ impl Target {
             idle_max: limits.idle,
             turns,
             time: StdMutex::new(None),
-            elsewhere: Semaphore::new(1),
+            elsewhere: Arc::new(Semaphore::new(ELSEWHERE_MAX)),
         })
     }
 
@@ -129,9 +141,9 @@ impl Target {
     }
 
     /// Waits until no other statement that touches shared objects of `database` is under way.
-    pub(super) async fn turn(&self, database: &str) -> Result<OwnedMutexGuard<()>, TargetError> {
+    pub(super) async fn turn(&self, database: &str, patience: Duration) -> Result<OwnedMutexGuard<()>, TargetError> {
         let turn = self.turns.of(&self.dialer.dsn.address(), database);
-        timeout(WAIT_MAX, turn.lock_owned()).await.map_err(|_| {
+        timeout(patience, turn.lock_owned()).await.map_err(|_| {
             TargetError::Busy(format!(
                 "statements on shared objects of database {database:?} wait for each other too long"
             ))
@@ -157,16 +169,29 @@ impl Target {
     }
 
     /// A session of its own in another database of the server.
-    pub(super) async fn session_in(&self, database: &str) -> Result<Session, TargetError> {
-        let _permit = timeout(WAIT_MAX, self.elsewhere.acquire()).await;
+    async fn session_in(&self, database: &str) -> Result<Session, TargetError> {
+        let permit = match timeout(WAIT_MAX, Arc::clone(&self.elsewhere).acquire_owned()).await {
+            Ok(Ok(permit)) => permit,
+            _ => return Err(TargetError::Busy("sessions in other databases wait for each other too long".to_owned())),
+        };
         let wait = self.dialer.dsn.connect_timeout.max(ANSWER_MAX);
         match timeout(wait, self.dialer.dial(database)).await {
             Ok(Ok((client, task))) => {
-                Ok(Session { held: Some(Held::Own(client, task)), server: self.dialer.dsn.label() })
+                Ok(Session { held: Some(Held::Own { client, task, _place: permit }), server: self.dialer.dsn.label() })
             }
             Ok(Err(error)) => Err(self.failed_to_connect_to(database, &error)),
             Err(_) => Err(self.unreachable("timed out")),
         }
+    }
+
+    /// One more session, also when the pool has no other.
+    pub(super) async fn session_aside(&self) -> Result<Session, TargetError> {
+        self.session_in(self.database()).await
+    }
+
+    /// A session in whichever database of the server.
+    pub(super) async fn session_at(&self, database: &str) -> Result<Session, TargetError> {
+        if database == self.database() { self.session().await } else { self.session_in(database).await }
     }
 
     /// Connects and asks for an answer.
@@ -175,6 +200,61 @@ impl Target {
         session.run("SELECT 1", ANSWER_MAX).await?;
         session.finish();
         Ok(())
+    }
+
+    /// Connects, and looks at what the server and our user are.
+    pub(super) async fn verify(&self) -> Result<Server, TargetError> {
+        self.ping().await?;
+        let session = self.session().await?;
+        let sql = "SELECT r.rolsuper OR r.rolcreaterole, r.rolsuper OR r.rolinherit FROM pg_catalog.pg_roles r \
+                   WHERE r.rolname = CURRENT_USER";
+        let answer = session.ask(sql, ANSWER_MAX).await?;
+        session.finish();
+        let row = rows(&answer).next().unwrap_or_default();
+        let lacks = |at: usize| row.get(at).copied().flatten() == Some("f");
+        let user = self.user();
+        let mut warnings = Vec::new();
+        if lacks(0) {
+            warnings.push(format!("user {user:?} may not create roles: ALTER ROLE {} CREATEROLE", ident(user)));
+        }
+        if lacks(1) {
+            warnings.push(format!(
+                "user {user:?} does not inherit the rights of the roles it makes and so cannot end their sessions: \
+                 ALTER ROLE {} INHERIT",
+                ident(user)
+            ));
+        }
+        Ok(Server { identity: self.identity().await?, warnings })
+    }
+
+    /// What tells this server from every other, as long as it lives; `None` where it does not say.
+    pub(super) async fn identity(&self) -> Result<Option<String>, TargetError> {
+        let session = self.session().await?;
+        match session.ask("SELECT c.system_identifier FROM pg_catalog.pg_control_system() c", ANSWER_MAX).await {
+            Ok(answer) => {
+                session.finish();
+                Ok(rows(&answer).next().and_then(|row| row.first().copied().flatten().map(str::to_owned)))
+            }
+            Err(TargetError::Sql { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Gives a session back on which an operator's `statements` ran: what they left in it must not reach the next lease's.
+    pub(super) async fn finish_after(&self, session: Session, statements: &[String]) {
+        let is_clean = statements.iter().all(|statement| leaves_session_alone(statement));
+        if is_clean || self.cleared(&session).await {
+            session.finish();
+        }
+    }
+
+    async fn cleared(&self, session: &Session) -> bool {
+        let Ok(client) = session.client() else { return false };
+        let clear = async {
+            client.simple_query("DISCARD ALL").await?;
+            self.dialer.ready(client).await
+        };
+        matches!(timeout(ANSWER_MAX, clear).await, Ok(Ok(())))
     }
 
     /// No new sessions; those at work end with their work.
@@ -195,12 +275,15 @@ impl Target {
     /// A server that answers for one database that it does not let us in there is not down.
     fn failed_to_connect_to(&self, database: &str, error: &tokio_postgres::Error) -> TargetError {
         match error.as_db_error() {
-            Some(db) if !is_down(db.code()) => TargetError::Refused(format!(
-                "failed to connect to database {database:?}, where the role owns or may do something: {}: {} (SQLSTATE {})",
-                db.severity(),
-                db.message(),
-                db.code().code()
-            )),
+            // Also one that lets in too few: that is the database's own limit, set by whoever owns it.
+            Some(db) if !is_down(db.code()) || *db.code() == SqlState::TOO_MANY_CONNECTIONS => {
+                TargetError::Refused(format!(
+                    "failed to connect to database {database:?}, where the role owns or may do something: {}: {} (SQLSTATE {})",
+                    db.severity(),
+                    db.message(),
+                    db.code().code()
+                ))
+            }
             _ => self.failed_to_connect(error),
         }
     }
@@ -213,7 +296,12 @@ impl Target {
 enum Held {
     /// With how many idle ones the pool may keep.
     Pooled(Object, usize),
-    Own(Client, JoinHandle<()>),
+    Own {
+        client: Client,
+        task: JoinHandle<()>,
+        /// Among those outside the pool.
+        _place: OwnedSemaphorePermit,
+    },
 }
 
 /// One session. Unless [`Session::finish`] is called it is closed when dropped: nobody knows what state it is in.
@@ -226,7 +314,7 @@ impl Session {
     fn client(&self) -> Result<&Client, TargetError> {
         match &self.held {
             Some(Held::Pooled(object, _)) => Ok(object),
-            Some(Held::Own(client, _)) => Ok(client),
+            Some(Held::Own { client, .. }) => Ok(client),
             None => Err(TargetError::Down("the session is over".to_owned())),
         }
     }
@@ -290,7 +378,7 @@ impl Session {
                 }
             }
             // The session says good-bye by itself when its client is gone.
-            Some(Held::Own(client, _)) => drop(client),
+            Some(Held::Own { client, .. }) => drop(client),
             None => {}
         }
     }
@@ -304,7 +392,7 @@ impl Drop for Session {
     fn drop(&mut self) {
         match self.held.take() {
             Some(Held::Pooled(object, _)) => drop(Object::take(object)),
-            Some(Held::Own(_, task)) => task.abort(),
+            Some(Held::Own { task, .. }) => task.abort(),
             None => {}
         }
     }
@@ -319,12 +407,4 @@ pub(super) fn bare(sql: &str) -> String {
 /// For a statement that the server itself ends after `limit`.
 pub(super) fn with_margin(limit: Duration) -> Duration {
     limit.min(STATEMENT_MAX) + MARGIN
-}
-
-/// The columns of the rows in an answer, as texts.
-pub(super) fn rows(answer: &[SimpleQueryMessage]) -> impl Iterator<Item = Vec<Option<&str>>> {
-    answer.iter().filter_map(|message| match message {
-        SimpleQueryMessage::Row(row) => Some((0..row.len()).map(|at| row.get(at)).collect()),
-        _ => None,
-    })
 }

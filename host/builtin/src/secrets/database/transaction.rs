@@ -3,12 +3,12 @@
 use super::dial::STATEMENT_MAX;
 use super::failure::TargetError;
 use super::statements::touches_shared;
-use super::target::{Target, with_margin};
+use super::target::{Target, WAIT_MAX, with_margin};
 
 /// Runs `statements` about `role`; the first error is what counts, and rolls all back.
 pub(super) async fn run(target: &Target, role: &str, statements: &[String]) -> Result<(), TargetError> {
     let is_shared = statements.iter().any(|statement| touches_shared(statement, role));
-    let _turn = if is_shared { Some(target.turn(target.database()).await?) } else { None };
+    let _turn = if is_shared { Some(target.turn(target.database(), WAIT_MAX).await?) } else { None };
     let session = target.session().await?;
     // One statement is a transaction of its own.
     let texts: Vec<&str> = match statements {
@@ -18,6 +18,6 @@ pub(super) async fn run(target: &Target, role: &str, statements: &[String]) -> R
     let limit = with_margin(STATEMENT_MAX);
     // A session that met an error is dropped, and its transaction with it.
     session.pipeline(&texts, limit, limit).await?.into_iter().try_for_each(|answer| answer.map(drop))?;
-    session.finish();
+    target.finish_after(session, statements).await;
     Ok(())
 }

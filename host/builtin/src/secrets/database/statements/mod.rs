@@ -12,10 +12,12 @@ mod lexer;
 #[cfg(any(test, fuzzing))]
 pub mod properties;
 mod secret;
+mod session;
 mod shared;
 mod split;
 
 pub(crate) use secret::{Placement, placements, substitute};
+pub(crate) use session::leaves_session_alone;
 pub(crate) use shared::touches_shared;
 pub(crate) use split::{split, unpack};
 
