@@ -35,7 +35,8 @@ async fn within<T>(secs: u64, work: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(secs), work).await.expect("it hangs")
 }
 
-#[tokio::test]
+/// Sessions of the pool notice by themselves, on another thread.
+#[tokio::test(flavor = "multi_thread")]
 async fn a_stopped_server_is_down_and_leases_end_when_it_is_back() {
     let world = World::on(Arc::new(own_server(Options::default())));
     world.connect("pg", json!({})).await;
@@ -66,7 +67,7 @@ async fn a_session_that_breaks_on_the_way_is_no_session_that_never_was() {
     down(Err(issue_error(&world, "cut").await));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_restart_is_not_noticed_by_the_next_request() {
     let world = World::on(Arc::new(own_server(Options::default())));
     world.connect("pg", json!({})).await;

@@ -90,9 +90,16 @@ impl From<tokio_postgres::Error> for TargetError {
                     detail: db.detail().map(str::to_owned),
                 }
             }
-            None => Self::Down(chain(&error)),
+            None if is_lost(&error) => Self::Down(chain(&error)),
+            // An answer of a kind that nobody asked for, as to COPY: nothing is wrong with the server.
+            None => Self::Refused(format!("failed to execute query: {}", chain(&error))),
         }
     }
+}
+
+/// Whether an error tells of the connection.
+fn is_lost(error: &tokio_postgres::Error) -> bool {
+    error.is_closed() || error.source().is_some_and(|cause| cause.is::<std::io::Error>())
 }
 
 /// Codes that tell of the server, not of the statement: connection lost, shutting down, starting up, no connection left.

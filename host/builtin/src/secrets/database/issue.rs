@@ -13,7 +13,7 @@ use super::dial::STATEMENT_MAX;
 use super::effect::{Effect, valid_until};
 use super::failure::TargetError;
 use super::sql::{ident, literal};
-use super::statements::{substitute, touches_shared};
+use super::statements::{prepares_transaction, substitute, touches_shared};
 use super::target::{ANSWER_MAX, Session, Target, TargetTime, WAIT_MAX, with_margin};
 use super::{credential, mark, scram};
 
@@ -33,6 +33,10 @@ pub(super) async fn issue(
     effect: &Effect,
     secrets: &[SecretString],
 ) -> Result<SecretData, TargetError> {
+    if effect.creation.iter().any(|statement| prepares_transaction(statement)) {
+        let why = "creation statements must not PREPARE TRANSACTION: nobody would end it";
+        return Err(TargetError::Refused(why.to_owned()));
+    }
     let issued = credential(at, authentication).await?;
     let expiration = valid_until(intent.expires_at);
     let mut statements = Vec::with_capacity(effect.creation.len());
@@ -47,7 +51,7 @@ pub(super) async fn issue(
     // Of the rendered text: a statement that holds the secret must not be copied about.
     let is_shared = effect.creation.iter().any(|statement| touches_shared(statement, &effect.username));
     let _turn = if is_shared { Some(target.turn(target.database(), WAIT_MAX).await?) } else { None };
-    let done = in_one_transaction(target, at, intent.deadline, &statements, &own).await;
+    let done = in_one_transaction(target, at, intent, &statements, &own).await;
     let session = done.map_err(|error| {
         let known: Vec<&SecretString> = secrets.iter().chain([&issued.password, &issued.sent]).collect();
         error.scrubbed(&known)
@@ -79,15 +83,22 @@ async fn credential(at: &EngineContext, authentication: PasswordAuthentication) 
 async fn in_one_transaction(
     target: &Target,
     at: &EngineContext,
-    deadline: Timestamp,
+    intent: &LeaseIntent,
     statements: &[SecretString],
     own: &str,
 ) -> Result<Session, TargetError> {
     // However far this came: an open transaction without a statement ends with its session.
-    let begun = begin(target, at, deadline).await.map_err(TargetError::before_anything)?;
-    let left = deadline.until(at.clock.now());
+    let begun = begin(target, at, intent.deadline).await.map_err(TargetError::before_anything)?;
+    let left = intent.deadline.until(at.clock.now());
     if left.is_zero() {
         return Err(too_late());
+    }
+    // The target's own clock decides when a login is over: by that it would be so from the start.
+    if begun.time.now() >= intent.expires_at.as_secs().saturating_mul(1_000) {
+        return Err(TargetError::Refused(
+            "the database's clock is ahead of this server's by more than the lease's TTL: nobody could log in"
+                .to_owned(),
+        ));
     }
     let opening = if begun.is_open { None } else { Some(opening(left)) };
     let closing = closing(own, begun.time.now().saturating_add(millis(left)));

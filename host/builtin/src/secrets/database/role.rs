@@ -114,7 +114,7 @@ impl RoleRecord {
                 list.dialect = report.dialect;
                 warnings.extend(report.diagnostics.iter().map(|found| said(name, found)));
                 if purpose == Purpose::Creation {
-                    warnings.extend(misplaced_passwords(sandbox, list).await);
+                    warnings.extend(odd_statements(sandbox, list).await);
                 }
             }
         }
@@ -157,14 +157,19 @@ impl RoleRecord {
     }
 }
 
-/// Places where neither a password nor its verifier may be put: credentials of this role would be refused.
-async fn misplaced_passwords(sandbox: &dyn Sandbox, list: &Templates) -> Vec<String> {
+/// Statements that will not do what they are meant for, and places where neither a password nor its verifier may be put:
+/// credentials of this role would be refused.
+async fn odd_statements(sandbox: &dyn Sandbox, list: &Templates) -> Vec<String> {
     const HERE: &str = "Lpasswordplaceholder";
-    let values = [("name", "Lname"), ("username", "Lname"), ("password", HERE), ("expiration", "Lexpiration")];
+    const NAME: &str = "Lname";
+    let values = [("name", NAME), ("username", NAME), ("password", HERE), ("expiration", "Lexpiration")];
     // What does not render is among the component's own diagnostics.
     let rendered = list.rendered(sandbox, &values, "creation").await.unwrap_or_default();
     let mut warnings = Vec::new();
     for (index, statement) in rendered.iter().enumerate() {
+        if let Some(odd) = statements::advice(statement, NAME) {
+            warnings.push(format!("creation_statements, rendered statement {}: {odd}", index + 1));
+        }
         for placed in statements::placements(statement, HERE) {
             use Placement::{DollarQuoted, EscapeLiteral, Literal, PartOfLiteral};
             if !matches!(placed.placement, Literal | EscapeLiteral | DollarQuoted | PartOfLiteral) {

@@ -8,6 +8,7 @@
 //! Invariants: a `;` inside quotes, comments, parentheses or a function body never splits. A secret that is put in never
 //! changes which tokens a statement has. No text makes any of this panic or recurse without bound.
 
+mod advice;
 mod lexer;
 #[cfg(any(test, fuzzing))]
 pub mod properties;
@@ -16,6 +17,7 @@ mod session;
 mod shared;
 mod split;
 
+pub(crate) use advice::{advice, prepares_transaction};
 pub(crate) use secret::{Placement, placements, substitute};
 pub(crate) use session::leaves_session_alone;
 pub(crate) use shared::touches_shared;

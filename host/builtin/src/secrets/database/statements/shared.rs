@@ -68,7 +68,7 @@ fn is_membership(rest: &[Token<'_>], direction: &str, leased_role: &str) -> bool
     to_leased && nobody_else && !rest.iter().any(|word| word.is_word("on"))
 }
 
-fn names(token: &Token<'_>, role: &str) -> bool {
+pub(super) fn names(token: &Token<'_>, role: &str) -> bool {
     match token.kind {
         Kind::Word => token.text.to_ascii_lowercase() == role,
         Kind::QuotedIdentifier if token.text.starts_with('"') => {

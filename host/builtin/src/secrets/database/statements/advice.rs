@@ -1,0 +1,92 @@
+//! What in creation statements will not go as their author thinks.
+
+use super::lexer::{Token, tokens};
+use super::shared::names;
+
+/// In words what is odd about one rendered statement that makes `leased_role`; `None`: nothing is.
+pub(crate) fn advice(statement: &str, leased_role: &str) -> Option<&'static str> {
+    let words: Vec<Token<'_>> = tokens(statement).filter(Token::is_significant).take(3).collect();
+    let is = |at: usize, word: &str| words.get(at).is_some_and(|token| token.is_word(word));
+    let is_any = |at: usize, of: &[&str]| of.iter().any(|word| is(at, word));
+    if is_prepare_transaction(&words) {
+        Some("PREPARE TRANSACTION leaves a transaction that nobody ends: credentials of this role are refused")
+    } else if is_any(0, &["begin", "commit", "rollback", "end", "abort", "start"]) {
+        Some(
+            "the statements run in one transaction already: what is committed early is not undone when a later one fails",
+        )
+    } else if is(0, "copy") {
+        Some("COPY to or from the client is not possible here")
+    } else if is(0, "create") && is_any(1, &["role", "user", "group"]) {
+        let is_leased = words.get(2).is_some_and(|name| names(name, leased_role));
+        (!is_leased).then_some(
+            "another role than {{name}} is created: it ends with the lease only if revocation_statements drop it",
+        )
+    } else {
+        calls_without_schema(statement).then_some(
+            "functions are called without their schema: whoever may create in a schema of the search path can put one there that \
+             fits better, and it runs with the connection's rights; write pg_catalog.format(…), or set search_path in the URL's options",
+        )
+    }
+}
+
+/// What blocks of code are usually made with.
+const USUAL: [&str; 8] =
+    ["format", "quote_ident", "quote_literal", "quote_nullable", "concat", "replace", "lower", "current_database"];
+
+/// Whether code of the statement calls one of the usual functions by its bare name.
+fn calls_without_schema(statement: &str) -> bool {
+    let words: Vec<Token<'_>> = tokens(statement).filter(Token::is_significant).collect();
+    let body = words.iter().filter(|token| token.delimiter().is_some()).find_map(Token::inside);
+    body.is_some_and(calls_without_schema)
+        || words.windows(3).any(|three| match three {
+            [before, name, open] => {
+                open.is_sign("(") && !before.is_sign(".") && USUAL.iter().any(|usual| name.is_word(usual))
+            }
+            _ => false,
+        })
+}
+
+/// Whether a statement would leave a transaction, with the role in it, that outlasts everybody's session.
+pub(crate) fn prepares_transaction(statement: &str) -> bool {
+    let words: Vec<Token<'_>> = tokens(statement).filter(Token::is_significant).take(2).collect();
+    is_prepare_transaction(&words)
+}
+
+fn is_prepare_transaction(words: &[Token<'_>]) -> bool {
+    matches!(words, [first, second, ..] if first.is_word("prepare") && second.is_word("transaction"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn usual_statements_are_nothing_to_warn_of() {
+        for sql in [
+            r#"CREATE ROLE "v-x" LOGIN"#,
+            "create user v_x",
+            "GRANT SELECT ON t TO v_x",
+            "DO $$ BEGIN EXECUTE pg_catalog.format('CREATE ROLE %I', 'v-x'); END $$",
+            "PREPARE transactions AS SELECT 1",
+            "",
+        ] {
+            let name = if sql.contains("v-x") { "v-x" } else { "v_x" };
+            assert_eq!(advice(sql, name), None, "{sql}");
+        }
+    }
+
+    #[test]
+    fn what_outlives_the_request_or_the_lease_is_told() {
+        for (sql, part) in [
+            (r#"CREATE ROLE "v-x-2" LOGIN"#, "another role"),
+            ("prepare /* */ transaction 'x'", "PREPARE TRANSACTION"),
+            ("COMMIT", "one transaction"),
+            ("COPY t TO STDOUT", "COPY"),
+            ("DO $$ BEGIN EXECUTE format('CREATE ROLE %I', 'v-x'); END $$", "without their schema"),
+            ("SELECT concat (a, b)", "without their schema"),
+        ] {
+            assert!(advice(sql, "v-x").is_some_and(|said| said.contains(part)), "{sql}");
+        }
+        assert!(prepares_transaction("PREPARE TRANSACTION 'x'") && !prepares_transaction("PREPARE x AS SELECT 1"));
+    }
+}
