@@ -101,10 +101,11 @@ async fn in_one_transaction(
         ));
     }
     let opening = if begun.is_open { None } else { Some(opening(left)) };
-    let closing = closing(own, begun.time.now().saturating_add(millis(left)));
+    let closing = closing(begun.time.now().saturating_add(millis(left)));
     let mut texts: Vec<&str> = opening.as_deref().into_iter().collect();
-    // Not one text with the commit: a target that sees us gone after its answer to the one does not begin the other.
     texts.extend(statements.iter().map(|statement| statement.expose_secret()));
+    // Not one text with the commit: a target that sees us gone after its answer to the one does not begin the other.
+    texts.push(own);
     let closing_at = texts.len();
     texts.push(&closing);
     // A target that hangs is noticed by the opening; what comes after it may take its time.
@@ -142,10 +143,10 @@ fn opening(left: Duration) -> String {
 
 /// What ends the transaction: the target's own clock decides whether it still may happen, however long we were stopped in
 /// between. `end` is in milliseconds since 1970.
-fn closing(own: &str, end: i64) -> String {
+fn closing(end: i64) -> String {
     let (seconds, millis) = (end.div_euclid(1_000), end.rem_euclid(1_000));
     format!(
-        "{own}; SELECT 1 OPERATOR(pg_catalog./) (CASE WHEN pg_catalog.clock_timestamp() OPERATOR(pg_catalog.<) \
+        "SELECT 1 OPERATOR(pg_catalog./) (CASE WHEN pg_catalog.clock_timestamp() OPERATOR(pg_catalog.<) \
          pg_catalog.to_timestamp({seconds}.{millis:03}) THEN 1 ELSE 0 END), {NOW}; COMMIT"
     )
 }
