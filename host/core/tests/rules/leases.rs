@@ -254,6 +254,68 @@ async fn a_hanging_revocation_leaves_slots_for_others() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn revocations_that_have_failed_before_keep_no_fresh_one_waiting() {
+    let world = World::new();
+    let room = world.start().await;
+    let token = room.token("t", None, LONG).await;
+    for _ in 0..60 {
+        let id = room.issue(&token).await.unwrap();
+        world.target.stuck.lock().unwrap().insert(id.clone());
+        room.leases.revoke(&id, Wait::UntilStored).await.unwrap();
+    }
+    // Each has had its first try by then, and each is due again.
+    room.tick(300).await;
+    let fresh = room.issue_for(&token, Ttl::from_secs(3), LONG, None).await.unwrap().lease.id;
+    room.tick(5).await;
+    assert!(!world.target.has(&fresh), "it ended two seconds late, or never");
+    assert_eq!(world.secrets().await.len(), 60, "and none of the others is given up");
+}
+
+#[tokio::test(start_paused = true)]
+async fn work_that_a_busy_target_turned_away_is_done_in_a_moment() {
+    let world = World::new();
+    let room = world.start().await;
+    let token = room.token("t", None, LONG).await;
+    let id = room.issue(&token).await.unwrap();
+    room.process.trouble_at(0, Trouble::Busy);
+    room.leases.revoke(&id, Wait::UntilGone).await.unwrap();
+    assert!(!world.target.has(&id) && world.secrets().await.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_asks_again_and_again_makes_no_later_end() {
+    let world = World::new();
+    let room = world.start().await;
+    let token = room.token("t", None, LONG).await;
+    let id = room.issue(&token).await.unwrap();
+    *world.target.refuses.lock().unwrap() = Some("revoke");
+    for _ in 0..8 {
+        room.leases.revoke(&id, Wait::UntilGone).await.unwrap_err();
+    }
+    assert_eq!(room.leases.find(&id).await.unwrap().unwrap().1.attempts, 1);
+    *world.target.refuses.lock().unwrap() = None;
+    room.tick(15).await;
+    assert!(!world.target.has(&id), "it is tried again as soon as after one try");
+}
+
+#[tokio::test(start_paused = true)]
+async fn force_waits_for_no_target_that_does_not_answer() {
+    let world = World::new();
+    let room = world.start().await;
+    let token = room.token("t", None, LONG).await;
+    for _ in 0..100 {
+        room.issue(&token).await.unwrap();
+    }
+    *room.engine.takes.lock().unwrap() = Duration::from_secs(5);
+    *world.target.is_down.lock().unwrap() = true;
+    let begun = tokio::time::Instant::now();
+    room.process.force.store(true, std::sync::atomic::Ordering::SeqCst);
+    room.leases.revoke_force("db/creds/app").await.unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
+    assert!(world.secrets().await.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_ticker_ends_with_the_one_who_could_stop_it() {
     let world = World::new();
     let room = world.start().await;

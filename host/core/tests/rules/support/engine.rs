@@ -24,6 +24,8 @@ pub enum Trouble {
     Fails,
     /// It happened, and the answer says that it did not.
     LiesFailure,
+    /// Others are at work on the target: nothing was sent.
+    Busy,
     /// The target cannot be reached: nothing was sent.
     Unreached,
     /// The target is gone before it did anything.
@@ -42,9 +44,10 @@ pub enum Trouble {
     CrashAfter,
 }
 
-pub const TROUBLES: [Trouble; 10] = [
+pub const TROUBLES: [Trouble; 11] = [
     Trouble::Fails,
     Trouble::LiesFailure,
+    Trouble::Busy,
     Trouble::Unreached,
     Trouble::Down,
     Trouble::DownAfter,
@@ -55,6 +58,9 @@ pub const TROUBLES: [Trouble; 10] = [
     Trouble::CrashAfter,
 ];
 
+/// How long a revocation takes that is then refused.
+const STUCK_FOR: std::time::Duration = std::time::Duration::from_secs(20);
+
 /// The database, as all processes see it.
 #[derive(Debug, Default)]
 pub struct Target {
@@ -62,6 +68,9 @@ pub struct Target {
     pub roles: Mutex<BTreeSet<LeaseId>>,
     /// All steps, in order: `effect`, `renew`, `revoke`, `list`, `drop`.
     pub log: Mutex<Vec<String>>,
+    /// Leases whose revocation takes long and is then refused.
+    pub stuck: Mutex<BTreeSet<LeaseId>>,
+    pub is_down: Mutex<bool>,
     /// Every step of this kind is refused.
     pub refuses: Mutex<Option<&'static str>>,
     /// How often somebody has dropped all roles and made others of the same names and marks.
@@ -131,6 +140,9 @@ impl ScriptedEngine {
         let takes = *self.takes.lock().unwrap();
         tokio::time::sleep(takes).await;
         self.target.log.lock().unwrap().push(format!("{name} {id}"));
+        if *self.target.is_down.lock().unwrap() {
+            return Err(gone());
+        }
         if *self.target.refuses.lock().unwrap() == Some(name) {
             return Err(EngineError::Failed("ERROR: refused (SQLSTATE 42501)".to_owned()));
         }
@@ -141,6 +153,7 @@ impl ScriptedEngine {
                 act();
                 return Err(EngineError::Failed("ERROR: no (SQLSTATE XX000)".to_owned()));
             }
+            Some(Trouble::Busy) => return Err(EngineError::Busy("all connections are in use".to_owned())),
             Some(Trouble::Unreached) => {
                 return Err(EngineError::Unreached("connection refused".to_owned()));
             }
@@ -279,6 +292,11 @@ impl SecretsEngine for ScriptedEngine {
     }
 
     async fn revoke(&self, _: &EngineContext, lease: &LeaseIntent) -> Result<(), EngineError> {
+        let is_stuck = self.target.stuck.lock().unwrap().contains(&lease.id);
+        if is_stuck {
+            tokio::time::sleep(STUCK_FOR).await;
+            return Err(EngineError::Failed("ERROR: lock timeout (SQLSTATE 55P03)".to_owned()));
+        }
         let (target, id) = (self.target.clone(), lease.id.clone());
         self.step("revoke", &lease.id, move || drop(target.roles.lock().map(|mut roles| roles.remove(&id)))).await
     }
