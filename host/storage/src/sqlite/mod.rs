@@ -10,6 +10,7 @@
 
 mod open;
 mod reader;
+mod recognise;
 mod rows;
 mod writer;
 

@@ -1,12 +1,16 @@
-//! Opening the file: our lock, modes, pragmas, migrations.
+//! Opening the file: whose it is, our lock, modes, pragmas, migrations.
+//!
+//! Invariant: a file that is not ours, and what lies beside it, is left as it was.
 
-use std::fs::{File, OpenOptions, Permissions, TryLockError};
+use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
 use std::io;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+
+use super::recognise::{APPLICATION_ID, Found, recognise};
 
 /// Why the file was not opened. The text goes to the operator.
 #[derive(Debug, thiserror::Error)]
@@ -40,14 +44,11 @@ pub(super) struct Opened {
     // Fields drop in this order: the database closes before the lock falls.
     pub(super) connection: Connection,
     pub(super) path: PathBuf,
-    _lock: File,
+    _lock: Lock,
 }
 
 /// Forward only, one file each; a file's place in this list is the schema version it leads to.
 const MIGRATIONS: [&str; 1] = [include_str!("migrations/0001_first.sql")];
-
-/// `LHLD`: tells our files from other SQLite databases.
-const APPLICATION_ID: i32 = 0x4c48_4c44;
 
 /// Nobody but an operator's shell competes for the file; its transactions are short.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -63,10 +64,23 @@ pub(super) fn open(path: &Path) -> Result<Opened, OpenError> {
     if path.is_dir() {
         return Err(OpenError::IsDirectory(path.to_owned()));
     }
-    let lock = lock(path)?;
+    let looked_at = recognise(path).map_err(|source| OpenError::File { path: path.to_owned(), source })?;
+    if looked_at == Found::Foreign {
+        return Err(OpenError::Foreign(path.to_owned()));
+    }
+    let lock = Lock::take(path)?;
+    match prepare(path) {
+        Ok(connection) => Ok(Opened { connection, path: path.to_owned(), _lock: lock }),
+        Err(refused) => {
+            lock.give_back();
+            Err(refused)
+        }
+    }
+}
+
+fn prepare(path: &Path) -> Result<Connection, OpenError> {
     // Made by us, so that the mode is right from the first byte on; SQLite gives its -wal and -shm files the same.
     private_file(path)?;
-
     let failed = |source| match source {
         rusqlite::Error::SqliteFailure(code, _) if code.code == rusqlite::ErrorCode::NotADatabase => {
             OpenError::Foreign(path.to_owned())
@@ -78,7 +92,7 @@ pub(super) fn open(path: &Path) -> Result<Opened, OpenError> {
     connection.pragma_update(None, "journal_mode", "wal").map_err(failed)?;
     connection.pragma_update(None, "synchronous", "full").map_err(failed)?;
     migrate(&mut connection, path, failed)?;
-    Ok(Opened { connection, path: path.to_owned(), _lock: lock })
+    Ok(connection)
 }
 
 /// A connection as all of ours are, whoever uses it.
@@ -93,15 +107,34 @@ pub(super) fn connect(path: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-fn lock(path: &Path) -> Result<File, OpenError> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".lock");
-    let lock = PathBuf::from(name);
-    let file = private_file(&lock)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(OpenError::Locked { path: path.to_owned(), lock }),
-        Err(TryLockError::Error(source)) => Err(OpenError::File { path: lock, source }),
+/// Keeps other servers out for as long as it is open.
+struct Lock {
+    _file: File,
+    path: PathBuf,
+    /// By us, just now.
+    is_new: bool,
+}
+
+impl Lock {
+    fn take(storage: &Path) -> Result<Self, OpenError> {
+        let mut name = storage.as_os_str().to_owned();
+        name.push(".lock");
+        let path = PathBuf::from(name);
+        let is_new = !path.exists();
+        let file = private_file(&path)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self { _file: file, path, is_new }),
+            Err(TryLockError::WouldBlock) => Err(OpenError::Locked { path: storage.to_owned(), lock: path }),
+            Err(TryLockError::Error(source)) => Err(OpenError::File { path, source }),
+        }
+    }
+
+    /// Leaves no file behind that was not there before.
+    fn give_back(self) {
+        if self.is_new {
+            // It is empty and nobody's: not worth hiding the reason of the refusal for.
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 

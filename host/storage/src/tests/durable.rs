@@ -107,6 +107,52 @@ fn a_path_that_cannot_be_a_store_is_refused_with_the_reason() {
 }
 
 #[test]
+fn a_file_of_somebody_else_is_left_as_it_was() {
+    let (directory, file) = place();
+    let theirs: [fn(&std::path::Path); 2] = [
+        |file| fs::write(file, "root:x:0:0:root:/root:/bin/bash\n").unwrap(),
+        |file| Connection::open(file).unwrap().execute_batch("create table theirs (x)").unwrap(),
+    ];
+    for make in theirs {
+        make(&file);
+        fs::set_permissions(&file, Permissions::from_mode(0o644)).unwrap();
+        let before = fs::read(&file).unwrap();
+        assert!(matches!(SqliteStorage::open(&file, clock()), Err(OpenError::Foreign(_))));
+
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o644);
+        assert_eq!(fs::read(&file).unwrap(), before);
+        let names: Vec<_> = fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(names, ["leasehold.db"], "nothing lies beside it");
+        fs::remove_file(&file).unwrap();
+    }
+}
+
+#[test]
+fn a_refusal_after_the_lock_leaves_no_lock_file_that_was_not_there() {
+    let (_directory, file) = place();
+    let lock = file.with_extension("db.lock");
+    drop(SqliteStorage::open(&file, clock()).unwrap());
+    Connection::open(&file).unwrap().pragma_update(None, "user_version", 999).unwrap();
+    assert!(SqliteStorage::open(&file, clock()).is_err());
+    assert!(lock.exists(), "an earlier server's");
+    fs::remove_file(&lock).unwrap();
+    assert!(SqliteStorage::open(&file, clock()).is_err());
+    assert!(!lock.exists());
+}
+
+#[test]
+fn a_damaged_file_is_refused_with_sqlites_own_reason() {
+    let (_directory, file) = place();
+    drop(SqliteStorage::open(&file, clock()).unwrap());
+    let mut bytes = fs::read(&file).unwrap();
+    bytes[100..].fill(0xff);
+    fs::write(&file, bytes).unwrap();
+    let refused = SqliteStorage::open(&file, clock()).unwrap_err();
+    let cause = std::error::Error::source(&refused).map(ToString::to_string).unwrap_or_default();
+    assert!(cause.contains("malformed"), "{refused}: {cause}");
+}
+
+#[test]
 fn a_store_of_a_newer_leasehold_is_left_alone() {
     let (_directory, file) = place();
     drop(SqliteStorage::open(&file, clock()).unwrap());
