@@ -1,6 +1,7 @@
 //! Running the server: its configuration, its signals, and one server for one file.
 
 use std::fs;
+use std::path::Path;
 
 use serde_json::json;
 
@@ -58,18 +59,38 @@ fn a_second_server_is_kept_out_of_the_file() {
     server.root().get("sys/mounts").assert_status(200);
 }
 
-#[test]
-fn a_wrong_configuration_is_refused_with_every_error_at_once() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("wrong.hcl");
-    fs::write(&path, "storrage \"sqlite\" {\n  path = \"x.db\"\n}\nlistener \"tcp\" {\n  adress = \"127.0.0.1:1\"\n  tls_disable = true\n}\nmax_lease_ttl = \"soon\"\n").unwrap();
+/// What a server says that does not start with this configuration.
+#[track_caller]
+fn refused(folder: &Path, configuration: &str) -> String {
+    fs::write(folder.join("refused.hcl"), configuration).unwrap();
     let ran = std::process::Command::new(env!("CARGO_BIN_EXE_leasehold-under-test"))
-        .args(["server", "-config=wrong.hcl"])
-        .current_dir(directory.path())
+        .args(["server", "-config=refused.hcl"])
+        .current_dir(folder)
         .output()
         .unwrap();
     let said = format!("{}{}", String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
-    assert_ne!(ran.status.code(), Some(0), "{said}");
+    assert_eq!(ran.status.code(), Some(1), "{said}");
+    said
+}
+
+#[test]
+fn a_storage_that_cannot_be_opened_is_told_with_its_cause() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("x.db.lock")).unwrap();
+    let said = refused(
+        folder.path(),
+        "storage \"sqlite\" {\n  path = \"x.db\"\n}\nlistener \"tcp\" {\n  address = \"127.0.0.1:0\"\n  tls_disable = true\n}\n",
+    );
+    assert!(said.contains("could not open storage file `x.db.lock`: Is a directory"), "{said}");
+}
+
+#[test]
+fn a_wrong_configuration_is_refused_with_every_error_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let said = refused(
+        directory.path(),
+        "storrage \"sqlite\" {\n  path = \"x.db\"\n}\nlistener \"tcp\" {\n  adress = \"127.0.0.1:1\"\n  tls_disable = true\n}\nmax_lease_ttl = \"soon\"\n",
+    );
     for part in ["storage", "address", "max_lease_ttl", "5", "8"] {
         assert!(said.contains(part), "`{part}`: {said}");
     }

@@ -13,6 +13,9 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error}");
+            if let Some(cause) = error.source() {
+                eprintln!("  because: {cause}");
+            }
             ExitCode::FAILURE
         }
     }

@@ -12,6 +12,7 @@ use leasehold_devpg::DevPg;
 use leasehold_model::{Operation, TokenId};
 use serde_json::{Value, json};
 
+use crate::causes::with_causes;
 use crate::config::{Config, Listener, LogFormat, LogLevel, Store, defaults};
 use crate::wiring;
 
@@ -41,8 +42,9 @@ pub(crate) fn config(options: &Options) -> Config {
 
 /// Initialises, unseals, prints; with `-dev-postgres` makes a database to lease credentials of.
 pub(crate) async fn prepare(core: &Arc<Core>, options: &Options, address: &str) -> Result<Option<DevPg>, String> {
-    let failed =
-        |error: leasehold_core::request::RequestError| format!("could not prepare the development server: {error}");
+    let failed = |error: leasehold_core::request::RequestError| {
+        format!("could not prepare the development server: {}", with_causes(&error))
+    };
     let made = core.init(1, 1, options.root_token.as_deref().map(TokenId::new)).await.map_err(failed)?;
     let [share] = made.shares.as_slice() else { return Err("one key share was asked for".to_owned()) };
     core.unseal(&share.0).await.map_err(failed)?;
@@ -97,7 +99,7 @@ fn store_token(root: &TokenId) -> Result<(), String> {
 
 async fn with_postgresql(core: &Arc<Core>, root: &TokenId) -> Result<DevPg, String> {
     let started = tokio::task::spawn_blocking(|| DevPg::start(leasehold_devpg::Options::default())).await;
-    let postgresql = started.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+    let postgresql = started.map_err(|error| error.to_string())?.map_err(|error| with_causes(&error))?;
     ask(core, root, "sys/mounts/database", json!({ "type": "database" })).await?;
     ask(
         core,
@@ -144,5 +146,5 @@ async fn ask(core: &Arc<Core>, root: &TokenId, path: &str, body: Value) -> Resul
         headers: BTreeMap::new(),
         raw_body: None,
     };
-    core.handle(request).await.map(|_| ()).map_err(|error| format!("{path}: {error}"))
+    core.handle(request).await.map(|_| ()).map_err(|error| format!("{path}: {}", with_causes(&error)))
 }

@@ -5,6 +5,7 @@
 //! Start with [`main_with_args`], then `run` (a server's life), `wiring` (which adapter stands behind which seam), `dev` (the development
 //! server) and `config` (the configuration file).
 
+mod causes;
 mod clock;
 mod command;
 mod config;

@@ -11,6 +11,7 @@ use leasehold_core::seams::storage::Storage;
 use leasehold_sandbox::{Compiler, Config as SandboxConfig, Sandbox};
 use leasehold_storage::{Barrier, MemoryStorage, SqliteStorage};
 
+use crate::causes::with_causes;
 use crate::clock::SystemClock;
 use crate::config::Store;
 use crate::entropy::SystemEntropy;
@@ -30,12 +31,12 @@ pub(crate) fn core(
     let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
     let inner: Arc<dyn Storage> = match store {
         Store::Memory => Arc::new(MemoryStorage::new(clock.clone())),
-        Store::Sqlite(path) => Arc::new(SqliteStorage::open(path, clock.clone()).map_err(|error| error.to_string())?),
+        Store::Sqlite(path) => Arc::new(SqliteStorage::open(path, clock.clone()).map_err(|error| with_causes(&error))?),
     };
     let barrier = Arc::new(Barrier::new(inner, clock.clone(), entropy.clone()));
     let mut sandbox = SandboxConfig::new(guests::builtins());
     sandbox.compiler = Compiler::this_program(&[COMPILE_WORKER]);
-    let sandbox = Sandbox::new(sandbox, clock.clone()).map_err(|error| error.to_string())?;
+    let sandbox = Sandbox::new(sandbox, clock.clone()).map_err(|error| with_causes(&error))?;
     let seams = Seams {
         storage: barrier.clone(),
         seal: barrier,
