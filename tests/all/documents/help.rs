@@ -83,6 +83,7 @@ fn write_files(server: &Server, token: &str) {
         ("freeze.json", "{\"max_ttl\":\"15m\"}"),
         ("password.txt", crate::support::ADMIN_PASSWORD),
         ("token.txt", token),
+        ("share.txt", server.shares().first().map(String::as_str).unwrap_or_default()),
     ] {
         fs::write(work.join(name), text).expect("a file can be written");
     }

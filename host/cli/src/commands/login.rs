@@ -105,7 +105,7 @@ fn by_token(run: &mut Run, client: &mut Client, settings: &Settings) -> Result<S
     let token = match settings.of("token") {
         Some(token) => SecretString::from(token.trim()),
         None if run.no_stdin() => return Err(failed("'token' not supplied and refusing to pull from stdin")),
-        None => ask("Token (will be hidden): ")?,
+        None => ask(run, "Token (will be hidden): ", "-")?,
     };
     if token.expose_secret().is_empty() {
         return Err(failed("a token must be passed to auth, please view the help for more information"));
@@ -155,7 +155,7 @@ fn by_password(run: &mut Run, client: &Client, path: &str, settings: &Settings) 
     let password = match settings.of("password").filter(|password| !password.is_empty()) {
         Some(password) => SecretString::from(password),
         None if run.no_stdin() => return Err(failed("'password' must be specified and refusing to pull from stdin")),
-        None => ask("Password (will be hidden): ")?,
+        None => ask(run, "Password (will be hidden): ", "password=-")?,
     };
     let call = Call::put(format!("auth/{path}/login/{name}")).json(json!({ "password": password.expose_secret() }));
     let answer = client.logical(&call).map_err(|error| Failure::while_doing("Error authenticating", error))?;
@@ -203,16 +203,13 @@ fn keep(run: &mut Run, token: &SecretString, secret: &Secret) -> Result<(), Fail
     Ok(())
 }
 
-/// Asks on the terminal, without an echo.
-pub(super) fn ask(question: &str) -> Result<SecretString, Failure> {
+/// Asks on the terminal, without an echo. `piped` is the argument that takes the answer from standard input.
+pub(super) fn ask(run: &Run, question: &str, piped: &str) -> Result<SecretString, Failure> {
     let terminal = console::Term::stderr();
-    let failed = |error: std::io::Error| {
-        Failure::Local(format!("could not ask on the terminal: {error}. To pipe the value, give \"-\" as the argument"))
-    };
-    if !terminal.is_term() {
-        return Err(Failure::Local(
-            "could not ask: this is no terminal. To pipe the value, give \"-\" as the argument".to_owned(),
-        ));
+    let hint = format!("To pipe the value, give \"{piped}\" as the argument");
+    let failed = |error: std::io::Error| Failure::Local(format!("could not ask on the terminal: {error}. {hint}"));
+    if !run.around.stderr_is_terminal || !terminal.is_term() {
+        return Err(Failure::Local(format!("could not ask: this is no terminal. {hint}")));
     }
     terminal.write_str(question).map_err(failed)?;
     let answer = terminal.read_secure_line().map_err(failed)?;

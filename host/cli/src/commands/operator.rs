@@ -1,12 +1,13 @@
 //! `operator init|unseal|seal|rotate|key-status|step-down`.
 
 use clap::Command;
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 
 use super::run::Run;
 use super::{login, status};
 use crate::client::{Call, Client};
+use crate::data::read_bounded;
 use crate::declare::{group, leaf, switch, value, values};
 use crate::failure::Failure;
 use crate::print::{self, Format, wrapped};
@@ -26,9 +27,9 @@ pub(super) fn tree() -> Command {
         .arg(switch("status", "Only say whether it is initialised: exit status 0 yes, 2 no")),
         leaf(
             "unseal",
-            "Give one share of the key, or be asked for it",
+            "Give one share of the key, be asked for it, or - for standard input",
             "[KEY]",
-            "  $ leasehold operator unseal\n  $ leasehold operator unseal -reset",
+            "  $ leasehold operator unseal\n  $ leasehold operator unseal - < share.txt\n  $ leasehold operator unseal -reset",
         )
         .arg(switch("reset", "Forget the shares that were given so far"))
         .arg(switch("migrate", "The share is for moving to another seal")),
@@ -190,15 +191,7 @@ fn unseal(run: &mut Run) -> Result<(), Failure> {
     let (body, failed) = if run.switch("reset") {
         (json!({ "reset": true }), "Error resetting unseal process")
     } else {
-        let key = match words.pop() {
-            Some(key) if !key.trim().is_empty() => secrecy::SecretString::from(key.trim()),
-            _ if run.no_stdin() => {
-                return Err(Failure::Local(wrapped(
-                    "Refusing to read from stdin with -non-interactive specified; specify unseal key as an argument to this command",
-                )));
-            }
-            _ => login::ask("Unseal Key (will be hidden): ")?,
-        };
+        let key = share(run, words.pop().unwrap_or_default().trim())?;
         (json!({ "key": key.expose_secret(), "reset": false, "migrate": run.switch("migrate") }), "Error unsealing")
     };
     let seal = client
@@ -209,6 +202,22 @@ fn unseal(run: &mut Run) -> Result<(), Failure> {
         Failure::Server(why) => Failure::Local(why),
         other => other,
     })
+}
+
+/// The share as it was typed, from standard input, or from whoever is asked.
+fn share(run: &mut Run, typed: &str) -> Result<SecretString, Failure> {
+    match typed {
+        "" | "-" if run.no_stdin() => Err(Failure::Local(wrapped(
+            "Refusing to read from stdin with -non-interactive specified; specify unseal key as an argument to this command",
+        ))),
+        "" => login::ask(run, "Unseal Key (will be hidden): ", "-"),
+        "-" => {
+            let read = read_bounded(&mut run.around.stdin)
+                .map_err(|error| Failure::Local(format!("Error reading the unseal key: {error}")))?;
+            Ok(SecretString::from(String::from_utf8_lossy(&read).trim()))
+        }
+        typed => Ok(SecretString::from(typed)),
+    }
 }
 
 fn rotate(run: &mut Run) -> Result<(), Failure> {

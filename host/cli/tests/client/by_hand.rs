@@ -25,6 +25,40 @@ fn empty() -> Answer {
     Answer::new(204, "")
 }
 
+/// The same with something on standard input.
+fn run_piped(answers: Vec<Answer>, stdin: &str, arguments: &[&str]) -> (Ran, Vec<Request>) {
+    let home = tempfile::tempdir().unwrap();
+    let responder = Responder::start(answers);
+    let ran = client(home.path(), &[("VAULT_ADDR", responder.address.as_str())], stdin, arguments);
+    (ran, responder.asked())
+}
+
+#[test]
+fn a_key_share_can_be_piped() {
+    let seal = json!({ "sealed": false, "t": 1, "n": 1 });
+    let answers = vec![Answer::new(200, &seal), Answer::new(200, json!({ "ha_enabled": false }))];
+    let (ran, asked) = run_piped(answers, "c2hhcmU=\n", &["operator", "unseal", "-"]);
+
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    let sent: Value = serde_json::from_slice(&asked[0].body).unwrap();
+    assert_eq!(sent["key"], "c2hhcmU=");
+
+    let (ran, asked) = run_piped(Vec::new(), "c2hhcmU=\n", &["operator", "unseal", "-non-interactive", "-"]);
+    assert_eq!((ran.status, asked.len()), (1, 0), "{}", ran.stderr);
+}
+
+#[test]
+fn who_cannot_be_asked_is_told_what_reads_standard_input() {
+    for (arguments, piped) in [
+        (vec!["login"], "give \"-\""),
+        (vec!["operator", "unseal"], "give \"-\""),
+        (vec!["login", "-method=userpass", "username=u"], "give \"password=-\""),
+    ] {
+        let (ran, _) = run_piped(Vec::new(), "", &arguments);
+        assert!(ran.stderr.contains("no terminal") && ran.stderr.contains(piped), "{arguments:?}: {}", ran.stderr);
+    }
+}
+
 #[test]
 fn an_answer_without_an_envelope_is_data() {
     let (ran, _) = run(
