@@ -51,7 +51,7 @@ fn start(arguments: &ArgMatches) -> Result<(), String> {
     let file = arguments.get_one::<PathBuf>("config");
     let life = match (arguments.get_flag("dev"), file) {
         (true, None) => run::Life::Dev(dev::Options {
-            root_token: text("dev-root-token-id").or_else(|| std::env::var("VAULT_DEV_ROOT_TOKEN_ID").ok()),
+            root_token: root_token(text("dev-root-token-id"), std::env::var("VAULT_DEV_ROOT_TOKEN_ID").ok()),
             address: text("dev-listen-address").unwrap_or_else(|| config::defaults::LISTEN_ADDRESS.to_owned()),
             store_token: !arguments.get_flag("dev-no-store-token"),
             postgresql: arguments.get_flag("dev-postgres"),
@@ -69,4 +69,23 @@ fn start(arguments: &ArgMatches) -> Result<(), String> {
         }
     };
     run::run(&life, run::LogWish { level, format })
+}
+
+/// The flag wins; an empty one asks for a token that is made, as a script's unset variable does.
+fn root_token(flag: Option<String>, variable: Option<String>) -> Option<String> {
+    flag.or(variable).filter(|token| !token.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_root_token_id_asks_for_one_that_is_made() {
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(root_token(some(""), some("x")), None);
+        assert_eq!(root_token(None, some("")), None);
+        assert_eq!(root_token(some("a"), some("x")), some("a"));
+        assert_eq!(root_token(None, some("x")), some("x"));
+    }
 }
