@@ -8,11 +8,12 @@ use serde_json::{Map, Value, json};
 
 use super::{ANSWER_MAX, ClientError};
 
-/// Status, body and the one header that matters.
+/// Status, body and the two headers that matter.
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) body: Vec<u8>,
     location: Option<String>,
+    content_type: Option<String>,
 }
 
 impl fmt::Debug for Answer {
@@ -30,8 +31,19 @@ impl Answer {
         if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > ANSWER_MAX {
             return Err(std::io::Error::new(std::io::ErrorKind::FileTooLarge, "the answer is longer than 64 MiB"));
         }
-        let location = parts.headers.get("location").and_then(|value| value.to_str().ok()).map(str::to_owned);
-        Ok(Self { status: parts.status.as_u16(), body: bytes, location })
+        let header = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        Ok(Self {
+            status: parts.status.as_u16(),
+            body: bytes,
+            location: header("location"),
+            content_type: header("content-type"),
+        })
+    }
+
+    /// What the server itself calls text, such as metrics for Prometheus.
+    pub(crate) fn plain_text(&self) -> Option<&str> {
+        let is_text = self.content_type.as_deref().is_some_and(|kind| kind.starts_with("text/plain"));
+        std::str::from_utf8(&self.body).ok().filter(|text| is_text && !text.is_empty())
     }
 
     pub(super) fn redirect(&self) -> Option<&str> {

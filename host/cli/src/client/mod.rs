@@ -68,6 +68,13 @@ pub(crate) enum ClientError {
     CurlString(String),
 }
 
+/// What a read gives.
+pub(crate) enum Reading {
+    Secret(Box<Secret>),
+    Text(String),
+    Nothing,
+}
+
 /// One request, before address, token and headers are put to it.
 pub(crate) struct Call {
     method: &'static str,
@@ -291,6 +298,19 @@ impl Client {
             Err(ClientError::Refused(refusal)) if refusal.status == 404 => refusal.secret_of_not_found(),
             Err(error) => Err(error),
         }
+    }
+
+    /// The same for what may be a text as well.
+    pub(crate) fn logical_or_text(&self, call: &Call) -> Result<Reading, ClientError> {
+        let secret = match self.send(call) {
+            Ok(answer) => match answer.plain_text() {
+                Some(text) => return Ok(Reading::Text(text.to_owned())),
+                None => answer.secret()?,
+            },
+            Err(ClientError::Refused(refusal)) if refusal.status == 404 => refusal.secret_of_not_found()?,
+            Err(error) => return Err(error),
+        };
+        Ok(secret.map_or(Reading::Nothing, |secret| Reading::Secret(Box::new(secret))))
     }
 
     /// The same for writes and deletes, whose 404 is an error and says so.

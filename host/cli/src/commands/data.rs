@@ -4,7 +4,7 @@ use clap::Command;
 use serde_json::{Value, json};
 
 use super::run::{Run, bare_path};
-use crate::client::{Call, ClientError, Secret};
+use crate::client::{Call, ClientError, Reading, Secret};
 use crate::data;
 use crate::declare::{leaf, switch, value};
 use crate::failure::Failure;
@@ -69,11 +69,23 @@ pub(super) fn read(run: &mut Run) -> Result<(), Failure> {
         run.around.stdout.write_all(&answer.body)?;
         return Ok(run.around.say("")?);
     }
-    let secret = client.logical(&call).map_err(|error| Failure::while_doing(format!("Error reading {path}"), error))?;
-    match secret {
-        Some(secret) => show(run, &secret),
-        None => Err(nothing_at(&path)),
+    let failed = |error| Failure::while_doing(format!("Error reading {path}"), error);
+    match client.logical_or_text(&call).map_err(failed)? {
+        Reading::Secret(secret) => show(run, &secret),
+        Reading::Text(text) => show_text(run, &path, &text),
+        Reading::Nothing => Err(nothing_at(&path)),
     }
+}
+
+/// A text has no fields and is no document: it is printed as it is, or not at all.
+fn show_text(run: &mut Run, path: &str, text: &str) -> Result<(), Failure> {
+    if run.format != Format::Table || run.text("field").is_some() {
+        return Err(Failure::Local(format!(
+            "{path} answers plain text: leave out -format and -field, or say -format=raw"
+        )));
+    }
+    write!(run.around.stdout, "{text}")?;
+    Ok(())
 }
 
 pub(super) fn write(run: &mut Run) -> Result<(), Failure> {

@@ -122,7 +122,12 @@ fn flags_work_with_one_dash_or_two_before_and_after_the_arguments() {
 #[test]
 fn one_redirect_is_followed_with_method_body_and_token() {
     let target = Responder::start(vec![empty()]);
-    let moved = Answer { status: 307, body: String::new(), location: Some(format!("{}/v1/a/b", target.address)) };
+    let moved = Answer {
+        status: 307,
+        body: String::new(),
+        location: Some(format!("{}/v1/a/b", target.address)),
+        content_type: None,
+    };
     let (ran, first) = run(vec![moved], &["write", "a/b", "k=v"]);
 
     assert_eq!(ran.status, 0, "{}", ran.stderr);
@@ -132,7 +137,8 @@ fn one_redirect_is_followed_with_method_body_and_token() {
 
 #[test]
 fn a_second_redirect_is_not_followed() {
-    let again = || Answer { status: 307, body: String::new(), location: Some("/v1/a/b".to_owned()) };
+    let again =
+        || Answer { status: 307, body: String::new(), location: Some("/v1/a/b".to_owned()), content_type: None };
     let (_, asked) = run(vec![again(), again(), again()], &["read", "a/b"]);
 
     assert_eq!(asked.len(), 2);
@@ -140,7 +146,7 @@ fn a_second_redirect_is_not_followed() {
 
 #[test]
 fn redirects_can_be_switched_off() {
-    let moved = Answer { status: 307, body: String::new(), location: Some("/v1/a/b".to_owned()) };
+    let moved = Answer { status: 307, body: String::new(), location: Some("/v1/a/b".to_owned()), content_type: None };
     let (_, asked) = run(vec![moved], &["read", "-disable-redirects", "a/b"]);
 
     assert_eq!(asked.len(), 1);
@@ -214,6 +220,21 @@ fn an_answer_without_end_is_not_read_to_the_end() {
     assert_eq!(ran.status, 2);
     assert!(ran.stderr.contains("longer than 64 MiB"), "{}", ran.stderr);
     assert!(flood.join().unwrap() < 1024);
+}
+
+#[test]
+fn what_the_server_calls_text_is_printed_as_it_is() {
+    let metrics =
+        || Answer { content_type: Some("text/plain; version=0.0.4".to_owned()), ..Answer::new(200, "up 1\n") };
+    let (ran, asked) = run(vec![metrics()], &["read", "sys/metrics", "format=prometheus"]);
+    assert_eq!((ran.status, ran.stdout.as_str()), (0, "up 1\n"), "{}", ran.stderr);
+    assert_eq!(asked[0].target, "/v1/sys/metrics?format=prometheus");
+
+    for unfit in ["-format=json", "-field=up"] {
+        let (ran, _) = run(vec![metrics()], &["read", unfit, "sys/metrics"]);
+        assert_eq!(ran.status, 1);
+        assert!(ran.stderr.contains("-format=raw"), "{}", ran.stderr);
+    }
 }
 
 #[test]

@@ -21,11 +21,14 @@ pub(crate) struct Answer {
     #[serde(default)]
     pub(crate) body: String,
     pub(crate) location: Option<String>,
+    /// JSON, unless something else is said.
+    #[serde(default)]
+    pub(crate) content_type: Option<String>,
 }
 
 impl Answer {
     pub(crate) fn new(status: u16, body: impl ToString) -> Self {
-        Self { status, body: body.to_string(), location: None }
+        Self { status, body: body.to_string(), location: None, content_type: None }
     }
 }
 
@@ -106,8 +109,9 @@ fn read(stream: &TcpStream) -> Option<Request> {
 
 fn write(mut stream: TcpStream, answer: &Answer) {
     let location = answer.location.as_deref().map(|location| format!("Location: {location}\r\n")).unwrap_or_default();
+    let kind = answer.content_type.as_deref().unwrap_or("application/json");
     let head = format!(
-        "HTTP/1.1 {} Answer\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n{location}\r\n",
+        "HTTP/1.1 {} Answer\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n{location}\r\n",
         answer.status,
         answer.body.len()
     );
