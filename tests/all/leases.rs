@@ -2,10 +2,14 @@
 
 use serde_json::json;
 
-use crate::support::{Database, Server, eventually};
+use crate::support::{Answer, Bao, Database, Server, eventually};
 
 fn ready() -> (Server, Database<'static>) {
-    let (server, database) = (Server::dev(), Database::fresh());
+    prepared(Server::dev())
+}
+
+fn prepared(server: Server) -> (Server, Database<'static>) {
+    let database = Database::fresh();
     server.connect(&database);
     server.role("r", json!({}));
     (server, database)
@@ -112,6 +116,43 @@ fn an_old_route_is_no_way_around_a_policy() {
     }
     no_sudo.list("sys/leases/lookup/database").assert_multi(403, "permission denied");
     assert!(server.root().has_lease(&lease));
+}
+
+#[test]
+fn a_limit_that_is_lowered_reaches_leases_that_live() {
+    lowered_limits(Server::dev());
+}
+
+#[test]
+fn a_limit_that_is_lowered_reaches_the_leases_of_a_real_openbao_too() {
+    let Some(bao) = Bao::find("limits that are lowered under leases, against a real OpenBao") else { return };
+    lowered_limits(Server::openbao(&bao));
+}
+
+fn lowered_limits(server: Server) {
+    let (server, _database) = prepared(server);
+    let root = server.root();
+    server.role("free", json!({ "default_ttl": 0, "max_ttl": 0 }));
+    let (of_role, of_mount) = (root.credential("r").lease, root.credential("free").lease);
+    let renew = |lease: &str, increment: &str| {
+        root.put("sys/leases/renew", json!({ "lease_id": lease, "increment": increment }))
+    };
+    let near = |answer: Answer, wanted: i64| {
+        let left = answer.number("/lease_duration");
+        assert!((wanted - 60..=wanted).contains(&left), "{answer}");
+    };
+    server.role("r", json!({ "default_ttl": "5m", "max_ttl": "10m" }));
+    near(renew(&of_role, "0"), 300);
+    near(renew(&of_role, "5h").assert_warning("TTL of \"5h\" exceeded the effective max_ttl of "), 600);
+    root.post("sys/mounts/database/tune", json!({ "default_lease_ttl": "20m", "max_lease_ttl": "40m" }))
+        .assert_status(204);
+    near(renew(&of_mount, "0"), 1_200);
+    near(renew(&of_mount, "5h"), 2_400);
+    let later = root.child(json!({ "ttl": "2s" }));
+    eventually("two seconds have passed", || server.as_token(&later).get("auth/token/lookup-self").status == 403);
+    server.role("r", json!({ "default_ttl": "1s", "max_ttl": "1s" }));
+    renew(&of_role, "0")
+        .assert_error(400, "failed to renew entry: resp: (*logical.Response)(nil) err: past the max TTL, cannot renew");
 }
 
 #[test]

@@ -52,9 +52,9 @@ impl fmt::Debug for LeaseRow {
 pub struct LeaseBody {
     pub issued_at: Timestamp,
     pub last_renewed_at: Option<Timestamp>,
-    /// No renewal passes this.
+    /// No renewal passes this, whatever role and mount allow by then.
     pub max_expires_at: Timestamp,
-    /// What a renewal without an increment asks for.
+    /// As it was issued.
     pub ttl: Ttl,
     pub renewable: bool,
     /// The engine's own: user name, connection, revocation statements as they were at issue.

@@ -5,8 +5,9 @@ use leasehold_model::{LeaseId, Timestamp, Ttl};
 use super::issue::capped;
 use super::{EFFECT_TIME, HOLD, LeaseBody, LeaseError, LeaseKind, LeaseRow, LeaseState, Leases, NO_ANSWER};
 use crate::request::LeaseAnswer;
+use crate::seams::engine::{EngineContext, LeaseIntent, LeaseLimits, MountView, SecretsEngine};
 use crate::seams::storage::{Batch, StorageError};
-use crate::token::store::encode;
+use crate::token::store::{encode, least};
 
 /// A lease that may be extended now: made only by [`renewable_at`].
 struct Renewable {
@@ -24,7 +25,6 @@ fn renewable_at(row: LeaseRow, body: LeaseBody, now: Timestamp) -> Result<Renewa
     match row.state {
         LeaseState::Active if row.expires_at <= now => Err(LeaseError::Expired(id)),
         LeaseState::Active if !body.renewable => Err(LeaseError::NotRenewable(id)),
-        LeaseState::Active if body.max_expires_at <= now => Err(LeaseError::PastMaximum(id)),
         LeaseState::Active => Ok(Renewable { row, body, now }),
         LeaseState::Revoking => Err(LeaseError::Expired(id)),
         // Its client has not been told of it yet.
@@ -33,14 +33,27 @@ fn renewable_at(row: LeaseRow, body: LeaseBody, now: Timestamp) -> Result<Renewa
 }
 
 impl Renewable {
-    /// The new end: `increment` from now, never past the lease's maximum or the ceiling.
-    fn extend_by(&self, increment: Option<Ttl>, ceiling: Option<Ttl>) -> (Timestamp, Vec<String>) {
-        let wanted = increment.and_then(Ttl::if_set).unwrap_or(self.body.ttl);
+    /// No renewal passes this: it was agreed at issue, or what role and mount allow has become less since.
+    fn latest_end(&self, limits: LeaseLimits, mount: &MountView) -> Timestamp {
+        let max = least(&[limits.max_ttl, mount.max_lease_ttl]).unwrap_or(mount.max_lease_ttl);
+        self.body.max_expires_at.min(self.body.issued_at + max)
+    }
+
+    /// The new end: `wanted` from now, never past `latest` or the ceiling.
+    fn extend_by(
+        &self,
+        wanted: Ttl,
+        latest: Timestamp,
+        ceiling: Option<Ttl>,
+    ) -> Result<(Timestamp, Vec<String>), LeaseError> {
+        if latest <= self.now {
+            return Err(LeaseError::PastMaximum(self.row.id.clone()));
+        }
         let mut end = self.now + wanted;
         let mut warnings = Vec::new();
-        if end > self.body.max_expires_at {
-            end = self.body.max_expires_at;
-            let max = u64::try_from(self.body.max_expires_at.seconds_from(self.body.issued_at)).unwrap_or(0);
+        if end > latest {
+            end = latest;
+            let max = u64::try_from(latest.seconds_from(self.body.issued_at)).unwrap_or(0);
             warnings.push(capped(wanted, Ttl::from_secs(max)));
         }
         if let Some(ceiling) = ceiling
@@ -49,7 +62,7 @@ impl Renewable {
             end = self.now + ceiling;
             warnings.push(capped(wanted, ceiling));
         }
-        (end, warnings)
+        Ok((end, warnings))
     }
 }
 
@@ -82,12 +95,15 @@ impl Leases {
         };
         crate::fail::point("renew-claimed");
 
-        let (until, warnings) = renewable.extend_by(increment, ceiling);
+        let extended = self.extend(&renewable, increment, ceiling).await;
         let Renewable { row, mut body, now } = renewable;
-        if let Err(error) = self.extend_in_target(&row, &body, until).await {
-            self.release(row).await;
-            return Err(error);
-        }
+        let (until, warnings) = match extended {
+            Ok(extended) => extended,
+            Err(error) => {
+                self.release(row).await;
+                return Err(error);
+            }
+        };
         crate::fail::point("renew-after-effect");
 
         body.last_renewed_at = Some(now);
@@ -109,13 +125,36 @@ impl Leases {
         Ok((LeaseAnswer { id: id.clone(), renewable: body.renewable, ttl: Ttl::from_secs(left) }, warnings))
     }
 
-    async fn extend_in_target(&self, row: &LeaseRow, body: &LeaseBody, until: Timestamp) -> Result<(), LeaseError> {
+    /// Finds the new end and moves the target's to it.
+    async fn extend(
+        &self,
+        lease: &Renewable,
+        increment: Option<Ttl>,
+        ceiling: Option<Ttl>,
+    ) -> Result<(Timestamp, Vec<String>), LeaseError> {
+        let Renewable { row, body, .. } = lease;
         let (engine, context) = self.engines.at(&row.mount).ok_or_else(|| LeaseError::NoEngine(row.id.clone()))?;
+        let intent = row.intent(body, self.now() + EFFECT_TIME);
+        let limits = engine.limits(&context, &intent).await.map_err(|error| LeaseError::Engine(error.to_string()))?;
+        let wished = increment.and_then(Ttl::if_set).or(limits.default_ttl.if_set());
+        let wanted = wished.unwrap_or(context.mount.default_lease_ttl);
+        let (until, warnings) = lease.extend_by(wanted, lease.latest_end(limits, &context.mount), ceiling)?;
+        self.extend_in_target(&*engine, &context, row, &intent, until).await?;
+        Ok((until, warnings))
+    }
+
+    async fn extend_in_target(
+        &self,
+        engine: &dyn SecretsEngine,
+        context: &EngineContext,
+        row: &LeaseRow,
+        intent: &LeaseIntent,
+        until: Timestamp,
+    ) -> Result<(), LeaseError> {
         self.refuse_if_down(&row.connection)?;
         let opening = self.opening(&row.connection);
-        let intent = row.intent(body, self.now() + EFFECT_TIME);
         let limit = std::time::Duration::from_secs(EFFECT_TIME.as_secs());
-        match tokio::time::timeout(limit, engine.renew(&context, &intent, until)).await {
+        match tokio::time::timeout(limit, engine.renew(context, intent, until)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => {
                 self.note_target(&row.connection, opening, &error);
@@ -172,7 +211,8 @@ mod tests {
         let (row, body) = lease(1_060, 1_100);
         let (end, warnings) = renewable_at(row, body, Timestamp::from_secs(1_050))
             .unwrap_or_else(|e| panic!("{e}"))
-            .extend_by(Some(Ttl::from_secs(600)), None);
+            .extend_by(Ttl::from_secs(600), Timestamp::from_secs(1_100), None)
+            .unwrap();
         assert_eq!(end, Timestamp::from_secs(1_100));
         assert_eq!(
             warnings,
@@ -198,7 +238,8 @@ mod tests {
         let (row, body) = lease(1_060, 9_000);
         let (end, _) = renewable_at(row, body, Timestamp::from_secs(1_050))
             .unwrap_or_else(|e| panic!("{e}"))
-            .extend_by(None, Some(Ttl::from_secs(10)));
+            .extend_by(Ttl::from_secs(60), Timestamp::from_secs(9_000), Some(Ttl::from_secs(10)))
+            .unwrap();
         assert_eq!(end, Timestamp::from_secs(1_060));
     }
 }

@@ -93,6 +93,15 @@ pub struct LeasePlan {
     pub warnings: Vec<String>,
 }
 
+/// How long leases of a role may live, as the role is now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeaseLimits {
+    /// Zero: the mount's default.
+    pub default_ttl: Ttl,
+    /// Zero: the mount's maximum.
+    pub max_ttl: Ttl,
+}
+
 /// A target as an engine lists it, for comparing what stands there with leases.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KnownTarget {
@@ -172,7 +181,7 @@ pub enum EngineError {
 }
 
 /// One kind of secrets engine; one value serves all its mounts. `handle` reads; only the lease room calls `effect`,
-/// `renew` and `revoke`, and `revoke` must be idempotent.
+/// `limits`, `renew` and `revoke`, and `revoke` must be idempotent.
 #[async_trait]
 pub trait SecretsEngine: Send + Sync {
     /// The routes below the mount.
@@ -181,6 +190,9 @@ pub trait SecretsEngine: Send + Sync {
     /// Whether what a write names is there: tells create from update. Asked only on routes with an existence check.
     async fn exists(&self, request: &EngineRequest) -> Result<bool, RequestError>;
     async fn effect(&self, at: &EngineContext, intent: &LeaseIntent) -> Result<SecretData, EngineError>;
+    /// What holds for a lease at this moment, and not when it was issued: a renewal asks, so that a limit that was lowered
+    /// reaches leases that live. Reads only.
+    async fn limits(&self, at: &EngineContext, lease: &LeaseIntent) -> Result<LeaseLimits, EngineError>;
     /// Moves the end in the target to `until`. The lease row moves only after this succeeds.
     async fn renew(&self, at: &EngineContext, lease: &LeaseIntent, until: Timestamp) -> Result<(), EngineError>;
     /// The role, its sessions and its rights are gone when this returns `Ok`.

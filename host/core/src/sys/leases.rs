@@ -159,8 +159,9 @@ async fn renew(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
     let ceiling = [ceiling, call.ceiling].into_iter().flatten().min();
     match call.rooms.leases.renew(&id, call.fields.ttl("increment"), ceiling).await {
         Ok((lease, warnings)) => Ok(LogicalResponse { lease: Some(lease), warnings, ..LogicalResponse::default() }),
-        Err(LeaseError::Engine(why)) => {
-            Err(RequestError::Invalid(format!("failed to renew entry: resp: (*logical.Response)(nil) err: {why}")))
+        // In the field it is the engine that finds the maximum passed.
+        Err(error @ (LeaseError::Engine(_) | LeaseError::PastMaximum(_))) => {
+            Err(RequestError::Invalid(format!("failed to renew entry: resp: (*logical.Response)(nil) err: {error}")))
         }
         Err(error) => Err(lease_error(error)),
     }

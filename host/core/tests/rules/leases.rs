@@ -387,6 +387,42 @@ async fn a_renewal_counts_from_now_and_never_passes_the_maximum() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_limit_that_is_lowered_reaches_leases_that_live() {
+    let secs = Ttl::from_secs;
+    // Role and mount (default, maximum) after a quarter of an hour; increment; what is left then.
+    for (role, mount, increment, left) in [
+        ((3_600, 86_400), json!({}), 0, Some(3_600)),
+        ((300, 86_400), json!({}), 0, Some(300)),
+        ((0, 0), json!({ "default_lease_ttl": "10m" }), 0, Some(600)),
+        ((3_600, 1_500), json!({}), 0, Some(600)),
+        ((3_600, 1_500), json!({}), 60, Some(60)),
+        ((3_600, 86_400), json!({ "default_lease_ttl": "20m", "max_lease_ttl": "20m" }), 18_000, Some(300)),
+        ((3_600, 900), json!({}), 0, None),
+        ((3_600, 1), json!({}), 60, None),
+        // What was agreed at issue holds too.
+        ((3_600, 864_000), json!({}), 864_000, Some(86_400 - 900)),
+    ] {
+        let server = Server::start().await;
+        let id = lease_of(&server.read(ROOT, "db/creds/app").await.unwrap());
+        pass(900).await;
+        *server.engine.ttls.lock().unwrap() = (secs(role.0), secs(role.1));
+        server.root("sys/mounts/db/tune", mount.clone()).await.unwrap();
+        let renewed = server.root("sys/leases/renew", json!({ "lease_id": id.as_str(), "increment": increment })).await;
+        let context = format!("{role:?} {mount} {increment}");
+        match left {
+            Some(left) => assert_eq!(renewed.unwrap().lease.unwrap().ttl, secs(left), "{context}"),
+            None => assert_eq!(
+                refusal(renewed),
+                "Invalid: failed to renew entry: resp: (*logical.Response)(nil) err: past the max TTL, cannot renew",
+                "{context}"
+            ),
+        }
+        // Refused or not, nobody holds it any more.
+        assert!(server.rows().await.iter().all(|row| row.holder.is_none()), "{context}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn whoever_asks_for_a_target_that_is_down_hears_its_own_words_at_once() {
     let server = Server::start().await;
     server.process.trouble_at(0, Trouble::Unreached);

@@ -51,8 +51,8 @@ use leasehold_core::mount::MountStorage;
 use leasehold_core::request::{LogicalResponse, RequestError};
 use leasehold_core::routes::Route;
 use leasehold_core::seams::engine::{
-    EngineContext, EngineError, EngineRequest, KnownTarget, LeaseIntent, OrphanEnd, Outcome, OwnedRole, SecretData,
-    SecretsEngine,
+    EngineContext, EngineError, EngineRequest, KnownTarget, LeaseIntent, LeaseLimits, OrphanEnd, Outcome, OwnedRole,
+    SecretData, SecretsEngine,
 };
 use leasehold_core::seams::storage::{Expect, StorageError};
 use leasehold_model::{MountAccessor, Operation, Timestamp};
@@ -346,6 +346,14 @@ async fn role(storage: &MountStorage, name: &str) -> Result<Option<RoleRecord>, 
     }
 }
 
+/// The role of a lease as it is now.
+async fn role_to_renew(storage: &MountStorage, effect: &Effect) -> Result<RoleRecord, EngineError> {
+    let found = role(storage, &effect.role).await.map_err(|error| EngineError::Failed(error.to_string()))?;
+    found.ok_or_else(|| {
+        EngineError::Failed(format!("error during renew: could not find role with name {:?}", effect.role))
+    })
+}
+
 fn read_role(name: &str, bytes: &[u8]) -> Result<RoleRecord, RequestError> {
     serde_json::from_slice(bytes)
         .map_err(|_| RequestError::Internal(format!("the stored role {name:?} is not readable")))
@@ -432,12 +440,14 @@ impl SecretsEngine for DatabaseEngine {
         }
     }
 
+    async fn limits(&self, at: &EngineContext, lease: &LeaseIntent) -> Result<LeaseLimits, EngineError> {
+        let role = role_to_renew(&at.storage, &Effect::read(&lease.effect)?).await?;
+        Ok(LeaseLimits { default_ttl: role.default_ttl, max_ttl: role.max_ttl })
+    }
+
     async fn renew(&self, at: &EngineContext, lease: &LeaseIntent, until: Timestamp) -> Result<(), EngineError> {
         let effect = Effect::read(&lease.effect)?;
-        let role = role(&at.storage, &effect.role).await.map_err(|error| EngineError::Failed(error.to_string()))?;
-        let role = role.ok_or_else(|| {
-            EngineError::Failed(format!("error during renew: could not find role with name {:?}", effect.role))
-        })?;
+        let role = role_to_renew(&at.storage, &effect).await?;
         let opened = self.open(at, &effect.connection).await?;
         let statements = renew::statements(at, &role, &effect, until).await?;
         transaction::run(&opened.target, &effect.username, &statements).await.map_err(|error| opened.failed(error))

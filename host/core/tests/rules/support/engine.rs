@@ -8,8 +8,8 @@ use leasehold_core::fields::{Field, Kind};
 use leasehold_core::request::{LogicalResponse, RequestError};
 use leasehold_core::routes::{Access, Route};
 use leasehold_core::seams::engine::{
-    EngineContext, EngineError, EngineRequest, KnownTarget, LeaseIntent, LeasePlan, OrphanEnd, Outcome, OwnedRole,
-    SecretData, SecretValue, SecretsEngine,
+    EngineContext, EngineError, EngineRequest, KnownTarget, LeaseIntent, LeaseLimits, LeasePlan, OrphanEnd, Outcome,
+    OwnedRole, SecretData, SecretValue, SecretsEngine,
 };
 use leasehold_core::seams::storage::Expect;
 use leasehold_model::{LeaseId, Operation, Timestamp, Ttl};
@@ -282,6 +282,11 @@ impl SecretsEngine for ScriptedEngine {
             ("username".to_owned(), SecretValue::Public("v-token".into())),
             ("password".to_owned(), SecretValue::Secret(PASSWORD.into())),
         ]))
+    }
+
+    async fn limits(&self, _: &EngineContext, _: &LeaseIntent) -> Result<LeaseLimits, EngineError> {
+        let (default_ttl, max_ttl) = *self.ttls.lock().unwrap();
+        Ok(LeaseLimits { default_ttl, max_ttl })
     }
 
     async fn renew(&self, _: &EngineContext, lease: &LeaseIntent, _: Timestamp) -> Result<(), EngineError> {

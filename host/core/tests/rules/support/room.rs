@@ -42,6 +42,7 @@ pub struct Room {
 }
 
 pub const TTL: Ttl = Ttl::from_secs(86_400);
+const MAX_TTL: Ttl = Ttl::from_secs(7 * 86_400);
 
 impl World {
     pub fn new() -> Self {
@@ -58,6 +59,7 @@ impl World {
     pub async fn start(&self) -> Room {
         let process = Process::new(self.store.clone(), self.target.clone());
         let engine = Arc::new(ScriptedEngine::new(self.target.clone(), process.clone()));
+        *engine.ttls.lock().unwrap() = (TTL, MAX_TTL);
         let storage: Arc<dyn Storage> = process.clone();
         let clock: Arc<dyn Clock> = self.clock.clone();
         let entropy: Arc<dyn Entropy> = self.entropy.clone();
@@ -179,7 +181,7 @@ impl Room {
     }
 
     pub async fn issue(&self, token: &TokenHash) -> Result<LeaseId, LeaseError> {
-        self.issue_for(token, TTL, Ttl::from_secs(7 * 86_400), None).await.map(|issued| issued.lease.id)
+        self.issue_for(token, TTL, MAX_TTL, None).await.map(|issued| issued.lease.id)
     }
 
     pub async fn issue_for(
