@@ -187,6 +187,33 @@ fn ttls_of_tokens() {
 }
 
 #[test]
+fn less_than_a_second_is_never_for_ever() {
+    less_than_a_second(&Server::dev());
+}
+
+#[test]
+fn less_than_a_second_is_never_for_ever_with_a_real_openbao() {
+    let Some(bao) = Bao::find("lengths below a second, against a real OpenBao") else { return };
+    less_than_a_second(&Server::openbao(&bao));
+}
+
+fn less_than_a_second(server: &Server) {
+    let root = server.root();
+    for body in [
+        json!({ "policies": ["root"], "ttl": "500ms" }),
+        json!({ "policies": ["root"], "explicit_max_ttl": "0.5s" }),
+        json!({ "policies": ["root"], "period": "999999us" }),
+        json!({ "policies": ["default"], "ttl": "500ms", "type": "batch" }),
+    ] {
+        let made = root.post("auth/token/create", body).assert_status(200);
+        assert!(made.number("/auth/lease_duration") <= 1, "{made}");
+        let made = server.as_token(&made.text("/auth/client_token"));
+        eventually("the token has ended", || lookup(&made).status == 403);
+    }
+    root.post("auth/token/create", json!({ "ttl": "-1ms" })).assert_error(400, "ttl must be positive");
+}
+
+#[test]
 fn uses_are_counted_exactly() {
     let server = Server::dev();
     let token = server.root().child(json!({ "policies": ["default"], "num_uses": 3 }));

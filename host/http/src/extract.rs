@@ -5,10 +5,9 @@ use std::collections::BTreeMap;
 use http::header::{AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION};
 use http::request::Parts;
 use http::{HeaderMap, Method};
-use leasehold_core::fields;
 use leasehold_core::request::Object;
+use leasehold_model::duration::{self, DurationError};
 use leasehold_model::{Operation, TokenId};
-use serde_json::Value;
 
 use crate::error::DoorError;
 use crate::limits::Limits;
@@ -155,14 +154,11 @@ fn token(headers: &HeaderMap, limits: &Limits) -> Result<Option<TokenId>, DoorEr
 
 fn no_wrapping(headers: &HeaderMap) -> Result<(), DoorError> {
     let Some(given) = headers.get("x-vault-wrap-ttl") else { return Ok(()) };
-    let text = String::from_utf8_lossy(given.as_bytes()).into_owned();
-    match fields::length(&Value::String(text.clone())) {
+    match duration::parse_set(&String::from_utf8_lossy(given.as_bytes())) {
         Ok(ttl) if ttl.is_zero() => Ok(()),
         Ok(_) => Err(DoorError::Wrapping),
-        Err(why) if why.starts_with("cannot provide negative value") => {
-            Err(DoorError::WrapTtl("requested wrap ttl cannot be negative".to_owned()))
-        }
-        Err(why) => Err(DoorError::WrapTtl(why)),
+        Err(DurationError::Negative(_)) => Err(DoorError::WrapTtl("requested wrap ttl cannot be negative".to_owned())),
+        Err(why) => Err(DoorError::WrapTtl(why.to_string())),
     }
 }
 
@@ -182,7 +178,7 @@ fn others(headers: &HeaderMap) -> BTreeMap<String, Vec<String>> {
 mod tests {
     use super::*;
     use http::Request;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     fn read(method: &str, uri: &str, headers: &[(&str, &str)]) -> Result<Head, DoorError> {
         let mut request = Request::builder().method(method).uri(uri);
@@ -256,6 +252,7 @@ mod tests {
             (400, "error parsing X-Vault-Wrap-TTL header: requested wrap ttl cannot be negative".into())
         );
         assert_eq!(wrap("1m0s").0, 400);
+        assert!(wrap("500ms").1.contains("not supported"), "asked for, however short");
         assert!(wrap("60").1.contains("not supported"));
         assert!(read("GET", "/v1/a", &[("x-vault-wrap-ttl", "0")]).is_ok());
         assert!(read("GET", "/v1/a", &[("x-vault-namespace", "root/")]).is_ok());

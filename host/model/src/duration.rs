@@ -51,30 +51,52 @@ impl fmt::Display for Quoted {
 /// # Errors
 /// Fractions of bare seconds, other units, blanks, negatives and what does not fit are refused.
 pub fn parse(text: &str) -> Result<Ttl, DurationError> {
+    let (is_negative, nanos) = read(text)?;
+    match (is_negative, nanos / NANOS_PER_SEC) {
+        (true, secs @ 1..) => Err(DurationError::Negative(secs)),
+        (_, secs) => Ok(Ttl::from_secs(secs)),
+    }
+}
+
+/// As [`parse`], where zero means unset: what is given is at least a second, or `500ms` would be the longest of all.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_set(text: &str) -> Result<Ttl, DurationError> {
+    match read(text)? {
+        (_, 0) => Ok(Ttl::ZERO),
+        (true, nanos) => Err(DurationError::Negative(nanos / NANOS_PER_SEC)),
+        (false, nanos) => Ok(Ttl::from_secs((nanos / NANOS_PER_SEC).max(1))),
+    }
+}
+
+/// Whether there is a minus, and nanoseconds.
+fn read(text: &str) -> Result<(bool, u64), DurationError> {
     if text.is_empty() {
-        return Ok(Ttl::ZERO);
+        return Ok((false, 0));
     }
     let (is_negative, body) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),
         None => (false, text.strip_prefix('+').unwrap_or(text)),
     };
-    let secs = if is_whole(body) {
+    let nanos = if is_whole(body) {
         // What does not fit into 64 bits is read on as a Go duration, and is none.
         match body.parse::<i64>() {
-            Ok(secs) => u64::try_from(secs).ok().filter(|secs| *secs <= MAX_SECS).ok_or(DurationError::TooLong)?,
+            Ok(secs) => u64::try_from(secs).ok().and_then(whole_seconds).ok_or(DurationError::TooLong)?,
             Err(_) => return Err(DurationError::Invalid(Quoted::of(text))),
         }
     } else if let Some(days) = body.strip_suffix('d') {
         let number = days.parse::<u64>().ok().filter(|_| is_whole(days));
         let number = number.ok_or_else(|| DurationError::NoDays(Quoted::of(text.strip_suffix('d').unwrap_or(text))))?;
-        number.checked_mul(86_400).filter(|secs| *secs <= MAX_SECS).ok_or(DurationError::TooLong)?
+        number.checked_mul(86_400).and_then(whole_seconds).ok_or(DurationError::TooLong)?
     } else {
         go_duration(body, text)?
     };
-    match (is_negative, secs) {
-        (true, 1..) => Err(DurationError::Negative(secs)),
-        _ => Ok(Ttl::from_secs(secs)),
-    }
+    Ok((is_negative, nanos))
+}
+
+fn whole_seconds(secs: u64) -> Option<u64> {
+    secs.checked_mul(NANOS_PER_SEC).filter(|nanos| *nanos <= MAX_NANOS)
 }
 
 fn is_whole(text: &str) -> bool {
@@ -84,7 +106,6 @@ fn is_whole(text: &str) -> bool {
 const NANOS_PER_SEC: u64 = 1_000_000_000;
 /// Go's `time.Duration` ends after 292 years; nothing longer is a sensible TTL.
 const MAX_NANOS: u64 = i64::MAX as u64;
-const MAX_SECS: u64 = MAX_NANOS / NANOS_PER_SEC;
 
 /// In whole nanoseconds, as Go counts: what is less than one is cut off part by part. `text` is what the client wrote.
 fn go_duration(mut rest: &str, text: &str) -> Result<u64, DurationError> {
@@ -124,7 +145,7 @@ fn go_duration(mut rest: &str, text: &str) -> Result<u64, DurationError> {
         total = total.checked_add(part).filter(|nanos| *nanos <= MAX_NANOS).ok_or_else(invalid)?;
         rest = next;
     }
-    Ok(total / NANOS_PER_SEC)
+    Ok(total)
 }
 
 fn nanos(number: &str, size: u64) -> Option<u64> {
@@ -196,6 +217,23 @@ mod tests {
     }
 
     #[test]
+    fn what_is_set_is_never_unset() {
+        for (text, secs) in [
+            ("", 0),
+            ("0", 0),
+            ("0.0s", 0),
+            ("0ns", 0),
+            ("1ns", 1),
+            ("500ms", 1),
+            ("0.5s", 1),
+            ("1500ms", 1),
+            ("2s", 2),
+        ] {
+            assert_eq!(parse_set(text), Ok(Ttl::from_secs(secs)), "{text}");
+        }
+    }
+
+    #[test]
     fn refusals_read_as_the_fields() {
         for (text, said) in [
             ("abc", r#"time: invalid duration "abc""#),
@@ -226,6 +264,7 @@ mod tests {
             assert_eq!(parse(text).unwrap_err().to_string(), said, "{text}");
         }
         assert_eq!(parse("-10ms"), Ok(Ttl::ZERO), "whole seconds count");
+        assert_eq!(parse_set("-10ms"), Err(DurationError::Negative(0)), "and the least is too little");
         let long = parse(&"x".repeat(10_000)).unwrap_err().to_string();
         assert!(long.len() < 200, "{long}");
     }
@@ -243,7 +282,11 @@ mod tests {
         #[test]
         fn any_text_is_read_or_refused(text in "[+-]{0,2}([0-9]{0,20}[.]?[0-9]{0,20}(ns|us|µs|ms|s|m|h|d|e)?){0,4}") {
             match parse(&text) {
-                Ok(ttl) => proptest::prop_assert_eq!(parse(&ttl.as_secs().to_string()), Ok(ttl)),
+                Ok(ttl) => {
+                    proptest::prop_assert_eq!(parse(&ttl.as_secs().to_string()), Ok(ttl));
+                    let set = parse_set(&text).unwrap_or(ttl);
+                    proptest::prop_assert!(set == ttl || (ttl.is_zero() && set == Ttl::from_secs(1)), "{}", set);
+                }
                 Err(error) => proptest::prop_assert!(error.to_string().chars().count() < 700),
             }
         }

@@ -6,7 +6,7 @@ use leasehold_model::{MountPath, Operation, Ttl, duration};
 use serde_json::{Value, json};
 
 use crate::call::Call;
-use crate::fields::{Field, Kind, length};
+use crate::fields::{Field, Kind};
 use crate::lease::revoke::PrefixOrStore;
 use crate::mount::{MountEntry, Table};
 use crate::request::{LogicalResponse, Object, RequestError, Shape};
@@ -199,11 +199,13 @@ fn configure(entry: &mut MountEntry, config: &Object, call: &Call<'_>) -> Result
         match config.get(name) {
             None | Some(Value::Null) => Ok(Ttl::ZERO),
             Some(Value::String(text)) if text == "system" => Ok(Ttl::ZERO),
-            Some(value @ (Value::String(_) | Value::Number(_))) => length(value).map_err(|why| {
+            Some(value @ (Value::String(_) | Value::Number(_))) => {
                 let given = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-                let given: String = given.chars().take(64).collect();
-                RequestError::Invalid(format!("unable to parse {shown} TTL of {given}: {why}"))
-            }),
+                duration::parse_set(&given).map_err(|why| {
+                    let given: String = given.chars().take(64).collect();
+                    RequestError::Invalid(format!("unable to parse {shown} TTL of {given}: {why}"))
+                })
+            }
             Some(_) => Err(RequestError::invalid("unable to convert given mount config information")),
         }
     };
@@ -333,7 +335,7 @@ fn tuned_by(tuned: &mut MountEntry, fields: &crate::fields::Fields, system_max: 
             None | Some("") => {}
             Some("system") => *ttl = Ttl::ZERO,
             Some(text) => {
-                *ttl = duration::parse(text).map_err(|error| RequestError::Invalid(error.to_string()))?;
+                *ttl = duration::parse_set(text).map_err(|error| RequestError::Invalid(error.to_string()))?;
             }
         }
     }

@@ -189,10 +189,10 @@ pub async fn create(
     }
 }
 
-/// The field reads these as texts, and says so when they are none.
+/// The field reads these as texts, and says so when they are none. Zero is unset, and nothing else is.
 fn length(fields: &Fields, name: &str) -> Result<Ttl, RequestError> {
     let text = fields.text(name).unwrap_or_default();
-    duration::parse(text).map_err(|error| match error {
+    duration::parse_set(text).map_err(|error| match error {
         DurationError::Negative(_) => RequestError::Invalid(format!("{name} must be positive")),
         other => RequestError::Invalid(other.to_string()),
     })

@@ -94,6 +94,34 @@ async fn some_wishes_need_sudo() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn less_than_a_second_is_never_for_ever() {
+    let server = Server::start().await;
+    let holder = maker(&server, true, json!({ "renewable": false })).await;
+    for fields in [
+        json!({ "policies": ["root"], "ttl": "500ms" }),
+        json!({ "policies": ["root"], "lease": "1ns" }),
+        json!({ "policies": ["root"], "explicit_max_ttl": "0.5s" }),
+        json!({ "policies": ["root"], "period": "999999us" }),
+        json!({ "policies": ["extra"], "ttl": "500ms" }),
+        json!({ "policies": ["extra"], "ttl": "500ms", "type": "batch" }),
+    ] {
+        let made = server.root("auth/token/create", fields.clone()).await.unwrap();
+        assert_eq!(made.auth.as_ref().unwrap().ttl, Ttl::from_secs(1), "{fields}");
+        pass(2).await;
+        assert!(!server.lives(&token_of(&made)).await, "{fields}");
+    }
+    for (field, why) in [("period", "batch tokens cannot have \"period\" set"), ("ttl", "")] {
+        let asked = json!({ "policies": ["extra"], "type": "batch", field: "1ms" });
+        let answer = server.update(&holder, "auth/token/create", asked).await;
+        assert_eq!(answer.err().map(|error| error.to_string()).unwrap_or_default(), why);
+    }
+    // Of a mount too: a maximum of half a second is not the system's.
+    server.root("sys/mounts/db/tune", json!({ "default_lease_ttl": "1ms", "max_lease_ttl": "500ms" })).await.unwrap();
+    let issued = server.read(ROOT, "db/creds/app").await.unwrap();
+    assert_eq!(issued.lease.unwrap().ttl, Ttl::from_secs(1));
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_makes_no_sense_is_refused_in_the_fields_words() {
     let server = Server::start().await;
     for (fields, why) in [
