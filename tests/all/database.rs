@@ -1,15 +1,73 @@
 //! The database engine: `vault-api.md` §5, and what PostgreSQL itself says.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::{
-    ADMIN, ADMIN_PASSWORD, CREATE_IN_GROUP, Credential, Database, Server, eventually, shared_postgresql,
+    ADMIN, ADMIN_PASSWORD, Bao, CREATE_IN_GROUP, Credential, Database, Server, eventually, shared_postgresql,
 };
 
 fn ready() -> (Server, Database<'static>) {
     let (server, database) = (Server::dev(), Database::fresh());
     server.connect(&database);
     (server, database)
+}
+
+#[test]
+fn roles_are_listed_in_pages() {
+    pages_of_roles(&Server::dev());
+}
+
+#[test]
+fn a_real_openbao_lists_roles_in_the_same_pages() {
+    let Some(bao) = Bao::find("pages of roles, against a real OpenBao") else { return };
+    pages_of_roles(&Server::openbao(&bao));
+}
+
+fn pages_of_roles(server: &Server) {
+    let root = server.root();
+    root.post("sys/mounts/database", json!({ "type": "database" })).assert_status(204);
+    for name in ["p0", "p1", "p2", "p3", "r"] {
+        let answer = root.post(&format!("database/roles/{name}"), json!({ "db_name": "pg" }));
+        assert!(matches!(answer.status, 200 | 204), "{answer}");
+    }
+    let paths = "path \"database/roles\" { capabilities = [\"list\"] pagination_limit = 2 }\n\
+                 path \"database/roles/\" { capabilities = [\"list\"] pagination_limit = 2 }";
+    let limited = server.with_policy("limited", paths);
+    let free = server.with_policy("free", "path \"database/roles/\" { capabilities = [\"list\"] }");
+    for (client, query, keys) in [
+        (&root, "limit=2", "p0 p1"),
+        (&root, "after=p1", "p2 p3 r"),
+        (&root, "after=p1&limit=2", "p2 p3"),
+        (&root, "after=p&limit=0", "p0 p1 p2 p3 r"),
+        (&root, "after=p1/&limit=1", "p2"),
+        (&root, "after=&limit=", "p0 p1 p2 p3 r"),
+        (&root, "limit=-1", "p0 p1 p2 p3 r"),
+        (&free, "limit=max&after=p2", "p3 r"),
+        (&limited, "", "p0 p1"),
+        (&limited, "after=p1", "p2 p3"),
+        (&limited, "after=p3&limit=max", "r"),
+        (&limited, "after=p1&limit=1", "p2"),
+        (&limited, "limit=0", "p0 p1"),
+    ] {
+        client
+            .list(&format!("database/roles?{query}"))
+            .assert_status(200)
+            .assert_at("/data/keys", keys.split(' ').collect::<Vec<_>>())
+            .assert_at("/warnings", Value::Null);
+    }
+    root.list("database/roles?after=r&limit=1").assert_errors(404, &[]);
+    limited.list("database/roles?after=r").assert_errors(404, &[]);
+    root.list("database/roles?limit=2&bogus=1").assert_warning("unrecognized parameters: [bogus]");
+    for (client, limit) in [(&root, "bad"), (&root, "max"), (&root, "1.5"), (&free, "bad")] {
+        client.list(&format!("database/roles?limit={limit}")).assert_error(
+            400,
+            "Field validation failed: error converting input for field \"limit\": '' cannot parse value as 'int': \
+             strconv.ParseInt: invalid syntax",
+        );
+    }
+    for limit in ["3", "-1", "bad"] {
+        limited.list(&format!("database/roles?limit={limit}")).assert_multi(403, "permission denied");
+    }
 }
 
 #[test]

@@ -210,8 +210,14 @@ impl Core {
             if !allowed {
                 return Err(RequestError::Denied);
             }
-            if let Some(limit) = limit {
-                request.data.insert("limit".to_owned(), limit.into());
+            let pages = matches!(operation, Operation::List | Operation::Scan);
+            match limit {
+                Some(limit) => drop(request.data.insert("limit".to_owned(), limit.into())),
+                // Whoever asks for as much as he may have, and may have all. Root has no policy that would know the word.
+                None if pages && !caller.is_root() && request.data.get("limit").is_some_and(|limit| limit == "max") => {
+                    request.data.insert("limit".to_owned(), 0.into());
+                }
+                None => {}
             }
             if !caller.is_root() && operation != Operation::Help && rooms.egps.cover(&request.path) {
                 let fields = matched.as_ref().map(|m| m.route.fields).unwrap_or_default();
@@ -284,12 +290,13 @@ impl Core {
         // What a pattern captured is no field, also when a client repeats it in the body.
         let mut data = request.data.clone();
         data.retain(|name, _| !captures.contains_key(name.as_str()));
-        let fields = Fields::coerce(route.fields, &data).map_err(|error| match target {
-            Target::Engine(_) => RequestError::Invalid(error.to_string()),
-            Target::System | Target::Token => RequestError::Invalid(format!("Field validation failed: {error}")),
-        })?;
         let writes = matches!(operation, Operation::Create | Operation::Update);
-        let ignored: Vec<String> = if writes && route.fields.iter().any(|field| field.name == "*") {
+        let fields = Fields::coerce(route.fields, &data).map_err(|error| {
+            // In the field it is the existence check that stumbles first, and it says less.
+            let bare = route.existence_check && writes;
+            RequestError::Invalid(if bare { error.to_string() } else { format!("Field validation failed: {error}") })
+        })?;
+        let mut ignored: Vec<String> = if writes && route.fields.iter().any(|field| field.name == "*") {
             Vec::new()
         } else {
             fields.unknown().keys().cloned().collect()
@@ -328,7 +335,9 @@ impl Core {
         if let Some(limit) = seen.verdict.as_ref().and_then(|verdict| verdict.limit)
             && matches!(operation, Operation::List | Operation::Scan)
         {
-            shorten(&mut answer, usize::try_from(limit).unwrap_or(usize::MAX));
+            let after = request.data.get("after").and_then(serde_json::Value::as_str).unwrap_or_default();
+            cut_out(&mut answer, after, usize::try_from(limit).unwrap_or(usize::MAX));
+            ignored.retain(|name| !matches!(name.as_str(), "after" | "limit"));
         }
         // As in the field: neither on an answer without a body nor on one to queued work.
         if !ignored.is_empty() && answer.has_body() && answer.raw.is_none() && answer.status != Some(202) {
@@ -452,19 +461,20 @@ fn canonical(request: &mut LogicalRequest) -> bool {
     slashed
 }
 
-/// Keeps a policy's `pagination_limit` also where a list has no pages.
-fn shorten(answer: &mut LogicalResponse, limit: usize) {
+/// Keeps a policy's `pagination_limit` also where a list has no pages. Then it has to begin after the last key seen, or
+/// what lies behind the first page could not be reached.
+fn cut_out(answer: &mut LogicalResponse, after: &str, limit: usize) {
     let Some(data) = &mut answer.data else { return };
-    let kept: Vec<serde_json::Value> = match data.get_mut("keys") {
-        Some(serde_json::Value::Array(keys)) if keys.len() > limit => {
-            keys.truncate(limit);
-            keys.clone()
-        }
-        _ => return,
-    };
+    let Some(serde_json::Value::Array(keys)) = data.get_mut("keys") else { return };
+    match keys.iter().position(|key| key == after) {
+        Some(last) => drop(keys.drain(..=last)),
+        None => keys.retain(|key| key.as_str().is_none_or(|key| key > after)),
+    }
+    keys.truncate(limit);
+    let kept = keys.clone();
     for other in ["policies", "key_info"] {
         match data.get_mut(other) {
-            Some(serde_json::Value::Array(keys)) => keys.truncate(limit),
+            Some(serde_json::Value::Array(keys)) => keys.clone_from(&kept),
             Some(serde_json::Value::Object(info)) => {
                 info.retain(|name, _| kept.iter().any(|key| key.as_str() == Some(name)));
             }

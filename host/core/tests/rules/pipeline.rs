@@ -440,16 +440,32 @@ async fn protected_paths_want_sudo_besides_the_operation() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_policys_limit_cuts_every_list() {
+async fn a_policys_limit_cuts_every_list_into_pages_that_end() {
     let server = Server::start().await;
-    let token = server.token_with("db/*: list\nsys/policies/acl/: list").await;
+    let token = server.token_with("db/*: list\nsys/policy/: list\nsys/policies/*: list").await;
     for name in ["a", "b", "c"] {
         server.root(&format!("db/things/{name}"), json!({})).await.unwrap();
+        server.policy(name, "x: read").await;
     }
     *server.sandbox.limit.lock().unwrap() = Some(2);
-    for path in ["db/things/", "sys/policies/acl/"] {
-        let answer = server.call(Some(&token), Operation::List, path, Value::Null).await.unwrap();
-        assert_eq!(answer.data.unwrap()["keys"].as_array().unwrap().len(), 2, "{path}");
+    for (path, count) in
+        [("db/things/", 3), ("sys/policies/acl/", 6), ("sys/policies/detailed/acl/", 6), ("sys/policy/", 6)]
+    {
+        let all = server.call(Some(ROOT), Operation::List, path, Value::Null).await.unwrap().data.unwrap();
+        let (mut seen, mut after) = (Vec::new(), String::new());
+        for _ in 0..count {
+            let answer = server.call(Some(&token), Operation::List, path, json!({ "after": after })).await.unwrap();
+            assert!(answer.warnings.is_empty(), "{path}: nobody was asked for a limit: {:?}", answer.warnings);
+            let data = answer.data.unwrap();
+            let page = data["keys"].as_array().unwrap().clone();
+            assert!(page.len() <= 2, "{path}: {page:?}");
+            assert!(data.get("policies").is_none_or(|policies| *policies == data["keys"]));
+            assert!(data.get("key_info").is_none_or(|info| info.as_object().unwrap().len() <= 2));
+            let Some(last) = page.last() else { break };
+            after = last.as_str().unwrap().to_owned();
+            seen.extend(page);
+        }
+        assert_eq!((Value::from(seen), count), (all["keys"].clone(), all["keys"].as_array().unwrap().len()), "{path}");
     }
 }
 

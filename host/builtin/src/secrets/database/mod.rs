@@ -359,20 +359,27 @@ fn read_role(name: &str, bytes: &[u8]) -> Result<RoleRecord, RequestError> {
         .map_err(|_| RequestError::Internal(format!("the stored role {name:?} is not readable")))
 }
 
-async fn names(storage: &MountStorage, folder: &str) -> Result<Vec<String>, StorageError> {
+/// At most `most` names below a folder, those after `after`.
+async fn names(storage: &MountStorage, folder: &str, after: &str, most: usize) -> Result<Vec<String>, StorageError> {
     let mut names: Vec<String> = Vec::new();
-    loop {
-        let page = storage.list(folder, names.last().map(String::as_str), PAGE).await?;
-        let is_last = page.len() < PAGE as usize;
+    while names.len() < most {
+        let last = names.last().map_or(after, String::as_str);
+        let wanted = u32::try_from(most - names.len()).map_or(PAGE, |wanted| wanted.min(PAGE));
+        let page = storage.list(folder, Some(last).filter(|last| !last.is_empty()), wanted).await?;
+        let is_last = page.len() < wanted as usize;
         names.extend(page);
         if is_last {
-            return Ok(names);
+            break;
         }
     }
+    Ok(names)
 }
 
-async fn list(storage: &MountStorage, folder: &str) -> Result<LogicalResponse, RequestError> {
-    let names = names(storage, folder).await?;
+/// The names below a folder; where a route has pages, those of the one that is asked for.
+async fn list(request: &EngineRequest, folder: &str) -> Result<LogicalResponse, RequestError> {
+    let after = request.fields.text("after").unwrap_or_default();
+    let limit = request.fields.int("limit").and_then(|limit| usize::try_from(limit).ok()).filter(|limit| *limit > 0);
+    let names = names(&request.context.storage, folder, after, limit.unwrap_or(usize::MAX)).await?;
     if names.is_empty() { Err(RequestError::NotFound) } else { Ok(LogicalResponse::json(json!({ "keys": names }))) }
 }
 
@@ -388,7 +395,7 @@ impl SecretsEngine for DatabaseEngine {
         let room = below.split('/').next().unwrap_or("");
         let name = request.captures.get("name").map_or("", String::as_str);
         let answer = match (room, request.operation) {
-            ("config", Operation::List) => list(storage, "connection/").await?,
+            ("config", Operation::List) => list(request, "connection/").await?,
             ("config", Operation::Read) => match storage.get(&connection_key(name)).await? {
                 None => return Err(RequestError::NotFound),
                 Some(stored) => ConnectionRecord::from_bytes(&stored.value)
@@ -404,7 +411,7 @@ impl SecretsEngine for DatabaseEngine {
                 let answer = self.write(request, room, name).await?;
                 return Ok(Outcome::Reopened { connection: target_name(&request.context, name), answer });
             }
-            ("roles", Operation::List) => list(storage, "role/").await?,
+            ("roles", Operation::List) => list(request, "role/").await?,
             ("roles", Operation::Read) => role(storage, name).await?.ok_or(RequestError::NotFound)?.answer(),
             ("roles", Operation::Delete) => {
                 storage.delete(&role_key(name)).await?;
@@ -465,7 +472,7 @@ impl SecretsEngine for DatabaseEngine {
     async fn targets(&self, at: &EngineContext) -> Result<Vec<KnownTarget>, EngineError> {
         let failed = |error: StorageError| EngineError::Failed(error.to_string());
         let mut targets = Vec::new();
-        for name in names(&at.storage, "connection/").await.map_err(failed)? {
+        for name in names(&at.storage, "connection/", "", usize::MAX).await.map_err(failed)? {
             // Deleted in this moment, or not readable: whoever uses it will say so.
             let Some(stored) = at.storage.get(&connection_key(&name)).await.map_err(failed)? else { continue };
             let Ok(record) = ConnectionRecord::from_bytes(&stored.value) else { continue };

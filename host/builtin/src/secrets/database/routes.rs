@@ -80,6 +80,11 @@ const ROLE_FIELDS: &[Field] = &[
     Field::open("template_dialect", Kind::Text, "handlebars (default) or plain."),
 ];
 
+const PAGE_FIELDS: &[Field] = &[
+    Field::open("after", Kind::Text, "Begin after this name, which need not be there."),
+    Field::open("limit", Kind::Int, "How many names at most; 0 for all."),
+];
+
 /// In the order in which they are tried.
 pub(super) fn all() -> Vec<Route> {
     let route = |pattern, operations, fields, existence_check, help| Route {
@@ -93,7 +98,7 @@ pub(super) fn all() -> Vec<Route> {
     vec![
         route("config/", &[Operation::List], &[], false, "List the configured connections."),
         route("config/:name", WRITE, CONNECTION_FIELDS, true, "Configure connection details of a database."),
-        route("roles/", &[Operation::List], &[], false, "List the roles."),
+        route("roles/", &[Operation::List], PAGE_FIELDS, false, "List the roles."),
         route("roles/:name", WRITE, ROLE_FIELDS, true, "Manage the roles that can be created."),
         route("creds/:name", &[Operation::Read], &[], false, "Request database credentials for a certain role."),
         route(
