@@ -93,6 +93,26 @@ fn what_no_rule_grants_is_denied() {
     server.root().get("sys/mounts/x").assert_status(400);
 }
 
+/// What one of the two spellings denies is denied, which is more than a real OpenBao says: it looks at the one that is sent.
+#[test]
+fn a_deny_holds_with_and_without_a_slash_at_the_end() {
+    let server = Server::dev();
+    server.root().post("sys/mounts/prod", json!({ "type": "database" })).assert_status(204);
+    let read = |path: &str| format!("path \"{path}\" {{ capabilities = [\"read\"] }}\n");
+    let deny = |path: &str| format!("path \"{path}\" {{ capabilities = [\"deny\"] }}\n");
+    for (name, text, bare, slashed) in [
+        ("a", read("sys/mounts/*"), 200, 200),
+        ("b", read("sys/mounts/*") + &deny("sys/mounts/prod/"), 200, 403),
+        ("c", read("sys/mounts/*") + &deny("sys/mounts/prod"), 403, 403),
+        ("d", read("sys/mounts/+"), 200, 403),
+        ("e", read("sys/mounts/prod/*"), 403, 403),
+    ] {
+        let client = server.with_policy(name, &text);
+        assert_eq!(client.get("sys/mounts/prod").status, bare, "{text}");
+        assert_eq!(client.get("sys/mounts/prod/").status, slashed, "{text}");
+    }
+}
+
 #[test]
 fn a_deny_beats_every_grant_of_the_same_path() {
     let server = Server::dev();

@@ -26,8 +26,8 @@ use crate::token::{self, Caller};
 /// What is known of a request so far: audit wants it whether or not the request goes on.
 #[derive(Default)]
 struct Seen {
-    /// The path came with a slash at its end, which is no longer there.
-    slashed: bool,
+    /// The path came with a slash at its end, which is no longer there: as it came.
+    as_sent: Option<String>,
     operation: Option<Operation>,
     caller: Option<Caller>,
     mount: Option<Arc<MountEntry>>,
@@ -103,8 +103,7 @@ impl Core {
         {
             return Err(RequestError::invalid("cannot write to a path ending in '/'"));
         }
-        let slashed = canonical(&mut request);
-        let mut seen = Seen { slashed, ..Seen::default() };
+        let mut seen = Seen { as_sent: canonical(&mut request), ..Seen::default() };
         let outcome = self.answer(&rooms, &mut request, &mut seen).await;
         if let Err(error) = &outcome {
             log(&request, error);
@@ -189,7 +188,7 @@ impl Core {
                     routes::find(target.routes(), rest, request.operation).map(|(route, captures)| (*route, captures));
                 // Only where the rest of a path is one name, a slash at its end says nothing.
                 found
-                    .filter(|(route, _)| !seen.slashed || route.pattern.contains('*'))
+                    .filter(|(route, _)| seen.as_sent.is_none() || route.pattern.contains('*'))
                     .map(|(route, captures)| Admitted { target, route, captures, path: (*rest).to_owned() })
             }),
         };
@@ -204,7 +203,13 @@ impl Core {
             };
             let ask =
                 Ask { path: &request.path, operation, needs_sudo, wrap_ttl: request.wrap_ttl, data: &request.data };
-            let verdict = decide::decide(&*self.seams.sandbox, &rooms.policies, caller, &ask).await?;
+            let mut verdict = decide::decide(&*self.seams.sandbox, &rooms.policies, caller, &ask).await?;
+            if let Some(as_sent) = seen.as_sent.as_deref().filter(|_| verdict.allowed) {
+                // A rule may name either: what one of them denies is denied.
+                let ask = Ask { path: as_sent, ..ask };
+                let other = decide::decide(&*self.seams.sandbox, &rooms.policies, caller, &ask).await?;
+                verdict = if other.allowed { verdict } else { other };
+            }
             let (allowed, limit) = (verdict.allowed, verdict.limit);
             seen.verdict = Some(verdict);
             if !allowed {
@@ -446,19 +451,20 @@ impl Core {
 }
 
 /// Turns the path into the one that policies, router and audit see: what names the same thing must read the same, or a rule
-/// for it could be walked around. Says whether there was a slash at its end.
-fn canonical(request: &mut LogicalRequest) -> bool {
-    let is_list = matches!(request.operation, Operation::List | Operation::Scan);
-    let bare = request.path.trim_end_matches('/').len();
-    let slashed = !is_list && bare < request.path.len();
-    if slashed {
-        request.path.truncate(bare);
-    }
+/// for it could be walked around. The path as it came, if that had a slash at its end.
+fn canonical(request: &mut LogicalRequest) -> Option<String> {
     // Names of policies do not differ in case.
     if request.path.starts_with("sys/policy/") || request.path.starts_with("sys/policies/acl/") {
         request.path = request.path.to_lowercase();
     }
-    slashed
+    let is_list = matches!(request.operation, Operation::List | Operation::Scan);
+    let bare = request.path.trim_end_matches('/').len();
+    if is_list || bare == request.path.len() {
+        return None;
+    }
+    let as_sent = request.path.clone();
+    request.path.truncate(bare);
+    Some(as_sent)
 }
 
 /// Keeps a policy's `pagination_limit` also where a list has no pages. Then it has to begin after the last key seen, or

@@ -440,6 +440,29 @@ async fn protected_paths_want_sudo_besides_the_operation() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_deny_holds_with_and_without_a_slash_at_the_end() {
+    let server = Server::start().await;
+    for (rules, bare, slashed) in [
+        ("sys/policies/*: read, delete", true, true),
+        ("sys/policies/*: read, delete\nsys/policies/acl/p/: deny", true, false),
+        ("sys/policies/*: read, delete\nsys/policies/acl/p: deny", false, false),
+        ("sys/policies/acl/p: read, delete", true, false),
+        ("sys/policies/acl/p/: read, delete", false, false),
+        ("sys/policies/acl/p: read, delete\nsys/policies/acl/p/: read, delete", true, true),
+    ] {
+        let token = server.token_with(rules).await;
+        for (path, allowed) in
+            [("sys/policies/acl/p", bare), ("sys/policies/acl/p/", slashed), ("sys/policies/acl/P/", slashed)]
+        {
+            for operation in [Operation::Read, Operation::Delete] {
+                let answer = server.call(Some(&token), operation, path, Value::Null).await;
+                assert_eq!(matches!(answer, Err(RequestError::Denied)), !allowed, "{rules}: {path}");
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_policys_limit_cuts_every_list_into_pages_that_end() {
     let server = Server::start().await;
     let token = server.token_with("db/*: list\nsys/policy/: list\nsys/policies/*: list").await;
