@@ -214,6 +214,49 @@ fn less_than_a_second(server: &Server) {
 }
 
 #[test]
+fn whoever_gets_less_time_than_he_asked_for_is_told_what_is_left() {
+    told_what_is_left(&Server::dev());
+}
+
+#[test]
+fn a_real_openbao_says_the_same_of_what_is_left() {
+    let Some(bao) = Bao::find("warnings about capped lengths, against a real OpenBao") else { return };
+    told_what_is_left(&Server::openbao(&bao));
+}
+
+fn told_what_is_left(server: &Server) {
+    let root = server.root();
+    let of = |what: &str, wanted: &str, max: &str| {
+        format!(
+            "{what} of \"{wanted}\" exceeded the effective max_ttl of \"{max}\"; {what} value is capped accordingly"
+        )
+    };
+    let made = |body: Value| root.post("auth/token/create", body).assert_status(200);
+    let whole = server.as_token(&root.child(json!({ "policies": ["default"] })));
+    let short = server.as_token(&root.child(json!({ "policies": ["default"], "ttl": "1h", "explicit_max_ttl": "2h" })));
+    let later = root.child(json!({ "ttl": "2s" }));
+    made(json!({ "policies": ["default"], "period": "2h", "explicit_max_ttl": "1h" }))
+        .assert_at("/warnings", json!([of("period", "2h", "1h")]));
+    made(json!({ "policies": ["default"], "ttl": "2h", "explicit_max_ttl": "1h" }))
+        .assert_at("/warnings", json!([of("TTL", "2h", "1h")]));
+    made(json!({ "policies": ["root"], "explicit_max_ttl": "1h" }))
+        .assert_at("/warnings", Value::Null)
+        .assert_at("/auth/lease_duration", 3_600);
+    eventually("two seconds have passed", || lookup(&server.as_token(&later)).status == 403);
+    // Not the whole maximum, and not at all where there is enough.
+    whole.post("auth/token/renew-self", json!({})).assert_warning("exceeded the effective max_ttl of \"767h59m5");
+    short.post("auth/token/renew-self", json!({ "increment": "3h" })).assert_warning("max_ttl of \"1h59m5");
+    short.post("auth/token/renew-self", json!({ "increment": "1h" })).assert_at("/warnings", Value::Null);
+    root.post("sys/auth/token/tune", json!({ "max_lease_ttl": "90m" })).assert_status(204);
+    root.get("sys/auth/token/tune").assert_at("/data/default_lease_ttl", 2_764_800);
+    made(json!({ "policies": ["default"] }))
+        .assert_at("/warnings", json!([of("TTL", "768h", "1h30m")]))
+        .assert_at("/auth/lease_duration", 5_400);
+    made(json!({ "policies": ["default"], "period": "2h" }))
+        .assert_at("/warnings", json!([of("period", "2h", "1h30m")]));
+}
+
+#[test]
 fn uses_are_counted_exactly() {
     let server = Server::dev();
     let token = server.root().child(json!({ "policies": ["default"], "num_uses": 3 }));

@@ -25,5 +25,6 @@ pub mod sys;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod token;
+mod ttl;
 
 pub use crate::core::{Core, Settings};

@@ -2,12 +2,12 @@
 
 use leasehold_model::{LeaseId, Timestamp, Ttl};
 
-use super::issue::capped;
 use super::{EFFECT_TIME, HOLD, LeaseBody, LeaseError, LeaseKind, LeaseRow, LeaseState, Leases, NO_ANSWER};
 use crate::request::LeaseAnswer;
 use crate::seams::engine::{EngineContext, LeaseIntent, LeaseLimits, MountView, SecretsEngine};
 use crate::seams::storage::{Batch, StorageError};
 use crate::token::store::{encode, least};
+use crate::ttl::{self, Bounds, End, Wish};
 
 /// A lease that may be extended now: made only by [`renewable_at`].
 struct Renewable {
@@ -33,36 +33,16 @@ fn renewable_at(row: LeaseRow, body: LeaseBody, now: Timestamp) -> Result<Renewa
 }
 
 impl Renewable {
-    /// No renewal passes this: it was agreed at issue, or what role and mount allow has become less since.
-    fn latest_end(&self, limits: LeaseLimits, mount: &MountView) -> Timestamp {
-        let max = least(&[limits.max_ttl, mount.max_lease_ttl]).unwrap_or(mount.max_lease_ttl);
-        self.body.max_expires_at.min(self.body.issued_at + max)
-    }
-
-    /// The new end: `wanted` from now, never past `latest` or the ceiling.
-    fn extend_by(
-        &self,
-        wanted: Ttl,
-        latest: Timestamp,
-        ceiling: Option<Ttl>,
-    ) -> Result<(Timestamp, Vec<String>), LeaseError> {
-        if latest <= self.now {
-            return Err(LeaseError::PastMaximum(self.row.id.clone()));
+    /// What no renewal passes: it was agreed at issue, or role and mount allow less since.
+    fn bounds(&self, limits: LeaseLimits, mount: &MountView, ceiling: Option<Ttl>) -> Bounds {
+        Bounds {
+            begun: self.body.issued_at,
+            now: self.now,
+            max: least(&[limits.max_ttl, mount.max_lease_ttl]).unwrap_or(mount.max_lease_ttl),
+            explicit_max: Ttl::ZERO,
+            latest: self.body.max_expires_at,
+            ceiling,
         }
-        let mut end = self.now + wanted;
-        let mut warnings = Vec::new();
-        if end > latest {
-            end = latest;
-            let max = u64::try_from(latest.seconds_from(self.body.issued_at)).unwrap_or(0);
-            warnings.push(capped(wanted, Ttl::from_secs(max)));
-        }
-        if let Some(ceiling) = ceiling
-            && end > self.now + ceiling
-        {
-            end = self.now + ceiling;
-            warnings.push(capped(wanted, ceiling));
-        }
-        Ok((end, warnings))
     }
 }
 
@@ -97,7 +77,7 @@ impl Leases {
 
         let extended = self.extend(&renewable, increment, ceiling).await;
         let Renewable { row, mut body, now } = renewable;
-        let (until, warnings) = match extended {
+        let End { at: until, ttl, warnings } = match extended {
             Ok(extended) => extended,
             Err(error) => {
                 self.release(row).await;
@@ -121,26 +101,21 @@ impl Leases {
         }
         self.target_is_up(&connection);
         self.wake.notify_one();
-        let left = u64::try_from(until.seconds_from(now)).unwrap_or(0);
-        Ok((LeaseAnswer { id: id.clone(), renewable: body.renewable, ttl: Ttl::from_secs(left) }, warnings))
+        Ok((LeaseAnswer { id: id.clone(), renewable: body.renewable, ttl }, warnings))
     }
 
     /// Finds the new end and moves the target's to it.
-    async fn extend(
-        &self,
-        lease: &Renewable,
-        increment: Option<Ttl>,
-        ceiling: Option<Ttl>,
-    ) -> Result<(Timestamp, Vec<String>), LeaseError> {
+    async fn extend(&self, lease: &Renewable, increment: Option<Ttl>, ceiling: Option<Ttl>) -> Result<End, LeaseError> {
         let Renewable { row, body, .. } = lease;
         let (engine, context) = self.engines.at(&row.mount).ok_or_else(|| LeaseError::NoEngine(row.id.clone()))?;
         let intent = row.intent(body, self.now() + EFFECT_TIME);
         let limits = engine.limits(&context, &intent).await.map_err(|error| LeaseError::Engine(error.to_string()))?;
         let wished = increment.and_then(Ttl::if_set).or(limits.default_ttl.if_set());
-        let wanted = wished.unwrap_or(context.mount.default_lease_ttl);
-        let (until, warnings) = lease.extend_by(wanted, lease.latest_end(limits, &context.mount), ceiling)?;
-        self.extend_in_target(&*engine, &context, row, &intent, until).await?;
-        Ok((until, warnings))
+        let wish = Wish::Ttl(wished.unwrap_or(context.mount.default_lease_ttl));
+        let end = ttl::end(wish, &lease.bounds(limits, &context.mount, ceiling));
+        let end = end.ok_or_else(|| LeaseError::PastMaximum(row.id.clone()))?;
+        self.extend_in_target(&*engine, &context, row, &intent, end.at).await?;
+        Ok(end)
     }
 
     async fn extend_in_target(
@@ -177,12 +152,12 @@ mod tests {
     use super::*;
     use leasehold_model::{MountAccessor, TokenHash};
 
-    fn lease(expires: i64, max: i64) -> (LeaseRow, LeaseBody) {
+    fn lease(expires: i64) -> (LeaseRow, LeaseBody) {
         let at = Timestamp::from_secs;
         let body = LeaseBody {
             issued_at: at(1_000),
             last_renewed_at: None,
-            max_expires_at: at(max),
+            max_expires_at: at(expires + 40),
             ttl: Ttl::from_secs(60),
             renewable: true,
             effect: serde_json::Value::Null,
@@ -207,39 +182,15 @@ mod tests {
     }
 
     #[test]
-    fn a_renewal_never_passes_the_lease_maximum() {
-        let (row, body) = lease(1_060, 1_100);
-        let (end, warnings) = renewable_at(row, body, Timestamp::from_secs(1_050))
-            .unwrap_or_else(|e| panic!("{e}"))
-            .extend_by(Ttl::from_secs(600), Timestamp::from_secs(1_100), None)
-            .unwrap();
-        assert_eq!(end, Timestamp::from_secs(1_100));
-        assert_eq!(
-            warnings,
-            ["TTL of \"10m\" exceeded the effective max_ttl of \"1m40s\"; TTL value is capped accordingly"]
-        );
-    }
-
-    #[test]
     fn a_lease_in_its_last_instant_cannot_be_renewed() {
-        let (row, body) = lease(1_060, 1_100);
+        let (row, body) = lease(1_060);
         assert!(matches!(renewable_at(row, body, Timestamp::from_secs(1_060)), Err(LeaseError::Expired(_))));
     }
 
     #[test]
     fn a_revoking_lease_cannot_be_renewed() {
-        let (mut row, body) = lease(1_060, 1_100);
+        let (mut row, body) = lease(1_060);
         row.state = LeaseState::Revoking;
         assert!(matches!(renewable_at(row, body, Timestamp::from_secs(1_000)), Err(LeaseError::Expired(_))));
-    }
-
-    #[test]
-    fn a_modules_ceiling_shortens_a_renewal() {
-        let (row, body) = lease(1_060, 9_000);
-        let (end, _) = renewable_at(row, body, Timestamp::from_secs(1_050))
-            .unwrap_or_else(|e| panic!("{e}"))
-            .extend_by(Ttl::from_secs(60), Timestamp::from_secs(9_000), Some(Ttl::from_secs(10)))
-            .unwrap();
-        assert_eq!(end, Timestamp::from_secs(1_060));
     }
 }

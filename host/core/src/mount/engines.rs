@@ -48,13 +48,14 @@ impl Engines {
         Some((engine, self.context(&entry)))
     }
 
-    /// Effective default and maximum TTL of a mount.
+    /// Default and maximum TTL that hold at a mount. The system's default may be more than a mount's maximum: then whoever is
+    /// cut to that is told.
     #[must_use]
     pub fn ttls(&self, entry: &MountEntry) -> SystemTtls {
-        let max_lease_ttl = entry.max_lease_ttl.if_set().unwrap_or(self.ttls.max_lease_ttl);
-        let default_lease_ttl =
-            entry.default_lease_ttl.if_set().unwrap_or(self.ttls.default_lease_ttl).min(max_lease_ttl);
-        SystemTtls { default_lease_ttl, max_lease_ttl }
+        SystemTtls {
+            default_lease_ttl: entry.default_lease_ttl.if_set().unwrap_or(self.ttls.default_lease_ttl),
+            max_lease_ttl: entry.max_lease_ttl.if_set().unwrap_or(self.ttls.max_lease_ttl),
+        }
     }
 
     #[must_use]

@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use leasehold_model::duration::{self, DurationError};
-use leasehold_model::{Accessor, TokenId, Ttl};
+use leasehold_model::{Accessor, Timestamp, TokenId, Ttl};
 
-use super::store::least;
 use super::{Caller, TokenKind, TokenRecord, Tokens};
 use crate::fields::{Field, Fields, Kind};
 use crate::request::RequestError;
 use crate::seams::host::Clock;
 use crate::seams::storage::StorageError;
+use crate::ttl::{self, Bounds};
 
 /// Zero durations and empty strings mean unset: the field's clients send them always.
 pub const FIELDS: &[Field] = &[
@@ -129,31 +129,21 @@ pub async fn create(
     if is_batch && id.is_some() {
         warnings.push("a batch token has no ID of its own: `id` was ignored".to_owned());
     }
-    for name in policies.iter().filter(|name| *name != "root" && !policy_exists(name)) {
-        warnings.push(format!("Policy \"{name}\" does not exist"));
-    }
-
-    let asked = length(fields, "ttl")?.if_set().or(length(fields, "lease")?.if_set());
-    let ttl = if is_root && asked.is_none() && period.is_zero() && explicit_max_ttl.is_zero() && wish.ceiling.is_none()
-    {
-        if parent.expires_at.is_some() {
-            return refuse("expiring root tokens cannot create non-expiring root tokens");
-        }
-        Ttl::ZERO
-    } else {
-        let wanted = period.if_set().or(asked).unwrap_or(wish.limits.default_ttl);
-        let cap = least(&[wish.limits.max_ttl, explicit_max_ttl, wish.ceiling.unwrap_or(Ttl::ZERO)]).unwrap_or(wanted);
-        if wanted > cap {
-            warnings.push(if period.is_zero() {
-                format!("TTL of \"{wanted}\" exceeded the effective max_ttl of \"{cap}\"; TTL value is capped accordingly")
-            } else {
-                format!("period of \"{wanted}\" exceeded the effective max_ttl of \"{cap}\"; period value is capped accordingly")
-            });
-        }
-        wanted.min(cap)
-    };
-
     let now = clock.now();
+    let asked = Lengths {
+        ttl: length(fields, "ttl")?.if_set().or(length(fields, "lease")?.if_set()),
+        period,
+        explicit_max_ttl,
+    };
+    let (ttl, capped) = time_to_live(wish, &asked, is_root, now)?;
+    warnings.extend(capped);
+    warnings.extend(
+        policies
+            .iter()
+            .filter(|name| *name != "root" && !policy_exists(name))
+            .map(|name| format!("Policy \"{name}\" does not exist")),
+    );
+
     let meta = fields.pairs("meta").or_else(|| fields.pairs("metadata")).filter(|meta| !meta.is_empty()).cloned();
     let record = TokenRecord {
         kind,
@@ -187,6 +177,44 @@ pub async fn create(
         Err(StorageError::Conflict(_)) => Err(RequestError::BadToken),
         Err(other) => Err(other.into()),
     }
+}
+
+/// The lengths that a request names.
+struct Lengths {
+    ttl: Option<Ttl>,
+    period: Ttl,
+    explicit_max_ttl: Ttl,
+}
+
+/// Zero: without an end. Warnings besides.
+fn time_to_live(
+    wish: &Wish<'_>,
+    asked: &Lengths,
+    is_root: bool,
+    now: Timestamp,
+) -> Result<(Ttl, Vec<String>), RequestError> {
+    let lasting = match asked.period.if_set() {
+        Some(period) => Some(ttl::Wish::Period(period)),
+        None if is_root => asked.ttl.or(wish.ceiling).map(ttl::Wish::Ttl),
+        None => Some(ttl::Wish::Ttl(asked.ttl.unwrap_or(wish.limits.default_ttl))),
+    };
+    if let Some(lasting) = lasting {
+        let bounds = Bounds {
+            begun: now,
+            now,
+            max: wish.limits.max_ttl,
+            explicit_max: asked.explicit_max_ttl,
+            latest: Timestamp::NEVER,
+            ceiling: wish.ceiling,
+        };
+        let end = ttl::end(lasting, &bounds);
+        let end = end.ok_or_else(|| RequestError::Internal("max TTL must be greater than zero".to_owned()))?;
+        return Ok((end.ttl, end.warnings));
+    }
+    if asked.explicit_max_ttl.is_zero() && wish.parent.record.expires_at.is_some() {
+        return refuse("expiring root tokens cannot create non-expiring root tokens");
+    }
+    Ok((asked.explicit_max_ttl, Vec::new()))
 }
 
 /// The field reads these as texts, and says so when they are none. Zero is unset, and nothing else is.

@@ -1,16 +1,17 @@
 //! The API of `auth/token/` (vault-api §3).
 
-use leasehold_model::{Accessor, Operation, TokenHash, TokenId, Ttl};
+use leasehold_model::{Accessor, Operation, Timestamp, TokenHash, TokenId, Ttl};
 use serde_json::{Value, json};
 
 use super::TokenRecord;
-use super::create::{self, Limits, Wish};
-use super::store::{Children, least, may_be_token};
+use super::create::{self, Limits};
+use super::store::{Children, may_be_token};
 use crate::call::{Call, lease_error};
 use crate::fields::{Field, Kind};
 use crate::request::{AuthAnswer, LogicalResponse, Object, RequestError};
 use crate::routes::{Access, Route};
 use crate::seams::storage::StorageError;
+use crate::ttl::{self, Bounds, End, Wish};
 
 const READ: &[Operation] = &[Operation::Read, Operation::Update];
 const WRITE: &[Operation] = &[Operation::Update];
@@ -151,7 +152,7 @@ fn limits(call: &Call<'_>) -> Limits {
 }
 
 async fn create(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
-    let wish = Wish {
+    let wish = create::Wish {
         parent: call.caller()?,
         path: &call.request.path,
         orphan_route: call.pattern == "create-orphan",
@@ -218,49 +219,17 @@ async fn renew(call: &Call<'_>, hash: &TokenHash, token: Option<TokenId>) -> Res
         if !record.renewable || record.expires_at.is_none() {
             return Err(RequestError::invalid("lease is not renewable"));
         }
-        let limits = limits(call);
         let now = call.core.seams.clock.now();
-        let mut warnings = Vec::new();
-        let period = record.period.if_set().map(|period| {
-            if period > limits.max_ttl {
-                warnings.push(format!(
-                    "period of \"{period}\" exceeded the effective max_ttl of \"{0}\"; period value is capped accordingly",
-                    limits.max_ttl
-                ));
-            }
-            period.min(limits.max_ttl)
-        });
-        let wanted = period
-            .or_else(|| call.fields.ttl("increment").and_then(Ttl::if_set))
-            .or_else(|| record.creation_ttl.if_set())
-            .unwrap_or(limits.default_ttl);
-        // A periodic token may live for ever in periods; others end at the maximum counted from their making.
-        let max = if record.period.is_zero() {
-            least(&[limits.max_ttl, record.explicit_max_ttl])
-        } else {
-            record.explicit_max_ttl.if_set()
+        let Some(end) = new_end(call, &record, now) else {
+            return Err(RequestError::invalid("past the max TTL, cannot renew"));
         };
-        let mut end = now + wanted;
-        if let Some(max) = max
-            && end > record.created_at + max
-        {
-            end = record.created_at + max;
-            if end <= now {
-                return Err(RequestError::invalid("past the max TTL, cannot renew"));
-            }
-            warnings.push(crate::lease::issue::capped(wanted, max));
-        }
-        if let Some(ceiling) = call.ceiling {
-            end = end.min(now + ceiling);
-        }
-        record.expires_at = Some(end);
+        record.expires_at = Some(end.at);
         record.last_renewed_at = Some(now);
         match call.rooms.tokens.extend(hash, &record, version).await {
             Ok(()) => {
                 call.rooms.leases.wake();
-                let mut auth = auth_answer(&record, record.ttl(now), token, false);
-                auth.orphan = record.parent.is_none();
-                return Ok(LogicalResponse { auth: Some(auth), warnings, ..LogicalResponse::default() });
+                let auth = auth_answer(&record, end.ttl, token, false);
+                return Ok(LogicalResponse { auth: Some(auth), warnings: end.warnings, ..LogicalResponse::default() });
             }
             // It was used, renewed or revoked in between: look again.
             Err(StorageError::Conflict(_) | StorageError::Fenced(_)) => {}
@@ -268,6 +237,29 @@ async fn renew(call: &Call<'_>, hash: &TokenHash, token: Option<TokenId>) -> Res
         }
     }
     Err(RequestError::Unavailable("token is in use by too many requests, try again".to_owned()))
+}
+
+/// `None`: its maximum has passed.
+fn new_end(call: &Call<'_>, record: &TokenRecord, now: Timestamp) -> Option<End> {
+    let limits = limits(call);
+    let wish = record.period.if_set().map_or_else(
+        || {
+            let increment = call.fields.ttl("increment").and_then(Ttl::if_set);
+            Wish::Ttl(increment.or(record.creation_ttl.if_set()).unwrap_or(limits.default_ttl))
+        },
+        Wish::Period,
+    );
+    ttl::end(
+        wish,
+        &Bounds {
+            begun: record.created_at,
+            now,
+            max: limits.max_ttl,
+            explicit_max: record.explicit_max_ttl,
+            latest: Timestamp::NEVER,
+            ceiling: call.ceiling,
+        },
+    )
 }
 
 /// A look-up's data. The id stands in it only when the one who asked has shown it.

@@ -339,6 +339,8 @@ async fn the_least_maximum_caps_a_lease() {
         (3_600, 86_400, 0, 900, None, 900, true),
         (3_600, 86_400, 0, 0, Some(60), 60, true),
         (60, 86_400, 0, 0, Some(600), 60, false),
+        // The system's default is more than this mount allows.
+        (0, 0, 0, 900, None, 900, true),
     ] {
         let world = World::new();
         let room = world.start().await;
@@ -380,7 +382,13 @@ async fn a_renewal_counts_from_now_and_never_passes_the_maximum() {
         assert!(answer.data.is_none());
     }
     pass(775).await;
-    assert_eq!(renew(json!(3600)).await.unwrap().lease.unwrap().ttl, Ttl::from_secs(5));
+    let last = renew(json!(3600)).await.unwrap();
+    assert_eq!(last.lease.unwrap().ttl, Ttl::from_secs(5));
+    assert_eq!(
+        last.warnings,
+        ["TTL of \"1h\" exceeded the effective max_ttl of \"5s\"; TTL value is capped accordingly"],
+        "what is left is named"
+    );
     pass(10).await;
     assert_eq!(refusal(renew(json!(0)).await), "Invalid: lease not found");
     assert!(server.target.roles().is_empty());

@@ -74,7 +74,7 @@ async fn tuning_shows_what_holds_and_changes_what_is_named() {
     for (fields, holds) in [
         (json!({ "default_lease_ttl": "1h", "max_lease_ttl": "2h" }), (3_600, 7_200)),
         (json!({ "default_lease_ttl": "", "description": "d" }), (3_600, 7_200)),
-        (json!({ "default_lease_ttl": "system" }), (7_200, 7_200)),
+        (json!({ "default_lease_ttl": "system" }), (2_764_800, 7_200)),
         (json!({ "max_lease_ttl": "0" }), (2_764_800, 2_764_800)),
         (json!({ "max_lease_ttl": 9_999_999 }), (2_764_800, 9_999_999)),
     ] {
