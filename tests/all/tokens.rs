@@ -246,7 +246,15 @@ fn told_what_is_left(server: &Server) {
     // Not the whole maximum, and not at all where there is enough.
     whole.post("auth/token/renew-self", json!({})).assert_warning("exceeded the effective max_ttl of \"767h59m5");
     short.post("auth/token/renew-self", json!({ "increment": "3h" })).assert_warning("max_ttl of \"1h59m5");
-    short.post("auth/token/renew-self", json!({ "increment": "1h" })).assert_at("/warnings", Value::Null);
+    short.post("auth/token/renew-self", json!({ "increment": "30m" })).assert_at("/warnings", Value::Null);
+    // Without an increment it asks for what it had last.
+    for (increment, ttl) in [(json!(null), 1_800), (json!("100s"), 100), (json!(0), 100), (json!(""), 100)] {
+        short
+            .post("auth/token/renew-self", json!({ "increment": increment }))
+            .assert_at("/auth/lease_duration", ttl)
+            .assert_at("/warnings", Value::Null);
+    }
+    lookup(&short).assert_at("/data/creation_ttl", 3_600);
     root.post("sys/auth/token/tune", json!({ "max_lease_ttl": "90m" })).assert_status(204);
     root.get("sys/auth/token/tune").assert_at("/data/default_lease_ttl", 2_764_800);
     made(json!({ "policies": ["default"] }))

@@ -235,6 +235,7 @@ impl Room {
             renewable: true,
             expires_at: None,
             last_renewed_at: None,
+            renewed_ttl: None,
         };
         let token = tokens.insert(&TokenId::new("t"), &record).await.unwrap();
         let engines = Engines {

@@ -106,6 +106,7 @@ impl Sealer {
             // Always: there is no other way to end it.
             expires_at: Some(created_at + ttl),
             last_renewed_at: None,
+            renewed_ttl: None,
         })
     }
 }
@@ -143,6 +144,7 @@ mod tests {
             renewable: false,
             expires_at: Some(Timestamp::from_secs(1_060)),
             last_renewed_at: None,
+            renewed_ttl: None,
         }
     }
 

@@ -161,6 +161,7 @@ pub async fn create(
         renewable: fields.bool("renewable").unwrap_or(true) && !ttl.is_zero() && !is_batch,
         expires_at: ttl.if_set().map(|ttl| now + ttl),
         last_renewed_at: None,
+        renewed_ttl: None,
     };
     if is_batch {
         let Some(id) = tokens.sealed(&record) else {
@@ -308,6 +309,7 @@ pub async fn root(tokens: &Tokens, clock: &dyn Clock, id: Option<TokenId>) -> Re
         renewable: false,
         expires_at: None,
         last_renewed_at: None,
+        renewed_ttl: None,
     };
     let id = id.unwrap_or_else(|| tokens.new_id());
     tokens.insert(&id, &record).await?;

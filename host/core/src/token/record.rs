@@ -52,6 +52,9 @@ pub struct TokenRecord {
     pub expires_at: Option<Timestamp>,
     #[serde(default)]
     pub last_renewed_at: Option<Timestamp>,
+    /// What the last renewal gave; without an increment the next one asks for as much. None: there was none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renewed_ttl: Option<Ttl>,
 }
 
 impl TokenRecord {

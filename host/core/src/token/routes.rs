@@ -210,7 +210,7 @@ async fn end(call: &Call<'_>, hash: &TokenHash, children: Children) -> Result<Lo
 /// How often a renewal looks again when the token changes under its hands.
 const RENEW_TRIES: usize = 32;
 
-/// A renewal without an increment asks for the creation TTL again; a periodic token always gets its period.
+/// A renewal without an increment asks for the last effective TTL again; a periodic token always gets its period.
 async fn renew(call: &Call<'_>, hash: &TokenHash, token: Option<TokenId>) -> Result<LogicalResponse, RequestError> {
     for _ in 0..RENEW_TRIES {
         let Some((mut record, version)) = call.rooms.tokens.find(hash).await? else {
@@ -225,6 +225,7 @@ async fn renew(call: &Call<'_>, hash: &TokenHash, token: Option<TokenId>) -> Res
         };
         record.expires_at = Some(end.at);
         record.last_renewed_at = Some(now);
+        record.renewed_ttl = Some(end.ttl);
         match call.rooms.tokens.extend(hash, &record, version).await {
             Ok(()) => {
                 call.rooms.leases.wake();
@@ -245,7 +246,8 @@ fn new_end(call: &Call<'_>, record: &TokenRecord, now: Timestamp) -> Option<End>
     let wish = record.period.if_set().map_or_else(
         || {
             let increment = call.fields.ttl("increment").and_then(Ttl::if_set);
-            Wish::Ttl(increment.or(record.creation_ttl.if_set()).unwrap_or(limits.default_ttl))
+            let last = record.renewed_ttl.or(record.creation_ttl.if_set());
+            Wish::Ttl(increment.or(last).unwrap_or(limits.default_ttl))
         },
         Wish::Period,
     );

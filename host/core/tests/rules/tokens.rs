@@ -221,6 +221,11 @@ async fn a_renewal_resets_the_ttl_within_the_limits() {
     // Fields, waits with increments, and the TTL after each.
     for (fields, steps) in [
         (json!({ "ttl": "1h" }), vec![(1_800, json!(0), 3_600), (1_800, json!("2h"), 7_200), (60, json!(60), 60)]),
+        // Without an increment it asks for what it had last, more or less than at its making.
+        (
+            json!({ "ttl": "1h" }),
+            vec![(60, json!("2h"), 7_200), (60, json!(0), 7_200), (60, json!(90), 90), (60, json!(null), 90)],
+        ),
         (
             json!({ "ttl": "1h", "explicit_max_ttl": "2h" }),
             vec![(3_000, json!(0), 3_600), (3_000, json!(0), 1_200), (1_000, json!("9h"), 200)],

@@ -176,6 +176,7 @@ impl Room {
             renewable: true,
             expires_at: Some(now + ttl),
             last_renewed_at: None,
+            renewed_ttl: None,
         };
         self.tokens.insert(&TokenId::new(name), &record).await
     }
