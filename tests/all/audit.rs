@@ -185,24 +185,13 @@ fn a_file_lies_beneath_the_configured_directory_or_is_refused() {
     root.put("sys/audit/x", json!({ "type": "nosuch" })).assert_error(400, "unknown backend type: \"nosuch\"");
     root.get("sys/audit").assert_status(200).assert_at("/data", json!({}));
 
-    let body = json!({ "type": "file", "description": "for tests", "options": { "file_path": "inside.log" } });
-    let enabled = root.put("sys/audit/x", body).assert_status(200);
-    let inside = directory.canonicalize().unwrap().join("inside.log");
-    assert!(inside.exists());
-    enabled.assert_at("/warnings", json!([format!("records are written to {}", inside.display())]));
+    enable(&server, "x", Path::new("inside.log"));
+    assert!(directory.join("inside.log").exists());
     ask("again.log").assert_error(400, "path already in use");
     let listed = root.get("sys/audit").assert_status(200);
     assert_eq!(listed.at("/data")["x/"]["type"], "file");
     assert_eq!(listed.at("/data")["x/"]["description"], "for tests");
     assert_eq!(listed.json()["x/"], listed.at("/data")["x/"], "old clients look at the top");
-}
-
-#[test]
-fn an_option_without_effect_is_told() {
-    let server = Server::durable(&Durable::default());
-    let file = server.home().join("audit/main.log").display().to_string();
-    let ran = server.cli().line(&format!("audit enable file file_path={file} log_raw=false foo=bar")).assert_status(0);
-    ran.assert_stdout("Success! Enabled the file audit device").assert_stderr("option \"foo\" has no effect");
 }
 
 #[test]

@@ -128,11 +128,4 @@ impl AuditDevices for Devices {
             other => Err(RequestError::invalid(format!("unknown backend type: {other:?}"))),
         }
     }
-
-    fn options(&self, kind: &str) -> &'static [&'static str] {
-        match kind {
-            "file" => &["file_path", "path", "mode", "format", "prefix"],
-            _ => &[],
-        }
-    }
 }

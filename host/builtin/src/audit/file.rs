@@ -101,10 +101,6 @@ impl AuditDevice for FileDevice {
         *self.open.lock().unwrap_or_else(PoisonError::into_inner) = Open { file, torn: false };
         Ok(())
     }
-
-    fn file(&self) -> Option<&Path> {
-        Some(&self.path)
-    }
 }
 
 #[cfg(test)]

@@ -51,12 +51,9 @@ fn enable(run: &mut Run) -> Result<(), Failure> {
         data::as_texts(gathered.unwrap_or_default()).into_iter().map(|(key, value)| (key, value.into())).collect();
     let body = json!({ "type": kind, "description": run.text("description").unwrap_or_default(), "options": options, "local": run.switch("local") });
     let client = run.client()?;
-    let answer = client
-        .logical_or_not_found(&Call::put(format!("sys/audit/{path}")).json(body))
+    client
+        .send(&Call::put(format!("sys/audit/{path}")).json(body))
         .map_err(|error| Failure::while_doing("Error enabling audit device", error))?;
-    if let Some(answer) = answer {
-        print::warnings(run.around, &answer);
-    }
     Ok(run.around.say(&format!("Success! Enabled the {kind} audit device at: {path}"))?)
 }
 

@@ -1,7 +1,6 @@
 //! Hands every record to every device. When devices are enabled and none took a record, nothing happens and nothing leaves.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
@@ -36,16 +35,6 @@ struct Device {
     sink: Arc<dyn AuditDevice>,
     /// From the server's configuration: cannot be disabled over the API.
     declared: bool,
-}
-
-/// Options of every device: how a line looks.
-const STYLE_OPTIONS: [&str; 3] = ["log_raw", "hmac_accessor", "elide_list_responses"];
-
-/// What an operator may not expect of a device that was just enabled.
-#[derive(Debug, Default)]
-pub struct Enabled {
-    pub file: Option<PathBuf>,
-    pub options_without_effect: Vec<String>,
 }
 
 /// A request header that the operator wants in audit.
@@ -143,7 +132,7 @@ impl Broker {
     ///
     /// # Errors
     /// The factory's words; `path already in use`; a device that does not take the test record.
-    pub async fn enable(&self, entry: DeviceEntry, test: &Entry<'_>) -> Result<Enabled, RequestError> {
+    pub async fn enable(&self, entry: DeviceEntry, test: &Entry<'_>) -> Result<(), RequestError> {
         if self.all().iter().any(|device| device.entry.path == entry.path) {
             return Err(RequestError::invalid("path already in use"));
         }
@@ -166,14 +155,8 @@ impl Broker {
             Err(StorageError::Conflict(_)) => return Err(RequestError::invalid("path already in use")),
             Err(other) => return Err(other.into()),
         }
-        let known = self.factory.options(&entry.kind);
-        let is_known = |name: &&String| known.contains(&name.as_str()) || STYLE_OPTIONS.contains(&name.as_str());
-        let enabled = Enabled {
-            file: sink.file().map(Path::to_owned),
-            options_without_effect: entry.options.keys().filter(|name| !is_known(name)).cloned().collect(),
-        };
         self.install(entry, sink, false);
-        Ok(enabled)
+        Ok(())
     }
 
     /// # Errors

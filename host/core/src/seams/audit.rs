@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -31,16 +30,10 @@ pub trait AuditDevice: Send + Sync {
     async fn write(&self, line: &AuditLine<'_>) -> Result<(), AuditError>;
     /// Closes and opens again, after a rotation.
     async fn reopen(&self) -> Result<(), AuditError>;
-    /// The file that is really written, where there is one: an option may name it relative to somewhere.
-    fn file(&self) -> Option<&Path> {
-        None
-    }
 }
 
 /// Makes devices of a type from their options; refuses with a text for the client.
 #[async_trait]
 pub trait AuditDevices: Send + Sync {
     async fn open(&self, kind: &str, options: &BTreeMap<String, String>) -> Result<Arc<dyn AuditDevice>, RequestError>;
-    /// The options that a device of this kind reads itself. Those of the line's form are the broker's.
-    fn options(&self, kind: &str) -> &'static [&'static str];
 }

@@ -65,8 +65,4 @@ impl AuditDevices for Recorders {
             _ => Err(RequestError::Invalid(format!("unknown backend type: \"{kind}\""))),
         }
     }
-
-    fn options(&self, _: &str) -> &'static [&'static str] {
-        &[]
-    }
 }
