@@ -44,15 +44,28 @@ run_tests() {
   local python=$PWD/target/tools/venv/bin/python3
   # A Python that has hvac, for the tests that drive us with it.
   if "$python" -c 'import hvac' 2>/dev/null; then export LEASEHOLD_PYTHON=$python; fi
-  local log=target/test.log example
-  mkdir -p target && : >"$log"
-  {
-    cargo test --workspace --no-fail-fast
-    cargo test --manifest-path guests/Cargo.toml --no-fail-fast
-    for example in $(examples); do cargo test --manifest-path "$example/Cargo.toml" --no-fail-fast; done
-  } 2>&1 | tee -a "$log" || { closing_lines "$log"; echo "make test: FAILED"; exit 1; }
-  closing_lines "$log"
-  echo "make test: passed"
+  local log=target/test.log
+  mkdir -p target
+  # The function's own status: `set -e` does not reach into what stands before `||`.
+  if every_workspace 2>&1 | tee "$log"; then
+    closing_lines "$log"
+    echo "make test: passed"
+  else
+    closing_lines "$log"
+    echo "make test: FAILED"
+    exit 1
+  fi
+}
+
+# All of them, whatever fails on the way.
+every_workspace() {
+  local example failed=0
+  cargo test --workspace --no-fail-fast || failed=1
+  cargo test --manifest-path guests/Cargo.toml --no-fail-fast || failed=1
+  for example in $(examples); do
+    cargo test --manifest-path "$example/Cargo.toml" --no-fail-fast || failed=1
+  done
+  return "$failed"
 }
 
 closing_lines() {
