@@ -110,7 +110,7 @@ rust() {
   local found='' toolchain="1.$need_rust"
   if has rustup && [ -z "${LEASEHOLD_NO_INSTALL:-}" ]; then
     say "installing Rust 1.$need_rust with rustup"
-    quietly rustup toolchain install "$toolchain" --profile minimal -c clippy -c rustfmt -t wasm32-unknown-unknown
+    quietly rustup toolchain install "$toolchain" --no-self-update --profile minimal -c clippy -c rustfmt -t wasm32-unknown-unknown
     quietly rustup default "$toolchain"
     return
   fi
