@@ -6,8 +6,17 @@
 
 use leasehold_model::{Timestamp, Ttl};
 
-use crate::lease::issue::capped;
-use crate::token::store::least;
+/// The least of the TTLs that are set.
+#[must_use]
+pub(crate) fn least(ttls: &[Ttl]) -> Option<Ttl> {
+    ttls.iter().copied().filter_map(Ttl::if_set).min()
+}
+
+/// The field's warning for a TTL beyond its maximum.
+#[must_use]
+pub(crate) fn capped(wanted: Ttl, max: Ttl) -> String {
+    format!("TTL of \"{wanted}\" exceeded the effective max_ttl of \"{max}\"; TTL value is capped accordingly")
+}
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug)]

@@ -11,7 +11,8 @@ use crate::request::LeaseAnswer;
 use crate::seams::engine::{EngineContext, EngineError, LeasePlan, SecretData, SecretsEngine};
 use crate::seams::storage::{Batch, Expect, StorageError};
 use crate::token::Leaseholder;
-use crate::token::store::{encode, least};
+use crate::token::store::encode;
+use crate::ttl::{capped, least};
 
 /// What is to be issued, and for whom.
 #[derive(Debug)]
@@ -236,10 +237,4 @@ impl Leases {
             tracing::warn!(lease.id = %id, %error, "could not mark lease {id}: it falls due at its deadline");
         }
     }
-}
-
-/// The field's warning for a TTL beyond its maximum.
-#[must_use]
-pub fn capped(wanted: Ttl, max: Ttl) -> String {
-    format!("TTL of \"{wanted}\" exceeded the effective max_ttl of \"{max}\"; TTL value is capped accordingly")
 }

@@ -6,8 +6,8 @@ use super::{EFFECT_TIME, HOLD, LeaseBody, LeaseError, LeaseKind, LeaseRow, Lease
 use crate::request::LeaseAnswer;
 use crate::seams::engine::{EngineContext, LeaseIntent, LeaseLimits, MountView, SecretsEngine};
 use crate::seams::storage::{Batch, StorageError};
-use crate::token::store::{encode, least};
-use crate::ttl::{self, Bounds, End, Wish};
+use crate::token::store::encode;
+use crate::ttl::{self, Bounds, End, Wish, least};
 
 /// A lease that may be extended now: made only by [`renewable_at`].
 struct Renewable {

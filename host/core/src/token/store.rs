@@ -1,7 +1,7 @@
 //! All that touches stored tokens.
 
 use aws_lc_rs::hmac;
-use leasehold_model::{Accessor, LeaseId, MountAccessor, Timestamp, TokenHash, TokenId, Ttl};
+use leasehold_model::{Accessor, LeaseId, MountAccessor, Timestamp, TokenHash, TokenId};
 use std::sync::Arc;
 
 use super::Caller;
@@ -339,10 +339,4 @@ pub(crate) fn encode<T: serde::Serialize>(value: &T) -> Result<Vec<u8>, StorageE
 /// JSON from storage; the error names the key, not the value.
 pub(crate) fn decode<T: serde::de::DeserializeOwned>(key: &str, bytes: &[u8]) -> Result<T, StorageError> {
     serde_json::from_slice(bytes).map_err(|_| StorageError::Corrupt(key.to_owned()))
-}
-
-/// The least of the TTLs that are set.
-#[must_use]
-pub fn least(ttls: &[Ttl]) -> Option<Ttl> {
-    ttls.iter().copied().filter_map(Ttl::if_set).min()
 }
