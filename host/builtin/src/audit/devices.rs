@@ -62,6 +62,8 @@ impl Devices {
         let device = FileDevice::open(&path, mode).map_err(|error| {
             RequestError::invalid(format!("sanity check failed; unable to open {}: {error}", path.display()))
         })?;
+        // An option may name it relative to somewhere.
+        tracing::info!(path = %path.display(), "audit records are written to {}", path.display());
         Ok(Arc::new(device))
     }
 

@@ -14,7 +14,7 @@ pub(super) fn tree() -> Command {
     group("audit", "Audit devices: who did what, on record").subcommands([
         leaf(
             "enable",
-            "Enable an audit device",
+            "Enable an audit device; a file lies beneath the server's audit_directory",
             "TYPE [KEY=VALUE...]",
             "  $ leasehold audit enable file file_path=audit.log",
         )

@@ -13,7 +13,11 @@ use crate::routes::{Access, Route};
 const ENABLE: &[Field] = &[
     Field::open("type", Kind::Text, "`file`."),
     Field::open("description", Kind::Text, "For people."),
-    Field::open("options", Kind::KvPairs, "file_path, mode, log_raw, hmac_accessor, elide_list_responses."),
+    Field::open(
+        "options",
+        Kind::KvPairs,
+        "file_path (not absolute: beneath the server's audit_directory), mode, log_raw, hmac_accessor, elide_list_responses.",
+    ),
     Field::open("local", Kind::Bool, "Accepted."),
 ];
 
