@@ -1,6 +1,7 @@
 //! Running the server: its configuration, its signals, and one server for one file.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::Path;
 
 use serde_json::json;
@@ -59,18 +60,61 @@ fn a_second_server_is_kept_out_of_the_file() {
     server.root().get("sys/mounts").assert_status(200);
 }
 
-/// What a server says that does not start with this configuration.
-#[track_caller]
-fn refused(folder: &Path, configuration: &str) -> String {
-    fs::write(folder.join("refused.hcl"), configuration).unwrap();
+/// How a server ends with this configuration and these flags, and what it says.
+fn started(folder: &Path, configuration: &str, flags: &[&str]) -> (Option<i32>, String) {
+    fs::write(folder.join("server.hcl"), configuration).unwrap();
     let ran = std::process::Command::new(env!("CARGO_BIN_EXE_leasehold-under-test"))
-        .args(["server", "-config=refused.hcl"])
+        .args(["server", "-config=server.hcl"])
+        .args(flags)
         .current_dir(folder)
         .output()
         .unwrap();
     let said = format!("{}{}", String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
-    assert_eq!(ran.status.code(), Some(1), "{said}");
+    (ran.status.code(), said)
+}
+
+/// What a server says that does not start with this configuration.
+#[track_caller]
+fn refused(folder: &Path, configuration: &str) -> String {
+    let (status, said) = started(folder, configuration, &[]);
+    assert_eq!(status, Some(1), "{said}");
     said
+}
+
+#[test]
+fn files_that_cannot_be_used_are_told_before_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = "storage \"sqlite\" {\n  path = \"x.db\"\n}\n";
+    let listener = "listener \"tcp\" {\n  address = \"127.0.0.1:0\"\n  tls_disable = true\n}\n";
+    let audit = |file: &str| {
+        let file = folder.path().join(file);
+        format!("audit \"file\" \"main\" {{\n  options = {{ file_path = \"{}\" }}\n}}\n", file.display())
+    };
+    let wrong = format!("{store}{listener}{}", audit("nowhere/audit.log"));
+    for flags in [[].as_slice(), &["-check"]] {
+        let (status, said) = started(folder.path(), &wrong, flags);
+        assert_eq!(status, Some(1), "{said}");
+        assert!(said.contains("nowhere/audit.log") && said.contains("No such file or directory"), "{said}");
+    }
+    let (status, said) =
+        started(folder.path(), &format!("ui = true\n{store}{listener}{}", audit("audit.log")), &["-check"]);
+    assert_eq!(status, Some(0), "{said}");
+    assert!(said.contains("warning: line 1: `ui` has no effect") && said.contains("would start with"), "{said}");
+    assert!(!folder.path().join("x.db").exists(), "nothing was started");
+}
+
+#[test]
+fn a_second_signal_does_not_wait_for_requests_under_way() {
+    let server = Server::durable(&Durable::default());
+    let mut slow = std::net::TcpStream::connect(server.address()).unwrap();
+    slow.write_all(b"PUT /v1/sys/policies/acl/x HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{").unwrap();
+    eventually("the request has come in", || server.root().get("sys/health").status == 200);
+    server.signal(rustix::process::Signal::TERM);
+    eventually("it waits", || server.log().contains("another signal stops at once"));
+    assert!(!server.has_ended());
+    server.signal(rustix::process::Signal::TERM);
+    assert_eq!(server.wait_for_end(), Some(0));
+    assert!(server.log().contains("stopping at once"), "{}", server.log());
 }
 
 #[test]

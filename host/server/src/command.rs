@@ -16,14 +16,15 @@ pub(crate) fn server() -> Command {
         .about("Starts a server")
         .arg(value("config", "FILE", "Configuration file (HCL)").value_parser(clap::value_parser!(PathBuf)))
         .arg(flag("dev", "Development server: in memory, one key share, unsealed, root token printed"))
-        .arg(value("dev-root-token-id", "TOKEN", "Root token of the development server"))
-        .arg(value("dev-listen-address", "ADDRESS", "Address of the development server").default_value(config::defaults::LISTEN_ADDRESS))
+        .arg(flag("check", "With -config: say what is wrong with the file and what it names, and start nothing"))
+        .arg(value("dev-root-token-id", "TOKEN", "Root token of the development server [VAULT_DEV_ROOT_TOKEN_ID]"))
+        .arg(value("dev-listen-address", "ADDRESS", "Address of the development server [VAULT_DEV_LISTEN_ADDRESS; default 127.0.0.1:8200]"))
         .arg(flag("dev-no-store-token", "Do not write the root token to ~/.vault-token"))
         .arg(flag("dev-postgres", "Start a private PostgreSQL, with a connection `postgresql` and a role `readonly` ready to read"))
         .arg(value("log-level", "LEVEL", "trace, debug, info, warn or error"))
         .arg(value("log-format", "FORMAT", "standard or json"))
         .after_help(
-            "Examples:\n  $ leasehold server -dev -dev-root-token-id=root\n  $ leasehold server -dev -dev-postgres\n  $ leasehold server -config=/etc/leasehold.hcl",
+            "Examples:\n  $ leasehold server -dev -dev-root-token-id=root\n  $ leasehold server -dev -dev-postgres\n  $ leasehold server -config=/etc/leasehold.hcl\n  $ leasehold server -config=/etc/leasehold.hcl -check",
         )
 }
 
@@ -51,8 +52,9 @@ fn start(arguments: &ArgMatches) -> Result<(), String> {
     let file = arguments.get_one::<PathBuf>("config");
     let life = match (arguments.get_flag("dev"), file) {
         (true, None) => run::Life::Dev(dev::Options {
-            root_token: root_token(text("dev-root-token-id"), std::env::var("VAULT_DEV_ROOT_TOKEN_ID").ok()),
-            address: text("dev-listen-address").unwrap_or_else(|| config::defaults::LISTEN_ADDRESS.to_owned()),
+            root_token: set(text("dev-root-token-id"), "VAULT_DEV_ROOT_TOKEN_ID"),
+            address: set(text("dev-listen-address"), "VAULT_DEV_LISTEN_ADDRESS")
+                .unwrap_or_else(|| config::defaults::LISTEN_ADDRESS.to_owned()),
             store_token: !arguments.get_flag("dev-no-store-token"),
             postgresql: arguments.get_flag("dev-postgres"),
         }),
@@ -68,12 +70,23 @@ fn start(arguments: &ArgMatches) -> Result<(), String> {
             );
         }
     };
-    run::run(&life, run::LogWish { level, format })
+    let wish = run::LogWish { level, format };
+    match (&life, arguments.get_flag("check")) {
+        (run::Life::Configured(file), true) => run::check(file),
+        (run::Life::Dev(_), true) => {
+            Err("-check goes with -config: a development server has no file to check".to_owned())
+        }
+        (_, false) => run::run(&life, wish),
+    }
 }
 
-/// The flag wins; an empty one asks for a token that is made, as a script's unset variable does.
-fn root_token(flag: Option<String>, variable: Option<String>) -> Option<String> {
-    flag.or(variable).filter(|token| !token.is_empty())
+fn set(flag: Option<String>, variable: &str) -> Option<String> {
+    flag_or(flag, std::env::var(variable).ok())
+}
+
+/// The flag wins; an empty one asks for the default, as a script's unset variable does.
+fn flag_or(flag: Option<String>, variable: Option<String>) -> Option<String> {
+    flag.or(variable).filter(|text| !text.is_empty())
 }
 
 #[cfg(test)]
@@ -81,11 +94,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_empty_root_token_id_asks_for_one_that_is_made() {
+    fn an_empty_flag_asks_for_the_default() {
         let some = |text: &str| Some(text.to_owned());
-        assert_eq!(root_token(some(""), some("x")), None);
-        assert_eq!(root_token(None, some("")), None);
-        assert_eq!(root_token(some("a"), some("x")), some("a"));
-        assert_eq!(root_token(None, some("x")), some("x"));
+        assert_eq!(flag_or(some(""), some("x")), None);
+        assert_eq!(flag_or(None, some("")), None);
+        assert_eq!(flag_or(some("a"), some("x")), some("a"));
+        assert_eq!(flag_or(None, some("x")), some("x"));
     }
 }

@@ -67,9 +67,9 @@ pub(crate) async fn prepare(core: &Arc<Core>, options: &Options, address: &str) 
     );
     if let Some(postgresql) = &postgresql {
         println!(
-            "A private PostgreSQL listens on {}:{}. Try:\n\n    $ leasehold read database/creds/readonly\n",
-            postgresql.host(),
-            postgresql.port()
+            "A private PostgreSQL goes with this server. Its superuser looks around, and a credential is leased by:\n\n    \
+             $ psql '{}'\n    $ leasehold read database/creds/readonly\n",
+            postgresql.superuser_url()
         );
     }
     println!("Development mode should NOT be used in production installations!\n");

@@ -8,7 +8,7 @@ use leasehold_core::core::Settings;
 use leasehold_http::{Door, Limits, serve};
 use leasehold_model::Timestamp;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -98,7 +98,9 @@ impl Listener {
 }
 
 async fn bind(address: &str) -> Result<TcpListener, String> {
-    TcpListener::bind(address).await.map_err(|error| match error.kind() {
+    // A port alone means every address of this machine, as in the field.
+    let every = address.starts_with(':').then(|| format!("0.0.0.0{address}"));
+    TcpListener::bind(every.as_deref().unwrap_or(address)).await.map_err(|error| match error.kind() {
         std::io::ErrorKind::AddrInUse => {
             format!("could not listen on {address}: another program does; stop it or choose another address")
         }
@@ -106,10 +108,33 @@ async fn bind(address: &str) -> Result<TcpListener, String> {
     })
 }
 
+/// Every file that the configuration names, before the first socket is opened: certificates are read, audit files opened.
+async fn files(config: &Config) -> Result<Vec<Option<Certificate>>, String> {
+    let certificates: Vec<_> = config.listeners.iter().map(Listener::certificate).collect();
+    let mut problems: Vec<String> = certificates.iter().filter_map(|one| one.as_ref().err().cloned()).collect();
+    problems.extend(wiring::unusable_audit_devices(&config.audit).await);
+    if problems.is_empty() { certificates.into_iter().collect() } else { Err(problems.join("\n")) }
+}
+
+/// Says what is wrong with a configuration and with what it names, and starts nothing.
+///
+/// # Errors
+/// In words for the operator.
+pub(crate) fn check(file: &Path) -> Result<(), String> {
+    let config = read_file(file)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    runtime.map_err(|error| format!("could not start: {error}"))?.block_on(files(&config))?;
+    for warning in &config.warnings {
+        println!("warning: {warning}");
+    }
+    println!("{} is a configuration that the server would start with", file.display());
+    Ok(())
+}
+
 async fn live(life: &Life, config: Config, wish: LogWish, level: &log::Level) -> Result<(), String> {
     let metrics = metrics::start()?;
-    // Every certificate is read before the first socket is opened.
-    let certificates = config.listeners.iter().map(Listener::certificate).collect::<Result<Vec<_>, _>>()?;
+    let mut signals = Signals::heard()?;
+    let certificates = files(&config).await?;
     let mut bound = Vec::new();
     for (listener, tls) in config.listeners.iter().zip(certificates) {
         bound.push(Bound { listener: bind(&listener.address).await?, tls });
@@ -139,13 +164,44 @@ async fn live(life: &Life, config: Config, wish: LogWish, level: &log::Level) ->
         certificates.extend(tls);
         doors.spawn(serve::serve(listener, receiver, door.clone(), stopped.clone(), defaults::DRAIN));
     }
-    until_told_to_stop(life, &config, wish, level, &core, certificates).await?;
-    tracing::info!("stopping: requests under way are finished");
+    until_told_to_stop(life, &config, wish, level, &core, certificates, &mut signals).await;
+    tracing::info!(
+        "stopping: requests under way have {} s to finish; another signal stops at once",
+        defaults::DRAIN.as_secs()
+    );
     // Nobody listens any more if this fails: then all doors have closed already.
     let _ = stop.send(true);
-    while doors.join_next().await.is_some() {}
+    tokio::select! {
+        () = async { while doors.join_next().await.is_some() {} } => {}
+        () = signals.end() => tracing::warn!("stopping at once: requests under way get no answer"),
+    }
     core.seal().await;
     Ok(())
+}
+
+/// What an operator tells a server that runs.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn heard() -> Result<Self, String> {
+        let hear = |kind| signal(kind).map_err(|error| format!("could not listen for signals: {error}"));
+        Ok(Self {
+            terminate: hear(SignalKind::terminate())?,
+            interrupt: hear(SignalKind::interrupt())?,
+            hangup: hear(SignalKind::hangup())?,
+        })
+    }
+
+    async fn end(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }
 
 /// As they are: the configuration may leave the port to the system.
@@ -179,15 +235,13 @@ async fn until_told_to_stop(
     level: &log::Level,
     core: &Arc<Core>,
     mut certificates: Vec<Certificate>,
-) -> Result<(), String> {
-    let hear = |kind| signal(kind).map_err(|error| format!("could not listen for signals: {error}"));
-    let (mut terminate, mut interrupt, mut hangup) =
-        (hear(SignalKind::terminate())?, hear(SignalKind::interrupt())?, hear(SignalKind::hangup())?);
+    signals: &mut Signals,
+) {
     loop {
         tokio::select! {
-            _ = terminate.recv() => return Ok(()),
-            _ = interrupt.recv() => return Ok(()),
-            _ = hangup.recv() => {
+            _ = signals.terminate.recv() => return,
+            _ = signals.interrupt.recv() => return,
+            _ = signals.hangup.recv() => {
                 reload(life, running, wish, level, &mut certificates);
                 core.reopen_audit().await;
             }
@@ -215,5 +269,14 @@ fn reload(life: &Life, running: &Config, wish: LogWish, level: &log::Level, cert
     }
     for certificate in certificates {
         certificate.read_again(wished.as_ref());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[tokio::test]
+    async fn a_port_alone_means_every_address() {
+        let bound = super::bind(":0").await.unwrap().local_addr().unwrap();
+        assert!(bound.ip().is_unspecified(), "{bound}");
     }
 }

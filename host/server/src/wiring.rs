@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use leasehold_builtin::audit::Devices;
 use leasehold_core::Core;
+use leasehold_core::audit::DeviceEntry;
 use leasehold_core::core::{Seams, Settings};
+use leasehold_core::seams::audit::AuditDevices as _;
 use leasehold_core::seams::host::{Clock, Entropy};
 use leasehold_core::seams::storage::Storage;
 use leasehold_sandbox::{Compiler, Config as SandboxConfig, Sandbox};
@@ -49,6 +51,18 @@ pub(crate) fn core(
         metrics,
     };
     Ok(Core::new(seams, settings))
+}
+
+/// What keeps the devices that the configuration declares from being written, in words for the operator.
+pub(crate) async fn unusable_audit_devices(declared: &[DeviceEntry]) -> Vec<String> {
+    let devices = Devices::of_configuration();
+    let mut problems = Vec::new();
+    for DeviceEntry { kind, path, options, .. } in declared {
+        if let Err(error) = devices.open(kind, options).await {
+            problems.push(format!("audit \"{kind}\" ({path}): {}", with_causes(&error)));
+        }
+    }
+    problems
 }
 
 /// The door's randomness.

@@ -73,12 +73,18 @@ struct Reader<'a> {
 /// # Errors
 /// Everything that is wrong, in the order of the lines.
 pub(crate) fn read(text: &str) -> Result<Config, Vec<Problem>> {
-    if let Some(line) = too_deep(text) {
-        return Err(vec![Problem { line, what: format!("more than {DEPTH_MAX} brackets within one another") }]);
-    }
+    let left_open = open_at_the_end(text)
+        .map_err(|line| vec![Problem { line, what: format!("more than {DEPTH_MAX} brackets within one another") }])?;
     let body: Body = text.parse().map_err(|error: hcl_edit::parser::Error| {
-        let hint =
-            if error.message().contains("block body") { "; write every setting on a line of its own" } else { "" };
+        let hint = if text.trim_start().starts_with('{') {
+            "; JSON is not read, write HCL: `listener \"tcp\" { … }`"
+        } else if left_open > 0 {
+            "; a `{` is never closed"
+        } else if error.message().contains("block body") {
+            "; write every setting on a line of its own"
+        } else {
+            ""
+        };
         vec![Problem { line: error.location().line(), what: format!("not HCL: {}{hint}", error.message()) }]
     })?;
     let mut reader = Reader { text, lifetimes_at: Some(1), problems: Vec::new(), warnings: Vec::new() };
@@ -93,8 +99,11 @@ pub(crate) fn read(text: &str) -> Result<Config, Vec<Problem>> {
     }
 }
 
-/// The first line on which more than [`DEPTH_MAX`] brackets are open. Those in quotes count, since templates nest there too.
-fn too_deep(text: &str) -> Option<usize> {
+/// How many brackets are open at the end. Those in quotes count, since templates nest there too.
+///
+/// # Errors
+/// The first line on which more than [`DEPTH_MAX`] are.
+fn open_at_the_end(text: &str) -> Result<usize, usize> {
     let mut depth = 0_usize;
     for (index, line) in text.lines().enumerate() {
         let (mut quoted, mut before) = (false, ' ');
@@ -108,12 +117,12 @@ fn too_deep(text: &str) -> Option<usize> {
                 _ => {}
             }
             if depth > DEPTH_MAX {
-                return Some(index + 1);
+                return Err(index + 1);
             }
             before = letter;
         }
     }
-    None
+    Ok(depth)
 }
 
 impl Reader<'_> {
@@ -162,6 +171,10 @@ impl Reader<'_> {
                         "storage" => store = self.storage(block).or(Some(Store::Memory)),
                         "listener" => config.listeners.extend(self.listener(block)),
                         "audit" => config.audit.extend(self.audit(block)),
+                        "seal" => self.problem(
+                            line,
+                            "automatic unsealing is not supported: remove `seal`, and unseal with `leasehold operator unseal`",
+                        ),
                         name if IGNORED.contains(&name) => {
                             self.warnings.push(format!("line {line}: `{name}` has no effect"))
                         }
@@ -537,7 +550,8 @@ mod tests {
             assert_eq!(problems(&text).first().map(|(line, _)| *line), Some(4), "{setting}");
         }
         let seal = "seal \"awskms\" {}\nstorage \"inmem\" {}\nlistener \"tcp\" {\n  tls_disable = true\n}\n";
-        assert_eq!(problems(seal).first().map(|(line, _)| *line), Some(1));
+        let found = problems(seal);
+        assert!(matches!(found.as_slice(), [(1, what)] if what.contains("operator unseal")), "{found:?}");
     }
 
     #[test]
@@ -552,6 +566,13 @@ mod tests {
         let one_line =
             problems("storage \"inmem\" {}\nlistener \"tcp\" { address = \"127.0.0.1:1\", tls_disable = true }\n");
         assert!(matches!(one_line.as_slice(), [(2, what)] if what.contains("a line of its own")), "{one_line:?}");
+        for (text, hint) in [
+            ("storage \"inmem\" {\nlistener \"tcp\" {\n}\n", "a `{` is never closed"),
+            ("{\"storage\": {\"inmem\": {}}}\n", "JSON is not read"),
+        ] {
+            let found = problems(text);
+            assert!(found.iter().any(|(_, what)| what.contains(hint)), "{found:?}");
+        }
     }
 
     #[test]
