@@ -31,6 +31,41 @@ fn both_routes_serve_one_store() {
 }
 
 #[test]
+fn the_rule_that_a_command_prints_allows_that_command_and_no_less_would() {
+    let server = Server::dev();
+    let root = server.cli();
+    root.line("secrets enable database").assert_status(0);
+    for (at, command) in [
+        "secrets enable -path=other database",
+        "read sys/mounts/database",
+        "list sys/policies/acl",
+        "policy write mine -",
+        "delete database/roles/x",
+        "audit list",
+        "lease revoke -prefix database/creds/x",
+        "list auth/token/accessors",
+        "list sys/leases/lookup/database/creds",
+        "list sys/modules",
+        "delete sys/modules/x",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let rule = root.line(&format!("{command} -output-policy")).assert_status(0).stdout;
+        let allowed = |name: String, rule: &str| {
+            server.root().put(&format!("sys/policies/acl/{name}"), json!({ "policy": rule })).assert_status(204);
+            let made = server.root().post("auth/token/create", json!({ "policies": [name] })).assert_status(200);
+            let ran = root.with_token(&made.text("/auth/client_token")).line(command);
+            !ran.stderr.contains("permission denied")
+        };
+        assert!(allowed(format!("all{at}"), &rule), "{command}: {rule}");
+        if rule.contains(", \"sudo\"") {
+            assert!(!allowed(format!("less{at}"), &rule.replace(", \"sudo\"", "")), "{command}: sudo is not needed");
+        }
+    }
+}
+
+#[test]
 fn a_policy_may_be_base64_json_or_under_its_old_name() {
     let server = Server::dev();
     let root = server.root();

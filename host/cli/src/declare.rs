@@ -7,11 +7,9 @@ use crate::surroundings::parse_bool;
 /// A command that does something.
 pub(crate) fn leaf(name: &'static str, about: &'static str, words: &'static str, examples: &'static str) -> Command {
     let command = Command::new(name).about(about).after_help(format!("Examples:\n{examples}"));
-    if words.is_empty() {
-        command.arg(Arg::new("words").num_args(0..).hide(true))
-    } else {
-        command.arg(Arg::new("words").num_args(0..).value_name(words).help("see the examples"))
-    }
+    // How many there may be is checked by the command, in the field's words; the usage line says it (`tree`).
+    let taken = Arg::new("words").num_args(0..).hide(true);
+    command.arg(if words.is_empty() { taken } else { taken.value_name(words) })
 }
 
 /// A command that only has commands beneath it.

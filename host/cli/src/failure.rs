@@ -17,9 +17,9 @@ pub(crate) enum Failure {
     /// Everything that is to be said has been printed; only the status is left.
     #[error("exit status {0}")]
     Status(u8),
-    /// `-output-curl-string`: the request was not sent; this is the command line that would send it.
+    /// The request was not sent; this was asked for instead (`-output-curl-string`, `-output-policy`).
     #[error("the request was not sent")]
-    CurlString(String),
+    NotSent(String),
     /// Standard output is gone (a closed pipe): nobody is left to talk to.
     #[error("could not write the output")]
     Output(#[from] std::io::Error),
@@ -29,7 +29,7 @@ impl Failure {
     /// Puts what was being done in front of what the client says.
     pub(crate) fn while_doing(what: impl std::fmt::Display, error: ClientError) -> Self {
         match error {
-            ClientError::CurlString(line) => Self::CurlString(line),
+            ClientError::NotSent(instead) => Self::NotSent(instead),
             error => Self::Server(format!("{what}: {error}")),
         }
     }
@@ -37,7 +37,7 @@ impl Failure {
     /// The client's words alone.
     pub(crate) fn from_client(error: ClientError) -> Self {
         match error {
-            ClientError::CurlString(line) => Self::CurlString(line),
+            ClientError::NotSent(instead) => Self::NotSent(instead),
             error => Self::Server(error.to_string()),
         }
     }
@@ -47,7 +47,7 @@ impl Failure {
             Self::Local(_) | Self::Output(_) => 1,
             Self::Server(_) => 2,
             Self::Status(status) => *status,
-            Self::CurlString(_) => 0,
+            Self::NotSent(_) => 0,
         }
     }
 }

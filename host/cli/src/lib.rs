@@ -9,6 +9,7 @@
 //! Invariants: a token is never printed but by the commands whose result it is; it is in no error, no `Debug` output and
 //! no curl line. No answer is read past 64 MiB. Exit status: 0 done, 1 wrong on this side, 2 refused or nothing there.
 
+mod absent;
 mod arguments;
 mod client;
 mod commands;
@@ -30,7 +31,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::process::ExitCode;
 
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgMatches, Command};
 
 use failure::Failure;
@@ -131,7 +132,7 @@ impl FromOutcome for ExitCode {
 
 fn report(around: &mut Surroundings, failure: &Failure) -> u8 {
     match failure {
-        Failure::CurlString(line) => {
+        Failure::NotSent(line) => {
             if around.say(line).is_err() {
                 return 1;
             }
@@ -150,7 +151,12 @@ fn usage(around: &mut Surroundings, error: &clap::Error, is_known: bool) -> u8 {
     if to_stdout {
         return u8::from(around.say(text.trim_end()).is_err());
     }
-    around.warn(text.trim_end());
+    match error.get(ContextKind::InvalidSubcommand) {
+        Some(ContextValue::String(word)) if let Some(why) = absent::reason(word) => {
+            around.warn(&format!("`{word}` is a command of Vault's that Leasehold does not have: {why}"));
+        }
+        _ => around.warn(text.trim_end()),
+    }
     let no_command = matches!(
         error.kind(),
         ErrorKind::InvalidSubcommand

@@ -21,7 +21,7 @@ pub(crate) fn client() -> Command {
         .disable_version_flag(true)
         .max_term_width(100)
         .subcommands(commands::trees())
-        .mut_subcommands(prepared)
+        .mut_subcommands(|command| prepared(command, "leasehold"))
 }
 
 const ROOT_HELP: &str = "\
@@ -36,12 +36,17 @@ Examples:
   $ leasehold read database/creds/readonly
   $ leasehold lease revoke database/creds/readonly/LEASE";
 
-/// Groups show their help when no command is given; leaves get the common flags.
-fn prepared(command: Command) -> Command {
+/// Groups show their help when no command is given; leaves get the common flags, and a usage line with the words they take.
+fn prepared(command: Command, above: &str) -> Command {
+    let path = format!("{above} {}", command.get_name());
     let command = command.args_override_self(true).disable_version_flag(true);
     if command.has_subcommands() {
-        return command.subcommand_required(true).arg_required_else_help(true).mut_subcommands(prepared);
+        let group = command.subcommand_required(true).arg_required_else_help(true);
+        return group.mut_subcommands(|command| prepared(command, &path));
     }
+    let words = command.get_arguments().find(|arg| arg.get_id() == "words").and_then(|arg| arg.get_value_names());
+    let words: String = words.unwrap_or_default().iter().map(|word| format!(" {word}")).collect();
+    let command = command.override_usage(format!("{path} [OPTIONS]{words}"));
     let taken: Vec<String> = command.get_arguments().map(|arg| arg.get_id().to_string()).collect();
     common_flags().into_iter().filter(|arg| !taken.contains(&arg.get_id().to_string())).fold(command, Command::arg)
 }
@@ -62,6 +67,7 @@ fn common_flags() -> Vec<Arg> {
         value("wrap-ttl", "DURATION", "Wrap the answer in a single-use token that lives this long"),
         values("header", "NAME=VALUE", "Header to send along; may be repeated"),
         switch("output-curl-string", "Print the curl command for this request instead of sending it"),
+        switch("output-policy", "Print the policy rule that allows this request instead of sending it"),
         switch("non-interactive", "Never ask on the terminal, and do not read standard input"),
     ];
     let output = [

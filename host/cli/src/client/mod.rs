@@ -8,6 +8,7 @@
 mod address;
 mod answer;
 mod curl;
+mod policy;
 mod tls;
 mod waiting;
 
@@ -44,8 +45,17 @@ pub(crate) struct Wishes {
     pub(crate) tls_skip_verify: Option<bool>,
     pub(crate) wrap_ttl: Option<Span>,
     pub(crate) headers: Vec<(String, String)>,
-    pub(crate) output_curl_string: bool,
+    pub(crate) instead: Option<Instead>,
     pub(crate) disable_redirects: bool,
+}
+
+/// What is printed instead of sending a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Instead {
+    /// The command line for curl.
+    CurlString,
+    /// The ACL rule that allows it.
+    Policy,
 }
 
 /// Why there is no answer to work with.
@@ -63,9 +73,9 @@ pub(crate) enum ClientError {
     /// The answer is not what was expected.
     #[error("{0}")]
     Unexpected(String),
-    /// Not sent, because the command line for curl was asked for instead.
+    /// Not sent: this was asked for instead.
     #[error("the request was not sent")]
-    CurlString(String),
+    NotSent(String),
 }
 
 /// What a read gives.
@@ -155,7 +165,7 @@ pub(crate) struct Client {
     wrap_ttl: Option<String>,
     headers: Vec<(String, String)>,
     tls: tls::Files,
-    output_curl_string: bool,
+    instead: Option<Instead>,
     disable_redirects: bool,
     retries: u32,
     shows_waiting: bool,
@@ -222,7 +232,7 @@ impl Client {
             wrap_ttl: wrap_ttl.filter(|span| !span.is_zero()).map(Span::to_go),
             headers: wishes.headers,
             tls,
-            output_curl_string: wishes.output_curl_string,
+            instead: wishes.instead,
             disable_redirects: wishes.disable_redirects || around.switch("DISABLE_REDIRECTS"),
             retries,
             shows_waiting: around.stderr_is_terminal,
@@ -257,9 +267,9 @@ impl Client {
         self.wrap_ttl = None;
     }
 
-    /// Switches `-output-curl-string` for requests that only prepare the one that is meant. Returns what it was.
-    pub(crate) fn set_output_curl_string(&mut self, wanted: bool) -> bool {
-        std::mem::replace(&mut self.output_curl_string, wanted)
+    /// For requests that only prepare the one that is meant: those are sent. Returns what it was.
+    pub(crate) fn set_instead(&mut self, instead: Option<Instead>) -> Option<Instead> {
+        std::mem::replace(&mut self.instead, instead)
     }
 
     pub(crate) fn address(&self) -> &str {
@@ -273,8 +283,12 @@ impl Client {
     pub(crate) fn send(&self, call: &Call) -> Result<Answer, ClientError> {
         let url = self.address.url(&call.path, &call.query);
         let headers = self.headers_of(call);
-        if self.output_curl_string {
-            return Err(ClientError::CurlString(curl::line(call, &url, &headers, &self.tls)));
+        match self.instead {
+            None => {}
+            Some(Instead::CurlString) => {
+                return Err(ClientError::NotSent(curl::line(call, &url, &headers, &self.tls)));
+            }
+            Some(Instead::Policy) => return Err(ClientError::NotSent(policy::rule(call))),
         }
         let body = call.body_bytes();
         let _waiting = self.shows_waiting.then(|| waiting::Waiting::start(call.method, &call.path));
@@ -437,10 +451,10 @@ mod tests {
 
     #[test]
     fn a_curl_line_names_the_way_to_the_token_and_not_the_token() {
-        let mut client = client(Wishes { output_curl_string: true, ..Wishes::default() }).unwrap();
+        let mut client = client(Wishes { instead: Some(Instead::CurlString), ..Wishes::default() }).unwrap();
         client.set_token(Some(SecretString::from("s.super-secret"))).unwrap();
 
-        let Err(ClientError::CurlString(line)) = client.send(&Call::get("sys/mounts")) else { panic!("it was sent") };
+        let Err(ClientError::NotSent(line)) = client.send(&Call::get("sys/mounts")) else { panic!("it was sent") };
         assert!(line.contains("$(leasehold print token)") && !line.contains("super-secret"), "{line}");
     }
 

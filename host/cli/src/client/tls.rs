@@ -216,6 +216,12 @@ pub(super) fn explain(error: &ureq::Error, address: &Address) -> String {
              Make one that is none; with openssl: -addext basicConstraints=critical,CA:FALSE"
         );
     }
+    if said.contains("UnknownIssuer") {
+        return format!(
+            "{said}\n\nThe server's certificate comes from an authority that is not trusted here. Say which one to trust:\n\n    \
+             $ export LEASEHOLD_CACERT=FILE    (or -ca-cert=FILE; for a self-signed certificate, the certificate itself)"
+        );
+    }
     if said.contains("refused") {
         return format!(
             "{said} (is the server running at {}? LEASEHOLD_ADDR or -address say where it is)",

@@ -77,10 +77,10 @@ fn init(run: &mut Run) -> Result<(), Failure> {
     let _: [String; 0] = run.exactly()?;
     let mut client = run.client()?;
     // Which defaults hold depends on the kind of seal, so this question is asked even for a curl line.
-    let curl = client.set_output_curl_string(false);
+    let instead = client.set_instead(None);
     let seal =
         client.send(&Call::get("sys/seal-status")).and_then(|answer| answer.json()).map_err(Failure::from_client)?;
-    client.set_output_curl_string(curl);
+    client.set_instead(instead);
     if run.switch("status") {
         return init_status(run, &client);
     }

@@ -1,0 +1,41 @@
+//! Commands of the field that nothing here answers, so that whoever knows them learns why instead of a guess.
+
+/// A command, as typed, and what it would need.
+const ABSENT: [(&str, &str); 16] = [
+    ("agent", "there is no agent"),
+    ("proxy", "there is no proxy"),
+    ("debug", "look at `read sys/metrics format=prometheus` and at the server's log"),
+    ("events", "there are no event streams"),
+    ("kv", "there is no kv engine, only `database`"),
+    ("monitor", "look at the server's log"),
+    ("namespace", "there is one namespace"),
+    ("pki", "there is no pki engine, only `database`"),
+    ("plugin", "engines are built in; policy modules are managed with `module`"),
+    ("ssh", "there is no ssh engine, only `database`"),
+    ("transit", "there is no transit engine, only `database`"),
+    ("version-history", "versions are not recorded"),
+    ("generate-root", "root tokens are made by `operator init` alone"),
+    ("rekey", "key shares cannot be made anew yet"),
+    ("members", "there is one node"),
+    ("raft", "the store is one SQLite file"),
+];
+
+/// Why this server has no such command, when it is one of the field's.
+pub(crate) fn reason(word: &str) -> Option<&'static str> {
+    ABSENT.iter().find(|(name, _)| *name == word).map(|(_, why)| *why)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_command_that_is_there_is_said_to_be_absent() {
+        let tree = crate::command();
+        let operator = tree.find_subcommand("operator").unwrap();
+        for (name, _) in ABSENT {
+            assert!(tree.find_subcommand(name).is_none() && operator.find_subcommand(name).is_none(), "{name}");
+        }
+        assert!(reason("kv").is_some() && reason("kvv").is_none());
+    }
+}
