@@ -155,11 +155,13 @@ fn bash_completes_commands_and_flags() {
     };
     assert_eq!(completed("leasehold", "sec"), ["secrets"]);
     assert_eq!(completed("leasehold lease", "re"), ["renew", "revoke"]);
-    assert_eq!(completed("leasehold lease revoke", "--pre"), ["--prefix"]);
+    assert_eq!(completed("leasehold lease revoke", "-pre"), ["-prefix"]);
     let registered = shell(&server, &[], "source <(leasehold completion bash); complete -p leasehold");
     registered.assert_status(0).assert_stdout("_leasehold");
     for shell_name in ["zsh", "fish"] {
-        shell(&server, &[], &format!("leasehold completion {shell_name}")).assert_status(0).assert_stdout("revoke");
+        let script = shell(&server, &[], &format!("leasehold completion {shell_name}")).assert_status(0);
+        assert!(script.stdout.contains("revoke") && !script.stdout.contains("--prefix"), "{script:?}");
+        assert!(shell_name != "fish" || script.stdout.contains("    set -l "), "{script:?}");
     }
     let other = shell(&server, &[], "leasehold completion tcsh");
     other.assert_status(1).assert_stdout("choose bash, zsh or fish");

@@ -1,6 +1,7 @@
 //! `print token`, `completion`, `version`.
 
-use clap::Command;
+use clap::builder::Str;
+use clap::{Arg, ArgAction, Command};
 use secrecy::ExposeSecret;
 use serde_json::json;
 
@@ -44,8 +45,36 @@ pub(super) fn completion(run: &mut Run) -> Result<(), Failure> {
     };
     // Generated aside, because the generator panics when its output does not take everything.
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut run.tree.clone(), "leasehold", &mut script);
-    Ok(run.around.stdout.write_all(&script)?)
+    clap_complete::generate(shell, &mut without_values_of_switches(run.tree.clone()), "leasehold", &mut script);
+    Ok(run.around.stdout.write_all(one_dash(&String::from_utf8_lossy(&script)).as_bytes())?)
+}
+
+/// `-prefix` may say `=false`, which nobody completes: without this, shells put a `=` behind it.
+fn without_values_of_switches(command: Command) -> Command {
+    let plain = |arg: Arg| {
+        if !arg.is_require_equals_set() {
+            return arg;
+        }
+        let (id, help) = (arg.get_id().clone(), arg.get_help().cloned().unwrap_or_default());
+        Arg::new(id.clone()).long(Str::from(id)).help(help).action(ArgAction::SetTrue)
+    };
+    command.mut_args(plain).mut_subcommands(without_values_of_switches)
+}
+
+/// The generator writes flags with two dashes; the documents, and the field, with one.
+fn one_dash(script: &str) -> String {
+    // fish has a word for either kind; elsewhere in its script `-l` means something else.
+    let of_fish =
+        |line: &str| if line.starts_with("complete ") { line.replace(" -l ", " -o ") } else { line.to_owned() };
+    let script: String = script.split_inclusive('\n').map(of_fish).collect();
+    let mut parts = script.split("--");
+    let mut done = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let is_flag = part.starts_with(|c: char| c.is_ascii_lowercase());
+        done.push_str(if is_flag { "-" } else { "--" });
+        done.push_str(part);
+    }
+    done
 }
 
 pub(super) fn version(run: &mut Run) -> Result<(), Failure> {
