@@ -8,14 +8,12 @@ use leasehold_model::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::revoke::Cause;
-use super::{HOLD, LeaseError, LeaseKind, LeaseRow, LeaseState, Leases};
+use super::{HOLD, LeaseError, LeaseKind, LeaseRow, LeaseState, Leases, TARGET_SLOTS};
 use crate::seams::engine::EngineError;
 use crate::seams::storage::{Batch, StorageError};
 
 /// Rows worked on at once, at all.
 pub const SLOTS: usize = 64;
-/// Rows worked on at once for one target.
-pub const TARGET_SLOTS: usize = 8;
 /// How many of these may be revocations that have failed before: what cannot be cleaned up must not keep fresh ones waiting,
 /// whose logins are still open.
 const RETRY_SLOTS: usize = 2;

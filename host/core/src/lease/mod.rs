@@ -38,6 +38,9 @@ pub use states::{LeaseKind, LeaseState};
 /// How long one claim holds a row: longer than any single effect may take.
 pub const HOLD: Ttl = Ttl::from_secs(60);
 
+/// Rows worked on at once for one target.
+pub const TARGET_SLOTS: usize = 8;
+
 /// How long the effect of an issue, a renewal or a revocation may take.
 pub const EFFECT_TIME: Ttl = Ttl::from_secs(30);
 

@@ -237,7 +237,7 @@ impl Leases {
         let mut work = tokio::task::JoinSet::new();
         let mut queue = ids.into_iter().enumerate();
         loop {
-            while work.len() < super::claims::TARGET_SLOTS {
+            while work.len() < super::TARGET_SLOTS {
                 let Some((position, id)) = queue.next() else { break };
                 let leases = self.clone();
                 work.spawn(async move { (position, leases.revoke(&id, wait).await, id) });
@@ -261,7 +261,7 @@ impl Leases {
         let mut queue = self.below(prefix).await?.into_iter();
         let mut first = Ok(());
         loop {
-            while work.len() < super::claims::TARGET_SLOTS {
+            while work.len() < super::TARGET_SLOTS {
                 let Some(id) = queue.next() else { break };
                 let leases = self.clone();
                 work.spawn(async move { leases.revoke_or_forget(&id).await });
