@@ -9,6 +9,13 @@ use std::{
 use leasehold_devpg::{DevPg, Options};
 
 fn main() -> ExitCode {
+    if let Some(word) = std::env::args().nth(1) {
+        let is_help = ["-h", "-help", "--help"].contains(&word.as_str());
+        println!(
+            "Usage: leasehold-devpg\n\nStarts a private PostgreSQL, prints how to reach it, and removes it at Ctrl-C. It takes no arguments."
+        );
+        return if is_help { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
     match serve() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -94,7 +94,9 @@ fn store_token(root: &TokenId) -> Result<(), String> {
     if written.is_err() {
         let _ = std::fs::remove_file(&beside);
     }
-    written.map_err(|error| format!("could not store the token in {}: {error}", path.display()))
+    written.map_err(|error| {
+        format!("could not store the token in {}: {error}; to do without, say -dev-no-store-token", path.display())
+    })
 }
 
 async fn with_postgresql(core: &Arc<Core>, root: &TokenId) -> Result<DevPg, String> {

@@ -148,10 +148,11 @@ async fn live(life: &Life, config: Config, wish: LogWish, level: &log::Level) ->
         Life::Dev(options) => Some(dev::prepare(&core, options, &addresses).await?),
         Life::Configured(_) => {
             eprintln!("==> Leasehold server listening on {addresses}");
+            let api = config.api_addr.clone().unwrap_or_else(|| address_for_clients(&config, &addresses));
             if let Ok(status) = core.seal_status().await {
                 let (state, command) =
                     if status.initialized { ("sealed", "unseal") } else { ("not initialized", "init") };
-                eprintln!("==> The server is {state}: run `leasehold operator {command}`");
+                eprintln!("==> The server is {state}: run `leasehold operator {command}`, with LEASEHOLD_ADDR={api}");
             }
             None
         }
@@ -209,6 +210,13 @@ fn addresses(bound: &[Bound]) -> Result<String, String> {
     let found: Result<Vec<String>, _> =
         bound.iter().map(|bound| bound.listener.local_addr().map(|address| address.to_string())).collect();
     found.map(|addresses| addresses.join(", ")).map_err(|error| error.to_string())
+}
+
+/// Of the first listener; one on every address is reached on this machine.
+fn address_for_clients(config: &Config, addresses: &str) -> String {
+    let scheme = if config.listeners.first().is_some_and(|listener| listener.tls.is_some()) { "https" } else { "http" };
+    let first = addresses.split(", ").next().unwrap_or_default();
+    format!("{scheme}://{}", first.replace("0.0.0.0", "127.0.0.1").replace("[::]", "[::1]"))
 }
 
 fn settings(config: &Config) -> Settings {

@@ -177,6 +177,20 @@ impl std::fmt::Debug for Client {
     }
 }
 
+/// What a variable says; it is an error when it says nothing of that kind.
+fn read<T>(
+    around: &Surroundings,
+    name: &str,
+    kind: &str,
+    parse: impl Fn(&str) -> Option<T>,
+) -> Result<Option<T>, ClientError> {
+    let Some((name, text)) = around.setting_with_name(name) else { return Ok(None) };
+    let wrong = || {
+        ClientError::Setup(format!("failed to read environment: could not parse \"{name}\": \"{text}\" is not {kind}"))
+    };
+    parse(text).map(Some).ok_or_else(wrong)
+}
+
 impl Client {
     /// Prepares the connection. Nothing is sent yet.
     ///
@@ -197,30 +211,11 @@ impl Client {
         }
         let wrap_ttl = match wishes.wrap_ttl {
             Some(span) => Some(span),
-            None => match around.setting("WRAP_TTL") {
-                Some(text) => Some(
-                    Span::parse(text)
-                        .ok_or_else(|| ClientError::Setup("WRAP_TTL is not a duration, such as 5m".to_owned()))?,
-                ),
-                None => None,
-            },
+            None => read(around, "WRAP_TTL", "a duration, such as 5m", Span::parse)?,
         };
-        let timeout = match around.setting("CLIENT_TIMEOUT") {
-            None => TIMEOUT,
-            Some(text) => Span::parse(text)
-                .and_then(Span::to_std)
-                .ok_or_else(|| ClientError::Setup(format!("failed to read environment: could not parse \"CLIENT_TIMEOUT\": \"{text}\" is not a duration, such as 60s")))?,
-        };
-        let retries = match around.setting("MAX_RETRIES") {
-            None => 0,
-            Some(text) => text
-                .parse::<u32>()
-                .map_err(|_| {
-                    ClientError::Setup(format!("failed to read environment: MAX_RETRIES: \"{text}\" is not a number"))
-                })?
-                .min(RETRIES_MAX),
-        };
-        let agent = tls::agent(&address, &tls, timeout)?;
+        let timeout = read(around, "CLIENT_TIMEOUT", "a duration, such as 60s", |text| Span::parse(text)?.to_std())?;
+        let retries = read(around, "MAX_RETRIES", "a number", |text| text.parse::<u32>().ok())?;
+        let agent = tls::agent(&address, &tls, timeout.unwrap_or(TIMEOUT))?;
         Ok(Self {
             agent,
             address,
@@ -234,7 +229,7 @@ impl Client {
             tls,
             instead: wishes.instead,
             disable_redirects: wishes.disable_redirects || around.switch("DISABLE_REDIRECTS"),
-            retries,
+            retries: retries.unwrap_or(0).min(RETRIES_MAX),
             shows_waiting: around.stderr_is_terminal,
         })
     }
@@ -456,6 +451,13 @@ mod tests {
 
         let Err(ClientError::NotSent(line)) = client.send(&Call::get("sys/mounts")) else { panic!("it was sent") };
         assert!(line.contains("$(leasehold print token)") && !line.contains("super-secret"), "{line}");
+    }
+
+    #[test]
+    fn a_variable_that_says_nothing_is_named_as_it_was_set() {
+        let around = crate::surroundings::tests::quiet(&[("VAULT_CLIENT_TIMEOUT", "soon")]);
+        let said = Client::prepare(&around, Wishes::default()).unwrap_err().to_string();
+        assert!(said.contains("\"VAULT_CLIENT_TIMEOUT\": \"soon\" is not a duration"), "{said}");
     }
 
     #[test]

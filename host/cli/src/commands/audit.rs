@@ -43,7 +43,7 @@ fn enable(run: &mut Run) -> Result<(), Failure> {
         ));
     };
     let kind = kind.trim();
-    let path = mount_path(run.text("path").unwrap_or(kind));
+    let path = mount_path(run.text("path").filter(|path| !path.is_empty()).unwrap_or(kind));
     let no_stdin = run.no_stdin();
     let gathered =
         data::gather(run.around, words, no_stdin).map_err(|problem| problem.local("Failed to parse K=V data"))?;

@@ -52,7 +52,7 @@ fn enable(run: &mut Run) -> Result<(), Failure> {
         "plugin" => run.text("plugin-name").unwrap_or_default().to_owned(),
         kind => kind.to_owned(),
     };
-    let path = mount_path(run.text("path").unwrap_or(&kind));
+    let path = mount_path(run.text("path").filter(|path| !path.is_empty()).unwrap_or(&kind));
     let body = mounts::enable_body(run, &kind)?;
     client
         .send(&Call::post(format!("sys/auth/{path}")).json(body))

@@ -78,8 +78,10 @@ fn init(run: &mut Run) -> Result<(), Failure> {
     let mut client = run.client()?;
     // Which defaults hold depends on the kind of seal, so this question is asked even for a curl line.
     let instead = client.set_instead(None);
-    let seal =
-        client.send(&Call::get("sys/seal-status")).and_then(|answer| answer.json()).map_err(Failure::from_client)?;
+    let seal = client
+        .send(&Call::get("sys/seal-status"))
+        .and_then(|answer| answer.json())
+        .map_err(|error| Failure::while_doing("Error asking for the seal's status", error))?;
     client.set_instead(instead);
     if run.switch("status") {
         return init_status(run, &client);

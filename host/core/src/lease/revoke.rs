@@ -191,7 +191,7 @@ impl Leases {
         }
         let wait = self.backoff(body.attempts);
         body.last_error = Some(error.to_string());
-        tracing::warn!(lease.id = %row.id, attempts = body.attempts, %error, "could not revoke lease {}, next try in {wait:?}", row.id);
+        tracing::warn!(lease.id = %row.id, attempts = body.attempts, %error, "could not revoke lease {}, next try in {:.1} s", row.id, wait.as_secs_f64());
         let fence = row.fence;
         let next_at = self.now() + wait;
         let later = LeaseRow { body: encode(&body)?, ..row }.released(next_at);
