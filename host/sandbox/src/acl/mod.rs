@@ -19,6 +19,7 @@ mod instance;
 mod shadow;
 mod warm;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use leasehold_core::seams::host::Clock;
@@ -42,8 +43,12 @@ use crate::lru::Lru;
 use crate::meter::Meter;
 use crate::store::Guest;
 
-/// More questions than this in one call are answered on a thread that may block.
-const INLINE_QUESTIONS: usize = 64;
+/// Fuel of what is answered on the caller's thread, well below a millisecond: a usual set needs a fortieth of it for a question. A list of
+/// paths that needs more begins anew on a thread that may block, and so does, from the start, every later question to a set
+/// that needed more for a single one.
+const BRIEF: u64 = 500_000;
+/// A longer list is not even tried.
+const BRIEF_QUESTIONS: usize = 64;
 
 pub(crate) struct AclRoom {
     shared: Arc<Shared>,
@@ -67,12 +72,27 @@ struct KnownSet {
     identity: IdentityValues,
     /// Of the set as first compiled; rules that expire can only make it smaller.
     watched: Vec<String>,
+    /// One question alone took more than [`BRIEF`].
+    is_slow: AtomicBool,
+}
+
+impl KnownSet {
+    fn new(sources: &[PolicySource], identity: &IdentityValues) -> Self {
+        let (sources, identity) = (sources.to_vec(), identity.clone());
+        Self { sources, identity, watched: Vec::new(), is_slow: AtomicBool::new(false) }
+    }
 }
 
 enum Question {
     Decide(wit::Request),
     Capabilities(Vec<String>),
     GrantsBelow(String),
+}
+
+impl Question {
+    fn count(&self) -> usize {
+        if let Self::Capabilities(paths) = self { paths.len() } else { 1 }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -122,7 +142,7 @@ impl AclRoom {
             return Ok(id);
         }
         let place = self.shared.place()?;
-        let known = KnownSet { sources: sources.to_vec(), identity: identity.clone(), watched: Vec::new() };
+        let known = KnownSet::new(sources, identity);
         let shared = Arc::clone(&self.shared);
         let compiled = blocking(move || shared.make_known(id, known, place)).await?;
         self.shared.meter.seen(compiled)?.map_err(AclError::Refused)
@@ -178,20 +198,19 @@ impl AclRoom {
     ) -> Result<Reply, SandboxError> {
         let shared = &self.shared;
         let place = shared.meter.seen(shared.place())?;
-        let begun = shared.clock.now();
-        let is_long = matches!(&question, Question::Capabilities(paths) if paths.len() > INLINE_QUESTIONS);
-        let ready = if with_values || is_long { None } else { shared.take_holding(id, begun) };
-        let answered = match ready {
-            Some(instance) => shared.answer(instance, id, &known, question, begun),
+        let (begun, question) = (shared.clock.now(), Arc::new(question));
+        let answered = match shared.answer_briefly(id, &known, &question, with_values, begun) {
+            Some(answered) => answered,
             None => {
-                let (shared, id) = (Arc::clone(shared), id.clone());
+                let (shared, id, known) = (Arc::clone(shared), id.clone(), Arc::clone(&known));
                 blocking(move || {
                     let _place = place;
                     if with_values {
                         return shared.ask_fresh(&id, &known, &question, begun);
                     }
-                    let instance = shared.take_compiled(&id, &known, begun)?;
-                    shared.answer(instance, &id, &known, question, begun)
+                    let mut instance = shared.take_compiled(&id, &known, begun)?;
+                    let reply = instance.answer(&id, &question, &shared.limits);
+                    shared.answered(instance, &id, &known, question, reply, begun)
                 })
                 .await?
             }
@@ -269,16 +288,41 @@ impl Shared {
         }
     }
 
-    /// The answer of a warm instance that holds the set, and its fuel.
-    fn answer(
+    /// On the caller's thread, if a warm instance holds the set and the answer takes no time worth mentioning.
+    fn answer_briefly(
         self: &Arc<Self>,
-        mut instance: Lent<Instance>,
         id: &PolicySetId,
         known: &Arc<KnownSet>,
-        question: Question,
+        question: &Arc<Question>,
+        with_values: bool,
+        now: Timestamp,
+    ) -> Option<Result<(Reply, u64), SandboxError>> {
+        if with_values || question.count() > BRIEF_QUESTIONS || known.is_slow.load(Ordering::Relaxed) {
+            return None;
+        }
+        let mut instance = self.take_holding(id, now)?;
+        let reply = instance.answer_within(id, question, &self.limits, BRIEF);
+        let answered = if let Ok(Reply::Capabilities(some)) = &reply { some.len() } else { 1 };
+        if instance.fuel > BRIEF && answered == 1 {
+            known.is_slow.store(true, Ordering::Relaxed);
+        }
+        if reply.is_ok() && answered < question.count() {
+            self.give_back(instance, now);
+            return None;
+        }
+        Some(self.answered(instance, id, known, Arc::clone(question), reply, now))
+    }
+
+    /// What a warm instance replied, and its fuel. Sometimes the same is asked once more, behind the caller's back.
+    fn answered(
+        self: &Arc<Self>,
+        instance: Lent<Instance>,
+        id: &PolicySetId,
+        known: &Arc<KnownSet>,
+        question: Arc<Question>,
+        reply: Result<Reply, SandboxError>,
         now: Timestamp,
     ) -> Result<(Reply, u64), SandboxError> {
-        let reply = instance.answer(id, &question, &self.limits);
         let fuel = instance.fuel;
         self.give_back(instance, now);
         let reply = reply?;

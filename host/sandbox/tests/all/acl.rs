@@ -122,6 +122,55 @@ async fn capabilities_and_grants_below_answer_from_the_same_set() {
     assert_eq!(sandbox.capabilities(&set, &["secret/a"; 500]).await.unwrap().len(), 500);
 }
 
+/// Whether the answer came on this thread. The runtime has one more, which is kept busy until that is known.
+async fn at_once<T>(answer: impl Future<Output = Result<T, SandboxError>>) -> bool {
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let busy = tokio::task::spawn_blocking(move || released.recv());
+    let mut answer = std::pin::pin!(answer);
+    let first = std::future::poll_fn(|context| std::task::Poll::Ready(answer.as_mut().poll(context))).await;
+    release.send(()).unwrap();
+    busy.await.unwrap().unwrap();
+    match first {
+        std::task::Poll::Ready(answer) => answer.map(|_| true).unwrap(),
+        std::task::Poll::Pending => answer.await.map(|_| false).unwrap(),
+    }
+}
+
+#[test]
+fn only_what_takes_no_time_is_answered_on_the_callers_thread() {
+    let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).enable_all().build();
+    runtime.unwrap().block_on(light_and_heavy_questions());
+}
+
+async fn light_and_heavy_questions() {
+    let (sandbox, _) = sandbox_with(shipped("acl"), |limits| limits.shadow_one_in = 0);
+    let light = set(&sandbox, READ).await;
+    assert!(at_once(sandbox.capabilities(&light, &["secret/a"; 64])).await);
+    assert!(at_once(sandbox.decide(&light, &read("secret/a", &Object::new()))).await);
+
+    // Every choice of `a` and `+` for fifteen segments, none of which is the path that is asked for in the end.
+    let patterns = (0..6_000u32).map(|bits| {
+        let segments = (0..15).map(|at| if bits >> at & 1 == 1 { "+/" } else { "a/" });
+        format!("path \"{}z\" {{ capabilities = [\"read\"] }}\n", segments.collect::<String>())
+    });
+    let text: String = patterns.collect();
+    let path = format!("{}x", "a/".repeat(15));
+    for question in ["capabilities", "decide"] {
+        let heavy = sandbox.compile_acl(&[policy(question, &text)], &nobody()).await.unwrap();
+        let none = Object::new();
+        let ask = read(&path, &none);
+        // One question is not stopped half way, sixty-four are; from then on the set is known to be slow.
+        if question == "decide" {
+            assert!(at_once(sandbox.decide(&heavy, &ask)).await);
+        } else {
+            assert!(!at_once(sandbox.capabilities(&heavy, &[path.as_str(); 64])).await);
+        }
+        assert!(!at_once(sandbox.decide(&heavy, &ask)).await);
+        assert!(!at_once(sandbox.capabilities(&heavy, &[path.as_str()])).await);
+    }
+    assert_eq!(sandbox.capabilities(&light, &["secret/a"; 64]).await.unwrap(), [Capabilities::READ; 64]);
+}
+
 #[tokio::test]
 async fn a_rule_that_expires_grants_nothing_afterwards() {
     let (sandbox, clock) = sandbox();
