@@ -22,7 +22,8 @@ impl fmt::Display for Digest {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PolicySource {
     pub name: String,
-    pub text: String,
+    /// Shared: a text may be long, and many sets hold it.
+    pub text: Arc<str>,
     pub allow_slashes: bool,
     pub allow_wildcards: bool,
 }

@@ -57,6 +57,49 @@ async fn check_and_set_holds_off_who_has_not_seen_the_last_version() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn policies_that_cannot_be_used_together_are_told_so_and_compiled_once() {
+    let server = Server::start().await;
+    let compiled = || server.sandbox.compiled.load(std::sync::atomic::Ordering::SeqCst);
+    for (text, told) in [
+        ("large", "the policies have more than 20000 paths together"),
+        ("dear", "the policies of this token are too large to be read together"),
+    ] {
+        server.policy(text, text).await;
+        let token = server.token(json!({ "policies": [text] })).await;
+        let before = compiled();
+        for _ in 0..5 {
+            let told = format!("Forbidden: permission denied: {told}");
+            assert_eq!(refusal(server.read(&token, "sys/mounts").await), told);
+        }
+        assert_eq!(compiled(), before + 1);
+        // Rules expire without a write.
+        pass(61).await;
+        assert!(server.read(&token, "sys/mounts").await.is_err());
+        assert_eq!(compiled(), before + 2);
+        server.policy(text, "sys/mounts: read").await;
+        server.read(&token, "sys/mounts").await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn texts_that_are_too_long_together_reach_no_guest() {
+    let server = Server::start().await;
+    let names: Vec<String> = (0..9).map(|number| format!("long{number}")).collect();
+    for name in &names {
+        server.policy(name, &format!("sys/mounts: read\n{}", "#".repeat(1_000_000))).await;
+    }
+    let all = server.token(json!({ "policies": names, "no_default_policy": true })).await;
+    let few = server.token(json!({ "policies": names[..8] })).await;
+    let before = server.sandbox.compiled.load(std::sync::atomic::Ordering::SeqCst);
+    assert_eq!(
+        refusal(server.read(&all, "sys/mounts").await),
+        "Forbidden: permission denied: the policies of this token are longer than 8388608 bytes together"
+    );
+    assert_eq!(server.sandbox.compiled.load(std::sync::atomic::Ordering::SeqCst), before);
+    server.read(&few, "sys/mounts").await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_no_policy_is_refused_and_changes_nothing() {
     let server = Server::start().await;
     server.policy("app", "db/static: read").await;

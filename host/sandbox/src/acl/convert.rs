@@ -11,7 +11,7 @@ use crate::bindings::acl::leasehold::acl::types;
 pub(super) fn source(source: &PolicySource) -> wit::Source {
     wit::Source {
         name: source.name.clone(),
-        text: source.text.clone(),
+        text: source.text.to_string(),
         allow_slashes: source.allow_slashes,
         allow_wildcards: source.allow_wildcards,
     }

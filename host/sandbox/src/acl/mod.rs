@@ -131,20 +131,16 @@ impl AclRoom {
         Ok(Self { shared: Arc::new(shared) })
     }
 
-    /// Makes a set known by its content.
+    /// Makes a set known by its content. Also to find its name takes a while when its texts are long.
     pub(crate) async fn compile(
         &self,
         sources: &[PolicySource],
         identity: &IdentityValues,
     ) -> Result<PolicySetId, AclError> {
-        let id = content_id(sources, identity);
-        if lock(&self.shared.known).get(&id).is_some() {
-            return Ok(id);
-        }
         let place = self.shared.place()?;
         let known = KnownSet::new(sources, identity);
         let shared = Arc::clone(&self.shared);
-        let compiled = blocking(move || shared.make_known(id, known, place)).await?;
+        let compiled = blocking(move || shared.make_known(known, place)).await?;
         self.shared.meter.seen(compiled)?.map_err(AclError::Refused)
     }
 
@@ -267,10 +263,13 @@ impl Shared {
 
     fn make_known(
         &self,
-        id: PolicySetId,
         mut known: KnownSet,
         _place: OwnedSemaphorePermit,
     ) -> Result<Result<PolicySetId, Vec<Diagnostic>>, SandboxError> {
+        let id = content_id(&known.sources, &known.identity);
+        if lock(&self.known).get(&id).is_some() {
+            return Ok(Ok(id));
+        }
         let now = self.clock.now();
         let mut instance = self.warm.take_any(|| self.instance(now, None))?;
         match instance.compile(&id, &known, &self.limits, now)? {

@@ -122,6 +122,18 @@ async fn capabilities_and_grants_below_answer_from_the_same_set() {
     assert_eq!(sandbox.capabilities(&set, &["secret/a"; 500]).await.unwrap().len(), 500);
 }
 
+#[tokio::test]
+async fn the_longest_texts_that_a_token_may_have_can_be_read() {
+    let (sandbox, _) = sandbox();
+    let each = leasehold_core::policy::documents::TEXT_LEN_MAX;
+    let text = format!("{READ}# {}", "x".repeat(each - READ.len() - 2));
+    let all: Vec<_> = (0..leasehold_core::policy::documents::SET_LEN_MAX / each)
+        .map(|number| policy(&format!("p{number}"), &text))
+        .collect();
+    let set = sandbox.compile_acl(&all, &nobody()).await.unwrap();
+    assert!(allowed(&sandbox, &set, "secret/a").await.unwrap());
+}
+
 /// Whether the answer came on this thread. The runtime has one more, which is kept busy until that is known.
 async fn at_once<T>(answer: impl Future<Output = Result<T, SandboxError>>) -> bool {
     let (release, released) = std::sync::mpsc::channel::<()>();
