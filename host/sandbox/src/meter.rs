@@ -38,6 +38,7 @@ impl Meter {
             SandboxError::Answer(_) => "answer",
             SandboxError::Failed(_) => "failed",
             SandboxError::Unknown(_) => "unknown",
+            SandboxError::Loading => "loading",
             SandboxError::Busy => "busy",
             SandboxError::Host(_) => "host",
         };

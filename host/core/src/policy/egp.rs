@@ -150,6 +150,9 @@ impl Egps {
                 egp.module
             )));
         };
+        if modules.is_loading(&module.digest) {
+            return Err(SandboxError::Loading.into());
+        }
         let digest = Digest(module.digest);
         match self.sandbox.configure(&digest, &encode(&egp.config)?).await {
             Ok(()) => {}
@@ -205,6 +208,7 @@ impl Egps {
             let module = modules.find(&egp.module);
             let digest = module.map(|m| m.digest).unwrap_or_default();
             let answer = match encode(&egp.config) {
+                Ok(_) if modules.is_loading(&digest) => Err(SandboxError::Loading),
                 Ok(config) => self.sandbox.evaluate(&Digest(digest.clone()), &config, ask).await,
                 Err(error) => Err(SandboxError::Host(error.to_string())),
             };

@@ -207,6 +207,8 @@ pub enum SandboxError {
     Failed(String),
     #[error("no such module is loaded: {0}")]
     Unknown(String),
+    #[error("the module is still being loaded")]
+    Loading,
     /// All instances are busy and the queue is full.
     #[error("policy workers are busy")]
     Busy,

@@ -298,6 +298,51 @@ async fn capabilities_are_told_for_tokens_that_live() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn stored_modules_keep_nobody_waiting_and_nothing_passes_before_they_are_loaded() {
+    let server = Server::start().await;
+    server.judge("hard-mandatory", "db/*").await;
+    let verdict = leasehold_core::seams::sandbox::ModuleVerdict {
+        decision: leasehold_core::seams::sandbox::ModuleDecision::Allow,
+        messages: Vec::new(),
+        max_ttl: None,
+        annotations: Vec::new(),
+        fuel: 1,
+    };
+    *server.sandbox.module.lock().unwrap() = Some(Ok(verdict));
+    server.policy("user", "db/*: read\nsys/mounts: read").await;
+    let token = server.token(json!({ "policies": ["user"] })).await;
+    server.read(&token, "db/static").await.unwrap();
+    server.core.seal().await;
+
+    let slow = server.sandbox.may_load.lock().await;
+    server.unseal().await;
+    let told = "Unavailable: a policy module that judges this request is still being loaded, try again".to_owned();
+    assert_eq!(refusal(server.read(&token, "db/static").await), told);
+    server.read(&token, "sys/mounts").await.unwrap();
+    let egp = json!({ "module": "probe", "paths": "x", "enforcement_level": "advisory" });
+    assert_eq!(refusal(server.root("sys/policies/egp/other", egp).await), told);
+
+    drop(slow);
+    pass(1).await;
+    server.read(&token, "db/static").await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unsealing_goes_on_when_its_client_has_gone() {
+    let server = Server::sealed().await;
+    let mut unsealing = Box::pin(server.core.unseal(&server.share));
+    std::future::poll_fn(|context| {
+        assert!(unsealing.as_mut().poll(context).is_pending());
+        std::task::Poll::Ready(())
+    })
+    .await;
+    drop(unsealing);
+    pass(1).await;
+    assert!(!server.core.seal_status().await.unwrap().sealed);
+    server.read(ROOT, "sys/mounts").await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_module_in_use_neither_goes_nor_changes() {
     let server = Server::start().await;
     server.judge("hard-mandatory", "db/*").await;
