@@ -35,6 +35,11 @@ pub struct Limits {
     pub configure_fuel: u64,
     /// ACL decisions at a time; one more is refused as busy.
     pub acl_at_once: u32,
+    /// Policy sets that are compiled at a time, be it for one decision only: it takes as long as a hundred decisions or more. Half
+    /// of them may be for the same set; what comes on top waits.
+    pub compiles_at_once: u32,
+    /// So long.
+    pub compile_patience: Duration,
     pub statements_at_once: u32,
     pub modules_at_once: u32,
     /// Warm ACL instances that are kept while idle.
@@ -94,6 +99,8 @@ impl Default for Limits {
             evaluate: third_party,
             configure_fuel: 200_000_000,
             acl_at_once: 64,
+            compiles_at_once: u32::try_from(cores).unwrap_or(2).max(2),
+            compile_patience: Duration::from_secs(2),
             statements_at_once: 32,
             modules_at_once: 32,
             warm: cores,

@@ -60,6 +60,8 @@ struct Shared {
     limits: Limits,
     clock: Arc<dyn Clock>,
     lane: Arc<Semaphore>,
+    /// For what compiles a set: no one token's requests take the lane from all others.
+    compiling: Arc<Semaphore>,
     known: Mutex<Lru<PolicySetId, Arc<KnownSet>>>,
     warm: Warm<Instance>,
     shadow: Shadow,
@@ -74,13 +76,22 @@ struct KnownSet {
     watched: Vec<String>,
     /// One question alone took more than [`BRIEF`].
     is_slow: AtomicBool,
+    /// Its share of the places for compiling.
+    compiling: Arc<Semaphore>,
 }
 
 impl KnownSet {
-    fn new(sources: &[PolicySource], identity: &IdentityValues) -> Self {
+    fn new(sources: &[PolicySource], identity: &IdentityValues, limits: &Limits) -> Self {
         let (sources, identity) = (sources.to_vec(), identity.clone());
-        Self { sources, identity, watched: Vec::new(), is_slow: AtomicBool::new(false) }
+        let compiling = Arc::new(Semaphore::new((limits.compiles_at_once as usize / 2).max(1)));
+        Self { sources, identity, watched: Vec::new(), is_slow: AtomicBool::new(false), compiling }
     }
+}
+
+/// Given back when it is dropped.
+struct CompileTurn {
+    _own: Option<OwnedSemaphorePermit>,
+    _common: OwnedSemaphorePermit,
 }
 
 enum Question {
@@ -124,10 +135,11 @@ impl AclRoom {
     ) -> Result<Self, wasmtime::Error> {
         let pre = AclPre::new(Linker::new(engine).instantiate_pre(component)?)?;
         let lane = Arc::new(Semaphore::new(limits.acl_at_once as usize));
+        let compiling = Arc::new(Semaphore::new(limits.compiles_at_once as usize));
         let known = Mutex::new(Lru::new(limits.known_sets, limits.known_bytes));
         let (warm, shadow) = (Warm::new(limits.warm), Shadow::new(limits.shadow_one_in));
         let (engine, meter) = (engine.clone(), Meter::new("acl"));
-        let shared = Shared { engine, pre, limits, clock, lane, known, warm, shadow, meter };
+        let shared = Shared { engine, pre, limits, clock, lane, compiling, known, warm, shadow, meter };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -137,10 +149,11 @@ impl AclRoom {
         sources: &[PolicySource],
         identity: &IdentityValues,
     ) -> Result<PolicySetId, AclError> {
+        let turn = self.shared.meter.seen(self.shared.turn(None).await)?;
         let place = self.shared.place()?;
-        let known = KnownSet::new(sources, identity);
+        let known = KnownSet::new(sources, identity, &self.shared.limits);
         let shared = Arc::clone(&self.shared);
-        let compiled = blocking(move || shared.make_known(known, place)).await?;
+        let compiled = blocking(move || shared.make_known(known, place, turn)).await?;
         self.shared.meter.seen(compiled)?.map_err(AclError::Refused)
     }
 
@@ -176,9 +189,11 @@ impl AclRoom {
 
     /// On an instance of its own: the text may be anybody's.
     pub(crate) async fn lint(&self, source: &PolicySource) -> Result<Vec<Diagnostic>, SandboxError> {
+        let turn = self.shared.meter.seen(self.shared.turn(None).await)?;
         let place = self.shared.place()?;
         let (shared, source) = (Arc::clone(&self.shared), convert::source(source));
         let linted = blocking(move || {
+            let _turn = turn;
             let mut instance = shared.instance(shared.clock.now(), Some(place))?;
             instance.lint(&source, &shared.limits)
         });
@@ -193,33 +208,71 @@ impl AclRoom {
         with_values: bool,
     ) -> Result<Reply, SandboxError> {
         let shared = &self.shared;
-        let place = shared.meter.seen(shared.place())?;
         let (begun, question) = (shared.clock.now(), Arc::new(question));
         let answered = match shared.answer_briefly(id, &known, &question, with_values, begun) {
             Some(answered) => answered,
-            None => {
-                let (shared, id, known) = (Arc::clone(shared), id.clone(), Arc::clone(&known));
-                blocking(move || {
-                    let _place = place;
-                    if with_values {
-                        return shared.ask_fresh(&id, &known, &question, begun);
-                    }
-                    let mut instance = shared.take_compiled(&id, &known, begun)?;
-                    let reply = instance.answer(&id, &question, &shared.limits);
-                    shared.answered(instance, &id, &known, question, reply, begun)
-                })
-                .await?
-            }
+            None => self.answer_elsewhere(id, &known, &question, with_values, begun).await,
         };
         let (reply, fuel) = shared.meter.seen(answered)?;
         shared.meter.answered(shared.clock.now().until(begun).as_secs_f64(), fuel);
         Ok(reply)
+    }
+
+    /// On a thread that may block; before that it may wait for its turn to compile the set.
+    async fn answer_elsewhere(
+        &self,
+        id: &PolicySetId,
+        known: &Arc<KnownSet>,
+        question: &Arc<Question>,
+        with_values: bool,
+        now: Timestamp,
+    ) -> Result<(Reply, u64), SandboxError> {
+        let ready = if with_values { None } else { self.shared.take_holding(id, now) };
+        let turn = if ready.is_some() { None } else { Some(self.shared.turn(Some(known)).await?) };
+        let place = match self.shared.place() {
+            Ok(place) => place,
+            Err(busy) => {
+                ready.into_iter().for_each(|instance| self.shared.give_back(instance, now));
+                return Err(busy);
+            }
+        };
+        let (shared, id, known, question) =
+            (Arc::clone(&self.shared), id.clone(), Arc::clone(known), Arc::clone(question));
+        blocking(move || {
+            let (_place, _turn) = (place, turn);
+            if with_values {
+                return shared.ask_fresh(&id, &known, &question, now);
+            }
+            let mut instance = match ready {
+                Some(instance) => instance,
+                None => shared.take_compiled(&id, &known, now)?,
+            };
+            let reply = instance.answer(&id, &question, &shared.limits);
+            shared.answered(instance, &id, &known, question, reply, now)
+        })
+        .await?
     }
 }
 
 impl Shared {
     fn place(&self) -> Result<OwnedSemaphorePermit, SandboxError> {
         Arc::clone(&self.lane).try_acquire_owned().map_err(|_| SandboxError::Busy)
+    }
+
+    /// Leave to compile a set, the known one again or a new one.
+    async fn turn(&self, known: Option<&KnownSet>) -> Result<CompileTurn, SandboxError> {
+        let turn = async {
+            let own = match known {
+                Some(known) => Some(Arc::clone(&known.compiling).acquire_owned().await),
+                None => None,
+            };
+            let common = Arc::clone(&self.compiling).acquire_owned().await;
+            Some(CompileTurn { _own: own.transpose().ok()?, _common: common.ok()? })
+        };
+        match tokio::time::timeout(self.limits.compile_patience, turn).await {
+            Ok(Some(turn)) => Ok(turn),
+            Ok(None) | Err(_) => Err(SandboxError::Busy),
+        }
     }
 
     fn known(&self, id: &PolicySetId) -> Result<Arc<KnownSet>, SandboxError> {
@@ -265,6 +318,7 @@ impl Shared {
         &self,
         mut known: KnownSet,
         _place: OwnedSemaphorePermit,
+        _turn: CompileTurn,
     ) -> Result<Result<PolicySetId, Vec<Diagnostic>>, SandboxError> {
         let id = content_id(&known.sources, &known.identity);
         if lock(&self.known).get(&id).is_some() {

@@ -134,6 +134,38 @@ async fn the_longest_texts_that_a_token_may_have_can_be_read() {
     assert!(allowed(&sandbox, &set, "secret/a").await.unwrap());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn one_set_that_is_dear_to_compile_takes_no_places_from_others() {
+    let (sandbox, _) = sandbox_with(shipped("acl"), |limits| limits.compiles_at_once = 2);
+    let sandbox = std::sync::Arc::new(sandbox);
+    let valued = "path \"valued/*\" {\n  capabilities = [\"read\"]\n  allowed_parameters = { \"a\" = [\"x\"] }\n}\n";
+    let many: String = (0..4_000).map(|at| format!("path \"p/{at}\" {{ capabilities = [\"read\"] }}\n")).collect();
+    let dear = set(&sandbox, &format!("{valued}{many}")).await;
+    let (small, other) = (set(&sandbox, valued).await, set(&sandbox, READ).await);
+
+    // More than there are places in the lane, each compiling the large set anew.
+    let flood: Vec<_> = (0..40)
+        .map(|_| {
+            let (sandbox, dear) = (sandbox.clone(), dear.clone());
+            tokio::spawn(async move { asked_with_value(&sandbox, &dear).await })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    for _ in 0..20 {
+        assert!(allowed(&sandbox, &other, "secret/a").await.unwrap());
+        assert!(asked_with_value(&sandbox, &small).await.unwrap());
+    }
+    for asked in flood {
+        let answer = asked.await.unwrap();
+        assert!(matches!(answer, Ok(true) | Err(SandboxError::Busy)), "{answer:?}");
+    }
+}
+
+async fn asked_with_value(sandbox: &Sandbox, set: &PolicySetId) -> Result<bool, SandboxError> {
+    let data = json!({ "a": "x" }).as_object().cloned().unwrap();
+    sandbox.decide(set, &read("valued/a", &data)).await.map(|verdict| verdict.allowed)
+}
+
 /// Whether the answer came on this thread. The runtime has one more, which is kept busy until that is known.
 async fn at_once<T>(answer: impl Future<Output = Result<T, SandboxError>>) -> bool {
     let (release, released) = std::sync::mpsc::channel::<()>();
