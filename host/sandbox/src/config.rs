@@ -58,8 +58,10 @@ pub struct Limits {
     pub known_bytes: usize,
     /// One in so many answers of warm ACL instances is compared with a fresh one's; zero: none is.
     pub shadow_one_in: u64,
-    /// Bytes of one request, after values that nobody may see are left out.
+    /// Bytes of one request for the ACL: path, keys, and values that rules name.
     pub request: usize,
+    /// Bytes of one request for a module, after values that nobody may see are left out.
+    pub module_request: usize,
     /// Bytes of a role's statements and values.
     pub templates: usize,
     pub module: ModuleLimits,
@@ -111,7 +113,8 @@ impl Default for Limits {
             known_sets: 4096,
             known_bytes: 64 << 20,
             shadow_one_in: 1000,
-            request: 64 << 10,
+            request: 1 << 20,
+            module_request: 64 << 10,
             templates: 1 << 20,
             module: ModuleLimits::default(),
         }

@@ -39,6 +39,7 @@ impl Meter {
             SandboxError::Failed(_) => "failed",
             SandboxError::Unknown(_) => "unknown",
             SandboxError::Loading => "loading",
+            SandboxError::TooLong(_) => "too-long",
             SandboxError::Busy => "busy",
             SandboxError::Host(_) => "host",
         };

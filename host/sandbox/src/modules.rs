@@ -134,7 +134,7 @@ impl ModulesRoom {
         ask: &ModuleAsk,
     ) -> Result<ModuleVerdict, SandboxError> {
         let module = self.find(digest)?;
-        let request = module.meter.seen(request(ask, self.shared.limits.request))?;
+        let request = module.meter.seen(request(ask, self.shared.limits.module_request))?;
         let place = module.meter.seen(self.place())?;
         let (shared, config) = (Arc::clone(&self.shared), config.to_vec());
         blocking(move || {

@@ -209,6 +209,9 @@ pub enum SandboxError {
     Unknown(String),
     #[error("the module is still being loaded")]
     Loading,
+    /// More than these bytes would have to go in.
+    #[error("the request's path, keys and values that policies name are longer than {0} bytes")]
+    TooLong(usize),
     /// All instances are busy and the queue is full.
     #[error("policy workers are busy")]
     Busy,

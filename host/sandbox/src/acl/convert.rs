@@ -37,7 +37,7 @@ pub(super) fn request(ask: &Ask<'_>, watched: &[String], max: usize) -> Result<(
             return Err(SandboxError::Host(format!("the ACL has no operation `{other}`")));
         }
     };
-    let too_long = || SandboxError::Host(format!("the request's path and parameters are longer than {max} bytes"));
+    let too_long = || SandboxError::TooLong(max);
     let mut with_values = false;
     let mut size = ask.path.len();
     if size > max {

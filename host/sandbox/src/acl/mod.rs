@@ -6,8 +6,8 @@
 //! instance can compile it: some milliseconds for a thousand rules, once for each instance. After that a decision takes
 //! microseconds. `warm` keeps the instances, `shadow` says which answers are compared and what a difference is.
 //!
-//! Invariants: a client's value enters a guest only for a key that a rule of the set names, and then on an instance that
-//! is dropped afterwards. An instance that trapped, grew old or served its calls is not used again.
+//! Invariants: a client's value enters a guest only for a key that a rule of the set names, when the verdict may depend on
+//! it, and then on an instance that is dropped afterwards. An instance that trapped, grew old or served its calls is not used again.
 //!
 //! One in N answers of warm instances (decisions, capabilities and grants below alike) is computed once more, from the
 //! same texts, for the same moment, on an instance that nobody has used: behind the caller's back, one at a time. When
@@ -24,7 +24,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use leasehold_core::seams::host::Clock;
 use leasehold_core::seams::sandbox::{
-    AclError, Ask, Diagnostic, IdentityValues, PolicySetId, PolicySource, SandboxError, Verdict,
+    AclError, Ask, Diagnostic, IdentityValues, PolicySetId, PolicySource, Reason, SandboxError, Verdict,
 };
 use leasehold_model::{Capabilities, Timestamp};
 use sha2::{Digest as _, Sha256};
@@ -158,9 +158,28 @@ impl AclRoom {
     }
 
     pub(crate) async fn decide(&self, id: &PolicySetId, ask: &Ask<'_>) -> Result<Verdict, SandboxError> {
-        let known = self.shared.known(id)?;
-        let (request, with_values) = convert::request(ask, &known.watched, self.shared.limits.request)?;
-        match self.ask(id, known, Question::Decide(request), with_values).await? {
+        let (known, max) = (self.shared.known(id)?, self.shared.limits.request);
+        // A missing value never helps a request: what is granted without values is granted with them, and most refusals are
+        // not about values either. So a value goes in only when a rule that names it decides about this path.
+        let (request, _) = convert::request(ask, &[], max)?;
+        let verdict = self.verdict(id, &known, request, false).await?;
+        if known.watched.is_empty() || !matches!(verdict.reason, Reason::Parameter(_) | Reason::Pagination(_)) {
+            return Ok(verdict);
+        }
+        match convert::request(ask, &known.watched, max)? {
+            (request, true) => self.verdict(id, &known, request, true).await,
+            (_, false) => Ok(verdict),
+        }
+    }
+
+    async fn verdict(
+        &self,
+        id: &PolicySetId,
+        known: &Arc<KnownSet>,
+        request: wit::Request,
+        with_values: bool,
+    ) -> Result<Verdict, SandboxError> {
+        match self.ask(id, Arc::clone(known), Question::Decide(request), with_values).await? {
             Reply::Verdict(verdict) => Ok(verdict),
             _ => Err(SandboxError::Host("an answer to another question".to_owned())),
         }
@@ -408,7 +427,10 @@ impl Shared {
             Compiled::Done => {}
             Compiled::Refused(diagnostics) => return Err(no_longer(&diagnostics)),
         }
-        let reply = instance.answer(id, question, &self.limits)?;
+        // Values may be long; the set itself has just cost as much.
+        let mut limits = self.limits.clone();
+        limits.decide.fuel = limits.decide.fuel.max(limits.compile_acl.fuel);
+        let reply = instance.answer(id, question, &limits)?;
         Ok((reply, instance.fuel))
     }
 }

@@ -398,8 +398,33 @@ async fn an_instance_goes_after_its_calls_and_after_its_time() {
 async fn a_request_beyond_its_bound_is_refused() {
     let (sandbox, _) = sandbox();
     let set = set(&sandbox, READ).await;
-    let path = "x".repeat(65 << 10);
-    assert!(matches!(allowed(&sandbox, &set, &path).await, Err(SandboxError::Host(_))));
+    let path = "x".repeat(2 << 20);
+    assert_eq!(allowed(&sandbox, &set, &path).await, Err(SandboxError::TooLong(1 << 20)));
+}
+
+#[tokio::test]
+async fn long_values_are_judged_where_a_rule_names_them_and_only_there() {
+    let (sandbox, _) = sandbox();
+    let text = "path \"ruled\" {\n  capabilities = [\"update\"]\n  allowed_parameters = { \"policy\" = [\"path*\"], \"*\" = [] }\n}\n\
+                path \"other\" { capabilities = [\"update\"] }\n";
+    let set = set(&sandbox, text).await;
+    let long = |start: &str, length: usize| format!("{start}{}", "\"\u{1}é".repeat(length / 4));
+    for (path, data, expected) in [
+        ("other", json!({ "policy": long("x", 4 << 20) }), Ok(true)),
+        ("other", json!({ "k".repeat(70 << 10): 1 }), Ok(true)),
+        ("nowhere", json!({ "policy": long("path", 4 << 20) }), Ok(false)),
+        ("ruled", json!({ "policy": long("path", 70 << 10) }), Ok(true)),
+        ("ruled", json!({ "policy": long("x", 70 << 10) }), Ok(false)),
+        // As it stands in JSON: a control character is six bytes there.
+        ("ruled", json!({ "policy": long("path", 400 << 10) }), Ok(true)),
+        ("ruled", json!({ "policy": vec!["x"; 200_000] }), Ok(false)),
+        ("ruled", json!({ "policy": long("path", 2 << 20) }), Err(SandboxError::TooLong(1 << 20))),
+    ] {
+        let data = data.as_object().unwrap().clone();
+        let ask = Ask { path, operation: Operation::Update, needs_sudo: false, wrap_ttl: None, data: &data };
+        let answer = sandbox.decide(&set, &ask).await.map(|verdict| verdict.allowed);
+        assert_eq!(answer, expected, "{path}, {} bytes", data.values().map(|v| v.to_string().len()).sum::<usize>());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
