@@ -88,8 +88,8 @@ pub struct Judged {
 pub struct Egps {
     storage: Arc<dyn Storage>,
     sandbox: Arc<dyn Sandbox>,
+    /// Changed while [`Modules::hold`] is held.
     policies: RwLock<Arc<BTreeMap<String, Arc<Egp>>>>,
-    writing: tokio::sync::Mutex<()>,
 }
 
 impl std::fmt::Debug for Egps {
@@ -116,7 +116,7 @@ impl Egps {
             }
             after = Some(last);
         }
-        Ok(Self { storage, sandbox, policies: RwLock::new(Arc::new(policies)), writing: tokio::sync::Mutex::new(()) })
+        Ok(Self { storage, sandbox, policies: RwLock::new(Arc::new(policies)) })
     }
 
     fn all(&self) -> Arc<BTreeMap<String, Arc<Egp>>> {
@@ -169,7 +169,13 @@ impl Egps {
                 )));
             }
         }
-        let _writing = self.writing.lock().await;
+        let _held = modules.hold().await;
+        if modules.find(&egp.module).is_none_or(|module| module.digest != digest.0) {
+            return Err(RequestError::Invalid(format!(
+                "module \"{}\" was changed or deleted in the meantime: look at it and try again",
+                egp.module
+            )));
+        }
         self.storage.commit(Batch::new().put(keys::egp(&egp.name), encode(&egp)?, Expect::Anything)).await?;
         self.change(|policies| {
             policies.insert(egp.name.clone(), Arc::new(egp));
@@ -179,8 +185,8 @@ impl Egps {
 
     /// # Errors
     /// As storage.
-    pub async fn delete(&self, name: &str) -> Result<(), RequestError> {
-        let _writing = self.writing.lock().await;
+    pub async fn delete(&self, name: &str, modules: &Modules) -> Result<(), RequestError> {
+        let _held = modules.hold().await;
         self.storage.commit(Batch::new().delete(keys::egp(name))).await?;
         self.change(|policies| {
             policies.remove(name);

@@ -7,6 +7,7 @@ use std::time::Duration;
 use leasehold_model::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::Egps;
 use crate::keys;
 use crate::request::RequestError;
 use crate::seams::sandbox::{Digest, ModuleFacts, Sandbox};
@@ -37,6 +38,7 @@ pub struct Modules {
     records: RwLock<BTreeMap<String, ModuleRecord>>,
     /// Digests that are stored and not yet loaded. What names them fails closed.
     loading: RwLock<BTreeSet<String>>,
+    /// One change at a time of modules and of what names them, so that no name changes its meaning under a policy.
     writing: tokio::sync::Mutex<()>,
 }
 
@@ -66,7 +68,7 @@ impl Modules {
             after = Some(last);
         }
         let loading = RwLock::new(records.values().map(|record| record.digest.clone()).collect());
-        Ok(Self { storage, sandbox, records: RwLock::new(records), loading, writing: tokio::sync::Mutex::new(()) })
+        Ok(Self { storage, sandbox, records: RwLock::new(records), loading, writing: tokio::sync::Mutex::default() })
     }
 
     /// Loads every stored module, one after the other. One that does not load is logged; policies that name it fail closed.
@@ -96,15 +98,24 @@ impl Modules {
         self.sandbox.load(&bytes.value).await.map_err(|e| RequestError::Invalid(e.to_string()))?;
         // It may have been deleted meanwhile.
         let _writing = self.writing.lock().await;
+        self.unload_unnamed(digest).await;
+        Ok(())
+    }
+
+    async fn unload_unnamed(&self, digest: &str) {
         let is_named = self.records.read().is_ok_and(|records| records.values().any(|record| record.digest == digest));
         if !is_named {
             self.sandbox.unload(&Digest(digest.to_owned())).await;
         }
-        Ok(())
     }
 
     fn is_loaded(&self, digest: &str) {
         self.loading.write().unwrap_or_else(PoisonError::into_inner).remove(digest);
+    }
+
+    /// Held by whoever lets a policy name a module.
+    pub(super) async fn hold(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.writing.lock().await
     }
 
     #[must_use]
@@ -132,17 +143,20 @@ impl Modules {
         bytes: Vec<u8>,
         by: &str,
         now: Timestamp,
-        in_use: bool,
+        egps: &Egps,
     ) -> Result<ModuleRecord, RequestError> {
         let facts: ModuleFacts =
             self.sandbox.inspect(&bytes).await.map_err(|e| RequestError::Invalid(e.to_string()))?;
+        // Outside of the lock, under which it is there already: compiling may take a minute.
+        self.sandbox.load(&bytes).await.map_err(|e| RequestError::Invalid(e.to_string()))?;
         let _writing = self.writing.lock().await;
         let before = self.find(name);
         if let Some(old) = &before {
             if old.digest == facts.digest {
                 return Ok(old.clone());
             }
-            if in_use {
+            if !egps.users_of(name).is_empty() {
+                self.unload_unnamed(&facts.digest).await;
                 return Err(RequestError::Invalid(format!(
                     "module \"{name}\" is used by a policy and cannot change under it: push the new version under another name, then let the policy name that"
                 )));
@@ -182,9 +196,16 @@ impl Modules {
     }
 
     /// # Errors
-    /// As storage.
-    pub async fn delete(&self, name: &str) -> Result<(), RequestError> {
+    /// `is used by` and the policies; as storage.
+    pub async fn delete(&self, name: &str, egps: &Egps) -> Result<(), RequestError> {
         let _writing = self.writing.lock().await;
+        let users = egps.users_of(name);
+        if !users.is_empty() {
+            return Err(RequestError::Invalid(format!(
+                "module \"{name}\" is used by {}: delete these policies first",
+                users.join(", ")
+            )));
+        }
         let Some(record) = self.find(name) else { return Ok(()) };
         let mut batch = Batch::new().delete(keys::module(name));
         let last = !self.digest_used_elsewhere(&record.digest, name);

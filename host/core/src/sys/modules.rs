@@ -62,14 +62,7 @@ pub(crate) async fn handle(call: &Call<'_>) -> Result<LogicalResponse, RequestEr
         }
         ("modules/:name", Operation::Update) => push(call, name).await,
         ("modules/:name", Operation::Delete) => {
-            let users = call.rooms.egps.users_of(name);
-            if !users.is_empty() {
-                return Err(RequestError::Invalid(format!(
-                    "module \"{name}\" is used by {}: delete these policies first",
-                    users.join(", ")
-                )));
-            }
-            call.rooms.modules.delete(name).await?;
+            call.rooms.modules.delete(name, &call.rooms.egps).await?;
             Ok(LogicalResponse::empty())
         }
         ("policies/egp", _) => keys(call.rooms.egps.names()),
@@ -88,7 +81,7 @@ pub(crate) async fn handle(call: &Call<'_>) -> Result<LogicalResponse, RequestEr
         }
         (_, Operation::Update) => write_egp(call, name).await,
         (_, Operation::Delete) => {
-            call.rooms.egps.delete(name).await?;
+            call.rooms.egps.delete(name, &call.rooms.modules).await?;
             Ok(LogicalResponse::empty())
         }
         _ => Err(RequestError::UnsupportedOperation),
@@ -125,9 +118,8 @@ async fn push(call: &Call<'_>, name: &str) -> Result<LogicalResponse, RequestErr
             .map_err(|_| RequestError::invalid("`module` is not base64: send the component's bytes in base64, or as the body with the type application/wasm"))?,
         (None, None) => return Err(RequestError::invalid("no module: send the component as the body with the type application/wasm, or in base64 as `module`")),
     };
-    let in_use = !call.rooms.egps.users_of(name).is_empty();
     let by = call.caller()?.record.display_name.clone();
-    let record = call.rooms.modules.push(name, bytes, &by, call.core.seams.clock.now(), in_use).await?;
+    let record = call.rooms.modules.push(name, bytes, &by, call.core.seams.clock.now(), &call.rooms.egps).await?;
     Ok(LogicalResponse::data(shown(&record)))
 }
 

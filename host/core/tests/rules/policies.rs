@@ -343,6 +343,44 @@ async fn an_unsealing_goes_on_when_its_client_has_gone() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_module_changes_under_no_policy_that_was_bound_meanwhile() {
+    let server = Server::start().await;
+    let bind = || {
+        let egp = json!({ "module": "probe", "paths": "db/*", "enforcement_level": "hard-mandatory" });
+        server.root("sys/policies/egp/gate", egp)
+    };
+    let delete = || server.call(Some(ROOT), Operation::Delete, "sys/modules/probe", Value::Null);
+    server.root("sys/modules/probe", json!({ "module": "AAEC" })).await.unwrap();
+
+    // Bound while other bytes are being inspected.
+    let slow = server.sandbox.may_inspect.lock().await;
+    let push = server.root("sys/modules/probe", json!({ "module": "AAED" }));
+    let (pushed, ()) = tokio::join!(push, async {
+        pass(1).await;
+        bind().await.unwrap();
+        drop(slow);
+    });
+    assert!(refusal(pushed).contains("is used by a policy"));
+
+    // Deleted, or pushed anew, while it is being configured.
+    server.call(Some(ROOT), Operation::Delete, "sys/policies/egp/gate", Value::Null).await.unwrap();
+    for change in ["delete", "push"] {
+        let slow = server.sandbox.may_configure.lock().await;
+        let (bound, ()) = tokio::join!(bind(), async {
+            pass(1).await;
+            if change == "delete" {
+                delete().await.unwrap();
+            } else {
+                server.root("sys/modules/probe", json!({ "module": "AAED" })).await.unwrap();
+            }
+            drop(slow);
+        });
+        assert!(refusal(bound).contains("was changed or deleted in the meantime"), "{change}");
+        server.root("sys/modules/probe", json!({ "module": "AAEC" })).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_module_in_use_neither_goes_nor_changes() {
     let server = Server::start().await;
     server.judge("hard-mandatory", "db/*").await;

@@ -22,6 +22,8 @@ pub struct ScriptedSandbox {
     pub module_asked: Mutex<Vec<ModuleAsk>>,
     /// Modules are loaded while nobody holds this.
     pub may_load: tokio::sync::Mutex<()>,
+    pub may_inspect: tokio::sync::Mutex<()>,
+    pub may_configure: tokio::sync::Mutex<()>,
     /// How many sets were compiled.
     pub compiled: AtomicUsize,
     /// Lists are cut to this.
@@ -139,6 +141,7 @@ impl Sandbox for ScriptedSandbox {
     }
 
     async fn inspect(&self, module: &[u8]) -> Result<ModuleFacts, LoadError> {
+        let _turn = self.may_inspect.lock().await;
         Ok(ModuleFacts {
             digest: hex::encode(module),
             size: module.len(),
@@ -160,6 +163,7 @@ impl Sandbox for ScriptedSandbox {
     async fn unload(&self, _: &Digest) {}
 
     async fn configure(&self, _: &Digest, _: &[u8]) -> Result<(), SandboxError> {
+        let _turn = self.may_configure.lock().await;
         Ok(())
     }
 
