@@ -6,6 +6,7 @@ use std::sync::{Arc, RwLock};
 use leasehold_model::{Timestamp, Ttl};
 use serde::{Deserialize, Serialize};
 
+use super::covering;
 use super::modules::Modules;
 use crate::keys;
 use crate::request::{Object, RequestError};
@@ -39,7 +40,7 @@ pub struct Egp {
     pub module: String,
     /// Handed to the module as it stands; readable by whoever may read the policy. No place for secrets.
     pub config: Object,
-    /// Canonical paths; a final `*` matches any rest.
+    /// As [`covering`] reads them.
     pub paths: Vec<String>,
     pub enforcement_level: Enforcement,
     pub modified: Timestamp,
@@ -48,11 +49,7 @@ pub struct Egp {
 impl Egp {
     #[must_use]
     pub fn covers(&self, path: &str) -> bool {
-        self.paths.iter().any(|glob| match glob.strip_suffix('*') {
-            Some(prefix) => path.starts_with(prefix),
-            // A list's trailing slash must not step out of a rule.
-            None => path == glob || path.strip_suffix('/') == Some(glob.as_str()),
-        })
+        self.paths.iter().any(|pattern| covering::covers(pattern, path))
     }
 }
 

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::call::Call;
 use crate::fields::{Field, Kind};
+use crate::policy::covering;
 use crate::policy::egp::{Egp, Enforcement};
 use crate::policy::modules::ModuleRecord;
 use crate::request::{LogicalResponse, Object, RequestError};
@@ -24,7 +25,11 @@ const EGP: &[Field] = &[
         Kind::Any,
         "An object for the module; readable by whoever reads the policy, so no place for secrets.",
     ),
-    Field::open("paths", Kind::CommaList, "Canonical paths without a leading slash; a final `*` matches any rest."),
+    Field::open(
+        "paths",
+        Kind::CommaList,
+        "Canonical paths without a leading slash; a final `*` matches any rest, `+` any one segment.",
+    ),
     Field::open("enforcement_level", Kind::Text, "`advisory` or `hard-mandatory`."),
 ];
 
@@ -149,23 +154,12 @@ async fn write_egp(call: &Call<'_>, policy: &str) -> Result<LogicalResponse, Req
         },
         Some(_) => return Err(RequestError::invalid("`config` must be a JSON object")),
     };
-    let paths = call.fields.list("paths").unwrap_or_default().to_vec();
+    let paths = call.fields.list("paths").unwrap_or_default();
     if paths.is_empty() {
         return Err(RequestError::invalid("`paths` must name at least one path; a final `*` matches any rest"));
     }
-    for path in &paths {
-        let bare = path.strip_suffix('*').unwrap_or(path);
-        if path.starts_with('/')
-            || bare.contains('*')
-            || bare.contains("//")
-            || bare.split('/').any(|s| s == ".." || s == ".")
-            || bare.chars().any(char::is_control)
-        {
-            return Err(RequestError::Invalid(format!(
-                "path {path:?} is not canonical: no leading slash, no `//`, `.` or `..`, `*` only at the end"
-            )));
-        }
-    }
+    let paths =
+        paths.iter().map(|path| covering::parse(path)).collect::<Result<_, _>>().map_err(RequestError::Invalid)?;
     let egp = Egp {
         name: policy.to_owned(),
         module: module.to_owned(),

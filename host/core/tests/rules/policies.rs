@@ -398,6 +398,7 @@ async fn a_module_in_use_neither_goes_nor_changes() {
             "path \"a*b\" is not canonical",
         ),
         (json!({ "module": "probe", "paths": "a/../b", "enforcement_level": "advisory" }), "path \"a/../b\" is not"),
+        (json!({ "module": "probe", "paths": "db/", "enforcement_level": "advisory" }), "path \"db/\" ends in a slash"),
         (json!({ "module": "probe", "paths": "x", "enforcement_level": "soft-mandatory" }), "`soft-mandatory` is not"),
         (json!({ "module": "probe", "paths": "x" }), "`enforcement_level` must be"),
         (json!({ "module": "probe", "enforcement_level": "advisory" }), "`paths` must name"),
@@ -405,6 +406,26 @@ async fn a_module_in_use_neither_goes_nor_changes() {
         let said = refusal(server.root("sys/policies/egp/other", fields).await);
         assert!(said.starts_with(&format!("Invalid: {why}")), "{said}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_binding_covers_its_paths_in_every_spelling() {
+    let server = Server::start().await;
+    server.policy("user", "db/*: read\nsys/policies/acl/*: update").await;
+    let token = server.token(json!({ "policies": ["user"] })).await;
+    // The module fails, so whatever is covered is refused.
+    for (paths, covered) in [("db/+", "db/static"), ("sys/policies/acl/Prod", "sys/policies/acl/PROD")] {
+        server.judge("hard-mandatory", paths).await;
+        let data = json!({ "policy": "a: read" });
+        let answer = if covered == "db/static" {
+            server.read(&token, covered).await
+        } else {
+            server.update(&token, covered, data).await
+        };
+        assert!(matches!(answer, Err(RequestError::Sandbox(_))), "{paths}: {answer:?}");
+    }
+    let shown = server.read(ROOT, "sys/policies/egp/gate").await.unwrap().data.unwrap();
+    assert_eq!(shown["paths"], json!(["sys/policies/acl/prod"]));
 }
 
 #[tokio::test(start_paused = true)]
