@@ -48,6 +48,43 @@ proptest! {
         }
     }
 
+    /// The host relies on it: it hands values in only after a refusal without them.
+    #[test]
+    fn a_value_that_is_missing_helps_no_request(
+        allowed in prop::collection::vec(("[ab*]", prop::collection::vec("[xy*]{0,2}", 0..3)), 0..3),
+        denied in prop::collection::vec(("[ab*]", prop::collection::vec("[xy*]{0,2}", 0..3)), 0..3),
+        required in prop::collection::vec("[ab]", 0..2),
+        given in prop::collection::btree_map("[abc]", "[xy*]{0,2}", 0..3),
+        limit in prop::option::of("[0-9]"),
+        list in any::<bool>(),
+    ) {
+        let lists = |lists: &[(String, Vec<String>)]| {
+            let mut seen = std::collections::BTreeSet::new();
+            let each = lists.iter().filter(|(key, _)| seen.insert(key.clone()));
+            each.map(|(key, values)| format!("{key:?} = {values:?}\n")).collect::<String>()
+        };
+        let text = format!(
+            "path \"p\" {{\n capabilities = [\"update\", \"list\"]\n pagination_limit = 5\n required_parameters = {required:?}\n \
+             allowed_parameters = {{\n{}}}\n denied_parameters = {{\n{}}}\n}}\n",
+            lists(&allowed), lists(&denied)
+        );
+        let set = PolicySet::compile(&[source("p", &text)], &[], 0).unwrap();
+        let mut asked = request("p", if list { Operation::List } else { Operation::Update });
+        let mut parameter = |name: &str, value: String| {
+            asked.parameters.push(leasehold_acl::Parameter { name: name.to_owned(), value: Some(value) });
+        };
+        given.iter().for_each(|(name, value)| parameter(name, format!("{value:?}")));
+        limit.iter().for_each(|limit| parameter("limit", limit.clone()));
+        let whole = set.evaluate(&asked);
+        asked.parameters.iter_mut().for_each(|parameter| parameter.value = None);
+        let bare = set.evaluate(&asked);
+        if bare.allowed {
+            prop_assert_eq!(bare, whole);
+        } else if !matches!(bare.reason, leasehold_acl::Reason::Parameter(_) | leasehold_acl::Reason::Pagination(_)) {
+            prop_assert_eq!(bare.reason, whole.reason);
+        }
+    }
+
     #[test]
     fn the_order_of_policies_changes_no_capability(rules in rules(), path in path()) {
         let texts: Vec<String> = rules.iter().map(|rule| written(std::slice::from_ref(rule))).collect();

@@ -35,6 +35,9 @@ fn against_handlebars(statements: &[String], purpose: Purpose) -> Vec<Diagnostic
     let mut found = Vec::new();
     let mut outlines: Vec<Outline> = Vec::with_capacity(statements.len());
     for (index, text) in statements.iter().enumerate() {
+        if found.len() >= DIAGNOSTICS_MAX {
+            return found;
+        }
         match outline(text, &known) {
             Ok(outline) => {
                 unknown(index, text, &outline, purpose, &mut found);

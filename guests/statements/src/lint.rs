@@ -3,9 +3,19 @@
 use crate::sql::{Kind, Token, tokens};
 use crate::{Diagnostic, Purpose, Severity, outline, spelling};
 
+/// Behind so many tokens, of all statements together, nothing is looked at: no role's statements are like that, and bulk data
+/// is none of our business.
+const TOKENS_MAX: usize = 20_000;
+
 /// SQL habits of all statements of one purpose.
 pub(crate) fn habits(statements: &[String], purpose: Purpose) -> Vec<Diagnostic> {
-    let lexed: Vec<Vec<Token<'_>>> = statements.iter().map(|text| tokens(text)).collect();
+    let (mut lexed, mut left, mut complete) = (Vec::with_capacity(statements.len()), TOKENS_MAX, true);
+    for text in statements {
+        let (tokens, all) = tokens(text, left);
+        left -= tokens.len();
+        complete &= all;
+        lexed.push(tokens);
+    }
     let mut found = Vec::new();
     for (index, (text, tokens)) in statements.iter().zip(&lexed).enumerate() {
         single_quoted_names(index, text, tokens, &mut found);
@@ -13,7 +23,7 @@ pub(crate) fn habits(statements: &[String], purpose: Purpose) -> Vec<Diagnostic>
             direct_grants(index, text, tokens, &mut found);
         }
     }
-    if purpose == Purpose::Creation && !statements.is_empty() {
+    if purpose == Purpose::Creation && !statements.is_empty() && complete {
         creation(statements, &lexed, &mut found);
     }
     found
@@ -64,6 +74,9 @@ fn creation(statements: &[String], lexed: &[Vec<Token<'_>>], found: &mut Vec<Dia
 /// `GRANT SELECT ON t TO "{{name}}"`. A grant of membership has no ON.
 fn direct_grants(index: usize, text: &str, tokens: &[Token<'_>], found: &mut Vec<Diagnostic>) {
     for (at, grant) in tokens.iter().enumerate().filter(|(_, token)| token.is("grant")) {
+        if found.len() >= crate::DIAGNOSTICS_MAX {
+            return;
+        }
         let rest = tokens.iter().skip(at + 1).take_while(|token| !token.is_sign(";") && !token.is("grant"));
         let mut on = false;
         let mut to = false;
@@ -96,6 +109,9 @@ fn single_quoted_names(index: usize, text: &str, tokens: &[Token<'_>], found: &m
     let mut about_rights = false;
     let mut previous: Option<&Token<'_>> = None;
     for token in tokens {
+        if found.len() >= crate::DIAGNOSTICS_MAX {
+            return;
+        }
         if token.is_sign(";") {
             about_rights = false;
         }
@@ -126,23 +142,26 @@ pub(crate) fn left_in_place(statements: &[String], purpose: Purpose) -> Vec<Diag
     let known = purpose.variables();
     let mut found = Vec::new();
     for (index, text) in statements.iter().enumerate() {
-        let mut from = 0;
-        while let Some(at) = text.get(from..).and_then(|rest| rest.find("{{")).map(|at| from + at) {
-            let inner = text.get(at + 2..).unwrap_or("");
-            let end = inner.find("}}");
-            let inner = end.map_or("", |end| inner.get(..end).unwrap_or(""));
-            if end.is_none() || inner.contains("{{") || inner.starts_with('{') {
-                // In `{{{name}}` the tag begins at the second brace.
-                from = at + 1;
-                continue;
+        let bytes = text.as_bytes();
+        // Of `{{{name}}` the tag begins at the second brace, of `{{a {{name}}` at the last two.
+        let mut open: Option<usize> = None;
+        let mut at = 0;
+        while let Some(pair) = bytes.get(at..at + 2) {
+            match (pair, open) {
+                (b"{{", _) => open = Some(at),
+                (b"}}", Some(start)) => {
+                    open = None;
+                    let inner = text.get(start + 2..at).unwrap_or("");
+                    if !known.contains(&inner) {
+                        found.extend(placeholder(index, text, start, inner, purpose));
+                    }
+                    if found.len() >= crate::DIAGNOSTICS_MAX {
+                        return found;
+                    }
+                }
+                _ => {}
             }
-            from = at + 2 + inner.len();
-            if !known.contains(&inner) {
-                found.extend(placeholder(index, text, at, inner, purpose));
-            }
-            if found.len() >= crate::DIAGNOSTICS_MAX {
-                return found;
-            }
+            at += 1;
         }
     }
     found

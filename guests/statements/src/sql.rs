@@ -50,11 +50,15 @@ impl Token<'_> {
     }
 }
 
-pub(crate) fn tokens(text: &str) -> Vec<Token<'_>> {
+/// The first tokens of `text`, `most` at the most, and whether these are all.
+pub(crate) fn tokens(text: &str, most: usize) -> (Vec<Token<'_>>, bool) {
     let bytes = text.as_bytes();
     let mut found = Vec::new();
     let mut at = 0;
     while let Some(&byte) = bytes.get(at) {
+        if found.len() >= most {
+            return (found, false);
+        }
         let rest = text.get(at..).unwrap_or("");
         let start = at;
         let mut token = |kind, from: usize, to: usize| {
@@ -86,7 +90,7 @@ pub(crate) fn tokens(text: &str) -> Vec<Token<'_>> {
             }
         }
     }
-    found
+    (found, true)
 }
 
 /// Whether a quote after this opens an `E''` literal.

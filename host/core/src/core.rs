@@ -100,14 +100,15 @@ pub struct Core {
     pub(crate) seams: Seams,
     pub(crate) settings: Settings,
     rooms: RwLock<Option<Arc<Rooms>>>,
-    /// One opening or closing at a time; holds the ticker.
-    moving: Mutex<Option<Ticker>>,
+    /// One opening or closing at a time; holds what runs while unsealed.
+    moving: Mutex<Option<Running>>,
 }
 
 #[derive(Debug)]
-struct Ticker {
+struct Running {
     stop: watch::Sender<bool>,
-    task: JoinHandle<()>,
+    leases: JoinHandle<()>,
+    modules: JoinHandle<()>,
 }
 
 impl Core {
@@ -179,30 +180,40 @@ impl Core {
         ))
     }
 
-    /// Takes a share of the key; opens the rooms when that was the last one needed.
+    /// Takes a share of the key; opens the rooms when that was the last one needed. Goes on when nobody waits for it any more:
+    /// half way the keys would be in memory and the server said to be sealed.
     ///
     /// # Errors
     /// The field's words for a wrong share.
-    pub async fn unseal(&self, share: &[u8]) -> Result<SealStatus, RequestError> {
+    pub async fn unseal(self: &Arc<Self>, share: &[u8]) -> Result<SealStatus, RequestError> {
+        let (core, share) = (Arc::clone(self), KeyShare(share.to_vec().into()));
+        let opening = tokio::spawn(async move { core.take_share(&share).await });
+        opening.await.map_err(|_| RequestError::Internal("unsealing ended early".to_owned()))?
+    }
+
+    async fn take_share(&self, share: &KeyShare) -> Result<SealStatus, RequestError> {
         {
             let mut moving = self.moving.lock().await;
             if self.rooms().is_ok() {
                 drop(moving);
                 return self.seal_status().await.map_err(seal_error);
             }
-            let status = self.seams.seal.unseal(share).await.map_err(seal_error)?;
+            let status = self.seams.seal.unseal(&share.0).await.map_err(seal_error)?;
             if status.sealed {
                 return Ok(status);
             }
             match self.open().await {
                 Ok(rooms) => {
-                    let (stop, stopped) = watch::channel(false);
+                    let (rooms, (stop, stopped)) = (Arc::new(rooms), watch::channel(false));
                     let leases = rooms.leases.clone();
-                    let task = tokio::spawn(async move {
+                    let leases = tokio::spawn(async move {
                         tokio::join!(leases.clone().run(stopped.clone()), leases.compare_for_ever(stopped));
                     });
-                    *moving = Some(Ticker { stop, task });
-                    *self.rooms.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(Arc::new(rooms));
+                    let opened = rooms.clone();
+                    // Compiling takes up to a minute for each; leases cannot wait for that.
+                    let modules = tokio::spawn(async move { opened.modules.load_all().await });
+                    *moving = Some(Running { stop, leases, modules });
+                    *self.rooms.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(rooms);
                     tracing::info!("unsealed");
                 }
                 Err(error) => {
@@ -268,10 +279,12 @@ impl Core {
     pub async fn seal(&self) {
         let mut moving = self.moving.lock().await;
         let rooms = self.rooms.write().unwrap_or_else(std::sync::PoisonError::into_inner).take();
-        if let Some(ticker) = moving.take() {
+        if let Some(running) = moving.take() {
+            running.modules.abort();
             // Errors mean that it has ended already.
-            let _ = ticker.stop.send(true);
-            let _ = ticker.task.await;
+            let _ = running.stop.send(true);
+            let _ = running.leases.await;
+            let _ = running.modules.await;
         }
         drop(rooms);
         self.seams.seal.seal().await;

@@ -14,8 +14,8 @@ use crate::core::{Core, Rooms};
 use crate::fields::Fields;
 use crate::lease::issue::Order;
 use crate::mount::MountEntry;
-use crate::policy::decide;
 use crate::policy::egp::Judgement;
+use crate::policy::{covering, decide};
 use crate::request::{LogicalRequest, LogicalResponse, Object, RequestError};
 use crate::routes::{self, Access, Captures, Route};
 use crate::seams::engine::{EngineRequest, Outcome, SecretValue, SecretsEngine};
@@ -453,9 +453,8 @@ impl Core {
 /// Turns the path into the one that policies, router and audit see: what names the same thing must read the same, or a rule
 /// for it could be walked around. The path as it came, if that had a slash at its end.
 fn canonical(request: &mut LogicalRequest) -> Option<String> {
-    // Names of policies do not differ in case.
-    if request.path.starts_with("sys/policy/") || request.path.starts_with("sys/policies/acl/") {
-        request.path = request.path.to_lowercase();
+    if let Some(path) = covering::in_lower_case(&request.path) {
+        request.path = path;
     }
     let is_list = matches!(request.operation, Operation::List | Operation::Scan);
     let bare = request.path.trim_end_matches('/').len();

@@ -248,6 +248,10 @@ impl From<SandboxError> for RequestError {
     fn from(error: SandboxError) -> Self {
         match error {
             SandboxError::Busy => Self::Unavailable("policy workers are busy".to_owned()),
+            too_long @ SandboxError::TooLong(_) => Self::Invalid(too_long.to_string()),
+            SandboxError::Loading => Self::Unavailable(
+                "a policy module that judges this request is still being loaded, try again".to_owned(),
+            ),
             other => Self::Sandbox(other),
         }
     }

@@ -60,7 +60,7 @@ fn policies() -> Vec<PolicySource> {
     (0..20)
         .map(|policy| PolicySource {
             name: format!("policy-{policy}"),
-            text: (0..50).map(|number| rule(policy, number)).collect(),
+            text: (0..50).map(|number| rule(policy, number)).collect::<String>().into(),
             allow_slashes: false,
             allow_wildcards: false,
         })

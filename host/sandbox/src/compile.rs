@@ -6,12 +6,13 @@
 use std::io::{Read as _, Write as _};
 use std::process::Stdio;
 use std::sync::Arc;
+use std::time::Duration;
 
 use leasehold_core::seams::sandbox::LoadError;
 use rustix::process::{Resource, Rlimit, setrlimit};
 use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::warn;
 use wasmtime::Engine;
 use wasmtime::component::Component;
@@ -39,9 +40,7 @@ impl Workshop {
 
     /// Waits its turn, then compiles within the limits.
     pub(crate) async fn compile(&self, bytes: &[u8]) -> Result<Component, LoadError> {
-        let Ok(turn) = Arc::clone(&self.one).acquire_owned().await else {
-            return Err(LoadError("the sandbox is shutting down".to_owned()));
-        };
+        let turn = turn(&self.one, self.limits.compile_wall).await?;
         let work = async {
             match &self.how {
                 Compiler::InProcess => {
@@ -190,6 +189,15 @@ fn work() -> Result<(), (i32, String)> {
     let engine = engine::compiling().map_err(|error| (1, format!("{error:#}")))?;
     let code = engine.precompile_component(&component).map_err(|error| (REFUSED, format!("{error:#}")))?;
     std::io::stdout().lock().write_all(&code).map_err(|error| broken(&error))
+}
+
+/// A place among those that look at or compile third parties' modules; whoever waits too long is sent away.
+pub(crate) async fn turn(places: &Arc<Semaphore>, patience: Duration) -> Result<OwnedSemaphorePermit, LoadError> {
+    match tokio::time::timeout(patience, Arc::clone(places).acquire_owned()).await {
+        Ok(Ok(turn)) => Ok(turn),
+        Ok(Err(_)) => Err(LoadError("the sandbox is shutting down".to_owned())),
+        Err(_) => Err(LoadError(format!("other modules were compiled for {patience:?}: push this one again later"))),
+    }
 }
 
 /// A component that ships with the server: its embedded machine code, or compiled now.

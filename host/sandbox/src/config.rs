@@ -35,6 +35,11 @@ pub struct Limits {
     pub configure_fuel: u64,
     /// ACL decisions at a time; one more is refused as busy.
     pub acl_at_once: u32,
+    /// Policy sets that are compiled at a time, be it for one decision only: it takes as long as a hundred decisions or more. Half
+    /// of them may be for the same set; what comes on top waits.
+    pub compiles_at_once: u32,
+    /// So long.
+    pub compile_patience: Duration,
     pub statements_at_once: u32,
     pub modules_at_once: u32,
     /// Warm ACL instances that are kept while idle.
@@ -53,8 +58,10 @@ pub struct Limits {
     pub known_bytes: usize,
     /// One in so many answers of warm ACL instances is compared with a fresh one's; zero: none is.
     pub shadow_one_in: u64,
-    /// Bytes of one request, after values that nobody may see are left out.
+    /// Bytes of one request for the ACL: path, keys, and values that rules name.
     pub request: usize,
+    /// Bytes of one request for a module, after values that nobody may see are left out.
+    pub module_request: usize,
     /// Bytes of a role's statements and values.
     pub templates: usize,
     pub module: ModuleLimits,
@@ -94,6 +101,8 @@ impl Default for Limits {
             evaluate: third_party,
             configure_fuel: 200_000_000,
             acl_at_once: 64,
+            compiles_at_once: u32::try_from(cores).unwrap_or(2).max(2),
+            compile_patience: Duration::from_secs(2),
             statements_at_once: 32,
             modules_at_once: 32,
             warm: cores,
@@ -104,7 +113,8 @@ impl Default for Limits {
             known_sets: 4096,
             known_bytes: 64 << 20,
             shadow_one_in: 1000,
-            request: 64 << 10,
+            request: 1 << 20,
+            module_request: 64 << 10,
             templates: 1 << 20,
             module: ModuleLimits::default(),
         }

@@ -38,6 +38,8 @@ impl Meter {
             SandboxError::Answer(_) => "answer",
             SandboxError::Failed(_) => "failed",
             SandboxError::Unknown(_) => "unknown",
+            SandboxError::Loading => "loading",
+            SandboxError::TooLong(_) => "too-long",
             SandboxError::Busy => "busy",
             SandboxError::Host(_) => "host",
         };

@@ -23,7 +23,7 @@ use crate::acl::blocking;
 use crate::bindings::policy::exports::leasehold::policy::policy as wit;
 use crate::bindings::policy::leasehold::policy::types;
 use crate::bindings::policy::{PolicyModule, PolicyModulePre};
-use crate::compile::Workshop;
+use crate::compile::{self, Workshop};
 use crate::config::{Compiler, Limits};
 use crate::gate::{self, Facts};
 use crate::meter::Meter;
@@ -34,6 +34,8 @@ const MAX_MESSAGE: usize = 1024;
 const MAX_OBLIGATIONS: usize = 32;
 const MAX_NAME: usize = 128;
 const MAX_CONFIG: usize = 64 << 10;
+/// The load gate's work on the largest upload takes a core for a good part of a second.
+const UPLOADS_AT_ONCE: usize = 2;
 
 pub(crate) struct ModulesRoom {
     shared: Arc<Shared>,
@@ -42,6 +44,8 @@ pub(crate) struct ModulesRoom {
     /// The last module that was inspected: it is mostly loaded next.
     inspected: Mutex<Option<Arc<Loaded>>>,
     lane: Arc<Semaphore>,
+    /// Uploads that the load gate looks at, whether or not their clients still wait.
+    door: Arc<Semaphore>,
 }
 
 struct Shared {
@@ -61,7 +65,14 @@ impl ModulesRoom {
         let workshop = Workshop::new(engine.clone(), compiler, limits.module.clone());
         let lane = Arc::new(Semaphore::new(limits.modules_at_once as usize));
         let shared = Arc::new(Shared { engine: engine.clone(), limits, clock });
-        Self { shared, workshop, loaded: RwLock::default(), inspected: Mutex::default(), lane }
+        Self {
+            shared,
+            workshop,
+            loaded: RwLock::default(),
+            inspected: Mutex::default(),
+            lane,
+            door: Arc::new(Semaphore::new(UPLOADS_AT_ONCE)),
+        }
     }
 
     pub(crate) async fn inspect(&self, bytes: &[u8]) -> Result<ModuleFacts, LoadError> {
@@ -90,9 +101,15 @@ impl ModulesRoom {
     }
 
     async fn prepare(&self, bytes: &[u8]) -> Result<Arc<Loaded>, LoadError> {
-        let (limits, copy) = (self.shared.limits.module.clone(), bytes.to_vec());
+        let limits = self.shared.limits.module.clone();
         let ended = |_| LoadError("a sandbox thread ended early".to_owned());
-        let facts = blocking(move || gate::inspect(&copy, &limits)).await.map_err(ended)??;
+        let entered = compile::turn(&self.door, limits.compile_wall).await?;
+        let copy = bytes.to_vec();
+        let facts = blocking(move || {
+            let _entered = entered;
+            gate::inspect(&copy, &limits)
+        });
+        let facts = facts.await.map_err(ended)??;
         let component = self.workshop.compile(bytes).await?;
         let place = self.place().map_err(|error| LoadError(error.to_string()))?;
         let shared = Arc::clone(&self.shared);
@@ -117,7 +134,7 @@ impl ModulesRoom {
         ask: &ModuleAsk,
     ) -> Result<ModuleVerdict, SandboxError> {
         let module = self.find(digest)?;
-        let request = module.meter.seen(request(ask, self.shared.limits.request))?;
+        let request = module.meter.seen(request(ask, self.shared.limits.module_request))?;
         let place = module.meter.seen(self.place())?;
         let (shared, config) = (Arc::clone(&self.shared), config.to_vec());
         blocking(move || {

@@ -186,6 +186,9 @@ async fn wrong_roles_are_refused_and_odd_statements_only_warned_about() {
     ] {
         assert_eq!(refused(world.write("roles/r", body).await), said);
     }
+    let endless = json!({"db_name": "nodb", "creation_statements": "CREATE ROLE \"{{name}}\" -- endless"});
+    let warned = world.write("roles/r", endless).await.unwrap().warnings.join("\n");
+    assert!(warned.contains("kept as plain: looking at creation_statements came to no end"), "{warned}");
     let near =
         json!({"db_name": "nodb", "creation_statements": "CREATE ROLE \"{{ nmae }}\" LOGIN PASSWORD '{{password}}'"});
     let warned = world.write("roles/r", near).await.unwrap().warnings.join("\n");

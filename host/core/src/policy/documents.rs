@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, RwLock};
+use std::time::Duration;
 
 use leasehold_model::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -9,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::keys;
 use crate::request::RequestError;
 use crate::seams::host::Clock;
-use crate::seams::sandbox::{AclError, IdentityValues, PolicySetId, PolicySource, Sandbox, Severity};
+use crate::seams::sandbox::{AclError, IdentityValues, PolicySetId, PolicySource, Sandbox, SandboxError, Severity};
 use crate::seams::storage::{Batch, Expect, Key, Storage, StorageError};
 use crate::token::store::{decode, encode};
 
@@ -24,7 +25,7 @@ pub const TEXT_LEN_MAX: usize = 1024 * 1024;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PolicyDocument {
     pub name: String,
-    pub text: String,
+    pub text: Arc<str>,
     pub version: u64,
     pub modified: Timestamp,
     #[serde(default)]
@@ -54,11 +55,29 @@ pub struct PolicyChange {
     pub expiration: Option<Timestamp>,
 }
 
-/// A compiled set, and the moment from which one of its policies is no more.
+/// What compiling a set brought, and the moment from which one of its policies is no more.
 #[derive(Clone, Debug)]
 struct CompiledSet {
-    id: PolicySetId,
+    outcome: Result<PolicySetId, Unusable>,
     good_until: Timestamp,
+}
+
+/// Why policies that were taken one by one cannot be used together. To compile them again would end the same way.
+#[derive(Clone, Debug)]
+enum Unusable {
+    /// A text does not parse any more; the log says which.
+    Broken,
+    /// In words that a client may read.
+    TooLarge(Arc<str>),
+}
+
+impl From<Unusable> for RequestError {
+    fn from(unusable: Unusable) -> Self {
+        match unusable {
+            Unusable::Broken => Self::Denied,
+            Unusable::TooLarge(why) => Self::Forbidden(format!("permission denied: {why}")),
+        }
+    }
 }
 
 /// All policies of the installation. Writes go to storage first, then to the copy in memory.
@@ -82,6 +101,12 @@ impl std::fmt::Debug for Policies {
 
 /// How many distinct policy lists are remembered before the memory starts anew.
 const SETS_MAX: usize = 4_096;
+
+/// Bytes of all texts of one token. The guest needs some times as much memory to read them.
+pub const SET_LEN_MAX: usize = 8 * TEXT_LEN_MAX;
+
+/// A set that could not be used is tried again after this: rules that have expired may have made it smaller.
+const UNUSABLE_FOR: Duration = Duration::from_secs(60);
 
 impl Policies {
     /// Reads all documents; writes the built-in ones on the first start.
@@ -111,7 +136,7 @@ impl Policies {
             if !documents.contains_key(name) {
                 let document = PolicyDocument {
                     name: name.to_owned(),
-                    text: text.to_owned(),
+                    text: text.into(),
                     version: 1,
                     modified: clock.now(),
                     cas_required: false,
@@ -179,7 +204,7 @@ impl Policies {
         } = change;
         let document = PolicyDocument {
             name: before.name.clone(),
-            text: text.unwrap_or_else(|| before.text.clone()),
+            text: text.map_or_else(|| before.text.clone(), Arc::from),
             version: before.version,
             modified: self.clock.now(),
             cas_required: cas_required.unwrap_or(before.cas_required),
@@ -257,16 +282,18 @@ impl Policies {
     /// The compiled set of a token's policies; names without a text, or whose text has expired, grant nothing.
     ///
     /// # Errors
-    /// A text that no longer parses, or a guest that failed: the request is refused.
+    /// Texts that cannot be used, or a guest that failed: the request is refused.
     pub async fn set(&self, names: &[String]) -> Result<PolicySetId, RequestError> {
         let now = self.clock.now();
         let known = self.sets.read().ok().and_then(|sets| sets.get(names).cloned());
         if let Some(set) = known.filter(|set| set.good_until > now) {
-            return Ok(set.id);
+            return Ok(set.outcome?);
         }
         let used = self.in_force(names, now);
-        let id = self.compile(&used.iter().map(|document| source(document)).collect::<Vec<_>>()).await?;
-        let good_until = used.iter().filter_map(|document| document.expiration).min().unwrap_or(Timestamp::NEVER);
+        let outcome = self.compile(&used).await?;
+        let ends = used.iter().filter_map(|document| document.expiration);
+        let again = outcome.is_err().then(|| now + UNUSABLE_FOR);
+        let good_until = ends.chain(again).min().unwrap_or(Timestamp::NEVER);
         let documents = self.documents.read().unwrap_or_else(std::sync::PoisonError::into_inner);
         // Every write replaces the document.
         let is_unchanged = in_force(&documents, names, now).map(Arc::as_ptr).eq(used.iter().map(Arc::as_ptr));
@@ -274,9 +301,9 @@ impl Policies {
             if sets.len() >= SETS_MAX {
                 sets.clear();
             }
-            sets.insert(names.to_vec(), CompiledSet { id: id.clone(), good_until });
+            sets.insert(names.to_vec(), CompiledSet { outcome: outcome.clone(), good_until });
         }
-        Ok(id)
+        Ok(outcome?)
     }
 
     /// The same, when the sandbox has dropped the set in the meantime.
@@ -295,13 +322,28 @@ impl Policies {
         in_force(&documents, names, now).cloned().collect()
     }
 
-    async fn compile(&self, sources: &[PolicySource]) -> Result<PolicySetId, RequestError> {
-        match self.sandbox.compile_acl(sources, &IdentityValues::new()).await {
-            Ok(id) => Ok(id),
+    async fn compile(&self, used: &[Arc<PolicyDocument>]) -> Result<Result<PolicySetId, Unusable>, RequestError> {
+        let too_large = |why: String| {
+            tracing::error!(why, "policies cannot be used together: requests of their tokens are refused");
+            Ok(Err(Unusable::TooLarge(why.into())))
+        };
+        if used.iter().map(|document| document.text.len()).sum::<usize>() > SET_LEN_MAX {
+            return too_large(format!("the policies of this token are longer than {SET_LEN_MAX} bytes together"));
+        }
+        let sources: Vec<_> = used.iter().map(|document| source(document)).collect();
+        match self.sandbox.compile_acl(&sources, &IdentityValues::new()).await {
+            Ok(id) => Ok(Ok(id)),
             Err(AclError::Refused(diagnostics)) => {
-                let why = diagnostics.first().map(|d| d.message.clone()).unwrap_or_default();
+                let first = diagnostics.into_iter().next();
+                let (code, why) = first.map(|d| (d.code, d.message)).unwrap_or_default();
+                if code == "too-large" {
+                    return too_large(why);
+                }
                 tracing::error!(why, "a stored policy does not compile: requests of its tokens are refused");
-                Err(RequestError::Denied)
+                Ok(Err(Unusable::Broken))
+            }
+            Err(AclError::Sandbox(SandboxError::Memory | SandboxError::Fuel)) => {
+                too_large("the policies of this token are too large to be read together".to_owned())
             }
             Err(AclError::Sandbox(error)) => Err(error.into()),
         }

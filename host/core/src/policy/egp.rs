@@ -6,6 +6,7 @@ use std::sync::{Arc, RwLock};
 use leasehold_model::{Timestamp, Ttl};
 use serde::{Deserialize, Serialize};
 
+use super::covering;
 use super::modules::Modules;
 use crate::keys;
 use crate::request::{Object, RequestError};
@@ -39,7 +40,7 @@ pub struct Egp {
     pub module: String,
     /// Handed to the module as it stands; readable by whoever may read the policy. No place for secrets.
     pub config: Object,
-    /// Canonical paths; a final `*` matches any rest.
+    /// As [`covering`] reads them.
     pub paths: Vec<String>,
     pub enforcement_level: Enforcement,
     pub modified: Timestamp,
@@ -48,11 +49,7 @@ pub struct Egp {
 impl Egp {
     #[must_use]
     pub fn covers(&self, path: &str) -> bool {
-        self.paths.iter().any(|glob| match glob.strip_suffix('*') {
-            Some(prefix) => path.starts_with(prefix),
-            // A list's trailing slash must not step out of a rule.
-            None => path == glob || path.strip_suffix('/') == Some(glob.as_str()),
-        })
+        self.paths.iter().any(|pattern| covering::covers(pattern, path))
     }
 }
 
@@ -88,8 +85,8 @@ pub struct Judged {
 pub struct Egps {
     storage: Arc<dyn Storage>,
     sandbox: Arc<dyn Sandbox>,
+    /// Changed while [`Modules::hold`] is held.
     policies: RwLock<Arc<BTreeMap<String, Arc<Egp>>>>,
-    writing: tokio::sync::Mutex<()>,
 }
 
 impl std::fmt::Debug for Egps {
@@ -116,7 +113,7 @@ impl Egps {
             }
             after = Some(last);
         }
-        Ok(Self { storage, sandbox, policies: RwLock::new(Arc::new(policies)), writing: tokio::sync::Mutex::new(()) })
+        Ok(Self { storage, sandbox, policies: RwLock::new(Arc::new(policies)) })
     }
 
     fn all(&self) -> Arc<BTreeMap<String, Arc<Egp>>> {
@@ -150,6 +147,9 @@ impl Egps {
                 egp.module
             )));
         };
+        if modules.is_loading(&module.digest) {
+            return Err(SandboxError::Loading.into());
+        }
         let digest = Digest(module.digest);
         match self.sandbox.configure(&digest, &encode(&egp.config)?).await {
             Ok(()) => {}
@@ -166,7 +166,13 @@ impl Egps {
                 )));
             }
         }
-        let _writing = self.writing.lock().await;
+        let _held = modules.hold().await;
+        if modules.find(&egp.module).is_none_or(|module| module.digest != digest.0) {
+            return Err(RequestError::Invalid(format!(
+                "module \"{}\" was changed or deleted in the meantime: look at it and try again",
+                egp.module
+            )));
+        }
         self.storage.commit(Batch::new().put(keys::egp(&egp.name), encode(&egp)?, Expect::Anything)).await?;
         self.change(|policies| {
             policies.insert(egp.name.clone(), Arc::new(egp));
@@ -176,8 +182,8 @@ impl Egps {
 
     /// # Errors
     /// As storage.
-    pub async fn delete(&self, name: &str) -> Result<(), RequestError> {
-        let _writing = self.writing.lock().await;
+    pub async fn delete(&self, name: &str, modules: &Modules) -> Result<(), RequestError> {
+        let _held = modules.hold().await;
         self.storage.commit(Batch::new().delete(keys::egp(name))).await?;
         self.change(|policies| {
             policies.remove(name);
@@ -205,6 +211,7 @@ impl Egps {
             let module = modules.find(&egp.module);
             let digest = module.map(|m| m.digest).unwrap_or_default();
             let answer = match encode(&egp.config) {
+                Ok(_) if modules.is_loading(&digest) => Err(SandboxError::Loading),
                 Ok(config) => self.sandbox.evaluate(&Digest(digest.clone()), &config, ask).await,
                 Err(error) => Err(SandboxError::Host(error.to_string())),
             };

@@ -1,11 +1,13 @@
 //! Third parties' modules: stored by digest, named by the operator, loaded into the sandbox.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, RwLock};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use leasehold_model::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::Egps;
 use crate::keys;
 use crate::request::RequestError;
 use crate::seams::sandbox::{Digest, ModuleFacts, Sandbox};
@@ -27,10 +29,16 @@ pub struct ModuleRecord {
     pub uploaded_by: String,
 }
 
+/// When the stored modules are loaded, from unsealing on: one that took the compiler too long on a busy machine gets another try.
+const LOADS: [Duration; 3] = [Duration::ZERO, Duration::from_secs(60), Duration::from_secs(600)];
+
 pub struct Modules {
     storage: Arc<dyn Storage>,
     sandbox: Arc<dyn Sandbox>,
     records: RwLock<BTreeMap<String, ModuleRecord>>,
+    /// Digests that are stored and not yet loaded. What names them fails closed.
+    loading: RwLock<BTreeSet<String>>,
+    /// One change at a time of modules and of what names them, so that no name changes its meaning under a policy.
     writing: tokio::sync::Mutex<()>,
 }
 
@@ -41,7 +49,7 @@ impl std::fmt::Debug for Modules {
 }
 
 impl Modules {
-    /// Reads all records and loads every module. One that no longer loads is logged; policies that name it fail closed.
+    /// Reads all records; [`Modules::load_all`] loads the modules.
     ///
     /// # Errors
     /// As storage.
@@ -55,16 +63,64 @@ impl Modules {
             for key in &page {
                 let Some(stored) = storage.get(key).await? else { continue };
                 let record: ModuleRecord = decode(key.as_str(), &stored.value)?;
-                if let Some(bytes) = storage.get(&keys::module_bytes(&record.digest)).await?
-                    && let Err(error) = sandbox.load(&bytes.value).await
-                {
-                    tracing::error!(module.name = record.name, module.digest = record.digest, %error, "a stored module does not load");
-                }
                 records.insert(record.name.clone(), record);
             }
             after = Some(last);
         }
-        Ok(Self { storage, sandbox, records: RwLock::new(records), writing: tokio::sync::Mutex::new(()) })
+        let loading = RwLock::new(records.values().map(|record| record.digest.clone()).collect());
+        Ok(Self { storage, sandbox, records: RwLock::new(records), loading, writing: tokio::sync::Mutex::default() })
+    }
+
+    /// Loads every stored module, one after the other. One that does not load is logged; policies that name it fail closed.
+    pub async fn load_all(&self) {
+        for pause in LOADS {
+            let waiting = self.loading.read().unwrap_or_else(PoisonError::into_inner).clone();
+            if waiting.is_empty() {
+                return;
+            }
+            tokio::time::sleep(pause).await;
+            for digest in waiting {
+                match self.load_one(&digest).await {
+                    Ok(()) => self.is_loaded(&digest),
+                    Err(error) => {
+                        tracing::error!(module.digest = digest, %error, "a stored module does not load: what it judges is refused");
+                    }
+                }
+            }
+        }
+        self.loading.write().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    async fn load_one(&self, digest: &str) -> Result<(), RequestError> {
+        let Some(bytes) = self.storage.get(&keys::module_bytes(digest)).await? else {
+            return Err(RequestError::Internal("its bytes are not stored".to_owned()));
+        };
+        self.sandbox.load(&bytes.value).await.map_err(|e| RequestError::Invalid(e.to_string()))?;
+        // It may have been deleted meanwhile.
+        let _writing = self.writing.lock().await;
+        self.unload_unnamed(digest).await;
+        Ok(())
+    }
+
+    async fn unload_unnamed(&self, digest: &str) {
+        let is_named = self.records.read().is_ok_and(|records| records.values().any(|record| record.digest == digest));
+        if !is_named {
+            self.sandbox.unload(&Digest(digest.to_owned())).await;
+        }
+    }
+
+    fn is_loaded(&self, digest: &str) {
+        self.loading.write().unwrap_or_else(PoisonError::into_inner).remove(digest);
+    }
+
+    /// Held by whoever lets a policy name a module.
+    pub(super) async fn hold(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.writing.lock().await
+    }
+
+    #[must_use]
+    pub fn is_loading(&self, digest: &str) -> bool {
+        self.loading.read().unwrap_or_else(PoisonError::into_inner).contains(digest)
     }
 
     #[must_use]
@@ -87,23 +143,27 @@ impl Modules {
         bytes: Vec<u8>,
         by: &str,
         now: Timestamp,
-        in_use: bool,
+        egps: &Egps,
     ) -> Result<ModuleRecord, RequestError> {
         let facts: ModuleFacts =
             self.sandbox.inspect(&bytes).await.map_err(|e| RequestError::Invalid(e.to_string()))?;
+        // Outside of the lock, under which it is there already: compiling may take a minute.
+        self.sandbox.load(&bytes).await.map_err(|e| RequestError::Invalid(e.to_string()))?;
         let _writing = self.writing.lock().await;
         let before = self.find(name);
         if let Some(old) = &before {
             if old.digest == facts.digest {
                 return Ok(old.clone());
             }
-            if in_use {
+            if !egps.users_of(name).is_empty() {
+                self.unload_unnamed(&facts.digest).await;
                 return Err(RequestError::Invalid(format!(
                     "module \"{name}\" is used by a policy and cannot change under it: push the new version under another name, then let the policy name that"
                 )));
             }
         }
         self.sandbox.load(&bytes).await.map_err(|e| RequestError::Invalid(e.to_string()))?;
+        self.is_loaded(&facts.digest);
         let record = ModuleRecord {
             name: name.to_owned(),
             digest: facts.digest,
@@ -136,9 +196,16 @@ impl Modules {
     }
 
     /// # Errors
-    /// As storage.
-    pub async fn delete(&self, name: &str) -> Result<(), RequestError> {
+    /// `is used by` and the policies; as storage.
+    pub async fn delete(&self, name: &str, egps: &Egps) -> Result<(), RequestError> {
         let _writing = self.writing.lock().await;
+        let users = egps.users_of(name);
+        if !users.is_empty() {
+            return Err(RequestError::Invalid(format!(
+                "module \"{name}\" is used by {}: delete these policies first",
+                users.join(", ")
+            )));
+        }
         let Some(record) = self.find(name) else { return Ok(()) };
         let mut batch = Batch::new().delete(keys::module(name));
         let last = !self.digest_used_elsewhere(&record.digest, name);

@@ -22,7 +22,8 @@ impl fmt::Display for Digest {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PolicySource {
     pub name: String,
-    pub text: String,
+    /// Shared: a text may be long, and many sets hold it.
+    pub text: Arc<str>,
     pub allow_slashes: bool,
     pub allow_wildcards: bool,
 }
@@ -206,6 +207,11 @@ pub enum SandboxError {
     Failed(String),
     #[error("no such module is loaded: {0}")]
     Unknown(String),
+    #[error("the module is still being loaded")]
+    Loading,
+    /// More than these bytes would have to go in.
+    #[error("the request's path, keys and values that policies name are longer than {0} bytes")]
+    TooLong(usize),
     /// All instances are busy and the queue is full.
     #[error("policy workers are busy")]
     Busy,

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::call::Call;
 use crate::fields::{Field, Kind};
+use crate::policy::covering;
 use crate::policy::egp::{Egp, Enforcement};
 use crate::policy::modules::ModuleRecord;
 use crate::request::{LogicalResponse, Object, RequestError};
@@ -24,7 +25,11 @@ const EGP: &[Field] = &[
         Kind::Any,
         "An object for the module; readable by whoever reads the policy, so no place for secrets.",
     ),
-    Field::open("paths", Kind::CommaList, "Canonical paths without a leading slash; a final `*` matches any rest."),
+    Field::open(
+        "paths",
+        Kind::CommaList,
+        "Canonical paths without a leading slash; a final `*` matches any rest, `+` any one segment.",
+    ),
     Field::open("enforcement_level", Kind::Text, "`advisory` or `hard-mandatory`."),
 ];
 
@@ -62,14 +67,7 @@ pub(crate) async fn handle(call: &Call<'_>) -> Result<LogicalResponse, RequestEr
         }
         ("modules/:name", Operation::Update) => push(call, name).await,
         ("modules/:name", Operation::Delete) => {
-            let users = call.rooms.egps.users_of(name);
-            if !users.is_empty() {
-                return Err(RequestError::Invalid(format!(
-                    "module \"{name}\" is used by {}: delete these policies first",
-                    users.join(", ")
-                )));
-            }
-            call.rooms.modules.delete(name).await?;
+            call.rooms.modules.delete(name, &call.rooms.egps).await?;
             Ok(LogicalResponse::empty())
         }
         ("policies/egp", _) => keys(call.rooms.egps.names()),
@@ -88,7 +86,7 @@ pub(crate) async fn handle(call: &Call<'_>) -> Result<LogicalResponse, RequestEr
         }
         (_, Operation::Update) => write_egp(call, name).await,
         (_, Operation::Delete) => {
-            call.rooms.egps.delete(name).await?;
+            call.rooms.egps.delete(name, &call.rooms.modules).await?;
             Ok(LogicalResponse::empty())
         }
         _ => Err(RequestError::UnsupportedOperation),
@@ -125,9 +123,8 @@ async fn push(call: &Call<'_>, name: &str) -> Result<LogicalResponse, RequestErr
             .map_err(|_| RequestError::invalid("`module` is not base64: send the component's bytes in base64, or as the body with the type application/wasm"))?,
         (None, None) => return Err(RequestError::invalid("no module: send the component as the body with the type application/wasm, or in base64 as `module`")),
     };
-    let in_use = !call.rooms.egps.users_of(name).is_empty();
     let by = call.caller()?.record.display_name.clone();
-    let record = call.rooms.modules.push(name, bytes, &by, call.core.seams.clock.now(), in_use).await?;
+    let record = call.rooms.modules.push(name, bytes, &by, call.core.seams.clock.now(), &call.rooms.egps).await?;
     Ok(LogicalResponse::data(shown(&record)))
 }
 
@@ -157,23 +154,12 @@ async fn write_egp(call: &Call<'_>, policy: &str) -> Result<LogicalResponse, Req
         },
         Some(_) => return Err(RequestError::invalid("`config` must be a JSON object")),
     };
-    let paths = call.fields.list("paths").unwrap_or_default().to_vec();
+    let paths = call.fields.list("paths").unwrap_or_default();
     if paths.is_empty() {
         return Err(RequestError::invalid("`paths` must name at least one path; a final `*` matches any rest"));
     }
-    for path in &paths {
-        let bare = path.strip_suffix('*').unwrap_or(path);
-        if path.starts_with('/')
-            || bare.contains('*')
-            || bare.contains("//")
-            || bare.split('/').any(|s| s == ".." || s == ".")
-            || bare.chars().any(char::is_control)
-        {
-            return Err(RequestError::Invalid(format!(
-                "path {path:?} is not canonical: no leading slash, no `//`, `.` or `..`, `*` only at the end"
-            )));
-        }
-    }
+    let paths =
+        paths.iter().map(|path| covering::parse(path)).collect::<Result<_, _>>().map_err(RequestError::Invalid)?;
     let egp = Egp {
         name: policy.to_owned(),
         module: module.to_owned(),

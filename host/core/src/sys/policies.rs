@@ -145,7 +145,7 @@ async fn write(call: &Call<'_>, name: &str, old: bool) -> Result<LogicalResponse
     let expiration = expiration(call)?;
     let document = PolicyDocument {
         name: name.to_owned(),
-        text: unpacked(text),
+        text: unpacked(text).into(),
         version: 0,
         modified: call.core.seams.clock.now(),
         cas_required: fields.bool("cas_required").unwrap_or(false),

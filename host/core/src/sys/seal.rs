@@ -126,7 +126,7 @@ async fn init(core: &Core, data: &Object) -> Result<LogicalResponse, RequestErro
     Ok(plain(json!({ "keys": hex, "keys_base64": base64, "root_token": made.root_token.expose() })))
 }
 
-async fn unseal(core: &Core, data: &Object) -> Result<LogicalResponse, RequestError> {
+async fn unseal(core: &Arc<Core>, data: &Object) -> Result<LogicalResponse, RequestError> {
     let fields = coerce(UNSEAL, data)?;
     if !core.seal_status().await.map_err(seal_error)?.initialized {
         return Err(RequestError::invalid("Vault is not initialized"));

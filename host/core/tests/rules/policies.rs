@@ -57,6 +57,49 @@ async fn check_and_set_holds_off_who_has_not_seen_the_last_version() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn policies_that_cannot_be_used_together_are_told_so_and_compiled_once() {
+    let server = Server::start().await;
+    let compiled = || server.sandbox.compiled.load(std::sync::atomic::Ordering::SeqCst);
+    for (text, told) in [
+        ("large", "the policies have more than 20000 paths together"),
+        ("dear", "the policies of this token are too large to be read together"),
+    ] {
+        server.policy(text, text).await;
+        let token = server.token(json!({ "policies": [text] })).await;
+        let before = compiled();
+        for _ in 0..5 {
+            let told = format!("Forbidden: permission denied: {told}");
+            assert_eq!(refusal(server.read(&token, "sys/mounts").await), told);
+        }
+        assert_eq!(compiled(), before + 1);
+        // Rules expire without a write.
+        pass(61).await;
+        assert!(server.read(&token, "sys/mounts").await.is_err());
+        assert_eq!(compiled(), before + 2);
+        server.policy(text, "sys/mounts: read").await;
+        server.read(&token, "sys/mounts").await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn texts_that_are_too_long_together_reach_no_guest() {
+    let server = Server::start().await;
+    let names: Vec<String> = (0..9).map(|number| format!("long{number}")).collect();
+    for name in &names {
+        server.policy(name, &format!("sys/mounts: read\n{}", "#".repeat(1_000_000))).await;
+    }
+    let all = server.token(json!({ "policies": names, "no_default_policy": true })).await;
+    let few = server.token(json!({ "policies": names[..8] })).await;
+    let before = server.sandbox.compiled.load(std::sync::atomic::Ordering::SeqCst);
+    assert_eq!(
+        refusal(server.read(&all, "sys/mounts").await),
+        "Forbidden: permission denied: the policies of this token are longer than 8388608 bytes together"
+    );
+    assert_eq!(server.sandbox.compiled.load(std::sync::atomic::Ordering::SeqCst), before);
+    server.read(&few, "sys/mounts").await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_no_policy_is_refused_and_changes_nothing() {
     let server = Server::start().await;
     server.policy("app", "db/static: read").await;
@@ -255,6 +298,89 @@ async fn capabilities_are_told_for_tokens_that_live() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn stored_modules_keep_nobody_waiting_and_nothing_passes_before_they_are_loaded() {
+    let server = Server::start().await;
+    server.judge("hard-mandatory", "db/*").await;
+    let verdict = leasehold_core::seams::sandbox::ModuleVerdict {
+        decision: leasehold_core::seams::sandbox::ModuleDecision::Allow,
+        messages: Vec::new(),
+        max_ttl: None,
+        annotations: Vec::new(),
+        fuel: 1,
+    };
+    *server.sandbox.module.lock().unwrap() = Some(Ok(verdict));
+    server.policy("user", "db/*: read\nsys/mounts: read").await;
+    let token = server.token(json!({ "policies": ["user"] })).await;
+    server.read(&token, "db/static").await.unwrap();
+    server.core.seal().await;
+
+    let slow = server.sandbox.may_load.lock().await;
+    server.unseal().await;
+    let told = "Unavailable: a policy module that judges this request is still being loaded, try again".to_owned();
+    assert_eq!(refusal(server.read(&token, "db/static").await), told);
+    server.read(&token, "sys/mounts").await.unwrap();
+    let egp = json!({ "module": "probe", "paths": "x", "enforcement_level": "advisory" });
+    assert_eq!(refusal(server.root("sys/policies/egp/other", egp).await), told);
+
+    drop(slow);
+    pass(1).await;
+    server.read(&token, "db/static").await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unsealing_goes_on_when_its_client_has_gone() {
+    let server = Server::sealed().await;
+    let mut unsealing = Box::pin(server.core.unseal(&server.share));
+    std::future::poll_fn(|context| {
+        assert!(unsealing.as_mut().poll(context).is_pending());
+        std::task::Poll::Ready(())
+    })
+    .await;
+    drop(unsealing);
+    pass(1).await;
+    assert!(!server.core.seal_status().await.unwrap().sealed);
+    server.read(ROOT, "sys/mounts").await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_module_changes_under_no_policy_that_was_bound_meanwhile() {
+    let server = Server::start().await;
+    let bind = || {
+        let egp = json!({ "module": "probe", "paths": "db/*", "enforcement_level": "hard-mandatory" });
+        server.root("sys/policies/egp/gate", egp)
+    };
+    let delete = || server.call(Some(ROOT), Operation::Delete, "sys/modules/probe", Value::Null);
+    server.root("sys/modules/probe", json!({ "module": "AAEC" })).await.unwrap();
+
+    // Bound while other bytes are being inspected.
+    let slow = server.sandbox.may_inspect.lock().await;
+    let push = server.root("sys/modules/probe", json!({ "module": "AAED" }));
+    let (pushed, ()) = tokio::join!(push, async {
+        pass(1).await;
+        bind().await.unwrap();
+        drop(slow);
+    });
+    assert!(refusal(pushed).contains("is used by a policy"));
+
+    // Deleted, or pushed anew, while it is being configured.
+    server.call(Some(ROOT), Operation::Delete, "sys/policies/egp/gate", Value::Null).await.unwrap();
+    for change in ["delete", "push"] {
+        let slow = server.sandbox.may_configure.lock().await;
+        let (bound, ()) = tokio::join!(bind(), async {
+            pass(1).await;
+            if change == "delete" {
+                delete().await.unwrap();
+            } else {
+                server.root("sys/modules/probe", json!({ "module": "AAED" })).await.unwrap();
+            }
+            drop(slow);
+        });
+        assert!(refusal(bound).contains("was changed or deleted in the meantime"), "{change}");
+        server.root("sys/modules/probe", json!({ "module": "AAEC" })).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_module_in_use_neither_goes_nor_changes() {
     let server = Server::start().await;
     server.judge("hard-mandatory", "db/*").await;
@@ -272,6 +398,7 @@ async fn a_module_in_use_neither_goes_nor_changes() {
             "path \"a*b\" is not canonical",
         ),
         (json!({ "module": "probe", "paths": "a/../b", "enforcement_level": "advisory" }), "path \"a/../b\" is not"),
+        (json!({ "module": "probe", "paths": "db/", "enforcement_level": "advisory" }), "path \"db/\" ends in a slash"),
         (json!({ "module": "probe", "paths": "x", "enforcement_level": "soft-mandatory" }), "`soft-mandatory` is not"),
         (json!({ "module": "probe", "paths": "x" }), "`enforcement_level` must be"),
         (json!({ "module": "probe", "enforcement_level": "advisory" }), "`paths` must name"),
@@ -279,6 +406,26 @@ async fn a_module_in_use_neither_goes_nor_changes() {
         let said = refusal(server.root("sys/policies/egp/other", fields).await);
         assert!(said.starts_with(&format!("Invalid: {why}")), "{said}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_binding_covers_its_paths_in_every_spelling() {
+    let server = Server::start().await;
+    server.policy("user", "db/*: read\nsys/policies/acl/*: update").await;
+    let token = server.token(json!({ "policies": ["user"] })).await;
+    // The module fails, so whatever is covered is refused.
+    for (paths, covered) in [("db/+", "db/static"), ("sys/policies/acl/Prod", "sys/policies/acl/PROD")] {
+        server.judge("hard-mandatory", paths).await;
+        let data = json!({ "policy": "a: read" });
+        let answer = if covered == "db/static" {
+            server.read(&token, covered).await
+        } else {
+            server.update(&token, covered, data).await
+        };
+        assert!(matches!(answer, Err(RequestError::Sandbox(_))), "{paths}: {answer:?}");
+    }
+    let shown = server.read(ROOT, "sys/policies/egp/gate").await.unwrap().data.unwrap();
+    assert_eq!(shown["paths"], json!(["sys/policies/acl/prod"]));
 }
 
 #[tokio::test(start_paused = true)]

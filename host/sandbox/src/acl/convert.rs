@@ -11,7 +11,7 @@ use crate::bindings::acl::leasehold::acl::types;
 pub(super) fn source(source: &PolicySource) -> wit::Source {
     wit::Source {
         name: source.name.clone(),
-        text: source.text.clone(),
+        text: source.text.to_string(),
         allow_slashes: source.allow_slashes,
         allow_wildcards: source.allow_wildcards,
     }
@@ -37,7 +37,7 @@ pub(super) fn request(ask: &Ask<'_>, watched: &[String], max: usize) -> Result<(
             return Err(SandboxError::Host(format!("the ACL has no operation `{other}`")));
         }
     };
-    let too_long = || SandboxError::Host(format!("the request's path and parameters are longer than {max} bytes"));
+    let too_long = || SandboxError::TooLong(max);
     let mut with_values = false;
     let mut size = ask.path.len();
     if size > max {

@@ -123,6 +123,17 @@ impl Instance {
         question: &Question,
         limits: &Limits,
     ) -> Result<Reply, SandboxError> {
+        self.answer_within(id, question, limits, u64::MAX)
+    }
+
+    /// The same, but of a list of paths only as many, the first at least, as can be begun with so much fuel.
+    pub(super) fn answer_within(
+        &mut self,
+        id: &PolicySetId,
+        question: &Question,
+        limits: &Limits,
+        fuel: u64,
+    ) -> Result<Reply, SandboxError> {
         let set = self.set(id)?;
         self.calls = self.calls.saturating_add(1);
         self.fuel = 0;
@@ -136,12 +147,14 @@ impl Instance {
             Question::Capabilities(paths) => {
                 let mut all = Vec::with_capacity(paths.len());
                 for path in paths {
-                    let before = store::used(&self.store, limits.decide.fuel);
-                    self.fuel = self.fuel.saturating_add(before);
-                    store::refuel(&mut self.store, limits.decide.fuel)?;
+                    if self.fuel > fuel {
+                        break;
+                    }
                     let answer =
                         self.acl.leasehold_acl_evaluator().policy_set().call_capabilities(&mut self.store, set, path);
                     all.push(convert::capabilities(self.ended(answer)?));
+                    self.fuel = self.fuel.saturating_add(store::used(&self.store, limits.decide.fuel));
+                    store::refuel(&mut self.store, limits.decide.fuel)?;
                 }
                 Reply::Capabilities(all)
             }

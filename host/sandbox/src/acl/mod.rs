@@ -6,8 +6,8 @@
 //! instance can compile it: some milliseconds for a thousand rules, once for each instance. After that a decision takes
 //! microseconds. `warm` keeps the instances, `shadow` says which answers are compared and what a difference is.
 //!
-//! Invariants: a client's value enters a guest only for a key that a rule of the set names, and then on an instance that
-//! is dropped afterwards. An instance that trapped, grew old or served its calls is not used again.
+//! Invariants: a client's value enters a guest only for a key that a rule of the set names, when the verdict may depend on
+//! it, and then on an instance that is dropped afterwards. An instance that trapped, grew old or served its calls is not used again.
 //!
 //! One in N answers of warm instances (decisions, capabilities and grants below alike) is computed once more, from the
 //! same texts, for the same moment, on an instance that nobody has used: behind the caller's back, one at a time. When
@@ -19,11 +19,12 @@ mod instance;
 mod shadow;
 mod warm;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use leasehold_core::seams::host::Clock;
 use leasehold_core::seams::sandbox::{
-    AclError, Ask, Diagnostic, IdentityValues, PolicySetId, PolicySource, SandboxError, Verdict,
+    AclError, Ask, Diagnostic, IdentityValues, PolicySetId, PolicySource, Reason, SandboxError, Verdict,
 };
 use leasehold_model::{Capabilities, Timestamp};
 use sha2::{Digest as _, Sha256};
@@ -42,8 +43,12 @@ use crate::lru::Lru;
 use crate::meter::Meter;
 use crate::store::Guest;
 
-/// More questions than this in one call are answered on a thread that may block.
-const INLINE_QUESTIONS: usize = 64;
+/// Fuel of what is answered on the caller's thread, well below a millisecond: a usual set needs a fortieth of it for a question. A list of
+/// paths that needs more begins anew on a thread that may block, and so does, from the start, every later question to a set
+/// that needed more for a single one.
+const BRIEF: u64 = 500_000;
+/// A longer list is not even tried.
+const BRIEF_QUESTIONS: usize = 64;
 
 pub(crate) struct AclRoom {
     shared: Arc<Shared>,
@@ -55,6 +60,8 @@ struct Shared {
     limits: Limits,
     clock: Arc<dyn Clock>,
     lane: Arc<Semaphore>,
+    /// For what compiles a set: no one token's requests take the lane from all others.
+    compiling: Arc<Semaphore>,
     known: Mutex<Lru<PolicySetId, Arc<KnownSet>>>,
     warm: Warm<Instance>,
     shadow: Shadow,
@@ -67,12 +74,36 @@ struct KnownSet {
     identity: IdentityValues,
     /// Of the set as first compiled; rules that expire can only make it smaller.
     watched: Vec<String>,
+    /// One question alone took more than [`BRIEF`].
+    is_slow: AtomicBool,
+    /// Its share of the places for compiling.
+    compiling: Arc<Semaphore>,
+}
+
+impl KnownSet {
+    fn new(sources: &[PolicySource], identity: &IdentityValues, limits: &Limits) -> Self {
+        let (sources, identity) = (sources.to_vec(), identity.clone());
+        let compiling = Arc::new(Semaphore::new((limits.compiles_at_once as usize / 2).max(1)));
+        Self { sources, identity, watched: Vec::new(), is_slow: AtomicBool::new(false), compiling }
+    }
+}
+
+/// Given back when it is dropped.
+struct CompileTurn {
+    _own: Option<OwnedSemaphorePermit>,
+    _common: OwnedSemaphorePermit,
 }
 
 enum Question {
     Decide(wit::Request),
     Capabilities(Vec<String>),
     GrantsBelow(String),
+}
+
+impl Question {
+    fn count(&self) -> usize {
+        if let Self::Capabilities(paths) = self { paths.len() } else { 1 }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -104,34 +135,51 @@ impl AclRoom {
     ) -> Result<Self, wasmtime::Error> {
         let pre = AclPre::new(Linker::new(engine).instantiate_pre(component)?)?;
         let lane = Arc::new(Semaphore::new(limits.acl_at_once as usize));
+        let compiling = Arc::new(Semaphore::new(limits.compiles_at_once as usize));
         let known = Mutex::new(Lru::new(limits.known_sets, limits.known_bytes));
         let (warm, shadow) = (Warm::new(limits.warm), Shadow::new(limits.shadow_one_in));
         let (engine, meter) = (engine.clone(), Meter::new("acl"));
-        let shared = Shared { engine, pre, limits, clock, lane, known, warm, shadow, meter };
+        let shared = Shared { engine, pre, limits, clock, lane, compiling, known, warm, shadow, meter };
         Ok(Self { shared: Arc::new(shared) })
     }
 
-    /// Makes a set known by its content.
+    /// Makes a set known by its content. Also to find its name takes a while when its texts are long.
     pub(crate) async fn compile(
         &self,
         sources: &[PolicySource],
         identity: &IdentityValues,
     ) -> Result<PolicySetId, AclError> {
-        let id = content_id(sources, identity);
-        if lock(&self.shared.known).get(&id).is_some() {
-            return Ok(id);
-        }
+        let turn = self.shared.meter.seen(self.shared.turn(None).await)?;
         let place = self.shared.place()?;
-        let known = KnownSet { sources: sources.to_vec(), identity: identity.clone(), watched: Vec::new() };
+        let known = KnownSet::new(sources, identity, &self.shared.limits);
         let shared = Arc::clone(&self.shared);
-        let compiled = blocking(move || shared.make_known(id, known, place)).await?;
+        let compiled = blocking(move || shared.make_known(known, place, turn)).await?;
         self.shared.meter.seen(compiled)?.map_err(AclError::Refused)
     }
 
     pub(crate) async fn decide(&self, id: &PolicySetId, ask: &Ask<'_>) -> Result<Verdict, SandboxError> {
-        let known = self.shared.known(id)?;
-        let (request, with_values) = convert::request(ask, &known.watched, self.shared.limits.request)?;
-        match self.ask(id, known, Question::Decide(request), with_values).await? {
+        let (known, max) = (self.shared.known(id)?, self.shared.limits.request);
+        // A missing value never helps a request: what is granted without values is granted with them, and most refusals are
+        // not about values either. So a value goes in only when a rule that names it decides about this path.
+        let (request, _) = convert::request(ask, &[], max)?;
+        let verdict = self.verdict(id, &known, request, false).await?;
+        if known.watched.is_empty() || !matches!(verdict.reason, Reason::Parameter(_) | Reason::Pagination(_)) {
+            return Ok(verdict);
+        }
+        match convert::request(ask, &known.watched, max)? {
+            (request, true) => self.verdict(id, &known, request, true).await,
+            (_, false) => Ok(verdict),
+        }
+    }
+
+    async fn verdict(
+        &self,
+        id: &PolicySetId,
+        known: &Arc<KnownSet>,
+        request: wit::Request,
+        with_values: bool,
+    ) -> Result<Verdict, SandboxError> {
+        match self.ask(id, Arc::clone(known), Question::Decide(request), with_values).await? {
             Reply::Verdict(verdict) => Ok(verdict),
             _ => Err(SandboxError::Host("an answer to another question".to_owned())),
         }
@@ -160,9 +208,11 @@ impl AclRoom {
 
     /// On an instance of its own: the text may be anybody's.
     pub(crate) async fn lint(&self, source: &PolicySource) -> Result<Vec<Diagnostic>, SandboxError> {
+        let turn = self.shared.meter.seen(self.shared.turn(None).await)?;
         let place = self.shared.place()?;
         let (shared, source) = (Arc::clone(&self.shared), convert::source(source));
         let linted = blocking(move || {
+            let _turn = turn;
             let mut instance = shared.instance(shared.clock.now(), Some(place))?;
             instance.lint(&source, &shared.limits)
         });
@@ -177,34 +227,71 @@ impl AclRoom {
         with_values: bool,
     ) -> Result<Reply, SandboxError> {
         let shared = &self.shared;
-        let place = shared.meter.seen(shared.place())?;
-        let begun = shared.clock.now();
-        let is_long = matches!(&question, Question::Capabilities(paths) if paths.len() > INLINE_QUESTIONS);
-        let ready = if with_values || is_long { None } else { shared.take_holding(id, begun) };
-        let answered = match ready {
-            Some(instance) => shared.answer(instance, id, &known, question, begun),
-            None => {
-                let (shared, id) = (Arc::clone(shared), id.clone());
-                blocking(move || {
-                    let _place = place;
-                    if with_values {
-                        return shared.ask_fresh(&id, &known, &question, begun);
-                    }
-                    let instance = shared.take_compiled(&id, &known, begun)?;
-                    shared.answer(instance, &id, &known, question, begun)
-                })
-                .await?
-            }
+        let (begun, question) = (shared.clock.now(), Arc::new(question));
+        let answered = match shared.answer_briefly(id, &known, &question, with_values, begun) {
+            Some(answered) => answered,
+            None => self.answer_elsewhere(id, &known, &question, with_values, begun).await,
         };
         let (reply, fuel) = shared.meter.seen(answered)?;
         shared.meter.answered(shared.clock.now().until(begun).as_secs_f64(), fuel);
         Ok(reply)
+    }
+
+    /// On a thread that may block; before that it may wait for its turn to compile the set.
+    async fn answer_elsewhere(
+        &self,
+        id: &PolicySetId,
+        known: &Arc<KnownSet>,
+        question: &Arc<Question>,
+        with_values: bool,
+        now: Timestamp,
+    ) -> Result<(Reply, u64), SandboxError> {
+        let ready = if with_values { None } else { self.shared.take_holding(id, now) };
+        let turn = if ready.is_some() { None } else { Some(self.shared.turn(Some(known)).await?) };
+        let place = match self.shared.place() {
+            Ok(place) => place,
+            Err(busy) => {
+                ready.into_iter().for_each(|instance| self.shared.give_back(instance, now));
+                return Err(busy);
+            }
+        };
+        let (shared, id, known, question) =
+            (Arc::clone(&self.shared), id.clone(), Arc::clone(known), Arc::clone(question));
+        blocking(move || {
+            let (_place, _turn) = (place, turn);
+            if with_values {
+                return shared.ask_fresh(&id, &known, &question, now);
+            }
+            let mut instance = match ready {
+                Some(instance) => instance,
+                None => shared.take_compiled(&id, &known, now)?,
+            };
+            let reply = instance.answer(&id, &question, &shared.limits);
+            shared.answered(instance, &id, &known, question, reply, now)
+        })
+        .await?
     }
 }
 
 impl Shared {
     fn place(&self) -> Result<OwnedSemaphorePermit, SandboxError> {
         Arc::clone(&self.lane).try_acquire_owned().map_err(|_| SandboxError::Busy)
+    }
+
+    /// Leave to compile a set, the known one again or a new one.
+    async fn turn(&self, known: Option<&KnownSet>) -> Result<CompileTurn, SandboxError> {
+        let turn = async {
+            let own = match known {
+                Some(known) => Some(Arc::clone(&known.compiling).acquire_owned().await),
+                None => None,
+            };
+            let common = Arc::clone(&self.compiling).acquire_owned().await;
+            Some(CompileTurn { _own: own.transpose().ok()?, _common: common.ok()? })
+        };
+        match tokio::time::timeout(self.limits.compile_patience, turn).await {
+            Ok(Some(turn)) => Ok(turn),
+            Ok(None) | Err(_) => Err(SandboxError::Busy),
+        }
     }
 
     fn known(&self, id: &PolicySetId) -> Result<Arc<KnownSet>, SandboxError> {
@@ -248,10 +335,14 @@ impl Shared {
 
     fn make_known(
         &self,
-        id: PolicySetId,
         mut known: KnownSet,
         _place: OwnedSemaphorePermit,
+        _turn: CompileTurn,
     ) -> Result<Result<PolicySetId, Vec<Diagnostic>>, SandboxError> {
+        let id = content_id(&known.sources, &known.identity);
+        if lock(&self.known).get(&id).is_some() {
+            return Ok(Ok(id));
+        }
         let now = self.clock.now();
         let mut instance = self.warm.take_any(|| self.instance(now, None))?;
         match instance.compile(&id, &known, &self.limits, now)? {
@@ -269,16 +360,41 @@ impl Shared {
         }
     }
 
-    /// The answer of a warm instance that holds the set, and its fuel.
-    fn answer(
+    /// On the caller's thread, if a warm instance holds the set and the answer takes no time worth mentioning.
+    fn answer_briefly(
         self: &Arc<Self>,
-        mut instance: Lent<Instance>,
         id: &PolicySetId,
         known: &Arc<KnownSet>,
-        question: Question,
+        question: &Arc<Question>,
+        with_values: bool,
+        now: Timestamp,
+    ) -> Option<Result<(Reply, u64), SandboxError>> {
+        if with_values || question.count() > BRIEF_QUESTIONS || known.is_slow.load(Ordering::Relaxed) {
+            return None;
+        }
+        let mut instance = self.take_holding(id, now)?;
+        let reply = instance.answer_within(id, question, &self.limits, BRIEF);
+        let answered = if let Ok(Reply::Capabilities(some)) = &reply { some.len() } else { 1 };
+        if instance.fuel > BRIEF && answered == 1 {
+            known.is_slow.store(true, Ordering::Relaxed);
+        }
+        if reply.is_ok() && answered < question.count() {
+            self.give_back(instance, now);
+            return None;
+        }
+        Some(self.answered(instance, id, known, Arc::clone(question), reply, now))
+    }
+
+    /// What a warm instance replied, and its fuel. Sometimes the same is asked once more, behind the caller's back.
+    fn answered(
+        self: &Arc<Self>,
+        instance: Lent<Instance>,
+        id: &PolicySetId,
+        known: &Arc<KnownSet>,
+        question: Arc<Question>,
+        reply: Result<Reply, SandboxError>,
         now: Timestamp,
     ) -> Result<(Reply, u64), SandboxError> {
-        let reply = instance.answer(id, &question, &self.limits);
         let fuel = instance.fuel;
         self.give_back(instance, now);
         let reply = reply?;
@@ -311,7 +427,10 @@ impl Shared {
             Compiled::Done => {}
             Compiled::Refused(diagnostics) => return Err(no_longer(&diagnostics)),
         }
-        let reply = instance.answer(id, question, &self.limits)?;
+        // Values may be long; the set itself has just cost as much.
+        let mut limits = self.limits.clone();
+        limits.decide.fuel = limits.decide.fuel.max(limits.compile_acl.fuel);
+        let reply = instance.answer(id, question, &limits)?;
         Ok((reply, instance.fuel))
     }
 }

@@ -123,6 +123,99 @@ async fn capabilities_and_grants_below_answer_from_the_same_set() {
 }
 
 #[tokio::test]
+async fn the_longest_texts_that_a_token_may_have_can_be_read() {
+    let (sandbox, _) = sandbox();
+    let each = leasehold_core::policy::documents::TEXT_LEN_MAX;
+    let text = format!("{READ}# {}", "x".repeat(each - READ.len() - 2));
+    let all: Vec<_> = (0..leasehold_core::policy::documents::SET_LEN_MAX / each)
+        .map(|number| policy(&format!("p{number}"), &text))
+        .collect();
+    let set = sandbox.compile_acl(&all, &nobody()).await.unwrap();
+    assert!(allowed(&sandbox, &set, "secret/a").await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_set_that_is_dear_to_compile_takes_no_places_from_others() {
+    let (sandbox, _) = sandbox_with(shipped("acl"), |limits| limits.compiles_at_once = 2);
+    let sandbox = std::sync::Arc::new(sandbox);
+    let valued = "path \"valued/*\" {\n  capabilities = [\"read\"]\n  allowed_parameters = { \"a\" = [\"x\"] }\n}\n";
+    let many: String = (0..4_000).map(|at| format!("path \"p/{at}\" {{ capabilities = [\"read\"] }}\n")).collect();
+    let dear = set(&sandbox, &format!("{valued}{many}")).await;
+    let (small, other) = (set(&sandbox, valued).await, set(&sandbox, READ).await);
+
+    // More than there are places in the lane, each compiling the large set anew.
+    let flood: Vec<_> = (0..40)
+        .map(|_| {
+            let (sandbox, dear) = (sandbox.clone(), dear.clone());
+            tokio::spawn(async move { asked_with_value(&sandbox, &dear).await })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    for _ in 0..20 {
+        assert!(allowed(&sandbox, &other, "secret/a").await.unwrap());
+        assert!(asked_with_value(&sandbox, &small).await.unwrap());
+    }
+    for asked in flood {
+        let answer = asked.await.unwrap();
+        assert!(matches!(answer, Ok(true) | Err(SandboxError::Busy)), "{answer:?}");
+    }
+}
+
+async fn asked_with_value(sandbox: &Sandbox, set: &PolicySetId) -> Result<bool, SandboxError> {
+    let data = json!({ "a": "x" }).as_object().cloned().unwrap();
+    sandbox.decide(set, &read("valued/a", &data)).await.map(|verdict| verdict.allowed)
+}
+
+/// Whether the answer came on this thread. The runtime has one more, which is kept busy until that is known.
+async fn at_once<T>(answer: impl Future<Output = Result<T, SandboxError>>) -> bool {
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let busy = tokio::task::spawn_blocking(move || released.recv());
+    let mut answer = std::pin::pin!(answer);
+    let first = std::future::poll_fn(|context| std::task::Poll::Ready(answer.as_mut().poll(context))).await;
+    release.send(()).unwrap();
+    busy.await.unwrap().unwrap();
+    match first {
+        std::task::Poll::Ready(answer) => answer.map(|_| true).unwrap(),
+        std::task::Poll::Pending => answer.await.map(|_| false).unwrap(),
+    }
+}
+
+#[test]
+fn only_what_takes_no_time_is_answered_on_the_callers_thread() {
+    let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).enable_all().build();
+    runtime.unwrap().block_on(light_and_heavy_questions());
+}
+
+async fn light_and_heavy_questions() {
+    let (sandbox, _) = sandbox_with(shipped("acl"), |limits| limits.shadow_one_in = 0);
+    let light = set(&sandbox, READ).await;
+    assert!(at_once(sandbox.capabilities(&light, &["secret/a"; 64])).await);
+    assert!(at_once(sandbox.decide(&light, &read("secret/a", &Object::new()))).await);
+
+    // Every choice of `a` and `+` for fifteen segments, none of which is the path that is asked for in the end.
+    let patterns = (0..6_000u32).map(|bits| {
+        let segments = (0..15).map(|at| if bits >> at & 1 == 1 { "+/" } else { "a/" });
+        format!("path \"{}z\" {{ capabilities = [\"read\"] }}\n", segments.collect::<String>())
+    });
+    let text: String = patterns.collect();
+    let path = format!("{}x", "a/".repeat(15));
+    for question in ["capabilities", "decide"] {
+        let heavy = sandbox.compile_acl(&[policy(question, &text)], &nobody()).await.unwrap();
+        let none = Object::new();
+        let ask = read(&path, &none);
+        // One question is not stopped half way, sixty-four are; from then on the set is known to be slow.
+        if question == "decide" {
+            assert!(at_once(sandbox.decide(&heavy, &ask)).await);
+        } else {
+            assert!(!at_once(sandbox.capabilities(&heavy, &[path.as_str(); 64])).await);
+        }
+        assert!(!at_once(sandbox.decide(&heavy, &ask)).await);
+        assert!(!at_once(sandbox.capabilities(&heavy, &[path.as_str()])).await);
+    }
+    assert_eq!(sandbox.capabilities(&light, &["secret/a"; 64]).await.unwrap(), [Capabilities::READ; 64]);
+}
+
+#[tokio::test]
 async fn a_rule_that_expires_grants_nothing_afterwards() {
     let (sandbox, clock) = sandbox();
     let at = leasehold_model::Timestamp::from_secs(NOW + 60).rfc3339();
@@ -305,8 +398,33 @@ async fn an_instance_goes_after_its_calls_and_after_its_time() {
 async fn a_request_beyond_its_bound_is_refused() {
     let (sandbox, _) = sandbox();
     let set = set(&sandbox, READ).await;
-    let path = "x".repeat(65 << 10);
-    assert!(matches!(allowed(&sandbox, &set, &path).await, Err(SandboxError::Host(_))));
+    let path = "x".repeat(2 << 20);
+    assert_eq!(allowed(&sandbox, &set, &path).await, Err(SandboxError::TooLong(1 << 20)));
+}
+
+#[tokio::test]
+async fn long_values_are_judged_where_a_rule_names_them_and_only_there() {
+    let (sandbox, _) = sandbox();
+    let text = "path \"ruled\" {\n  capabilities = [\"update\"]\n  allowed_parameters = { \"policy\" = [\"path*\"], \"*\" = [] }\n}\n\
+                path \"other\" { capabilities = [\"update\"] }\n";
+    let set = set(&sandbox, text).await;
+    let long = |start: &str, length: usize| format!("{start}{}", "\"\u{1}é".repeat(length / 4));
+    for (path, data, expected) in [
+        ("other", json!({ "policy": long("x", 4 << 20) }), Ok(true)),
+        ("other", json!({ "k".repeat(70 << 10): 1 }), Ok(true)),
+        ("nowhere", json!({ "policy": long("path", 4 << 20) }), Ok(false)),
+        ("ruled", json!({ "policy": long("path", 70 << 10) }), Ok(true)),
+        ("ruled", json!({ "policy": long("x", 70 << 10) }), Ok(false)),
+        // As it stands in JSON: a control character is six bytes there.
+        ("ruled", json!({ "policy": long("path", 400 << 10) }), Ok(true)),
+        ("ruled", json!({ "policy": vec!["x"; 200_000] }), Ok(false)),
+        ("ruled", json!({ "policy": long("path", 2 << 20) }), Err(SandboxError::TooLong(1 << 20))),
+    ] {
+        let data = data.as_object().unwrap().clone();
+        let ask = Ask { path, operation: Operation::Update, needs_sudo: false, wrap_ttl: None, data: &data };
+        let answer = sandbox.decide(&set, &ask).await.map(|verdict| verdict.allowed);
+        assert_eq!(answer, expected, "{path}, {} bytes", data.values().map(|v| v.to_string().len()).sum::<usize>());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

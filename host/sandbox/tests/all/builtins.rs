@@ -100,6 +100,33 @@ async fn a_check_reports_and_never_refuses() {
     assert!(!report.diagnostics.is_empty());
 }
 
+#[tokio::test]
+async fn a_check_comes_to_its_end_whatever_the_statements_are() {
+    let (sandbox, _) = sandbox();
+    let most = 1 << 20;
+    let filled = |piece: &str| piece.repeat(most / piece.len());
+    for (what, statements) in [
+        ("open tags", vec![format!("CREATE ROLE \"{{{{name}}}}\"; -- {}", "{{".repeat(4_000))]),
+        ("open tags, as many as fit", vec![filled("{{")]),
+        ("tags that are opened and begun", vec![filled("{{a")]),
+        ("unknown tags", vec![filled("{{a}}")]),
+        ("braces", vec![filled("{{}}}")]),
+        ("rows", vec![format!("INSERT INTO t VALUES {}", filled("(1,2),").get(..most - 100).unwrap())]),
+        ("parentheses", vec![filled("(")]),
+        ("dollar quotes", vec![filled("$a$b")]),
+        ("names in single quotes", vec![filled("ROLE '{{name}}' ")]),
+        ("grants", vec![filled("GRANT a ON b TO \"{{name}}\";")]),
+        ("quotes", vec![filled("'")]),
+        ("comments", vec![filled("/*")]),
+        ("statements", vec!["x".to_owned(); 1_000]),
+    ] {
+        for wished in [Dialect::Handlebars, Dialect::Plain] {
+            let report = sandbox.check_template(&statements, Purpose::Creation, wished).await;
+            assert!(report.is_ok(), "{what}: {report:?}");
+        }
+    }
+}
+
 /// Takes more fuel than a render is given on the caller's own thread.
 fn long() -> Vec<String> {
     vec!["SELECT '{{name}}'; ".repeat(250); 40]

@@ -130,6 +130,88 @@ fn too_many_local_variables_are_refused() {
     assert!(refused(&nested(&module.finish())).contains("more than 20000 local variables"));
 }
 
+/// So many levels, each holding the one before twice, under long names.
+fn doubling(levels: usize, name: usize, innermost: &str) -> Vec<u8> {
+    let (a, b) = ("a".repeat(name), "b".repeat(name));
+    let mut text = format!("(component (type $t0 (instance {innermost}))");
+    for level in 1..=levels {
+        let below = level - 1;
+        text.push_str(&format!(
+            r#"(type $t{level} (instance (alias outer 1 $t{below} (type $p))
+                (export "{a}" (instance (type $p))) (export "{b}" (instance (type $p)))))"#
+        ));
+    }
+    wat::parse_str(format!(r#"{text}(import "x" (instance (type $t{levels}))))"#)).unwrap()
+}
+
+#[test]
+fn imported_types_that_share_each_other_are_looked_at_once() {
+    let begun = Instant::now();
+    for innermost in [r#"(export "f" (func))"#, ""] {
+        // Within the levels that are allowed: a thousand names of 200 kB, were each made.
+        let told = inspect_offline(&doubling(10, 20_000, innermost));
+        let why = told.unwrap_err().0;
+        let expected = if innermost.is_empty() { "exports nothing" } else { "imports function `x#aaa" };
+        assert!(why.contains(expected) && why.len() < 2_000, "{why}");
+    }
+    let why = refused(&doubling(16, 1_500, r#"(export "f" (func))"#));
+    assert!(why.contains("that hold instances or components, 10 are allowed"), "{why}");
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn deep_nesting_is_refused_before_the_validator_gives_up() {
+    let chain = |levels: usize| {
+        let types = (1..levels).map(|level| {
+            let below = level - 1;
+            format!(
+                r#"(type $t{level} (instance (alias outer 1 $t{below} (type $p)) (export "a" (instance (type $p)))))"#
+            )
+        });
+        let types: String = types.collect();
+        format!(r#"(component (type $t0 (instance)) {types} (import "x" (instance (type $t{}))))"#, levels - 1)
+    };
+    let instances = |levels: usize| {
+        let each = (1..levels).map(|level| format!(r#"(instance $i{level} (export "a" (instance $i{})))"#, level - 1));
+        let each: String = each.collect();
+        format!("(component (instance $i0) {each})")
+    };
+    let components = |levels: usize| {
+        let each = (1..levels).map(|level| {
+            let below = level - 1;
+            format!(
+                r#"(component $c{level} (alias outer 1 $c{below} (component $p)) (instance $i (instantiate $p))
+                    (export "a" (instance $i)))"#
+            )
+        });
+        let each: String = each.collect();
+        format!("(component (component $c0) {each})")
+    };
+    for text in [chain(500), instances(500), components(500)] {
+        let why = refused(&wat::parse_str(text).unwrap());
+        assert!(why.contains("that hold instances or components, 10 are allowed"), "{why}");
+    }
+    let why = refused(&wat::parse_str(chain(5)).unwrap());
+    assert!(why.contains("exports nothing"), "{why}");
+}
+
+#[test]
+fn core_instances_are_counted_through_nested_components() {
+    let mut text = "(component (component $c0 (core module $m) (core instance (instantiate $m)))".to_owned();
+    for level in 1..=20 {
+        let below = level - 1;
+        text.push_str(&format!(
+            "(component $c{level} (alias outer 1 $c{below} (component $p)) (instance (instantiate $p)) (instance (instantiate $p)))"
+        ));
+    }
+    let why = refused(&wat::parse_str(format!("{text} (instance (instantiate $c20)))")).unwrap());
+    assert!(why.contains("has 1048576 core instances, 32 are allowed"), "{why}");
+    let few = wat::parse_str(format!("{text} (instance (instantiate $c5)))")).unwrap();
+    assert!(!refused(&few).contains("core instances"), "32 may be");
+    let handed = r#"(component (component (import "c" (component $p)) (instance (instantiate $p))))"#;
+    assert!(refused(&wat::parse_str(handed).unwrap()).contains("hands components around"));
+}
+
 /// Many blocks, with a value that lives through all of them: what takes register allocation longest.
 fn compile_bomb() -> Vec<u8> {
     let mut module = module_around(400);

@@ -70,7 +70,7 @@ async fn agree(sandbox: &Sandbox, case: &Case) {
     let sources: Vec<_> = case.texts.iter().enumerate().map(|(n, text)| policy(&format!("p{n}"), text)).collect();
     let native_sources: Vec<_> = sources
         .iter()
-        .map(|one| acl::Source { name: one.name.clone(), text: one.text.clone(), ..acl::Source::default() })
+        .map(|one| acl::Source { name: one.name.clone(), text: one.text.to_string(), ..acl::Source::default() })
         .collect();
     let native = acl::PolicySet::compile(&native_sources, &[], NOW as u64);
     let guest = sandbox.compile_acl(&sources, &seam::IdentityValues::new()).await;

@@ -140,7 +140,7 @@ pub(crate) fn module_sandbox(taste: impl FnOnce(&mut Config)) -> Sandbox {
 }
 
 pub(crate) fn policy(name: &str, text: &str) -> PolicySource {
-    PolicySource { name: name.to_owned(), text: text.to_owned(), allow_slashes: false, allow_wildcards: false }
+    PolicySource { name: name.to_owned(), text: text.into(), allow_slashes: false, allow_wildcards: false }
 }
 
 pub(crate) fn nobody() -> IdentityValues {

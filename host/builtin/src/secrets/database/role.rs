@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use leasehold_core::fields::Fields;
 use leasehold_core::request::{LogicalResponse, RequestError};
-use leasehold_core::seams::sandbox::{Diagnostic, Dialect, Purpose, Sandbox};
+use leasehold_core::seams::sandbox::{Diagnostic, Dialect, Purpose, Sandbox, SandboxError, Severity, TemplateReport};
 use leasehold_model::Ttl;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -110,7 +110,17 @@ impl RoleRecord {
             }
             list.dialect = wished;
             if !list.texts.is_empty() {
-                let report = sandbox.check_template(&list.unpacked(), purpose, wished).await?;
+                let report = match sandbox.check_template(&list.unpacked(), purpose, wished).await {
+                    Ok(report) => report,
+                    // Another time or place may settle these.
+                    Err(later @ (SandboxError::Busy | SandboxError::Loading)) => return Err(later.into()),
+                    Err(SandboxError::Time) => {
+                        return Err(RequestError::Unavailable(format!(
+                            "there was no time to look at {name}, try again"
+                        )));
+                    }
+                    Err(error) => unread(name, &error),
+                };
                 list.dialect = report.dialect;
                 warnings.extend(report.diagnostics.iter().map(|found| said(name, found)));
                 if purpose == Purpose::Creation {
@@ -185,6 +195,21 @@ async fn odd_statements(sandbox: &dyn Sandbox, list: &Templates) -> Vec<String> 
         }
     }
     warnings
+}
+
+/// A check only advises: statements that it came to no end with are kept, rendered in the dialect that means nothing by them.
+fn unread(list: &str, error: &SandboxError) -> TemplateReport {
+    tracing::warn!("the statements of a role could not be looked at: {error}");
+    let diagnostic = Diagnostic {
+        severity: Severity::Warning,
+        code: "not-looked-at".to_owned(),
+        message: format!("kept as plain: looking at {list} came to no end ({error})"),
+        line: 1,
+        column: 1,
+        help: Some("set template_dialect=plain when that is what you want".to_owned()),
+        at: String::new(),
+    };
+    TemplateReport { dialect: Dialect::Plain, diagnostics: vec![diagnostic] }
 }
 
 fn said(list: &str, found: &Diagnostic) -> String {

@@ -2,6 +2,7 @@
 //! matching rule counts; `deny` in it wins.
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use leasehold_core::seams::sandbox::{
@@ -19,6 +20,12 @@ pub struct ScriptedSandbox {
     /// What the ACL was asked: path, operation, sudo.
     pub asked: Mutex<Vec<(String, Operation, bool)>>,
     pub module_asked: Mutex<Vec<ModuleAsk>>,
+    /// Modules are loaded while nobody holds this.
+    pub may_load: tokio::sync::Mutex<()>,
+    pub may_inspect: tokio::sync::Mutex<()>,
+    pub may_configure: tokio::sync::Mutex<()>,
+    /// How many sets were compiled.
+    pub compiled: AtomicUsize,
     /// Lists are cut to this.
     pub limit: Mutex<Option<u32>>,
 }
@@ -62,6 +69,11 @@ fn granted(set: &str, path: &str) -> Option<Capabilities> {
     best.map(|(_, bits)| bits)
 }
 
+fn finding(code: &str, message: String, at: &str) -> Diagnostic {
+    let (severity, code, at) = (Severity::Error, code.to_owned(), at.to_owned());
+    Diagnostic { severity, code, message, line: 1, column: 1, help: None, at }
+}
+
 fn wanted(operation: Operation) -> Capabilities {
     match operation {
         Operation::Create => Capabilities::CREATE,
@@ -77,7 +89,15 @@ fn wanted(operation: Operation) -> Capabilities {
 #[async_trait]
 impl Sandbox for ScriptedSandbox {
     async fn compile_acl(&self, sources: &[PolicySource], _: &IdentityValues) -> Result<PolicySetId, AclError> {
-        let texts: Vec<&str> = sources.iter().map(|source| source.text.as_str()).collect();
+        self.compiled.fetch_add(1, Ordering::SeqCst);
+        let texts: Vec<&str> = sources.iter().map(|source| &*source.text).collect();
+        if texts.iter().any(|text| text.starts_with("dear")) {
+            return Err(AclError::Sandbox(SandboxError::Memory));
+        }
+        if let Some(large) = sources.iter().find(|source| source.text.starts_with("large")) {
+            let message = "the policies have more than 20000 paths together".to_owned();
+            return Err(AclError::Refused(vec![finding("too-large", message, &large.name)]));
+        }
         Ok(PolicySetId(texts.join("\n").into()))
     }
 
@@ -109,15 +129,7 @@ impl Sandbox for ScriptedSandbox {
         if !source.text.starts_with("broken") {
             return Ok(Vec::new());
         }
-        Ok(vec![Diagnostic {
-            severity: Severity::Error,
-            code: "syntax".to_owned(),
-            message: "At 1:1: broken".to_owned(),
-            line: 1,
-            column: 1,
-            help: None,
-            at: source.name.clone(),
-        }])
+        Ok(vec![finding("syntax", "At 1:1: broken".to_owned(), &source.name)])
     }
 
     async fn check_template(&self, _: &[String], _: Purpose, _: Dialect) -> Result<TemplateReport, SandboxError> {
@@ -129,6 +141,7 @@ impl Sandbox for ScriptedSandbox {
     }
 
     async fn inspect(&self, module: &[u8]) -> Result<ModuleFacts, LoadError> {
+        let _turn = self.may_inspect.lock().await;
         Ok(ModuleFacts {
             digest: hex::encode(module),
             size: module.len(),
@@ -143,12 +156,14 @@ impl Sandbox for ScriptedSandbox {
     }
 
     async fn load(&self, module: &[u8]) -> Result<Digest, LoadError> {
+        let _turn = self.may_load.lock().await;
         Ok(Digest(hex::encode(module)))
     }
 
     async fn unload(&self, _: &Digest) {}
 
     async fn configure(&self, _: &Digest, _: &[u8]) -> Result<(), SandboxError> {
+        let _turn = self.may_configure.lock().await;
         Ok(())
     }
 
