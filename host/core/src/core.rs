@@ -11,13 +11,14 @@ use tokio::task::JoinHandle;
 use crate::audit::{Broker, DeviceEntry};
 use crate::keys;
 use crate::lease::Leases;
+use crate::meter::Meter;
 use crate::mount::{Engines, MountTable, SystemTtls};
 use crate::policy::{Egps, Modules, Policies};
 use crate::random;
 use crate::request::RequestError;
 use crate::seams::audit::AuditDevices;
 use crate::seams::engine::SecretsEngine;
-use crate::seams::host::{Clock, Entropy};
+use crate::seams::host::{Clock, Entropy, Metrics};
 use crate::seams::sandbox::Sandbox;
 use crate::seams::seal::{KeyShare, Seal, SealError, SealStatus};
 use crate::seams::storage::{Batch, Expect, Storage};
@@ -54,8 +55,7 @@ pub struct Seams {
     pub audit_devices: Arc<dyn AuditDevices>,
     /// For devices that the configuration declares.
     pub declared_audit_devices: Arc<dyn AuditDevices>,
-    /// Renders the metrics of this process as Prometheus text.
-    pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
+    pub metrics: Arc<dyn Metrics>,
 }
 
 impl std::fmt::Debug for Seams {
@@ -99,6 +99,7 @@ pub struct Initialized {
 pub struct Core {
     pub(crate) seams: Seams,
     pub(crate) settings: Settings,
+    pub(crate) meter: Meter,
     rooms: RwLock<Option<Arc<Rooms>>>,
     /// One opening or closing at a time; holds the ticker.
     moving: Mutex<Option<Ticker>>,
@@ -113,7 +114,7 @@ struct Ticker {
 impl Core {
     #[must_use]
     pub fn new(seams: Seams, settings: Settings) -> Arc<Self> {
-        Arc::new(Self { seams, settings, rooms: RwLock::new(None), moving: Mutex::new(None) })
+        Arc::new(Self { seams, settings, meter: Meter::new(), rooms: RwLock::new(None), moving: Mutex::new(None) })
     }
 
     /// The open rooms.
@@ -203,6 +204,7 @@ impl Core {
                     });
                     *moving = Some(Ticker { stop, task });
                     *self.rooms.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(Arc::new(rooms));
+                    self.meter.open(true);
                     tracing::info!("unsealed");
                 }
                 Err(error) => {
@@ -274,6 +276,7 @@ impl Core {
             let _ = ticker.task.await;
         }
         drop(rooms);
+        self.meter.open(false);
         self.seams.seal.seal().await;
         tracing::info!("sealed");
     }

@@ -86,7 +86,9 @@ impl Core {
         let (heard, answer) = oneshot::channel();
         let core = self.clone();
         tokio::spawn(async move {
+            let began = core.seams.clock.now();
             let answer = core.process(request).await;
+            core.meter.handled(began, core.seams.clock.now());
             if let Err(Ok(unheard)) = heard.send(answer)
                 && let Ok(rooms) = core.rooms()
             {

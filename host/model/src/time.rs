@@ -59,6 +59,15 @@ impl Timestamp {
         }
     }
 
+    /// `2026-11-23 01:35:37 +0000 UTC`: as Go prints a moment, in whole seconds.
+    #[must_use]
+    pub fn go(self) -> String {
+        match jiff::Timestamp::from_second(self.as_secs()) {
+            Ok(at) => at.to_zoned(TimeZone::UTC).strftime("%Y-%m-%d %H:%M:%S +0000 UTC").to_string(),
+            Err(_) => String::new(),
+        }
+    }
+
     /// Reads RFC 3339, with any offset.
     #[must_use]
     pub fn parse_rfc3339(text: &str) -> Option<Self> {
@@ -156,6 +165,7 @@ mod tests {
         let at = Timestamp::from_secs(1_795_394_942);
         assert_eq!(at.rfc3339(), "2026-11-23T00:49:02Z");
         assert_eq!(at.postgres(), "2026-11-23 00:49:02+0000");
+        assert_eq!(at.go(), "2026-11-23 00:49:02 +0000 UTC");
         assert_eq!(Timestamp::parse_rfc3339("2026-11-23T00:49:02Z"), Some(at));
         assert_eq!(Timestamp::NEVER.rfc3339().get(..4), Some("2262"));
     }

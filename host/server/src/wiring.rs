@@ -6,7 +6,7 @@ use std::sync::Arc;
 use leasehold_builtin::audit::Devices;
 use leasehold_core::Core;
 use leasehold_core::core::{Seams, Settings};
-use leasehold_core::seams::host::{Clock, Entropy};
+use leasehold_core::seams::host::{Clock, Entropy, Metrics};
 use leasehold_core::seams::storage::Storage;
 use leasehold_sandbox::{Compiler, Config as SandboxConfig, Sandbox};
 use leasehold_storage::{Barrier, MemoryStorage, SqliteStorage};
@@ -25,7 +25,7 @@ pub(crate) fn core(
     store: &Store,
     settings: Settings,
     audit_directory: Option<PathBuf>,
-    metrics: Arc<dyn Fn() -> String + Send + Sync>,
+    metrics: Arc<dyn Metrics>,
 ) -> Result<Arc<Core>, String> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);

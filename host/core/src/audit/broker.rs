@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
+use metrics::counter;
 use serde::{Deserialize, Serialize};
 
 use super::hash::Salt;
-use super::line::{Entry, Style};
+use super::line::{Entry, Phase, Style};
 use crate::keys;
 use crate::request::RequestError;
 use crate::seams::audit::{AuditDevice, AuditDevices, AuditLine};
@@ -135,6 +136,13 @@ impl Broker {
         let mut written = false;
         for device in devices.iter() {
             written |= device.write(entry).await;
+        }
+        // As in the field: a failure is a record that no device has.
+        match (entry.phase, written) {
+            (Phase::Request, true) => counter!("vault.audit.log_request").increment(1),
+            (Phase::Request, false) => counter!("vault.audit.log_request_failure").increment(1),
+            (Phase::Response, true) => counter!("vault.audit.log_response").increment(1),
+            (Phase::Response, false) => counter!("vault.audit.log_response_failure").increment(1),
         }
         if written { Ok(()) } else { Err(RequestError::Audit) }
     }
@@ -283,7 +291,7 @@ impl Device {
             Ok(Err(error)) => error.to_string(),
             Err(_) => "took too long".to_owned(),
         };
-        metrics::counter!("leasehold_audit_failures_total", "device" => self.entry.path.clone()).increment(1);
+        counter!("leasehold_audit_failures_total", "device" => self.entry.path.clone()).increment(1);
         tracing::error!(why, "audit device `{}` did not take a record", self.entry.path);
         false
     }

@@ -4,13 +4,14 @@ use leasehold_model::{LeaseId, Operation};
 use serde_json::{Value, json};
 
 use crate::call::{Call, lease_error};
+use crate::core::Rooms;
 use crate::fields::{Field, Kind};
 use crate::lease::LeaseError;
 use crate::lease::revoke::{PrefixOrStore, Wait, is_irrevocable, shown_ttl};
 use crate::lease::{LeaseKind, LeaseState};
 use crate::request::{LogicalResponse, Object, RequestError};
 use crate::routes::{Access, Route};
-use crate::seams::storage::LeaseFilter;
+use crate::seams::storage::{LeaseFilter, StorageError};
 
 const LEASE_ID: Field = Field::open("lease_id", Kind::Text, "The lease.");
 const URL_ID: Field = Field::open("url_lease_id", Kind::Text, "The lease, from the path.");
@@ -208,10 +209,19 @@ async fn irrevocable(call: &Call<'_>, count_only: bool) -> Result<LogicalRespons
     if call.fields.text("type") != Some("irrevocable") {
         return Err(RequestError::NotFound);
     }
+    let found = irrevocable_ones(call.rooms).await?;
+    if count_only {
+        return Ok(LogicalResponse::json(json!({ "lease_count": found.len(), "counts": {} })));
+    }
+    Ok(LogicalResponse::json(json!({ "lease_count": found.len(), "leases": found })))
+}
+
+/// Each with what stands in its way.
+pub(super) async fn irrevocable_ones(rooms: &Rooms) -> Result<Vec<Value>, StorageError> {
     let filter =
         LeaseFilter { state: Some(LeaseState::Revoking), kind: Some(LeaseKind::Secret), ..LeaseFilter::default() };
     let mut found = Vec::new();
-    for row in call.rooms.leases.rows(&filter).await? {
+    for row in rooms.leases.rows(&filter).await? {
         let why = match row.read_body() {
             Ok(body) if is_irrevocable(row.state, body.attempts) => body.last_error.unwrap_or_default(),
             Ok(_) => continue,
@@ -219,8 +229,5 @@ async fn irrevocable(call: &Call<'_>, count_only: bool) -> Result<LogicalRespons
         };
         found.push(json!({ "lease_id": row.id.as_str(), "error": why }));
     }
-    if count_only {
-        return Ok(LogicalResponse::json(json!({ "lease_count": found.len(), "counts": {} })));
-    }
-    Ok(LogicalResponse::json(json!({ "lease_count": found.len(), "leases": found })))
+    Ok(found)
 }

@@ -1,10 +1,9 @@
-//! What clients ask before they ask: visible mounts, the preflight, metrics (vault-api §2.7).
+//! What clients ask before they ask: visible mounts, the preflight (vault-api §2.7).
 
 use leasehold_model::Operation;
 use serde_json::{Value, json};
 
 use crate::call::Call;
-use crate::fields::{Field, Kind};
 use crate::mount::{MountEntry, Table};
 use crate::policy::decide;
 use crate::request::{LogicalResponse, Object, RequestError, Shape};
@@ -13,29 +12,18 @@ use crate::routes::{Access, Route};
 const READ: &[Operation] = &[Operation::Read];
 
 pub const ROUTES: &[Route] = &[
-    route("internal/ui/mounts", &[], Access::Open, "The mounts that the caller can reach."),
-    route("internal/ui/mounts/*path", &[], Access::Open, "The mount that serves a path."),
-    route("metrics", &[Field::open("format", Kind::Text, "`prometheus`.")], Access::Token, "Metrics of this process."),
+    route("internal/ui/mounts", "The mounts that the caller can reach."),
+    route("internal/ui/mounts/*path", "The mount that serves a path."),
 ];
 
-const fn route(pattern: &'static str, fields: &'static [Field], access: Access, help: &'static str) -> Route {
-    Route { pattern, operations: READ, fields, access, existence_check: false, help }
+const fn route(pattern: &'static str, help: &'static str) -> Route {
+    Route { pattern, operations: READ, fields: &[], access: Access::Open, existence_check: false, help }
 }
 
 pub(crate) async fn handle(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
     match call.pattern {
         "internal/ui/mounts" => mounts(call).await,
-        "internal/ui/mounts/*path" => preflight(call).await,
-        _ => {
-            if call.fields.text("format").is_some_and(|format| format != "prometheus") {
-                return Err(RequestError::invalid(
-                    "metrics are served as Prometheus text: leave format out or say `prometheus`",
-                ));
-            }
-            call.rooms.leases.measure().await?;
-            let text = (call.core.seams.metrics)();
-            Ok(LogicalResponse { raw: Some((text, "text/plain; version=0.0.4")), ..LogicalResponse::default() })
-        }
+        _ => preflight(call).await,
     }
 }
 

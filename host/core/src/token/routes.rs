@@ -8,6 +8,7 @@ use super::create::{self, Limits};
 use super::store::{Children, may_be_token};
 use crate::call::{Call, lease_error};
 use crate::fields::{Field, Kind};
+use crate::meter;
 use crate::request::{AuthAnswer, LogicalResponse, Object, RequestError};
 use crate::routes::{Access, Route};
 use crate::seams::storage::StorageError;
@@ -163,6 +164,7 @@ async fn create(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
     let exists = |name: &str| call.rooms.policies.find(name).is_some();
     let made = create::create(&call.rooms.tokens, &*call.core.seams.clock, exists, &wish, &call.fields).await?;
     call.rooms.leases.wake();
+    meter::token_made(made.record.kind.as_str(), made.record.creation_ttl);
     let auth = auth_answer(&made.record, made.record.creation_ttl, Some(made.id), true);
     Ok(LogicalResponse { auth: Some(auth), warnings: made.warnings, ..LogicalResponse::default() })
 }

@@ -7,7 +7,7 @@ use leasehold_core::core::Seams;
 use leasehold_core::lease::LeaseRow;
 use leasehold_core::request::{LogicalRequest, LogicalResponse, RequestError};
 use leasehold_core::seams::engine::SecretsEngine;
-use leasehold_core::seams::host::{Clock, Entropy};
+use leasehold_core::seams::host::{Clock, Entropy, Metrics};
 use leasehold_core::seams::storage::{Batch, LeaseFilter, Page, Storage};
 use leasehold_core::testing::CountingEntropy;
 use leasehold_core::{Core, Settings};
@@ -22,6 +22,18 @@ use super::faults::Process;
 use super::sandbox::ScriptedSandbox;
 
 pub const ROOT: &str = "root";
+
+struct NoMetrics;
+
+impl Metrics for NoMetrics {
+    fn prometheus(&self) -> String {
+        String::new()
+    }
+
+    fn json(&self) -> Value {
+        Value::Null
+    }
+}
 
 pub struct Server {
     pub core: Arc<Core>,
@@ -67,7 +79,7 @@ impl Server {
             engines: BTreeMap::from([("scripted", engine.clone() as Arc<dyn SecretsEngine>)]),
             audit_devices: audit.clone(),
             declared_audit_devices: audit.clone(),
-            metrics: Arc::new(String::new),
+            metrics: Arc::new(NoMetrics),
         };
         let settings = Settings {
             default_lease_ttl: Ttl::from_secs(2_764_800),
