@@ -84,6 +84,22 @@ fn a_bad_token_is_refused_alike_everywhere() {
 }
 
 #[test]
+fn a_look_up_is_also_a_read() {
+    let server = Server::dev();
+    let root = server.root();
+    let token = root.child(json!({ "policies": ["default"], "display_name": "seen" }));
+    root.get("auth/token/lookup").assert_status(200).assert_at("/data/policies", json!(["root"]));
+    root.get(&format!("auth/token/lookup?token={token}"))
+        .assert_status(200)
+        .assert_at("/data/id", token)
+        .assert_at("/data/display_name", "token-seen");
+    root.get("auth/token/lookup?token=s.AAAAAAAAAAAAAAAAAAAAAAAA").assert_error(403, "bad token");
+    let reader = server.with_policy("reads", "path \"auth/token/lookup\" { capabilities = [\"read\"] }");
+    reader.get("auth/token/lookup").assert_status(200).assert_at("/data/policies", json!(["default", "reads"]));
+    reader.post("auth/token/lookup", json!({})).assert_multi(403, "permission denied");
+}
+
+#[test]
 fn the_bearer_header_works_and_the_vault_header_comes_first() {
     let server = Server::dev();
     let bearer = format!("Bearer {}", server.root_token());

@@ -36,7 +36,7 @@ pub const ROUTES: &[Route] = &[
     route("create", WRITE, create::FIELDS, Access::Token, "Makes a child token."),
     route("create-orphan", WRITE, create::FIELDS, Access::Token, "Makes a token without a parent."),
     route("lookup-self", READ, &[], Access::Token, "Shows the calling token."),
-    route("lookup", WRITE, &[TOKEN], Access::Token, "Shows a token."),
+    route("lookup", READ, &[TOKEN], Access::Token, "Shows a token."),
     route("lookup-accessor", WRITE, &[ACCESSOR], Access::Token, "Shows a token by its accessor."),
     route("renew-self", WRITE, &[INCREMENT, TOKEN], Access::Token, "Extends the calling token."),
     route("renew", WRITE, &[TOKEN, INCREMENT], Access::Token, "Extends a token."),
