@@ -174,7 +174,10 @@ impl Core {
         match (&request.token, open) {
             (None, true) => {}
             // An open route looks at a token that is shown, and does without one that is no good.
-            (Some(token), true) => seen.caller = rooms.tokens.admit(token).await.ok(),
+            (Some(token), true) => {
+                seen.caller = rooms.tokens.admit(token).await.ok();
+                seen.verdict = seen.caller.as_ref().map(|_| Verdict::unasked());
+            }
             (None, false) => return Err(RequestError::BadToken),
             (Some(token), false) => seen.caller = Some(rooms.tokens.admit(token).await?),
         }
@@ -432,6 +435,8 @@ impl Core {
         }
         let error = error.map(|error| match error {
             RequestError::Sandbox(cause) => format!("{error}: {cause}"),
+            // As the client reads it.
+            RequestError::Denied | RequestError::DeniedByModule { .. } => format!("1 error occurred:\n\t* {error}\n\n"),
             other => other.to_string(),
         });
         let entry = Entry {

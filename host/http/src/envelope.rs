@@ -179,7 +179,7 @@ mod tests {
     use super::*;
     use http_body_util::BodyExt;
     use leasehold_core::request::LeaseAnswer;
-    use leasehold_model::{TokenId, Ttl};
+    use leasehold_model::{Timestamp, TokenId, Ttl};
     use serde_json::json;
 
     async fn shown(operation: Operation, answer: LogicalResponse) -> (u16, String) {
@@ -205,6 +205,8 @@ mod tests {
     #[tokio::test]
     async fn a_token_answer_has_the_fields_block() {
         let auth = AuthAnswer {
+            display_name: String::new(),
+            issued_at: Timestamp::NEVER,
             client_token: Some(TokenId::new("s.t")),
             accessor: "acc".into(),
             policies: vec!["apps".into(), "default".into()],

@@ -172,6 +172,8 @@ async fn create(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
 /// The `auth` block of a token.
 fn auth_answer(record: &TokenRecord, ttl: Ttl, client_token: Option<TokenId>, is_new: bool) -> AuthAnswer {
     AuthAnswer {
+        display_name: record.display_name.clone(),
+        issued_at: record.created_at,
         client_token,
         accessor: record.accessor.as_str().to_owned(),
         policies: record.policies.clone(),

@@ -158,23 +158,24 @@ impl Tokens {
         }
         if token.expose().starts_with(batch::PREFIX) {
             let (hash, record) = self.find_shown(token).await?.ok_or(RequestError::BadToken)?;
-            return Ok(Caller { hash, record, last_use: false });
+            return Ok(Caller { hash, record, uses_before: 0, last_use: false });
         }
         let hash = self.hash(token);
         loop {
             let Some((mut record, version)) = self.find(&hash).await? else { return Err(RequestError::BadToken) };
             if record.num_uses == 0 {
-                return Ok(Caller { hash, record, last_use: false });
+                return Ok(Caller { hash, record, uses_before: 0, last_use: false });
             }
             if record.num_uses < 0 {
                 return Err(RequestError::BadToken);
             }
+            let uses_before = record.num_uses;
             record.num_uses = if record.num_uses == 1 { -1 } else { record.num_uses - 1 };
             let batch = Batch::new().put(keys::token(&hash), encode(&record)?, Expect::Version(version));
             match self.storage.commit(batch).await {
                 Ok(()) => {
                     let last_use = record.num_uses < 0;
-                    return Ok(Caller { hash, record, last_use });
+                    return Ok(Caller { hash, record, uses_before, last_use });
                 }
                 // Another request took a use at the same moment: look again.
                 Err(StorageError::Conflict(_)) => {}
