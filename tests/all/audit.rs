@@ -400,6 +400,32 @@ fn a_credential_whose_answer_cannot_be_recorded_does_not_live() {
 }
 
 #[test]
+fn a_device_that_is_not_meant_as_it_is_written_is_refused() {
+    let (server, _) = audited();
+    let root = server.root();
+    let asked = |path: &str, options: Value| root.put(path, json!({ "type": "file", "options": options }));
+    for option in ["log_raw", "hmac_accessor", "elide_list_responses"] {
+        for text in ["yes", ""] {
+            let file = server.home().join("audit/refused.log");
+            let answer = asked("sys/audit/refused", json!({ "file_path": file, option: text }));
+            answer.assert_error(400, &format!("strconv.ParseBool: parsing {text:?}: invalid syntax"));
+            assert!(!file.exists());
+        }
+    }
+    // Below one that is there, and above one.
+    asked("sys/audit/file/below", json!({ "file_path": "stdout" })).assert_error(400, "path already in use");
+    asked("sys/audit/deep/one", json!({ "file_path": "stdout", "log_raw": "F" })).assert_status(204);
+    asked("sys/audit/deep", json!({ "file_path": "stdout" })).assert_error(400, "path already in use");
+    asked("sys/audit/deeper", json!({ "file_path": "stdout" })).assert_status(204);
+
+    asked("sys/audit/none", json!({ "file_path": "Discard" })).assert_status(204).assert_empty();
+    for folder in [server.home().join("audit"), server.home().to_owned()] {
+        let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
+        assert!(!names.into_iter().any(|name| name.eq_ignore_ascii_case("discard")));
+    }
+}
+
+#[test]
 fn one_device_that_writes_is_enough() {
     let (server, file) = audited();
     enable(&server, "second", &server.home().join("audit/second.log"));
