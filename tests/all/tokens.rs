@@ -84,6 +84,22 @@ fn a_bad_token_is_refused_alike_everywhere() {
 }
 
 #[test]
+fn a_renewal_tells_the_uses_of_creation_and_gives_none_back_to_a_dying_token() {
+    let server = Server::dev();
+    let of_uses =
+        |uses: i32| server.as_token(&server.root().child(json!({ "policies": ["default"], "num_uses": uses })));
+    let five = of_uses(5);
+    for _ in 0..2 {
+        // What is left would be 0 at the end, which clients read as without limit.
+        five.post("auth/token/renew-self", json!({})).assert_status(200).assert_at("/auth/num_uses", 5);
+    }
+    five.get("auth/token/lookup-self").assert_at("/data/num_uses", 2);
+    let one = of_uses(1);
+    one.post("auth/token/renew-self", json!({})).assert_error(400, "token not found");
+    one.post("auth/token/renew-self", json!({})).assert_error(403, "permission denied");
+}
+
+#[test]
 fn a_look_up_is_also_a_read() {
     let server = Server::dev();
     let root = server.root();

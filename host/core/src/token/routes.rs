@@ -182,7 +182,7 @@ fn auth_answer(record: &TokenRecord, ttl: Ttl, client_token: Option<TokenId>, is
         renewable: record.renewable,
         token_type: record.kind.as_str(),
         orphan: record.parent.is_none(),
-        num_uses: u32::try_from(record.num_uses).unwrap_or(0),
+        num_uses: u32::try_from(record.creation_uses.max(record.num_uses)).unwrap_or(0),
         is_new,
     }
 }
@@ -220,6 +220,10 @@ async fn renew(call: &Call<'_>, hash: &TokenHash, token: Option<TokenId>) -> Res
         let Some((mut record, version)) = call.rooms.tokens.find(hash).await? else {
             return Err(RequestError::invalid("token not found"));
         };
+        // It ends with this request, and with it what would be renewed.
+        if record.num_uses < 0 {
+            return Err(RequestError::invalid("token not found"));
+        }
         if !record.renewable || record.expires_at.is_none() {
             return Err(RequestError::invalid("lease is not renewable"));
         }
