@@ -173,9 +173,10 @@ impl Core {
         seen.mount = routed.as_ref().map(|(entry, _)| entry.clone());
         match (&request.token, open) {
             (None, true) => {}
-            // An open route looks at a token that is shown, and does without one that is no good.
             (Some(token), true) => {
-                seen.caller = rooms.tokens.admit(token).await.ok();
+                let known = rooms.tokens.recognise(token).await;
+                // Help is for everybody.
+                seen.caller = if request.operation == Operation::Help { known.ok() } else { Some(known?) };
                 seen.verdict = seen.caller.as_ref().map(|_| Verdict::unasked());
             }
             (None, false) => return Err(RequestError::BadToken),

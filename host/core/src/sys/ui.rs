@@ -27,13 +27,13 @@ pub(crate) async fn handle(call: &Call<'_>) -> Result<LogicalResponse, RequestEr
     }
 }
 
-/// Without a token, what the operator made visible; with one, what it can reach.
+/// Without a token, what the operator made visible; with one, also what it can reach. A token that is no good is refused.
 async fn mounts(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
     let (mut auth, mut secret) = (Object::new(), Object::new());
     for entry in call.rooms.mounts.all().iter() {
         let shown = match call.caller {
-            Some(caller) if reaches(call, caller, entry).await? => super::mounts::shown(entry),
-            None if entry.listing_visibility == "unauth" => Object::from_iter([
+            Some(caller) if is_public(entry) || reaches(call, caller, entry).await? => super::mounts::shown(entry),
+            None if is_public(entry) => Object::from_iter([
                 ("description".to_owned(), entry.description.clone().into()),
                 ("options".to_owned(), entry.options.clone().map_or(Value::Null, Value::Object)),
                 ("type".to_owned(), entry.kind.clone().into()),
@@ -44,6 +44,11 @@ async fn mounts(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
         table.insert(entry.shown_path().to_owned(), shown.into());
     }
     Ok(LogicalResponse::json(json!({ "auth": auth, "secret": secret })))
+}
+
+/// Shown to everybody, by the operator's wish.
+fn is_public(entry: &MountEntry) -> bool {
+    entry.listing_visibility == "unauth"
 }
 
 async fn reaches(call: &Call<'_>, caller: &crate::token::Caller, entry: &MountEntry) -> Result<bool, RequestError> {

@@ -148,6 +148,16 @@ impl Tokens {
         Ok(self.find(&hash).await?.map(|(record, _)| (hash, record)))
     }
 
+    /// Accepts a shown token where no use is taken: on open routes.
+    ///
+    /// # Errors
+    /// [`RequestError::BadToken`] for an unknown, expired or used-up one.
+    pub async fn recognise(&self, token: &TokenId) -> Result<Caller, RequestError> {
+        let found = self.find_shown(token).await?.filter(|(_, record)| record.num_uses >= 0);
+        let (hash, record) = found.ok_or(RequestError::BadToken)?;
+        Ok(Caller { hash, uses_before: record.num_uses, record, last_use: false })
+    }
+
     /// Accepts a shown token and takes one of its uses, if they are counted.
     ///
     /// # Errors
