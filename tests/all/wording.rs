@@ -177,6 +177,20 @@ fn refusals(server: &Server) {
     ] {
         refused(path, body, &why);
     }
+    for (mount, field, value) in [
+        ("sys", "max_lease_ttl", json!("10s")),
+        ("sys", "default_lease_ttl", json!("")),
+        ("sys", "description", json!("z")),
+        ("sys", "listing_visibility", json!("unauth")),
+        ("sys", "passthrough_request_headers", json!(["X"])),
+        ("sys", "options", json!(null)),
+        ("sys/x", "token_type", json!("batch")),
+        ("cubbyhole", "plugin_version", json!("v1")),
+    ] {
+        let why = format!("cannot tune parameter {field} of {mount}/");
+        refused(&format!("sys/mounts/{mount}/tune"), json!({ field: value }), &why);
+    }
+    root.post("sys/mounts/sys/tune", json!({ "audit_non_hmac_request_keys": ["a"] })).assert_status(204);
     let plain = server.with_policy("plain", "path \"auth/token/*\" { capabilities = [\"update\"] }");
     for (body, why) in [
         (json!({}), "missing token ID"),

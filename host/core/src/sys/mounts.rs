@@ -45,6 +45,20 @@ const TUNE: &[Field] = &[
     Field::open("token_type", Kind::Text, "Of auth methods that let people log in: none is here yet."),
 ];
 
+/// What the field lets nobody change on the mounts that are always there.
+const FIXED: &[&str] = &[
+    "description",
+    "default_lease_ttl",
+    "max_lease_ttl",
+    "listing_visibility",
+    "options",
+    "passthrough_request_headers",
+    "allowed_response_headers",
+    "token_type",
+    "plugin_version",
+    "user_lockout_config",
+];
+
 pub const ROUTES: &[Route] = &[
     route("mounts", READ, &[], Access::Token, "Lists the mounted secrets engines."),
     route("auth", READ, &[], Access::Token, "Lists the auth methods."),
@@ -314,6 +328,11 @@ async fn tune(call: &Call<'_>, full: &str) -> Result<LogicalResponse, RequestErr
     }
     if call.operation != Operation::Update {
         return Err(RequestError::UnsupportedOperation);
+    }
+    if matches!(full.split('/').next(), Some("sys" | "cubbyhole" | "identity"))
+        && let Some(fixed) = FIXED.iter().find(|name| call.request.data.contains_key(**name))
+    {
+        return Err(RequestError::Invalid(format!("cannot tune parameter {fixed} of {shown_path}")));
     }
     let missing = || RequestError::Invalid(format!("tune of path \"{shown_path}\" failed: no mount entry found"));
     let entry = entry.ok_or_else(missing)?;
