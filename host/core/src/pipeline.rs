@@ -255,7 +255,10 @@ impl Core {
         }
         let admitted = matched.ok_or(RequestError::UnsupportedPath)?;
         if operation != Operation::Help && !admitted.route.supports(operation) {
-            return Err(RequestError::UnsupportedOperation);
+            // The slash that a list appends leads nowhere where there is no folder.
+            let leads_nowhere = matches!(operation, Operation::List | Operation::Scan)
+                && !routes::is_folder(admitted.target.routes(), &admitted.path);
+            return Err(if leads_nowhere { RequestError::UnsupportedPath } else { RequestError::UnsupportedOperation });
         }
         Ok(admitted)
     }
