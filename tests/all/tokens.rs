@@ -100,6 +100,14 @@ fn a_renewal_tells_the_uses_of_creation_and_gives_none_back_to_a_dying_token() {
 }
 
 #[test]
+fn there_is_nothing_to_tidy_and_nobody_is_refused() {
+    let server = Server::dev();
+    server.root().post("auth/token/tidy", json!({})).assert_status(202).assert_warning("Tidy operation");
+    server.root().get("auth/token/tidy").assert_multi(405, "unsupported operation");
+    server.with_policy("none", "path \"x\" {}").post("auth/token/tidy", json!({})).assert_status(403);
+}
+
+#[test]
 fn a_look_up_is_also_a_read() {
     let server = Server::dev();
     let root = server.root();

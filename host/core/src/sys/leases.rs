@@ -12,6 +12,7 @@ use crate::lease::{LeaseKind, LeaseState};
 use crate::request::{LogicalResponse, Object, RequestError};
 use crate::routes::{Access, Route};
 use crate::seams::storage::{LeaseFilter, StorageError};
+use crate::token::routes::TIDYING;
 
 const LEASE_ID: Field = Field::open("lease_id", Kind::Text, "The lease.");
 const URL_ID: Field = Field::open("url_lease_id", Kind::Text, "The lease, from the path.");
@@ -87,9 +88,7 @@ pub(crate) async fn handle(call: &Call<'_>) -> Result<LogicalResponse, RequestEr
             call.rooms.leases.revoke_force(call.capture("prefix")).await?;
             Ok(LogicalResponse::empty())
         }
-        "tidy" => Ok(LogicalResponse::empty()
-            .warn("Tidy operation successfully started. Any information from the operation will be printed to the server logs.")
-            .with_status(202)),
+        "tidy" => Ok(LogicalResponse::empty().warn(TIDYING).with_status(202)),
         "count" | "leases" => irrevocable(call, pattern == "count").await,
         _ => Err(RequestError::UnsupportedPath),
     }
