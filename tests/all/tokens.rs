@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Bao, Client, Credential, Database, Server, eventually};
+use crate::support::{Bao, Client, Credential, Database, Durable, Server, eventually};
 
 fn lookup(client: &Client) -> crate::support::Answer {
     client.get("auth/token/lookup-self")
@@ -52,13 +52,20 @@ fn a_token_is_made_with_the_fields_answer() {
 }
 
 #[test]
+fn a_development_server_begins_with_a_token_that_was_made() {
+    let found = lookup(&Server::dev().root());
+    found.assert_at("/data/path", "auth/token/create").assert_at("/data/display_name", "token");
+    let found = lookup(&Server::durable(&Durable::default()).root());
+    found.assert_at("/data/path", "auth/token/root").assert_at("/data/display_name", "root");
+}
+
+#[test]
 fn the_root_token_never_ends_and_cannot_be_renewed() {
     let server = Server::dev();
     lookup(&server.root())
         .assert_at("/data/policies", json!(["root"]))
         .assert_at("/data/ttl", 0)
         .assert_at("/data/expire_time", Value::Null)
-        .assert_at("/data/path", "auth/token/root")
         .assert_at("/data/orphan", true);
     server.root().post("auth/token/renew-self", json!({})).assert_error(400, "lease is not renewable");
 }

@@ -22,6 +22,7 @@ use crate::seams::host::{Clock, Entropy, Metrics};
 use crate::seams::sandbox::Sandbox;
 use crate::seams::seal::{KeyShare, Seal, SealError, SealStatus};
 use crate::seams::storage::{Batch, Expect, Storage};
+use crate::token::create::First;
 use crate::token::store::{TokenKeys, decode, encode};
 use crate::token::{Tokens, create};
 
@@ -138,18 +139,18 @@ impl Core {
     ///
     /// # Errors
     /// The field's words for wrong numbers; already initialised.
-    pub async fn init(&self, shares: u8, threshold: u8, root: Option<TokenId>) -> Result<Initialized, RequestError> {
+    pub async fn init(&self, shares: u8, threshold: u8, first: First) -> Result<Initialized, RequestError> {
         let _moving = self.moving.lock().await;
         let keys = self.seams.seal.init(shares, threshold).await.map_err(seal_error)?;
         for share in keys.iter().take(usize::from(threshold.max(1))) {
             self.seams.seal.unseal(&share.0).await.map_err(seal_error)?;
         }
-        let made = self.first_token(root).await;
+        let made = self.first_token(first).await;
         self.seams.seal.seal().await;
         Ok(Initialized { shares: keys, root_token: made? })
     }
 
-    async fn first_token(&self, root: Option<TokenId>) -> Result<TokenId, RequestError> {
+    async fn first_token(&self, first: First) -> Result<TokenId, RequestError> {
         let storage = &self.seams.storage;
         let installation = Installation {
             cluster_name: self
@@ -162,7 +163,7 @@ impl Core {
         storage.commit(Batch::new().put(keys::installation(), encode(&installation)?, Expect::Absent)).await?;
         let mounts = MountTable::load(storage.clone(), &*self.seams.entropy).await?;
         let tokens = self.tokens(&mounts)?;
-        Ok(create::root(&tokens, &*self.seams.clock, root).await?)
+        Ok(create::first(&tokens, &*self.seams.clock, first).await?)
     }
 
     fn tokens(&self, mounts: &MountTable) -> Result<Tokens, RequestError> {

@@ -289,18 +289,31 @@ fn display_name(asked: &str) -> String {
     format!("token-{clean}")
 }
 
-/// The first root token of an installation.
+/// The first token of an installation.
+#[derive(Debug)]
+pub enum First {
+    /// What init hands out.
+    Root,
+    /// As if it had been made with the root token: so a development server of the field begins, and names its leased users.
+    Development(Option<TokenId>),
+}
+
+/// Makes the first token of an installation.
 ///
 /// # Errors
 /// As storage.
-pub async fn root(tokens: &Tokens, clock: &dyn Clock, id: Option<TokenId>) -> Result<TokenId, StorageError> {
+pub async fn first(tokens: &Tokens, clock: &dyn Clock, first: First) -> Result<TokenId, StorageError> {
+    let (path, display_name, id) = match first {
+        First::Root => ("auth/token/root", "root", None),
+        First::Development(id) => ("auth/token/create", "token", id),
+    };
     let record = TokenRecord {
         kind: TokenKind::Service,
         accessor: tokens.new_accessor(),
         parent: None,
         policies: vec!["root".to_owned()],
-        path: "auth/token/root".to_owned(),
-        display_name: "root".to_owned(),
+        path: path.to_owned(),
+        display_name: display_name.to_owned(),
         meta: None::<BTreeMap<_, _>>,
         num_uses: 0,
         creation_uses: 0,

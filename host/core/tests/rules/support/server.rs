@@ -10,6 +10,7 @@ use leasehold_core::seams::engine::SecretsEngine;
 use leasehold_core::seams::host::{Clock, Entropy, Metrics};
 use leasehold_core::seams::storage::{Batch, LeaseFilter, Page, Storage};
 use leasehold_core::testing::CountingEntropy;
+use leasehold_core::token::create::First;
 use leasehold_core::{Core, Settings};
 use leasehold_model::{LeaseId, Operation, TokenId, Ttl};
 use leasehold_storage::{Barrier, MemoryStorage};
@@ -91,7 +92,7 @@ impl Server {
             audit: Vec::new(),
         };
         let core = Core::new(seams, settings);
-        let made = core.init(1, 1, Some(TokenId::new(ROOT))).await.unwrap();
+        let made = core.init(1, 1, First::Development(Some(TokenId::new(ROOT)))).await.unwrap();
         let share = made.shares[0].0.to_vec();
         Self { core, process, target, engine, sandbox, audit, share }
     }
