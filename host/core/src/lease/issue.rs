@@ -61,7 +61,7 @@ impl Leases {
         if expires_at <= now {
             return Err(LeaseError::TokenGone);
         }
-        let left = expires_at.until(now).as_secs();
+        let left = u64::try_from(expires_at.seconds_from(now)).unwrap_or(0);
         let deadline = now + EFFECT_TIME;
         let body = LeaseBody {
             issued_at: now,
