@@ -191,6 +191,21 @@ fn refusals(server: &Server) {
         refused(&format!("sys/mounts/{mount}/tune"), json!({ field: value }), &why);
     }
     root.post("sys/mounts/sys/tune", json!({ "audit_non_hmac_request_keys": ["a"] })).assert_status(204);
+    for fixed in ["sys", "cubbyhole", "identity", "auth/token"] {
+        root.delete(&format!("sys/mounts/{fixed}")).assert_error(400, &format!("cannot unmount \"{fixed}/\""));
+    }
+    for absent in ["sys/x", "auth", "auth/x", "identity/x", "audit"] {
+        root.delete(&format!("sys/mounts/{absent}")).assert_status(204);
+    }
+    for (limit, why) in [
+        ("bad", r#"invalid 'limit' provided: strconv.Atoi: parsing "bad": invalid syntax"#),
+        ("0", "limit must be 'none' or a positive integer"),
+        ("-1", "limit must be 'none' or a positive integer"),
+    ] {
+        root.get(&format!("sys/leases?type=irrevocable&limit={limit}")).assert_multi(500, why);
+    }
+    let counted = root.get("sys/leases?type=irrevocable&limit=none&include_child_namespaces=true").assert_status(200);
+    counted.assert_at("/warnings", json!(null)).assert_at("/data/lease_count", 0);
     let plain = server.with_policy("plain", "path \"auth/token/*\" { capabilities = [\"update\"] }");
     for (body, why) in [
         (json!({}), "missing token ID"),

@@ -52,8 +52,9 @@ pub const ROUTES: &[Route] = &[
         &[Operation::Read],
         &[
             Field::open("type", Kind::Text, "`irrevocable`."),
-            Field::open("limit", Kind::Text, ""),
-            Field::open("force", Kind::Bool, ""),
+            Field::open("limit", Kind::Text, "How many to list at most; `none` or nothing: all."),
+            Field::open("force", Kind::Bool, "Accepted."),
+            Field::open("include_child_namespaces", Kind::Bool, "Accepted: there is one namespace."),
         ],
         Access::Sudo,
         "Lists irrevocable leases.",
@@ -212,7 +213,24 @@ async fn irrevocable(call: &Call<'_>, count_only: bool) -> Result<LogicalRespons
     if count_only {
         return Ok(LogicalResponse::json(json!({ "lease_count": found.len(), "counts": {} })));
     }
-    Ok(LogicalResponse::json(json!({ "lease_count": found.len(), "leases": found })))
+    let limit = limit(call.fields.text("limit").unwrap_or_default())?;
+    let count = found.len();
+    let shown: Vec<Value> = found.into_iter().take(limit).collect();
+    Ok(LogicalResponse::json(json!({ "lease_count": count, "leases": shown })))
+}
+
+fn limit(text: &str) -> Result<usize, RequestError> {
+    if text.is_empty() || text == "none" {
+        return Ok(usize::MAX);
+    }
+    let number: i64 = text.parse().map_err(|_| {
+        let text: String = text.chars().take(64).collect();
+        RequestError::Engine(format!("invalid 'limit' provided: strconv.Atoi: parsing {text:?}: invalid syntax"))
+    })?;
+    usize::try_from(number)
+        .ok()
+        .filter(|limit| *limit > 0)
+        .ok_or_else(|| RequestError::Engine("limit must be 'none' or a positive integer".to_owned()))
 }
 
 /// Each with what stands in its way.

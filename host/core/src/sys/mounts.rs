@@ -271,14 +271,19 @@ fn visibility(text: &str) -> Result<String, RequestError> {
 /// Ends every lease, then forgets what the engine stored. A lease that cannot be ended leaves the mount tainted: nothing is
 /// routed to it, and disabling it again goes on.
 async fn disable(call: &Call<'_>, table: Table, full: &str) -> Result<LogicalResponse, RequestError> {
-    let first = full.split('/').next().unwrap_or_default();
     if table == Table::Auth && full.trim_end_matches('/') == "auth/token" {
         return Err(RequestError::invalid("token credential backend cannot be disabled"));
     }
-    if table == Table::Mount && matches!(first, "sys" | "auth" | "cubbyhole" | "identity") {
+    let entry = find(call, full);
+    let is_fixed = match full.trim_end_matches('/') {
+        "sys" | "cubbyhole" | "identity" => true,
+        // An auth method goes by its own route.
+        _ => entry.as_ref().is_some_and(|entry| entry.table == Table::Auth),
+    };
+    if table == Table::Mount && is_fixed {
         return Err(RequestError::Invalid(format!("cannot unmount \"{}/\"", full.trim_end_matches('/'))));
     }
-    let Some(entry) = find(call, full) else { return Ok(LogicalResponse::empty()) };
+    let Some(entry) = entry else { return Ok(LogicalResponse::empty()) };
     let taint = |entry: &mut MountEntry| -> Result<(), StorageError> {
         entry.tainted = true;
         Ok(())
