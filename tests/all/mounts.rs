@@ -160,5 +160,5 @@ fn visible_mounts_are_shown_to_whoever_is_somebody_and_cost_no_use() {
         bad.get("sys/internal/ui/mounts").assert_error(403, "permission denied");
     }
     let shown = server.nobody().get("sys/internal/ui/mounts").assert_status(200);
-    assert_eq!(shown.at("/data/secret/seen~1"), json!({ "description": "", "options": null, "type": "database" }));
+    assert_eq!(shown.at("/data/secret/seen~1"), json!({ "description": "", "options": {}, "type": "database" }));
 }

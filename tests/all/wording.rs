@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Bao, Server};
+use crate::support::{Bao, Client, Server};
 
 #[test]
 fn refusals_read_as_the_fields() {
@@ -191,6 +191,7 @@ fn refusals(server: &Server) {
         refused(&format!("sys/mounts/{mount}/tune"), json!({ field: value }), &why);
     }
     root.post("sys/mounts/sys/tune", json!({ "audit_non_hmac_request_keys": ["a"] })).assert_status(204);
+    options_of_mounts(&root);
     for fixed in ["sys", "cubbyhole", "identity", "auth/token"] {
         root.delete(&format!("sys/mounts/{fixed}")).assert_error(400, &format!("cannot unmount \"{fixed}/\""));
     }
@@ -223,6 +224,37 @@ fn refusals(server: &Server) {
         let said = format!("error parsing X-Vault-Wrap-TTL header: {why}");
         assert_eq!((answer.status, answer.json()), (400, json!({ "errors": [said] })), "{given}");
     }
+}
+
+/// What a mount is made with and tuned by.
+fn options_of_mounts(root: &Client) {
+    root.get("sys/mounts/db").assert_at("/data/options", json!({}));
+    root.post("sys/mounts/empty", json!({ "type": "database", "config": [] })).assert_status(204);
+    let odd = json!({ "type": "database", "config": { "force_no_cache": "true" } });
+    root.post("sys/mounts/odd", odd).assert_error(400, "unable to convert given mount config information");
+
+    let tune = |body: Value| root.post("sys/mounts/db/tune", body);
+    tune(json!({ "options": { "a": "1", "b": true } })).assert_status(204);
+    tune(json!({ "options": { "c": 2, "b": null } })).assert_status(204);
+    root.get("sys/mounts/db/tune").assert_at("/data/options", json!({ "a": "1", "c": "2" }));
+    tune(json!({ "options": { "a": "", "c": "" } })).assert_status(204);
+    root.get("sys/mounts/db/tune").assert_at("/data/options", Value::Null);
+
+    let config = |version: &str| {
+        let body = json!({
+            "plugin_name": "postgresql-database-plugin", "plugin_version": version, "username": "u",
+            "connection_url": "postgresql://{{username}}@127.0.0.1:1/x", "verify_connection": false,
+        });
+        root.post("db/config/versions", body)
+    };
+    let malformed = r#"version "bad" is not a valid semantic version: malformed version: bad"#;
+    tune(json!({ "plugin_version": "bad" })).assert_error(400, malformed);
+    config("bad").assert_error(400, malformed);
+    let unknown = |kind: &str| format!("plugin not found in the catalog: {kind}, version=v1.2.0");
+    tune(json!({ "plugin_version": "v1.2" })).assert_error(400, &unknown("database"));
+    let why = unknown("postgresql-database-plugin");
+    config("1.2").assert_error_has(400, &format!("invalid database version: 2 errors occurred:\n\t* {why}\n\t* {why}"));
+    config("").assert_status(204);
 }
 
 fn unconvertible(wanted: &str, got: &str) -> String {

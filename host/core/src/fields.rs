@@ -206,6 +206,8 @@ fn coerce(field: &Field, value: &Value) -> Result<Coerced, String> {
         Kind::KvPairs => Coerced::Pairs(pairs(field.name, value)?),
         Kind::Map => match value {
             Value::Object(_) => Coerced::Any(value.clone()),
+            // Some languages write an empty map as an empty list.
+            Value::Array(items) if items.is_empty() => Coerced::Any(Value::Object(Object::new())),
             Value::String(text) => Coerced::Any(
                 serde_json::from_str::<Value>(text)
                     .ok()
@@ -328,7 +330,10 @@ fn pairs(field: &str, value: &Value) -> Result<BTreeMap<String, String>, String>
     match value {
         Value::Object(map) => {
             // The field tries it as a list of one then, and complains of that.
-            let read = |(key, v): (&String, &Value)| scalar(v).map(|v| (key.clone(), v));
+            let read = |(key, v): (&String, &Value)| match v {
+                Value::Null => Some((key.clone(), String::new())),
+                v => scalar(v).map(|v| (key.clone(), v)),
+            };
             map.iter().map(read).collect::<Option<_>>().ok_or_else(|| undecodable(0, value))
         }
         Value::Array(_) | Value::Number(_) | Value::Bool(_) => {
