@@ -122,8 +122,17 @@ fn no_folders(server: &Server) {
             root.request(method, path, None).assert_multi(405, "unsupported operation");
         }
     }
-    for path in ["sys/leases/lookup", "auth/token/accessors", "sys/policies/acl"] {
+    for path in ["sys/leases/lookup", "auth/token/accessors", "sys/policies/acl", "database/config", "database/roles"] {
         root.request("SCAN", path, None).assert_multi(405, "unsupported operation");
+        root.get(&format!("{path}/")).assert_multi(405, "unsupported operation");
+        root.get(&format!("{path}/?help=1")).assert_status(200);
+    }
+    root.get("sys/policy/").assert_status(200).assert_at("/data/keys/0", "default");
+    for path in ["sys/mounts/", "database/creds/", "database/creds/x/", "database/roles/x/"] {
+        root.get(path).assert_multi(404, "unsupported path");
+    }
+    for path in ["nomount", "nomount/", "nomount/a/"] {
+        root.get(path).assert_error(404, &format!("no handler for route \"{path}\". route entry not found."));
     }
 }
 

@@ -192,9 +192,9 @@ impl Core {
                 }
                 let found =
                     routes::find(target.routes(), rest, request.operation).map(|(route, captures)| (*route, captures));
-                // Only where the rest of a path is one name, a slash at its end says nothing.
+                // A slash at the end says nothing where the rest of a path is one name, or where there is a list.
                 found
-                    .filter(|(route, _)| seen.as_sent.is_none() || route.pattern.contains('*'))
+                    .filter(|_| seen.as_sent.is_none() || routes::is_folder(target.routes(), rest))
                     .map(|(route, captures)| Admitted { target, route, captures, path: (*rest).to_owned() })
             }),
         };
@@ -241,16 +241,13 @@ impl Core {
                 }
             }
         }
+        let asked = seen.as_sent.as_deref().unwrap_or(&request.path);
         let Some((entry, _)) = routed else {
-            return Err(RequestError::NoRoute(format!(
-                "no handler for route \"{}\". route entry not found.",
-                request.path
-            )));
+            return Err(RequestError::NoRoute(format!("no handler for route \"{asked}\". route entry not found.")));
         };
         if entry.tainted {
             return Err(RequestError::NoRoute(format!(
-                "no handler for route \"{}\" on namespace \"\". route entry or namespace is tainted.",
-                request.path
+                "no handler for route \"{asked}\" on namespace \"\". route entry or namespace is tainted."
             )));
         }
         let admitted = matched.ok_or(RequestError::UnsupportedPath)?;
