@@ -86,6 +86,10 @@ fn refusals(server: &Server) {
         ("auth/token/create", json!({ "no_parent": 5 }), core("no_parent", NO_BOOL)),
         ("auth/token/create", json!({ "renewable": [] }), core("renewable", &unconvertible("bool", "[]interface {}"))),
         ("auth/token/create", json!({ "policies": [{}] }), core("policies", &undecodable())),
+        ("auth/token/create", json!({ "policies": { "a": 1 } }), core("policies", &undecodable())),
+        ("auth/token/create", json!({ "num_uses": "08" }), core("num_uses", NO_INT)),
+        ("auth/token/create", json!({ "type": "default-service" }), "invalid 'token_type' value".to_owned()),
+        ("auth/token/create", json!({ "meta": "" }), core("meta", &no_pair("meta"))),
         ("auth/token/create", json!({ "meta": "x" }), core("meta", &no_pair("meta"))),
         ("auth/token/create", json!({ "meta": ["x"] }), core("meta", &no_pair("meta"))),
         ("auth/token/create", json!({ "meta": 5 }), core("meta", &no_pair("meta"))),
@@ -192,6 +196,7 @@ fn refusals(server: &Server) {
     }
     root.post("sys/mounts/sys/tune", json!({ "audit_non_hmac_request_keys": ["a"] })).assert_status(204);
     options_of_mounts(&root);
+    types_of_values(&root);
     for fixed in ["sys", "cubbyhole", "identity", "auth/token"] {
         root.delete(&format!("sys/mounts/{fixed}")).assert_error(400, &format!("cannot unmount \"{fixed}/\""));
     }
@@ -255,6 +260,34 @@ fn options_of_mounts(root: &Client) {
     let why = unknown("postgresql-database-plugin");
     config("1.2").assert_error_has(400, &format!("invalid database version: 2 errors occurred:\n\t* {why}\n\t* {why}"));
     config("").assert_status(204);
+}
+
+/// What of another type is taken, and what is told else than that.
+fn types_of_values(root: &Client) {
+    for value in [json!(5), json!(null), json!(["a"]), json!(true), json!({})] {
+        for route in ["lookup", "renew", "revoke", "revoke-orphan"] {
+            root.post(&format!("auth/token/{route}"), json!({ "token": value })).assert_error(403, "invalid token");
+        }
+        let why = if value.is_null() { "lease_id must be specified" } else { "invalid lease ID" };
+        for route in ["lookup", "renew", "revoke"] {
+            root.put(&format!("sys/leases/{route}"), json!({ "lease_id": value })).assert_error(400, why);
+        }
+    }
+    root.put("sys/leases/revoke", json!({ "lease_id": "a/b", "sync": null })).assert_status(202);
+
+    let made = |body: Value| root.post("auth/token/create", body).assert_status(200);
+    for (uses, number) in [("010", 8), ("0x10", 16), ("1_0", 10)] {
+        made(json!({ "num_uses": uses })).assert_at("/auth/num_uses", number);
+    }
+    made(json!({ "policies": [null] })).assert_at("/auth/policies", json!(["default"]));
+    made(json!({ "meta": { "a": null } })).assert_at("/auth/metadata", json!({ "a": "" }));
+    made(json!({ "meta": {} })).assert_at("/auth/metadata", json!({}));
+    made(json!({ "metadata": { "a": "b" } }))
+        .assert_at("/auth/metadata", Value::Null)
+        .assert_warning("Endpoint ignored these unrecognized parameters: [metadata]");
+    let bare =
+        made(json!({ "policies": ["default"], "no_default_policy": true })).assert_at("/auth/policies", json!([]));
+    assert!(bare.json()["auth"].get("token_policies").is_none(), "{bare}");
 }
 
 fn unconvertible(wanted: &str, got: &str) -> String {

@@ -145,6 +145,7 @@ struct Auth<'a> {
     client_token: &'a str,
     accessor: &'a str,
     policies: &'a [String],
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
     token_policies: &'a [String],
     metadata: &'a Option<BTreeMap<String, String>>,
     lease_duration: u64,

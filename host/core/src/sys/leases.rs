@@ -14,7 +14,7 @@ use crate::routes::{Access, Route};
 use crate::seams::storage::{LeaseFilter, StorageError};
 use crate::token::routes::TIDYING;
 
-const LEASE_ID: Field = Field::open("lease_id", Kind::Text, "The lease.");
+const LEASE_ID: Field = Field::open("lease_id", Kind::Any, "The lease.");
 const URL_ID: Field = Field::open("url_lease_id", Kind::Text, "The lease, from the path.");
 const INCREMENT: Field = Field::open("increment", Kind::Duration, "The wished TTL from now.");
 const SYNC: Field = Field::open("sync", Kind::Bool, "Answer only when the credential is gone; true when not given.");
@@ -98,7 +98,11 @@ pub(crate) async fn handle(call: &Call<'_>) -> Result<LogicalResponse, RequestEr
 /// From the path, else from the body. An id that cannot exist is an unknown one.
 fn id(call: &Call<'_>) -> Result<Option<LeaseId>, RequestError> {
     let text = match call.capture("url_lease_id") {
-        "" => call.fields.text("lease_id").unwrap_or_default(),
+        "" => match call.fields.any("lease_id") {
+            None => "",
+            Some(Value::String(text)) => text,
+            Some(_) => return Err(RequestError::invalid("invalid lease ID")),
+        },
         in_path => in_path,
     };
     if text.is_empty() {
@@ -169,7 +173,9 @@ async fn renew(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
 }
 
 fn wait(call: &Call<'_>) -> Wait {
-    if call.fields.bool("sync").unwrap_or(true) { Wait::UntilGone } else { Wait::UntilStored }
+    // As in the field, `null` is no wish to wait.
+    let default = !call.request.data.contains_key("sync");
+    if call.fields.bool("sync").unwrap_or(default) { Wait::UntilGone } else { Wait::UntilStored }
 }
 
 /// 202 for work that is stored, 204 for work that is done.

@@ -24,7 +24,6 @@ pub const FIELDS: &[Field] = &[
     Field::open("no_default_policy", Kind::Bool, "Leaves the policy `default` out."),
     Field::open("display_name", Kind::Text, "Shown in audit and in user names."),
     Field::open("meta", Kind::KvPairs, "Shown in audit and in look-ups."),
-    Field::open("metadata", Kind::KvPairs, "The same as meta."),
     Field::open("renewable", Kind::Bool, "Whether the token may be renewed."),
     Field::open("type", Kind::Text, "`service`, or `batch`: not stored, renewed or revoked."),
     Field::hidden("id", Kind::Text, "The token itself, instead of a random one; needs sudo."),
@@ -87,7 +86,7 @@ pub async fn create(
         return refuse("restricted use token cannot generate child tokens");
     }
     let kind = match fields.text("type").unwrap_or("service") {
-        "" | "service" | "default-service" => TokenKind::Service,
+        "" | "service" => TokenKind::Service,
         "batch" => TokenKind::Batch,
         _ => return refuse("invalid 'token_type' value"),
     };
@@ -144,7 +143,7 @@ pub async fn create(
             .map(|name| format!("Policy \"{name}\" does not exist")),
     );
 
-    let meta = fields.pairs("meta").or_else(|| fields.pairs("metadata")).filter(|meta| !meta.is_empty()).cloned();
+    let meta = fields.pairs("meta").cloned();
     let record = TokenRecord {
         kind,
         accessor: if is_batch { Accessor::new("") } else { tokens.new_accessor() },

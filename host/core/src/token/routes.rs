@@ -18,7 +18,7 @@ const READ: &[Operation] = &[Operation::Read, Operation::Update];
 const WRITE: &[Operation] = &[Operation::Update];
 const LIST: &[Operation] = &[Operation::List];
 
-const TOKEN: Field = Field::hidden("token", Kind::Text, "The token.");
+const TOKEN: Field = Field::hidden("token", Kind::Any, "The token.");
 const ACCESSOR: Field = Field::open("accessor", Kind::Text, "The token's accessor.");
 const INCREMENT: Field = Field::open("increment", Kind::Duration, "The wished TTL from now.");
 
@@ -194,10 +194,13 @@ fn auth_answer(record: &TokenRecord, ttl: Ttl, client_token: Option<TokenId>, is
 }
 
 fn given_token(call: &Call<'_>) -> Result<Option<TokenId>, RequestError> {
-    match call.fields.text("token") {
-        None | Some("") => Ok(None),
-        Some(token) if may_be_token(token) => Ok(Some(TokenId::new(token))),
-        Some(_) => Err(RequestError::Forbidden("bad token".to_owned())),
+    match call.request.data.get("token") {
+        None => Ok(None),
+        Some(Value::String(token)) if token.is_empty() => Ok(None),
+        Some(Value::String(token)) if may_be_token(token) => Ok(Some(TokenId::new(token.as_str()))),
+        Some(Value::String(_)) => Err(RequestError::Forbidden("bad token".to_owned())),
+        // Also `null`: a script that lost its token must not act on its own.
+        Some(_) => Err(RequestError::Forbidden("invalid token".to_owned())),
     }
 }
 
