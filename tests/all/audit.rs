@@ -93,6 +93,40 @@ fn a_credential_is_recorded_by_its_hashes() {
     assert_eq!(mode & 0o777, 0o600);
 }
 
+/// As the client reads it.
+const DENIED: &str = "1 error occurred:\n\t* permission denied\n\n";
+
+#[test]
+fn a_record_says_what_the_fields_records_say() {
+    let (server, file) = audited();
+    let root = server.root();
+    // Without an entity a client is known by its policies: the same text as in the field.
+    let made = root.post("auth/token/create", json!({ "policies": ["default"], "display_name": "x y", "num_uses": 9 }));
+    let (request, response) = last(&file, "auth/token/create");
+    assert_eq!(request["request"]["client_id"], "0DHqvq2D77kL2/JTPSZkTMJbkFVmUu0TzMi0jiXcFy8=");
+    assert_eq!(response["response"]["auth"]["display_name"], "token-x-y");
+    assert_eq!(response["response"]["auth"]["token_issue_time"], Value::Null);
+
+    let app = server.as_token(&made.text("/auth/client_token"));
+    app.post("auth/token/renew-self", json!({})).assert_status(200);
+    let (request, response) = last(&file, "auth/token/renew-self");
+    assert_eq!(request["request"]["client_id"], "g0A6QFkmfBoCzvwgAWlrwXxqmnxezsz9P+RmbKWtbTM=");
+    assert_eq!(request["auth"]["remaining_uses"], 9, "this one included");
+    assert_eq!(response["response"]["auth"]["token_issue_time"], request["auth"]["token_issue_time"]);
+
+    let found = app.get("auth/token/lookup-self").assert_status(200);
+    let (_, response) = last(&file, "auth/token/lookup-self");
+    for time in ["issue_time", "expire_time", "last_renewal"] {
+        assert_eq!(response["response"]["data"][time], found.at(&format!("/data/{time}")), "{time}");
+    }
+
+    app.get("sys/internal/ui/mounts/nothing").assert_status(403);
+    let (request, response) = last(&file, "sys/internal/ui/mounts/nothing");
+    assert_eq!(request["auth"]["policy_results"], json!({ "allowed": true }));
+    assert!(response["error"].as_str().is_some_and(|error| error.starts_with("preflight")), "{response}");
+    assert_eq!(response["response"]["data"]["error"], hash(&server, response["error"].as_str().unwrap()));
+}
+
 #[test]
 fn refusals_and_bad_tokens_are_recorded() {
     let (server, file) = audited();
@@ -101,9 +135,9 @@ fn refusals_and_bad_tokens_are_recorded() {
     let (request, response) = last(&file, "sys/policies/acl/reader");
     for line in [&request, &response] {
         assert_eq!(line["auth"]["policy_results"]["allowed"], false);
-        assert!(line["error"].as_str().is_some_and(|error| error.contains("permission denied")), "{line}");
+        assert_eq!(line["error"], DENIED);
     }
-    assert_eq!(response["response"]["data"], Value::Null);
+    assert_eq!(response["response"]["data"], json!({ "error": hash(&server, DENIED) }));
 
     server.as_token("s.notatokenofthisserver00").get("database/creds/reader").assert_error(403, "permission denied");
     let (request, _) = last(&file, "database/creds/reader");
@@ -355,9 +389,35 @@ fn a_credential_whose_answer_cannot_be_recorded_does_not_live() {
 }
 
 #[test]
+fn a_device_that_is_not_meant_as_it_is_written_is_refused() {
+    let (server, _) = audited();
+    let root = server.root();
+    let asked = |path: &str, options: Value| root.put(path, json!({ "type": "file", "options": options }));
+    for option in ["log_raw", "hmac_accessor", "elide_list_responses"] {
+        for text in ["yes", ""] {
+            let file = server.home().join("audit/refused.log");
+            let answer = asked("sys/audit/refused", json!({ "file_path": file, option: text }));
+            answer.assert_error(400, &format!("strconv.ParseBool: parsing {text:?}: invalid syntax"));
+            assert!(!file.exists());
+        }
+    }
+    // Below one that is there, and above one.
+    asked("sys/audit/file/below", json!({ "file_path": "stdout" })).assert_error(400, "path already in use");
+    asked("sys/audit/deep/one", json!({ "file_path": "stdout", "log_raw": "F" })).assert_status(204);
+    asked("sys/audit/deep", json!({ "file_path": "stdout" })).assert_error(400, "path already in use");
+    asked("sys/audit/deeper", json!({ "file_path": "stdout" })).assert_status(204);
+
+    asked("sys/audit/none", json!({ "file_path": "Discard" })).assert_status(204).assert_empty();
+    for folder in [server.home().join("audit"), server.home().to_owned()] {
+        let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
+        assert!(!names.into_iter().any(|name| name.eq_ignore_ascii_case("discard")));
+    }
+}
+
+#[test]
 fn one_device_that_writes_is_enough() {
     let (server, file) = audited();
-    enable(&server, "second", Path::new("second.log"));
+    enable(&server, "second", &server.home().join("audit/second.log"));
     let full = Full::of(&file);
     full.leave(0);
     server.root().get("sys/mounts").assert_status(200);

@@ -21,6 +21,7 @@ mod documents;
 mod guide;
 mod hostile;
 mod leases;
+mod metrics;
 mod modules;
 mod mounts;
 mod noise;

@@ -140,3 +140,25 @@ fn the_preflight_tells_only_those_who_may_enter() {
     assert!(all.at("/data/secret/database~1").is_object(), "{all}");
     assert!(outside.get("sys/internal/ui/mounts").at("/data/secret/database~1").is_null());
 }
+
+#[test]
+fn visible_mounts_are_shown_to_whoever_is_somebody_and_cost_no_use() {
+    let server = Server::dev();
+    let visible = json!({ "type": "database", "config": { "listing_visibility": "unauth" } });
+    server.root().post("sys/mounts/seen", visible).assert_status(204);
+    server.root().post("sys/mounts/hidden", json!({ "type": "database" })).assert_status(204);
+    let token = server.root().child(json!({ "policies": ["default"], "num_uses": 1 }));
+    let once = server.as_token(&token);
+    for _ in 0..3 {
+        let shown = once.get("sys/internal/ui/mounts").assert_status(200);
+        assert!(shown.at("/data/secret/seen~1/accessor").is_string(), "{shown}");
+        assert!(shown.at("/data/secret/hidden~1").is_null(), "{shown}");
+        once.get("sys/internal/ui/mounts/seen").assert_error_has(403, "preflight capability check");
+    }
+    once.get("auth/token/lookup-self").assert_status(200).assert_at("/data/num_uses", -1);
+    for bad in [once, server.as_token("s.notatokenofthisserver00")] {
+        bad.get("sys/internal/ui/mounts").assert_error(403, "permission denied");
+    }
+    let shown = server.nobody().get("sys/internal/ui/mounts").assert_status(200);
+    assert_eq!(shown.at("/data/secret/seen~1"), json!({ "description": "", "options": {}, "type": "database" }));
+}

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::json;
 
-use crate::support::{Durable, Pair, Pairs, Server, eventually, free_port};
+use crate::support::{Client, Durable, Pair, Pairs, Server, eventually, free_port};
 
 #[test]
 fn health_and_leader_answer_without_a_token() {
@@ -43,6 +43,20 @@ fn health_and_leader_answer_without_a_token() {
     ] {
         assert!(status.json().get(key).is_some(), "{key}: {status}");
     }
+}
+
+#[test]
+fn a_client_that_wraps_everything_still_sees_how_the_server_is() {
+    let server = Server::dev();
+    let wrapped =
+        |client: &Client, method: &str, path: &str| client.bytes(method, path, b"", &[("X-Vault-Wrap-TTL", "60")]);
+    for path in ["sys/health", "sys/seal-status", "sys/leader", "sys/init"] {
+        wrapped(&server.nobody(), "GET", path).assert_status(200);
+    }
+    wrapped(&server.root(), "DELETE", "sys/policies/acl/none").assert_status(204);
+    wrapped(&server.root(), "GET", "sys/mounts").assert_error_has(400, "response wrapping is not supported");
+    let body = server.root().bytes("DELETE", "sys/policies/acl/none", b"", &[("X-Vault-Wrap-TTL", "abc")]);
+    body.assert_error_has(400, "error parsing X-Vault-Wrap-TTL header");
 }
 
 #[test]

@@ -87,6 +87,56 @@ fn unknown_paths_and_operations_have_their_own_answers() {
 }
 
 #[test]
+fn a_list_of_what_is_no_folder_is_no_path() {
+    no_folders(&Server::dev());
+}
+
+#[test]
+fn a_real_openbao_knows_the_same_folders() {
+    let Some(bao) = Bao::find("lists of what is no folder") else { return };
+    no_folders(&Server::openbao(&bao));
+}
+
+fn no_folders(server: &Server) {
+    let root = server.root();
+    root.post("sys/mounts/database", json!({ "type": "database" })).assert_status(204);
+    for method in ["LIST", "SCAN"] {
+        for path in [
+            "sys/mounts",
+            "sys/auth",
+            "sys/audit",
+            "sys/capabilities-self",
+            "sys/key-status",
+            "sys/leases",
+            "sys/leases/renew",
+            "auth/token/create",
+            "auth/token/lookup-self",
+            "database/config/x",
+            "database/roles/x",
+            "database/creds/x",
+            "database/reset/x",
+        ] {
+            root.request(method, path, None).assert_multi(404, "unsupported path");
+        }
+        for path in ["sys/mounts/x", "sys/auth/x", "sys/audit/x", "sys/leases/renew/x", "sys/leases/revoke-prefix/x"] {
+            root.request(method, path, None).assert_multi(405, "unsupported operation");
+        }
+    }
+    for path in ["sys/leases/lookup", "auth/token/accessors", "sys/policies/acl", "database/config", "database/roles"] {
+        root.request("SCAN", path, None).assert_multi(405, "unsupported operation");
+        root.get(&format!("{path}/")).assert_multi(405, "unsupported operation");
+        root.get(&format!("{path}/?help=1")).assert_status(200);
+    }
+    root.get("sys/policy/").assert_status(200).assert_at("/data/keys/0", "default");
+    for path in ["sys/mounts/", "database/creds/", "database/creds/x/", "database/roles/x/"] {
+        root.get(path).assert_multi(404, "unsupported path");
+    }
+    for path in ["nomount", "nomount/", "nomount/a/"] {
+        root.get(path).assert_error(404, &format!("no handler for route \"{path}\". route entry not found."));
+    }
+}
+
+#[test]
 fn methods_are_the_fields_operations() {
     let server = Server::dev();
     let root = server.root();

@@ -46,6 +46,18 @@ fn an_empty_server_knows_nothing_but_how_to_begin() {
 }
 
 #[test]
+fn a_new_key_has_encrypted_nothing_yet() {
+    let server = Server::dev();
+    let root = server.root();
+    let before = root.get("sys/key-status").assert_status(200);
+    assert!(before.number("/data/encryptions") > 0, "{before}");
+    root.post("sys/rotate", json!({})).assert_status(204);
+    root.get("sys/key-status")
+        .assert_at("/data/term", before.number("/data/term") + 1)
+        .assert_at("/data/encryptions", 0);
+}
+
+#[test]
 fn init_hands_out_what_was_asked_for_and_only_once() {
     let server = Server::uninitialised(&FIVE_OF_WHICH_THREE());
     let made = server.init(5, 3);

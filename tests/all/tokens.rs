@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Bao, Client, Credential, Database, Server, eventually};
+use crate::support::{Bao, Client, Credential, Database, Durable, Server, eventually};
 
 fn lookup(client: &Client) -> crate::support::Answer {
     client.get("auth/token/lookup-self")
@@ -52,13 +52,20 @@ fn a_token_is_made_with_the_fields_answer() {
 }
 
 #[test]
+fn a_development_server_begins_with_a_token_that_was_made() {
+    let found = lookup(&Server::dev().root());
+    found.assert_at("/data/path", "auth/token/create").assert_at("/data/display_name", "token");
+    let found = lookup(&Server::durable(&Durable::default()).root());
+    found.assert_at("/data/path", "auth/token/root").assert_at("/data/display_name", "root");
+}
+
+#[test]
 fn the_root_token_never_ends_and_cannot_be_renewed() {
     let server = Server::dev();
     lookup(&server.root())
         .assert_at("/data/policies", json!(["root"]))
         .assert_at("/data/ttl", 0)
         .assert_at("/data/expire_time", Value::Null)
-        .assert_at("/data/path", "auth/token/root")
         .assert_at("/data/orphan", true);
     server.root().post("auth/token/renew-self", json!({})).assert_error(400, "lease is not renewable");
 }
@@ -81,6 +88,46 @@ fn a_bad_token_is_refused_alike_everywhere() {
         .root()
         .post("auth/token/lookup", json!({ "token": "s.AAAAAAAAAAAAAAAAAAAAAAAA" }))
         .assert_error(403, "bad token");
+}
+
+#[test]
+fn a_renewal_tells_the_uses_of_creation_and_gives_none_back_to_a_dying_token() {
+    let server = Server::dev();
+    let of_uses =
+        |uses: i32| server.as_token(&server.root().child(json!({ "policies": ["default"], "num_uses": uses })));
+    let five = of_uses(5);
+    for _ in 0..2 {
+        // What is left would be 0 at the end, which clients read as without limit.
+        five.post("auth/token/renew-self", json!({})).assert_status(200).assert_at("/auth/num_uses", 5);
+    }
+    five.get("auth/token/lookup-self").assert_at("/data/num_uses", 2);
+    let one = of_uses(1);
+    one.post("auth/token/renew-self", json!({})).assert_error(400, "token not found");
+    one.post("auth/token/renew-self", json!({})).assert_error(403, "permission denied");
+}
+
+#[test]
+fn there_is_nothing_to_tidy_and_nobody_is_refused() {
+    let server = Server::dev();
+    server.root().post("auth/token/tidy", json!({})).assert_status(202).assert_warning("Tidy operation");
+    server.root().get("auth/token/tidy").assert_multi(405, "unsupported operation");
+    server.with_policy("none", "path \"x\" {}").post("auth/token/tidy", json!({})).assert_status(403);
+}
+
+#[test]
+fn a_look_up_is_also_a_read() {
+    let server = Server::dev();
+    let root = server.root();
+    let token = root.child(json!({ "policies": ["default"], "display_name": "seen" }));
+    root.get("auth/token/lookup").assert_status(200).assert_at("/data/policies", json!(["root"]));
+    root.get(&format!("auth/token/lookup?token={token}"))
+        .assert_status(200)
+        .assert_at("/data/id", token)
+        .assert_at("/data/display_name", "token-seen");
+    root.get("auth/token/lookup?token=s.AAAAAAAAAAAAAAAAAAAAAAAA").assert_error(403, "bad token");
+    let reader = server.with_policy("reads", "path \"auth/token/lookup\" { capabilities = [\"read\"] }");
+    reader.get("auth/token/lookup").assert_status(200).assert_at("/data/policies", json!(["default", "reads"]));
+    reader.post("auth/token/lookup", json!({})).assert_multi(403, "permission denied");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Bao, Server};
+use crate::support::{Bao, Client, Server};
 
 #[test]
 fn refusals_read_as_the_fields() {
@@ -86,6 +86,10 @@ fn refusals(server: &Server) {
         ("auth/token/create", json!({ "no_parent": 5 }), core("no_parent", NO_BOOL)),
         ("auth/token/create", json!({ "renewable": [] }), core("renewable", &unconvertible("bool", "[]interface {}"))),
         ("auth/token/create", json!({ "policies": [{}] }), core("policies", &undecodable())),
+        ("auth/token/create", json!({ "policies": { "a": 1 } }), core("policies", &undecodable())),
+        ("auth/token/create", json!({ "num_uses": "08" }), core("num_uses", NO_INT)),
+        ("auth/token/create", json!({ "type": "default-service" }), "invalid 'token_type' value".to_owned()),
+        ("auth/token/create", json!({ "meta": "" }), core("meta", &no_pair("meta"))),
         ("auth/token/create", json!({ "meta": "x" }), core("meta", &no_pair("meta"))),
         ("auth/token/create", json!({ "meta": ["x"] }), core("meta", &no_pair("meta"))),
         ("auth/token/create", json!({ "meta": 5 }), core("meta", &no_pair("meta"))),
@@ -177,6 +181,37 @@ fn refusals(server: &Server) {
     ] {
         refused(path, body, &why);
     }
+    for (mount, field, value) in [
+        ("sys", "max_lease_ttl", json!("10s")),
+        ("sys", "default_lease_ttl", json!("")),
+        ("sys", "description", json!("z")),
+        ("sys", "listing_visibility", json!("unauth")),
+        ("sys", "passthrough_request_headers", json!(["X"])),
+        ("sys", "options", json!(null)),
+        ("sys/x", "token_type", json!("batch")),
+        ("cubbyhole", "plugin_version", json!("v1")),
+    ] {
+        let why = format!("cannot tune parameter {field} of {mount}/");
+        refused(&format!("sys/mounts/{mount}/tune"), json!({ field: value }), &why);
+    }
+    root.post("sys/mounts/sys/tune", json!({ "audit_non_hmac_request_keys": ["a"] })).assert_status(204);
+    options_of_mounts(&root);
+    types_of_values(&root);
+    for fixed in ["sys", "cubbyhole", "identity", "auth/token"] {
+        root.delete(&format!("sys/mounts/{fixed}")).assert_error(400, &format!("cannot unmount \"{fixed}/\""));
+    }
+    for absent in ["sys/x", "auth", "auth/x", "identity/x", "audit"] {
+        root.delete(&format!("sys/mounts/{absent}")).assert_status(204);
+    }
+    for (limit, why) in [
+        ("bad", r#"invalid 'limit' provided: strconv.Atoi: parsing "bad": invalid syntax"#),
+        ("0", "limit must be 'none' or a positive integer"),
+        ("-1", "limit must be 'none' or a positive integer"),
+    ] {
+        root.get(&format!("sys/leases?type=irrevocable&limit={limit}")).assert_multi(500, why);
+    }
+    let counted = root.get("sys/leases?type=irrevocable&limit=none&include_child_namespaces=true").assert_status(200);
+    counted.assert_at("/warnings", json!(null)).assert_at("/data/lease_count", 0);
     let plain = server.with_policy("plain", "path \"auth/token/*\" { capabilities = [\"update\"] }");
     for (body, why) in [
         (json!({}), "missing token ID"),
@@ -194,6 +229,65 @@ fn refusals(server: &Server) {
         let said = format!("error parsing X-Vault-Wrap-TTL header: {why}");
         assert_eq!((answer.status, answer.json()), (400, json!({ "errors": [said] })), "{given}");
     }
+}
+
+/// What a mount is made with and tuned by.
+fn options_of_mounts(root: &Client) {
+    root.get("sys/mounts/db").assert_at("/data/options", json!({}));
+    root.post("sys/mounts/empty", json!({ "type": "database", "config": [] })).assert_status(204);
+    let odd = json!({ "type": "database", "config": { "force_no_cache": "true" } });
+    root.post("sys/mounts/odd", odd).assert_error(400, "unable to convert given mount config information");
+
+    let tune = |body: Value| root.post("sys/mounts/db/tune", body);
+    tune(json!({ "options": { "a": "1", "b": true } })).assert_status(204);
+    tune(json!({ "options": { "c": 2, "b": null } })).assert_status(204);
+    root.get("sys/mounts/db/tune").assert_at("/data/options", json!({ "a": "1", "c": "2" }));
+    tune(json!({ "options": { "a": "", "c": "" } })).assert_status(204);
+    root.get("sys/mounts/db/tune").assert_at("/data/options", Value::Null);
+
+    let config = |version: &str| {
+        let body = json!({
+            "plugin_name": "postgresql-database-plugin", "plugin_version": version, "username": "u",
+            "connection_url": "postgresql://{{username}}@127.0.0.1:1/x", "verify_connection": false,
+        });
+        root.post("db/config/versions", body)
+    };
+    let malformed = r#"version "bad" is not a valid semantic version: malformed version: bad"#;
+    tune(json!({ "plugin_version": "bad" })).assert_error(400, malformed);
+    config("bad").assert_error(400, malformed);
+    let unknown = |kind: &str| format!("plugin not found in the catalog: {kind}, version=v1.2.0");
+    tune(json!({ "plugin_version": "v1.2" })).assert_error(400, &unknown("database"));
+    let why = unknown("postgresql-database-plugin");
+    config("1.2").assert_error_has(400, &format!("invalid database version: 2 errors occurred:\n\t* {why}\n\t* {why}"));
+    config("").assert_status(204);
+}
+
+/// What of another type is taken, and what is told else than that.
+fn types_of_values(root: &Client) {
+    for value in [json!(5), json!(null), json!(["a"]), json!(true), json!({})] {
+        for route in ["lookup", "renew", "revoke", "revoke-orphan"] {
+            root.post(&format!("auth/token/{route}"), json!({ "token": value })).assert_error(403, "invalid token");
+        }
+        let why = if value.is_null() { "lease_id must be specified" } else { "invalid lease ID" };
+        for route in ["lookup", "renew", "revoke"] {
+            root.put(&format!("sys/leases/{route}"), json!({ "lease_id": value })).assert_error(400, why);
+        }
+    }
+    root.put("sys/leases/revoke", json!({ "lease_id": "a/b", "sync": null })).assert_status(202);
+
+    let made = |body: Value| root.post("auth/token/create", body).assert_status(200);
+    for (uses, number) in [("010", 8), ("0x10", 16), ("1_0", 10)] {
+        made(json!({ "num_uses": uses })).assert_at("/auth/num_uses", number);
+    }
+    made(json!({ "policies": [null] })).assert_at("/auth/policies", json!(["default"]));
+    made(json!({ "meta": { "a": null } })).assert_at("/auth/metadata", json!({ "a": "" }));
+    made(json!({ "meta": {} })).assert_at("/auth/metadata", json!({}));
+    made(json!({ "metadata": { "a": "b" } }))
+        .assert_at("/auth/metadata", Value::Null)
+        .assert_warning("Endpoint ignored these unrecognized parameters: [metadata]");
+    let bare =
+        made(json!({ "policies": ["default"], "no_default_policy": true })).assert_at("/auth/policies", json!([]));
+    assert!(bare.json()["auth"].get("token_policies").is_none(), "{bare}");
 }
 
 fn unconvertible(wanted: &str, got: &str) -> String {

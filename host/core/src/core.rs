@@ -11,16 +11,18 @@ use tokio::task::JoinHandle;
 use crate::audit::{Broker, DeviceEntry};
 use crate::keys;
 use crate::lease::Leases;
+use crate::meter::Meter;
 use crate::mount::{Engines, MountTable, SystemTtls};
 use crate::policy::{Egps, Modules, Policies};
 use crate::random;
 use crate::request::RequestError;
 use crate::seams::audit::AuditDevices;
 use crate::seams::engine::SecretsEngine;
-use crate::seams::host::{Clock, Entropy};
+use crate::seams::host::{Clock, Entropy, Metrics};
 use crate::seams::sandbox::Sandbox;
 use crate::seams::seal::{KeyShare, Seal, SealError, SealStatus};
 use crate::seams::storage::{Batch, Expect, Storage};
+use crate::token::create::First;
 use crate::token::store::{TokenKeys, decode, encode};
 use crate::token::{Tokens, create};
 
@@ -54,8 +56,7 @@ pub struct Seams {
     pub audit_devices: Arc<dyn AuditDevices>,
     /// For devices that the configuration declares.
     pub declared_audit_devices: Arc<dyn AuditDevices>,
-    /// Renders the metrics of this process as Prometheus text.
-    pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
+    pub metrics: Arc<dyn Metrics>,
 }
 
 impl std::fmt::Debug for Seams {
@@ -99,6 +100,7 @@ pub struct Initialized {
 pub struct Core {
     pub(crate) seams: Seams,
     pub(crate) settings: Settings,
+    pub(crate) meter: Meter,
     rooms: RwLock<Option<Arc<Rooms>>>,
     /// One opening or closing at a time; holds what runs while unsealed.
     moving: Mutex<Option<Running>>,
@@ -114,7 +116,7 @@ struct Running {
 impl Core {
     #[must_use]
     pub fn new(seams: Seams, settings: Settings) -> Arc<Self> {
-        Arc::new(Self { seams, settings, rooms: RwLock::new(None), moving: Mutex::new(None) })
+        Arc::new(Self { seams, settings, meter: Meter::new(), rooms: RwLock::new(None), moving: Mutex::new(None) })
     }
 
     /// The open rooms.
@@ -138,18 +140,18 @@ impl Core {
     ///
     /// # Errors
     /// The field's words for wrong numbers; already initialised.
-    pub async fn init(&self, shares: u8, threshold: u8, root: Option<TokenId>) -> Result<Initialized, RequestError> {
+    pub async fn init(&self, shares: u8, threshold: u8, first: First) -> Result<Initialized, RequestError> {
         let _moving = self.moving.lock().await;
         let keys = self.seams.seal.init(shares, threshold).await.map_err(seal_error)?;
         for share in keys.iter().take(usize::from(threshold.max(1))) {
             self.seams.seal.unseal(&share.0).await.map_err(seal_error)?;
         }
-        let made = self.first_token(root).await;
+        let made = self.first_token(first).await;
         self.seams.seal.seal().await;
         Ok(Initialized { shares: keys, root_token: made? })
     }
 
-    async fn first_token(&self, root: Option<TokenId>) -> Result<TokenId, RequestError> {
+    async fn first_token(&self, first: First) -> Result<TokenId, RequestError> {
         let storage = &self.seams.storage;
         let installation = Installation {
             cluster_name: self
@@ -162,7 +164,7 @@ impl Core {
         storage.commit(Batch::new().put(keys::installation(), encode(&installation)?, Expect::Absent)).await?;
         let mounts = MountTable::load(storage.clone(), &*self.seams.entropy).await?;
         let tokens = self.tokens(&mounts)?;
-        Ok(create::root(&tokens, &*self.seams.clock, root).await?)
+        Ok(create::first(&tokens, &*self.seams.clock, first).await?)
     }
 
     fn tokens(&self, mounts: &MountTable) -> Result<Tokens, RequestError> {
@@ -214,6 +216,7 @@ impl Core {
                     let modules = tokio::spawn(async move { opened.modules.load_all().await });
                     *moving = Some(Running { stop, leases, modules });
                     *self.rooms.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(rooms);
+                    self.meter.open(true);
                     tracing::info!("unsealed");
                 }
                 Err(error) => {
@@ -287,6 +290,7 @@ impl Core {
             let _ = running.modules.await;
         }
         drop(rooms);
+        self.meter.open(false);
         self.seams.seal.seal().await;
         tracing::info!("sealed");
     }

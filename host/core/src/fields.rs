@@ -206,6 +206,8 @@ fn coerce(field: &Field, value: &Value) -> Result<Coerced, String> {
         Kind::KvPairs => Coerced::Pairs(pairs(field.name, value)?),
         Kind::Map => match value {
             Value::Object(_) => Coerced::Any(value.clone()),
+            // Some languages write an empty map as an empty list.
+            Value::Array(items) if items.is_empty() => Coerced::Any(Value::Object(Object::new())),
             Value::String(text) => Coerced::Any(
                 serde_json::from_str::<Value>(text)
                     .ok()
@@ -250,10 +252,32 @@ fn int(value: &Value) -> Result<i64, String> {
         // The field's words; the value is not said back, since nobody knows what a client put there.
         Value::Number(number) => number.as_i64().ok_or_else(|| NO_INT.to_owned()),
         Value::String(text) if text.is_empty() => Ok(0),
-        Value::String(text) => text.parse().map_err(|_| NO_INT.to_owned()),
+        Value::String(text) => go_int(text).ok_or_else(|| NO_INT.to_owned()),
         Value::Bool(bool) => Ok(i64::from(*bool)),
         _ => Err(expected("int", value)),
     }
+}
+
+/// As Go reads a number that names its own base: `0x10`, `0b11`, `0o17`, `017`, and `1_000`.
+fn go_int(text: &str) -> Option<i64> {
+    let (is_negative, bare) = match text.strip_prefix('-') {
+        Some(bare) => (true, bare),
+        None => (false, text.strip_prefix('+').unwrap_or(text)),
+    };
+    let (base, digits) = match bare.as_bytes() {
+        [b'0', b'x' | b'X', ..] => (16, bare.get(2..)?),
+        [b'0', b'b' | b'B', ..] => (2, bare.get(2..)?),
+        [b'0', b'o' | b'O', ..] => (8, bare.get(2..)?),
+        [b'0', _, ..] => (8, bare.get(1..)?),
+        _ => (10, bare),
+    };
+    // Between digits, where the base counts as one.
+    let digits = if base == 10 { digits } else { digits.strip_prefix('_').unwrap_or(digits) };
+    if digits.split('_').any(|part| !part.starts_with(|c: char| c.is_digit(base))) {
+        return None;
+    }
+    let number = i128::from_str_radix(&digits.replace('_', ""), base).ok()?;
+    i64::try_from(if is_negative { -number } else { number }).ok()
 }
 
 fn boolean(value: &Value) -> Result<bool, String> {
@@ -305,9 +329,13 @@ fn moment(value: &Value) -> Result<Timestamp, String> {
 fn list(value: &Value) -> Result<Vec<String>, String> {
     match value {
         Value::Array(items) => {
-            let read = |(at, item)| scalar(item).ok_or_else(|| undecodable(at, item));
+            let read = |(at, item): (usize, &Value)| match item {
+                Value::Null => Ok(String::new()),
+                item => scalar(item).ok_or_else(|| undecodable(at, item)),
+            };
             items.iter().enumerate().map(read).collect()
         }
+        Value::Object(_) => Err(undecodable(0, value)),
         Value::Number(_) | Value::Bool(_) => Ok(scalar(value).into_iter().collect()),
         other => Err(expected("slice", other)),
     }
@@ -328,13 +356,15 @@ fn pairs(field: &str, value: &Value) -> Result<BTreeMap<String, String>, String>
     match value {
         Value::Object(map) => {
             // The field tries it as a list of one then, and complains of that.
-            let read = |(key, v): (&String, &Value)| scalar(v).map(|v| (key.clone(), v));
+            let read = |(key, v): (&String, &Value)| match v {
+                Value::Null => Some((key.clone(), String::new())),
+                v => scalar(v).map(|v| (key.clone(), v)),
+            };
             map.iter().map(read).collect::<Option<_>>().ok_or_else(|| undecodable(0, value))
         }
         Value::Array(_) | Value::Number(_) | Value::Bool(_) => {
             list(value)?.iter().map(String::as_str).enumerate().map(pair).collect()
         }
-        Value::String(text) if text.is_empty() => Ok(BTreeMap::new()),
         Value::String(text) => match serde_json::from_str::<Value>(text) {
             Ok(object @ Value::Object(_)) => pairs(field, &object),
             _ => text.split(',').enumerate().map(pair).collect(),
@@ -374,6 +404,27 @@ mod tests {
         assert_eq!(fields.list("l").unwrap(), ["a,b"]);
         assert_eq!(fields.pairs("m").unwrap()["k"], "v");
         assert_eq!(fields.unknown().keys().collect::<Vec<_>>(), ["x"]);
+    }
+
+    #[test]
+    fn numbers_name_their_base_as_in_go() {
+        let numbers = [
+            ("010", 8),
+            ("0x1F", 31),
+            ("0b11", 3),
+            ("0o17", 15),
+            ("0_7", 7),
+            ("1_0", 10),
+            ("-0x1", -1),
+            ("+5", 5),
+            ("0", 0),
+        ];
+        for (text, number) in numbers {
+            assert_eq!(go_int(text), Some(number), "{text}");
+        }
+        for text in ["08", "_1", "1_", "1__0", " 5", "0x", "5x", "-", "+-5", "é", "99999999999999999999"] {
+            assert_eq!(go_int(text), None, "{text}");
+        }
     }
 
     #[test]

@@ -14,6 +14,7 @@ pub mod fail;
 pub mod fields;
 pub mod keys;
 pub mod lease;
+mod meter;
 pub mod mount;
 pub mod pipeline;
 pub mod policy;

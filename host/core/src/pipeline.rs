@@ -86,7 +86,9 @@ impl Core {
         let (heard, answer) = oneshot::channel();
         let core = self.clone();
         tokio::spawn(async move {
+            let began = core.seams.clock.now();
             let answer = core.process(request).await;
+            core.meter.handled(began, core.seams.clock.now());
             if let Err(Ok(unheard)) = heard.send(answer)
                 && let Ok(rooms) = core.rooms()
             {
@@ -171,8 +173,12 @@ impl Core {
         seen.mount = routed.as_ref().map(|(entry, _)| entry.clone());
         match (&request.token, open) {
             (None, true) => {}
-            // An open route looks at a token that is shown, and does without one that is no good.
-            (Some(token), true) => seen.caller = rooms.tokens.admit(token).await.ok(),
+            (Some(token), true) => {
+                let known = rooms.tokens.recognise(token).await;
+                // Help is for everybody.
+                seen.caller = if request.operation == Operation::Help { known.ok() } else { Some(known?) };
+                seen.verdict = seen.caller.as_ref().map(|_| Verdict::unasked());
+            }
             (None, false) => return Err(RequestError::BadToken),
             (Some(token), false) => seen.caller = Some(rooms.tokens.admit(token).await?),
         }
@@ -186,9 +192,9 @@ impl Core {
                 }
                 let found =
                     routes::find(target.routes(), rest, request.operation).map(|(route, captures)| (*route, captures));
-                // Only where the rest of a path is one name, a slash at its end says nothing.
+                // A slash at the end says nothing where the rest of a path is one name, or where there is a list.
                 found
-                    .filter(|(route, _)| seen.as_sent.is_none() || route.pattern.contains('*'))
+                    .filter(|_| seen.as_sent.is_none() || routes::is_folder(target.routes(), rest))
                     .map(|(route, captures)| Admitted { target, route, captures, path: (*rest).to_owned() })
             }),
         };
@@ -235,21 +241,21 @@ impl Core {
                 }
             }
         }
+        let asked = seen.as_sent.as_deref().unwrap_or(&request.path);
         let Some((entry, _)) = routed else {
-            return Err(RequestError::NoRoute(format!(
-                "no handler for route \"{}\". route entry not found.",
-                request.path
-            )));
+            return Err(RequestError::NoRoute(format!("no handler for route \"{asked}\". route entry not found.")));
         };
         if entry.tainted {
             return Err(RequestError::NoRoute(format!(
-                "no handler for route \"{}\" on namespace \"\". route entry or namespace is tainted.",
-                request.path
+                "no handler for route \"{asked}\" on namespace \"\". route entry or namespace is tainted."
             )));
         }
         let admitted = matched.ok_or(RequestError::UnsupportedPath)?;
         if operation != Operation::Help && !admitted.route.supports(operation) {
-            return Err(RequestError::UnsupportedOperation);
+            // The slash that a list appends leads nowhere where there is no folder.
+            let leads_nowhere = matches!(operation, Operation::List | Operation::Scan)
+                && !routes::is_folder(admitted.target.routes(), &admitted.path);
+            return Err(if leads_nowhere { RequestError::UnsupportedPath } else { RequestError::UnsupportedOperation });
         }
         Ok(admitted)
     }
@@ -430,6 +436,8 @@ impl Core {
         }
         let error = error.map(|error| match error {
             RequestError::Sandbox(cause) => format!("{error}: {cause}"),
+            // As the client reads it.
+            RequestError::Denied | RequestError::DeniedByModule { .. } => format!("1 error occurred:\n\t* {error}\n\n"),
             other => other.to_string(),
         });
         let entry = Entry {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 
-use leasehold_model::{LeaseId, Operation, TokenId, Ttl};
+use leasehold_model::{LeaseId, Operation, Timestamp, TokenId, Ttl};
 use serde_json::Value;
 
 pub use crate::fields::Object;
@@ -151,6 +151,10 @@ pub struct LeaseAnswer {
 /// The `auth` block: a token as it is handed out or renewed.
 #[derive(Clone)]
 pub struct AuthAnswer {
+    /// For audit.
+    pub display_name: String,
+    /// For audit.
+    pub issued_at: Timestamp,
     /// None where only an accessor was shown.
     pub client_token: Option<TokenId>,
     pub accessor: String,

@@ -45,6 +45,12 @@ impl Route {
             || operation == Operation::Create && self.operations.contains(&Operation::Update)
     }
 
+    /// Whether a path with a slash at its end, as those of lists have, can be one of this route's at all.
+    #[must_use]
+    pub fn is_folder(&self) -> bool {
+        self.pattern.contains('*') || self.supports(Operation::List)
+    }
+
     /// Matches `path` (below the mount, canonical; a trailing slash is ignored unless a capture would lose it).
     #[must_use]
     pub fn captures(&self, path: &str) -> Option<Captures> {
@@ -84,6 +90,12 @@ impl Route {
 pub fn find<'a>(routes: &'a [Route], path: &str, operation: Operation) -> Option<(&'a Route, Captures)> {
     let matches = || routes.iter().filter_map(|route| route.captures(path).map(|captures| (route, captures)));
     matches().find(|(route, _)| route.supports(operation)).or_else(|| matches().next())
+}
+
+/// Whether any route that matches can be a folder.
+#[must_use]
+pub fn is_folder(routes: &[Route], path: &str) -> bool {
+    routes.iter().any(|route| route.is_folder() && route.captures(path).is_some())
 }
 
 #[cfg(test)]

@@ -145,6 +145,7 @@ struct Auth<'a> {
     client_token: &'a str,
     accessor: &'a str,
     policies: &'a [String],
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
     token_policies: &'a [String],
     metadata: &'a Option<BTreeMap<String, String>>,
     lease_duration: u64,
@@ -179,7 +180,7 @@ mod tests {
     use super::*;
     use http_body_util::BodyExt;
     use leasehold_core::request::LeaseAnswer;
-    use leasehold_model::{TokenId, Ttl};
+    use leasehold_model::{Timestamp, TokenId, Ttl};
     use serde_json::json;
 
     async fn shown(operation: Operation, answer: LogicalResponse) -> (u16, String) {
@@ -205,6 +206,8 @@ mod tests {
     #[tokio::test]
     async fn a_token_answer_has_the_fields_block() {
         let auth = AuthAnswer {
+            display_name: String::new(),
+            issued_at: Timestamp::NEVER,
             client_token: Some(TokenId::new("s.t")),
             accessor: "acc".into(),
             policies: vec!["apps".into(), "default".into()],

@@ -52,7 +52,7 @@ pub(crate) fn head(parts: &Parts, limits: &Limits) -> Result<Head, DoorError> {
     if asked.operation == Operation::Patch {
         merge_patch(&parts.headers)?;
     }
-    no_wrapping(&parts.headers)?;
+    no_wrapping(&parts.headers, &asked)?;
     Ok(Head {
         operation: asked.operation,
         has_body: matches!(asked.operation, Operation::Update | Operation::Patch),
@@ -152,10 +152,14 @@ fn token(headers: &HeaderMap, limits: &Limits) -> Result<Option<TokenId>, DoorEr
     }
 }
 
-fn no_wrapping(headers: &HeaderMap) -> Result<(), DoorError> {
+/// Refused where there would be something to wrap: a probe must not fail, nor a deletion, for what a client sends with everything.
+fn no_wrapping(headers: &HeaderMap, asked: &Asked) -> Result<(), DoorError> {
     let Some(given) = headers.get("x-vault-wrap-ttl") else { return Ok(()) };
+    if plain::is_plain(&asked.path) || asked.operation == Operation::Help {
+        return Ok(());
+    }
     match duration::parse_set(&String::from_utf8_lossy(given.as_bytes())) {
-        Ok(ttl) if ttl.is_zero() => Ok(()),
+        Ok(ttl) if ttl.is_zero() || asked.operation == Operation::Delete => Ok(()),
         Ok(_) => Err(DoorError::Wrapping),
         Err(DurationError::Negative(_)) => Err(DoorError::WrapTtl("requested wrap ttl cannot be negative".to_owned())),
         Err(why) => Err(DoorError::WrapTtl(why.to_string())),
@@ -255,6 +259,9 @@ mod tests {
         assert!(wrap("500ms").1.contains("not supported"), "asked for, however short");
         assert!(wrap("60").1.contains("not supported"));
         assert!(read("GET", "/v1/a", &[("x-vault-wrap-ttl", "0")]).is_ok());
+        for (method, path) in [("DELETE", "/v1/a"), ("GET", "/v1/a?help=1"), ("GET", "/v1/sys/health")] {
+            assert!(read(method, path, &[("x-vault-wrap-ttl", "60")]).is_ok(), "nothing to wrap: {method} {path}");
+        }
         assert!(read("GET", "/v1/a", &[("x-vault-namespace", "root/")]).is_ok());
     }
 

@@ -38,10 +38,11 @@ impl Timestamp {
         self.0.div_euclid(NANOS)
     }
 
-    /// What is left from `now`, in whole seconds rounded down as Vault does; negative when past.
+    /// What is left from `now`, to the nearest second: rounded down, what was given for a second would have none at once, and
+    /// none is read as without an end. Negative when past.
     #[must_use]
     pub const fn seconds_from(self, now: Self) -> i64 {
-        self.0.saturating_sub(now.0).div_euclid(NANOS)
+        self.0.saturating_sub(now.0).saturating_add(NANOS / 2).div_euclid(NANOS)
     }
 
     /// What is left from `now`; zero when past.
@@ -56,6 +57,15 @@ impl Timestamp {
         match jiff::Timestamp::from_nanosecond(i128::from(self.0)) {
             Ok(at) => at.to_string(),
             Err(_) => "9999-12-31T23:59:59Z".to_owned(),
+        }
+    }
+
+    /// `2026-11-23 01:35:37 +0000 UTC`: as Go prints a moment, in whole seconds.
+    #[must_use]
+    pub fn go(self) -> String {
+        match jiff::Timestamp::from_second(self.as_secs()) {
+            Ok(at) => at.to_zoned(TimeZone::UTC).strftime("%Y-%m-%d %H:%M:%S +0000 UTC").to_string(),
+            Err(_) => String::new(),
         }
     }
 
@@ -156,8 +166,17 @@ mod tests {
         let at = Timestamp::from_secs(1_795_394_942);
         assert_eq!(at.rfc3339(), "2026-11-23T00:49:02Z");
         assert_eq!(at.postgres(), "2026-11-23 00:49:02+0000");
+        assert_eq!(at.go(), "2026-11-23 00:49:02 +0000 UTC");
         assert_eq!(Timestamp::parse_rfc3339("2026-11-23T00:49:02Z"), Some(at));
         assert_eq!(Timestamp::NEVER.rfc3339().get(..4), Some("2262"));
+    }
+
+    #[test]
+    fn what_is_left_is_told_to_the_nearest_second() {
+        let now = Timestamp::from_nanos(1_700_000_000_200_000_000);
+        for (nanos, told) in [(1_000_000_000, 1), (999_000_000, 1), (499_999_999, 0), (-700_000_000, -1)] {
+            assert_eq!(Timestamp::from_nanos(now.as_nanos() + nanos).seconds_from(now), told, "{nanos}");
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use leasehold_core::Core;
 use leasehold_core::request::{LogicalRequest, Object};
+use leasehold_core::token::create::First;
 use leasehold_devpg::DevPg;
 use leasehold_model::{Operation, TokenId};
 use serde_json::{Value, json};
@@ -45,7 +46,8 @@ pub(crate) async fn prepare(core: &Arc<Core>, options: &Options, address: &str) 
     let failed = |error: leasehold_core::request::RequestError| {
         format!("could not prepare the development server: {}", with_causes(&error))
     };
-    let made = core.init(1, 1, options.root_token.as_deref().map(TokenId::new)).await.map_err(failed)?;
+    let made =
+        core.init(1, 1, First::Development(options.root_token.as_deref().map(TokenId::new))).await.map_err(failed)?;
     let [share] = made.shares.as_slice() else { return Err("one key share was asked for".to_owned()) };
     core.unseal(&share.0).await.map_err(failed)?;
     let root = made.root_token;

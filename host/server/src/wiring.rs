@@ -8,7 +8,7 @@ use leasehold_core::Core;
 use leasehold_core::audit::DeviceEntry;
 use leasehold_core::core::{Seams, Settings};
 use leasehold_core::seams::audit::AuditDevices as _;
-use leasehold_core::seams::host::{Clock, Entropy};
+use leasehold_core::seams::host::{Clock, Entropy, Metrics};
 use leasehold_core::seams::storage::Storage;
 use leasehold_sandbox::{Compiler, Config as SandboxConfig, Sandbox};
 use leasehold_storage::{Barrier, MemoryStorage, SqliteStorage};
@@ -27,7 +27,7 @@ pub(crate) fn core(
     store: &Store,
     settings: Settings,
     audit_directory: Option<PathBuf>,
-    metrics: Arc<dyn Fn() -> String + Send + Sync>,
+    metrics: Arc<dyn Metrics>,
 ) -> Result<Arc<Core>, String> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use leasehold_core::request::RequestError;
 use leasehold_core::seams::audit::{AuditDevice, AuditDevices};
 
+use super::discard::Discard;
 use super::file::FileDevice;
 use super::stdout::Stdout;
 
@@ -57,6 +58,9 @@ impl Devices {
         let mode = mode(options.get("mode").map(String::as_str))?;
         if path.eq_ignore_ascii_case("stdout") {
             return Ok(Arc::new(Stdout));
+        }
+        if path.eq_ignore_ascii_case("discard") {
+            return Ok(Arc::new(Discard));
         }
         let path = self.allowed(Path::new(path))?;
         let device = FileDevice::open(&path, mode).map_err(|error| {

@@ -4,9 +4,10 @@
 //!
 //! Start with [`Devices`] (which device an option set makes), then [`file`].
 //!
-//! Invariant: `Ok` means that the operating system has the whole line.
+//! Invariant: `Ok` means that the operating system has the whole line, unless the operator wants it discarded.
 
 mod devices;
+mod discard;
 pub mod file;
 mod stdout;
 

@@ -228,6 +228,7 @@ impl Room {
             display_name: "token".to_owned(),
             meta: None,
             num_uses: 0,
+            creation_uses: 0,
             created_at: clock.now(),
             creation_ttl: Ttl::ZERO,
             explicit_max_ttl: Ttl::ZERO,

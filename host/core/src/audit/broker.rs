@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
+use metrics::counter;
 use serde::{Deserialize, Serialize};
 
 use super::hash::Salt;
-use super::line::{Entry, Style};
+use super::line::{Entry, Phase, Style};
 use crate::keys;
 use crate::request::RequestError;
 use crate::seams::audit::{AuditDevice, AuditDevices, AuditLine};
@@ -31,10 +32,46 @@ pub struct DeviceEntry {
 
 struct Device {
     entry: DeviceEntry,
+    form: Form,
     salt: Salt,
     sink: Arc<dyn AuditDevice>,
     /// From the server's configuration: cannot be disabled over the API.
     declared: bool,
+}
+
+/// How the lines of a device look.
+#[derive(Clone, Copy)]
+struct Form {
+    raw: bool,
+    hash_accessor: bool,
+    elide_lists: bool,
+}
+
+impl Default for Form {
+    fn default() -> Self {
+        Self { raw: false, hash_accessor: true, elide_lists: false }
+    }
+}
+
+impl Form {
+    /// # Errors
+    /// The field's words: what is neither yes nor no would be taken for the one that nobody meant.
+    fn of(options: &BTreeMap<String, String>) -> Result<Self, RequestError> {
+        let mut form = Self::default();
+        let wanted = [&mut form.raw, &mut form.hash_accessor, &mut form.elide_lists];
+        for (name, wanted) in ["log_raw", "hmac_accessor", "elide_list_responses"].into_iter().zip(wanted) {
+            let Some(text) = options.get(name) else { continue };
+            *wanted = match text.as_str() {
+                "1" | "t" | "T" | "true" | "TRUE" | "True" => true,
+                "0" | "f" | "F" | "false" | "FALSE" | "False" => false,
+                _ => {
+                    let text: String = text.chars().take(64).collect();
+                    return Err(RequestError::Invalid(format!("strconv.ParseBool: parsing {text:?}: invalid syntax")));
+                }
+            };
+        }
+        Ok(form)
+    }
 }
 
 /// A request header that the operator wants in audit.
@@ -77,14 +114,17 @@ impl Broker {
             key,
         };
         for entry in declared.1 {
+            let form = Form::of(&entry.options)?;
             let sink = declared.0.open(&entry.kind, &entry.options).await?;
-            broker.install(entry.clone(), sink, true);
+            broker.install(entry.clone(), form, sink, true);
         }
         for key in storage.scan(&keys::audit(""), None, 1_000).await? {
             if let Some(stored) = storage.get(&key).await? {
                 let entry: DeviceEntry = decode(key.as_str(), &stored.value)?;
+                // Stored before options were looked at: nothing that is hashed by default is shown for it.
+                let form = Form::of(&entry.options).unwrap_or_default();
                 let sink = broker.factory.open(&entry.kind, &entry.options).await?;
-                broker.install(entry, sink, false);
+                broker.install(entry, form, sink, false);
             }
         }
         for key in storage.scan(&keys::audited_header(""), None, 1_000).await? {
@@ -125,6 +165,13 @@ impl Broker {
         for device in devices.iter() {
             written |= device.write(entry).await;
         }
+        // As in the field: a failure is a record that no device has.
+        match (entry.phase, written) {
+            (Phase::Request, true) => counter!("vault.audit.log_request").increment(1),
+            (Phase::Request, false) => counter!("vault.audit.log_request_failure").increment(1),
+            (Phase::Response, true) => counter!("vault.audit.log_response").increment(1),
+            (Phase::Response, false) => counter!("vault.audit.log_response_failure").increment(1),
+        }
         if written { Ok(()) } else { Err(RequestError::Audit) }
     }
 
@@ -133,14 +180,18 @@ impl Broker {
     /// # Errors
     /// The factory's words; `path already in use`; a device that does not take the test record.
     pub async fn enable(&self, entry: DeviceEntry, test: &Entry<'_>) -> Result<(), RequestError> {
-        if self.all().iter().any(|device| device.entry.path == entry.path) {
+        // One path must not be the beginning of another: both end in a slash.
+        let overlaps = |known: &str| known.starts_with(&entry.path) || entry.path.starts_with(known);
+        if self.all().iter().any(|device| overlaps(&device.entry.path)) {
             return Err(RequestError::invalid("path already in use"));
         }
         if entry.options.contains_key("prefix") {
             return Err(RequestError::invalid("audit log prefixing is not allowed"));
         }
+        let form = Form::of(&entry.options)?;
         let sink = self.factory.open(&entry.kind, &entry.options).await?;
         let device = Device {
+            form,
             salt: Salt::new(&self.key, &entry.path),
             entry: entry.clone(),
             sink: sink.clone(),
@@ -155,7 +206,7 @@ impl Broker {
             Err(StorageError::Conflict(_)) => return Err(RequestError::invalid("path already in use")),
             Err(other) => return Err(other.into()),
         }
-        self.install(entry, sink, false);
+        self.install(entry, form, sink, false);
         Ok(())
     }
 
@@ -187,9 +238,9 @@ impl Broker {
         }
     }
 
-    fn install(&self, entry: DeviceEntry, sink: Arc<dyn AuditDevice>, declared: bool) {
+    fn install(&self, entry: DeviceEntry, form: Form, sink: Arc<dyn AuditDevice>, declared: bool) {
         let salt = Salt::new(&self.key, &entry.path);
-        self.change(|devices| devices.push(Arc::new(Device { entry, salt, sink, declared })));
+        self.change(|devices| devices.push(Arc::new(Device { entry, form, salt, sink, declared })));
     }
 
     fn change(&self, apply: impl FnOnce(&mut Vec<Arc<Device>>)) {
@@ -248,25 +299,15 @@ impl Broker {
 
 impl Device {
     async fn write(&self, entry: &Entry<'_>) -> bool {
-        let is = |option: &str, default: bool| {
-            self.entry
-                .options
-                .get(option)
-                .map_or(default, |text| matches!(text.as_str(), "1" | "t" | "T" | "true" | "TRUE" | "True"))
-        };
-        let style = Style {
-            salt: &self.salt,
-            raw: is("log_raw", false),
-            hash_accessor: is("hmac_accessor", true),
-            elide_lists: is("elide_list_responses", false),
-        };
+        let Form { raw, hash_accessor, elide_lists } = self.form;
+        let style = Style { salt: &self.salt, raw, hash_accessor, elide_lists };
         let line = entry.render(&style);
         let why = match tokio::time::timeout(WRITE_TIME, self.sink.write(&AuditLine(&line))).await {
             Ok(Ok(())) => return true,
             Ok(Err(error)) => error.to_string(),
             Err(_) => "took too long".to_owned(),
         };
-        metrics::counter!("leasehold_audit_failures_total", "device" => self.entry.path.clone()).increment(1);
+        counter!("leasehold_audit_failures_total", "device" => self.entry.path.clone()).increment(1);
         tracing::error!(why, "audit device `{}` did not take a record", self.entry.path);
         false
     }

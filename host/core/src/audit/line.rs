@@ -1,5 +1,7 @@
 //! One record, as JSON (vault-api §7). Keys with zero values are left out.
 
+use aws_lc_rs::digest;
+use base64::Engine as _;
 use leasehold_model::Timestamp;
 use serde_json::{Value, json};
 
@@ -45,6 +47,9 @@ pub struct Style<'a> {
     pub elide_lists: bool,
 }
 
+/// Keys under which `sys/` and `auth/token/` answer with a moment.
+const TIMES: [&str; 6] = ["expiration", "expire_time", "install_time", "issue_time", "last_renewal", "modified"];
+
 impl Entry<'_> {
     /// The line, without the newline at its end.
     #[must_use]
@@ -83,8 +88,8 @@ impl Entry<'_> {
         if let Some(meta) = &record.meta {
             auth.insert("metadata".into(), json!(meta));
         }
-        if record.num_uses != 0 {
-            auth.insert("remaining_uses".into(), record.num_uses.max(0).into());
+        if caller.uses_before != 0 {
+            auth.insert("remaining_uses".into(), caller.uses_before.into());
         }
         auth.insert("token_type".into(), record.kind.as_str().into());
         if !record.creation_ttl.is_zero() {
@@ -99,6 +104,9 @@ impl Entry<'_> {
         let allowed = verdict.allowed && !self.judgements.iter().any(refuses);
         let mut results = Object::new();
         results.insert("allowed".into(), allowed.into());
+        if *verdict == Verdict::unasked() {
+            return results.into();
+        }
         if verdict.allowed {
             let granting: Vec<Value> = verdict
                 .rules
@@ -108,9 +116,8 @@ impl Entry<'_> {
             results.insert("granting_policies".into(), granting.into());
         }
         results.insert("rules".into(), json!(verdict.rules));
-        // For root and for help the host answers, and no component is asked.
-        let by_host = self.caller.is_some_and(Caller::is_root) || self.operation == leasehold_model::Operation::Help;
-        if !by_host && !self.acl_digest.is_empty() {
+        // For root the host answers, and no component is asked.
+        if !self.caller.is_some_and(Caller::is_root) && !self.acl_digest.is_empty() {
             results.insert("acl_module".into(), self.acl_digest.into());
         }
         if !self.judgements.is_empty() {
@@ -130,6 +137,9 @@ impl Entry<'_> {
         }
         if let Some(token) = &asked.token {
             request.insert("client_token".into(), style.secret(token.expose()).into());
+        }
+        if let Some(caller) = self.caller {
+            request.insert("client_id".into(), client_id(&caller.record.policies).into());
         }
         if let Some(caller) = self.caller
             && !caller.record.is_batch()
@@ -173,6 +183,9 @@ impl Entry<'_> {
             put_mount(&mut response, mount);
             response.insert("mount_running_plugin_version".into(), mount.running_version().into());
         }
+        if let Some(error) = self.error {
+            response.insert("data".into(), json!({ "error": style.secret(error) }));
+        }
         let Some(answer) = self.response else { return response.into() };
         if let Some(auth) = &answer.auth {
             let mut shown = Object::new();
@@ -183,6 +196,7 @@ impl Entry<'_> {
             if !auth.accessor.is_empty() {
                 shown.insert("accessor".into(), style.accessor(&auth.accessor).into());
             }
+            shown.insert("display_name".into(), auth.display_name.clone().into());
             shown.insert("policies".into(), json!(auth.policies));
             shown.insert("token_policies".into(), json!(auth.policies));
             if let Some(metadata) = &auth.metadata {
@@ -193,16 +207,19 @@ impl Entry<'_> {
             }
             shown.insert("token_type".into(), auth.token_type.into());
             shown.insert("token_ttl".into(), auth.ttl.as_secs().into());
+            if !auth.is_new {
+                shown.insert("token_issue_time".into(), auth.issued_at.rfc3339().into());
+            }
             response.insert("auth".into(), shown.into());
         }
         if let Some(lease) = &answer.lease {
             response.insert("secret".into(), json!({"lease_id": lease.id.as_str()}));
         }
         if let Some(data) = &answer.data {
-            let clear = self.mount.map(|m| m.audit_non_hmac_response_keys.as_slice()).unwrap_or_default();
+            let clear = self.clear_in(data);
             response.insert(
                 "data".into(),
-                style.elided(data).map_or_else(|| style.object(data, clear), |data| style.object(&data, clear)),
+                style.elided(data).map_or_else(|| style.object(data, &clear), |data| style.object(&data, &clear)),
             );
         }
         if !answer.warnings.is_empty() {
@@ -210,6 +227,23 @@ impl Entry<'_> {
         }
         response.into()
     }
+
+    /// What stays readable in an answer's data: what the mount exempts, and the times of our own answers.
+    fn clear_in(&self, data: &Object) -> Vec<String> {
+        let Some(mount) = self.mount else { return Vec::new() };
+        let ours = matches!(mount.kind.as_str(), "system" | "token");
+        let is_time = |(name, value): &(&String, &Value)| {
+            TIMES.contains(&name.as_str()) && value.as_str().is_some_and(|at| Timestamp::parse_rfc3339(at).is_some())
+        };
+        let times = data.iter().filter(|entry| ours && is_time(entry)).map(|(name, _)| name.clone());
+        mount.audit_non_hmac_response_keys.iter().cloned().chain(times).collect()
+    }
+}
+
+/// Names clients that are no entities by their policies, as the field counts them.
+fn client_id(policies: &[String]) -> String {
+    let named = format!("{}\0root", policies.join("\x7f"));
+    base64::engine::general_purpose::STANDARD.encode(digest::digest(&digest::SHA256, named.as_bytes()))
 }
 
 /// A judgement for which the request was refused.

@@ -273,15 +273,17 @@ impl Leases {
         why.map_or(Ok(()), |why| Err(LeaseError::Engine(why)))
     }
 
-    /// Numbers for operators.
+    /// Numbers for operators; returned without the states.
     ///
     /// # Errors
     /// As storage.
-    pub async fn measure(&self) -> Result<(), StorageError> {
-        for (kind, state, count) in self.storage.count_leases().await? {
+    pub async fn measure(&self) -> Result<Vec<(LeaseKind, u64)>, StorageError> {
+        let counts = self.storage.count_leases().await?;
+        for (kind, state, count) in &counts {
             #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
-            metrics::gauge!("leasehold_leases", "kind" => kind.as_str(), "state" => state.as_str()).set(count as f64);
+            let count = *count as f64;
+            metrics::gauge!("leasehold_leases", "kind" => kind.as_str(), "state" => state.as_str()).set(count);
         }
-        Ok(())
+        Ok(counts.into_iter().map(|(kind, _, count)| (kind, count)).collect())
     }
 }

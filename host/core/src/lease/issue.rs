@@ -62,7 +62,7 @@ impl Leases {
         if expires_at <= now {
             return Err(LeaseError::TokenGone);
         }
-        let left = expires_at.until(now).as_secs();
+        let left = u64::try_from(expires_at.seconds_from(now)).unwrap_or(0);
         let deadline = now + EFFECT_TIME;
         let body = LeaseBody {
             issued_at: now,
@@ -127,6 +127,7 @@ impl Leases {
         self.wake.notify_one();
         metrics::counter!("leasehold_leases_issued_total", "mount" => mount.path.to_string()).increment(1);
         let ttl = Ttl::from_secs(left);
+        crate::meter::lease_made(mount, ttl);
         Ok(Issued { lease: LeaseAnswer { id, renewable: body.renewable, ttl }, data, warnings })
     }
 

@@ -9,6 +9,7 @@
 pub mod engines;
 pub mod storage;
 pub mod table;
+pub mod version;
 
 pub use engines::{Engines, SystemTtls};
 pub use storage::MountStorage;

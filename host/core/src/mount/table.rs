@@ -32,6 +32,8 @@ impl Table {
     }
 }
 
+pub(super) const BUILTIN_VERSION: &str = concat!("v", env!("CARGO_PKG_VERSION"), "+builtin");
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MountEntry {
     pub table: Table,
@@ -89,7 +91,7 @@ impl MountEntry {
     /// All there is ships with the server.
     #[must_use]
     pub const fn running_version(&self) -> &'static str {
-        concat!("v", env!("CARGO_PKG_VERSION"), "+builtin")
+        BUILTIN_VERSION
     }
 
     /// As `sys/auth` shows it: without `auth/`.

@@ -21,13 +21,7 @@ pub async fn decide(
         return Ok(root_verdict());
     }
     if ask.operation == Operation::Help {
-        return Ok(Verdict {
-            allowed: true,
-            capabilities: Capabilities::NONE,
-            reason: Reason::Granted,
-            rules: Vec::new(),
-            limit: None,
-        });
+        return Ok(Verdict::unasked());
     }
     let names = &caller.record.policies;
     Ok(match sandbox.decide(&policies.set(names).await?, ask).await {

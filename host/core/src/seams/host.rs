@@ -1,6 +1,7 @@
-//! Time and randomness: what nobody may take for himself.
+//! Time, randomness and what this process has counted: what nobody may take for himself.
 
 use leasehold_model::Timestamp;
+use serde_json::Value;
 
 /// Tells the time. It may jump after a suspend: callers must not assume that it only grows.
 pub trait Clock: Send + Sync {
@@ -10,4 +11,12 @@ pub trait Clock: Send + Sync {
 /// The one source of randomness.
 pub trait Entropy: Send + Sync {
     fn fill(&self, bytes: &mut [u8]);
+}
+
+/// What this process has counted and measured, in the two forms that clients ask for.
+pub trait Metrics: Send + Sync {
+    /// The text form of Prometheus.
+    fn prometheus(&self) -> String;
+    /// The field's own: `Timestamp`, `Gauges`, `Points`, `Counters`, `Samples`.
+    fn json(&self) -> Value;
 }

@@ -84,6 +84,20 @@ pub struct Verdict {
     pub limit: Option<u32>,
 }
 
+impl Verdict {
+    /// Where no policy is asked: on open routes, and for help.
+    #[must_use]
+    pub fn unasked() -> Self {
+        Self {
+            allowed: true,
+            capabilities: Capabilities::NONE,
+            reason: Reason::Granted,
+            rules: Vec::new(),
+            limit: None,
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {

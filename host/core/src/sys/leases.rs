@@ -4,15 +4,17 @@ use leasehold_model::{LeaseId, Operation};
 use serde_json::{Value, json};
 
 use crate::call::{Call, lease_error};
+use crate::core::Rooms;
 use crate::fields::{Field, Kind};
 use crate::lease::LeaseError;
 use crate::lease::revoke::{PrefixOrStore, Wait, is_irrevocable, shown_ttl};
 use crate::lease::{LeaseKind, LeaseState};
 use crate::request::{LogicalResponse, Object, RequestError};
 use crate::routes::{Access, Route};
-use crate::seams::storage::LeaseFilter;
+use crate::seams::storage::{LeaseFilter, StorageError};
+use crate::token::routes::TIDYING;
 
-const LEASE_ID: Field = Field::open("lease_id", Kind::Text, "The lease.");
+const LEASE_ID: Field = Field::open("lease_id", Kind::Any, "The lease.");
 const URL_ID: Field = Field::open("url_lease_id", Kind::Text, "The lease, from the path.");
 const INCREMENT: Field = Field::open("increment", Kind::Duration, "The wished TTL from now.");
 const SYNC: Field = Field::open("sync", Kind::Bool, "Answer only when the credential is gone; true when not given.");
@@ -50,8 +52,9 @@ pub const ROUTES: &[Route] = &[
         &[Operation::Read],
         &[
             Field::open("type", Kind::Text, "`irrevocable`."),
-            Field::open("limit", Kind::Text, ""),
-            Field::open("force", Kind::Bool, ""),
+            Field::open("limit", Kind::Text, "How many to list at most; `none` or nothing: all."),
+            Field::open("force", Kind::Bool, "Accepted."),
+            Field::open("include_child_namespaces", Kind::Bool, "Accepted: there is one namespace."),
         ],
         Access::Sudo,
         "Lists irrevocable leases.",
@@ -86,9 +89,7 @@ pub(crate) async fn handle(call: &Call<'_>) -> Result<LogicalResponse, RequestEr
             call.rooms.leases.revoke_force(call.capture("prefix")).await?;
             Ok(LogicalResponse::empty())
         }
-        "tidy" => Ok(LogicalResponse::empty()
-            .warn("Tidy operation successfully started. Any information from the operation will be printed to the server logs.")
-            .with_status(202)),
+        "tidy" => Ok(LogicalResponse::empty().warn(TIDYING).with_status(202)),
         "count" | "leases" => irrevocable(call, pattern == "count").await,
         _ => Err(RequestError::UnsupportedPath),
     }
@@ -97,7 +98,11 @@ pub(crate) async fn handle(call: &Call<'_>) -> Result<LogicalResponse, RequestEr
 /// From the path, else from the body. An id that cannot exist is an unknown one.
 fn id(call: &Call<'_>) -> Result<Option<LeaseId>, RequestError> {
     let text = match call.capture("url_lease_id") {
-        "" => call.fields.text("lease_id").unwrap_or_default(),
+        "" => match call.fields.any("lease_id") {
+            None => "",
+            Some(Value::String(text)) => text,
+            Some(_) => return Err(RequestError::invalid("invalid lease ID")),
+        },
         in_path => in_path,
     };
     if text.is_empty() {
@@ -168,7 +173,9 @@ async fn renew(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
 }
 
 fn wait(call: &Call<'_>) -> Wait {
-    if call.fields.bool("sync").unwrap_or(true) { Wait::UntilGone } else { Wait::UntilStored }
+    // As in the field, `null` is no wish to wait.
+    let default = !call.request.data.contains_key("sync");
+    if call.fields.bool("sync").unwrap_or(default) { Wait::UntilGone } else { Wait::UntilStored }
 }
 
 /// 202 for work that is stored, 204 for work that is done.
@@ -208,10 +215,36 @@ async fn irrevocable(call: &Call<'_>, count_only: bool) -> Result<LogicalRespons
     if call.fields.text("type") != Some("irrevocable") {
         return Err(RequestError::NotFound);
     }
+    let found = irrevocable_ones(call.rooms).await?;
+    if count_only {
+        return Ok(LogicalResponse::json(json!({ "lease_count": found.len(), "counts": {} })));
+    }
+    let limit = limit(call.fields.text("limit").unwrap_or_default())?;
+    let count = found.len();
+    let shown: Vec<Value> = found.into_iter().take(limit).collect();
+    Ok(LogicalResponse::json(json!({ "lease_count": count, "leases": shown })))
+}
+
+fn limit(text: &str) -> Result<usize, RequestError> {
+    if text.is_empty() || text == "none" {
+        return Ok(usize::MAX);
+    }
+    let number: i64 = text.parse().map_err(|_| {
+        let text: String = text.chars().take(64).collect();
+        RequestError::Engine(format!("invalid 'limit' provided: strconv.Atoi: parsing {text:?}: invalid syntax"))
+    })?;
+    usize::try_from(number)
+        .ok()
+        .filter(|limit| *limit > 0)
+        .ok_or_else(|| RequestError::Engine("limit must be 'none' or a positive integer".to_owned()))
+}
+
+/// Each with what stands in its way.
+pub(super) async fn irrevocable_ones(rooms: &Rooms) -> Result<Vec<Value>, StorageError> {
     let filter =
         LeaseFilter { state: Some(LeaseState::Revoking), kind: Some(LeaseKind::Secret), ..LeaseFilter::default() };
     let mut found = Vec::new();
-    for row in call.rooms.leases.rows(&filter).await? {
+    for row in rooms.leases.rows(&filter).await? {
         let why = match row.read_body() {
             Ok(body) if is_irrevocable(row.state, body.attempts) => body.last_error.unwrap_or_default(),
             Ok(_) => continue,
@@ -219,8 +252,5 @@ async fn irrevocable(call: &Call<'_>, count_only: bool) -> Result<LogicalRespons
         };
         found.push(json!({ "lease_id": row.id.as_str(), "error": why }));
     }
-    if count_only {
-        return Ok(LogicalResponse::json(json!({ "lease_count": found.len(), "counts": {} })));
-    }
-    Ok(LogicalResponse::json(json!({ "lease_count": found.len(), "leases": found })))
+    Ok(found)
 }

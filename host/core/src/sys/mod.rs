@@ -8,6 +8,7 @@ mod audit;
 mod capabilities;
 pub(crate) mod help;
 mod leases;
+mod metrics;
 mod modules;
 mod mounts;
 mod policies;
@@ -23,7 +24,7 @@ pub(crate) use seal::before_unseal;
 /// All routes; literal ones before captures.
 pub const ROUTES: &[Route] = &{
     let mut all = [seal::ROUTES[0]; LEN];
-    let parts: [&[Route]; 8] = [
+    let parts: [&[Route]; 9] = [
         seal::ROUTES,
         mounts::ROUTES,
         policies::ROUTES,
@@ -32,6 +33,7 @@ pub const ROUTES: &[Route] = &{
         audit::ROUTES,
         modules::ROUTES,
         ui::ROUTES,
+        metrics::ROUTES,
     ];
     let mut at = 0;
     let mut part = 0;
@@ -54,7 +56,8 @@ const LEN: usize = seal::ROUTES.len()
     + leases::ROUTES.len()
     + audit::ROUTES.len()
     + modules::ROUTES.len()
-    + ui::ROUTES.len();
+    + ui::ROUTES.len()
+    + metrics::ROUTES.len();
 
 /// What the field protects and nothing serves here: without `sudo` a token is refused before it learns that there is nothing. A
 /// `*` stands for any rest. What is served says in its own route who may call it.
@@ -90,7 +93,8 @@ pub(crate) async fn handle(call: &Call<'_>) -> Result<LogicalResponse, RequestEr
         "leases" | "renew" | "revoke" | "revoke-prefix" | "revoke-force" => leases::handle(call).await,
         "audit" | "audit-hash" | "config" => audit::handle(call).await,
         "modules" => modules::handle(call).await,
-        "internal" | "metrics" => ui::handle(call).await,
+        "internal" => ui::handle(call).await,
+        "metrics" => metrics::handle(call).await,
         _ => seal::handle(call).await,
     }
 }

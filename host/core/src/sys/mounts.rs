@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::call::Call;
 use crate::fields::{Field, Kind};
 use crate::lease::revoke::PrefixOrStore;
-use crate::mount::{MountEntry, Table};
+use crate::mount::{MountEntry, Table, version};
 use crate::request::{LogicalResponse, Object, RequestError, Shape};
 use crate::routes::{Access, Route};
 use crate::seams::storage::StorageError;
@@ -42,7 +42,22 @@ const TUNE: &[Field] = &[
     Field::open("audit_non_hmac_request_keys", Kind::CommaList, "Keys that audit shows in clear."),
     Field::open("audit_non_hmac_response_keys", Kind::CommaList, "Keys that audit shows in clear."),
     Field::open("options", Kind::KvPairs, "The engine's own options."),
+    Field::open("plugin_version", Kind::Text, "The one that is there."),
     Field::open("token_type", Kind::Text, "Of auth methods that let people log in: none is here yet."),
+];
+
+/// What the field lets nobody change on the mounts that are always there.
+const FIXED: &[&str] = &[
+    "description",
+    "default_lease_ttl",
+    "max_lease_ttl",
+    "listing_visibility",
+    "options",
+    "passthrough_request_headers",
+    "allowed_response_headers",
+    "token_type",
+    "plugin_version",
+    "user_lockout_config",
 ];
 
 pub const ROUTES: &[Route] = &[
@@ -180,7 +195,7 @@ async fn enable(call: &Call<'_>, table: Table, full: &str) -> Result<LogicalResp
     call.fields.text("description").unwrap_or_default().clone_into(&mut entry.description);
     entry.local = call.fields.bool("local").unwrap_or(false);
     entry.seal_wrap = call.fields.bool("seal_wrap").unwrap_or(false);
-    entry.options = options(&call.fields);
+    entry.options = Some(options(&call.fields).unwrap_or_default());
     if let Some(Value::Object(config)) = call.fields.any("config") {
         configure(&mut entry, config, call)?;
     }
@@ -222,7 +237,11 @@ fn configure(entry: &mut MountEntry, config: &Object, call: &Call<'_>) -> Result
             system_max.as_secs()
         )));
     }
-    entry.force_no_cache = config.get("force_no_cache").and_then(Value::as_bool).unwrap_or(false);
+    entry.force_no_cache = match config.get("force_no_cache") {
+        None | Some(Value::Null) => false,
+        Some(Value::Bool(wished)) => *wished,
+        Some(_) => return Err(RequestError::invalid("unable to convert given mount config information")),
+    };
     entry.listing_visibility = match config.get("listing_visibility") {
         None | Some(Value::Null) => String::new(),
         Some(Value::String(text)) => visibility(text)?,
@@ -257,14 +276,19 @@ fn visibility(text: &str) -> Result<String, RequestError> {
 /// Ends every lease, then forgets what the engine stored. A lease that cannot be ended leaves the mount tainted: nothing is
 /// routed to it, and disabling it again goes on.
 async fn disable(call: &Call<'_>, table: Table, full: &str) -> Result<LogicalResponse, RequestError> {
-    let first = full.split('/').next().unwrap_or_default();
     if table == Table::Auth && full.trim_end_matches('/') == "auth/token" {
         return Err(RequestError::invalid("token credential backend cannot be disabled"));
     }
-    if table == Table::Mount && matches!(first, "sys" | "auth" | "cubbyhole" | "identity") {
+    let entry = find(call, full);
+    let is_fixed = match full.trim_end_matches('/') {
+        "sys" | "cubbyhole" | "identity" => true,
+        // An auth method goes by its own route.
+        _ => entry.as_ref().is_some_and(|entry| entry.table == Table::Auth),
+    };
+    if table == Table::Mount && is_fixed {
         return Err(RequestError::Invalid(format!("cannot unmount \"{}/\"", full.trim_end_matches('/'))));
     }
-    let Some(entry) = find(call, full) else { return Ok(LogicalResponse::empty()) };
+    let Some(entry) = entry else { return Ok(LogicalResponse::empty()) };
     let taint = |entry: &mut MountEntry| -> Result<(), StorageError> {
         entry.tainted = true;
         Ok(())
@@ -306,7 +330,7 @@ async fn tune(call: &Call<'_>, full: &str) -> Result<LogicalResponse, RequestErr
         data.insert("description".into(), entry.description.clone().into());
         data.insert("force_no_cache".into(), entry.force_no_cache.into());
         data.insert("max_lease_ttl".into(), ttls.max_lease_ttl.as_secs().into());
-        if let Some(options) = &entry.options {
+        if let Some(options) = entry.options.as_ref().filter(|options| !options.is_empty()) {
             data.insert("options".into(), options.clone().into());
         }
         show_set(&entry, &mut data);
@@ -314,6 +338,11 @@ async fn tune(call: &Call<'_>, full: &str) -> Result<LogicalResponse, RequestErr
     }
     if call.operation != Operation::Update {
         return Err(RequestError::UnsupportedOperation);
+    }
+    if matches!(full.split('/').next(), Some("sys" | "cubbyhole" | "identity"))
+        && let Some(fixed) = FIXED.iter().find(|name| call.request.data.contains_key(**name))
+    {
+        return Err(RequestError::Invalid(format!("cannot tune parameter {fixed} of {shown_path}")));
     }
     let missing = || RequestError::Invalid(format!("tune of path \"{shown_path}\" failed: no mount entry found"));
     let entry = entry.ok_or_else(missing)?;
@@ -359,8 +388,13 @@ fn tuned_by(tuned: &mut MountEntry, fields: &crate::fields::Fields, system_max: 
     if let Some(keys) = fields.list("audit_non_hmac_response_keys") {
         tuned.audit_non_hmac_response_keys = keys.to_vec();
     }
-    if let Some(options) = options(fields) {
-        tuned.options = Some(options);
+    // As in the field: what is named changes, and nothing takes it away.
+    for (name, value) in options(fields).into_iter().flatten() {
+        let options = tuned.options.get_or_insert_default();
+        if value == "" { drop(options.shift_remove(&name)) } else { drop(options.insert(name, value)) }
+    }
+    if let Some(version) = fields.text("plugin_version") {
+        version::check(&tuned.kind, version).map_err(|why| RequestError::Invalid(why.to_string()))?;
     }
     if fields.text("token_type").is_some() {
         return Err(RequestError::invalid(match tuned.table {

@@ -12,6 +12,7 @@ use crate::fields::{Field, Fields, Kind};
 use crate::request::{LogicalRequest, LogicalResponse, Object, RequestError, Shape};
 use crate::routes::{Access, Route};
 use crate::seams::seal::SealStatus;
+use crate::token::create::First;
 
 const READ: &[Operation] = &[Operation::Read];
 const WRITE: &[Operation] = &[Operation::Update];
@@ -119,7 +120,8 @@ async fn init(core: &Core, data: &Object) -> Result<LogicalResponse, RequestErro
         u8::try_from(fields.int(name).unwrap_or(0).max(0))
             .map_err(|_| RequestError::Invalid(format!("invalid seal configuration: {shown} must be less than 256")))
     };
-    let made = core.init(number("secret_shares", "shares")?, number("secret_threshold", "threshold")?, None).await?;
+    let made =
+        core.init(number("secret_shares", "shares")?, number("secret_threshold", "threshold")?, First::Root).await?;
     let hex: Vec<String> = made.shares.iter().map(|share| hex::encode(&*share.0)).collect();
     let base64: Vec<String> =
         made.shares.iter().map(|share| base64::engine::general_purpose::STANDARD.encode(&*share.0)).collect();

@@ -1,10 +1,9 @@
-//! What clients ask before they ask: visible mounts, the preflight, metrics (vault-api §2.7).
+//! What clients ask before they ask: visible mounts, the preflight (vault-api §2.7).
 
 use leasehold_model::Operation;
 use serde_json::{Value, json};
 
 use crate::call::Call;
-use crate::fields::{Field, Kind};
 use crate::mount::{MountEntry, Table};
 use crate::policy::decide;
 use crate::request::{LogicalResponse, Object, RequestError, Shape};
@@ -13,39 +12,28 @@ use crate::routes::{Access, Route};
 const READ: &[Operation] = &[Operation::Read];
 
 pub const ROUTES: &[Route] = &[
-    route("internal/ui/mounts", &[], Access::Open, "The mounts that the caller can reach."),
-    route("internal/ui/mounts/*path", &[], Access::Open, "The mount that serves a path."),
-    route("metrics", &[Field::open("format", Kind::Text, "`prometheus`.")], Access::Token, "Metrics of this process."),
+    route("internal/ui/mounts", "The mounts that the caller can reach."),
+    route("internal/ui/mounts/*path", "The mount that serves a path."),
 ];
 
-const fn route(pattern: &'static str, fields: &'static [Field], access: Access, help: &'static str) -> Route {
-    Route { pattern, operations: READ, fields, access, existence_check: false, help }
+const fn route(pattern: &'static str, help: &'static str) -> Route {
+    Route { pattern, operations: READ, fields: &[], access: Access::Open, existence_check: false, help }
 }
 
 pub(crate) async fn handle(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
     match call.pattern {
         "internal/ui/mounts" => mounts(call).await,
-        "internal/ui/mounts/*path" => preflight(call).await,
-        _ => {
-            if call.fields.text("format").is_some_and(|format| format != "prometheus") {
-                return Err(RequestError::invalid(
-                    "metrics are served as Prometheus text: leave format out or say `prometheus`",
-                ));
-            }
-            call.rooms.leases.measure().await?;
-            let text = (call.core.seams.metrics)();
-            Ok(LogicalResponse { raw: Some((text, "text/plain; version=0.0.4")), ..LogicalResponse::default() })
-        }
+        _ => preflight(call).await,
     }
 }
 
-/// Without a token, what the operator made visible; with one, what it can reach.
+/// Without a token, what the operator made visible; with one, also what it can reach. A token that is no good is refused.
 async fn mounts(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
     let (mut auth, mut secret) = (Object::new(), Object::new());
     for entry in call.rooms.mounts.all().iter() {
         let shown = match call.caller {
-            Some(caller) if reaches(call, caller, entry).await? => super::mounts::shown(entry),
-            None if entry.listing_visibility == "unauth" => Object::from_iter([
+            Some(caller) if is_public(entry) || reaches(call, caller, entry).await? => super::mounts::shown(entry),
+            None if is_public(entry) => Object::from_iter([
                 ("description".to_owned(), entry.description.clone().into()),
                 ("options".to_owned(), entry.options.clone().map_or(Value::Null, Value::Object)),
                 ("type".to_owned(), entry.kind.clone().into()),
@@ -56,6 +44,11 @@ async fn mounts(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
         table.insert(entry.shown_path().to_owned(), shown.into());
     }
     Ok(LogicalResponse::json(json!({ "auth": auth, "secret": secret })))
+}
+
+/// Shown to everybody, by the operator's wish.
+fn is_public(entry: &MountEntry) -> bool {
+    entry.listing_visibility == "unauth"
 }
 
 async fn reaches(call: &Call<'_>, caller: &crate::token::Caller, entry: &MountEntry) -> Result<bool, RequestError> {

@@ -24,7 +24,6 @@ pub const FIELDS: &[Field] = &[
     Field::open("no_default_policy", Kind::Bool, "Leaves the policy `default` out."),
     Field::open("display_name", Kind::Text, "Shown in audit and in user names."),
     Field::open("meta", Kind::KvPairs, "Shown in audit and in look-ups."),
-    Field::open("metadata", Kind::KvPairs, "The same as meta."),
     Field::open("renewable", Kind::Bool, "Whether the token may be renewed."),
     Field::open("type", Kind::Text, "`service`, or `batch`: not stored, renewed or revoked."),
     Field::hidden("id", Kind::Text, "The token itself, instead of a random one; needs sudo."),
@@ -87,7 +86,7 @@ pub async fn create(
         return refuse("restricted use token cannot generate child tokens");
     }
     let kind = match fields.text("type").unwrap_or("service") {
-        "" | "service" | "default-service" => TokenKind::Service,
+        "" | "service" => TokenKind::Service,
         "batch" => TokenKind::Batch,
         _ => return refuse("invalid 'token_type' value"),
     };
@@ -144,7 +143,7 @@ pub async fn create(
             .map(|name| format!("Policy \"{name}\" does not exist")),
     );
 
-    let meta = fields.pairs("meta").or_else(|| fields.pairs("metadata")).filter(|meta| !meta.is_empty()).cloned();
+    let meta = fields.pairs("meta").cloned();
     let record = TokenRecord {
         kind,
         accessor: if is_batch { Accessor::new("") } else { tokens.new_accessor() },
@@ -154,6 +153,7 @@ pub async fn create(
         display_name: display_name(fields.text("display_name").unwrap_or_default()),
         meta,
         num_uses,
+        creation_uses: num_uses,
         created_at: now,
         creation_ttl: ttl,
         explicit_max_ttl,
@@ -288,20 +288,34 @@ fn display_name(asked: &str) -> String {
     format!("token-{clean}")
 }
 
-/// The first root token of an installation.
+/// The first token of an installation.
+#[derive(Debug)]
+pub enum First {
+    /// What init hands out.
+    Root,
+    /// As if it had been made with the root token: so a development server of the field begins, and names its leased users.
+    Development(Option<TokenId>),
+}
+
+/// Makes the first token of an installation.
 ///
 /// # Errors
 /// As storage.
-pub async fn root(tokens: &Tokens, clock: &dyn Clock, id: Option<TokenId>) -> Result<TokenId, StorageError> {
+pub async fn first(tokens: &Tokens, clock: &dyn Clock, first: First) -> Result<TokenId, StorageError> {
+    let (path, display_name, id) = match first {
+        First::Root => ("auth/token/root", "root", None),
+        First::Development(id) => ("auth/token/create", "token", id),
+    };
     let record = TokenRecord {
         kind: TokenKind::Service,
         accessor: tokens.new_accessor(),
         parent: None,
         policies: vec!["root".to_owned()],
-        path: "auth/token/root".to_owned(),
-        display_name: "root".to_owned(),
+        path: path.to_owned(),
+        display_name: display_name.to_owned(),
         meta: None::<BTreeMap<_, _>>,
         num_uses: 0,
+        creation_uses: 0,
         created_at: clock.now(),
         creation_ttl: Ttl::ZERO,
         explicit_max_ttl: Ttl::ZERO,

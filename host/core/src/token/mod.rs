@@ -62,6 +62,8 @@ impl<'a> Leaseholder<'a> {
 pub struct Caller {
     pub hash: TokenHash,
     pub record: TokenRecord,
+    /// Uses that were left when this request came; zero: unlimited.
+    pub uses_before: i32,
     /// This request took the token's last use.
     pub last_use: bool,
 }

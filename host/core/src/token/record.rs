@@ -42,6 +42,9 @@ pub struct TokenRecord {
     pub meta: Option<BTreeMap<String, String>>,
     /// Uses left; zero: unlimited; -1: the last one is under way.
     pub num_uses: i32,
+    /// Uses at creation.
+    #[serde(default)]
+    pub creation_uses: i32,
     pub created_at: Timestamp,
     /// TTL at creation; zero: does not expire.
     pub creation_ttl: Ttl,

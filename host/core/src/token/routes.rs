@@ -8,6 +8,7 @@ use super::create::{self, Limits};
 use super::store::{Children, may_be_token};
 use crate::call::{Call, lease_error};
 use crate::fields::{Field, Kind};
+use crate::meter;
 use crate::request::{AuthAnswer, LogicalResponse, Object, RequestError};
 use crate::routes::{Access, Route};
 use crate::seams::storage::StorageError;
@@ -17,7 +18,7 @@ const READ: &[Operation] = &[Operation::Read, Operation::Update];
 const WRITE: &[Operation] = &[Operation::Update];
 const LIST: &[Operation] = &[Operation::List];
 
-const TOKEN: Field = Field::hidden("token", Kind::Text, "The token.");
+const TOKEN: Field = Field::hidden("token", Kind::Any, "The token.");
 const ACCESSOR: Field = Field::open("accessor", Kind::Text, "The token's accessor.");
 const INCREMENT: Field = Field::open("increment", Kind::Duration, "The wished TTL from now.");
 
@@ -35,7 +36,7 @@ pub const ROUTES: &[Route] = &[
     route("create", WRITE, create::FIELDS, Access::Token, "Makes a child token."),
     route("create-orphan", WRITE, create::FIELDS, Access::Token, "Makes a token without a parent."),
     route("lookup-self", READ, &[], Access::Token, "Shows the calling token."),
-    route("lookup", WRITE, &[TOKEN], Access::Token, "Shows a token."),
+    route("lookup", READ, &[TOKEN], Access::Token, "Shows a token."),
     route("lookup-accessor", WRITE, &[ACCESSOR], Access::Token, "Shows a token by its accessor."),
     route("renew-self", WRITE, &[INCREMENT, TOKEN], Access::Token, "Extends the calling token."),
     route("renew", WRITE, &[TOKEN, INCREMENT], Access::Token, "Extends a token."),
@@ -50,6 +51,7 @@ pub const ROUTES: &[Route] = &[
         Access::Token,
         "Ends a token and its leases; its children become orphans. Needs sudo.",
     ),
+    route("tidy", WRITE, &[], Access::Token, "Nothing to tidy: tokens and their indexes are written in one step."),
     route("accessors", LIST, &[], Access::Sudo, "Lists the accessors of all tokens."),
 ];
 
@@ -126,6 +128,7 @@ pub(crate) async fn handle(call: &Call<'_>) -> Result<LogicalResponse, RequestEr
             }
             end(call, &hash, Children::BecomeOrphans).await
         }
+        "tidy" => Ok(LogicalResponse::empty().warn(TIDYING).with_status(202)),
         "accessors" => {
             let keys = call.rooms.tokens.accessors().await?;
             if keys.is_empty() {
@@ -137,6 +140,10 @@ pub(crate) async fn handle(call: &Call<'_>) -> Result<LogicalResponse, RequestEr
         _ => Err(RequestError::UnsupportedPath),
     }
 }
+
+/// The field's words for work that is never needed here.
+pub(crate) const TIDYING: &str =
+    "Tidy operation successfully started. Any information from the operation will be printed to the server logs.";
 
 const NOT_RENEWED: &str = "batch tokens cannot be renewed";
 const NOT_REVOKED: &str = "batch tokens cannot be revoked";
@@ -163,6 +170,7 @@ async fn create(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
     let exists = |name: &str| call.rooms.policies.find(name).is_some();
     let made = create::create(&call.rooms.tokens, &*call.core.seams.clock, exists, &wish, &call.fields).await?;
     call.rooms.leases.wake();
+    meter::token_made(made.record.kind.as_str(), made.record.creation_ttl);
     let auth = auth_answer(&made.record, made.record.creation_ttl, Some(made.id), true);
     Ok(LogicalResponse { auth: Some(auth), warnings: made.warnings, ..LogicalResponse::default() })
 }
@@ -170,6 +178,8 @@ async fn create(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
 /// The `auth` block of a token.
 fn auth_answer(record: &TokenRecord, ttl: Ttl, client_token: Option<TokenId>, is_new: bool) -> AuthAnswer {
     AuthAnswer {
+        display_name: record.display_name.clone(),
+        issued_at: record.created_at,
         client_token,
         accessor: record.accessor.as_str().to_owned(),
         policies: record.policies.clone(),
@@ -178,16 +188,19 @@ fn auth_answer(record: &TokenRecord, ttl: Ttl, client_token: Option<TokenId>, is
         renewable: record.renewable,
         token_type: record.kind.as_str(),
         orphan: record.parent.is_none(),
-        num_uses: u32::try_from(record.num_uses).unwrap_or(0),
+        num_uses: u32::try_from(record.creation_uses.max(record.num_uses)).unwrap_or(0),
         is_new,
     }
 }
 
 fn given_token(call: &Call<'_>) -> Result<Option<TokenId>, RequestError> {
-    match call.fields.text("token") {
-        None | Some("") => Ok(None),
-        Some(token) if may_be_token(token) => Ok(Some(TokenId::new(token))),
-        Some(_) => Err(RequestError::Forbidden("bad token".to_owned())),
+    match call.request.data.get("token") {
+        None => Ok(None),
+        Some(Value::String(token)) if token.is_empty() => Ok(None),
+        Some(Value::String(token)) if may_be_token(token) => Ok(Some(TokenId::new(token.as_str()))),
+        Some(Value::String(_)) => Err(RequestError::Forbidden("bad token".to_owned())),
+        // Also `null`: a script that lost its token must not act on its own.
+        Some(_) => Err(RequestError::Forbidden("invalid token".to_owned())),
     }
 }
 
@@ -216,6 +229,10 @@ async fn renew(call: &Call<'_>, hash: &TokenHash, token: Option<TokenId>) -> Res
         let Some((mut record, version)) = call.rooms.tokens.find(hash).await? else {
             return Err(RequestError::invalid("token not found"));
         };
+        // It ends with this request, and with it what would be renewed.
+        if record.num_uses < 0 {
+            return Err(RequestError::invalid("token not found"));
+        }
         if !record.renewable || record.expires_at.is_none() {
             return Err(RequestError::invalid("lease is not renewable"));
         }

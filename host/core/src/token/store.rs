@@ -148,6 +148,16 @@ impl Tokens {
         Ok(self.find(&hash).await?.map(|(record, _)| (hash, record)))
     }
 
+    /// Accepts a shown token where no use is taken: on open routes.
+    ///
+    /// # Errors
+    /// [`RequestError::BadToken`] for an unknown, expired or used-up one.
+    pub async fn recognise(&self, token: &TokenId) -> Result<Caller, RequestError> {
+        let found = self.find_shown(token).await?.filter(|(_, record)| record.num_uses >= 0);
+        let (hash, record) = found.ok_or(RequestError::BadToken)?;
+        Ok(Caller { hash, uses_before: record.num_uses, record, last_use: false })
+    }
+
     /// Accepts a shown token and takes one of its uses, if they are counted.
     ///
     /// # Errors
@@ -158,23 +168,24 @@ impl Tokens {
         }
         if token.expose().starts_with(batch::PREFIX) {
             let (hash, record) = self.find_shown(token).await?.ok_or(RequestError::BadToken)?;
-            return Ok(Caller { hash, record, last_use: false });
+            return Ok(Caller { hash, record, uses_before: 0, last_use: false });
         }
         let hash = self.hash(token);
         loop {
             let Some((mut record, version)) = self.find(&hash).await? else { return Err(RequestError::BadToken) };
             if record.num_uses == 0 {
-                return Ok(Caller { hash, record, last_use: false });
+                return Ok(Caller { hash, record, uses_before: 0, last_use: false });
             }
             if record.num_uses < 0 {
                 return Err(RequestError::BadToken);
             }
+            let uses_before = record.num_uses;
             record.num_uses = if record.num_uses == 1 { -1 } else { record.num_uses - 1 };
             let batch = Batch::new().put(keys::token(&hash), encode(&record)?, Expect::Version(version));
             match self.storage.commit(batch).await {
                 Ok(()) => {
                     let last_use = record.num_uses < 0;
-                    return Ok(Caller { hash, record, last_use });
+                    return Ok(Caller { hash, record, uses_before, last_use });
                 }
                 // Another request took a use at the same moment: look again.
                 Err(StorageError::Conflict(_)) => {}

@@ -477,8 +477,8 @@ async fn what_cannot_be_renewed_says_why() {
         "Invalid: failed to revoke entry: resp: (*logical.Response)(nil) err: ERROR: refused (SQLSTATE 42501)"
     );
     let tokens =
-        server.call(Some(ROOT), Operation::List, "sys/leases/lookup/auth/token/root/", Value::Null).await.unwrap();
-    let root = format!("auth/token/root/{}", tokens.data.unwrap()["keys"][0].as_str().unwrap());
+        server.call(Some(ROOT), Operation::List, "sys/leases/lookup/auth/token/create/", Value::Null).await.unwrap();
+    let root = format!("auth/token/create/{}", tokens.data.unwrap()["keys"][0].as_str().unwrap());
     for (id, why) in [
         (fixed.as_str(), "Invalid: lease is not renewable"),
         (

@@ -41,7 +41,7 @@ pub struct Barrier {
     unsealing: tokio::sync::Mutex<Unsealing>,
     /// Known once read: it never changes.
     config: OnceLock<SealConfig>,
-    /// Values sealed since this start.
+    /// Values sealed with the newest key since this start.
     sealed_values: AtomicU64,
 }
 

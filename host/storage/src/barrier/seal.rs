@@ -95,6 +95,9 @@ impl Barrier {
     async fn install(&self, ring: Ring, expect: Expect) -> Result<(), SealError> {
         let wrapped = ring.wrap(&*self.entropy).ok_or_else(|| broken("the key ring could not be wrapped"))?;
         self.inner.commit(Batch::new().put(keys::keyring(), wrapped, expect)).await?;
+        if self.ring().is_ok_and(|old| old.newest().0 != ring.newest().0) {
+            self.sealed_values.store(0, Ordering::Relaxed);
+        }
         self.set_ring(Some(Arc::new(ring)));
         Ok(())
     }

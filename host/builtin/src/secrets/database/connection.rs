@@ -5,6 +5,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use leasehold_core::fields::{self, Fields};
+use leasehold_core::mount::version::{self, VersionError};
 use leasehold_core::request::{LogicalResponse, Object};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
@@ -101,6 +102,11 @@ struct Stored {
     details: BTreeMap<String, Value>,
 }
 
+/// The field asks twice.
+fn no_plugin(why: &str) -> String {
+    creating(&format!("invalid database version: 2 errors occurred:\n\t* {why}\n\t* {why}\n\n"))
+}
+
 impl ConnectionRecord {
     /// Only what is given changes.
     ///
@@ -115,10 +121,14 @@ impl ConnectionRecord {
             return Err("empty plugin name".to_owned());
         }
         if self.plugin_name != PLUGIN {
-            let line = format!("\t* plugin not found in the catalog: {}\n", self.plugin_name);
-            return Err(creating(&format!("invalid database version: 2 errors occurred:\n{line}{line}\n")));
+            return Err(no_plugin(&format!("plugin not found in the catalog: {}", self.plugin_name)));
         }
         if let Some(version) = text("plugin_version") {
+            match version::check(PLUGIN, &version) {
+                Err(why @ VersionError::Malformed(_)) if !version.is_empty() => return Err(why.to_string()),
+                Err(why @ VersionError::Unknown { .. }) => return Err(no_plugin(&why.to_string())),
+                _ => {}
+            }
             self.plugin_version = version;
         }
         if let Some(roles) = fields.list("allowed_roles") {

@@ -20,6 +20,7 @@ mod issue;
 mod leftovers;
 mod locks;
 mod mark;
+mod meter;
 mod orphans;
 mod plan;
 mod renew;
@@ -62,6 +63,7 @@ use absence::Origin;
 use connection::{ConnectionRecord, Leftovers, creating};
 use effect::Effect;
 use failure::TargetError;
+use meter::Call;
 use revoke::End;
 use role::RoleRecord;
 use subject::Subject;
@@ -282,6 +284,39 @@ impl DatabaseEngine {
         let opened = self.open(at, &role.db_name).await?;
         Ok(Outcome::Lease(plan::plan(request, name, &role, &opened.record).await?))
     }
+
+    async fn new_user(&self, at: &EngineContext, intent: &LeaseIntent) -> Result<SecretData, EngineError> {
+        let effect = Effect::read(&intent.effect)?;
+        let (mut anew, mut collisions) = (AGAIN_MAX, COLLISIONS_MAX);
+        loop {
+            let opened = self.open(at, &effect.connection).await?;
+            let authentication = opened.record.password_authentication().map_err(EngineError::Failed)?;
+            let secrets = opened.record.secrets();
+            match issue::issue(&opened.target, authentication, at, intent, &effect, &secrets).await {
+                Err(TargetError::Reconfigured) if anew > 0 => anew -= 1,
+                // It was rolled back: that is what the error says.
+                Err(error) if error.is_collision() && collisions > 0 => collisions -= 1,
+                done => return done.map_err(TargetError::into_engine),
+            }
+        }
+    }
+
+    async fn update_user(&self, at: &EngineContext, lease: &LeaseIntent, until: Timestamp) -> Result<(), EngineError> {
+        let effect = Effect::read(&lease.effect)?;
+        let role = role_to_renew(&at.storage, &effect).await?;
+        let opened = self.open(at, &effect.connection).await?;
+        let statements = renew::statements(at, &role, &effect, until).await?;
+        transaction::run(&opened.target, &effect.username, &statements).await.map_err(|error| opened.failed(error))
+    }
+
+    async fn delete_user(&self, at: &EngineContext, lease: &LeaseIntent) -> Result<(), EngineError> {
+        let effect = Effect::read(&lease.effect)?;
+        let opened = self.open(at, &effect.connection).await?;
+        let heir = heir::of_role(&at.mount.accessor, &effect.role);
+        let leftovers = opened.record.leftovers(heir).map_err(EngineError::Failed)?;
+        let ending = Ending { at, effect: &effect, lease: lease.id.random(), target: &opened.target, leftovers };
+        ending.carry_out().await.map_err(|error| opened.failed(error))
+    }
 }
 
 /// The end of one lease.
@@ -432,19 +467,7 @@ impl SecretsEngine for DatabaseEngine {
     }
 
     async fn effect(&self, at: &EngineContext, intent: &LeaseIntent) -> Result<SecretData, EngineError> {
-        let effect = Effect::read(&intent.effect)?;
-        let (mut anew, mut collisions) = (AGAIN_MAX, COLLISIONS_MAX);
-        loop {
-            let opened = self.open(at, &effect.connection).await?;
-            let authentication = opened.record.password_authentication().map_err(EngineError::Failed)?;
-            let secrets = opened.record.secrets();
-            match issue::issue(&opened.target, authentication, at, intent, &effect, &secrets).await {
-                Err(TargetError::Reconfigured) if anew > 0 => anew -= 1,
-                // It was rolled back: that is what the error says.
-                Err(error) if error.is_collision() && collisions > 0 => collisions -= 1,
-                done => return done.map_err(TargetError::into_engine),
-            }
-        }
+        Call::New.measured(self.new_user(at, intent)).await
     }
 
     async fn limits(&self, at: &EngineContext, lease: &LeaseIntent) -> Result<LeaseLimits, EngineError> {
@@ -453,20 +476,11 @@ impl SecretsEngine for DatabaseEngine {
     }
 
     async fn renew(&self, at: &EngineContext, lease: &LeaseIntent, until: Timestamp) -> Result<(), EngineError> {
-        let effect = Effect::read(&lease.effect)?;
-        let role = role_to_renew(&at.storage, &effect).await?;
-        let opened = self.open(at, &effect.connection).await?;
-        let statements = renew::statements(at, &role, &effect, until).await?;
-        transaction::run(&opened.target, &effect.username, &statements).await.map_err(|error| opened.failed(error))
+        Call::Update.measured(self.update_user(at, lease, until)).await
     }
 
     async fn revoke(&self, at: &EngineContext, lease: &LeaseIntent) -> Result<(), EngineError> {
-        let effect = Effect::read(&lease.effect)?;
-        let opened = self.open(at, &effect.connection).await?;
-        let heir = heir::of_role(&at.mount.accessor, &effect.role);
-        let leftovers = opened.record.leftovers(heir).map_err(EngineError::Failed)?;
-        let ending = Ending { at, effect: &effect, lease: lease.id.random(), target: &opened.target, leftovers };
-        ending.carry_out().await.map_err(|error| opened.failed(error))
+        Call::Delete.measured(self.delete_user(at, lease)).await
     }
 
     async fn targets(&self, at: &EngineContext) -> Result<Vec<KnownTarget>, EngineError> {

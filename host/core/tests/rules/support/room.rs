@@ -169,6 +169,7 @@ impl Room {
             display_name: "token".to_owned(),
             meta: None,
             num_uses: 0,
+            creation_uses: 0,
             created_at: now,
             creation_ttl: ttl,
             explicit_max_ttl: Ttl::ZERO,

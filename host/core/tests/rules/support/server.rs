@@ -7,9 +7,10 @@ use leasehold_core::core::Seams;
 use leasehold_core::lease::LeaseRow;
 use leasehold_core::request::{LogicalRequest, LogicalResponse, RequestError};
 use leasehold_core::seams::engine::SecretsEngine;
-use leasehold_core::seams::host::{Clock, Entropy};
+use leasehold_core::seams::host::{Clock, Entropy, Metrics};
 use leasehold_core::seams::storage::{Batch, LeaseFilter, Page, Storage};
 use leasehold_core::testing::CountingEntropy;
+use leasehold_core::token::create::First;
 use leasehold_core::{Core, Settings};
 use leasehold_model::{LeaseId, Operation, TokenId, Ttl};
 use leasehold_storage::{Barrier, MemoryStorage};
@@ -22,6 +23,18 @@ use super::faults::Process;
 use super::sandbox::ScriptedSandbox;
 
 pub const ROOT: &str = "root";
+
+struct NoMetrics;
+
+impl Metrics for NoMetrics {
+    fn prometheus(&self) -> String {
+        String::new()
+    }
+
+    fn json(&self) -> Value {
+        Value::Null
+    }
+}
 
 pub struct Server {
     pub core: Arc<Core>,
@@ -67,7 +80,7 @@ impl Server {
             engines: BTreeMap::from([("scripted", engine.clone() as Arc<dyn SecretsEngine>)]),
             audit_devices: audit.clone(),
             declared_audit_devices: audit.clone(),
-            metrics: Arc::new(String::new),
+            metrics: Arc::new(NoMetrics),
         };
         let settings = Settings {
             default_lease_ttl: Ttl::from_secs(2_764_800),
@@ -79,7 +92,7 @@ impl Server {
             audit: Vec::new(),
         };
         let core = Core::new(seams, settings);
-        let made = core.init(1, 1, Some(TokenId::new(ROOT))).await.unwrap();
+        let made = core.init(1, 1, First::Development(Some(TokenId::new(ROOT)))).await.unwrap();
         let share = made.shares[0].0.to_vec();
         Self { core, process, target, engine, sandbox, audit, share }
     }

@@ -1,0 +1,121 @@
+//! What dashboards and alerts of the field look for, under the field's own names (vault-api §7). Ours begin with `leasehold_`.
+//!
+//! Must not know: how metrics are kept or shown.
+//!
+//! Start with [`Meter`]. Times are in milliseconds, as in the field.
+
+use leasehold_model::{Timestamp, Ttl};
+use metrics::{Gauge, Histogram, counter, gauge, histogram};
+
+use crate::lease::LeaseKind;
+use crate::mount::MountEntry;
+
+/// Handles that are made once: a look-up by name costs each request something.
+pub(crate) struct Meter {
+    requests: Histogram,
+    unsealed: Gauge,
+    active: Gauge,
+}
+
+impl std::fmt::Debug for Meter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Meter")
+    }
+}
+
+impl Meter {
+    #[must_use]
+    pub(crate) fn new() -> Self {
+        let meter = Self {
+            requests: histogram!("vault.core.handle_request"),
+            unsealed: gauge!("vault.core.unsealed"),
+            active: gauge!("vault.core.active"),
+        };
+        meter.open(false);
+        meter
+    }
+
+    /// The one node that is open is the active one.
+    pub(crate) fn open(&self, is_open: bool) {
+        let level = f64::from(u8::from(is_open));
+        self.unsealed.set(level);
+        self.active.set(level);
+    }
+
+    pub(crate) fn handled(&self, began: Timestamp, now: Timestamp) {
+        took(&self.requests, began, now);
+    }
+}
+
+/// Leases and tokens, counted when somebody asks. As in the field, a token is a lease besides; here also one without an end.
+pub(crate) fn leases(counts: &[(LeaseKind, u64)], irrevocable: usize) {
+    let sum = |of: Option<LeaseKind>| -> u64 {
+        counts.iter().filter(|(kind, _)| of.is_none_or(|of| of == *kind)).map(|(_, count)| count).sum()
+    };
+    gauge!("vault.expire.num_leases").set(float(sum(None)));
+    gauge!("vault.expire.num_irrevocable_leases").set(float(irrevocable as u64));
+    gauge!("vault.token.count").set(float(sum(Some(LeaseKind::Token))));
+}
+
+pub(crate) fn lease_made(mount: &MountEntry, ttl: Ttl) {
+    counter!(
+        "vault.secret.lease.creation",
+        "creation_ttl" => bucket(ttl),
+        "mount_point" => mount.path.to_string(),
+        "namespace" => "root",
+        "secret_engine" => mount.kind.clone(),
+    )
+    .increment(1);
+}
+
+pub(crate) fn token_made(kind: &'static str, ttl: Ttl) {
+    counter!(
+        "vault.token.creation",
+        "auth_method" => "token",
+        "creation_ttl" => bucket(ttl),
+        "mount_point" => "auth/token/",
+        "namespace" => "root",
+        "token_type" => kind,
+    )
+    .increment(1);
+}
+
+fn took(what: &Histogram, began: Timestamp, now: Timestamp) {
+    what.record(now.until(began).as_secs_f64() * 1e3);
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
+fn float(count: u64) -> f64 {
+    count as f64
+}
+
+/// In how much a TTL fits, also one without an end, which is zero: so many labels, and no more.
+fn bucket(ttl: Ttl) -> &'static str {
+    const HOUR: u64 = 3_600;
+    const DAY: u64 = 24 * HOUR;
+    const BUCKETS: [(u64, &str); 9] = [
+        (60, "1m"),
+        (600, "10m"),
+        (1_200, "20m"),
+        (HOUR, "1h"),
+        (2 * HOUR, "2h"),
+        (DAY, "1d"),
+        (2 * DAY, "2d"),
+        (7 * DAY, "7d"),
+        (30 * DAY, "30d"),
+    ];
+    BUCKETS.iter().find(|(most, _)| ttl.as_secs() <= *most).map_or("+Inf", |(_, label)| label)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ttls_have_few_labels() {
+        for (secs, label) in [(0, "1m"), (60, "1m"), (61, "10m"), (3_600, "1h"), (3_601, "2h"), (86_401, "2d")] {
+            assert_eq!(bucket(Ttl::from_secs(secs)), label);
+        }
+        assert_eq!(bucket(Ttl::from_secs(2_764_800)), "+Inf");
+    }
+}

@@ -1,0 +1,54 @@
+//! `sys/metrics` (vault-api §2.7): the field's JSON, or the text form of Prometheus for whoever asks for that.
+
+use std::collections::BTreeMap;
+
+use leasehold_model::Operation;
+
+use crate::call::Call;
+use crate::core::Rooms;
+use crate::fields::{Field, Kind};
+use crate::meter;
+use crate::request::{LogicalResponse, RequestError};
+use crate::routes::{Access, Route};
+
+pub const ROUTES: &[Route] = &[Route {
+    pattern: "metrics",
+    operations: &[Operation::Read],
+    fields: &[Field::open("format", Kind::Text, "`prometheus` for its text form; JSON without it.")],
+    access: Access::Token,
+    existence_check: false,
+    help: "Metrics of this process.",
+}];
+
+pub(crate) async fn handle(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
+    let metrics = &call.core.seams.metrics;
+    let answer = |text: String, kind| LogicalResponse { raw: Some((text, kind)), ..LogicalResponse::default() };
+    let as_text = match call.fields.text("format").unwrap_or_default() {
+        "" => asks_for_text(&call.request.headers),
+        "prometheus" => true,
+        other => {
+            let other: String = other.chars().take(64).collect();
+            return Ok(answer(format!("metric response format {other:?} unknown"), "text/plain").with_status(400));
+        }
+    };
+    measure(call.rooms).await?;
+    Ok(if as_text {
+        answer(metrics.prometheus(), "text/plain; version=0.0.4; charset=utf-8")
+    } else {
+        answer(metrics.json().to_string(), "application/json")
+    })
+}
+
+/// What Prometheus sends of itself.
+fn asks_for_text(headers: &BTreeMap<String, Vec<String>>) -> bool {
+    let Some(accepted) = headers.get("accept") else { return false };
+    accepted.first().is_some_and(|first| first.starts_with("application/openmetrics-text"))
+        || accepted.iter().any(|kind| kind.contains("prometheus/telemetry"))
+}
+
+/// What is counted only when somebody asks.
+async fn measure(rooms: &Rooms) -> Result<(), RequestError> {
+    let counts = rooms.leases.measure().await?;
+    meter::leases(&counts, super::leases::irrevocable_ones(rooms).await?.len());
+    Ok(())
+}
