@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use crate::audit::{Broker, DeviceEntry};
 use crate::keys;
 use crate::lease::Leases;
-use crate::meter::Meter;
+use crate::meter::{self, Meter};
 use crate::mount::{Engines, MountTable, SystemTtls};
 use crate::policy::{Egps, Modules, Policies};
 use crate::random;
@@ -198,6 +198,7 @@ impl Core {
             }
             match self.open().await {
                 Ok(rooms) => {
+                    meter::open(&rooms.installation.cluster_name, true);
                     let (stop, stopped) = watch::channel(false);
                     let leases = rooms.leases.clone();
                     let task = tokio::spawn(async move {
@@ -205,7 +206,6 @@ impl Core {
                     });
                     *moving = Some(Ticker { stop, task });
                     *self.rooms.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(Arc::new(rooms));
-                    self.meter.open(true);
                     tracing::info!("unsealed");
                 }
                 Err(error) => {
@@ -276,8 +276,9 @@ impl Core {
             let _ = ticker.stop.send(true);
             let _ = ticker.task.await;
         }
-        drop(rooms);
-        self.meter.open(false);
+        if let Some(rooms) = rooms {
+            meter::open(&rooms.installation.cluster_name, false);
+        }
         self.seams.seal.seal().await;
         tracing::info!("sealed");
     }
