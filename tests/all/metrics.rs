@@ -42,7 +42,8 @@ fn without_a_format_metrics_are_the_fields_json() {
         }
         let made = entry(&answer, "/Counters", "vault.secret.lease.creation");
         assert_eq!(made["Count"], 1, "{made}");
-        let labels = json!({ "creation_ttl": "1h", "mount_point": "database/", "namespace": "root", "secret_engine": "database" });
+        let cluster = server.nobody().get("sys/seal-status").text("/cluster_name");
+        let labels = json!({ "cluster": cluster, "creation_ttl": "1h", "mount_point": "database/", "namespace": "root", "secret_engine": "database" });
         assert_eq!(made["Labels"], labels);
         for name in ["vault.core.handle_request", "vault.database.NewUser"] {
             let sample = entry(&answer, "/Samples", name);
@@ -60,7 +61,7 @@ fn prometheus_gets_its_text_when_it_asks() {
     for answer in [by_header, root.get("sys/metrics?format=prometheus")] {
         assert!(answer.header("content-type").is_some_and(|kind| kind.starts_with("text/plain")), "{answer}");
         for line in [
-            "vault_core_unsealed 1",
+            "vault_core_unsealed{cluster=\"leasehold-cluster-",
             "vault_expire_num_leases 2",
             "vault_core_handle_request_count ",
             "vault_database_NewUser_count 2",

@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use crate::audit::{Broker, DeviceEntry};
 use crate::keys;
 use crate::lease::Leases;
-use crate::meter::Meter;
+use crate::meter::{self, Meter};
 use crate::mount::{Engines, MountTable, SystemTtls};
 use crate::policy::{Egps, Modules, Policies};
 use crate::random;
@@ -206,6 +206,7 @@ impl Core {
             }
             match self.open().await {
                 Ok(rooms) => {
+                    meter::open(&rooms.installation.cluster_name, true);
                     let (rooms, (stop, stopped)) = (Arc::new(rooms), watch::channel(false));
                     let leases = rooms.leases.clone();
                     let leases = tokio::spawn(async move {
@@ -216,7 +217,6 @@ impl Core {
                     let modules = tokio::spawn(async move { opened.modules.load_all().await });
                     *moving = Some(Running { stop, leases, modules });
                     *self.rooms.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(rooms);
-                    self.meter.open(true);
                     tracing::info!("unsealed");
                 }
                 Err(error) => {
@@ -289,8 +289,9 @@ impl Core {
             let _ = running.leases.await;
             let _ = running.modules.await;
         }
-        drop(rooms);
-        self.meter.open(false);
+        if let Some(rooms) = rooms {
+            meter::open(&rooms.installation.cluster_name, false);
+        }
         self.seams.seal.seal().await;
         tracing::info!("sealed");
     }

@@ -5,16 +5,14 @@
 //! Start with [`Meter`]. Times are in milliseconds, as in the field.
 
 use leasehold_model::{Timestamp, Ttl};
-use metrics::{Gauge, Histogram, counter, gauge, histogram};
+use metrics::{Histogram, counter, gauge, histogram};
 
 use crate::lease::LeaseKind;
 use crate::mount::MountEntry;
 
-/// Handles that are made once: a look-up by name costs each request something.
+/// A handle that is made once: a look-up by name costs each request something.
 pub(crate) struct Meter {
     requests: Histogram,
-    unsealed: Gauge,
-    active: Gauge,
 }
 
 impl std::fmt::Debug for Meter {
@@ -26,24 +24,18 @@ impl std::fmt::Debug for Meter {
 impl Meter {
     #[must_use]
     pub(crate) fn new() -> Self {
-        let meter = Self {
-            requests: histogram!("vault.core.handle_request"),
-            unsealed: gauge!("vault.core.unsealed"),
-            active: gauge!("vault.core.active"),
-        };
-        meter.open(false);
-        meter
-    }
-
-    /// The one node that is open is the active one.
-    pub(crate) fn open(&self, is_open: bool) {
-        let level = f64::from(u8::from(is_open));
-        self.unsealed.set(level);
-        self.active.set(level);
+        Self { requests: histogram!("vault.core.handle_request") }
     }
 
     pub(crate) fn handled(&self, began: Timestamp, now: Timestamp) {
         took(&self.requests, began, now);
+    }
+}
+
+/// The one node that is open is the active one.
+pub(crate) fn open(cluster: &str, is_open: bool) {
+    for name in ["vault.core.unsealed", "vault.core.active"] {
+        gauge!(name, "cluster" => cluster.to_owned()).set(f64::from(u8::from(is_open)));
     }
 }
 
@@ -57,9 +49,10 @@ pub(crate) fn leases(counts: &[(LeaseKind, u64)], irrevocable: usize) {
     gauge!("vault.token.count").set(float(sum(Some(LeaseKind::Token))));
 }
 
-pub(crate) fn lease_made(mount: &MountEntry, ttl: Ttl) {
+pub(crate) fn lease_made(cluster: &str, mount: &MountEntry, ttl: Ttl) {
     counter!(
         "vault.secret.lease.creation",
+        "cluster" => cluster.to_owned(),
         "creation_ttl" => bucket(ttl),
         "mount_point" => mount.path.to_string(),
         "namespace" => "root",
@@ -68,10 +61,11 @@ pub(crate) fn lease_made(mount: &MountEntry, ttl: Ttl) {
     .increment(1);
 }
 
-pub(crate) fn token_made(kind: &'static str, ttl: Ttl) {
+pub(crate) fn token_made(cluster: &str, kind: &'static str, ttl: Ttl) {
     counter!(
         "vault.token.creation",
         "auth_method" => "token",
+        "cluster" => cluster.to_owned(),
         "creation_ttl" => bucket(ttl),
         "mount_point" => "auth/token/",
         "namespace" => "root",

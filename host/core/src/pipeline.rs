@@ -13,6 +13,7 @@ use crate::call::{Call, lease_error, module_ask};
 use crate::core::{Core, Rooms};
 use crate::fields::Fields;
 use crate::lease::issue::Order;
+use crate::meter;
 use crate::mount::MountEntry;
 use crate::policy::egp::Judgement;
 use crate::policy::{covering, decide};
@@ -389,6 +390,7 @@ impl Core {
         };
         let order = Order { path: &request.path, holder: caller.leaseholder(), mount, plan, ceiling: seen.ceiling };
         let issued = rooms.leases.issue(order).await.map_err(lease_error)?;
+        meter::lease_made(&rooms.installation.cluster_name, mount, issued.lease.ttl);
         let data: Object = issued
             .data
             .0

@@ -127,7 +127,6 @@ impl Leases {
         self.wake.notify_one();
         metrics::counter!("leasehold_leases_issued_total", "mount" => mount.path.to_string()).increment(1);
         let ttl = Ttl::from_secs(left);
-        crate::meter::lease_made(mount, ttl);
         Ok(Issued { lease: LeaseAnswer { id, renewable: body.renewable, ttl }, data, warnings })
     }
 

@@ -170,7 +170,8 @@ async fn create(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
     let exists = |name: &str| call.rooms.policies.find(name).is_some();
     let made = create::create(&call.rooms.tokens, &*call.core.seams.clock, exists, &wish, &call.fields).await?;
     call.rooms.leases.wake();
-    meter::token_made(made.record.kind.as_str(), made.record.creation_ttl);
+    let cluster = &call.rooms.installation.cluster_name;
+    meter::token_made(cluster, made.record.kind.as_str(), made.record.creation_ttl);
     let auth = auth_answer(&made.record, made.record.creation_ttl, Some(made.id), true);
     Ok(LogicalResponse { auth: Some(auth), warnings: made.warnings, ..LogicalResponse::default() })
 }
