@@ -83,11 +83,8 @@ impl PolicySet {
                 let place = Position { line: 1, column: 1 };
                 findings.add(Severity::Error, "root-policy", message, (place, place), None);
             }
-            for rule in policy::read(source, &mut findings) {
+            for rule in policy::read(source, Some(now), &mut findings) {
                 if let Some(expires) = rule.expires {
-                    if expires <= now {
-                        continue;
-                    }
                     valid_until = Some(valid_until.map_or(expires, |earliest| earliest.min(expires)));
                 }
                 if let Some((table, pattern)) = filled(source, &rule, &identity, &mut findings) {

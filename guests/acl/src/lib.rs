@@ -32,7 +32,7 @@ pub use types::{
 #[must_use]
 pub fn lint(source: &Source) -> Vec<Diagnostic> {
     let mut findings = policy::Findings::about(&source.name);
-    let rules = policy::read(source, &mut findings);
+    let rules = policy::read(source, None, &mut findings);
     if !findings.has_errors() {
         policy::advice::advise(&rules, &mut findings);
     }

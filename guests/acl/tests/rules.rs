@@ -359,6 +359,45 @@ fn an_expired_rule_is_gone_and_the_set_knows_when_the_next_one_goes() {
 }
 
 #[test]
+fn what_is_wrong_in_a_block_that_has_expired_does_not_count() {
+    for wrong in [
+        "capabilities = [\"bogus\"]",
+        "policy = \"bogus\"",
+        "capabilities = [\"read\"] min_wrapping_ttl = \"x\"",
+        "capabilities = [\"read\"] min_wrapping_ttl = \"2h\" max_wrapping_ttl = \"1h\"",
+    ] {
+        let text = format!(
+            "path \"a/+*\" {{ {wrong} expiration = \"2030-01-01T00:00:00Z\" }}\npath \"b\" {{ capabilities = [\"read\"] }}"
+        );
+        let at = |now| PolicySet::compile(&[source("p", &text)], &[], now);
+        assert!(at(1_893_455_999).is_err(), "{wrong}");
+        assert_eq!(spoken(at(1_893_456_000).unwrap().capabilities("b")), ["read"], "{wrong}");
+    }
+}
+
+#[test]
+fn of_keys_that_differ_in_case_only_both_restrict() {
+    let asked = |parameters: &str, value: &str| {
+        let text = format!("path \"p\" {{ capabilities = [\"update\"]\n {parameters} }}");
+        ask(&compiled(&[&text]), "p", Operation::Update, &[("a", value)]).allowed
+    };
+    for (parameters, value, allowed) in [
+        (r#"allowed_parameters = { A = ["x"] a = ["y"] }"#, r#""x""#, false),
+        (r#"allowed_parameters = { A = ["x"] a = ["y"] }"#, r#""y""#, false),
+        (r#"allowed_parameters = { A = ["x", "y"] a = ["y"] }"#, r#""y""#, true),
+        (r#"allowed_parameters = { A = [] a = ["*y"] }"#, r#""x""#, false),
+        (r#"allowed_parameters = { A = [] a = ["*y"] }"#, r#""xy""#, true),
+        (r#"denied_parameters = { A = ["x"] a = ["y"] }"#, r#""x""#, false),
+        (r#"denied_parameters = { A = ["x"] a = ["y"] }"#, r#""z""#, true),
+        (r#"denied_parameters = { A = [] a = ["y"] }"#, r#""z""#, false),
+        (r#"allowed_parameters = { a = [{ b = { c = "x" } }] }"#, r#"{"b":{"c":"x"}}"#, false),
+        (r#"denied_parameters = { a = [{ b = { c = "x" } }] }"#, r#"{"b":{"c":"x"}}"#, true),
+    ] {
+        assert_eq!(asked(parameters, value), allowed, "{parameters} {value}");
+    }
+}
+
+#[test]
 fn of_a_set_with_an_invalid_policy_nothing_counts() {
     let refused =
         PolicySet::compile(&[source("good", &rules(&[("a", "read")])), source("bad", "path \"a\" {")], &[], 0);

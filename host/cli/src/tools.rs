@@ -1,10 +1,10 @@
-//! What `module inspect` and `module check` need of the sandbox, without this crate knowing it.
+//! What `module inspect`, `module check` and `policy fmt` need of the sandbox, without this crate knowing it.
 
 use std::fmt;
 
 use serde_json::Value;
 
-/// Looks at policy modules offline. The server's binary gives the real one.
+/// Looks at policy modules and policies offline. The server's binary gives the real one.
 pub trait ModuleTools {
     /// Puts a module through the load gate.
     ///
@@ -23,6 +23,12 @@ pub trait ModuleTools {
     /// # Errors
     /// The gate's objection, or how the module failed: a trap, a limit, its own error.
     fn check(&self, module: &[u8], config: &[u8], request: &Value) -> Result<Value, ModuleRefused>;
+
+    /// Reads a policy as the server does when it is written.
+    ///
+    /// # Errors
+    /// The server's words.
+    fn check_policy(&self, text: &str) -> Result<(), ModuleRefused>;
 }
 
 /// Why a module was refused, in words for the user.
@@ -48,5 +54,10 @@ impl ModuleTools for NoTools {
 
     fn check(&self, module: &[u8], _config: &[u8], _request: &Value) -> Result<Value, ModuleRefused> {
         self.inspect(module)
+    }
+
+    /// Left to the server.
+    fn check_policy(&self, _text: &str) -> Result<(), ModuleRefused> {
+        Ok(())
     }
 }

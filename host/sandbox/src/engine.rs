@@ -76,13 +76,23 @@ pub(crate) fn baseline() -> Result<Engine, wasmtime::Error> {
     Engine::new(&config)
 }
 
-/// The engine that runs guests, with room for `instances` at a time, and a thread that lets deadlines come.
+/// Instances that may live at a time.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Room {
+    /// Of our own components: one memory, two tables and the encoder's shims.
+    pub(crate) shipped: u32,
+    /// Of third parties' components, each with as much as the load gate lets it have.
+    pub(crate) modules: u32,
+}
+
+/// The engine that runs guests, with that much room, and a thread that lets deadlines come.
 ///
 /// The pool reserves some GiB of addresses for each instance. Where a limit on address space forbids that, instances
 /// are made on demand: slower, equally safe.
-pub(crate) fn running(instances: u32) -> Result<Engine, wasmtime::Error> {
+pub(crate) fn running(room: Room) -> Result<Engine, wasmtime::Error> {
+    let instances = room.shipped.saturating_add(room.modules);
     let mut config = settings();
-    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(instances)));
+    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(room)));
     let engine = match Engine::new(&config) {
         Ok(engine) => {
             info!(instances, "guests run in a pool of {instances} instances");
@@ -97,17 +107,20 @@ pub(crate) fn running(instances: u32) -> Result<Engine, wasmtime::Error> {
     Ok(engine)
 }
 
-fn pool(instances: u32) -> PoolingAllocationConfig {
+fn pool(room: Room) -> PoolingAllocationConfig {
+    let slots = |shipped: u32, module: u32| {
+        room.shipped.saturating_mul(shipped).saturating_add(room.modules.saturating_mul(module))
+    };
     let mut pool = PoolingAllocationConfig::new();
-    pool.total_component_instances(instances)
-        // Most components have one core instance with one memory and one or two tables besides the encoder's shims.
-        .total_core_instances(instances.saturating_mul(4))
-        .total_memories(instances)
-        .total_tables(instances.saturating_mul(2))
+    pool.total_component_instances(slots(1, 1))
+        .total_core_instances(slots(4, CORE_INSTANCES_PER_COMPONENT))
+        .total_memories(slots(1, MEMORIES_PER_COMPONENT))
+        .total_tables(slots(2, TABLES_PER_COMPONENT))
         .max_core_instances_per_component(CORE_INSTANCES_PER_COMPONENT)
         .max_memories_per_component(MEMORIES_PER_COMPONENT)
         .max_tables_per_component(TABLES_PER_COMPONENT)
-        .max_tables_per_module(2)
+        .max_tables_per_module(TABLES_PER_COMPONENT)
+        .max_memories_per_module(MEMORIES_PER_COMPONENT)
         .max_memory_size(LARGEST_MEMORY)
         .table_elements(LARGEST_TABLE)
         .linear_memory_keep_resident(KEPT_PER_SLOT)

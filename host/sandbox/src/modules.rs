@@ -192,7 +192,7 @@ impl Shared {
             ("version", &said.version, MAX_NAME),
             ("description", &said.description, MAX_MESSAGE),
         ] {
-            if text.len() > max || text.chars().any(char::is_control) {
+            if text.len() > max || !text.chars().all(store::is_harmless) {
                 return Err(LoadError(format!(
                     "the {what} in `describe` is longer than {max} bytes or holds control characters"
                 )));
@@ -334,7 +334,7 @@ fn verdict(from: wit::Verdict, fuel: u64) -> Result<ModuleVerdict, SandboxError>
                         "an audit annotation without a name, or beyond {MAX_NAME} and {MAX_MESSAGE} bytes"
                     ));
                 }
-                annotations.push((name, value));
+                annotations.push((words(&name), words(&value)));
             }
             types::Obligation::Other((name, _)) => {
                 return refuse(format!("the obligation `{}` is not known to this server", words(&name)));
@@ -346,7 +346,8 @@ fn verdict(from: wit::Verdict, fuel: u64) -> Result<ModuleVerdict, SandboxError>
         types::Decision::Deny => ModuleDecision::Deny,
         types::Decision::Abstain => ModuleDecision::Abstain,
     };
-    Ok(ModuleVerdict { decision, messages: from.messages, max_ttl, annotations, fuel })
+    let messages = from.messages.iter().map(|message| words(message)).collect();
+    Ok(ModuleVerdict { decision, messages, max_ttl, annotations, fuel })
 }
 
 /// Inspects a module without a server: the load gate, then its own `describe`.

@@ -12,6 +12,7 @@ use leasehold_model::{Capabilities, Timestamp};
 
 use crate::acl::AclRoom;
 use crate::config::{Config, Limits};
+use crate::engine::Room;
 use crate::modules::{self, ModulesRoom};
 use crate::statements::StatementsRoom;
 use crate::{compile, engine, gate};
@@ -36,7 +37,7 @@ impl Sandbox {
     pub fn new(config: Config, clock: Arc<dyn Clock>) -> Result<Self, LoadError> {
         let Config { builtins, limits, compiler } = config;
         let failed = |what: &'static str| move |error: wasmtime::Error| LoadError(format!("{what}: {error:#}"));
-        let engine = engine::running(instances(&limits)).map_err(failed("could not make the engine for guests"))?;
+        let engine = engine::running(room(&limits)).map_err(failed("could not make the engine for guests"))?;
         let digests = vec![
             ("acl".to_owned(), Digest(gate::digest(&builtins.acl.component))),
             ("statements".to_owned(), Digest(gate::digest(&builtins.statements.component))),
@@ -53,12 +54,10 @@ impl Sandbox {
 }
 
 /// Every instance that may live at a time; one ACL instance is made to compare with.
-fn instances(limits: &Limits) -> u32 {
+fn room(limits: &Limits) -> Room {
     let warm = u32::try_from(limits.warm).unwrap_or(64);
-    [limits.acl_at_once, warm, 1, limits.statements_at_once, limits.modules_at_once]
-        .into_iter()
-        .fold(0u32, u32::saturating_add)
-        .clamp(1, 4096)
+    let shipped = [limits.acl_at_once, warm, 1, limits.statements_at_once].into_iter().fold(0u32, u32::saturating_add);
+    Room { shipped: shipped.clamp(1, 4096), modules: limits.modules_at_once.clamp(1, 1024) }
 }
 
 #[async_trait]

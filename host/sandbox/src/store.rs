@@ -146,6 +146,15 @@ fn frames(error: &wasmtime::Error) -> String {
     if named.is_empty() { String::new() } else { format!(" in {}", named.join(" < ")) }
 }
 
+/// Whether a terminal shows it and nothing else happens: control characters, and those that turn the direction of what
+/// follows, are an author's way to an operator's screen.
+pub(crate) fn is_harmless(letter: char) -> bool {
+    let turns =
+        matches!(letter, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let breaks = matches!(letter, '\u{2028}' | '\u{2029}');
+    !letter.is_control() && !turns && !breaks
+}
+
 /// A guest's own words, short and on one line.
 pub(crate) fn words(text: &str) -> String {
     let mut short = String::new();
@@ -154,7 +163,7 @@ pub(crate) fn words(text: &str) -> String {
             short.push('…');
             break;
         }
-        short.push(if letter.is_control() { ' ' } else { letter });
+        short.push(if is_harmless(letter) { letter } else { ' ' });
     }
     short
 }

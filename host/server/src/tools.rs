@@ -1,9 +1,9 @@
-//! What `module inspect` and `module check` do without a server: the same gate, the same limits, on the user's machine.
+//! What `module inspect`, `module check` and `policy fmt` do without a server: the same guests and limits, on the user's machine.
 
 use std::sync::Arc;
 
 use leasehold_cli::{ModuleRefused, ModuleTools};
-use leasehold_core::seams::sandbox::{ModuleAsk, ModuleIdentity, Sandbox as _};
+use leasehold_core::seams::sandbox::{AclError, IdentityValues, ModuleAsk, ModuleIdentity, PolicySource, Sandbox as _};
 use leasehold_model::{Operation, Timestamp};
 use leasehold_sandbox::{Config, Sandbox, inspect_offline};
 use serde_json::{Value, json};
@@ -26,11 +26,7 @@ impl ModuleTools for Offline {
 
     fn check(&self, module: &[u8], config: &[u8], request: &Value) -> Result<Value, ModuleRefused> {
         let ask = ask(request)?;
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| refused(&error))?;
-        runtime.block_on(async {
-            let sandbox = Sandbox::new(Config::new(guests::builtins()), Arc::new(SystemClock))
-                .map_err(|error| refused(&error))?;
+        offline(async |sandbox| {
             let digest = sandbox.load(module).await.map_err(|error| refused(&error))?;
             sandbox.configure(&digest, config).await.map_err(|error| refused(&error))?;
             let verdict = sandbox.evaluate(&digest, config, &ask).await.map_err(|error| refused(&error))?;
@@ -44,6 +40,28 @@ impl ModuleTools for Offline {
             }))
         })
     }
+
+    fn check_policy(&self, text: &str) -> Result<(), ModuleRefused> {
+        let (name, text) = ("policy".to_owned(), text.into());
+        let source = PolicySource { name, text, allow_slashes: false, allow_wildcards: false };
+        offline(async |sandbox| match sandbox.compile_acl(&[source], &IdentityValues::new()).await {
+            Ok(_) => Ok(()),
+            Err(AclError::Refused(diagnostics)) => {
+                let first = diagnostics.first().map(|diagnostic| diagnostic.message.as_str()).unwrap_or_default();
+                Err(ModuleRefused(format!("failed to parse policy: {first}")))
+            }
+            Err(AclError::Sandbox(error)) => Err(refused(&error)),
+        })
+    }
+}
+
+/// A sandbox, and a runtime to wait for it.
+fn offline<T>(work: impl AsyncFnOnce(Sandbox) -> Result<T, ModuleRefused>) -> Result<T, ModuleRefused> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| refused(&error))?;
+    let sandbox =
+        Sandbox::new(Config::new(guests::builtins()), Arc::new(SystemClock)).map_err(|error| refused(&error))?;
+    runtime.block_on(work(sandbox))
 }
 
 const REQUEST_KEYS: [&str; 7] = ["path", "operation", "now", "identity", "parameters", "mount_type", "client_address"];
@@ -115,6 +133,19 @@ fn ask(request: &Value) -> Result<ModuleAsk, ModuleRefused> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_policy_is_checked_as_the_server_checks_it() {
+        for (text, told) in [
+            ("path \"a\" {\n  capabilities = [\"bogus\"]\n}\n", "invalid capability \"bogus\""),
+            ("path \"+*\" {\n  capabilities = [\"read\"]\n}\n", "invalid use of wildcards"),
+            ("path \"a\" {\n  nosuch = 1\n}\n", "invalid key \"nosuch\""),
+        ] {
+            let why = Offline.check_policy(text).unwrap_err().0;
+            assert!(why.starts_with("failed to parse policy: ") && why.contains(told), "{why}");
+        }
+        Offline.check_policy("path \"a\" {\n  capabilities = [\"read\"]\n}\n").unwrap();
+    }
 
     #[test]
     fn a_misspelt_key_of_a_sample_request_is_refused() {

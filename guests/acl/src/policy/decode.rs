@@ -28,7 +28,7 @@ const KNOWN: [&str; 13] = [
 /// They restrict, and nothing enforces them yet: taking them silently would open what the operator closed.
 const UNSUPPORTED: [&str; 3] = ["control_group", "mfa_methods", "list_scan_response_keys_filter_path"];
 
-/// None when the block is refused; the reader then has the reason.
+/// None when the block is refused, and the reader has the reason, or when it has expired.
 pub(super) fn rule(reader: &mut Reader<'_, '_>, first: &Key<'_>, labels: &[Key<'_>], item: &Item<'_>) -> Option<Rule> {
     // A block without a label is a rule on `path` itself, as in the field.
     let label = labels.first().unwrap_or(first);
@@ -37,6 +37,10 @@ pub(super) fn rule(reader: &mut Reader<'_, '_>, first: &Key<'_>, labels: &[Key<'
     let items = block.items(&item.value)?;
     block.check_keys(items)?;
     let fields = block.fields(items)?;
+    if block.reader.now.is_some_and(|now| fields.expires.is_some_and(|expires| expires <= now)) {
+        // As in the field, whatever else is wrong with it.
+        return None;
+    }
     block.check_wildcards(templated)?;
     let capabilities = block.capabilities(&fields)?;
     if capabilities.contains(Capabilities::DENY) {
@@ -222,28 +226,47 @@ impl<'b> Block<'b, '_, '_> {
                 return self.wrong_type(node.at, &message);
             }
         };
-        // Within one block a repeated key adds values; keys that differ in case only meet as two blocks would.
+        // A repeated key adds values. Of keys that differ in case only the field takes one by chance: here both restrict.
         let mut written: Vec<(&str, Vec<Value>)> = Vec::new();
         for item in items {
             let [key] = item.keys.as_slice() else {
                 return self.wrong_type(item.value.at, &format!("root.{field}: map must have string keys"));
             };
             let values: Vec<Value> = match &item.value.kind {
-                Kind::List(nodes) => nodes.iter().map(Value::of).collect(),
-                Kind::Object(_) => vec![Value::of(&item.value)],
+                Kind::List(nodes) => nodes.iter().map(Value::listed).collect(),
+                Kind::Object(_) => vec![Value::listed(&item.value)],
                 other => return self.wrong_type(item.value.at, &format!("unknown slice type: {}", other.type_name())),
             };
-            if values.contains(&Value::Number) {
+            if let Some(never) = values.iter().find(|value| !value.can_match()) {
+                let (code, what) = match never {
+                    Value::Number => ("number-never-matches", "a number"),
+                    _ => ("nested-never-matches", "a value with a number or with an object inside an object"),
+                };
                 let message =
-                    format!("path {}: {field} {}: a number never matches any value", self.path(), quoted(&key.name));
-                self.reader.warn("number-never-matches", message, Span::of(key), None);
+                    format!("path {}: {field} {}: {what} never matches any value", self.path(), quoted(&key.name));
+                self.reader.warn(code, message, Span::of(key), None);
             }
             match written.iter_mut().find(|(name, _)| *name == key.name) {
                 Some((_, known)) => known.extend(values),
                 None => written.push((&key.name, values)),
             }
         }
-        let lowered = written.into_iter().map(|(name, values)| (name.to_lowercase(), values));
+        let mut lowered: ParameterLists = Vec::with_capacity(written.len());
+        for (name, values) in written {
+            let name = name.to_lowercase();
+            let Some((_, known)) = lowered.iter_mut().find(|(known, _)| *known == name) else {
+                lowered.push((name, values));
+                continue;
+            };
+            let message =
+                format!("path {}: {field} {}: keys that differ in case only both count", self.path(), quoted(&name));
+            self.reader.warn("keys-differ-in-case", message, Span::at(node.at), None);
+            if field == "allowed_parameters" {
+                values::narrow(known, values);
+            } else {
+                values::widen(known, values);
+            }
+        }
         for (name, values) in lowered {
             values::add(into, name, values);
         }

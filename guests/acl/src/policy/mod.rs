@@ -114,8 +114,9 @@ impl<'a> Findings<'a> {
     }
 }
 
-/// Reads one policy. The rules count only if `findings` ends without an error.
-pub(crate) fn read(source: &Source, findings: &mut Findings<'_>) -> Vec<Rule> {
+/// Reads one policy. The rules count only if `findings` ends without an error. `now`: Unix seconds; blocks that have expired
+/// then are left out unread. None: all are read.
+pub(crate) fn read(source: &Source, now: Option<u64>, findings: &mut Findings<'_>) -> Vec<Rule> {
     let text = one_line_end(&source.text);
     let lines = Lines::of(&text);
     let items = match syntax::parse(&text) {
@@ -127,7 +128,7 @@ pub(crate) fn read(source: &Source, findings: &mut Findings<'_>) -> Vec<Rule> {
             return Vec::new();
         }
     };
-    let mut reader = Reader { lines, findings };
+    let mut reader = Reader { lines, now, findings };
     reader.check_top_keys(&items);
     reader.check_name(&items);
     if reader.findings.has_errors() {
@@ -156,6 +157,7 @@ fn one_line_end(text: &str) -> Cow<'_, str> {
 
 struct Reader<'a, 'f> {
     lines: Lines<'a>,
+    now: Option<u64>,
     findings: &'a mut Findings<'f>,
 }
 

@@ -9,6 +9,8 @@ pub(crate) enum Value {
     Null,
     /// Never equal to anything: in the field a policy's number and a request's have different types.
     Number,
+    /// Never equal to anything: in the field an object inside a policy's object is a list of objects.
+    Nested,
     List(Vec<Value>),
     /// In the order of the text.
     Map(Vec<(String, Value)>),
@@ -29,6 +31,34 @@ impl Value {
                 };
                 Self::Map(items.iter().filter_map(pair).collect())
             }
+        }
+    }
+
+    /// A policy's value.
+    pub(crate) fn listed(node: &Node<'_>) -> Self {
+        match &node.kind {
+            Kind::List(nodes) => Self::List(nodes.iter().map(Self::listed).collect()),
+            Kind::Object(items) => {
+                let pair = |item: &crate::syntax::Item<'_>| {
+                    let value = match &item.value.kind {
+                        Kind::Object(_) => Self::Nested,
+                        _ => Self::listed(&item.value),
+                    };
+                    Some((item.keys.first()?.name.clone().into_owned(), value))
+                };
+                Self::Map(items.iter().filter_map(pair).collect())
+            }
+            _ => Self::of(node),
+        }
+    }
+
+    /// Whether it can equal any value.
+    pub(crate) fn can_match(&self) -> bool {
+        match self {
+            Self::Number | Self::Nested => false,
+            Self::List(values) => values.iter().all(Self::can_match),
+            Self::Map(pairs) => pairs.iter().all(|(_, value)| value.can_match()),
+            Self::Text(_) | Self::Bool(_) | Self::Null => true,
         }
     }
 
@@ -74,19 +104,37 @@ fn glob_covers(glob: &str, text: &str) -> bool {
     }
 }
 
-/// Adds one key's values to a sorted map of them: lists add up, and a list without values ("any") swallows the others.
+/// Adds one key's values to a sorted map of them.
 pub(crate) fn add(into: &mut Vec<(String, Vec<Value>)>, name: String, values: Vec<Value>) {
     match into.binary_search_by(|(known, _)| known.as_str().cmp(&name)) {
         Ok(at) => {
             if let Some((_, known)) = into.get_mut(at) {
-                if values.is_empty() || known.is_empty() {
-                    known.clear();
-                } else {
-                    known.extend(values);
-                }
+                widen(known, values);
             }
         }
         Err(at) => into.insert(at, (name, values)),
+    }
+}
+
+/// Lists add up; no values mean any, and swallow the others.
+pub(crate) fn widen(known: &mut Vec<Value>, values: Vec<Value>) {
+    if values.is_empty() || known.is_empty() {
+        known.clear();
+    } else {
+        known.extend(values);
+    }
+}
+
+/// What two keys that differ in case only allow together: a value must be in both lists. No values mean any, and none is left
+/// when the lists have nothing in common.
+pub(crate) fn narrow(known: &mut Vec<Value>, values: Vec<Value>) {
+    if known.is_empty() {
+        *known = values;
+    } else if !values.is_empty() {
+        known.retain(|value| values.contains(value));
+        if known.is_empty() {
+            known.push(Value::Nested);
+        }
     }
 }
 
@@ -101,7 +149,8 @@ mod tests {
     use super::*;
 
     fn covers(policy: &str, asked: &str) -> bool {
-        Value::from_json(policy).unwrap().covers(&Value::from_json(asked).unwrap())
+        let policy = Value::listed(&json::parse_value(policy).unwrap());
+        policy.covers(&Value::from_json(asked).unwrap())
     }
 
     /// Each row was asked of OpenBao 2.7.2.
@@ -123,6 +172,10 @@ mod tests {
             (r#""x""#, r#"["x"]"#, false),
             (r#"{"b":"c"}"#, r#"{"b":"c"}"#, true),
             (r#""""#, "null", false),
+            (r#"{"b":{"c":"x"}}"#, r#"{"b":{"c":"x"}}"#, false),
+            (r#"[{"b":{}}]"#, r#"[{"b":{}}]"#, false),
+            (r#"[{"b":"c"}]"#, r#"[{"b":"c"}]"#, true),
+            (r#"{"b":["c"]}"#, r#"{"b":["c"]}"#, true),
         ] {
             assert_eq!(covers(policy, asked), expected, "{policy} {asked}");
         }

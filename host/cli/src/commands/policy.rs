@@ -24,7 +24,7 @@ pub(super) fn tree() -> Command {
         leaf("delete", "Delete a policy", "NAME", "  $ leasehold policy delete apps"),
         leaf(
             "fmt",
-            "Format a policy file in place, without a server",
+            "Check a policy file as the server would, and format it in place",
             "FILE",
             "  $ leasehold policy fmt apps-policy.hcl",
         ),
@@ -121,6 +121,7 @@ fn format(run: &mut Run) -> Result<(), Failure> {
         .and_then(|mut file| read_bounded(&mut file))
         .map_err(|error| Failure::Local(format!("Error reading source file: {}", opening(&shown, &error))))?;
     let text = String::from_utf8(bytes).map_err(|_| Failure::Local(format!("{shown} is not UTF-8 text")))?;
+    run.tools.check_policy(&text).map_err(|why| Failure::Local(why.to_string()))?;
     let formatted = format_policy(&text).map_err(|error| Failure::Local(format!("failed to parse policy: {error}")))?;
     if formatted != text {
         std::fs::write(&path, formatted)

@@ -309,6 +309,13 @@ fn a_policy_file_is_formatted_in_place_and_a_broken_one_left_alone() {
     assert_eq!(ran.status, 1);
     assert!(ran.stderr.starts_with("failed to parse policy: At 3:1: "), "{}", ran.stderr);
     assert!(std::fs::read_to_string(&file).unwrap().contains("capabilities \"read\""));
+
+    // Well formed, and no policy.
+    let bogus = "path \"a\" {capabilities=[\"bogus\"]}";
+    std::fs::write(&file, bogus).unwrap();
+    let (ran, _) = run(Vec::new(), &["policy", "fmt", &path]);
+    assert_eq!((ran.status, ran.stderr.trim()), (1, "failed to parse policy: invalid capability"));
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), bogus);
 }
 
 #[test]

@@ -180,6 +180,13 @@ impl ModuleTools for ScriptedTools {
         }
     }
 
+    fn check_policy(&self, text: &str) -> Result<(), ModuleRefused> {
+        match text.contains("bogus") {
+            true => Err(ModuleRefused("failed to parse policy: invalid capability".to_owned())),
+            false => Ok(()),
+        }
+    }
+
     fn check(&self, module: &[u8], config: &[u8], request: &Value) -> Result<Value, ModuleRefused> {
         self.inspect(module)?;
         let config: Value = serde_json::from_slice(config).map_err(|error| ModuleRefused(error.to_string()))?;

@@ -10,7 +10,9 @@ use serde::{Deserialize, Serialize};
 use crate::keys;
 use crate::request::RequestError;
 use crate::seams::host::Clock;
-use crate::seams::sandbox::{AclError, IdentityValues, PolicySetId, PolicySource, Sandbox, SandboxError, Severity};
+use crate::seams::sandbox::{
+    AclError, Diagnostic, IdentityValues, PolicySetId, PolicySource, Sandbox, SandboxError, Severity,
+};
 use crate::seams::storage::{Batch, Expect, Key, Storage, StorageError};
 use crate::token::store::{decode, encode};
 
@@ -220,10 +222,15 @@ impl Policies {
         if document.text.len() > TEXT_LEN_MAX {
             return Err(RequestError::Invalid(format!("policy is longer than {TEXT_LEN_MAX} bytes")));
         }
-        let diagnostics = self.sandbox.lint(&source(document)).await?;
-        match diagnostics.iter().find(|d| d.severity == Severity::Error) {
-            Some(error) => Err(RequestError::Invalid(format!("failed to parse policy: {}", error.message))),
-            None => Ok(()),
+        let source = source(document);
+        let failed = |error: &Diagnostic| RequestError::Invalid(format!("failed to parse policy: {}", error.message));
+        let diagnostics = self.sandbox.lint(&source).await?;
+        let Some(error) = diagnostics.iter().find(|d| d.severity == Severity::Error) else { return Ok(()) };
+        // A lint knows no time. What is wrong in a block that has expired counts no more than the block.
+        match self.sandbox.compile_acl(&[source], &IdentityValues::new()).await {
+            Ok(_) => Ok(()),
+            Err(AclError::Refused(diagnostics)) => Err(failed(diagnostics.first().unwrap_or(error))),
+            Err(AclError::Sandbox(stopped)) => Err(stopped.into()),
         }
     }
 

@@ -82,6 +82,16 @@ async fn policies_that_cannot_be_used_together_are_told_so_and_compiled_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_text_whose_broken_blocks_have_expired_is_stored() {
+    let server = Server::start().await;
+    server.policy("old", "broken, expired\nsys/mounts: read").await;
+    let token = server.token(json!({ "policies": ["old"] })).await;
+    server.read(&token, "sys/mounts").await.unwrap();
+    let broken = server.root("sys/policies/acl/new", json!({ "policy": "broken" })).await;
+    assert_eq!(refusal(broken), "Invalid: failed to parse policy: At 1:1: broken");
+}
+
+#[tokio::test(start_paused = true)]
 async fn texts_that_are_too_long_together_reach_no_guest() {
     let server = Server::start().await;
     let names: Vec<String> = (0..9).map(|number| format!("long{number}")).collect();

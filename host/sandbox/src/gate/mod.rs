@@ -103,6 +103,10 @@ fn is_component(bytes: &[u8]) -> Result<(), LoadError> {
 
 fn damaged(bytes: &[u8], error: &wasmparser::BinaryReaderError) -> LoadError {
     let text = error.message();
+    if text.contains("version number") || text.contains("not a valid semver") {
+        let (at, text) = (error.offset(), crate::store::words(text));
+        return LoadError(format!("the version in a name is none, like `0.1.0`, at byte {at}: {text}"));
+    }
     if text.contains("unexpected end") || text.contains("out of bounds") && error.offset() >= bytes.len() as u64 {
         return LoadError(format!(
             "the file ends too early, at byte {}: it was cut off or damaged on its way",

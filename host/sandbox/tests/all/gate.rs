@@ -50,6 +50,9 @@ fn another_world_is_refused_with_the_name_of_the_right_one() {
         let why = refused(&component_probe(probe));
         assert!(why.contains(expected), "{probe}: {why}");
     }
+    let text = std::fs::read_to_string(policy_wit().join("../../guests/probes/component/later-version.wat")).unwrap();
+    let why = refused(&wat::parse_str(text.replace("@0.2.0", "@0.1")).unwrap());
+    assert!(why.contains("the version in a name is none, like `0.1.0`"), "{why}");
     assert!(refused(&shipped("acl")).contains("one of those that ship with the server"));
 }
 
@@ -326,7 +329,7 @@ fn nested(core: &[u8]) -> Vec<u8> {
 }
 
 /// The component with one more core module in it: section 1, its length, the module.
-fn appended(mut component: Vec<u8>, core: &[u8]) -> Vec<u8> {
+pub(crate) fn appended(mut component: Vec<u8>, core: &[u8]) -> Vec<u8> {
     component.push(1);
     let mut length = core.len();
     while length >= 0x80 {

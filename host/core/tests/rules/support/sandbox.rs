@@ -91,6 +91,11 @@ impl Sandbox for ScriptedSandbox {
     async fn compile_acl(&self, sources: &[PolicySource], _: &IdentityValues) -> Result<PolicySetId, AclError> {
         self.compiled.fetch_add(1, Ordering::SeqCst);
         let texts: Vec<&str> = sources.iter().map(|source| &*source.text).collect();
+        if let Some(broken) =
+            sources.iter().find(|source| source.text.starts_with("broken") && !source.text.contains("expired"))
+        {
+            return Err(AclError::Refused(vec![finding("syntax", "At 1:1: broken".to_owned(), &broken.name)]));
+        }
         if texts.iter().any(|text| text.starts_with("dear")) {
             return Err(AclError::Sandbox(SandboxError::Memory));
         }
