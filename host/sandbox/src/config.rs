@@ -35,7 +35,7 @@ pub struct Limits {
     pub configure_fuel: u64,
     /// ACL decisions at a time; one more is refused as busy.
     pub acl_at_once: u32,
-    /// Policy sets that are compiled at a time, be it for one decision only: it takes as long as a hundred decisions or more. Half
+    /// Policy sets that are compiled at a time, be it for one decision only, or are asked what takes as long as a hundred decisions. Half
     /// of them may be for the same set; what comes on top waits.
     pub compiles_at_once: u32,
     /// So long.

@@ -60,7 +60,7 @@ struct Shared {
     limits: Limits,
     clock: Arc<dyn Clock>,
     lane: Arc<Semaphore>,
-    /// For what compiles a set: no one token's requests take the lane from all others.
+    /// For what compiles a set or takes long: no one token's requests take the lane from all others.
     compiling: Arc<Semaphore>,
     known: Mutex<Lru<PolicySetId, Arc<KnownSet>>>,
     warm: Warm<Instance>,
@@ -237,7 +237,7 @@ impl AclRoom {
         Ok(reply)
     }
 
-    /// On a thread that may block; before that it may wait for its turn to compile the set.
+    /// On a thread that may block, after waiting for its turn: with more of these than cores all would run out of time.
     async fn answer_elsewhere(
         &self,
         id: &PolicySetId,
@@ -246,15 +246,8 @@ impl AclRoom {
         with_values: bool,
         now: Timestamp,
     ) -> Result<(Reply, u64), SandboxError> {
-        let ready = if with_values { None } else { self.shared.take_holding(id, now) };
-        let turn = if ready.is_some() { None } else { Some(self.shared.turn(Some(known)).await?) };
-        let place = match self.shared.place() {
-            Ok(place) => place,
-            Err(busy) => {
-                ready.into_iter().for_each(|instance| self.shared.give_back(instance, now));
-                return Err(busy);
-            }
-        };
+        let turn = self.shared.turn(Some(known)).await?;
+        let place = self.shared.place()?;
         let (shared, id, known, question) =
             (Arc::clone(&self.shared), id.clone(), Arc::clone(known), Arc::clone(question));
         blocking(move || {
@@ -262,10 +255,7 @@ impl AclRoom {
             if with_values {
                 return shared.ask_fresh(&id, &known, &question, now);
             }
-            let mut instance = match ready {
-                Some(instance) => instance,
-                None => shared.take_compiled(&id, &known, now)?,
-            };
+            let mut instance = shared.take_compiled(&id, &known, now)?;
             let reply = instance.answer(&id, &question, &shared.limits);
             shared.answered(instance, &id, &known, question, reply, now)
         })
