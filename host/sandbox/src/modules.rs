@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use leasehold_core::seams::host::Clock;
 use leasehold_core::seams::sandbox::{
-    Digest, LoadError, ModuleAsk, ModuleDecision, ModuleFacts, ModuleVerdict, SandboxError,
+    Digest, LoadError, ModuleAsk, ModuleDecision, ModuleFacts, ModuleVerdict, SandboxError, Unjudged,
 };
 use leasehold_model::{Operation, Ttl};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -121,8 +121,8 @@ impl ModulesRoom {
         let place = module.meter.seen(self.place())?;
         let (shared, config) = (Arc::clone(&self.shared), config.to_vec());
         blocking(move || {
-            let configured = shared.instance(&module.pre, Some(place), &config).map(drop);
-            module.meter.seen(configured)
+            let configured = shared.instance(&module.pre, Some(place), &config);
+            module.meter.seen(configured.map(drop).map_err(|unjudged| unjudged.why))
         })
         .await?
     }
@@ -132,7 +132,7 @@ impl ModulesRoom {
         digest: &Digest,
         config: &[u8],
         ask: &ModuleAsk,
-    ) -> Result<ModuleVerdict, SandboxError> {
+    ) -> Result<ModuleVerdict, Unjudged> {
         let module = self.find(digest)?;
         let request = module.meter.seen(request(ask, self.shared.limits.module_request))?;
         let place = module.meter.seen(self.place())?;
@@ -140,7 +140,7 @@ impl ModulesRoom {
         blocking(move || {
             let begun = shared.clock.now();
             let judged = shared.evaluate(&module.pre, place, &config, &request);
-            let verdict = module.meter.seen(judged)?;
+            let verdict = judged.inspect_err(|unjudged| module.meter.failed(&unjudged.why))?;
             module.meter.answered(shared.clock.now().until(begun).as_secs_f64(), verdict.fuel);
             Ok(verdict)
         })
@@ -220,22 +220,24 @@ impl Shared {
         pre: &PolicyModulePre<Guest>,
         place: Option<OwnedSemaphorePermit>,
         config: &[u8],
-    ) -> Result<(Store<Guest>, PolicyModule, u64), SandboxError> {
+    ) -> Result<(Store<Guest>, PolicyModule, u64), Unjudged> {
         if config.len() > MAX_CONFIG {
-            return Err(SandboxError::Host(format!("the configuration is longer than {MAX_CONFIG} bytes")));
+            let why = SandboxError::Host(format!("the configuration is longer than {MAX_CONFIG} bytes"));
+            return Err(why.into());
         }
         let config = if config.is_empty() { b"{}".as_slice() } else { config };
         let mut store = store::fresh(&self.engine, &self.limits.evaluate, place);
         store::arm(&mut store, &self.limits.evaluate)?;
         store::refuel(&mut store, self.limits.configure_fuel)?;
-        let module = pre.instantiate(&mut store).map_err(|error| store::stopped(&store, &error))?;
-        let configured = module.leasehold_policy_policy().call_configure(&mut store, config);
-        match configured.map_err(|error| store::stopped(&store, &error))? {
-            Ok(()) => {
-                let fuel = store::used(&store, self.limits.configure_fuel);
-                Ok((store, module, fuel))
-            }
-            Err(why) => Err(SandboxError::Failed(words(&why))),
+        let configured = pre.instantiate(&mut store).and_then(|module| {
+            let said = module.leasehold_policy_policy().call_configure(&mut store, config)?;
+            Ok((module, said))
+        });
+        let fuel = store::used(&store, self.limits.configure_fuel);
+        match configured {
+            Ok((module, Ok(()))) => Ok((store, module, fuel)),
+            Ok((_, Err(why))) => Err(Unjudged { why: SandboxError::Failed(words(&why)), fuel }),
+            Err(error) => Err(Unjudged { why: store::stopped(&store, &error), fuel }),
         }
     }
 
@@ -245,14 +247,18 @@ impl Shared {
         place: OwnedSemaphorePermit,
         config: &[u8],
         request: &wit::Request,
-    ) -> Result<ModuleVerdict, SandboxError> {
+    ) -> Result<ModuleVerdict, Unjudged> {
         let (mut store, module, configuring) = self.instance(pre, Some(place), config)?;
         // The deadline stays where `instance` has set it: it counts for the whole decision.
         store::refuel(&mut store, self.limits.evaluate.fuel)?;
         let judged = module.leasehold_policy_policy().call_evaluate(&mut store, request);
-        let judged = judged.map_err(|error| store::stopped(&store, &error))?;
         let fuel = configuring.saturating_add(store::used(&store, self.limits.evaluate.fuel));
-        judged.map_err(|why| SandboxError::Failed(words(&why))).and_then(|answer| verdict(answer, fuel))
+        let judged = match judged {
+            Ok(Ok(answer)) => verdict(answer, fuel),
+            Ok(Err(why)) => Err(SandboxError::Failed(words(&why))),
+            Err(error) => Err(store::stopped(&store, &error)),
+        };
+        judged.map_err(|why| Unjudged { why, fuel })
     }
 }
 

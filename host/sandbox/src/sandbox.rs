@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use leasehold_core::seams::host::Clock;
 use leasehold_core::seams::sandbox::{
     AclError, Ask, Diagnostic, Dialect, Digest, IdentityValues, LoadError, ModuleAsk, ModuleFacts, ModuleVerdict,
-    PolicySetId, PolicySource, Purpose, RenderError, Sandbox as Seam, SandboxError, TemplateReport, Verdict,
+    PolicySetId, PolicySource, Purpose, RenderError, Sandbox as Seam, SandboxError, TemplateReport, Unjudged, Verdict,
 };
 use leasehold_model::{Capabilities, Timestamp};
 
@@ -116,7 +116,7 @@ impl Seam for Sandbox {
         self.modules.configure(module, config).await
     }
 
-    async fn evaluate(&self, module: &Digest, config: &[u8], ask: &ModuleAsk) -> Result<ModuleVerdict, SandboxError> {
+    async fn evaluate(&self, module: &Digest, config: &[u8], ask: &ModuleAsk) -> Result<ModuleVerdict, Unjudged> {
         self.modules.evaluate(module, config, ask).await
     }
 

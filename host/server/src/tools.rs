@@ -29,7 +29,7 @@ impl ModuleTools for Offline {
         offline(async |sandbox| {
             let digest = sandbox.load(module).await.map_err(|error| refused(&error))?;
             sandbox.configure(&digest, config).await.map_err(|error| refused(&error))?;
-            let verdict = sandbox.evaluate(&digest, config, &ask).await.map_err(|error| refused(&error))?;
+            let verdict = sandbox.evaluate(&digest, config, &ask).await.map_err(|unjudged| refused(&unjudged.why))?;
             Ok(json!({
                 "decision": verdict.decision,
                 "messages": verdict.messages,

@@ -328,7 +328,7 @@ impl Sandbox for NativeSandbox {
     async fn configure(&self, _: &Digest, _: &[u8]) -> Result<(), SandboxError> {
         unreachable!("an engine loads no module")
     }
-    async fn evaluate(&self, _: &Digest, _: &[u8], _: &ModuleAsk) -> Result<ModuleVerdict, SandboxError> {
+    async fn evaluate(&self, _: &Digest, _: &[u8], _: &ModuleAsk) -> Result<ModuleVerdict, Unjudged> {
         unreachable!("an engine loads no module")
     }
     fn builtins(&self) -> Vec<(String, Digest)> {

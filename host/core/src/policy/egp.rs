@@ -10,7 +10,7 @@ use super::covering;
 use super::modules::Modules;
 use crate::keys;
 use crate::request::{Object, RequestError};
-use crate::seams::sandbox::{Digest, ModuleAsk, ModuleDecision, ModuleVerdict, Sandbox, SandboxError};
+use crate::seams::sandbox::{Digest, ModuleAsk, ModuleDecision, ModuleVerdict, Sandbox, SandboxError, Unjudged};
 use crate::seams::storage::{Batch, Expect, Key, Storage, StorageError};
 use crate::token::store::{decode, encode};
 
@@ -211,9 +211,9 @@ impl Egps {
             let module = modules.find(&egp.module);
             let digest = module.map(|m| m.digest).unwrap_or_default();
             let answer = match encode(&egp.config) {
-                Ok(_) if modules.is_loading(&digest) => Err(SandboxError::Loading),
+                Ok(_) if modules.is_loading(&digest) => Err(SandboxError::Loading.into()),
                 Ok(config) => self.sandbox.evaluate(&Digest(digest.clone()), &config, ask).await,
-                Err(error) => Err(SandboxError::Host(error.to_string())),
+                Err(error) => Err(SandboxError::Host(error.to_string()).into()),
             };
             judged.add(egp, digest, answer);
         }
@@ -222,7 +222,7 @@ impl Egps {
 }
 
 impl Judged {
-    fn add(&mut self, egp: &Egp, digest: String, answer: Result<ModuleVerdict, SandboxError>) {
+    fn add(&mut self, egp: &Egp, digest: String, answer: Result<ModuleVerdict, Unjudged>) {
         let mandatory = egp.enforcement_level == Enforcement::HardMandatory;
         let mut judgement = Judgement {
             policy: egp.name.clone(),
@@ -238,8 +238,8 @@ impl Judged {
         };
         // In the field zero means "no limit"; no module means that by it.
         let answer = match answer {
-            Ok(ModuleVerdict { max_ttl: Some(Ttl::ZERO), .. }) => {
-                Err(SandboxError::Answer("a TTL ceiling of zero".to_owned()))
+            Ok(ModuleVerdict { max_ttl: Some(Ttl::ZERO), fuel, .. }) => {
+                Err(Unjudged { why: SandboxError::Answer("a TTL ceiling of zero".to_owned()), fuel })
             }
             other => other,
         };
@@ -264,12 +264,13 @@ impl Judged {
                     self.max_ttl = [self.max_ttl, verdict.max_ttl].into_iter().flatten().min();
                 }
             }
-            Err(error) => {
-                tracing::error!(policy = egp.name, module.name = egp.module, %error, "a policy module failed");
-                judgement.error = Some(error.to_string());
+            Err(Unjudged { why, fuel }) => {
+                tracing::error!(policy = egp.name, module.name = egp.module, error = %why, "a policy module failed");
+                judgement.error = Some(why.to_string());
+                judgement.fuel = fuel;
                 if mandatory {
                     // A failure outweighs another module's denial: the operator must learn of it.
-                    self.refusal = Some(error.into());
+                    self.refusal = Some(why.into());
                 }
             }
         }

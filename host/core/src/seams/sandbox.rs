@@ -233,6 +233,22 @@ pub enum SandboxError {
     Host(String),
 }
 
+/// A module gave no verdict that counts.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{why}")]
+pub struct Unjudged {
+    pub why: SandboxError,
+    /// Units of fuel that it used all the same.
+    pub fuel: u64,
+}
+
+impl From<SandboxError> for Unjudged {
+    /// It did not begin.
+    fn from(why: SandboxError) -> Self {
+        Self { why, fuel: 0 }
+    }
+}
+
 /// Why a component is not taken. The text says what to change.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -269,7 +285,7 @@ pub trait Sandbox: Send + Sync {
     async fn load(&self, module: &[u8]) -> Result<Digest, LoadError>;
     async fn unload(&self, module: &Digest);
     async fn configure(&self, module: &Digest, config: &[u8]) -> Result<(), SandboxError>;
-    async fn evaluate(&self, module: &Digest, config: &[u8], ask: &ModuleAsk) -> Result<ModuleVerdict, SandboxError>;
+    async fn evaluate(&self, module: &Digest, config: &[u8], ask: &ModuleAsk) -> Result<ModuleVerdict, Unjudged>;
     /// Name and digest of the components that ship with the server.
     fn builtins(&self) -> Vec<(String, Digest)>;
 }

@@ -12,7 +12,7 @@ async fn a_module_answers_between_load_and_unload_only() {
     let digest = Digest(sandbox.inspect(&bytes).await.unwrap().digest);
     let unknown = SandboxError::Unknown(digest.0.clone());
     // Looking at a module does not load it.
-    assert_eq!(sandbox.evaluate(&digest, b"{}", &module_ask()).await.unwrap_err(), unknown);
+    assert_eq!(sandbox.evaluate(&digest, b"{}", &module_ask()).await.unwrap_err().why, unknown);
 
     assert_eq!(sandbox.load(&bytes).await.unwrap(), digest);
     assert_eq!(sandbox.load(&bytes).await.unwrap(), digest);
@@ -20,7 +20,7 @@ async fn a_module_answers_between_load_and_unload_only() {
     sandbox.evaluate(&digest, b"{}", &module_ask()).await.unwrap();
 
     sandbox.unload(&digest).await;
-    assert_eq!(sandbox.evaluate(&digest, b"{}", &module_ask()).await.unwrap_err(), unknown);
+    assert_eq!(sandbox.evaluate(&digest, b"{}", &module_ask()).await.unwrap_err().why, unknown);
     assert_eq!(sandbox.configure(&digest, b"{}").await.unwrap_err(), unknown);
 }
 

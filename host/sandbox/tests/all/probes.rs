@@ -12,9 +12,9 @@ use crate::support::{module_ask, module_sandbox, policy_probe};
 async fn stopped_by(sandbox: &Sandbox, name: &str) -> SandboxError {
     let probe = sandbox.load(&policy_probe(name)).await.unwrap();
     let other = sandbox.load(&policy_probe("allow")).await.unwrap();
-    let first = sandbox.evaluate(&probe, b"", &module_ask()).await.unwrap_err();
+    let first = sandbox.evaluate(&probe, b"", &module_ask()).await.unwrap_err().why;
     assert_eq!(sandbox.evaluate(&other, b"", &module_ask()).await.unwrap().decision, ModuleDecision::Allow);
-    let second = sandbox.evaluate(&probe, b"", &module_ask()).await.unwrap_err();
+    let second = sandbox.evaluate(&probe, b"", &module_ask()).await.unwrap_err().why;
     assert_eq!(first, second, "the same request ends the same way");
     assert_eq!(sandbox.evaluate(&other, b"", &module_ask()).await.unwrap().decision, ModuleDecision::Allow);
     first
@@ -127,9 +127,19 @@ async fn one_more_than_may_run_at_once_is_refused_as_busy() {
     let running = tokio::spawn(async move { one.evaluate(&other, b"", &module_ask()).await });
     tokio::time::sleep(Duration::from_millis(100)).await;
 
-    assert_eq!(sandbox.evaluate(&slow, b"", &module_ask()).await.unwrap_err(), SandboxError::Busy);
+    assert_eq!(sandbox.evaluate(&slow, b"", &module_ask()).await.unwrap_err().why, SandboxError::Busy);
 
-    assert_eq!(running.await.unwrap().unwrap_err(), SandboxError::Time);
+    assert_eq!(running.await.unwrap().unwrap_err().why, SandboxError::Time);
+}
+
+#[tokio::test]
+async fn what_a_failed_judgement_used_is_told() {
+    let sandbox = module_sandbox(|config| config.limits.evaluate.fuel = 100_000);
+    for (probe, least) in [("endless-loop", 100_000), ("deep-recursion", 1_000)] {
+        let module = sandbox.load(&policy_probe(probe)).await.unwrap();
+        let unjudged = sandbox.evaluate(&module, b"", &module_ask()).await.unwrap_err();
+        assert!(unjudged.fuel >= least, "{probe}: {unjudged:?}");
+    }
 }
 
 #[tokio::test]
@@ -138,5 +148,5 @@ async fn a_request_longer_than_a_module_is_shown_is_refused() {
     let module = sandbox.load(&policy_probe("allow")).await.unwrap();
     let mut ask = module_ask();
     ask.parameters.push(("big".to_owned(), Some("x".repeat(64 << 10))));
-    assert!(matches!(sandbox.evaluate(&module, b"", &ask).await, Err(SandboxError::Host(_))));
+    assert!(matches!(sandbox.evaluate(&module, b"", &ask).await.unwrap_err().why, SandboxError::Host(_)));
 }

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use async_trait::async_trait;
 use leasehold_core::seams::sandbox::{
     AclError, Ask, Diagnostic, Dialect, Digest, IdentityValues, LoadError, ModuleAsk, ModuleFacts, ModuleVerdict,
-    PolicySetId, PolicySource, Purpose, Reason, RenderError, Sandbox, SandboxError, Severity, TemplateReport, Verdict,
+    PolicySetId, PolicySource, Purpose, Reason, RenderError, Sandbox, SandboxError, Severity, TemplateReport, Unjudged,
+    Verdict,
 };
 use leasehold_model::{Capabilities, Operation};
 
@@ -172,10 +173,10 @@ impl Sandbox for ScriptedSandbox {
         Ok(())
     }
 
-    async fn evaluate(&self, module: &Digest, _: &[u8], ask: &ModuleAsk) -> Result<ModuleVerdict, SandboxError> {
+    async fn evaluate(&self, module: &Digest, _: &[u8], ask: &ModuleAsk) -> Result<ModuleVerdict, Unjudged> {
         self.module_asked.lock().unwrap().push(ask.clone());
         let script = self.module.lock().unwrap().clone();
-        script.unwrap_or_else(|| Err(SandboxError::Unknown(module.0.clone())))
+        Ok(script.unwrap_or_else(|| Err(SandboxError::Unknown(module.0.clone())))?)
     }
 
     fn builtins(&self) -> Vec<(String, Digest)> {
