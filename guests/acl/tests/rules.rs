@@ -392,6 +392,11 @@ fn of_keys_that_differ_in_case_only_both_restrict() {
         (r#"denied_parameters = { A = [] a = ["y"] }"#, r#""z""#, false),
         (r#"allowed_parameters = { a = [{ b = { c = "x" } }] }"#, r#"{"b":{"c":"x"}}"#, false),
         (r#"denied_parameters = { a = [{ b = { c = "x" } }] }"#, r#"{"b":{"c":"x"}}"#, true),
+        (r#"allowed_parameters = { a = [{ b = "x" b = "x" }] }"#, r#"{"b":"x","c":"z"}"#, false),
+        (r#"allowed_parameters = { a = [{ b = "x" b = "y" }] }"#, r#"{"b":"y"}"#, true),
+        (r#"denied_parameters = { a = [{ b = "x" b = "y" }] }"#, r#"{"b":"y"}"#, false),
+        (r#"denied_parameters = { a = { b = "x" b = "y" } }"#, r#"{"b":"y"}"#, false),
+        (r#"denied_parameters = { a = [{ b = "x" c = "y" }] }"#, r#"{"c":"y","b":"x"}"#, false),
     ] {
         assert_eq!(asked(parameters, value), allowed, "{parameters} {value}");
     }

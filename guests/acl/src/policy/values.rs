@@ -12,7 +12,7 @@ pub(crate) enum Value {
     /// Never equal to anything: in the field an object inside a policy's object is a list of objects.
     Nested,
     List(Vec<Value>),
-    /// In the order of the text.
+    /// In the order of the keys; every key once.
     Map(Vec<(String, Value)>),
 }
 
@@ -24,30 +24,29 @@ impl Value {
             Kind::Null => Self::Null,
             Kind::Integer(_) | Kind::Float(_) => Self::Number,
             Kind::List(nodes) => Self::List(nodes.iter().map(Self::of).collect()),
-            Kind::Object(items) => {
-                let pair = |item: &crate::syntax::Item<'_>| {
-                    let key = item.keys.first()?;
-                    Some((key.name.clone().into_owned(), Self::of(&item.value)))
-                };
-                Self::Map(items.iter().filter_map(pair).collect())
-            }
+            Kind::Object(items) => Self::map(items, Self::of),
         }
+    }
+
+    /// A key that stands twice has its last value.
+    fn map(items: &[crate::syntax::Item<'_>], value_of: impl Fn(&Node<'_>) -> Self) -> Self {
+        let pair = |item: &crate::syntax::Item<'_>| {
+            Some((item.keys.first()?.name.clone().into_owned(), value_of(&item.value)))
+        };
+        let mut pairs: Vec<(String, Self)> = items.iter().rev().filter_map(pair).collect();
+        pairs.sort_by(|(a, _), (b, _)| a.cmp(b));
+        pairs.dedup_by(|(a, _), (b, _)| a == b);
+        Self::Map(pairs)
     }
 
     /// A policy's value.
     pub(crate) fn listed(node: &Node<'_>) -> Self {
         match &node.kind {
             Kind::List(nodes) => Self::List(nodes.iter().map(Self::listed).collect()),
-            Kind::Object(items) => {
-                let pair = |item: &crate::syntax::Item<'_>| {
-                    let value = match &item.value.kind {
-                        Kind::Object(_) => Self::Nested,
-                        _ => Self::listed(&item.value),
-                    };
-                    Some((item.keys.first()?.name.clone().into_owned(), value))
-                };
-                Self::Map(items.iter().filter_map(pair).collect())
-            }
+            Kind::Object(items) => Self::map(items, |value| match &value.kind {
+                Kind::Object(_) => Self::Nested,
+                _ => Self::listed(value),
+            }),
             _ => Self::of(node),
         }
     }
@@ -82,9 +81,7 @@ impl Value {
             (Self::Null, Self::Null) => true,
             (Self::List(a), Self::List(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.equals(b)),
             (Self::Map(a), Self::Map(b)) => {
-                a.len() == b.len()
-                    && a.iter()
-                        .all(|(key, value)| b.iter().any(|(other_key, other)| key == other_key && value.equals(other)))
+                a.len() == b.len() && a.iter().zip(b).all(|((key, a), (other_key, b))| key == other_key && a.equals(b))
             }
             _ => false,
         }
