@@ -2,7 +2,7 @@
 //!
 //! Invariant: a file that is not ours, and what lies beside it, is left as it was.
 
-use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
+use std::fs::{File, OpenOptions, Permissions, TryLockError};
 use std::io;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -69,13 +69,7 @@ pub(super) fn open(path: &Path) -> Result<Opened, OpenError> {
         return Err(OpenError::Foreign(path.to_owned()));
     }
     let lock = Lock::take(path)?;
-    match prepare(path) {
-        Ok(connection) => Ok(Opened { connection, path: path.to_owned(), _lock: lock }),
-        Err(refused) => {
-            lock.give_back();
-            Err(refused)
-        }
-    }
+    Ok(Opened { connection: prepare(path)?, path: path.to_owned(), _lock: lock })
 }
 
 fn prepare(path: &Path) -> Result<Connection, OpenError> {
@@ -110,9 +104,6 @@ pub(super) fn connect(path: &Path) -> rusqlite::Result<Connection> {
 /// Keeps other servers out for as long as it is open.
 struct Lock {
     _file: File,
-    path: PathBuf,
-    /// By us, just now.
-    is_new: bool,
 }
 
 impl Lock {
@@ -120,20 +111,11 @@ impl Lock {
         let mut name = storage.as_os_str().to_owned();
         name.push(".lock");
         let path = PathBuf::from(name);
-        let is_new = !path.exists();
         let file = private_file(&path)?;
         match file.try_lock() {
-            Ok(()) => Ok(Self { _file: file, path, is_new }),
+            Ok(()) => Ok(Self { _file: file }),
             Err(TryLockError::WouldBlock) => Err(OpenError::Locked { path: storage.to_owned(), lock: path }),
             Err(TryLockError::Error(source)) => Err(OpenError::File { path, source }),
-        }
-    }
-
-    /// Leaves no file behind that was not there before.
-    fn give_back(self) {
-        if self.is_new {
-            // It is empty and nobody's: not worth hiding the reason of the refusal for.
-            let _ = fs::remove_file(&self.path);
         }
     }
 }

@@ -128,19 +128,6 @@ fn a_file_of_somebody_else_is_left_as_it_was() {
 }
 
 #[test]
-fn a_refusal_after_the_lock_leaves_no_lock_file_that_was_not_there() {
-    let (_directory, file) = place();
-    let lock = file.with_extension("db.lock");
-    drop(SqliteStorage::open(&file, clock()).unwrap());
-    Connection::open(&file).unwrap().pragma_update(None, "user_version", 999).unwrap();
-    assert!(SqliteStorage::open(&file, clock()).is_err());
-    assert!(lock.exists(), "an earlier server's");
-    fs::remove_file(&lock).unwrap();
-    assert!(SqliteStorage::open(&file, clock()).is_err());
-    assert!(!lock.exists());
-}
-
-#[test]
 fn a_damaged_file_is_refused_with_sqlites_own_reason() {
     let (_directory, file) = place();
     drop(SqliteStorage::open(&file, clock()).unwrap());
