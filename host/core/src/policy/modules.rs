@@ -153,6 +153,7 @@ impl Modules {
         let before = self.find(name);
         if let Some(old) = &before {
             if old.digest == facts.digest {
+                self.is_loaded(&facts.digest);
                 return Ok(old.clone());
             }
             if !egps.users_of(name).is_empty() {
