@@ -92,6 +92,7 @@ impl RoleRecord {
         };
         let mut warnings = Vec::new();
         let wished = self.template_dialect;
+        let insists = fields.text("template_dialect") == Some("handlebars");
         for (name, purpose, list) in [
             ("creation_statements", Purpose::Creation, &mut self.creation),
             ("revocation_statements", Purpose::Revocation, &mut self.revocation),
@@ -117,6 +118,11 @@ impl RoleRecord {
                     Err(SandboxError::Time) => {
                         return Err(RequestError::Unavailable(format!(
                             "there was no time to look at {name}, try again"
+                        )));
+                    }
+                    Err(error) if insists => {
+                        return Err(RequestError::invalid(format!(
+                            "looking at {name} came to no end ({error}): shorten them, or say template_dialect=plain"
                         )));
                     }
                     Err(error) => unread(name, &error),
