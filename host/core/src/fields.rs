@@ -288,12 +288,18 @@ fn boolean(value: &Value) -> Result<bool, String> {
             Some(1) => Ok(true),
             _ => Err(NO_BOOL.to_owned()),
         },
-        Value::String(text) => match text.as_str() {
-            "1" | "t" | "T" | "TRUE" | "true" | "True" => Ok(true),
-            "" | "0" | "f" | "F" | "FALSE" | "false" | "False" => Ok(false),
-            _ => Err(NO_BOOL.to_owned()),
-        },
+        Value::String(text) if text.is_empty() => Ok(false),
+        Value::String(text) => parse_bool(text).ok_or_else(|| NO_BOOL.to_owned()),
         _ => Err(expected("bool", value)),
+    }
+}
+
+/// What Go's `strconv.ParseBool` takes.
+pub(crate) fn parse_bool(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "TRUE" | "true" | "True" => Some(true),
+        "0" | "f" | "F" | "FALSE" | "false" | "False" => Some(false),
+        _ => None,
     }
 }
 

@@ -122,8 +122,15 @@ async fn files(config: &Config) -> Result<Vec<Option<Certificate>>, String> {
 /// In words for the operator.
 pub(crate) fn check(file: &Path) -> Result<(), String> {
     let config = read_file(file)?;
+    let named = config.audit.iter().filter_map(|device| device.options.get("file_path"));
+    let absent: Vec<&String> = named.filter(|path| !Path::new(path).exists()).collect();
     let runtime = tokio::runtime::Builder::new_current_thread().build();
-    runtime.map_err(|error| format!("could not start: {error}"))?.block_on(files(&config))?;
+    let tried = runtime.map_err(|error| format!("could not start: {error}"))?.block_on(files(&config));
+    for made in absent {
+        // Whoever checks may not be who runs the server. Where nothing was made there is nothing to remove.
+        let _ = std::fs::remove_file(made);
+    }
+    tried?;
     for warning in &config.warnings {
         println!("warning: {warning}");
     }
@@ -133,7 +140,6 @@ pub(crate) fn check(file: &Path) -> Result<(), String> {
 
 async fn live(life: &Life, config: Config, wish: LogWish, level: &log::Level) -> Result<(), String> {
     let metrics = metrics::start()?;
-    let mut signals = Signals::heard()?;
     let certificates = files(&config).await?;
     let mut bound = Vec::new();
     for (listener, tls) in config.listeners.iter().zip(certificates) {
@@ -165,6 +171,8 @@ async fn live(life: &Life, config: Config, wish: LogWish, level: &log::Level) ->
         certificates.extend(tls);
         doors.spawn(serve::serve(listener, receiver, door.clone(), stopped.clone(), defaults::DRAIN));
     }
+    // From here on: until now a signal has simply ended the program.
+    let mut signals = Signals::heard()?;
     until_told_to_stop(life, &config, wish, level, &core, certificates, &mut signals).await;
     tracing::info!(
         "stopping: requests under way have {} s to finish; another signal stops at once",
@@ -173,10 +181,13 @@ async fn live(life: &Life, config: Config, wish: LogWish, level: &log::Level) ->
     // Nobody listens any more if this fails: then all doors have closed already.
     let _ = stop.send(true);
     tokio::select! {
-        () = async { while doors.join_next().await.is_some() {} } => {}
-        () = signals.end() => tracing::warn!("stopping at once: requests under way get no answer"),
+        () = async {
+            while doors.join_next().await.is_some() {}
+            // Waits for revocations under way.
+            core.seal().await;
+        } => {}
+        () = signals.end() => tracing::warn!("stopping at once: what is under way is undone or done again after the next start"),
     }
-    core.seal().await;
     Ok(())
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use metrics::counter;
 use serde::{Deserialize, Serialize};
 
+use super::form::Form;
 use super::hash::Salt;
 use super::line::{Entry, Phase, Style};
 use crate::keys;
@@ -37,41 +38,6 @@ struct Device {
     sink: Arc<dyn AuditDevice>,
     /// From the server's configuration: cannot be disabled over the API.
     declared: bool,
-}
-
-/// How the lines of a device look.
-#[derive(Clone, Copy)]
-struct Form {
-    raw: bool,
-    hash_accessor: bool,
-    elide_lists: bool,
-}
-
-impl Default for Form {
-    fn default() -> Self {
-        Self { raw: false, hash_accessor: true, elide_lists: false }
-    }
-}
-
-impl Form {
-    /// # Errors
-    /// The field's words: what is neither yes nor no would be taken for the one that nobody meant.
-    fn of(options: &BTreeMap<String, String>) -> Result<Self, RequestError> {
-        let mut form = Self::default();
-        let wanted = [&mut form.raw, &mut form.hash_accessor, &mut form.elide_lists];
-        for (name, wanted) in ["log_raw", "hmac_accessor", "elide_list_responses"].into_iter().zip(wanted) {
-            let Some(text) = options.get(name) else { continue };
-            *wanted = match text.as_str() {
-                "1" | "t" | "T" | "true" | "TRUE" | "True" => true,
-                "0" | "f" | "F" | "false" | "FALSE" | "False" => false,
-                _ => {
-                    let text: String = text.chars().take(64).collect();
-                    return Err(RequestError::Invalid(format!("strconv.ParseBool: parsing {text:?}: invalid syntax")));
-                }
-            };
-        }
-        Ok(form)
-    }
 }
 
 /// A request header that the operator wants in audit.

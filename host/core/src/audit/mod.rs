@@ -8,8 +8,10 @@
 //! Invariants: no string of a body reaches a device but as an HMAC; denials are recorded before they are answered.
 
 pub mod broker;
+mod form;
 pub mod hash;
 pub mod line;
 
 pub use broker::{Broker, DeviceEntry};
+pub use form::Form;
 pub use line::{Entry, Phase};

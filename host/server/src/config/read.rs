@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use hcl_edit::Span as _;
 use hcl_edit::expr::Expression;
 use hcl_edit::structure::{Attribute, Block, Body, Structure};
-use leasehold_core::audit::DeviceEntry;
+use leasehold_core::audit::{DeviceEntry, Form};
 use leasehold_model::{Ttl, duration};
 
 use super::{Config, Listener, LogFormat, LogLevel, Store, defaults, device};
@@ -438,6 +438,9 @@ impl Reader<'_> {
         } else if !["file_path", "path"].iter().any(|key| options.get(*key).is_some_and(|path| !path.is_empty())) {
             self.problem(line, "`audit \"file\"` needs `file_path` in its `options`: a file, or `stdout`");
         }
+        if let Err(wrong) = Form::of(&options) {
+            self.problem(line, format!("`{}` must be true or false", wrong.option));
+        }
         Some(device(kind, name, description, options))
     }
 }
@@ -529,6 +532,7 @@ mod tests {
         for (block, said) in [
             ("audit \"fil\" \"a\" {\n  options = { file_path = \"x\" }\n}\n", "did you mean `file`?"),
             ("audit \"file\" \"a\" {\n  options = { filepath = \"x\" }\n}\n", "needs `file_path`"),
+            ("audit \"file\" \"a\" {\n  options = { file_path = \"x\", log_raw = \"yes\" }\n}\n", "`log_raw` must be"),
         ] {
             let found = problems(&format!("{rest}{block}"));
             assert!(matches!(found.as_slice(), [(5, what)] if what.contains(said)), "{found:?}");
