@@ -105,9 +105,15 @@ pub fn run(plan: &Plan, peers: &[Peer], postgresql: &DevPg) -> Vec<Figure> {
     book.figures
 }
 
+/// Starts in a round: the first finds its file on the disk, the others in memory.
+const STARTS: usize = 5;
+
 fn start(book: &mut Book, peer: &Peer) {
+    for _ in 0..STARTS {
+        let server = peer.start();
+        book.add("start to the first answer", "ms", false, "≤ 100", peer.kind, server.start.as_secs_f64() * 1_000.0);
+    }
     let server = peer.start();
-    book.add("start to the first answer", "ms", false, "≤ 100", peer.kind, server.start.as_secs_f64() * 1_000.0);
     std::thread::sleep(Duration::from_secs(2));
     book.add("idle resident memory", "MiB", false, "≤ 64", peer.kind, server.rss() as f64 / 1_024.0);
 }
