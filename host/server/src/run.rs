@@ -122,7 +122,8 @@ async fn files(config: &Config) -> Result<Vec<Option<Certificate>>, String> {
 /// In words for the operator.
 pub(crate) fn check(file: &Path) -> Result<(), String> {
     let config = read_file(file)?;
-    let named = config.audit.iter().filter_map(|device| device.options.get("file_path"));
+    let named =
+        config.audit.iter().flat_map(|device| ["file_path", "path"].map(|name| device.options.get(name))).flatten();
     let absent: Vec<&String> = named.filter(|path| !Path::new(path).exists()).collect();
     let runtime = tokio::runtime::Builder::new_current_thread().build();
     let tried = runtime.map_err(|error| format!("could not start: {error}"))?.block_on(files(&config));
