@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use leasehold_model::{Operation, Ttl};
 
-use crate::core::{Core, Rooms};
+use crate::core::{Core, Unsealed};
 use crate::fields::Fields;
 use crate::lease::LeaseError;
 use crate::mount::MountEntry;
@@ -17,7 +17,7 @@ use crate::token::Caller;
 /// An admitted request, as the handlers of `sys/` and `auth/token/` see it.
 pub(crate) struct Call<'a> {
     pub core: &'a Arc<Core>,
-    pub rooms: &'a Arc<Rooms>,
+    pub unsealed: &'a Arc<Unsealed>,
     pub request: &'a LogicalRequest,
     pub operation: Operation,
     /// The declared pattern: handlers match on it.
@@ -46,10 +46,10 @@ impl Call<'_> {
     /// Lets the policy modules judge what this request does to a lease, on the lease's own path.
     pub async fn judge_lease(&self, path: &str, operation: Operation) -> Result<Option<Ttl>, RequestError> {
         let caller = self.caller()?;
-        if caller.is_root() || !self.rooms.egps.cover(path) {
+        if caller.is_root() || !self.unsealed.egps.cover(path) {
             return Ok(None);
         }
-        let mount = self.rooms.mounts.route(path);
+        let mount = self.unsealed.mounts.route(path);
         let ask = module_ask(
             self.core,
             self.request,
@@ -59,7 +59,7 @@ impl Call<'_> {
             operation,
             &[],
         );
-        let judged = self.rooms.egps.judge(&self.rooms.modules, &ask).await;
+        let judged = self.unsealed.egps.judge(&self.unsealed.modules, &ask).await;
         self.judgements.lock().unwrap_or_else(PoisonError::into_inner).extend(judged.judgements);
         judged.refusal.map_or(Ok(judged.max_ttl), Err)
     }

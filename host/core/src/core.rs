@@ -74,7 +74,7 @@ pub struct Installation {
 
 /// What exists only while unsealed.
 #[derive(Debug)]
-pub struct Rooms {
+pub struct Unsealed {
     pub installation: Installation,
     pub tokens: Arc<Tokens>,
     pub policies: Policies,
@@ -101,7 +101,7 @@ pub struct Core {
     pub(crate) seams: Seams,
     pub(crate) settings: Settings,
     pub(crate) meter: Meter,
-    rooms: RwLock<Option<Arc<Rooms>>>,
+    unsealed: RwLock<Option<Arc<Unsealed>>>,
     /// One opening or closing at a time; holds what runs while unsealed.
     moving: Mutex<Option<Running>>,
 }
@@ -116,23 +116,23 @@ struct Running {
 impl Core {
     #[must_use]
     pub fn new(seams: Seams, settings: Settings) -> Arc<Self> {
-        Arc::new(Self { seams, settings, meter: Meter::new(), rooms: RwLock::new(None), moving: Mutex::new(None) })
+        Arc::new(Self { seams, settings, meter: Meter::new(), unsealed: RwLock::new(None), moving: Mutex::new(None) })
     }
 
-    /// The open rooms.
+    /// What exists while unsealed.
     ///
     /// # Errors
     /// [`RequestError::Sealed`].
-    pub fn rooms(&self) -> Result<Arc<Rooms>, RequestError> {
-        self.rooms.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone().ok_or(RequestError::Sealed)
+    pub fn unsealed(&self) -> Result<Arc<Unsealed>, RequestError> {
+        self.unsealed.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone().ok_or(RequestError::Sealed)
     }
 
     /// # Errors
     /// As storage.
     pub async fn seal_status(&self) -> Result<SealStatus, SealError> {
         let mut status = self.seams.seal.status().await?;
-        // Open for requests only when the rooms are: between the two, clients must wait.
-        status.sealed |= self.rooms().is_err();
+        // Open for requests only when unsealing has ended: between the two, clients must wait.
+        status.sealed |= self.unsealed().is_err();
         Ok(status)
     }
 
@@ -182,7 +182,7 @@ impl Core {
         ))
     }
 
-    /// Takes a share of the key; opens the rooms when that was the last one needed. Goes on when nobody waits for it any more:
+    /// Takes a share of the key; unseals when that was the last one needed. Goes on when nobody waits for it any more:
     /// half way the keys would be in memory and the server said to be sealed.
     ///
     /// # Errors
@@ -196,7 +196,7 @@ impl Core {
     async fn take_share(&self, share: &KeyShare) -> Result<SealStatus, RequestError> {
         {
             let mut moving = self.moving.lock().await;
-            if self.rooms().is_ok() {
+            if self.unsealed().is_ok() {
                 drop(moving);
                 return self.seal_status().await.map_err(seal_error);
             }
@@ -205,18 +205,18 @@ impl Core {
                 return Ok(status);
             }
             match self.open().await {
-                Ok(rooms) => {
-                    meter::open(&rooms.installation.cluster_name, true);
-                    let (rooms, (stop, stopped)) = (Arc::new(rooms), watch::channel(false));
-                    let leases = rooms.leases.clone();
+                Ok(unsealed) => {
+                    meter::open(&unsealed.installation.cluster_name, true);
+                    let (unsealed, (stop, stopped)) = (Arc::new(unsealed), watch::channel(false));
+                    let leases = unsealed.leases.clone();
                     let leases = tokio::spawn(async move {
                         tokio::join!(leases.clone().run(stopped.clone()), leases.compare_for_ever(stopped));
                     });
-                    let opened = rooms.clone();
+                    let opened = unsealed.clone();
                     // Compiling takes up to a minute for each; leases cannot wait for that.
                     let modules = tokio::spawn(async move { opened.modules.load_all().await });
                     *moving = Some(Running { stop, leases, modules });
-                    *self.rooms.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(rooms);
+                    *self.unsealed.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(unsealed);
                     tracing::info!("unsealed");
                 }
                 Err(error) => {
@@ -235,7 +235,7 @@ impl Core {
         self.seams.seal.reset().await.map_err(seal_error)
     }
 
-    async fn open(&self) -> Result<Rooms, RequestError> {
+    async fn open(&self) -> Result<Unsealed, RequestError> {
         let Seams { storage, seal, clock, entropy, sandbox, engines, audit_devices, declared_audit_devices, .. } =
             &self.seams;
         let stored = storage.get(&keys::installation()).await?;
@@ -258,7 +258,7 @@ impl Core {
         });
         let audit_key = seal.derive("audit").map_err(seal_error)?;
         let acl = sandbox.builtins().into_iter().find(|(name, _)| name == "acl");
-        Ok(Rooms {
+        Ok(Unsealed {
             policies: Policies::load(storage.clone(), sandbox.clone(), clock.clone()).await?,
             modules: Modules::load(storage.clone(), sandbox.clone()).await?,
             egps: Egps::load(storage.clone(), sandbox.clone()).await?,
@@ -281,7 +281,7 @@ impl Core {
     /// Stops work on leases, shuts the barrier, wipes the keys.
     pub async fn seal(&self) {
         let mut moving = self.moving.lock().await;
-        let rooms = self.rooms.write().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        let unsealed = self.unsealed.write().unwrap_or_else(std::sync::PoisonError::into_inner).take();
         if let Some(running) = moving.take() {
             running.modules.abort();
             // Errors mean that it has ended already.
@@ -289,8 +289,8 @@ impl Core {
             let _ = running.leases.await;
             let _ = running.modules.await;
         }
-        if let Some(rooms) = rooms {
-            meter::open(&rooms.installation.cluster_name, false);
+        if let Some(unsealed) = unsealed {
+            meter::open(&unsealed.installation.cluster_name, false);
         }
         self.seams.seal.seal().await;
         tracing::info!("sealed");
@@ -298,15 +298,15 @@ impl Core {
 
     /// The client was gone before it had the credential of this lease.
     pub async fn undelivered(&self, id: &LeaseId) {
-        if let Ok(rooms) = self.rooms() {
-            rooms.leases.undelivered(id).await;
+        if let Ok(unsealed) = self.unsealed() {
+            unsealed.leases.undelivered(id).await;
         }
     }
 
     /// After a log rotation.
     pub async fn reopen_audit(&self) {
-        if let Ok(rooms) = self.rooms() {
-            rooms.audit.reopen().await;
+        if let Ok(unsealed) = self.unsealed() {
+            unsealed.audit.reopen().await;
         }
     }
 }

@@ -3,7 +3,7 @@
 //! Must not know: axum, wasmtime, SQLite, tokio-postgres. It compiles and runs its tests without them.
 //!
 //! Start with [`request`] (what goes in and comes out), then [`seams`] (what the rest plugs into), then [`pipeline`]
-//! (the one function every request takes), then the rooms: [`token`], [`policy`], [`mount`], [`lease`], [`audit`], [`sys`].
+//! (the one function every request takes), then the modules: [`token`], [`policy`], [`mount`], [`lease`], [`audit`], [`sys`].
 //!
 //! Invariants: default deny; no effect without a durable intent; no secret leaves before audit has it.
 

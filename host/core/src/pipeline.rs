@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use crate::audit::{Entry, Phase};
 use crate::call::{Call, lease_error, module_ask};
-use crate::core::{Core, Rooms};
+use crate::core::{Core, Unsealed};
 use crate::fields::Fields;
 use crate::lease::issue::Order;
 use crate::meter;
@@ -54,11 +54,11 @@ enum Target {
 }
 
 impl Target {
-    fn of(entry: &MountEntry, rooms: &Rooms) -> Option<Self> {
+    fn of(entry: &MountEntry, unsealed: &Unsealed) -> Option<Self> {
         match entry.kind.as_str() {
             "system" => Some(Self::System),
             "token" => Some(Self::Token),
-            kind => rooms.engines.of_kind(kind).cloned().map(Self::Engine),
+            kind => unsealed.engines.of_kind(kind).cloned().map(Self::Engine),
         }
     }
 
@@ -91,28 +91,28 @@ impl Core {
             let answer = core.process(request).await;
             core.meter.handled(began, core.seams.clock.now());
             if let Err(Ok(unheard)) = heard.send(answer)
-                && let Ok(rooms) = core.rooms()
+                && let Ok(unsealed) = core.unsealed()
             {
-                let _ = core.take_back(&rooms, &unheard).await;
+                let _ = core.take_back(&unsealed, &unheard).await;
             }
         });
         answer.await.unwrap_or_else(|_| Err(RequestError::Internal("the request's task died".to_owned())))
     }
 
     async fn process(self: &Arc<Self>, mut request: LogicalRequest) -> Result<LogicalResponse, RequestError> {
-        let rooms = self.rooms()?;
+        let unsealed = self.unsealed()?;
         if request.path.ends_with('/')
             && matches!(request.operation, Operation::Create | Operation::Update | Operation::Patch)
         {
             return Err(RequestError::invalid("cannot write to a path ending in '/'"));
         }
         let mut seen = Seen { as_sent: canonical(&mut request), ..Seen::default() };
-        let outcome = self.answer(&rooms, &mut request, &mut seen).await;
+        let outcome = self.answer(&unsealed, &mut request, &mut seen).await;
         if let Err(error) = &outcome {
             log(&request, error);
         }
         match seen.caller.take().filter(|caller| caller.last_use) {
-            Some(caller) => self.after_last_use(&rooms, &caller, outcome).await,
+            Some(caller) => self.after_last_use(&unsealed, &caller, outcome).await,
             None => outcome,
         }
     }
@@ -120,23 +120,23 @@ impl Core {
     /// The request between its two audit records.
     async fn answer(
         self: &Arc<Self>,
-        rooms: &Arc<Rooms>,
+        unsealed: &Arc<Unsealed>,
         request: &mut LogicalRequest,
         seen: &mut Seen,
     ) -> Result<LogicalResponse, RequestError> {
-        let admitted = self.admit(rooms, request, seen).await;
-        self.record(rooms, request, seen, Phase::Request, None, admitted.as_ref().err()).await?;
+        let admitted = self.admit(unsealed, request, seen).await;
+        self.record(unsealed, request, seen, Phase::Request, None, admitted.as_ref().err()).await?;
         let outcome = match admitted {
-            Ok(admitted) => self.carry_out(rooms, request, seen, admitted).await,
+            Ok(admitted) => self.carry_out(unsealed, request, seen, admitted).await,
             Err(error) => Err(error),
         };
         let recorded =
-            self.record(rooms, request, seen, Phase::Response, outcome.as_ref().ok(), outcome.as_ref().err()).await;
+            self.record(unsealed, request, seen, Phase::Response, outcome.as_ref().ok(), outcome.as_ref().err()).await;
         match (recorded, outcome) {
             (Ok(()), outcome) => outcome,
             // The secret does not leave, so it must not live.
             (Err(error), Ok(answer)) => {
-                self.take_back(rooms, &answer).await?;
+                self.take_back(unsealed, &answer).await?;
                 Err(error)
             }
             (Err(error), Err(_)) => Err(error),
@@ -144,15 +144,15 @@ impl Core {
     }
 
     /// Ends what an answer hands out that nobody will get.
-    async fn take_back(&self, rooms: &Rooms, answer: &LogicalResponse) -> Result<(), RequestError> {
+    async fn take_back(&self, unsealed: &Unsealed, answer: &LogicalResponse) -> Result<(), RequestError> {
         if let Some(lease) = answer.issued() {
-            rooms.leases.undelivered(lease).await;
+            unsealed.leases.undelivered(lease).await;
         }
         if let Some(token) =
             answer.auth.as_ref().and_then(|auth| auth.client_token.as_ref()).filter(|_| answer.is_new_token())
         {
-            let hash = rooms.tokens.hash(token);
-            rooms.leases.end_token(&hash, token::store::Children::AreRevoked).await.map_err(lease_error)?;
+            let hash = unsealed.tokens.hash(token);
+            unsealed.leases.end_token(&hash, token::store::Children::AreRevoked).await.map_err(lease_error)?;
         }
         Ok(())
     }
@@ -160,13 +160,13 @@ impl Core {
     /// Everything up to the verdict. Fills in `seen` as it goes.
     async fn admit(
         self: &Arc<Self>,
-        rooms: &Rooms,
+        unsealed: &Unsealed,
         request: &mut LogicalRequest,
         seen: &mut Seen,
     ) -> Result<Admitted, RequestError> {
-        let routed = rooms.mounts.route(&request.path);
+        let routed = unsealed.mounts.route(&request.path);
         let open = routed.as_ref().is_some_and(|(entry, rest)| {
-            Target::of(entry, rooms).is_some_and(|t| {
+            Target::of(entry, unsealed).is_some_and(|t| {
                 routes::find(t.routes(), rest, request.operation).is_some_and(|(r, _)| r.access == Access::Open)
             })
         });
@@ -175,18 +175,18 @@ impl Core {
         match (&request.token, open) {
             (None, true) => {}
             (Some(token), true) => {
-                let known = rooms.tokens.recognise(token).await;
+                let known = unsealed.tokens.recognise(token).await;
                 // Help is for everybody.
                 seen.caller = if request.operation == Operation::Help { known.ok() } else { Some(known?) };
                 seen.verdict = seen.caller.as_ref().map(|_| Verdict::unasked());
             }
             (None, false) => return Err(RequestError::BadToken),
-            (Some(token), false) => seen.caller = Some(rooms.tokens.admit(token).await?),
+            (Some(token), false) => seen.caller = Some(unsealed.tokens.admit(token).await?),
         }
 
         let matched = match &routed {
             None => None,
-            Some((entry, rest)) => Target::of(entry, rooms).and_then(|target| {
+            Some((entry, rest)) => Target::of(entry, unsealed).and_then(|target| {
                 if rest.is_empty() && request.operation == Operation::Help {
                     let (route, captures) = (sys::help::OF_A_MOUNT, Captures::default());
                     return Some(Admitted { target, route, captures, path: String::new() });
@@ -199,7 +199,7 @@ impl Core {
                     .map(|(route, captures)| Admitted { target, route, captures, path: (*rest).to_owned() })
             }),
         };
-        let operation = self.create_or_update(rooms, request, matched.as_ref(), seen).await?;
+        let operation = self.create_or_update(unsealed, request, matched.as_ref(), seen).await?;
         seen.operation = Some(operation);
 
         if !open {
@@ -210,11 +210,11 @@ impl Core {
             };
             let ask =
                 Ask { path: &request.path, operation, needs_sudo, wrap_ttl: request.wrap_ttl, data: &request.data };
-            let mut verdict = decide::decide(&*self.seams.sandbox, &rooms.policies, caller, &ask).await?;
+            let mut verdict = decide::decide(&*self.seams.sandbox, &unsealed.policies, caller, &ask).await?;
             if let Some(as_sent) = seen.as_sent.as_deref().filter(|_| verdict.allowed) {
                 // A rule may name either: what one of them denies is denied.
                 let ask = Ask { path: as_sent, ..ask };
-                let other = decide::decide(&*self.seams.sandbox, &rooms.policies, caller, &ask).await?;
+                let other = decide::decide(&*self.seams.sandbox, &unsealed.policies, caller, &ask).await?;
                 verdict = if other.allowed { verdict } else { other };
             }
             let (allowed, limit) = (verdict.allowed, verdict.limit);
@@ -231,10 +231,10 @@ impl Core {
                 }
                 None => {}
             }
-            if !caller.is_root() && operation != Operation::Help && rooms.egps.cover(&request.path) {
+            if !caller.is_root() && operation != Operation::Help && unsealed.egps.cover(&request.path) {
                 let fields = matched.as_ref().map(|m| m.route.fields).unwrap_or_default();
                 let ask = module_ask(self, request, caller, seen.mount.as_deref(), &request.path, operation, fields);
-                let judged = rooms.egps.judge(&rooms.modules, &ask).await;
+                let judged = unsealed.egps.judge(&unsealed.modules, &ask).await;
                 seen.judgements = judged.judgements;
                 seen.ceiling = judged.max_ttl;
                 if let Some(refusal) = judged.refusal {
@@ -264,7 +264,7 @@ impl Core {
     /// A write is an update, unless its route asks and nothing is there yet.
     async fn create_or_update(
         self: &Arc<Self>,
-        rooms: &Rooms,
+        unsealed: &Unsealed,
         request: &LogicalRequest,
         matched: Option<&Admitted>,
         seen: &Seen,
@@ -277,7 +277,7 @@ impl Core {
         let Some(entry) = seen.mount.as_deref().filter(|_| route.existence_check) else { return Ok(Operation::Update) };
         // Fields are not looked at: the path alone says what the write is about.
         let asked = EngineRequest {
-            context: rooms.engines.context(entry),
+            context: unsealed.engines.context(entry),
             operation: Operation::Update,
             path: request.path.clone(),
             captures: captures.clone(),
@@ -289,7 +289,7 @@ impl Core {
 
     async fn carry_out(
         self: &Arc<Self>,
-        rooms: &Arc<Rooms>,
+        unsealed: &Arc<Unsealed>,
         request: &LogicalRequest,
         seen: &mut Seen,
         admitted: Admitted,
@@ -315,7 +315,7 @@ impl Core {
         };
         let mut answer = match &target {
             Target::Engine(engine) => {
-                self.ask_engine(rooms, request, seen, engine, operation, captures, fields).await?
+                self.ask_engine(unsealed, request, seen, engine, operation, captures, fields).await?
             }
             Target::System | Target::Token => {
                 let sudo = seen.caller.as_ref().is_some_and(Caller::is_root)
@@ -325,7 +325,7 @@ impl Core {
                         .is_some_and(|v| v.capabilities.contains(leasehold_model::Capabilities::SUDO));
                 let call = Call {
                     core: self,
-                    rooms,
+                    unsealed,
                     request,
                     operation,
                     pattern: route.pattern,
@@ -363,7 +363,7 @@ impl Core {
     #[expect(clippy::too_many_arguments, reason = "the parts of one request, each used once")]
     async fn ask_engine(
         &self,
-        rooms: &Arc<Rooms>,
+        unsealed: &Arc<Unsealed>,
         request: &LogicalRequest,
         seen: &Seen,
         engine: &Arc<dyn SecretsEngine>,
@@ -373,7 +373,7 @@ impl Core {
     ) -> Result<LogicalResponse, RequestError> {
         let (Some(caller), Some(mount)) = (&seen.caller, &seen.mount) else { return Err(RequestError::BadToken) };
         let asked = EngineRequest {
-            context: rooms.engines.context(mount),
+            context: unsealed.engines.context(mount),
             operation,
             path: request.path.clone(),
             captures,
@@ -383,14 +383,14 @@ impl Core {
         let plan = match engine.handle(&asked).await? {
             Outcome::Answer(answer) => return Ok(answer),
             Outcome::Reopened { connection, answer } => {
-                rooms.leases.reopened(&connection);
+                unsealed.leases.reopened(&connection);
                 return Ok(answer);
             }
             Outcome::Lease(plan) => plan,
         };
         let order = Order { path: &request.path, holder: caller.leaseholder(), mount, plan, ceiling: seen.ceiling };
-        let issued = rooms.leases.issue(order).await.map_err(lease_error)?;
-        meter::lease_made(&rooms.installation.cluster_name, mount, issued.lease.ttl);
+        let issued = unsealed.leases.issue(order).await.map_err(lease_error)?;
+        meter::lease_made(&unsealed.installation.cluster_name, mount, issued.lease.ttl);
         let data: Object = issued
             .data
             .0
@@ -411,11 +411,11 @@ impl Core {
     /// A token that is used up ends here; a lease that it just got would end with it, so the client does not get it at all.
     async fn after_last_use(
         &self,
-        rooms: &Rooms,
+        unsealed: &Unsealed,
         caller: &Caller,
         outcome: Result<LogicalResponse, RequestError>,
     ) -> Result<LogicalResponse, RequestError> {
-        rooms.leases.end_token(&caller.hash, token::store::Children::AreRevoked).await.map_err(lease_error)?;
+        unsealed.leases.end_token(&caller.hash, token::store::Children::AreRevoked).await.map_err(lease_error)?;
         if outcome.as_ref().is_ok_and(|answer| answer.issued().is_some()) {
             return Err(RequestError::invalid(
                 "Secret cannot be returned; token had one use left, so leased credentials were immediately revoked.",
@@ -426,14 +426,14 @@ impl Core {
 
     async fn record(
         &self,
-        rooms: &Rooms,
+        unsealed: &Unsealed,
         request: &LogicalRequest,
         seen: &Seen,
         phase: Phase,
         response: Option<&LogicalResponse>,
         error: Option<&RequestError>,
     ) -> Result<(), RequestError> {
-        if !rooms.audit.is_enabled() {
+        if !unsealed.audit.is_enabled() {
             return Ok(());
         }
         let error = error.map(|error| match error {
@@ -451,12 +451,12 @@ impl Core {
             mount: seen.mount.as_deref(),
             verdict: seen.verdict.as_ref(),
             judgements: &seen.judgements,
-            acl_digest: &rooms.acl_digest,
+            acl_digest: &unsealed.acl_digest,
             response,
             error: error.as_deref(),
-            headers: &rooms.audit.pick_headers(&request.headers),
+            headers: &unsealed.audit.pick_headers(&request.headers),
         };
-        rooms.audit.record(&entry).await
+        unsealed.audit.record(&entry).await
     }
 }
 

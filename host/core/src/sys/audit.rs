@@ -64,7 +64,7 @@ const fn route(
 }
 
 pub(crate) async fn handle(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
-    let broker = &call.rooms.audit;
+    let broker = &call.unsealed.audit;
     match (call.pattern, call.operation) {
         ("audit", _) => {
             let data: Object = broker.entries().into_iter().map(|entry| (entry.path.clone(), shown(&entry))).collect();
@@ -140,13 +140,13 @@ async fn enable(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
         error: None,
         headers: &[],
     };
-    call.rooms.audit.enable(entry, &test).await?;
+    call.unsealed.audit.enable(entry, &test).await?;
     Ok(LogicalResponse::empty())
 }
 
 async fn header(call: &Call<'_>, operation: Operation) -> Result<LogicalResponse, RequestError> {
     let name = call.capture("header");
-    let broker = &call.rooms.audit;
+    let broker = &call.unsealed.audit;
     match operation {
         Operation::Read => {
             let headers = broker.headers();

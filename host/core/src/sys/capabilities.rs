@@ -52,13 +52,13 @@ pub(crate) async fn handle(call: &Call<'_>) -> Result<LogicalResponse, RequestEr
             let Some(token) = call.fields.text("token").filter(|token| !token.is_empty()) else {
                 return Err(RequestError::Engine("no token found".to_owned()));
             };
-            let found = call.rooms.tokens.find_shown(&TokenId::new(token)).await?;
+            let found = call.unsealed.tokens.find_shown(&TokenId::new(token)).await?;
             found.ok_or_else(|| RequestError::InvalidMulti("invalid token".to_owned()))?.1.policies
         }
         _ => {
             let accessor = call.fields.text("accessor").filter(|accessor| accessor.len() <= 64);
             let found = match accessor {
-                Some(accessor) => call.rooms.tokens.find_by_accessor(&Accessor::new(accessor)).await?,
+                Some(accessor) => call.unsealed.tokens.find_by_accessor(&Accessor::new(accessor)).await?,
                 None => None,
             };
             found.ok_or_else(|| RequestError::InvalidMulti("invalid accessor".to_owned()))?.1.policies
@@ -69,7 +69,7 @@ pub(crate) async fn handle(call: &Call<'_>) -> Result<LogicalResponse, RequestEr
         paths.iter().map(|_| vec!["root"]).collect()
     } else {
         let asked: Vec<&str> = paths.iter().map(|path| path.strip_prefix('/').unwrap_or(path)).collect();
-        let found = decide::capabilities(&*call.core.seams.sandbox, &call.rooms.policies, &policies, &asked).await?;
+        let found = decide::capabilities(&*call.core.seams.sandbox, &call.unsealed.policies, &policies, &asked).await?;
         found.into_iter().map(leasehold_model::Capabilities::names).collect()
     };
     if let [only] = answers.as_slice() {

@@ -4,7 +4,7 @@ use leasehold_model::{LeaseId, Operation};
 use serde_json::{Value, json};
 
 use crate::call::{Call, lease_error};
-use crate::core::Rooms;
+use crate::core::Unsealed;
 use crate::fields::{Field, Kind};
 use crate::lease::LeaseError;
 use crate::lease::revoke::{PrefixOrStore, Wait, is_irrevocable, shown_ttl};
@@ -86,7 +86,7 @@ pub(crate) async fn handle(call: &Call<'_>) -> Result<LogicalResponse, RequestEr
         "revoke" | "revoke/*url_lease_id" => revoke(call).await,
         "revoke-prefix/*prefix" => revoke_prefix(call).await,
         "revoke-force/*prefix" => {
-            call.rooms.leases.revoke_force(call.capture("prefix")).await?;
+            call.unsealed.leases.revoke_force(call.capture("prefix")).await?;
             Ok(LogicalResponse::empty())
         }
         "tidy" => Ok(LogicalResponse::empty().warn(TIDYING).with_status(202)),
@@ -114,7 +114,7 @@ fn id(call: &Call<'_>) -> Result<Option<LeaseId>, RequestError> {
 async fn lookup(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
     let unknown = || RequestError::invalid("invalid lease");
     let id = id(call)?.ok_or_else(unknown)?;
-    let found = call.rooms.leases.find(&id).await.map_err(lease_error)?;
+    let found = call.unsealed.leases.find(&id).await.map_err(lease_error)?;
     let (row, body) = found.filter(|(row, _)| row.state != LeaseState::Issuing).ok_or_else(unknown)?;
     let now = call.core.seams.clock.now();
     let ends = row.expires_at != leasehold_model::Timestamp::NEVER;
@@ -138,7 +138,7 @@ async fn lookup(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
 
 async fn list(call: &Call<'_>, prefix: &str) -> Result<LogicalResponse, RequestError> {
     let prefix = if prefix.is_empty() || prefix.ends_with('/') { prefix.to_owned() } else { format!("{prefix}/") };
-    let keys = call.rooms.leases.names_below(&prefix, NAMES_MAX).await?;
+    let keys = call.unsealed.leases.names_below(&prefix, NAMES_MAX).await?;
     if keys.is_empty() {
         return Err(RequestError::NotFound);
     }
@@ -157,12 +157,12 @@ const NAMES_MAX: usize = 100_000;
 async fn renew(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
     let unknown = || RequestError::invalid("lease not found");
     let id = id(call)?.ok_or_else(unknown)?;
-    if call.rooms.leases.find(&id).await.map_err(lease_error)?.is_none() {
+    if call.unsealed.leases.find(&id).await.map_err(lease_error)?.is_none() {
         return Err(unknown());
     }
     let ceiling = call.judge_lease(id.path(), Operation::Renew).await?;
     let ceiling = [ceiling, call.ceiling].into_iter().flatten().min();
-    match call.rooms.leases.renew(&id, call.fields.ttl("increment"), ceiling).await {
+    match call.unsealed.leases.renew(&id, call.fields.ttl("increment"), ceiling).await {
         Ok((lease, warnings)) => Ok(LogicalResponse { lease: Some(lease), warnings, ..LogicalResponse::default() }),
         // In the field it is the engine that finds the maximum passed.
         Err(error @ (LeaseError::Engine(_) | LeaseError::PastMaximum(_))) => {
@@ -189,7 +189,7 @@ fn ended(wait: Wait) -> LogicalResponse {
 async fn revoke(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
     let wait = wait(call);
     if let Some(id) = id(call)? {
-        match call.rooms.leases.revoke(&id, wait).await {
+        match call.unsealed.leases.revoke(&id, wait).await {
             Ok(()) => {}
             Err(LeaseError::Engine(why)) => {
                 return Err(RequestError::Invalid(format!(
@@ -204,7 +204,7 @@ async fn revoke(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
 
 async fn revoke_prefix(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
     let wait = wait(call);
-    match call.rooms.leases.revoke_prefix(call.capture("prefix"), wait).await {
+    match call.unsealed.leases.revoke_prefix(call.capture("prefix"), wait).await {
         Ok(()) => Ok(ended(wait)),
         Err(PrefixOrStore::Store(error)) => Err(error.into()),
         Err(failure) => Err(RequestError::Invalid(failure.to_string())),
@@ -215,7 +215,7 @@ async fn irrevocable(call: &Call<'_>, count_only: bool) -> Result<LogicalRespons
     if call.fields.text("type") != Some("irrevocable") {
         return Err(RequestError::NotFound);
     }
-    let found = irrevocable_ones(call.rooms).await?;
+    let found = irrevocable_ones(call.unsealed).await?;
     if count_only {
         return Ok(LogicalResponse::json(json!({ "lease_count": found.len(), "counts": {} })));
     }
@@ -240,11 +240,11 @@ fn limit(text: &str) -> Result<usize, RequestError> {
 }
 
 /// Each with what stands in its way.
-pub(super) async fn irrevocable_ones(rooms: &Rooms) -> Result<Vec<Value>, StorageError> {
+pub(super) async fn irrevocable_ones(unsealed: &Unsealed) -> Result<Vec<Value>, StorageError> {
     let filter =
         LeaseFilter { state: Some(LeaseState::Revoking), kind: Some(LeaseKind::Secret), ..LeaseFilter::default() };
     let mut found = Vec::new();
-    for row in rooms.leases.rows(&filter).await? {
+    for row in unsealed.leases.rows(&filter).await? {
         let why = match row.read_body() {
             Ok(body) if is_irrevocable(row.state, body.attempts) => body.last_error.unwrap_or_default(),
             Ok(_) => continue,

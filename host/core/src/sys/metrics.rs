@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use leasehold_model::Operation;
 
 use crate::call::Call;
-use crate::core::Rooms;
+use crate::core::Unsealed;
 use crate::fields::{Field, Kind};
 use crate::meter;
 use crate::request::{LogicalResponse, RequestError};
@@ -31,7 +31,7 @@ pub(crate) async fn handle(call: &Call<'_>) -> Result<LogicalResponse, RequestEr
             return Ok(answer(format!("metric response format {other:?} unknown"), "text/plain").with_status(400));
         }
     };
-    measure(call.rooms).await?;
+    measure(call.unsealed).await?;
     Ok(if as_text {
         answer(metrics.prometheus(), "text/plain; version=0.0.4; charset=utf-8")
     } else {
@@ -47,8 +47,8 @@ fn asks_for_text(headers: &BTreeMap<String, Vec<String>>) -> bool {
 }
 
 /// What is counted only when somebody asks.
-async fn measure(rooms: &Rooms) -> Result<(), RequestError> {
-    let counts = rooms.leases.measure().await?;
-    meter::leases(&counts, super::leases::irrevocable_ones(rooms).await?.len());
+async fn measure(unsealed: &Unsealed) -> Result<(), RequestError> {
+    let counts = unsealed.leases.measure().await?;
+    meter::leases(&counts, super::leases::irrevocable_ones(unsealed).await?.len());
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! The `sys/` tree: mounts, policies, leases, audit, modules, capabilities, the seal.
 //!
-//! Must not know: HTTP. It reads and changes the other rooms through their own functions.
+//! Must not know: HTTP. It reads and changes the other unsealed through their own functions.
 //!
 //! Start with [`ROUTES`]; each file below serves one branch of the tree.
 

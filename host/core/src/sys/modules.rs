@@ -58,22 +58,22 @@ const fn route(
 pub(crate) async fn handle(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
     let name = call.capture("name");
     match (call.pattern, call.operation) {
-        ("modules", _) => keys(call.rooms.modules.names()),
+        ("modules", _) => keys(call.unsealed.modules.names()),
         ("modules/:name", Operation::Read) => {
-            let record = call.rooms.modules.find(name).ok_or(RequestError::NotFound)?;
+            let record = call.unsealed.modules.find(name).ok_or(RequestError::NotFound)?;
             let mut data = shown(&record);
-            data.insert("used_by".into(), json!(call.rooms.egps.users_of(name)));
+            data.insert("used_by".into(), json!(call.unsealed.egps.users_of(name)));
             Ok(LogicalResponse::data(data))
         }
         ("modules/:name", Operation::Update) => push(call, name).await,
         ("modules/:name", Operation::Delete) => {
-            call.rooms.modules.delete(name, &call.rooms.egps).await?;
+            call.unsealed.modules.delete(name, &call.unsealed.egps).await?;
             Ok(LogicalResponse::empty())
         }
-        ("policies/egp", _) => keys(call.rooms.egps.names()),
+        ("policies/egp", _) => keys(call.unsealed.egps.names()),
         (_, Operation::Read) => {
-            let egp = call.rooms.egps.find(name).ok_or(RequestError::NotFound)?;
-            let digest = call.rooms.modules.find(&egp.module).map(|m| m.digest);
+            let egp = call.unsealed.egps.find(name).ok_or(RequestError::NotFound)?;
+            let digest = call.unsealed.modules.find(&egp.module).map(|m| m.digest);
             Ok(LogicalResponse::json(json!({
                 "name": egp.name,
                 "module": egp.module,
@@ -86,7 +86,7 @@ pub(crate) async fn handle(call: &Call<'_>) -> Result<LogicalResponse, RequestEr
         }
         (_, Operation::Update) => write_egp(call, name).await,
         (_, Operation::Delete) => {
-            call.rooms.egps.delete(name, &call.rooms.modules).await?;
+            call.unsealed.egps.delete(name, &call.unsealed.modules).await?;
             Ok(LogicalResponse::empty())
         }
         _ => Err(RequestError::UnsupportedOperation),
@@ -124,7 +124,7 @@ async fn push(call: &Call<'_>, name: &str) -> Result<LogicalResponse, RequestErr
         (None, None) => return Err(RequestError::invalid("no module: send the component as the body with the type application/wasm, or in base64 as `module`")),
     };
     let by = call.caller()?.record.display_name.clone();
-    let record = call.rooms.modules.push(name, bytes, &by, call.core.seams.clock.now(), &call.rooms.egps).await?;
+    let record = call.unsealed.modules.push(name, bytes, &by, call.core.seams.clock.now(), &call.unsealed.egps).await?;
     Ok(LogicalResponse::data(shown(&record)))
 }
 
@@ -168,6 +168,6 @@ async fn write_egp(call: &Call<'_>, policy: &str) -> Result<LogicalResponse, Req
         enforcement_level,
         modified: call.core.seams.clock.now(),
     };
-    call.rooms.egps.write(egp, &call.rooms.modules).await?;
+    call.unsealed.egps.write(egp, &call.unsealed.modules).await?;
     Ok(LogicalResponse::empty())
 }

@@ -113,11 +113,11 @@ pub(crate) async fn handle(call: &Call<'_>) -> Result<LogicalResponse, RequestEr
 }
 
 fn find(call: &Call<'_>, path: &str) -> Option<Arc<MountEntry>> {
-    call.rooms.mounts.by_path(&format!("{}/", path.trim_end_matches('/')))
+    call.unsealed.mounts.by_path(&format!("{}/", path.trim_end_matches('/')))
 }
 
 fn list(call: &Call<'_>, table: Table) -> LogicalResponse {
-    let all = call.rooms.mounts.all();
+    let all = call.unsealed.mounts.all();
     let data: Object = all
         .iter()
         .filter(|entry| entry.table == table)
@@ -188,7 +188,7 @@ async fn enable(call: &Call<'_>, table: Table, full: &str) -> Result<LogicalResp
     if matches!(kind, "system" | "token" | "cubbyhole" | "identity" | "ns_system" | "ns_token") {
         return Err(RequestError::Invalid(format!("mount type of \"{kind}\" is not mountable")));
     }
-    if table == Table::Auth || call.rooms.engines.of_kind(kind).is_none() {
+    if table == Table::Auth || call.unsealed.engines.of_kind(kind).is_none() {
         return Err(RequestError::Invalid(format!("plugin not found in the catalog: {kind}")));
     }
     let mut entry = MountEntry::new(table, path, kind, &*call.core.seams.entropy);
@@ -199,7 +199,7 @@ async fn enable(call: &Call<'_>, table: Table, full: &str) -> Result<LogicalResp
     if let Some(Value::Object(config)) = call.fields.any("config") {
         configure(&mut entry, config, call)?;
     }
-    call.rooms.mounts.add(entry).await?;
+    call.unsealed.mounts.add(entry).await?;
     Ok(LogicalResponse::empty())
 }
 
@@ -226,7 +226,7 @@ fn configure(entry: &mut MountEntry, config: &Object, call: &Call<'_>) -> Result
     };
     entry.default_lease_ttl = ttl("default_lease_ttl", "default")?;
     entry.max_lease_ttl = ttl("max_lease_ttl", "max")?;
-    let system_max = call.rooms.engines.ttls.max_lease_ttl;
+    let system_max = call.unsealed.engines.ttls.max_lease_ttl;
     let (default, max) = (entry.default_lease_ttl, entry.max_lease_ttl);
     if !max.is_zero() && default > max {
         return Err(RequestError::invalid("given default lease TTL greater than given max lease TTL"));
@@ -293,18 +293,18 @@ async fn disable(call: &Call<'_>, table: Table, full: &str) -> Result<LogicalRes
         entry.tainted = true;
         Ok(())
     };
-    if !call.rooms.mounts.update(&entry.accessor, taint).await? {
+    if !call.unsealed.mounts.update(&entry.accessor, taint).await? {
         return Ok(LogicalResponse::empty());
     }
-    match call.rooms.leases.revoke_mount(&entry.accessor).await {
+    match call.unsealed.leases.revoke_mount(&entry.accessor).await {
         Ok(()) => {}
         Err(PrefixOrStore::Store(error)) => return Err(error.into()),
         Err(failure) => return Err(RequestError::Invalid(half_way(&entry, &failure))),
     }
-    if let Some(engine) = call.rooms.engines.of_kind(&entry.kind) {
-        engine.unmount(&call.rooms.engines.context(&entry)).await;
+    if let Some(engine) = call.unsealed.engines.of_kind(&entry.kind) {
+        engine.unmount(&call.unsealed.engines.context(&entry)).await;
     }
-    call.rooms.mounts.remove(&entry).await?;
+    call.unsealed.mounts.remove(&entry).await?;
     Ok(LogicalResponse::empty())
 }
 
@@ -324,7 +324,7 @@ async fn tune(call: &Call<'_>, full: &str) -> Result<LogicalResponse, RequestErr
     if call.operation == Operation::Read {
         let entry =
             entry.ok_or_else(|| RequestError::Invalid(format!("cannot fetch sysview for path \"{shown_path}\"")))?;
-        let ttls = call.rooms.engines.ttls(&entry);
+        let ttls = call.unsealed.engines.ttls(&entry);
         let mut data = Object::new();
         data.insert("default_lease_ttl".into(), ttls.default_lease_ttl.as_secs().into());
         data.insert("description".into(), entry.description.clone().into());
@@ -348,9 +348,9 @@ async fn tune(call: &Call<'_>, full: &str) -> Result<LogicalResponse, RequestErr
     let entry = entry.ok_or_else(missing)?;
     let fields = crate::fields::Fields::coerce(TUNE, &call.request.data)
         .map_err(|e| RequestError::Invalid(format!("Field validation failed: {e}")))?;
-    let system_max = call.rooms.engines.ttls.max_lease_ttl;
+    let system_max = call.unsealed.engines.ttls.max_lease_ttl;
     let apply = |tuned: &mut MountEntry| -> Result<(), RequestError> { tuned_by(tuned, &fields, system_max) };
-    if !call.rooms.mounts.update(&entry.accessor, apply).await? {
+    if !call.unsealed.mounts.update(&entry.accessor, apply).await? {
         return Err(missing());
     }
     Ok(LogicalResponse::empty())

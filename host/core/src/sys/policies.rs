@@ -83,7 +83,7 @@ pub(crate) async fn handle(call: &Call<'_>) -> Result<LogicalResponse, RequestEr
                 "response-wrapping" => return Err(RequestError::invalid("cannot delete \"response-wrapping\" policy")),
                 _ => {}
             }
-            call.rooms.policies.delete(&name).await?;
+            call.unsealed.policies.delete(&name).await?;
             Ok(LogicalResponse::empty())
         }
         _ => Err(RequestError::UnsupportedOperation),
@@ -92,7 +92,7 @@ pub(crate) async fn handle(call: &Call<'_>) -> Result<LogicalResponse, RequestEr
 
 /// In order, `root` last.
 fn names(call: &Call<'_>) -> Vec<String> {
-    let mut names = call.rooms.policies.names();
+    let mut names = call.unsealed.policies.names();
     names.push("root".to_owned());
     names
 }
@@ -108,7 +108,7 @@ fn read(call: &Call<'_>, name: &str) -> Option<Object> {
             ("allow_slashes_in_identity_templates".to_owned(), false.into()),
         ]));
     }
-    let document = call.rooms.policies.find(name)?;
+    let document = call.unsealed.policies.find(name)?;
     let Value::Object(mut shown) = json!({
         "name": document.name,
         "policy": document.text,
@@ -153,14 +153,14 @@ async fn write(call: &Call<'_>, name: &str, old: bool) -> Result<LogicalResponse
         allow_slashes_in_identity_templates: fields.bool("allow_slashes_in_identity_templates").unwrap_or(false),
         expiration,
     };
-    call.rooms.policies.write(document, fields.int("cas")).await?;
+    call.unsealed.policies.write(document, fields.int("cas")).await?;
     Ok(LogicalResponse { warnings, ..LogicalResponse::empty() })
 }
 
 /// As a merge patch, but for null: it does not take an end away, it says nothing (as in OpenBao).
 async fn patch(call: &Call<'_>, name: &str) -> Result<LogicalResponse, RequestError> {
     refuse_fixed(name)?;
-    if call.rooms.policies.find(name).is_none() {
+    if call.unsealed.policies.find(name).is_none() {
         return Err(RequestError::invalid("policy not found"));
     }
     let fields = &call.fields;
@@ -178,7 +178,7 @@ async fn patch(call: &Call<'_>, name: &str) -> Result<LogicalResponse, RequestEr
         allow_slashes_in_identity_templates: fields.bool("allow_slashes_in_identity_templates"),
         expiration: expiration(call)?,
     };
-    call.rooms.policies.patch(name, change, fields.int("cas")).await?;
+    call.unsealed.policies.patch(name, change, fields.int("cas")).await?;
     // The field answers with an envelope around nothing.
     Ok(LogicalResponse::empty().with_status(200))
 }

@@ -70,7 +70,7 @@ pub(crate) async fn before_unseal(
         ("init", Operation::Read) => init_status(core).await,
         ("init", Operation::Update) => init(core, &request.data).await,
         ("unseal", Operation::Update) => unseal(core, &request.data).await,
-        ("leader", Operation::Read) => core.rooms().map(|_| plain(json!({ "ha_enabled": false }))),
+        ("leader", Operation::Read) => core.unsealed().map(|_| plain(json!({ "ha_enabled": false }))),
         ("health" | "seal-status" | "init" | "unseal" | "leader", Operation::Help) => return None,
         ("health" | "seal-status" | "init" | "unseal" | "leader", _) => Err(RequestError::MethodNotAllowed),
         ("seal", Operation::Update) if is_uninitialized(core).await => Ok(LogicalResponse::empty()),
@@ -146,7 +146,7 @@ async fn unseal(core: &Arc<Core>, data: &Object) -> Result<LogicalResponse, Requ
             .or_else(|| base64::engine::general_purpose::STANDARD.decode(key).ok())
             .ok_or_else(|| RequestError::invalid("'key' must be a valid hex or base64 string"))?,
     );
-    if core.rooms().is_err() && share.len() < 16 {
+    if core.unsealed().is_err() && share.len() < 16 {
         return Err(RequestError::invalid("invalid key: key is shorter than minimum 16 bytes"));
     }
     let status = core.unseal(&share).await?;
@@ -176,9 +176,9 @@ fn status_answer(core: &Core, status: &SealStatus) -> LogicalResponse {
     put("build_date", settings.commit_date.clone().into());
     put("commit_date", settings.commit_date.clone().into());
     put("migration", false.into());
-    if let Ok(rooms) = core.rooms() {
-        put("cluster_name", rooms.installation.cluster_name.clone().into());
-        put("cluster_id", rooms.installation.cluster_id.clone().into());
+    if let Ok(unsealed) = core.unsealed() {
+        put("cluster_name", unsealed.installation.cluster_name.clone().into());
+        put("cluster_id", unsealed.installation.cluster_id.clone().into());
     }
     put("recovery_seal", false.into());
     put("storage_type", settings.storage_type.into());
@@ -202,9 +202,9 @@ async fn health(core: &Core) -> Result<LogicalResponse, RequestError> {
     data.insert("replication_dr_mode".into(), mode.into());
     data.insert("server_time_utc".into(), core.seams.clock.now().as_secs().into());
     data.insert("version".into(), core.settings.version.clone().into());
-    if let Ok(rooms) = core.rooms() {
-        data.insert("cluster_name".into(), rooms.installation.cluster_name.clone().into());
-        data.insert("cluster_id".into(), rooms.installation.cluster_id.clone().into());
+    if let Ok(unsealed) = core.unsealed() {
+        data.insert("cluster_name".into(), unsealed.installation.cluster_name.clone().into());
+        data.insert("cluster_id".into(), unsealed.installation.cluster_id.clone().into());
     }
     let code = match (status.initialized, status.sealed) {
         (false, _) => 501,

@@ -30,7 +30,7 @@ pub(crate) async fn handle(call: &Call<'_>) -> Result<LogicalResponse, RequestEr
 /// Without a token, what the operator made visible; with one, also what it can reach. A token that is no good is refused.
 async fn mounts(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
     let (mut auth, mut secret) = (Object::new(), Object::new());
-    for entry in call.rooms.mounts.all().iter() {
+    for entry in call.unsealed.mounts.all().iter() {
         let shown = match call.caller {
             Some(caller) if is_public(entry) || reaches(call, caller, entry).await? => super::mounts::shown(entry),
             None if is_public(entry) => Object::from_iter([
@@ -52,7 +52,7 @@ fn is_public(entry: &MountEntry) -> bool {
 }
 
 async fn reaches(call: &Call<'_>, caller: &crate::token::Caller, entry: &MountEntry) -> Result<bool, RequestError> {
-    decide::grants_below(&*call.core.seams.sandbox, &call.rooms.policies, caller, entry.path.as_str()).await
+    decide::grants_below(&*call.core.seams.sandbox, &call.unsealed.policies, caller, entry.path.as_str()).await
 }
 
 /// Unknown and unreachable mounts answer alike, so that nobody can probe for them.
@@ -65,7 +65,7 @@ async fn preflight(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
             path.trim_end_matches('/')
         ))
     };
-    let (entry, _) = call.rooms.mounts.route(path).ok_or_else(refused)?;
+    let (entry, _) = call.unsealed.mounts.route(path).ok_or_else(refused)?;
     if !reaches(call, caller, &entry).await? {
         return Err(refused());
     }

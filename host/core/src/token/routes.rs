@@ -67,7 +67,7 @@ pub(crate) async fn handle(call: &Call<'_>) -> Result<LogicalResponse, RequestEr
                 let caller = call.caller()?;
                 Ok(LogicalResponse::data(shown(call, &caller.record, call.request.token.as_ref())))
             }
-            Some(token) => match call.rooms.tokens.find_shown(&token).await? {
+            Some(token) => match call.unsealed.tokens.find_shown(&token).await? {
                 Some((_, record)) => Ok(LogicalResponse::data(shown(call, &record, Some(&token)))),
                 None => Err(RequestError::Forbidden("bad token".to_owned())),
             },
@@ -86,7 +86,7 @@ pub(crate) async fn handle(call: &Call<'_>) -> Result<LogicalResponse, RequestEr
         }
         "renew" => {
             let token = given_token(call)?.ok_or_else(|| RequestError::invalid("missing token ID"))?;
-            let Some((hash, record)) = call.rooms.tokens.find_shown(&token).await? else {
+            let Some((hash, record)) = call.unsealed.tokens.find_shown(&token).await? else {
                 return Err(RequestError::invalid("token not found"));
             };
             if record.is_batch() {
@@ -103,10 +103,10 @@ pub(crate) async fn handle(call: &Call<'_>) -> Result<LogicalResponse, RequestEr
         "revoke-self" => end(call, &call.caller()?.hash, Children::AreRevoked).await,
         "revoke" => {
             let token = given_token(call)?.ok_or_else(|| RequestError::invalid("missing token ID"))?;
-            match call.rooms.tokens.find_shown(&token).await? {
+            match call.unsealed.tokens.find_shown(&token).await? {
                 Some((_, record)) if record.is_batch() => Err(RequestError::invalid(NOT_REVOKED)),
                 // Also one that has just expired: what hangs on it ends now.
-                _ => end(call, &call.rooms.tokens.hash(&token), Children::AreRevoked).await,
+                _ => end(call, &call.unsealed.tokens.hash(&token), Children::AreRevoked).await,
             }
         }
         "revoke-accessor" => match by_accessor(call).await? {
@@ -120,7 +120,7 @@ pub(crate) async fn handle(call: &Call<'_>) -> Result<LogicalResponse, RequestEr
             if !call.sudo {
                 return Err(RequestError::invalid("root or sudo privileges required to revoke and orphan"));
             }
-            let Some((hash, record)) = call.rooms.tokens.find_shown(&token).await? else {
+            let Some((hash, record)) = call.unsealed.tokens.find_shown(&token).await? else {
                 return Err(RequestError::invalid("token to revoke not found"));
             };
             if record.is_batch() {
@@ -130,7 +130,7 @@ pub(crate) async fn handle(call: &Call<'_>) -> Result<LogicalResponse, RequestEr
         }
         "tidy" => Ok(LogicalResponse::empty().warn(TIDYING).with_status(202)),
         "accessors" => {
-            let keys = call.rooms.tokens.accessors().await?;
+            let keys = call.unsealed.tokens.accessors().await?;
             if keys.is_empty() {
                 Err(RequestError::NotFound)
             } else {
@@ -150,10 +150,10 @@ const NOT_REVOKED: &str = "batch tokens cannot be revoked";
 
 /// TTLs that hold for tokens.
 fn limits(call: &Call<'_>) -> Limits {
-    let entry = call.rooms.mounts.by_path("auth/token/");
-    let system = call.rooms.engines.ttls;
+    let entry = call.unsealed.mounts.by_path("auth/token/");
+    let system = call.unsealed.engines.ttls;
     entry.map_or(Limits { default_ttl: system.default_lease_ttl, max_ttl: system.max_lease_ttl }, |entry| {
-        let ttls = call.rooms.engines.ttls(&entry);
+        let ttls = call.unsealed.engines.ttls(&entry);
         Limits { default_ttl: ttls.default_lease_ttl, max_ttl: ttls.max_lease_ttl }
     })
 }
@@ -167,10 +167,10 @@ async fn create(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
         limits: limits(call),
         ceiling: call.ceiling,
     };
-    let exists = |name: &str| call.rooms.policies.find(name).is_some();
-    let made = create::create(&call.rooms.tokens, &*call.core.seams.clock, exists, &wish, &call.fields).await?;
-    call.rooms.leases.wake();
-    let cluster = &call.rooms.installation.cluster_name;
+    let exists = |name: &str| call.unsealed.policies.find(name).is_some();
+    let made = create::create(&call.unsealed.tokens, &*call.core.seams.clock, exists, &wish, &call.fields).await?;
+    call.unsealed.leases.wake();
+    let cluster = &call.unsealed.installation.cluster_name;
     meter::token_made(cluster, made.record.kind.as_str(), made.record.creation_ttl);
     let auth = auth_answer(&made.record, made.record.creation_ttl, Some(made.id), true);
     Ok(LogicalResponse { auth: Some(auth), warnings: made.warnings, ..LogicalResponse::default() })
@@ -210,14 +210,14 @@ async fn by_accessor(call: &Call<'_>) -> Result<Option<(TokenHash, TokenRecord)>
         // Accessors are short; a longer text cannot be one and must not become a storage key.
         Some(accessor) if accessor.len() > 64 => Ok(None),
         Some(accessor) if !accessor.is_empty() => {
-            Ok(call.rooms.tokens.find_by_accessor(&Accessor::new(accessor)).await?)
+            Ok(call.unsealed.tokens.find_by_accessor(&Accessor::new(accessor)).await?)
         }
         _ => Err(RequestError::InvalidMulti("missing accessor".to_owned())),
     }
 }
 
 async fn end(call: &Call<'_>, hash: &TokenHash, children: Children) -> Result<LogicalResponse, RequestError> {
-    call.rooms.leases.end_token(hash, children).await.map_err(lease_error)?;
+    call.unsealed.leases.end_token(hash, children).await.map_err(lease_error)?;
     Ok(LogicalResponse::empty())
 }
 
@@ -227,7 +227,7 @@ const RENEW_TRIES: usize = 32;
 /// A renewal without an increment asks for the last effective TTL again; a periodic token always gets its period.
 async fn renew(call: &Call<'_>, hash: &TokenHash, token: Option<TokenId>) -> Result<LogicalResponse, RequestError> {
     for _ in 0..RENEW_TRIES {
-        let Some((mut record, version)) = call.rooms.tokens.find(hash).await? else {
+        let Some((mut record, version)) = call.unsealed.tokens.find(hash).await? else {
             return Err(RequestError::invalid("token not found"));
         };
         // It ends with this request, and with it what would be renewed.
@@ -244,9 +244,9 @@ async fn renew(call: &Call<'_>, hash: &TokenHash, token: Option<TokenId>) -> Res
         record.expires_at = Some(end.at);
         record.last_renewed_at = Some(now);
         record.renewed_ttl = Some(end.ttl);
-        match call.rooms.tokens.extend(hash, &record, version).await {
+        match call.unsealed.tokens.extend(hash, &record, version).await {
             Ok(()) => {
-                call.rooms.leases.wake();
+                call.unsealed.leases.wake();
                 let auth = auth_answer(&record, end.ttl, token, false);
                 return Ok(LogicalResponse { auth: Some(auth), warnings: end.warnings, ..LogicalResponse::default() });
             }
