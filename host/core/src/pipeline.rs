@@ -26,7 +26,7 @@ use crate::token::{self, Caller};
 
 /// What is known of a request so far: audit wants it whether or not the request goes on.
 #[derive(Default)]
-struct Seen {
+struct RequestTrace {
     /// The path came with a slash at its end, which is no longer there: as it came.
     as_sent: Option<String>,
     operation: Option<Operation>,
@@ -106,12 +106,12 @@ impl Core {
         {
             return Err(RequestError::invalid("cannot write to a path ending in '/'"));
         }
-        let mut seen = Seen { as_sent: canonical(&mut request), ..Seen::default() };
-        let outcome = self.answer(&unsealed, &mut request, &mut seen).await;
+        let mut trace = RequestTrace { as_sent: canonical(&mut request), ..RequestTrace::default() };
+        let outcome = self.answer(&unsealed, &mut request, &mut trace).await;
         if let Err(error) = &outcome {
             log(&request, error);
         }
-        match seen.caller.take().filter(|caller| caller.last_use) {
+        match trace.caller.take().filter(|caller| caller.last_use) {
             Some(caller) => self.after_last_use(&unsealed, &caller, outcome).await,
             None => outcome,
         }
@@ -122,16 +122,16 @@ impl Core {
         self: &Arc<Self>,
         unsealed: &Arc<Unsealed>,
         request: &mut LogicalRequest,
-        seen: &mut Seen,
+        trace: &mut RequestTrace,
     ) -> Result<LogicalResponse, RequestError> {
-        let admitted = self.admit(unsealed, request, seen).await;
-        self.record(unsealed, request, seen, Phase::Request, None, admitted.as_ref().err()).await?;
+        let admitted = self.admit(unsealed, request, trace).await;
+        self.record(unsealed, request, trace, Phase::Request, None, admitted.as_ref().err()).await?;
         let outcome = match admitted {
-            Ok(admitted) => self.carry_out(unsealed, request, seen, admitted).await,
+            Ok(admitted) => self.carry_out(unsealed, request, trace, admitted).await,
             Err(error) => Err(error),
         };
         let recorded =
-            self.record(unsealed, request, seen, Phase::Response, outcome.as_ref().ok(), outcome.as_ref().err()).await;
+            self.record(unsealed, request, trace, Phase::Response, outcome.as_ref().ok(), outcome.as_ref().err()).await;
         match (recorded, outcome) {
             (Ok(()), outcome) => outcome,
             // The secret does not leave, so it must not live.
@@ -157,12 +157,12 @@ impl Core {
         Ok(())
     }
 
-    /// Everything up to the verdict. Fills in `seen` as it goes.
+    /// Everything up to the verdict. Fills in `trace` as it goes.
     async fn admit(
         self: &Arc<Self>,
         unsealed: &Unsealed,
         request: &mut LogicalRequest,
-        seen: &mut Seen,
+        trace: &mut RequestTrace,
     ) -> Result<Admitted, RequestError> {
         let routed = unsealed.mounts.route(&request.path);
         let open = routed.as_ref().is_some_and(|(entry, rest)| {
@@ -170,18 +170,18 @@ impl Core {
                 routes::find(t.routes(), rest, request.operation).is_some_and(|(r, _)| r.access == Access::Open)
             })
         });
-        seen.operation = Some(request.operation);
-        seen.mount = routed.as_ref().map(|(entry, _)| entry.clone());
+        trace.operation = Some(request.operation);
+        trace.mount = routed.as_ref().map(|(entry, _)| entry.clone());
         match (&request.token, open) {
             (None, true) => {}
             (Some(token), true) => {
                 let known = unsealed.tokens.recognise(token).await;
                 // Help is for everybody.
-                seen.caller = if request.operation == Operation::Help { known.ok() } else { Some(known?) };
-                seen.verdict = seen.caller.as_ref().map(|_| Verdict::unasked());
+                trace.caller = if request.operation == Operation::Help { known.ok() } else { Some(known?) };
+                trace.verdict = trace.caller.as_ref().map(|_| Verdict::unasked());
             }
             (None, false) => return Err(RequestError::BadToken),
-            (Some(token), false) => seen.caller = Some(unsealed.tokens.admit(token).await?),
+            (Some(token), false) => trace.caller = Some(unsealed.tokens.admit(token).await?),
         }
 
         let matched = match &routed {
@@ -195,15 +195,15 @@ impl Core {
                     routes::find(target.routes(), rest, request.operation).map(|(route, captures)| (*route, captures));
                 // A slash at the end says nothing where the rest of a path is one name, or where there is a list.
                 found
-                    .filter(|_| seen.as_sent.is_none() || routes::is_folder(target.routes(), rest))
+                    .filter(|_| trace.as_sent.is_none() || routes::is_folder(target.routes(), rest))
                     .map(|(route, captures)| Admitted { target, route, captures, path: (*rest).to_owned() })
             }),
         };
-        let operation = self.create_or_update(unsealed, request, matched.as_ref(), seen).await?;
-        seen.operation = Some(operation);
+        let operation = self.create_or_update(unsealed, request, matched.as_ref(), trace).await?;
+        trace.operation = Some(operation);
 
         if !open {
-            let caller = seen.caller.as_ref().ok_or(RequestError::BadToken)?;
+            let caller = trace.caller.as_ref().ok_or(RequestError::BadToken)?;
             let needs_sudo = match &matched {
                 Some(matched) => needs_sudo(matched.route.access, operation),
                 None => sys::is_protected(&request.path),
@@ -211,14 +211,14 @@ impl Core {
             let ask =
                 Ask { path: &request.path, operation, needs_sudo, wrap_ttl: request.wrap_ttl, data: &request.data };
             let mut verdict = decide::decide(&*self.seams.sandbox, &unsealed.policies, caller, &ask).await?;
-            if let Some(as_sent) = seen.as_sent.as_deref().filter(|_| verdict.allowed) {
+            if let Some(as_sent) = trace.as_sent.as_deref().filter(|_| verdict.allowed) {
                 // A rule may name either: what one of them denies is denied.
                 let ask = Ask { path: as_sent, ..ask };
                 let other = decide::decide(&*self.seams.sandbox, &unsealed.policies, caller, &ask).await?;
                 verdict = if other.allowed { verdict } else { other };
             }
             let (allowed, limit) = (verdict.allowed, verdict.limit);
-            seen.verdict = Some(verdict);
+            trace.verdict = Some(verdict);
             if !allowed {
                 return Err(RequestError::Denied);
             }
@@ -233,16 +233,16 @@ impl Core {
             }
             if !caller.is_root() && operation != Operation::Help && unsealed.egps.cover(&request.path) {
                 let fields = matched.as_ref().map(|m| m.route.fields).unwrap_or_default();
-                let ask = module_ask(self, request, caller, seen.mount.as_deref(), &request.path, operation, fields);
+                let ask = module_ask(self, request, caller, trace.mount.as_deref(), &request.path, operation, fields);
                 let judged = unsealed.egps.judge(&unsealed.modules, &ask).await;
-                seen.judgements = judged.judgements;
-                seen.ceiling = judged.max_ttl;
+                trace.judgements = judged.judgements;
+                trace.ceiling = judged.max_ttl;
                 if let Some(refusal) = judged.refusal {
                     return Err(refusal);
                 }
             }
         }
-        let asked = seen.as_sent.as_deref().unwrap_or(&request.path);
+        let asked = trace.as_sent.as_deref().unwrap_or(&request.path);
         let Some((entry, _)) = routed else {
             return Err(RequestError::NoRoute(format!("no handler for route \"{asked}\". route entry not found.")));
         };
@@ -267,14 +267,14 @@ impl Core {
         unsealed: &Unsealed,
         request: &LogicalRequest,
         matched: Option<&Admitted>,
-        seen: &Seen,
+        trace: &RequestTrace,
     ) -> Result<Operation, RequestError> {
         let (Operation::Update, Some(Admitted { target: Target::Engine(engine), route, captures, .. })) =
             (request.operation, matched)
         else {
             return Ok(request.operation);
         };
-        let Some(entry) = seen.mount.as_deref().filter(|_| route.existence_check) else { return Ok(Operation::Update) };
+        let Some(entry) = trace.mount.as_deref().filter(|_| route.existence_check) else { return Ok(Operation::Update) };
         // Fields are not looked at: the path alone says what the write is about.
         let asked = EngineRequest {
             context: unsealed.engines.context(entry),
@@ -291,11 +291,11 @@ impl Core {
         self: &Arc<Self>,
         unsealed: &Arc<Unsealed>,
         request: &LogicalRequest,
-        seen: &mut Seen,
+        trace: &mut RequestTrace,
         admitted: Admitted,
     ) -> Result<LogicalResponse, RequestError> {
         let Admitted { target, route, captures, path } = admitted;
-        let operation = seen.operation.unwrap_or(request.operation);
+        let operation = trace.operation.unwrap_or(request.operation);
         if operation == Operation::Help {
             return Ok(sys::help::answer(target.routes(), &route, &path));
         }
@@ -315,11 +315,11 @@ impl Core {
         };
         let mut answer = match &target {
             Target::Engine(engine) => {
-                self.ask_engine(unsealed, request, seen, engine, operation, captures, fields).await?
+                self.ask_engine(unsealed, request, trace, engine, operation, captures, fields).await?
             }
             Target::System | Target::Token => {
-                let sudo = seen.caller.as_ref().is_some_and(Caller::is_root)
-                    || seen
+                let sudo = trace.caller.as_ref().is_some_and(Caller::is_root)
+                    || trace
                         .verdict
                         .as_ref()
                         .is_some_and(|v| v.capabilities.contains(leasehold_model::Capabilities::SUDO));
@@ -331,20 +331,20 @@ impl Core {
                     pattern: route.pattern,
                     captures,
                     fields,
-                    caller: seen.caller.as_ref(),
+                    caller: trace.caller.as_ref(),
                     sudo,
-                    ceiling: seen.ceiling,
+                    ceiling: trace.ceiling,
                     judgements: Mutex::new(Vec::new()),
                 };
                 let answer = match target {
                     Target::System => sys::handle(&call).await,
                     _ => token::routes::handle(&call).await,
                 };
-                seen.judgements.extend(call.judgements.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner));
+                trace.judgements.extend(call.judgements.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner));
                 answer?
             }
         };
-        if let Some(limit) = seen.verdict.as_ref().and_then(|verdict| verdict.limit)
+        if let Some(limit) = trace.verdict.as_ref().and_then(|verdict| verdict.limit)
             && matches!(operation, Operation::List | Operation::Scan)
         {
             let after = request.data.get("after").and_then(serde_json::Value::as_str).unwrap_or_default();
@@ -365,13 +365,13 @@ impl Core {
         &self,
         unsealed: &Arc<Unsealed>,
         request: &LogicalRequest,
-        seen: &Seen,
+        trace: &RequestTrace,
         engine: &Arc<dyn SecretsEngine>,
         operation: Operation,
         captures: Captures,
         fields: Fields,
     ) -> Result<LogicalResponse, RequestError> {
-        let (Some(caller), Some(mount)) = (&seen.caller, &seen.mount) else { return Err(RequestError::BadToken) };
+        let (Some(caller), Some(mount)) = (&trace.caller, &trace.mount) else { return Err(RequestError::BadToken) };
         let asked = EngineRequest {
             context: unsealed.engines.context(mount),
             operation,
@@ -388,7 +388,7 @@ impl Core {
             }
             Outcome::Lease(plan) => plan,
         };
-        let order = Order { path: &request.path, holder: caller.leaseholder(), mount, plan, ceiling: seen.ceiling };
+        let order = Order { path: &request.path, holder: caller.leaseholder(), mount, plan, ceiling: trace.ceiling };
         let issued = unsealed.leases.issue(order).await.map_err(lease_error)?;
         meter::lease_made(&unsealed.installation.cluster_name, mount, issued.lease.ttl);
         let data: Object = issued
@@ -428,7 +428,7 @@ impl Core {
         &self,
         unsealed: &Unsealed,
         request: &LogicalRequest,
-        seen: &Seen,
+        trace: &RequestTrace,
         phase: Phase,
         response: Option<&LogicalResponse>,
         error: Option<&RequestError>,
@@ -446,11 +446,11 @@ impl Core {
             phase,
             at: self.seams.clock.now(),
             request,
-            operation: seen.operation.unwrap_or(request.operation),
-            caller: seen.caller.as_ref(),
-            mount: seen.mount.as_deref(),
-            verdict: seen.verdict.as_ref(),
-            judgements: &seen.judgements,
+            operation: trace.operation.unwrap_or(request.operation),
+            caller: trace.caller.as_ref(),
+            mount: trace.mount.as_deref(),
+            verdict: trace.verdict.as_ref(),
+            judgements: &trace.judgements,
             acl_digest: &unsealed.acl_digest,
             response,
             error: error.as_deref(),
@@ -476,7 +476,7 @@ fn canonical(request: &mut LogicalRequest) -> Option<String> {
     Some(as_sent)
 }
 
-/// Keeps a policy's `pagination_limit` also where a list has no pages. Then it has to begin after the last key seen, or
+/// Keeps a policy's `pagination_limit` also where a list has no pages. Then it has to begin after the last key trace, or
 /// what lies behind the first page could not be reached.
 fn cut_out(answer: &mut LogicalResponse, after: &str, limit: usize) {
     let Some(data) = &mut answer.data else { return };
