@@ -40,20 +40,20 @@ struct RequestTrace {
 
 /// A request that may go on.
 struct Admitted {
-    target: Target,
+    backend: Backend,
     route: Route,
     captures: Captures,
     path: String,
 }
 
 #[derive(Clone)]
-enum Target {
+enum Backend {
     System,
     Token,
     Engine(Arc<dyn SecretsEngine>),
 }
 
-impl Target {
+impl Backend {
     fn of(entry: &MountEntry, unsealed: &Unsealed) -> Option<Self> {
         match entry.kind.as_str() {
             "system" => Some(Self::System),
@@ -166,7 +166,7 @@ impl Core {
     ) -> Result<Admitted, RequestError> {
         let routed = unsealed.mounts.route(&request.path);
         let open = routed.as_ref().is_some_and(|(entry, rest)| {
-            Target::of(entry, unsealed).is_some_and(|t| {
+            Backend::of(entry, unsealed).is_some_and(|t| {
                 routes::find(t.routes(), rest, request.operation).is_some_and(|(r, _)| r.access == Access::Open)
             })
         });
@@ -186,17 +186,17 @@ impl Core {
 
         let matched = match &routed {
             None => None,
-            Some((entry, rest)) => Target::of(entry, unsealed).and_then(|target| {
+            Some((entry, rest)) => Backend::of(entry, unsealed).and_then(|backend| {
                 if rest.is_empty() && request.operation == Operation::Help {
                     let (route, captures) = (sys::help::OF_A_MOUNT, Captures::default());
-                    return Some(Admitted { target, route, captures, path: String::new() });
+                    return Some(Admitted { backend, route, captures, path: String::new() });
                 }
                 let found =
-                    routes::find(target.routes(), rest, request.operation).map(|(route, captures)| (*route, captures));
+                    routes::find(backend.routes(), rest, request.operation).map(|(route, captures)| (*route, captures));
                 // A slash at the end says nothing where the rest of a path is one name, or where there is a list.
                 found
-                    .filter(|_| trace.as_sent.is_none() || routes::is_folder(target.routes(), rest))
-                    .map(|(route, captures)| Admitted { target, route, captures, path: (*rest).to_owned() })
+                    .filter(|_| trace.as_sent.is_none() || routes::is_folder(backend.routes(), rest))
+                    .map(|(route, captures)| Admitted { backend, route, captures, path: (*rest).to_owned() })
             }),
         };
         let operation = self.create_or_update(unsealed, request, matched.as_ref(), trace).await?;
@@ -255,7 +255,7 @@ impl Core {
         if operation != Operation::Help && !admitted.route.supports(operation) {
             // The slash that a list appends leads nowhere where there is no folder.
             let leads_nowhere = matches!(operation, Operation::List | Operation::Scan)
-                && !routes::is_folder(admitted.target.routes(), &admitted.path);
+                && !routes::is_folder(admitted.backend.routes(), &admitted.path);
             return Err(if leads_nowhere { RequestError::UnsupportedPath } else { RequestError::UnsupportedOperation });
         }
         Ok(admitted)
@@ -269,7 +269,7 @@ impl Core {
         matched: Option<&Admitted>,
         trace: &RequestTrace,
     ) -> Result<Operation, RequestError> {
-        let (Operation::Update, Some(Admitted { target: Target::Engine(engine), route, captures, .. })) =
+        let (Operation::Update, Some(Admitted { backend: Backend::Engine(engine), route, captures, .. })) =
             (request.operation, matched)
         else {
             return Ok(request.operation);
@@ -294,10 +294,10 @@ impl Core {
         trace: &mut RequestTrace,
         admitted: Admitted,
     ) -> Result<LogicalResponse, RequestError> {
-        let Admitted { target, route, captures, path } = admitted;
+        let Admitted { backend, route, captures, path } = admitted;
         let operation = trace.operation.unwrap_or(request.operation);
         if operation == Operation::Help {
-            return Ok(sys::help::answer(target.routes(), &route, &path));
+            return Ok(sys::help::answer(backend.routes(), &route, &path));
         }
         // What a pattern captured is no field, also when a client repeats it in the body.
         let mut data = request.data.clone();
@@ -313,11 +313,11 @@ impl Core {
         } else {
             fields.unknown().keys().cloned().collect()
         };
-        let mut answer = match &target {
-            Target::Engine(engine) => {
+        let mut answer = match &backend {
+            Backend::Engine(engine) => {
                 self.ask_engine(unsealed, request, trace, engine, operation, captures, fields).await?
             }
-            Target::System | Target::Token => {
+            Backend::System | Backend::Token => {
                 let sudo = trace.caller.as_ref().is_some_and(Caller::is_root)
                     || trace
                         .verdict
@@ -336,8 +336,8 @@ impl Core {
                     ceiling: trace.ceiling,
                     judgements: Mutex::new(Vec::new()),
                 };
-                let answer = match target {
-                    Target::System => sys::handle(&call).await,
+                let answer = match backend {
+                    Backend::System => sys::handle(&call).await,
                     _ => token::routes::handle(&call).await,
                 };
                 trace.judgements.extend(call.judgements.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner));
