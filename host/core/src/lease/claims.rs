@@ -30,7 +30,7 @@ const LOOK_LATER: Duration = Duration::from_millis(250);
 
 /// What is known of one target.
 #[derive(Debug)]
-pub struct Target {
+pub struct ConnectionHealth {
     slots: Arc<Semaphore>,
     retries: Arc<Semaphore>,
     /// Also when it is over, until the target answers again.
@@ -50,7 +50,7 @@ struct Down {
     why: String,
 }
 
-impl Target {
+impl ConnectionHealth {
     fn fresh() -> Self {
         Self {
             slots: Arc::new(Semaphore::new(TARGET_SLOTS)),
@@ -143,7 +143,7 @@ impl Leases {
                 {
                     tracing::warn!(lease.id = %id, %error, "left lease {id} for later");
                 }
-                drop((slot, target, retry));
+                drop((slot, health, retry));
             });
         }
         if claimed {
@@ -177,20 +177,20 @@ impl Leases {
         }
     }
 
-    fn with_target<T>(&self, connection: &str, act: impl FnOnce(&mut Target) -> T) -> T {
-        let mut targets = self.targets.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    fn with_health<T>(&self, connection: &str, act: impl FnOnce(&mut ConnectionHealth) -> T) -> T {
+        let mut targets = self.health.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if !targets.contains_key(connection) {
-            targets.insert(connection.to_owned(), Target::fresh());
+            targets.insert(connection.to_owned(), ConnectionHealth::fresh());
         }
         match targets.get_mut(connection) {
-            Some(target) => act(target),
-            None => act(&mut Target::fresh()),
+            Some(health) => act(health),
+            None => act(&mut ConnectionHealth::fresh()),
         }
     }
 
     fn target_slot(&self, connection: &str) -> Option<OwnedSemaphorePermit> {
-        self.with_target(connection, |target| {
-            if target.free() == 0 { None } else { target.slots.clone().try_acquire_owned().ok() }
+        self.with_health(connection, |health| {
+            if health.free() == 0 { None } else { health.slots.clone().try_acquire_owned().ok() }
         })
     }
 
@@ -202,7 +202,7 @@ impl Leases {
         if !has_failed {
             return Ok(None);
         }
-        let slot = self.with_target(&row.connection, |target| target.retries.clone().try_acquire_owned());
+        let slot = self.with_health(&row.connection, |health| health.retries.clone().try_acquire_owned());
         slot.map(Some).map_err(|_| NoRetrySlot)
     }
 
@@ -210,12 +210,12 @@ impl Leases {
     /// the least room of the other targets.
     fn room(&self) -> (Vec<String>, usize) {
         let now = self.now();
-        let targets = self.targets.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let targets = self.health.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let mut skip = Vec::new();
         let mut room = TARGET_SLOTS;
-        for (name, target) in targets.iter() {
-            let free = target.free();
-            if free == 0 || target.is_left_alone(now) {
+        for (name, health) in targets.iter() {
+            let free = health.free();
+            if free == 0 || health.is_left_alone(now) {
                 skip.push(name.clone());
             } else {
                 room = room.min(free);
@@ -226,7 +226,7 @@ impl Leases {
 
     /// Which opening of a target work begins on: goes with its outcome to [`Leases::note_target`].
     pub(super) fn opening(&self, connection: &str) -> u64 {
-        self.with_target(connection, |target| target.openings)
+        self.with_health(connection, |health| health.openings)
     }
 
     /// Remembers whether a target answers, so that nothing queues up behind one that does not.
@@ -236,8 +236,8 @@ impl Leases {
             EngineError::Busy(_) => {}
             EngineError::Unreached(why) | EngineError::Down(why) => {
                 let down = Down { until: self.now() + DOWN_FOR, why: why.clone() };
-                let news = self.with_target(connection, |target| {
-                    target.openings == opening && target.down.replace(down).is_none()
+                let news = self.with_health(connection, |health| {
+                    health.openings == opening && health.down.replace(down).is_none()
                 });
                 if news {
                     tracing::warn!(connection, why, "connection `{connection}` does not answer");
@@ -247,28 +247,28 @@ impl Leases {
     }
 
     pub(super) fn target_is_up(&self, connection: &str) {
-        self.with_target(connection, |target| target.down = None);
+        self.with_health(connection, |health| health.down = None);
     }
 
     /// The target was configured or opened anew: nobody waits because of what it did before.
     pub(crate) fn reopened(&self, connection: &str) {
-        self.with_target(connection, |target| {
-            target.down = None;
-            target.openings += 1;
+        self.with_health(connection, |health| {
+            health.down = None;
+            health.openings += 1;
         });
         self.wake.notify_one();
     }
 
     pub(super) fn is_left_alone(&self, connection: &str) -> bool {
         let now = self.now();
-        self.with_target(connection, |target| target.is_left_alone(now))
+        self.with_health(connection, |health| health.is_left_alone(now))
     }
 
     /// Requests for a target that is known to be down fail at once instead of queueing.
     pub(super) fn refuse_if_down(&self, connection: &str) -> Result<(), LeaseError> {
         let now = self.now();
-        let why = self.with_target(connection, |target| {
-            target.down.as_ref().filter(|down| down.until > now).map(|down| down.why.clone())
+        let why = self.with_health(connection, |health| {
+            health.down.as_ref().filter(|down| down.until > now).map(|down| down.why.clone())
         });
         why.map_or(Ok(()), |why| Err(LeaseError::Engine(why)))
     }

@@ -103,7 +103,7 @@ pub struct Leases {
     pub(crate) wake: Notify,
     /// Work under way at all, and per target: a dead target cannot starve the others.
     pub(crate) slots: Arc<Semaphore>,
-    pub(crate) targets: Mutex<HashMap<String, claims::Target>>,
+    pub(crate) health: Mutex<HashMap<String, claims::ConnectionHealth>>,
 }
 
 impl std::fmt::Debug for Leases {
@@ -127,7 +127,7 @@ impl Leases {
             claims: AtomicU64::new(0),
             wake: Notify::new(),
             slots: Arc::new(Semaphore::new(claims::SLOTS)),
-            targets: Mutex::new(HashMap::new()),
+            health: Mutex::new(HashMap::new()),
         }
     }
 
