@@ -6,7 +6,7 @@ use tokio_postgres::error::SqlState;
 use super::failure::TargetError;
 use super::locks;
 use super::sql::{ident, literal, rows};
-use super::target::{ANSWER_MAX, Target};
+use super::pool::{ANSWER_MAX, ConnectionPool};
 
 /// What made the role that is looked for.
 pub(super) struct Origin<'a> {
@@ -21,7 +21,7 @@ pub(super) struct Origin<'a> {
 ///
 /// # Errors
 /// Also when it may still be there: on another server, or about to be made by a transaction that has not ended.
-pub(super) async fn find(target: &Target, origin: &Origin<'_>) -> Result<Option<OwnedRole>, TargetError> {
+pub(super) async fn find(target: &ConnectionPool, origin: &Origin<'_>) -> Result<Option<OwnedRole>, TargetError> {
     if let Some(made_on) = origin.server
         && let Some(found) = target.identity().await?
         && found != made_on
@@ -37,7 +37,7 @@ pub(super) async fn find(target: &Target, origin: &Origin<'_>) -> Result<Option<
     }
 }
 
-async fn renamed(target: &Target, origin: &Origin<'_>) -> Result<Option<OwnedRole>, TargetError> {
+async fn renamed(target: &ConnectionPool, origin: &Origin<'_>) -> Result<Option<OwnedRole>, TargetError> {
     let sql = format!(
         "SELECT r.rolname, r.oid FROM pg_catalog.pg_shdescription d JOIN pg_catalog.pg_roles r ON r.oid = d.objoid \
          WHERE d.classoid = 'pg_catalog.pg_authid'::pg_catalog.regclass AND d.description = {}",
@@ -57,7 +57,7 @@ async fn renamed(target: &Target, origin: &Origin<'_>) -> Result<Option<OwnedRol
 }
 
 /// A commit that waits for a standby or a disk is not over and not to be seen. But who makes a role of the same name has to wait for it.
-async fn nobody_is_making(target: &Target, name: &str) -> Result<(), TargetError> {
+async fn nobody_is_making(target: &ConnectionPool, name: &str) -> Result<(), TargetError> {
     let session = target.session().await?;
     // Without a commit: the role that is made here never is.
     let wait = locks::WAIT.as_millis();

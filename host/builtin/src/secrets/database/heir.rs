@@ -9,7 +9,7 @@ use super::connection::Leftovers;
 use super::dial::STATEMENT_MAX;
 use super::failure::TargetError;
 use super::sql::{ident, literal, rows};
-use super::target::{ANSWER_MAX, Session, with_margin};
+use super::pool::{ANSWER_MAX, Session, with_margin};
 
 /// The heir of all leases of a role.
 pub(super) fn of_role(mount: &MountAccessor, role: &str) -> String {

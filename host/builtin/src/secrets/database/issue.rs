@@ -14,7 +14,7 @@ use super::effect::{Effect, valid_until};
 use super::failure::TargetError;
 use super::sql::{ident, literal};
 use super::statements::{prepares_transaction, substitute, touches_shared};
-use super::target::{ANSWER_MAX, Session, Target, TargetTime, WAIT_MAX, with_margin};
+use super::pool::{ANSWER_MAX, Session, ConnectionPool, TargetTime, WAIT_MAX, with_margin};
 use super::{credential, mark, scram};
 
 /// The password, and what goes into the statements in its place.
@@ -26,7 +26,7 @@ struct Issued {
 /// # Errors
 /// Unless it is [`TargetError::Unreached`], whether the role is there is not known then: the caller revokes.
 pub(super) async fn issue(
-    target: &Target,
+    target: &ConnectionPool,
     authentication: PasswordAuthentication,
     at: &EngineContext,
     intent: &LeaseIntent,
@@ -81,7 +81,7 @@ async fn credential(at: &EngineContext, authentication: PasswordAuthentication) 
 }
 
 async fn in_one_transaction(
-    target: &Target,
+    target: &ConnectionPool,
     at: &EngineContext,
     intent: &LeaseIntent,
     statements: &[SecretString],
@@ -131,7 +131,7 @@ async fn in_one_transaction(
 }
 
 /// The target's clock, in milliseconds since 1970. Every operator is named in full: this stands in the transaction of the
-/// operator's statements, whose search path must stay; see [`bare`](super::target::bare).
+/// operator's statements, whose search path must stay; see [`bare`](super::pool::bare).
 const NOW: &str =
     "(pg_catalog.date_part('epoch', pg_catalog.clock_timestamp()) OPERATOR(pg_catalog.*) 1000)::pg_catalog.int8";
 
@@ -159,7 +159,7 @@ struct Begun {
 }
 
 /// One round trip to a target that was not heard lately, none to one whose time is known.
-async fn begin(target: &Target, at: &EngineContext, deadline: Timestamp) -> Result<Begun, TargetError> {
+async fn begin(target: &ConnectionPool, at: &EngineContext, deadline: Timestamp) -> Result<Begun, TargetError> {
     let mut again = true;
     loop {
         let session = target.session().await?;

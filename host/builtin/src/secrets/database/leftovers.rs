@@ -10,7 +10,7 @@ use super::failure::TargetError;
 use super::heir;
 use super::sql::{ident, literal, rows};
 use super::subject::Subject;
-use super::target::{ANSWER_MAX, Session, Target, with_margin};
+use super::pool::{ANSWER_MAX, Session, ConnectionPool, with_margin};
 
 /// More would not make an error clearer.
 const BLOCKERS_MAX: usize = 20;
@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Empties the role. Returns in words what could not be taken from it.
 pub(super) async fn give_away(
-    target: &Target,
+    target: &ConnectionPool,
     subject: &Subject<'_>,
     oid: u32,
     leftovers: &Leftovers,

@@ -11,7 +11,7 @@ use super::failure::TargetError;
 use super::mark::MARK;
 use super::sql::{ident, literal, rows};
 use super::subject::Subject;
-use super::target::{ANSWER_MAX, Session, Target, bare, with_margin};
+use super::pool::{ANSWER_MAX, Session, ConnectionPool, bare, with_margin};
 
 /// Nobody else has business with the role's own row: who makes us wait so long does not mean to let go.
 pub(super) const WAIT: Duration = Duration::from_secs(2);
@@ -23,7 +23,7 @@ pub(super) fn is_held(error: &TargetError) -> bool {
 
 /// Ends what holds the role, so that its own row can be changed. Afterwards the role may log in again and do the same: what
 /// takes the login away begins with [`end_all`], and then waits in the queue ahead of whoever comes.
-pub(super) async fn break_open(target: &Target, session: &Session, subject: &Subject<'_>) -> Result<(), TargetError> {
+pub(super) async fn break_open(target: &ConnectionPool, session: &Session, subject: &Subject<'_>) -> Result<(), TargetError> {
     // Whoever holds the role keeps it from being held by us, as `Subject::hold` would have it; to be its member does no harm.
     let join = format!("{}GRANT {} TO CURRENT_USER", subject.check(), ident(subject.name));
     session.run(&join, with_margin(STATEMENT_MAX)).await?;
@@ -34,7 +34,7 @@ pub(super) async fn break_open(target: &Target, session: &Session, subject: &Sub
 
 /// Ends the sessions of others that hold the role's row, as by a function that the role left for them to call: nobody has business
 /// with it. They are found while we wait for them.
-async fn end_blockers(target: &Target, session: &Session, subject: &Subject<'_>) -> Result<(), TargetError> {
+async fn end_blockers(target: &ConnectionPool, session: &Session, subject: &Subject<'_>) -> Result<(), TargetError> {
     let answer = session.ask("SELECT pg_catalog.pg_backend_pid()", ANSWER_MAX).await?;
     let Some(Some(us)) = rows(&answer).next().and_then(|row| row.first().map(|pid| pid.map(str::to_owned))) else {
         return Ok(());
@@ -60,7 +60,7 @@ async fn end_blockers(target: &Target, session: &Session, subject: &Subject<'_>)
 /// Until we are seen to wait.
 const BLOCKED_BY: Duration = Duration::from_millis(200);
 
-async fn end_who_blocks(target: &Target, us: &str) -> Result<(), TargetError> {
+async fn end_who_blocks(target: &ConnectionPool, us: &str) -> Result<(), TargetError> {
     let session = target.session_aside().await?;
     let sql = format!(
         "SELECT a.pid, r.rolname, pg_catalog.starts_with(pg_catalog.shobj_description(r.oid, 'pg_authid'), '{MARK}') \
@@ -100,7 +100,7 @@ pub(super) fn end_all(subject: &Subject<'_>) -> String {
 
 /// Ends the role's prepared transactions, each in its database. The admin is a member of the role by now.
 pub(super) async fn roll_back_prepared(
-    target: &Target,
+    target: &ConnectionPool,
     session: &Session,
     subject: &Subject<'_>,
 ) -> Result<(), TargetError> {

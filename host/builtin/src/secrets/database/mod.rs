@@ -32,7 +32,7 @@ mod shut;
 mod sql;
 mod statements;
 mod subject;
-mod target;
+mod pool;
 mod templates;
 mod tls;
 mod transaction;
@@ -67,13 +67,13 @@ use meter::Call;
 use revoke::End;
 use role::RoleRecord;
 use subject::Subject;
-use target::{Target, Turns};
+use pool::{ConnectionPool, Turns};
 
 /// All mounts of the engine. Keeps nothing but open pools; everything else is read from storage.
 pub struct DatabaseEngine {
     routes: Vec<Route>,
     /// With the version of the stored connection they were made from.
-    targets: Mutex<HashMap<TargetId, (u64, Arc<Target>)>>,
+    targets: Mutex<HashMap<TargetId, (u64, Arc<ConnectionPool>)>>,
     turns: Arc<Turns>,
 }
 
@@ -95,7 +95,7 @@ type TargetId = (MountAccessor, String);
 /// A connection as it is stored, opened.
 struct Opened {
     record: ConnectionRecord,
-    target: Arc<Target>,
+    target: Arc<ConnectionPool>,
 }
 
 /// Why a connection cannot be used.
@@ -167,17 +167,17 @@ impl DatabaseEngine {
         if let Some(target) = self.cached(&id, stored.version) {
             return Ok(Opened { record, target });
         }
-        let target = Arc::new(Target::new(&record, Arc::clone(&self.turns)).map_err(Unusable::Broken)?);
+        let target = Arc::new(ConnectionPool::new(&record, Arc::clone(&self.turns)).map_err(Unusable::Broken)?);
         self.keep(id, stored.version, &target);
         Ok(Opened { record, target })
     }
 
-    fn cached(&self, id: &TargetId, version: u64) -> Option<Arc<Target>> {
+    fn cached(&self, id: &TargetId, version: u64) -> Option<Arc<ConnectionPool>> {
         let targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
         targets.get(id).filter(|(known, _)| *known == version).map(|(_, target)| Arc::clone(target))
     }
 
-    fn keep(&self, id: TargetId, version: u64, target: &Arc<Target>) {
+    fn keep(&self, id: TargetId, version: u64, target: &Arc<ConnectionPool>) {
         let mut targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, old)) = targets.insert(id, (version, Arc::clone(target))) {
             old.close();
@@ -222,7 +222,7 @@ impl DatabaseEngine {
         };
         record.merge(&request.fields).map_err(RequestError::Invalid)?;
         let target =
-            Target::new(&record, Arc::clone(&self.turns)).map_err(|why| RequestError::Invalid(creating(&why)))?;
+            ConnectionPool::new(&record, Arc::clone(&self.turns)).map_err(|why| RequestError::Invalid(creating(&why)))?;
         let mut warnings = Vec::new();
         if request.fields.bool("verify_connection").unwrap_or(true) {
             let secrets = record.secrets();
@@ -325,7 +325,7 @@ struct Ending<'a> {
     effect: &'a Effect,
     /// The random part of its name.
     lease: &'a str,
-    target: &'a Target,
+    target: &'a ConnectionPool,
     leftovers: Leftovers,
 }
 

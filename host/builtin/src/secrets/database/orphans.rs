@@ -8,10 +8,10 @@ use super::mark::comment;
 use super::revoke;
 use super::sql::{literal, rows};
 use super::subject::Subject;
-use super::target::{ANSWER_MAX, Target};
+use super::pool::{ANSWER_MAX, ConnectionPool};
 
 /// All roles of the target that carry a comment of this installation.
-pub(super) async fn owned(target: &Target, installation: &str) -> Result<Vec<OwnedRole>, TargetError> {
+pub(super) async fn owned(target: &ConnectionPool, installation: &str) -> Result<Vec<OwnedRole>, TargetError> {
     let prefix = comment(installation, "");
     let sql = format!(
         "SELECT r.rolname, r.oid, d.description FROM pg_catalog.pg_shdescription d \
@@ -35,7 +35,7 @@ pub(super) async fn owned(target: &Target, installation: &str) -> Result<Vec<Own
 
 /// Ends a role without a lease as by the default revocation, or does nothing if its name means another by now.
 pub(super) async fn drop_found(
-    target: &Target,
+    target: &ConnectionPool,
     installation: &str,
     role: &OwnedRole,
     leftovers: &Leftovers,

@@ -13,7 +13,7 @@ use super::failure::TargetError;
 use super::shut::{Standing, drop_unless_used, end_sessions, look, shut};
 use super::sql::ident;
 use super::subject::Subject;
-use super::target::{Session, Target, with_margin};
+use super::pool::{Session, ConnectionPool, with_margin};
 use super::{leftovers, locks, transaction};
 
 /// Grants of others, on other databases of the server too, are not in our hands: what met one is done again.
@@ -33,7 +33,7 @@ pub(super) enum End {
 /// The role, its sessions and its rights are gone when this returns [`End::Gone`].
 /// `statements` empty: the default revocation.
 pub(super) async fn revoke(
-    target: &Target,
+    target: &ConnectionPool,
     subject: &Subject<'_>,
     statements: &[String],
     leftovers: &Leftovers,
@@ -48,7 +48,7 @@ pub(super) async fn revoke(
 }
 
 async fn go_through(
-    target: &Target,
+    target: &ConnectionPool,
     subject: &Subject<'_>,
     statements: &[String],
     leftovers: &Leftovers,

@@ -14,7 +14,7 @@ use super::failure::TargetError;
 use super::locks;
 use super::sql::{ident, rows};
 use super::subject::Subject;
-use super::target::{ANSWER_MAX, Session, Target, bare, with_margin};
+use super::pool::{ANSWER_MAX, Session, ConnectionPool, bare, with_margin};
 
 /// A session that was told to end does so when it next looks; one that waits for a disk may take its time.
 const SESSIONS_END_WITHIN: Duration = Duration::from_secs(8);
@@ -31,7 +31,7 @@ pub(super) struct Standing {
 /// Takes the login away and counts what is left, `None` when there is no such role: one round trip, unless the role is held fast or
 /// somebody is just logging in.
 pub(super) async fn shut(
-    target: &Target,
+    target: &ConnectionPool,
     session: &Session,
     subject: &Subject<'_>,
 ) -> Result<Option<Standing>, TargetError> {

@@ -9,7 +9,7 @@ use tokio_postgres::error::SqlState;
 use super::failure::TargetError;
 use super::mark::comment;
 use super::sql::{ident, literal};
-use super::target::bare;
+use super::pool::bare;
 
 /// What [`Subject::hold`] fails with: the root of a negative number, which no other statement of ours draws.
 const NO_ROOT: SqlState = SqlState::INVALID_ARGUMENT_FOR_POWER_FUNCTION;

@@ -66,7 +66,7 @@ pub(super) struct Server {
 }
 
 /// A configured connection, open.
-pub(super) struct Target {
+pub(super) struct ConnectionPool {
     dialer: Dialer,
     pool: Pool,
     pool_size: usize,
@@ -77,7 +77,7 @@ pub(super) struct Target {
     elsewhere: Arc<Semaphore>,
 }
 
-impl Target {
+impl ConnectionPool {
     /// Opens nothing yet; reads certificates.
     ///
     /// # Errors
