@@ -11,7 +11,7 @@ use crate::mount::MountEntry;
 use crate::policy::egp::Judgement;
 use crate::request::{LogicalRequest, RequestError};
 use crate::routes::Captures;
-use crate::seams::sandbox::{ModuleAsk, ModuleIdentity};
+use crate::seams::sandbox::{ModuleRequest, ModuleIdentity};
 use crate::token::Caller;
 
 /// An admitted request, as the handlers of `sys/` and `auth/token/` see it.
@@ -50,7 +50,7 @@ impl Call<'_> {
             return Ok(None);
         }
         let mount = self.unsealed.mounts.route(path);
-        let ask = module_ask(
+        let ask = module_request(
             self.core,
             self.request,
             caller,
@@ -66,7 +66,7 @@ impl Call<'_> {
 }
 
 /// What a policy module sees. Values only of fields that their route declares visible.
-pub(crate) fn module_ask(
+pub(crate) fn module_request(
     core: &Core,
     request: &LogicalRequest,
     caller: &Caller,
@@ -74,11 +74,11 @@ pub(crate) fn module_ask(
     path: &str,
     operation: Operation,
     fields: &[crate::fields::Field],
-) -> ModuleAsk {
+) -> ModuleRequest {
     let record = &caller.record;
     let now = core.seams.clock.now();
     let shown = |name: &String| fields.iter().any(|field| field.visible && field.name == name);
-    ModuleAsk {
+    ModuleRequest {
         id: request.id.clone(),
         path: path.to_owned(),
         mount_path: mount.map(|m| m.path.as_str().to_owned()).unwrap_or_default(),

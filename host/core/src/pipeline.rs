@@ -9,7 +9,7 @@ use leasehold_model::{Operation, Ttl};
 use tokio::sync::oneshot;
 
 use crate::audit::{Entry, Phase};
-use crate::call::{Call, lease_error, module_ask};
+use crate::call::{Call, lease_error, module_request};
 use crate::core::{Core, Unsealed};
 use crate::fields::Fields;
 use crate::lease::issue::Order;
@@ -20,7 +20,7 @@ use crate::policy::{covering, decide};
 use crate::request::{LogicalRequest, LogicalResponse, Object, RequestError};
 use crate::routes::{self, Access, Captures, Route};
 use crate::seams::engine::{EngineRequest, Outcome, SecretValue, SecretsEngine};
-use crate::seams::sandbox::{Ask, SandboxError, Verdict};
+use crate::seams::sandbox::{AclRequest, SandboxError, Verdict};
 use crate::sys;
 use crate::token::{self, Caller};
 
@@ -209,11 +209,11 @@ impl Core {
                 None => sys::is_protected(&request.path),
             };
             let ask =
-                Ask { path: &request.path, operation, needs_sudo, wrap_ttl: request.wrap_ttl, data: &request.data };
+                AclRequest { path: &request.path, operation, needs_sudo, wrap_ttl: request.wrap_ttl, data: &request.data };
             let mut verdict = decide::decide(&*self.seams.sandbox, &unsealed.policies, caller, &ask).await?;
             if let Some(as_sent) = trace.as_sent.as_deref().filter(|_| verdict.allowed) {
                 // A rule may name either: what one of them denies is denied.
-                let ask = Ask { path: as_sent, ..ask };
+                let ask = AclRequest { path: as_sent, ..ask };
                 let other = decide::decide(&*self.seams.sandbox, &unsealed.policies, caller, &ask).await?;
                 verdict = if other.allowed { verdict } else { other };
             }
@@ -233,7 +233,7 @@ impl Core {
             }
             if !caller.is_root() && operation != Operation::Help && unsealed.egps.cover(&request.path) {
                 let fields = matched.as_ref().map(|m| m.route.fields).unwrap_or_default();
-                let ask = module_ask(self, request, caller, trace.mount.as_deref(), &request.path, operation, fields);
+                let ask = module_request(self, request, caller, trace.mount.as_deref(), &request.path, operation, fields);
                 let judged = unsealed.egps.judge(&unsealed.modules, &ask).await;
                 trace.judgements = judged.judgements;
                 trace.ceiling = judged.max_ttl;

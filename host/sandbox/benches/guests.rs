@@ -14,7 +14,7 @@ use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use leasehold_core::request::Object;
 use leasehold_core::seams::host::Clock;
 use leasehold_core::seams::sandbox::{
-    Ask, Dialect, IdentityValues, ModuleAsk, ModuleIdentity, PolicySource, Sandbox as _,
+    AclRequest, Dialect, IdentityValues, ModuleRequest, ModuleIdentity, PolicySource, Sandbox as _,
 };
 use leasehold_model::{Operation, Timestamp};
 use leasehold_sandbox::{Artifact, Builtins, Config, Limits, Sandbox};
@@ -80,7 +80,7 @@ fn decisions(criterion: &mut Criterion) {
         ("segments", "database/creds/team-7-18/x"),
         ("denied", "sys/seal"),
     ] {
-        let ask = Ask { path, operation: Operation::Read, needs_sudo: false, wrap_ttl: None, data: &data };
+        let ask = AclRequest { path, operation: Operation::Read, needs_sudo: false, wrap_ttl: None, data: &data };
         group.bench_with_input(BenchmarkId::from_parameter(what), &ask, |bencher, ask| {
             bencher.to_async(&runtime).iter(|| async { sandbox.decide(&set, ask).await.expect("a verdict") });
         });
@@ -145,7 +145,7 @@ fn modules(criterion: &mut Criterion) {
     let module = runtime.block_on(sandbox.load(&module)).expect("a module");
     let config =
         br#"{ "windows": [ { "from": 1700000000, "to": 1700003600, "message": "release" } ], "max_ttl": "1h" }"#;
-    let ask = ModuleAsk {
+    let ask = ModuleRequest {
         id: "5c4b".to_owned(),
         path: "database/creds/readonly".to_owned(),
         mount_path: "database/".to_owned(),

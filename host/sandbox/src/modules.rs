@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use leasehold_core::seams::host::Clock;
 use leasehold_core::seams::sandbox::{
-    Digest, LoadError, ModuleAsk, ModuleDecision, ModuleFacts, ModuleVerdict, SandboxError, Unjudged,
+    Digest, LoadError, ModuleRequest, ModuleDecision, ModuleFacts, ModuleVerdict, SandboxError, EvaluationFailed,
 };
 use leasehold_model::{Operation, Ttl};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -131,8 +131,8 @@ impl ModulesRoom {
         &self,
         digest: &Digest,
         config: &[u8],
-        ask: &ModuleAsk,
-    ) -> Result<ModuleVerdict, Unjudged> {
+        ask: &ModuleRequest,
+    ) -> Result<ModuleVerdict, EvaluationFailed> {
         let module = self.find(digest)?;
         let request = module.meter.seen(request(ask, self.shared.limits.module_request))?;
         let place = module.meter.seen(self.place())?;
@@ -220,7 +220,7 @@ impl Shared {
         pre: &PolicyModulePre<Guest>,
         place: Option<OwnedSemaphorePermit>,
         config: &[u8],
-    ) -> Result<(Store<Guest>, PolicyModule, u64), Unjudged> {
+    ) -> Result<(Store<Guest>, PolicyModule, u64), EvaluationFailed> {
         if config.len() > MAX_CONFIG {
             let why = SandboxError::Host(format!("the configuration is longer than {MAX_CONFIG} bytes"));
             return Err(why.into());
@@ -236,8 +236,8 @@ impl Shared {
         let fuel = store::used(&store, self.limits.configure_fuel);
         match configured {
             Ok((module, Ok(()))) => Ok((store, module, fuel)),
-            Ok((_, Err(why))) => Err(Unjudged { why: SandboxError::Failed(words(&why)), fuel }),
-            Err(error) => Err(Unjudged { why: store::stopped(&store, &error), fuel }),
+            Ok((_, Err(why))) => Err(EvaluationFailed { why: SandboxError::Failed(words(&why)), fuel }),
+            Err(error) => Err(EvaluationFailed { why: store::stopped(&store, &error), fuel }),
         }
     }
 
@@ -247,7 +247,7 @@ impl Shared {
         place: OwnedSemaphorePermit,
         config: &[u8],
         request: &wit::Request,
-    ) -> Result<ModuleVerdict, Unjudged> {
+    ) -> Result<ModuleVerdict, EvaluationFailed> {
         let (mut store, module, configuring) = self.instance(pre, Some(place), config)?;
         // The deadline stays where `instance` has set it: it counts for the whole decision.
         store::refuel(&mut store, self.limits.evaluate.fuel)?;
@@ -258,12 +258,12 @@ impl Shared {
             Ok(Err(why)) => Err(SandboxError::Failed(words(&why))),
             Err(error) => Err(store::stopped(&store, &error)),
         };
-        judged.map_err(|why| Unjudged { why, fuel })
+        judged.map_err(|why| EvaluationFailed { why, fuel })
     }
 }
 
 /// The request as the module sees it. Nothing is added to what the caller decided to show.
-fn request(ask: &ModuleAsk, max: usize) -> Result<wit::Request, SandboxError> {
+fn request(ask: &ModuleRequest, max: usize) -> Result<wit::Request, SandboxError> {
     let operation = match ask.operation {
         Operation::Create => types::Operation::Create,
         Operation::Read => types::Operation::Read,

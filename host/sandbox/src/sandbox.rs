@@ -5,8 +5,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use leasehold_core::seams::host::Clock;
 use leasehold_core::seams::sandbox::{
-    AclError, Ask, Diagnostic, Dialect, Digest, IdentityValues, LoadError, ModuleAsk, ModuleFacts, ModuleVerdict,
-    PolicySetId, PolicySource, Purpose, RenderError, Sandbox as Seam, SandboxError, TemplateReport, Unjudged, Verdict,
+    AclError, AclRequest, Diagnostic, Dialect, Digest, IdentityValues, LoadError, ModuleRequest, ModuleFacts, ModuleVerdict,
+    PolicySetId, PolicySource, Purpose, RenderError, Sandbox as Seam, SandboxError, TemplateReport, EvaluationFailed, Verdict,
 };
 use leasehold_model::{Capabilities, Timestamp};
 
@@ -66,7 +66,7 @@ impl Seam for Sandbox {
         self.acl.compile(sources, identity).await
     }
 
-    async fn decide(&self, set: &PolicySetId, ask: &Ask<'_>) -> Result<Verdict, SandboxError> {
+    async fn decide(&self, set: &PolicySetId, ask: &AclRequest<'_>) -> Result<Verdict, SandboxError> {
         self.acl.decide(set, ask).await
     }
 
@@ -116,7 +116,7 @@ impl Seam for Sandbox {
         self.modules.configure(module, config).await
     }
 
-    async fn evaluate(&self, module: &Digest, config: &[u8], ask: &ModuleAsk) -> Result<ModuleVerdict, Unjudged> {
+    async fn evaluate(&self, module: &Digest, config: &[u8], ask: &ModuleRequest) -> Result<ModuleVerdict, EvaluationFailed> {
         self.modules.evaluate(module, config, ask).await
     }
 

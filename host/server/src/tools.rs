@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use leasehold_cli::{ModuleRefused, ModuleTools};
-use leasehold_core::seams::sandbox::{AclError, IdentityValues, ModuleAsk, ModuleIdentity, PolicySource, Sandbox as _};
+use leasehold_core::seams::sandbox::{AclError, IdentityValues, ModuleRequest, ModuleIdentity, PolicySource, Sandbox as _};
 use leasehold_model::{Operation, Timestamp};
 use leasehold_sandbox::{Config, Sandbox, inspect_offline};
 use serde_json::{Value, json};
@@ -75,7 +75,7 @@ fn only(object: &Value, known: &[&str], what: &str) -> Result<(), ModuleRefused>
 }
 
 /// The sample request; what is left out is what a first try needs least.
-fn ask(request: &Value) -> Result<ModuleAsk, ModuleRefused> {
+fn ask(request: &Value) -> Result<ModuleRequest, ModuleRefused> {
     only(request, &REQUEST_KEYS, "the request")?;
     only(request.get("identity").unwrap_or(&Value::Null), &IDENTITY_KEYS, "its `identity`")?;
     let text = |name: &str| request.get(name).and_then(Value::as_str).map(str::to_owned);
@@ -101,7 +101,7 @@ fn ask(request: &Value) -> Result<ModuleAsk, ModuleRefused> {
     let identity = request.get("identity").cloned().unwrap_or_default();
     let of_identity = |name: &str| identity.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
     let parameters = request.get("parameters").and_then(Value::as_object);
-    Ok(ModuleAsk {
+    Ok(ModuleRequest {
         id: "check".to_owned(),
         mount_path: path.split_once('/').map_or_else(String::new, |(mount, _)| format!("{mount}/")),
         mount_type: text("mount_type").unwrap_or_else(|| "database".to_owned()),

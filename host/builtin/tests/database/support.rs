@@ -306,7 +306,7 @@ impl Sandbox for NativeSandbox {
     async fn compile_acl(&self, _: &[PolicySource], _: &IdentityValues) -> Result<PolicySetId, AclError> {
         unreachable!("an engine asks for no policy")
     }
-    async fn decide(&self, _: &PolicySetId, _: &Ask<'_>) -> Result<Verdict, SandboxError> {
+    async fn decide(&self, _: &PolicySetId, _: &AclRequest<'_>) -> Result<Verdict, SandboxError> {
         unreachable!("an engine asks for no policy")
     }
     async fn capabilities(&self, _: &PolicySetId, _: &[&str]) -> Result<Vec<Capabilities>, SandboxError> {
@@ -328,7 +328,7 @@ impl Sandbox for NativeSandbox {
     async fn configure(&self, _: &Digest, _: &[u8]) -> Result<(), SandboxError> {
         unreachable!("an engine loads no module")
     }
-    async fn evaluate(&self, _: &Digest, _: &[u8], _: &ModuleAsk) -> Result<ModuleVerdict, Unjudged> {
+    async fn evaluate(&self, _: &Digest, _: &[u8], _: &ModuleRequest) -> Result<ModuleVerdict, EvaluationFailed> {
         unreachable!("an engine loads no module")
     }
     fn builtins(&self) -> Vec<(String, Digest)> {

@@ -4,7 +4,7 @@ use leasehold_model::{Capabilities, Operation};
 
 use super::Policies;
 use crate::request::RequestError;
-use crate::seams::sandbox::{Ask, Reason, RuleRef, Sandbox, SandboxError, Verdict};
+use crate::seams::sandbox::{AclRequest, Reason, RuleRef, Sandbox, SandboxError, Verdict};
 use crate::token::Caller;
 
 /// Asks the guest. `root` has no text to ask about: it is the absence of a policy, as in the field.
@@ -15,7 +15,7 @@ pub async fn decide(
     sandbox: &dyn Sandbox,
     policies: &Policies,
     caller: &Caller,
-    ask: &Ask<'_>,
+    ask: &AclRequest<'_>,
 ) -> Result<Verdict, RequestError> {
     if caller.is_root() {
         return Ok(root_verdict());

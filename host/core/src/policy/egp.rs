@@ -10,7 +10,7 @@ use super::covering;
 use super::modules::Modules;
 use crate::keys;
 use crate::request::{Object, RequestError};
-use crate::seams::sandbox::{Digest, ModuleAsk, ModuleDecision, ModuleVerdict, Sandbox, SandboxError, Unjudged};
+use crate::seams::sandbox::{Digest, ModuleRequest, ModuleDecision, ModuleVerdict, Sandbox, SandboxError, EvaluationFailed};
 use crate::seams::storage::{Batch, Expect, Key, Storage, StorageError};
 use crate::token::store::{decode, encode};
 
@@ -205,7 +205,7 @@ impl Egps {
     }
 
     /// Asks every policy that covers the path, each on a fresh instance, in name order. All are asked, so that audit has them all.
-    pub async fn judge(&self, modules: &Modules, ask: &ModuleAsk) -> Judged {
+    pub async fn judge(&self, modules: &Modules, ask: &ModuleRequest) -> Judged {
         let mut judged = Judged::default();
         for egp in self.all().values().filter(|egp| egp.covers(&ask.path)) {
             let module = modules.find(&egp.module);
@@ -222,7 +222,7 @@ impl Egps {
 }
 
 impl Judged {
-    fn add(&mut self, egp: &Egp, digest: String, answer: Result<ModuleVerdict, Unjudged>) {
+    fn add(&mut self, egp: &Egp, digest: String, answer: Result<ModuleVerdict, EvaluationFailed>) {
         let mandatory = egp.enforcement_level == Enforcement::HardMandatory;
         let mut judgement = Judgement {
             policy: egp.name.clone(),
@@ -239,7 +239,7 @@ impl Judged {
         // In the field zero means "no limit"; no module means that by it.
         let answer = match answer {
             Ok(ModuleVerdict { max_ttl: Some(Ttl::ZERO), fuel, .. }) => {
-                Err(Unjudged { why: SandboxError::Answer("a TTL ceiling of zero".to_owned()), fuel })
+                Err(EvaluationFailed { why: SandboxError::Answer("a TTL ceiling of zero".to_owned()), fuel })
             }
             other => other,
         };
@@ -264,7 +264,7 @@ impl Judged {
                     self.max_ttl = [self.max_ttl, verdict.max_ttl].into_iter().flatten().min();
                 }
             }
-            Err(Unjudged { why, fuel }) => {
+            Err(EvaluationFailed { why, fuel }) => {
                 tracing::error!(policy = egp.name, module.name = egp.module, error = %why, "a policy module failed");
                 judgement.error = Some(why.to_string());
                 judgement.fuel = fuel;

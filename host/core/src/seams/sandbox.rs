@@ -37,7 +37,7 @@ pub struct PolicySetId(pub Arc<str>);
 
 /// What the ACL is asked. `Debug` leaves the data out: it may hold secrets.
 #[derive(Clone)]
-pub struct Ask<'a> {
+pub struct AclRequest<'a> {
     pub path: &'a str,
     pub operation: Operation,
     pub needs_sudo: bool,
@@ -46,9 +46,9 @@ pub struct Ask<'a> {
     pub data: &'a Object,
 }
 
-impl fmt::Debug for Ask<'_> {
+impl fmt::Debug for AclRequest<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Ask")
+        f.debug_struct("AclRequest")
             .field("path", &self.path)
             .field("operation", &self.operation)
             .field("needs_sudo", &self.needs_sudo)
@@ -159,7 +159,7 @@ pub struct ModuleFacts {
 
 /// What a third party's module is asked. Values only of fields that the route declares visible.
 #[derive(Clone, Debug)]
-pub struct ModuleAsk {
+pub struct ModuleRequest {
     pub id: String,
     pub path: String,
     pub mount_path: String,
@@ -236,13 +236,13 @@ pub enum SandboxError {
 /// A module gave no verdict that counts.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{why}")]
-pub struct Unjudged {
+pub struct EvaluationFailed {
     pub why: SandboxError,
     /// Units of fuel that it used all the same.
     pub fuel: u64,
 }
 
-impl From<SandboxError> for Unjudged {
+impl From<SandboxError> for EvaluationFailed {
     /// It did not begin.
     fn from(why: SandboxError) -> Self {
         Self { why, fuel: 0 }
@@ -260,7 +260,7 @@ pub trait Sandbox: Send + Sync {
     // --- ACL
     /// Compiles once per distinct (sources, identity values). `Err`: diagnostics with at least one error.
     async fn compile_acl(&self, sources: &[PolicySource], identity: &IdentityValues) -> Result<PolicySetId, AclError>;
-    async fn decide(&self, set: &PolicySetId, ask: &Ask<'_>) -> Result<Verdict, SandboxError>;
+    async fn decide(&self, set: &PolicySetId, ask: &AclRequest<'_>) -> Result<Verdict, SandboxError>;
     async fn capabilities(&self, set: &PolicySetId, paths: &[&str]) -> Result<Vec<Capabilities>, SandboxError>;
     async fn grants_below(&self, set: &PolicySetId, prefix: &str) -> Result<bool, SandboxError>;
     async fn lint(&self, source: &PolicySource) -> Result<Vec<Diagnostic>, SandboxError>;
@@ -285,7 +285,7 @@ pub trait Sandbox: Send + Sync {
     async fn load(&self, module: &[u8]) -> Result<Digest, LoadError>;
     async fn unload(&self, module: &Digest);
     async fn configure(&self, module: &Digest, config: &[u8]) -> Result<(), SandboxError>;
-    async fn evaluate(&self, module: &Digest, config: &[u8], ask: &ModuleAsk) -> Result<ModuleVerdict, Unjudged>;
+    async fn evaluate(&self, module: &Digest, config: &[u8], ask: &ModuleRequest) -> Result<ModuleVerdict, EvaluationFailed>;
     /// Name and digest of the components that ship with the server.
     fn builtins(&self) -> Vec<(String, Digest)>;
 }

@@ -1,7 +1,7 @@
 //! Between the seam's words and those of `wit/acl`.
 
 use leasehold_core::seams::sandbox::{
-    Ask, Diagnostic, IdentityValues, PolicySource, Reason, RuleRef, SandboxError, Severity, Verdict,
+    AclRequest, Diagnostic, IdentityValues, PolicySource, Reason, RuleRef, SandboxError, Severity, Verdict,
 };
 use leasehold_model::{Capabilities, Operation};
 
@@ -24,7 +24,7 @@ pub(super) fn identity(values: &IdentityValues) -> Vec<(String, String)> {
 /// A request for the guest, and whether a value went in.
 ///
 /// Of the client's data only the keys go in, and the values of keys that a rule of the set names.
-pub(super) fn request(ask: &Ask<'_>, watched: &[String], max: usize) -> Result<(wit::Request, bool), SandboxError> {
+pub(super) fn request(ask: &AclRequest<'_>, watched: &[String], max: usize) -> Result<(wit::Request, bool), SandboxError> {
     let operation = match ask.operation {
         Operation::Create => types::Operation::Create,
         Operation::Read => types::Operation::Read,

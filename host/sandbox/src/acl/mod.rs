@@ -24,7 +24,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use leasehold_core::seams::host::Clock;
 use leasehold_core::seams::sandbox::{
-    AclError, Ask, Diagnostic, IdentityValues, PolicySetId, PolicySource, Reason, SandboxError, Verdict,
+    AclError, AclRequest, Diagnostic, IdentityValues, PolicySetId, PolicySource, Reason, SandboxError, Verdict,
 };
 use leasehold_model::{Capabilities, Timestamp};
 use sha2::{Digest as _, Sha256};
@@ -157,7 +157,7 @@ impl AclRoom {
         self.shared.meter.seen(compiled)?.map_err(AclError::Refused)
     }
 
-    pub(crate) async fn decide(&self, id: &PolicySetId, ask: &Ask<'_>) -> Result<Verdict, SandboxError> {
+    pub(crate) async fn decide(&self, id: &PolicySetId, ask: &AclRequest<'_>) -> Result<Verdict, SandboxError> {
         let (known, max) = (self.shared.known(id)?, self.shared.limits.request);
         // A missing value never helps a request: what is granted without values is granted with them, and most refusals are
         // not about values either. So a value goes in only when a rule that names it decides about this path.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use leasehold_core::request::Object;
 use leasehold_core::seams::sandbox::{
-    AclError, Ask, Diagnostic, PolicySetId, Reason, Sandbox as _, SandboxError, Severity,
+    AclError, AclRequest, Diagnostic, PolicySetId, Reason, Sandbox as _, SandboxError, Severity,
 };
 use leasehold_model::{Capabilities, Operation};
 use leasehold_sandbox::Sandbox;
@@ -240,7 +240,7 @@ async fn values_matter_where_a_rule_names_their_key() {
         (json!({ "other": "anything" }), true),
     ] {
         let data = data.as_object().unwrap().clone();
-        let ask = Ask { path: "a", operation: Operation::Update, needs_sudo: false, wrap_ttl: None, data: &data };
+        let ask = AclRequest { path: "a", operation: Operation::Update, needs_sudo: false, wrap_ttl: None, data: &data };
         let verdict = sandbox.decide(&set, &ask).await.unwrap();
         assert_eq!(verdict.allowed, expected, "{data:?}: {:?}", verdict.reason);
         assert!(!format!("{verdict:?}").contains("large"), "a verdict shows no value: {verdict:?}");
@@ -421,7 +421,7 @@ async fn long_values_are_judged_where_a_rule_names_them_and_only_there() {
         ("ruled", json!({ "policy": long("path", 2 << 20) }), Err(SandboxError::TooLong(1 << 20))),
     ] {
         let data = data.as_object().unwrap().clone();
-        let ask = Ask { path, operation: Operation::Update, needs_sudo: false, wrap_ttl: None, data: &data };
+        let ask = AclRequest { path, operation: Operation::Update, needs_sudo: false, wrap_ttl: None, data: &data };
         let answer = sandbox.decide(&set, &ask).await.map(|verdict| verdict.allowed);
         assert_eq!(answer, expected, "{path}, {} bytes", data.values().map(|v| v.to_string().len()).sum::<usize>());
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use leasehold_core::seams::sandbox::{ModuleDecision, Sandbox as _, SandboxError};
 use leasehold_model::{Operation, Ttl};
 
-use crate::support::{NOW, module_ask, module_sandbox};
+use crate::support::{NOW, module_request, module_sandbox};
 
 fn built() -> Vec<u8> {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -25,14 +25,14 @@ async fn credentials_are_refused_in_the_freeze_and_capped_outside_it() {
         serde_json::json!({ "windows": [window], "max_ttl": "1h" }).to_string().into_bytes()
     };
 
-    let frozen = sandbox.evaluate(&module, &config(NOW - 60, NOW + 60), &module_ask()).await.unwrap();
+    let frozen = sandbox.evaluate(&module, &config(NOW - 60, NOW + 60), &module_request()).await.unwrap();
     assert_eq!(frozen.decision, ModuleDecision::Deny);
     assert_eq!(frozen.messages, ["credentials are frozen until 2027-01-15T08:01:00Z: release"]);
 
-    let free = sandbox.evaluate(&module, &config(NOW - 60, NOW), &module_ask()).await.unwrap();
+    let free = sandbox.evaluate(&module, &config(NOW - 60, NOW), &module_request()).await.unwrap();
     assert_eq!((free.decision, free.max_ttl), (ModuleDecision::Allow, Some(Ttl::from_secs(3600))));
 
-    let mut revoke = module_ask();
+    let mut revoke = module_request();
     revoke.operation = Operation::Revoke;
     let revoked = sandbox.evaluate(&module, &config(NOW - 60, NOW + 60), &revoke).await.unwrap();
     assert_eq!(revoked.decision, ModuleDecision::Allow);

@@ -3,7 +3,7 @@
 use leasehold_core::seams::sandbox::{Digest, Sandbox as _, SandboxError};
 
 use crate::gate::appended;
-use crate::support::{module_ask, module_sandbox, policy_probe};
+use crate::support::{module_request, module_sandbox, policy_probe};
 
 #[tokio::test]
 async fn a_module_answers_between_load_and_unload_only() {
@@ -12,15 +12,15 @@ async fn a_module_answers_between_load_and_unload_only() {
     let digest = Digest(sandbox.inspect(&bytes).await.unwrap().digest);
     let unknown = SandboxError::Unknown(digest.0.clone());
     // Looking at a module does not load it.
-    assert_eq!(sandbox.evaluate(&digest, b"{}", &module_ask()).await.unwrap_err().why, unknown);
+    assert_eq!(sandbox.evaluate(&digest, b"{}", &module_request()).await.unwrap_err().why, unknown);
 
     assert_eq!(sandbox.load(&bytes).await.unwrap(), digest);
     assert_eq!(sandbox.load(&bytes).await.unwrap(), digest);
     sandbox.configure(&digest, b"{}").await.unwrap();
-    sandbox.evaluate(&digest, b"{}", &module_ask()).await.unwrap();
+    sandbox.evaluate(&digest, b"{}", &module_request()).await.unwrap();
 
     sandbox.unload(&digest).await;
-    assert_eq!(sandbox.evaluate(&digest, b"{}", &module_ask()).await.unwrap_err().why, unknown);
+    assert_eq!(sandbox.evaluate(&digest, b"{}", &module_request()).await.unwrap_err().why, unknown);
     assert_eq!(sandbox.configure(&digest, b"{}").await.unwrap_err(), unknown);
 }
 
@@ -41,7 +41,7 @@ async fn many_modules_load_at_once() {
 async fn a_message_does_nothing_to_the_terminal_that_shows_it() {
     let sandbox = module_sandbox(|_| {});
     let digest = sandbox.load(&policy_probe("control-message")).await.unwrap();
-    let verdict = sandbox.evaluate(&digest, b"{}", &module_ask()).await.unwrap();
+    let verdict = sandbox.evaluate(&digest, b"{}", &module_request()).await.unwrap();
     assert_eq!(verdict.messages, [" [31mRED  !"]);
 }
 
@@ -71,7 +71,7 @@ async fn as_many_modules_run_at_once_as_have_places_however_much_each_has() {
                 let (sandbox, digest) = (sandbox.clone(), digest.clone());
                 tokio::spawn(async move {
                     for _ in 0..50 {
-                        sandbox.evaluate(&digest, b"{}", &module_ask()).await.unwrap();
+                        sandbox.evaluate(&digest, b"{}", &module_request()).await.unwrap();
                     }
                 })
             })

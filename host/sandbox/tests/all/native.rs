@@ -3,7 +3,7 @@
 use leasehold_acl as acl;
 use leasehold_core::request::Object;
 use leasehold_core::seams::sandbox as seam;
-use leasehold_core::seams::sandbox::{AclError, Ask, Dialect, Reason, Sandbox as _};
+use leasehold_core::seams::sandbox::{AclError, AclRequest, Dialect, Reason, Sandbox as _};
 use leasehold_model::{Capabilities, Operation, Ttl};
 use leasehold_sandbox::Sandbox;
 use leasehold_statements as statements;
@@ -105,7 +105,7 @@ async fn agree(sandbox: &Sandbox, case: &Case) {
             .map(|(name, value)| acl::Parameter { name: name.clone(), value: Some(value.to_string()) })
             .collect(),
     };
-    let ask = Ask {
+    let ask = AclRequest {
         path: &case.path,
         operation: case.operation,
         needs_sudo: case.sudo,

@@ -6,17 +6,17 @@ use leasehold_core::seams::sandbox::{ModuleDecision, Sandbox as _, SandboxError}
 use leasehold_model::Ttl;
 use leasehold_sandbox::Sandbox;
 
-use crate::support::{module_ask, module_sandbox, policy_probe};
+use crate::support::{module_request, module_sandbox, policy_probe};
 
 /// Loads the probe and one that allows, asks the probe twice, and the other in between and afterwards.
 async fn stopped_by(sandbox: &Sandbox, name: &str) -> SandboxError {
     let probe = sandbox.load(&policy_probe(name)).await.unwrap();
     let other = sandbox.load(&policy_probe("allow")).await.unwrap();
-    let first = sandbox.evaluate(&probe, b"", &module_ask()).await.unwrap_err().why;
-    assert_eq!(sandbox.evaluate(&other, b"", &module_ask()).await.unwrap().decision, ModuleDecision::Allow);
-    let second = sandbox.evaluate(&probe, b"", &module_ask()).await.unwrap_err().why;
+    let first = sandbox.evaluate(&probe, b"", &module_request()).await.unwrap_err().why;
+    assert_eq!(sandbox.evaluate(&other, b"", &module_request()).await.unwrap().decision, ModuleDecision::Allow);
+    let second = sandbox.evaluate(&probe, b"", &module_request()).await.unwrap_err().why;
     assert_eq!(first, second, "the same request ends the same way");
-    assert_eq!(sandbox.evaluate(&other, b"", &module_ask()).await.unwrap().decision, ModuleDecision::Allow);
+    assert_eq!(sandbox.evaluate(&other, b"", &module_request()).await.unwrap().decision, ModuleDecision::Allow);
     first
 }
 
@@ -91,7 +91,7 @@ async fn a_module_remembers_nothing_from_one_decision_to_the_next() {
     let sandbox = module_sandbox(|_| {});
     let module = sandbox.load(&policy_probe("remembers")).await.unwrap();
     for _ in 0..50 {
-        let verdict = sandbox.evaluate(&module, b"", &module_ask()).await.unwrap();
+        let verdict = sandbox.evaluate(&module, b"", &module_request()).await.unwrap();
         assert_eq!(verdict.decision, ModuleDecision::Allow);
     }
 }
@@ -100,7 +100,7 @@ async fn a_module_remembers_nothing_from_one_decision_to_the_next() {
 async fn of_several_ttl_ceilings_the_least_counts() {
     let sandbox = module_sandbox(|_| {});
     let module = sandbox.load(&policy_probe("two-ceilings")).await.unwrap();
-    let verdict = sandbox.evaluate(&module, b"", &module_ask()).await.unwrap();
+    let verdict = sandbox.evaluate(&module, b"", &module_request()).await.unwrap();
     assert_eq!(verdict.max_ttl, Some(Ttl::from_secs(3600)));
 }
 
@@ -108,10 +108,10 @@ async fn of_several_ttl_ceilings_the_least_counts() {
 async fn fuel_is_the_same_in_every_run() {
     let sandbox = module_sandbox(|_| {});
     let module = sandbox.load(&policy_probe("allow")).await.unwrap();
-    let first = sandbox.evaluate(&module, b"", &module_ask()).await.unwrap().fuel;
+    let first = sandbox.evaluate(&module, b"", &module_request()).await.unwrap().fuel;
     assert!(first > 0);
     for _ in 0..5 {
-        assert_eq!(sandbox.evaluate(&module, b"", &module_ask()).await.unwrap().fuel, first);
+        assert_eq!(sandbox.evaluate(&module, b"", &module_request()).await.unwrap().fuel, first);
     }
 }
 
@@ -124,10 +124,10 @@ async fn one_more_than_may_run_at_once_is_refused_as_busy() {
     }));
     let slow = sandbox.load(&policy_probe("endless-loop")).await.unwrap();
     let (one, other) = (sandbox.clone(), slow.clone());
-    let running = tokio::spawn(async move { one.evaluate(&other, b"", &module_ask()).await });
+    let running = tokio::spawn(async move { one.evaluate(&other, b"", &module_request()).await });
     tokio::time::sleep(Duration::from_millis(100)).await;
 
-    assert_eq!(sandbox.evaluate(&slow, b"", &module_ask()).await.unwrap_err().why, SandboxError::Busy);
+    assert_eq!(sandbox.evaluate(&slow, b"", &module_request()).await.unwrap_err().why, SandboxError::Busy);
 
     assert_eq!(running.await.unwrap().unwrap_err().why, SandboxError::Time);
 }
@@ -137,7 +137,7 @@ async fn what_a_failed_judgement_used_is_told() {
     let sandbox = module_sandbox(|config| config.limits.evaluate.fuel = 100_000);
     for (probe, least) in [("endless-loop", 100_000), ("deep-recursion", 1_000)] {
         let module = sandbox.load(&policy_probe(probe)).await.unwrap();
-        let unjudged = sandbox.evaluate(&module, b"", &module_ask()).await.unwrap_err();
+        let unjudged = sandbox.evaluate(&module, b"", &module_request()).await.unwrap_err();
         assert!(unjudged.fuel >= least, "{probe}: {unjudged:?}");
     }
 }
@@ -146,7 +146,7 @@ async fn what_a_failed_judgement_used_is_told() {
 async fn a_request_longer_than_a_module_is_shown_is_refused() {
     let sandbox = module_sandbox(|_| {});
     let module = sandbox.load(&policy_probe("allow")).await.unwrap();
-    let mut ask = module_ask();
+    let mut ask = module_request();
     ask.parameters.push(("big".to_owned(), Some("x".repeat(64 << 10))));
     assert!(matches!(sandbox.evaluate(&module, b"", &ask).await.unwrap_err().why, SandboxError::Host(_)));
 }

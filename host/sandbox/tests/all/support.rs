@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use leasehold_core::request::Object;
-use leasehold_core::seams::sandbox::{Ask, IdentityValues, ModuleAsk, ModuleIdentity, PolicySource};
+use leasehold_core::seams::sandbox::{AclRequest, IdentityValues, ModuleRequest, ModuleIdentity, PolicySource};
 use leasehold_core::testing::ManualClock;
 use leasehold_model::{Operation, Timestamp};
 use leasehold_sandbox::{Artifact, Builtins, Config, Limits, Sandbox};
@@ -147,12 +147,12 @@ pub(crate) fn nobody() -> IdentityValues {
     IdentityValues::new()
 }
 
-pub(crate) fn read<'a>(path: &'a str, data: &'a Object) -> Ask<'a> {
-    Ask { path, operation: Operation::Read, needs_sudo: false, wrap_ttl: None, data }
+pub(crate) fn read<'a>(path: &'a str, data: &'a Object) -> AclRequest<'a> {
+    AclRequest { path, operation: Operation::Read, needs_sudo: false, wrap_ttl: None, data }
 }
 
-pub(crate) fn module_ask() -> ModuleAsk {
-    ModuleAsk {
+pub(crate) fn module_request() -> ModuleRequest {
+    ModuleRequest {
         id: "5c4b".to_owned(),
         path: "database/creds/readonly".to_owned(),
         mount_path: "database/".to_owned(),

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use leasehold_core::seams::sandbox::{
-    AclError, Ask, Diagnostic, Dialect, Digest, IdentityValues, LoadError, ModuleAsk, ModuleFacts, ModuleVerdict,
-    PolicySetId, PolicySource, Purpose, Reason, RenderError, Sandbox, SandboxError, Severity, TemplateReport, Unjudged,
+    AclError, AclRequest, Diagnostic, Dialect, Digest, IdentityValues, LoadError, ModuleRequest, ModuleFacts, ModuleVerdict,
+    PolicySetId, PolicySource, Purpose, Reason, RenderError, Sandbox, SandboxError, Severity, TemplateReport, EvaluationFailed,
     Verdict,
 };
 use leasehold_model::{Capabilities, Operation};
@@ -20,7 +20,7 @@ pub struct ScriptedSandbox {
     pub module: Mutex<Option<Result<ModuleVerdict, SandboxError>>>,
     /// What the ACL was asked: path, operation, sudo.
     pub asked: Mutex<Vec<(String, Operation, bool)>>,
-    pub module_asked: Mutex<Vec<ModuleAsk>>,
+    pub module_asked: Mutex<Vec<ModuleRequest>>,
     /// Modules are loaded while nobody holds this.
     pub may_load: tokio::sync::Mutex<()>,
     pub may_inspect: tokio::sync::Mutex<()>,
@@ -107,7 +107,7 @@ impl Sandbox for ScriptedSandbox {
         Ok(PolicySetId(texts.join("\n").into()))
     }
 
-    async fn decide(&self, set: &PolicySetId, ask: &Ask<'_>) -> Result<Verdict, SandboxError> {
+    async fn decide(&self, set: &PolicySetId, ask: &AclRequest<'_>) -> Result<Verdict, SandboxError> {
         self.asked.lock().unwrap().push((ask.path.to_owned(), ask.operation, ask.needs_sudo));
         if let Some(error) = self.acl_fails.lock().unwrap().clone() {
             return Err(error);
@@ -173,7 +173,7 @@ impl Sandbox for ScriptedSandbox {
         Ok(())
     }
 
-    async fn evaluate(&self, module: &Digest, _: &[u8], ask: &ModuleAsk) -> Result<ModuleVerdict, Unjudged> {
+    async fn evaluate(&self, module: &Digest, _: &[u8], ask: &ModuleRequest) -> Result<ModuleVerdict, EvaluationFailed> {
         self.module_asked.lock().unwrap().push(ask.clone());
         let script = self.module.lock().unwrap().clone();
         Ok(script.unwrap_or_else(|| Err(SandboxError::Unknown(module.0.clone())))?)
