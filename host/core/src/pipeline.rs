@@ -12,7 +12,7 @@ use crate::audit::{Entry, Phase};
 use crate::call::{Call, lease_error, module_request};
 use crate::core::{Core, Unsealed};
 use crate::fields::Fields;
-use crate::lease::issue::Order;
+use crate::lease::issue::IssueRequest;
 use crate::meter;
 use crate::mount::MountEntry;
 use crate::policy::egp::Judgement;
@@ -388,7 +388,7 @@ impl Core {
             }
             Outcome::Lease(plan) => plan,
         };
-        let order = Order { path: &request.path, holder: caller.leaseholder(), mount, plan, ceiling: trace.ceiling };
+        let order = IssueRequest { path: &request.path, holder: caller.leaseholder(), mount, plan, ceiling: trace.ceiling };
         let issued = unsealed.leases.issue(order).await.map_err(lease_error)?;
         meter::lease_made(&unsealed.installation.cluster_name, mount, issued.lease.ttl);
         let data: Object = issued

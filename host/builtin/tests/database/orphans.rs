@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use leasehold_builtin::secrets::database::DatabaseEngine;
 use leasehold_core::lease::Leases;
-use leasehold_core::lease::issue::Order;
+use leasehold_core::lease::issue::IssueRequest;
 use leasehold_core::lease::reconcile::{Findings, LastTime};
 use leasehold_core::mount::{Engines, MountEntry, MountTable, SystemTtls, Table};
 use leasehold_core::seams::engine::{EngineError, KnownTarget, OrphanEnd, OwnedRole, SecretsEngine};
@@ -256,7 +256,7 @@ impl Room {
         let plan = world.plan("readonly").await.unwrap();
         let mount = self.mounts.by_path("database/").unwrap();
         let path = "database/creds/readonly";
-        let order = Order { path, holder: Leaseholder::Service(&self.token), mount: &mount, plan, ceiling: None };
+        let order = IssueRequest { path, holder: Leaseholder::Service(&self.token), mount: &mount, plan, ceiling: None };
         self.leases.issue(order).await.unwrap().lease.id
     }
 }

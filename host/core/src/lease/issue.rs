@@ -16,7 +16,7 @@ use crate::ttl::{capped, least};
 
 /// What is to be issued, and for whom.
 #[derive(Debug)]
-pub struct Order<'a> {
+pub struct IssueRequest<'a> {
     /// The request's path: the lease's name begins with it.
     pub path: &'a str,
     pub holder: Leaseholder<'a>,
@@ -39,8 +39,8 @@ impl Leases {
     ///
     /// # Errors
     /// Whatever failed; what had been done is undone now or, if that fails too, by the ticker.
-    pub async fn issue(&self, order: Order<'_>) -> Result<Issued, LeaseError> {
-        let Order { path, holder, mount, plan, ceiling } = order;
+    pub async fn issue(&self, order: IssueRequest<'_>) -> Result<Issued, LeaseError> {
+        let IssueRequest { path, holder, mount, plan, ceiling } = order;
         let id: LeaseId = format!("{path}/{}", random::base62(&*self.entropy, 24))
             .parse()
             .map_err(|_| LeaseError::Engine("request path is too long".to_owned()))?;
@@ -111,7 +111,7 @@ impl Leases {
         }
         crate::fail::point("after-intent");
 
-        let data = self.bring_about(&*engine, &context, &row, &body, deadline).await?;
+        let data = self.run_effect(&*engine, &context, &row, &body, deadline).await?;
         crate::fail::point("after-effect");
 
         let active = LeaseRow { state: LeaseState::Active, ..row.clone() }.released(row.expires_at);
@@ -131,7 +131,7 @@ impl Leases {
     }
 
     /// The effect, over by the deadline, or undone.
-    async fn bring_about(
+    async fn run_effect(
         &self,
         engine: &dyn SecretsEngine,
         context: &EngineContext,

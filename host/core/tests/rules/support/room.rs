@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use leasehold_core::keys;
-use leasehold_core::lease::issue::{Issued, Order};
+use leasehold_core::lease::issue::{Issued, IssueRequest};
 use leasehold_core::lease::{LeaseError, LeaseKind, LeaseRow, LeaseState, Leases};
 use leasehold_core::mount::{Engines, MountEntry, MountTable, SystemTtls, Table};
 use leasehold_core::seams::engine::LeasePlan;
@@ -203,7 +203,7 @@ impl Room {
             warnings: Vec::new(),
         };
         let holder = Leaseholder::Service(token);
-        self.leases.issue(Order { path: "db/creds/app", holder, mount: &mount, plan, ceiling }).await
+        self.leases.issue(IssueRequest { path: "db/creds/app", holder, mount: &mount, plan, ceiling }).await
     }
 
     /// The one row that is being issued.
