@@ -70,7 +70,7 @@ impl Leases {
             return self.end_token(&row.token, crate::token::store::Children::AreRevoked).await;
         }
         match wait {
-            Wait::UntilStored => self.store_duty(id).await,
+            Wait::UntilStored => self.queue_revocation(id).await,
             Wait::UntilGone => self.revoke_now(id).await,
         }
     }
@@ -100,7 +100,7 @@ impl Leases {
                 }
                 // An issue, a renewal or another revocation is at it. It may hang: the duty must not wait for it.
                 Err(StorageError::Fenced(_)) if Instant::now() < end => {
-                    self.store_duty(id).await?;
+                    self.queue_revocation(id).await?;
                     tokio::time::sleep(LOOK_AGAIN).await;
                 }
                 Err(StorageError::Fenced(_)) => return Err(LeaseError::Busy(id.clone())),
@@ -110,13 +110,13 @@ impl Leases {
     }
 
     /// Moves one secret to `Revoking`, whoever holds it.
-    async fn store_duty(&self, id: &LeaseId) -> Result<(), LeaseError> {
+    async fn queue_revocation(&self, id: &LeaseId) -> Result<(), LeaseError> {
         loop {
             let Some(row) = self.storage.lease(id).await?.filter(|row| row.state != LeaseState::Revoking) else {
                 return Ok(());
             };
             let (from, fence) = (row.state, row.fence);
-            match self.storage.commit(Batch::new().shift(self.doomed(row), from, fence)).await {
+            match self.storage.commit(Batch::new().shift(self.as_revoking(row), from, fence)).await {
                 Ok(()) => {
                     crate::fail::point("revoke-stored");
                     self.wake.notify_one();
@@ -131,7 +131,7 @@ impl Leases {
 
     /// A row as it goes to `Revoking` without a claim. It is due now; but an effect on its way must have happened before it can be
     /// undone, so a row that is being issued stays held until its issuer is through or its deadline is over.
-    fn doomed(&self, row: LeaseRow) -> LeaseRow {
+    fn as_revoking(&self, row: LeaseRow) -> LeaseRow {
         let fence = row.fence + 1;
         match (row.state, row.held_until) {
             (LeaseState::Issuing, Some(until)) => {
@@ -148,7 +148,7 @@ impl Leases {
     pub(crate) async fn undo(&self, row: LeaseRow, cause: Cause) -> Result<Undone, LeaseError> {
         let mut body = match row.read_body() {
             Ok(body) => body,
-            Err(error) => return Err(self.set_aside(row, error).await?),
+            Err(error) => return Err(self.park_damaged(row, error).await?),
         };
         let limit = Duration::from_secs(EFFECT_TIME.as_secs());
         let opening = self.opening(&row.connection);
@@ -200,7 +200,7 @@ impl Leases {
     }
 
     /// Nobody can undo a row that cannot be read. It stays, for an operator to deal with, and is in nobody's way.
-    async fn set_aside(&self, row: LeaseRow, error: LeaseError) -> Result<LeaseError, StorageError> {
+    async fn park_damaged(&self, row: LeaseRow, error: LeaseError) -> Result<LeaseError, StorageError> {
         tracing::error!(lease.id = %row.id, "{error}");
         let fence = row.fence;
         let later = row.released(self.now() + BACKOFF_MAX);
@@ -398,7 +398,7 @@ impl Leases {
             .await
     }
 
-    /// Moves all secrets of a filter to `Revoking`: see [`Leases::doomed`].
+    /// Moves all secrets of a filter to `Revoking`: see [`Leases::as_revoking`].
     async fn mark(&self, filter: &LeaseFilter) -> Result<(), StorageError> {
         for state in [LeaseState::Active, LeaseState::Issuing] {
             let filter = LeaseFilter { state: Some(state), kind: Some(LeaseKind::Secret), ..filter.clone() };
@@ -410,7 +410,7 @@ impl Leases {
                 let mut batch = Batch::new();
                 for row in page {
                     let fence = row.fence;
-                    batch = batch.shift(self.doomed(row), state, fence);
+                    batch = batch.shift(self.as_revoking(row), state, fence);
                 }
                 match self.storage.commit(batch).await {
                     // One of them moved by itself: read again.

@@ -14,12 +14,12 @@ impl Leases {
     /// # Errors
     /// As storage.
     pub async fn end_token(&self, token: &TokenHash, children: Children) -> Result<(), LeaseError> {
-        self.tokens.bury(token, children).await?;
+        self.tokens.revoke_one(token, children).await?;
         crate::fail::point("token-buried");
         let mut open = vec![token.clone()];
         while let Some(next) = open.pop() {
             for child in self.tokens.children(&next).await? {
-                self.tokens.bury(&child, Children::AreRevoked).await?;
+                self.tokens.revoke_one(&child, Children::AreRevoked).await?;
                 crate::fail::point("child-buried");
                 open.push(child);
             }

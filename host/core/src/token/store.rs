@@ -220,7 +220,7 @@ impl Tokens {
     ///
     /// # Errors
     /// As [`Storage::commit`].
-    pub async fn bury(&self, hash: &TokenHash, fate: Children) -> Result<(), StorageError> {
+    pub async fn revoke_one(&self, hash: &TokenHash, fate: Children) -> Result<(), StorageError> {
         loop {
             let Some(stored) = self.storage.get(&keys::token(hash)).await? else { return Ok(()) };
             let record: TokenRecord = decode(keys::token(hash).as_str(), &stored.value)?;
