@@ -19,7 +19,7 @@ const START_WAIT: Duration = Duration::from_secs(60);
 const STOP_WAIT: Duration = Duration::from_secs(20);
 /// A killed process is gone at once, unless nobody collects the dead here.
 const CLEAR_WAIT: Duration = Duration::from_secs(2);
-const LOOK_EVERY: Duration = Duration::from_millis(5);
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// How to stop the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,7 +84,7 @@ impl Process {
                 return Ok(());
             }
             match self.child.try_wait() {
-                Ok(None) if began.elapsed() < START_WAIT => thread::sleep(LOOK_EVERY),
+                Ok(None) if began.elapsed() < START_WAIT => thread::sleep(POLL_INTERVAL),
                 Ok(None) => return Err(format!("not ready after {} s", START_WAIT.as_secs())),
                 Ok(Some(status)) => return Err(format!("it ended with {status}")),
                 Err(error) => return Err(format!("could not look at the process: {error}")),
@@ -107,7 +107,7 @@ impl Process {
             if self.child.try_wait().map_err(Error::io("wait for the server"))?.is_some() {
                 return Ok(());
             }
-            thread::sleep(LOOK_EVERY);
+            thread::sleep(POLL_INTERVAL);
         }
         self.kill()
     }
@@ -124,7 +124,7 @@ impl Process {
         // They are not our children, so all we can do is look until the system has cleared them away.
         let began = Instant::now();
         while began.elapsed() < CLEAR_WAIT && sessions.iter().any(|session| test_kill_process(*session).is_ok()) {
-            thread::sleep(LOOK_EVERY);
+            thread::sleep(POLL_INTERVAL);
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use leasehold_model::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::revoke::Cause;
-use super::{HOLD, LeaseError, LeaseKind, LeaseRow, LeaseState, Leases, TARGET_SLOTS};
+use super::{CLAIM_TTL, LeaseError, LeaseKind, LeaseRow, LeaseState, Leases, TARGET_SLOTS};
 use crate::seams::engine::EngineError;
 use crate::seams::storage::{Batch, StorageError};
 
@@ -22,11 +22,11 @@ const RETRY_LATER: Duration = Duration::from_secs(1);
 /// A target that did not answer is left alone for so long.
 const DOWN_FOR: Duration = Duration::from_secs(5);
 /// The ticker looks at least this often: clocks jump.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+const POLL_MAX: Duration = Duration::from_secs(1);
 /// The shortest wait.
-const LOOK_SOON: Duration = Duration::from_millis(20);
+const POLL_MIN: Duration = Duration::from_millis(20);
 /// Work that is due and cannot be claimed is looked at again after this.
-const LOOK_LATER: Duration = Duration::from_millis(250);
+const POLL_BLOCKED: Duration = Duration::from_millis(250);
 
 /// What is known of one target.
 #[derive(Debug)]
@@ -85,7 +85,7 @@ impl Leases {
                 Err(StorageError::Sealed) => break,
                 Err(error) => {
                     tracing::error!(%error, "could not look for due leases");
-                    LOOK_EVERY
+                    POLL_MAX
                 }
             };
             tokio::select! {
@@ -108,9 +108,9 @@ impl Leases {
         let (skip, room) = self.room();
         let room = room.min(self.slots.available_permits());
         if room == 0 {
-            return Ok(LOOK_SOON);
+            return Ok(POLL_MIN);
         }
-        let rows = self.storage.claim_due(&self.holder, u32::try_from(room).unwrap_or(1), HOLD, &skip).await?;
+        let rows = self.storage.claim_due(&self.holder, u32::try_from(room).unwrap_or(1), CLAIM_TTL, &skip).await?;
         let claimed = !rows.is_empty();
         for row in rows {
             let Ok(slot) = self.slots.clone().try_acquire_owned() else {
@@ -150,10 +150,10 @@ impl Leases {
             return Ok(Duration::ZERO);
         }
         Ok(match self.storage.next_due().await? {
-            None => LOOK_EVERY,
+            None => POLL_MAX,
             // Due, but held by somebody or behind a target that is busy or down. A slot that comes free wakes the loop by itself.
-            Some(next) if next <= self.now() => LOOK_LATER,
-            Some(next) => next.until(self.now()).clamp(LOOK_SOON, LOOK_EVERY),
+            Some(next) if next <= self.now() => POLL_BLOCKED,
+            Some(next) => next.until(self.now()).clamp(POLL_MIN, POLL_MAX),
         })
     }
 

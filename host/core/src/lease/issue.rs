@@ -3,7 +3,7 @@
 use leasehold_model::{LeaseId, Timestamp, Ttl};
 
 use super::revoke::Cause;
-use super::{EFFECT_TIME, LATE, LeaseBody, LeaseError, LeaseKind, LeaseRow, LeaseState, Leases, NO_ANSWER};
+use super::{EFFECT_TIME, EFFECT_GRACE, LeaseBody, LeaseError, LeaseKind, LeaseRow, LeaseState, Leases, NO_ANSWER};
 use crate::keys;
 use crate::mount::MountEntry;
 use crate::random;
@@ -79,11 +79,11 @@ impl Leases {
             kind: LeaseKind::Secret,
             state: LeaseState::Issuing,
             // Nobody commits it: it falls due and is undone.
-            next_at: deadline + LATE,
+            next_at: deadline + EFFECT_GRACE,
             expires_at,
             fence: 1,
             holder: Some(self.claimant()),
-            held_until: Some(deadline + LATE),
+            held_until: Some(deadline + EFFECT_GRACE),
             token: holder.token().clone(),
             mount: mount.accessor.clone(),
             connection: plan.connection.clone(),

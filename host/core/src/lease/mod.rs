@@ -36,7 +36,7 @@ pub use record::{LeaseBody, LeaseRow};
 pub use states::{LeaseKind, LeaseState};
 
 /// How long one claim holds a row: longer than any single effect may take.
-pub const HOLD: Ttl = Ttl::from_secs(60);
+pub const CLAIM_TTL: Ttl = Ttl::from_secs(60);
 
 /// Rows worked on at once for one target.
 pub const TARGET_SLOTS: usize = 8;
@@ -46,7 +46,7 @@ pub const EFFECT_TIME: Ttl = Ttl::from_secs(30);
 
 /// An effect that must be over by its deadline gets so much longer before anybody undoes it: what a target was told at the
 /// last moment must have happened, or be refused, by then.
-pub const LATE: Ttl = Ttl::from_secs(5);
+pub const EFFECT_GRACE: Ttl = Ttl::from_secs(5);
 
 /// What clients hear when an effect took longer than [`EFFECT_TIME`]: the field's words for a target that cannot be used.
 pub(crate) const NO_ANSWER: &str = "unable to start transaction: the database did not answer in time";

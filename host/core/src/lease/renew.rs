@@ -2,7 +2,7 @@
 
 use leasehold_model::{LeaseId, Timestamp, Ttl};
 
-use super::{EFFECT_TIME, HOLD, LeaseBody, LeaseError, LeaseKind, LeaseRow, LeaseState, Leases, NO_ANSWER};
+use super::{EFFECT_TIME, CLAIM_TTL, LeaseBody, LeaseError, LeaseKind, LeaseRow, LeaseState, Leases, NO_ANSWER};
 use crate::request::LeaseAnswer;
 use crate::seams::engine::{EngineContext, LeaseIntent, LeaseLimits, MountView, SecretsEngine};
 use crate::seams::storage::{Batch, StorageError};
@@ -60,7 +60,7 @@ impl Leases {
         let (row, body) = self.find(id).await?.ok_or_else(|| LeaseError::NotFound(id.clone()))?;
         // Refused without a claim, so that a look costs nothing.
         renewable_at(row, body, self.now())?;
-        let row = match self.storage.claim(&self.claimant(), id, HOLD).await {
+        let row = match self.storage.claim(&self.claimant(), id, CLAIM_TTL).await {
             Ok(Some(row)) => row,
             Ok(None) => return Err(LeaseError::NotFound(id.clone())),
             Err(StorageError::Fenced(_)) => return Err(LeaseError::Busy(id.clone())),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use leasehold_model::{LeaseId, MountAccessor, Timestamp, TokenHash};
 use tokio::time::Instant;
 
-use super::{EFFECT_TIME, HOLD, LATE, LeaseError, LeaseKind, LeaseRow, LeaseState, Leases, NO_ANSWER};
+use super::{EFFECT_TIME, CLAIM_TTL, EFFECT_GRACE, LeaseError, LeaseKind, LeaseRow, LeaseState, Leases, NO_ANSWER};
 use crate::seams::engine::EngineError;
 use crate::seams::storage::{Batch, LeaseFilter, Page, StorageError};
 use crate::token::store::encode;
@@ -46,7 +46,7 @@ pub const IRREVOCABLE_AFTER: u32 = 6;
 /// Rows moved in one commit when many leases end together.
 const MARK_BATCH: u32 = 200;
 /// How long a revocation waits for whoever works on the row: an effect has ended by then. Real time, not the clock's.
-const PATIENCE: Duration = Duration::from_secs(EFFECT_TIME.as_secs() + 2 * LATE.as_secs());
+const PATIENCE: Duration = Duration::from_secs(EFFECT_TIME.as_secs() + 2 * EFFECT_GRACE.as_secs());
 /// How often it looks.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
@@ -78,7 +78,7 @@ impl Leases {
     async fn revoke_now(&self, id: &LeaseId) -> Result<(), LeaseError> {
         let end = Instant::now() + PATIENCE;
         loop {
-            match self.storage.claim(&self.claimant(), id, HOLD).await {
+            match self.storage.claim(&self.claimant(), id, CLAIM_TTL).await {
                 Ok(None) => return Ok(()),
                 Ok(Some(row)) => {
                     // Due as soon as our hold ends: a crash must not leave it to its old expiry.

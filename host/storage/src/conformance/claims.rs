@@ -10,7 +10,7 @@ use leasehold_model::{Timestamp, Ttl};
 
 use super::{Fixture, START_SECS, id, row};
 
-const HOLD: Ttl = Ttl::from_secs(30);
+const CLAIM_TTL: Ttl = Ttl::from_secs(30);
 
 fn names(rows: &[LeaseRow]) -> Vec<&str> {
     rows.iter().map(|row| row.id.as_str()).collect()
@@ -25,21 +25,21 @@ pub(super) async fn rows_are_claimed_in_order_of_their_turn(Fixture { storage, c
         .insert(row("a/5", START_SECS + 1))
         .insert(LeaseRow { next_at: Timestamp::NEVER, ..row("a/6", 0) });
     storage.commit(batch).await.unwrap();
-    assert!(storage.claim_due("n", 0, HOLD, &[]).await.unwrap().is_empty());
-    let first = storage.claim_due("n", 2, HOLD, &[]).await.unwrap();
+    assert!(storage.claim_due("n", 0, CLAIM_TTL, &[]).await.unwrap().is_empty());
+    let first = storage.claim_due("n", 2, CLAIM_TTL, &[]).await.unwrap();
     assert_eq!(names(&first), ["a/2", "b/2"]);
     let claimed = LeaseRow {
         fence: 1,
         holder: Some("n".to_owned()),
-        held_until: Some(Timestamp::from_secs(START_SECS) + HOLD),
+        held_until: Some(Timestamp::from_secs(START_SECS) + CLAIM_TTL),
         ..row("a/2", 5)
     };
     assert!(first[0] == claimed, "a claim changes holder, hold and fence only: {:?}", first[0]);
     assert!(storage.lease(&claimed.id).await.unwrap().unwrap() == claimed);
-    assert_eq!(names(&storage.claim_due("n", 10, HOLD, &[]).await.unwrap()), ["a/3", "a/4"]);
-    assert!(storage.claim_due("n", 10, HOLD, &[]).await.unwrap().is_empty(), "not even one's own again");
+    assert_eq!(names(&storage.claim_due("n", 10, CLAIM_TTL, &[]).await.unwrap()), ["a/3", "a/4"]);
+    assert!(storage.claim_due("n", 10, CLAIM_TTL, &[]).await.unwrap().is_empty(), "not even one's own again");
     clock.advance(Duration::from_secs(1));
-    assert_eq!(names(&storage.claim_due("n", 10, HOLD, &[]).await.unwrap()), ["a/5"]);
+    assert_eq!(names(&storage.claim_due("n", 10, CLAIM_TTL, &[]).await.unwrap()), ["a/5"]);
 }
 
 pub(super) async fn ten_thousand_rows_are_claimed_in_order(Fixture { storage, .. }: Fixture) {
@@ -55,7 +55,7 @@ pub(super) async fn ten_thousand_rows_are_claimed_in_order(Fixture { storage, ..
     assert_eq!(storage.next_due().await.unwrap(), Some(Timestamp::from_nanos(0)));
     let mut seen = Vec::new();
     loop {
-        let rows = storage.claim_due("n", 1_024, HOLD, &[]).await.unwrap();
+        let rows = storage.claim_due("n", 1_024, CLAIM_TTL, &[]).await.unwrap();
         if rows.is_empty() {
             break;
         }
@@ -73,7 +73,7 @@ pub(super) async fn two_holders_never_have_one_row(Fixture { storage, .. }: Fixt
             tokio::spawn(async move {
                 let mut mine = Vec::new();
                 loop {
-                    let rows = storage.claim_due(&format!("node {n}"), 7, HOLD, &[]).await.unwrap();
+                    let rows = storage.claim_due(&format!("node {n}"), 7, CLAIM_TTL, &[]).await.unwrap();
                     if rows.is_empty() {
                         return mine;
                     }
@@ -93,20 +93,20 @@ pub(super) async fn two_holders_never_have_one_row(Fixture { storage, .. }: Fixt
 
 pub(super) async fn a_hold_ends_by_the_clock_of_the_store(Fixture { storage, clock }: Fixture) {
     storage.commit(Batch::new().insert(row("a/1", 1))).await.unwrap();
-    assert_eq!(storage.claim_due("x", 1, HOLD, &[]).await.unwrap()[0].fence, 1);
+    assert_eq!(storage.claim_due("x", 1, CLAIM_TTL, &[]).await.unwrap()[0].fence, 1);
     clock.advance(Duration::from_secs(29));
-    assert!(storage.claim_due("y", 1, HOLD, &[]).await.unwrap().is_empty());
-    assert!(matches!(storage.claim("y", &id("a/1"), HOLD).await, Err(StorageError::Fenced(_))));
+    assert!(storage.claim_due("y", 1, CLAIM_TTL, &[]).await.unwrap().is_empty());
+    assert!(matches!(storage.claim("y", &id("a/1"), CLAIM_TTL).await, Err(StorageError::Fenced(_))));
     clock.advance(Duration::from_secs(1));
-    let second = storage.claim_due("y", 1, HOLD, &[]).await.unwrap();
+    let second = storage.claim_due("y", 1, CLAIM_TTL, &[]).await.unwrap();
     assert_eq!((second[0].fence, second[0].holder.as_deref()), (2, Some("y")));
 }
 
 pub(super) async fn a_late_holder_is_fenced_off(Fixture { storage, clock }: Fixture) {
     storage.commit(Batch::new().insert(row("a/1", 1))).await.unwrap();
-    let late = storage.claim_due("x", 1, HOLD, &[]).await.unwrap().remove(0);
+    let late = storage.claim_due("x", 1, CLAIM_TTL, &[]).await.unwrap().remove(0);
     clock.advance(Duration::from_secs(31));
-    let winner = storage.claim_due("y", 1, HOLD, &[]).await.unwrap().remove(0);
+    let winner = storage.claim_due("y", 1, CLAIM_TTL, &[]).await.unwrap().remove(0);
     let fence = late.fence;
     let gone = storage.commit(Batch::new().remove(late.id.clone(), fence)).await;
     assert!(matches!(gone, Err(StorageError::Fenced(_))));
@@ -125,26 +125,26 @@ pub(super) async fn rows_of_skipped_connections_stay(Fixture { storage, .. }: Fi
         .insert(on("a/4", ""));
     storage.commit(batch).await.unwrap();
     let skip = ["down".to_owned(), "odd \"name\", 'x' %".to_owned(), "unknown".to_owned()];
-    assert_eq!(names(&storage.claim_due("n", 10, HOLD, &skip).await.unwrap()), ["a/3", "a/4"]);
+    assert_eq!(names(&storage.claim_due("n", 10, CLAIM_TTL, &skip).await.unwrap()), ["a/3", "a/4"]);
     assert_eq!(storage.lease(&id("a/1")).await.unwrap().unwrap().fence, 0);
-    assert_eq!(names(&storage.claim_due("n", 10, HOLD, &skip[..1]).await.unwrap()), ["a/2"]);
-    assert_eq!(names(&storage.claim_due("n", 10, HOLD, &[]).await.unwrap()), ["a/1"]);
+    assert_eq!(names(&storage.claim_due("n", 10, CLAIM_TTL, &skip[..1]).await.unwrap()), ["a/2"]);
+    assert_eq!(names(&storage.claim_due("n", 10, CLAIM_TTL, &[]).await.unwrap()), ["a/1"]);
 }
 
 pub(super) async fn a_named_row_is_claimed_due_or_not(Fixture { storage, clock }: Fixture) {
     storage.commit(Batch::new().insert(row("a/1", START_SECS + 500))).await.unwrap();
-    assert!(storage.claim("x", &id("a/2"), HOLD).await.unwrap().is_none());
-    let first = storage.claim("x", &id("a/1"), HOLD).await.unwrap().unwrap();
+    assert!(storage.claim("x", &id("a/2"), CLAIM_TTL).await.unwrap().is_none());
+    let first = storage.claim("x", &id("a/1"), CLAIM_TTL).await.unwrap().unwrap();
     assert_eq!((first.fence, first.holder.as_deref()), (1, Some("x")));
     assert_eq!(first.body, b"body of a/1");
-    assert!(matches!(storage.claim("y", &id("a/1"), HOLD).await, Err(StorageError::Fenced(at)) if at == id("a/1")));
-    assert_eq!(storage.claim("x", &id("a/1"), HOLD).await.unwrap().unwrap().fence, 2, "one's own, again");
+    assert!(matches!(storage.claim("y", &id("a/1"), CLAIM_TTL).await, Err(StorageError::Fenced(at)) if at == id("a/1")));
+    assert_eq!(storage.claim("x", &id("a/1"), CLAIM_TTL).await.unwrap().unwrap().fence, 2, "one's own, again");
     clock.advance(Duration::from_secs(30));
-    assert_eq!(storage.claim("y", &id("a/1"), HOLD).await.unwrap().unwrap().fence, 3);
+    assert_eq!(storage.claim("y", &id("a/1"), CLAIM_TTL).await.unwrap().unwrap().fence, 3);
     // Given back by a write that names no holder.
     let freed = LeaseRow { holder: None, held_until: None, ..storage.lease(&id("a/1")).await.unwrap().unwrap() };
     storage.commit(Batch::new().shift(freed, LeaseState::Active, 3)).await.unwrap();
-    assert_eq!(storage.claim("x", &id("a/1"), HOLD).await.unwrap().unwrap().fence, 4);
+    assert_eq!(storage.claim("x", &id("a/1"), CLAIM_TTL).await.unwrap().unwrap().fence, 4);
 }
 
 pub(super) async fn the_next_turn_is_the_least(Fixture { storage, .. }: Fixture) {
