@@ -20,7 +20,7 @@ pub(crate) fn capped(wanted: Ttl, max: Ttl) -> String {
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Wish {
+pub(crate) enum RequestedTtl {
     /// So much from now, and never past the maximum counted from the making.
     Ttl(Ttl),
     /// So much from now, again and again: only an explicit maximum ends it.
@@ -29,15 +29,15 @@ pub(crate) enum Wish {
 
 /// What there is to keep to.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Bounds {
-    pub begun: Timestamp,
+pub(crate) struct TtlBounds {
+    pub created_at: Timestamp,
     pub now: Timestamp,
-    /// Of mount and role, from `begun` on.
+    /// Of mount and role, from `created_at` on.
     pub max: Ttl,
     /// Of this one alone; zero: none.
     pub explicit_max: Ttl,
     /// What was agreed besides.
-    pub latest: Timestamp,
+    pub agreed_end: Timestamp,
     /// The least that policy modules allow, from `now` on.
     pub ceiling: Option<Ttl>,
 }
@@ -51,22 +51,22 @@ pub(crate) struct End {
 }
 
 /// `None`: the maximum has passed. Warnings name what is left of the maximum, not the whole.
-pub(crate) fn end(wish: Wish, bounds: &Bounds) -> Option<End> {
-    let Bounds { begun, now, explicit_max, .. } = *bounds;
+pub(crate) fn end(wanted: RequestedTtl, bounds: &TtlBounds) -> Option<End> {
+    let TtlBounds { created_at, now, explicit_max, .. } = *bounds;
     let max = least(&[bounds.max, explicit_max]).unwrap_or(bounds.max);
     let mut warnings = Vec::new();
-    let (wanted, until) = match wish {
-        Wish::Ttl(wanted) => (wanted, begun + max),
-        Wish::Period(period) => {
+    let (wanted, until) = match wanted {
+        RequestedTtl::Ttl(wanted) => (wanted, created_at + max),
+        RequestedTtl::Period(period) => {
             if period > max {
                 warnings.push(format!(
                     "period of \"{period}\" exceeded the effective max_ttl of \"{max}\"; period value is capped accordingly"
                 ));
             }
-            (period.min(max), explicit_max.if_set().map_or(Timestamp::NEVER, |max| begun + max))
+            (period.min(max), explicit_max.if_set().map_or(Timestamp::NEVER, |max| created_at + max))
         }
     };
-    let until = until.min(bounds.latest);
+    let until = until.min(bounds.agreed_end);
     // Whole seconds on both sides, as in the field: a fraction that is missing is worth no warning.
     let left = u64::try_from(until.as_secs().saturating_sub(now.as_secs())).ok().filter(|left| *left > 0)?;
     let left = bounds.ceiling.map_or(Ttl::from_secs(left), |ceiling| ceiling.min(Ttl::from_secs(left)));
@@ -84,20 +84,20 @@ mod tests {
     const HOUR: Ttl = Ttl::from_secs(3_600);
 
     /// Made at 1,000 s, with an hour at most.
-    fn bounds(now: i64) -> Bounds {
-        Bounds {
-            begun: Timestamp::from_secs(1_000),
+    fn bounds(now: i64) -> TtlBounds {
+        TtlBounds {
+            created_at: Timestamp::from_secs(1_000),
             now: Timestamp::from_secs(now),
             max: HOUR,
             explicit_max: Ttl::ZERO,
-            latest: Timestamp::NEVER,
+            agreed_end: Timestamp::NEVER,
             ceiling: None,
         }
     }
 
     #[test]
     fn nothing_passes_its_maximum_and_warnings_name_what_is_left() {
-        let end = end(Wish::Ttl(Ttl::from_secs(600)), &bounds(4_300)).unwrap();
+        let end = end(RequestedTtl::Ttl(Ttl::from_secs(600)), &bounds(4_300)).unwrap();
         assert_eq!((end.at, end.ttl), (Timestamp::from_secs(4_600), Ttl::from_secs(300)));
         assert_eq!(
             end.warnings,
@@ -107,21 +107,21 @@ mod tests {
 
     #[test]
     fn what_was_agreed_and_a_modules_ceiling_bound_it_too() {
-        let agreed = Bounds { latest: Timestamp::from_secs(1_100), ..bounds(1_050) };
-        assert_eq!(end(Wish::Ttl(HOUR), &agreed).unwrap().at, Timestamp::from_secs(1_100));
-        let ceiling = Bounds { ceiling: Some(Ttl::from_secs(10)), ..agreed };
-        for wish in [Wish::Ttl(HOUR), Wish::Period(HOUR)] {
-            assert_eq!(end(wish, &ceiling).unwrap().at, Timestamp::from_secs(1_060));
+        let agreed = TtlBounds { agreed_end: Timestamp::from_secs(1_100), ..bounds(1_050) };
+        assert_eq!(end(RequestedTtl::Ttl(HOUR), &agreed).unwrap().at, Timestamp::from_secs(1_100));
+        let ceiling = TtlBounds { ceiling: Some(Ttl::from_secs(10)), ..agreed };
+        for wanted in [RequestedTtl::Ttl(HOUR), RequestedTtl::Period(HOUR)] {
+            assert_eq!(end(wanted, &ceiling).unwrap().at, Timestamp::from_secs(1_060));
         }
-        assert_eq!(end(Wish::Ttl(HOUR), &bounds(4_600)), None, "the maximum has passed");
+        assert_eq!(end(RequestedTtl::Ttl(HOUR), &bounds(4_600)), None, "the maximum has passed");
     }
 
     #[test]
     fn a_period_ends_only_with_an_explicit_maximum() {
-        let late = Bounds { now: Timestamp::from_secs(1_000_000), ..bounds(0) };
-        assert_eq!(end(Wish::Period(HOUR), &late).unwrap().ttl, HOUR);
-        let explicit = Bounds { explicit_max: Ttl::from_secs(1_800), ..bounds(1_000) };
-        let end = end(Wish::Period(HOUR), &explicit).unwrap();
+        let late = TtlBounds { now: Timestamp::from_secs(1_000_000), ..bounds(0) };
+        assert_eq!(end(RequestedTtl::Period(HOUR), &late).unwrap().ttl, HOUR);
+        let explicit = TtlBounds { explicit_max: Ttl::from_secs(1_800), ..bounds(1_000) };
+        let end = end(RequestedTtl::Period(HOUR), &explicit).unwrap();
         assert_eq!(end.ttl, Ttl::from_secs(1_800));
         assert_eq!(
             end.warnings,
@@ -132,8 +132,8 @@ mod tests {
     #[test]
     fn a_missing_fraction_of_a_second_is_worth_no_warning() {
         let half = std::time::Duration::from_millis(500);
-        let renewed = Bounds { now: Timestamp::from_secs(1_000) + half, ..bounds(0) };
-        let end = end(Wish::Ttl(HOUR), &renewed).unwrap();
+        let renewed = TtlBounds { now: Timestamp::from_secs(1_000) + half, ..bounds(0) };
+        let end = end(RequestedTtl::Ttl(HOUR), &renewed).unwrap();
         assert_eq!((end.at, end.ttl), (Timestamp::from_secs(4_600), HOUR));
         assert!(end.warnings.is_empty(), "{:?}", end.warnings);
     }

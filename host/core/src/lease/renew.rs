@@ -7,7 +7,7 @@ use crate::request::LeaseAnswer;
 use crate::seams::engine::{EngineContext, LeaseIntent, LeaseLimits, MountView, SecretsEngine};
 use crate::seams::storage::{Batch, StorageError};
 use crate::token::store::encode;
-use crate::ttl::{self, Bounds, End, Wish, least};
+use crate::ttl::{self, TtlBounds, End, RequestedTtl, least};
 
 /// A lease that may be extended now: made only by [`renewable_at`].
 struct Renewable {
@@ -34,13 +34,13 @@ fn renewable_at(row: LeaseRow, body: LeaseBody, now: Timestamp) -> Result<Renewa
 
 impl Renewable {
     /// What no renewal passes: it was agreed at issue, or role and mount allow less since.
-    fn bounds(&self, limits: LeaseLimits, mount: &MountView, ceiling: Option<Ttl>) -> Bounds {
-        Bounds {
-            begun: self.body.issued_at,
+    fn bounds(&self, limits: LeaseLimits, mount: &MountView, ceiling: Option<Ttl>) -> TtlBounds {
+        TtlBounds {
+            created_at: self.body.issued_at,
             now: self.now,
             max: least(&[limits.max_ttl, mount.max_lease_ttl]).unwrap_or(mount.max_lease_ttl),
             explicit_max: Ttl::ZERO,
-            latest: self.body.max_expires_at,
+            agreed_end: self.body.max_expires_at,
             ceiling,
         }
     }
@@ -111,7 +111,7 @@ impl Leases {
         let intent = row.intent(body, self.now() + EFFECT_TIME);
         let limits = engine.limits(&context, &intent).await.map_err(|error| LeaseError::Engine(error.to_string()))?;
         let wished = increment.and_then(Ttl::if_set).or(limits.default_ttl.if_set());
-        let wish = Wish::Ttl(wished.unwrap_or(context.mount.default_lease_ttl));
+        let wish = RequestedTtl::Ttl(wished.unwrap_or(context.mount.default_lease_ttl));
         let end = ttl::end(wish, &lease.bounds(limits, &context.mount, ceiling));
         let end = end.ok_or_else(|| LeaseError::PastMaximum(row.id.clone()))?;
         self.extend_in_target(&*engine, &context, row, &intent, end.at).await?;

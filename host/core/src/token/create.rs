@@ -10,7 +10,7 @@ use crate::fields::{Field, Fields, Kind};
 use crate::request::RequestError;
 use crate::seams::host::Clock;
 use crate::seams::storage::StorageError;
-use crate::ttl::{self, Bounds};
+use crate::ttl::{self, TtlBounds};
 
 /// Zero durations and empty strings mean unset: the field's clients send them always.
 pub const FIELDS: &[Field] = &[
@@ -52,7 +52,7 @@ impl std::fmt::Debug for Created {
 
 /// What the rules need to know beyond the fields.
 #[derive(Debug)]
-pub struct Wish<'a> {
+pub struct TokenRequest<'a> {
     pub parent: &'a Caller,
     pub path: &'a str,
     pub orphan_route: bool,
@@ -75,7 +75,7 @@ pub async fn create(
     tokens: &Tokens,
     clock: &dyn Clock,
     policy_exists: impl Fn(&str) -> bool,
-    wish: &Wish<'_>,
+    wish: &TokenRequest<'_>,
     fields: &Fields,
 ) -> Result<Created, RequestError> {
     let parent = &wish.parent.record;
@@ -189,23 +189,23 @@ struct Lengths {
 
 /// Zero: without an end. Warnings besides.
 fn time_to_live(
-    wish: &Wish<'_>,
+    wish: &TokenRequest<'_>,
     asked: &Lengths,
     is_root: bool,
     now: Timestamp,
 ) -> Result<(Ttl, Vec<String>), RequestError> {
     let lasting = match asked.period.if_set() {
-        Some(period) => Some(ttl::Wish::Period(period)),
-        None if is_root => asked.ttl.or(wish.ceiling).map(ttl::Wish::Ttl),
-        None => Some(ttl::Wish::Ttl(asked.ttl.unwrap_or(wish.limits.default_ttl))),
+        Some(period) => Some(ttl::RequestedTtl::Period(period)),
+        None if is_root => asked.ttl.or(wish.ceiling).map(ttl::RequestedTtl::Ttl),
+        None => Some(ttl::RequestedTtl::Ttl(asked.ttl.unwrap_or(wish.limits.default_ttl))),
     };
     if let Some(lasting) = lasting {
-        let bounds = Bounds {
-            begun: now,
+        let bounds = TtlBounds {
+            created_at: now,
             now,
             max: wish.limits.max_ttl,
             explicit_max: asked.explicit_max_ttl,
-            latest: Timestamp::NEVER,
+            agreed_end: Timestamp::NEVER,
             ceiling: wish.ceiling,
         };
         let end = ttl::end(lasting, &bounds);

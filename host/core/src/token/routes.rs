@@ -12,7 +12,7 @@ use crate::meter;
 use crate::request::{AuthAnswer, LogicalResponse, Object, RequestError};
 use crate::routes::{Access, Route};
 use crate::seams::storage::StorageError;
-use crate::ttl::{self, Bounds, End, Wish};
+use crate::ttl::{self, TtlBounds, End, RequestedTtl};
 
 const READ: &[Operation] = &[Operation::Read, Operation::Update];
 const WRITE: &[Operation] = &[Operation::Update];
@@ -159,7 +159,7 @@ fn limits(call: &Call<'_>) -> Limits {
 }
 
 async fn create(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
-    let wish = create::Wish {
+    let wish = create::TokenRequest {
         parent: call.caller()?,
         path: &call.request.path,
         orphan_route: call.pattern == "create-orphan",
@@ -265,18 +265,18 @@ fn new_end(call: &Call<'_>, record: &TokenRecord, now: Timestamp) -> Option<End>
         || {
             let increment = call.fields.ttl("increment").and_then(Ttl::if_set);
             let last = record.renewed_ttl.or(record.creation_ttl.if_set());
-            Wish::Ttl(increment.or(last).unwrap_or(limits.default_ttl))
+            RequestedTtl::Ttl(increment.or(last).unwrap_or(limits.default_ttl))
         },
-        Wish::Period,
+        RequestedTtl::Period,
     );
     ttl::end(
         wish,
-        &Bounds {
-            begun: record.created_at,
+        &TtlBounds {
+            created_at: record.created_at,
             now,
             max: limits.max_ttl,
             explicit_max: record.explicit_max_ttl,
-            latest: Timestamp::NEVER,
+            agreed_end: Timestamp::NEVER,
             ceiling: call.ceiling,
         },
     )
