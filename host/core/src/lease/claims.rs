@@ -36,7 +36,7 @@ pub struct ConnectionHealth {
     /// Also when it is over, until the target answers again.
     down: Option<Down>,
     /// How often it was opened anew: what work met that began before says nothing of how it is reached now.
-    openings: u64,
+    generation: u64,
 }
 
 /// Enough others that have failed before are at it.
@@ -56,7 +56,7 @@ impl ConnectionHealth {
             slots: Arc::new(Semaphore::new(TARGET_SLOTS)),
             retries: Arc::new(Semaphore::new(RETRY_SLOTS)),
             down: None,
-            openings: 0,
+            generation: 0,
         }
     }
 
@@ -226,7 +226,7 @@ impl Leases {
 
     /// Which opening of a target work begins on: goes with its outcome to [`Leases::note_target`].
     pub(super) fn opening(&self, connection: &str) -> u64 {
-        self.with_health(connection, |health| health.openings)
+        self.with_health(connection, |health| health.generation)
     }
 
     /// Remembers whether a target answers, so that nothing queues up behind one that does not.
@@ -237,7 +237,7 @@ impl Leases {
             EngineError::Unreached(why) | EngineError::Down(why) => {
                 let down = Down { until: self.now() + DOWN_FOR, why: why.clone() };
                 let news = self.with_health(connection, |health| {
-                    health.openings == opening && health.down.replace(down).is_none()
+                    health.generation == opening && health.down.replace(down).is_none()
                 });
                 if news {
                     tracing::warn!(connection, why, "connection `{connection}` does not answer");
@@ -254,7 +254,7 @@ impl Leases {
     pub(crate) fn reopened(&self, connection: &str) {
         self.with_health(connection, |health| {
             health.down = None;
-            health.openings += 1;
+            health.generation += 1;
         });
         self.wake.notify_one();
     }
