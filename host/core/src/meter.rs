@@ -75,7 +75,7 @@ pub(crate) fn token_made(cluster: &str, kind: &'static str, ttl: Ttl) {
 }
 
 fn took(what: &Histogram, began: Timestamp, now: Timestamp) {
-    what.record(now.until(began).as_secs_f64() * 1e3);
+    what.record(now.since(began).as_secs_f64() * 1e3);
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]

@@ -47,7 +47,7 @@ impl Timestamp {
 
     /// What is left from `now`; zero when past.
     #[must_use]
-    pub fn until(self, now: Self) -> std::time::Duration {
+    pub fn since(self, now: Self) -> std::time::Duration {
         std::time::Duration::from_nanos(u64::try_from(self.0.saturating_sub(now.0)).unwrap_or(0))
     }
 

@@ -141,7 +141,7 @@ impl ModulesRoom {
             let begun = shared.clock.now();
             let judged = shared.evaluate(&module.pre, place, &config, &request);
             let verdict = judged.inspect_err(|unjudged| module.meter.failed(&unjudged.why))?;
-            module.meter.answered(shared.clock.now().until(begun).as_secs_f64(), verdict.fuel);
+            module.meter.answered(shared.clock.now().since(begun).as_secs_f64(), verdict.fuel);
             Ok(verdict)
         })
         .await?

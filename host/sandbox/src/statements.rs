@@ -157,7 +157,7 @@ impl Shared {
         store::arm(&mut store, &budget)?;
         let answer = self.pre.instantiate(&mut store).and_then(|guest| ask(&guest, &mut store));
         let answer = answer.map_err(|error| store::stopped(&store, &error))?;
-        self.meter.answered(self.clock.now().until(begun).as_secs_f64(), store::used(&store, budget.fuel));
+        self.meter.answered(self.clock.now().since(begun).as_secs_f64(), store::used(&store, budget.fuel));
         Ok(answer)
     }
 }

@@ -153,7 +153,7 @@ impl Leases {
             None => POLL_MAX,
             // Due, but held by somebody or behind a target that is busy or down. A slot that comes free wakes the loop by itself.
             Some(next) if next <= self.now() => POLL_BLOCKED,
-            Some(next) => next.until(self.now()).clamp(POLL_MIN, POLL_MAX),
+            Some(next) => next.since(self.now()).clamp(POLL_MIN, POLL_MAX),
         })
     }
 

@@ -142,7 +142,7 @@ impl Leases {
         let intent = row.intent(body, deadline);
         let opening = self.opening(&row.connection);
         // A slow commit has used some of the time up.
-        match tokio::time::timeout(deadline.until(self.now()), engine.effect(context, &intent)).await {
+        match tokio::time::timeout(deadline.since(self.now()), engine.effect(context, &intent)).await {
             Ok(Ok(data)) => Ok(data),
             Ok(Err(error)) => {
                 self.note_target(&row.connection, opening, &error);

@@ -169,7 +169,7 @@ impl Leases {
                 self.target_is_up(&row.connection);
                 self.storage.commit(Batch::new().remove(row.id.clone(), row.fence)).await?;
                 crate::fail::point("revoke-removed");
-                let lag = self.now().until(row.expires_at.min(self.now()));
+                let lag = self.now().since(row.expires_at.min(self.now()));
                 metrics::histogram!("leasehold_revocation_lag_seconds").record(lag.as_secs_f64());
                 metrics::counter!("leasehold_leases_revoked_total").increment(1);
                 tracing::info!(lease.id = %row.id, "revoked lease {}", row.id);

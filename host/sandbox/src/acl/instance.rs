@@ -70,7 +70,7 @@ impl Instance {
 
     /// Whether it may serve another question.
     pub(super) fn is_fit(&self, limits: &Limits, now: Timestamp) -> bool {
-        let age = now.until(self.born);
+        let age = now.since(self.born);
         // A clock that went back makes it no younger.
         let is_young = age < limits.warm_age && now >= self.born;
         !self.broken && self.calls < limits.warm_calls && is_young && self.store.data().memory() <= limits.warm_memory

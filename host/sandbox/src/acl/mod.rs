@@ -233,7 +233,7 @@ impl AclRoom {
             None => self.answer_elsewhere(id, &known, &question, with_values, begun).await,
         };
         let (reply, fuel) = shared.meter.seen(answered)?;
-        shared.meter.answered(shared.clock.now().until(begun).as_secs_f64(), fuel);
+        shared.meter.answered(shared.clock.now().since(begun).as_secs_f64(), fuel);
         Ok(reply)
     }
 

@@ -89,7 +89,7 @@ async fn in_one_transaction(
 ) -> Result<Session, TargetError> {
     // However far this came: an open transaction without a statement ends with its session.
     let begun = begin(target, at, intent.deadline).await.map_err(TargetError::before_anything)?;
-    let left = intent.deadline.until(at.clock.now());
+    let left = intent.deadline.since(at.clock.now());
     if left.is_zero() {
         return Err(too_late());
     }
@@ -166,7 +166,7 @@ async fn begin(target: &ConnectionPool, at: &EngineContext, deadline: Timestamp)
         if let Some(time) = target.time() {
             return Ok(Begun { session, time, is_open: false });
         }
-        let left = deadline.until(at.clock.now());
+        let left = deadline.since(at.clock.now());
         if left.is_zero() {
             return Err(too_late());
         }
