@@ -184,7 +184,7 @@ impl DatabaseEngine {
         }
     }
 
-    fn forget(&self, keep: impl Fn(&TargetId) -> bool) {
+    fn retain_pools(&self, keep: impl Fn(&TargetId) -> bool) {
         let mut targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
         targets.retain(|id, (_, target)| {
             let kept = keep(id);
@@ -240,7 +240,7 @@ impl DatabaseEngine {
         at.storage.put(&connection_key(name), bytes, expect).await?;
         // The next use opens the stored one: its version is known only then.
         target.close();
-        self.forget(|id| *id != (at.mount.accessor.clone(), name.to_owned()));
+        self.retain_pools(|id| *id != (at.mount.accessor.clone(), name.to_owned()));
         if record.has_password_in_url() {
             warnings.insert(0, connection::PASSWORD_IN_URL.to_owned());
         }
@@ -248,7 +248,7 @@ impl DatabaseEngine {
     }
 
     async fn reset(&self, at: &EngineContext, name: &str) -> Result<LogicalResponse, RequestError> {
-        self.forget(|id| *id != (at.mount.accessor.clone(), name.to_owned()));
+        self.retain_pools(|id| *id != (at.mount.accessor.clone(), name.to_owned()));
         let opened = self.open(at, name).await?;
         opened.target.ping().await.map_err(|error| {
             let error = error.scrubbed(&opened.record.secrets().iter().collect::<Vec<_>>());
@@ -439,7 +439,7 @@ impl SecretsEngine for DatabaseEngine {
             },
             ("config", Operation::Delete) => {
                 storage.delete(&connection_key(name)).await?;
-                self.forget(|id| *id != (request.context.mount.accessor.clone(), name.to_owned()));
+                self.retain_pools(|id| *id != (request.context.mount.accessor.clone(), name.to_owned()));
                 LogicalResponse::empty()
             }
             ("config" | "reset", Operation::Create | Operation::Update) => {
@@ -519,6 +519,6 @@ impl SecretsEngine for DatabaseEngine {
     }
 
     async fn unmount(&self, at: &EngineContext) {
-        self.forget(|(accessor, _)| *accessor != at.mount.accessor);
+        self.retain_pools(|(accessor, _)| *accessor != at.mount.accessor);
     }
 }
