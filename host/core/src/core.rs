@@ -103,7 +103,7 @@ pub struct Core {
     pub(crate) meter: Meter,
     unsealed: RwLock<Option<Arc<Unsealed>>>,
     /// One opening or closing at a time; holds what runs while unsealed.
-    moving: Mutex<Option<Running>>,
+    transition: Mutex<Option<Running>>,
 }
 
 #[derive(Debug)]
@@ -116,7 +116,7 @@ struct Running {
 impl Core {
     #[must_use]
     pub fn new(seams: Seams, settings: Settings) -> Arc<Self> {
-        Arc::new(Self { seams, settings, meter: Meter::new(), unsealed: RwLock::new(None), moving: Mutex::new(None) })
+        Arc::new(Self { seams, settings, meter: Meter::new(), unsealed: RwLock::new(None), transition: Mutex::new(None) })
     }
 
     /// What exists while unsealed.
@@ -141,7 +141,7 @@ impl Core {
     /// # Errors
     /// The field's words for wrong numbers; already initialised.
     pub async fn init(&self, shares: u8, threshold: u8, first: First) -> Result<Initialized, RequestError> {
-        let _moving = self.moving.lock().await;
+        let _transition = self.transition.lock().await;
         let keys = self.seams.seal.init(shares, threshold).await.map_err(seal_error)?;
         for share in keys.iter().take(usize::from(threshold.max(1))) {
             self.seams.seal.unseal(&share.0).await.map_err(seal_error)?;
@@ -195,16 +195,16 @@ impl Core {
 
     async fn take_share(&self, share: &KeyShare) -> Result<SealStatus, RequestError> {
         {
-            let mut moving = self.moving.lock().await;
+            let mut transition = self.transition.lock().await;
             if self.unsealed().is_ok() {
-                drop(moving);
+                drop(transition);
                 return self.seal_status().await.map_err(seal_error);
             }
             let status = self.seams.seal.unseal(&share.0).await.map_err(seal_error)?;
             if status.sealed {
                 return Ok(status);
             }
-            match self.open().await {
+            match self.load_unsealed().await {
                 Ok(unsealed) => {
                     meter::open(&unsealed.installation.cluster_name, true);
                     let (unsealed, (stop, stopped)) = (Arc::new(unsealed), watch::channel(false));
@@ -215,7 +215,7 @@ impl Core {
                     let opened = unsealed.clone();
                     // Compiling takes up to a minute for each; leases cannot wait for that.
                     let modules = tokio::spawn(async move { opened.modules.load_all().await });
-                    *moving = Some(Running { stop, leases, modules });
+                    *transition = Some(Running { stop, leases, modules });
                     *self.unsealed.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(unsealed);
                     tracing::info!("unsealed");
                 }
@@ -235,7 +235,7 @@ impl Core {
         self.seams.seal.reset().await.map_err(seal_error)
     }
 
-    async fn open(&self) -> Result<Unsealed, RequestError> {
+    async fn load_unsealed(&self) -> Result<Unsealed, RequestError> {
         let Seams { storage, seal, clock, entropy, sandbox, engines, audit_devices, declared_audit_devices, .. } =
             &self.seams;
         let stored = storage.get(&keys::installation()).await?;
@@ -280,9 +280,9 @@ impl Core {
 
     /// Stops work on leases, shuts the barrier, wipes the keys.
     pub async fn seal(&self) {
-        let mut moving = self.moving.lock().await;
+        let mut transition = self.transition.lock().await;
         let unsealed = self.unsealed.write().unwrap_or_else(std::sync::PoisonError::into_inner).take();
-        if let Some(running) = moving.take() {
+        if let Some(running) = transition.take() {
             running.modules.abort();
             // Errors mean that it has ended already.
             let _ = running.stop.send(true);

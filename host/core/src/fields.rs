@@ -42,7 +42,7 @@ pub struct Field {
 impl Field {
     /// A field whose value policy modules may see.
     #[must_use]
-    pub const fn open(name: &'static str, kind: Kind, help: &'static str) -> Self {
+    pub const fn visible(name: &'static str, kind: Kind, help: &'static str) -> Self {
         Self { name, kind, visible: true, help }
     }
 
@@ -386,13 +386,13 @@ mod tests {
     use super::*;
 
     const SCHEMA: [Field; 7] = [
-        Field::open("s", Kind::Text, ""),
-        Field::open("i", Kind::Int, ""),
-        Field::open("b", Kind::Bool, ""),
-        Field::open("d", Kind::Duration, ""),
-        Field::open("c", Kind::CommaList, ""),
-        Field::open("l", Kind::List, ""),
-        Field::open("m", Kind::KvPairs, ""),
+        Field::visible("s", Kind::Text, ""),
+        Field::visible("i", Kind::Int, ""),
+        Field::visible("b", Kind::Bool, ""),
+        Field::visible("d", Kind::Duration, ""),
+        Field::visible("c", Kind::CommaList, ""),
+        Field::visible("l", Kind::List, ""),
+        Field::visible("m", Kind::KvPairs, ""),
     ];
 
     fn read(value: Value) -> Result<Fields, FieldError> {

@@ -167,7 +167,7 @@ impl Core {
         let routed = unsealed.mounts.route(&request.path);
         let open = routed.as_ref().is_some_and(|(entry, rest)| {
             Backend::of(entry, unsealed).is_some_and(|t| {
-                routes::find(t.routes(), rest, request.operation).is_some_and(|(r, _)| r.access == Access::Open)
+                routes::find(t.routes(), rest, request.operation).is_some_and(|(r, _)| r.access == Access::Unauthenticated)
             })
         });
         trace.operation = Some(request.operation);
@@ -502,7 +502,7 @@ fn needs_sudo(access: Access, operation: Operation) -> bool {
     match access {
         Access::Sudo => true,
         Access::SudoToWrite => !matches!(operation, Operation::Read | Operation::List | Operation::Scan),
-        Access::Token | Access::Open => false,
+        Access::Token | Access::Unauthenticated => false,
     }
 }
 

@@ -16,7 +16,7 @@ pub enum Access {
     /// The same as [`Access::Token`] for reads and lists, [`Access::Sudo`] for everything else (`sys/modules/*`).
     SudoToWrite,
     /// Nobody is asked for a token.
-    Open,
+    Unauthenticated,
 }
 
 /// One route below a mount.

@@ -7,15 +7,15 @@ use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 
 const SCHEMA: [Field; 9] = [
-    Field::open("text", Kind::Text, ""),
-    Field::open("int", Kind::Int, ""),
-    Field::open("bool", Kind::Bool, ""),
-    Field::open("duration", Kind::Duration, ""),
-    Field::open("comma_list", Kind::CommaList, ""),
-    Field::open("list", Kind::List, ""),
-    Field::open("pairs", Kind::KvPairs, ""),
-    Field::open("map", Kind::Map, ""),
-    Field::open("any", Kind::Any, ""),
+    Field::visible("text", Kind::Text, ""),
+    Field::visible("int", Kind::Int, ""),
+    Field::visible("bool", Kind::Bool, ""),
+    Field::visible("duration", Kind::Duration, ""),
+    Field::visible("comma_list", Kind::CommaList, ""),
+    Field::visible("list", Kind::List, ""),
+    Field::visible("pairs", Kind::KvPairs, ""),
+    Field::visible("map", Kind::Map, ""),
+    Field::visible("any", Kind::Any, ""),
 ];
 
 fuzz_target!(|input: (bool, &str)| {

@@ -11,14 +11,14 @@ use crate::request::{LogicalRequest, LogicalResponse, Object, RequestError, Shap
 use crate::routes::{Access, Route};
 
 const ENABLE: &[Field] = &[
-    Field::open("type", Kind::Text, "`file`."),
-    Field::open("description", Kind::Text, "For people."),
-    Field::open(
+    Field::visible("type", Kind::Text, "`file`."),
+    Field::visible("description", Kind::Text, "For people."),
+    Field::visible(
         "options",
         Kind::KvPairs,
         "file_path (not absolute: beneath the server's audit_directory), mode, log_raw, hmac_accessor, elide_list_responses.",
     ),
-    Field::open("local", Kind::Bool, "Accepted."),
+    Field::visible("local", Kind::Bool, "Accepted."),
 ];
 
 pub const ROUTES: &[Route] = &[
@@ -47,7 +47,7 @@ pub const ROUTES: &[Route] = &[
     route(
         "config/auditing/request-headers/:header",
         &[Operation::Read, Operation::Update, Operation::Delete],
-        &[Field::open("hmac", Kind::Bool, "Whether to hash its values.")],
+        &[Field::visible("hmac", Kind::Bool, "Whether to hash its values.")],
         Access::Sudo,
         "One audited request header.",
     ),

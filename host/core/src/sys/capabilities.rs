@@ -9,8 +9,8 @@ use crate::policy::decide;
 use crate::request::{LogicalResponse, Object, RequestError, Shape};
 use crate::routes::{Access, Route};
 
-const PATHS: Field = Field::open("paths", Kind::CommaList, "Paths to ask about.");
-const PATH: Field = Field::open("path", Kind::CommaList, "Old name of paths.");
+const PATHS: Field = Field::visible("paths", Kind::CommaList, "Paths to ask about.");
+const PATH: Field = Field::visible("path", Kind::CommaList, "Old name of paths.");
 const TOKEN: Field = Field::hidden("token", Kind::Text, "The token.");
 const WRITE: &[Operation] = &[Operation::Update];
 
@@ -19,7 +19,7 @@ pub const ROUTES: &[Route] = &[
     route("capabilities-self", &[TOKEN, PATHS, PATH], "What the calling token may do on paths."),
     route(
         "capabilities-accessor",
-        &[Field::open("accessor", Kind::Text, "The token's accessor."), PATHS, PATH],
+        &[Field::visible("accessor", Kind::Text, "The token's accessor."), PATHS, PATH],
         "What a token may do on paths.",
     ),
 ];

@@ -14,11 +14,11 @@ use crate::routes::{Access, Route};
 use crate::seams::storage::{LeaseFilter, StorageError};
 use crate::token::routes::TIDYING;
 
-const LEASE_ID: Field = Field::open("lease_id", Kind::Any, "The lease.");
-const URL_ID: Field = Field::open("url_lease_id", Kind::Text, "The lease, from the path.");
-const INCREMENT: Field = Field::open("increment", Kind::Duration, "The wished TTL from now.");
-const SYNC: Field = Field::open("sync", Kind::Bool, "Answer only when the credential is gone; true when not given.");
-const PREFIX: Field = Field::open("prefix", Kind::Text, "Repeated by some clients; the path counts.");
+const LEASE_ID: Field = Field::visible("lease_id", Kind::Any, "The lease.");
+const URL_ID: Field = Field::visible("url_lease_id", Kind::Text, "The lease, from the path.");
+const INCREMENT: Field = Field::visible("increment", Kind::Duration, "The wished TTL from now.");
+const SYNC: Field = Field::visible("sync", Kind::Bool, "Answer only when the credential is gone; true when not given.");
+const PREFIX: Field = Field::visible("prefix", Kind::Text, "Repeated by some clients; the path counts.");
 const WRITE: &[Operation] = &[Operation::Update];
 const REVOKE: &[Field] = &[LEASE_ID, URL_ID, SYNC];
 const RENEW: &[Field] = &[LEASE_ID, URL_ID, INCREMENT];
@@ -43,7 +43,7 @@ pub const ROUTES: &[Route] = &[
     route(
         "leases/count",
         &[Operation::Read],
-        &[Field::open("type", Kind::Text, "`irrevocable`."), Field::open("include_child_namespaces", Kind::Bool, "")],
+        &[Field::visible("type", Kind::Text, "`irrevocable`."), Field::visible("include_child_namespaces", Kind::Bool, "")],
         Access::Token,
         "Counts irrevocable leases.",
     ),
@@ -51,10 +51,10 @@ pub const ROUTES: &[Route] = &[
         "leases",
         &[Operation::Read],
         &[
-            Field::open("type", Kind::Text, "`irrevocable`."),
-            Field::open("limit", Kind::Text, "How many to list at most; `none` or nothing: all."),
-            Field::open("force", Kind::Bool, "Accepted."),
-            Field::open("include_child_namespaces", Kind::Bool, "Accepted: there is one namespace."),
+            Field::visible("type", Kind::Text, "`irrevocable`."),
+            Field::visible("limit", Kind::Text, "How many to list at most; `none` or nothing: all."),
+            Field::visible("force", Kind::Bool, "Accepted."),
+            Field::visible("include_child_namespaces", Kind::Bool, "Accepted: there is one namespace."),
         ],
         Access::Sudo,
         "Lists irrevocable leases.",

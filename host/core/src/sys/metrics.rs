@@ -14,7 +14,7 @@ use crate::routes::{Access, Route};
 pub const ROUTES: &[Route] = &[Route {
     pattern: "metrics",
     operations: &[Operation::Read],
-    fields: &[Field::open("format", Kind::Text, "`prometheus` for its text form; JSON without it.")],
+    fields: &[Field::visible("format", Kind::Text, "`prometheus` for its text form; JSON without it.")],
     access: Access::Token,
     existence_check: false,
     help: "Metrics of this process.",

@@ -13,24 +13,24 @@ use crate::request::{LogicalResponse, Object, RequestError};
 use crate::routes::{Access, Route};
 
 const ALL: &[Operation] = &[Operation::Read, Operation::Update, Operation::Delete];
-const MODULE: &[Field] = &[Field::open(
+const MODULE: &[Field] = &[Field::visible(
     "module",
     Kind::Text,
     "The component in base64; or send it as the body, with the type application/wasm.",
 )];
 const EGP: &[Field] = &[
-    Field::open("module", Kind::Text, "Name of a module in sys/modules."),
-    Field::open(
+    Field::visible("module", Kind::Text, "Name of a module in sys/modules."),
+    Field::visible(
         "config",
         Kind::Any,
         "An object for the module; readable by whoever reads the policy, so no place for secrets.",
     ),
-    Field::open(
+    Field::visible(
         "paths",
         Kind::CommaList,
         "Canonical paths without a leading slash; a final `*` matches any rest, `+` any one segment.",
     ),
-    Field::open("enforcement_level", Kind::Text, "`advisory` or `hard-mandatory`."),
+    Field::visible("enforcement_level", Kind::Text, "`advisory` or `hard-mandatory`."),
 ];
 
 pub const ROUTES: &[Route] = &[

@@ -17,33 +17,33 @@ const READ: &[Operation] = &[Operation::Read];
 const ALL: &[Operation] = &[Operation::Read, Operation::Update, Operation::Delete];
 
 const ENABLE: &[Field] = &[
-    Field::open("type", Kind::Text, "The kind of engine: `database`."),
-    Field::open("description", Kind::Text, "For people."),
-    Field::open(
+    Field::visible("type", Kind::Text, "The kind of engine: `database`."),
+    Field::visible("description", Kind::Text, "For people."),
+    Field::visible(
         "config",
         Kind::Map,
         "default_lease_ttl, max_lease_ttl, force_no_cache, listing_visibility, audit_non_hmac_*_keys.",
     ),
-    Field::open("options", Kind::KvPairs, "The engine's own options."),
-    Field::open("local", Kind::Bool, "Accepted."),
-    Field::open("seal_wrap", Kind::Bool, "Accepted."),
-    Field::open("external_entropy_access", Kind::Bool, "Accepted."),
-    Field::open("plugin_name", Kind::Text, "Accepted."),
-    Field::open("plugin_version", Kind::Text, "Accepted."),
+    Field::visible("options", Kind::KvPairs, "The engine's own options."),
+    Field::visible("local", Kind::Bool, "Accepted."),
+    Field::visible("seal_wrap", Kind::Bool, "Accepted."),
+    Field::visible("external_entropy_access", Kind::Bool, "Accepted."),
+    Field::visible("plugin_name", Kind::Text, "Accepted."),
+    Field::visible("plugin_version", Kind::Text, "Accepted."),
 ];
 
 /// Fields of `…/tune`: the same pattern as the mount itself, since a mount's path may hold slashes.
 const TUNE: &[Field] = &[
-    Field::open("default_lease_ttl", Kind::Text, "Empty: as it is; `system` or 0: the system's."),
-    Field::open("max_lease_ttl", Kind::Text, "The same."),
-    Field::open("description", Kind::Text, "For people."),
-    Field::open("force_no_cache", Kind::Bool, "Accepted."),
-    Field::open("listing_visibility", Kind::Text, "`unauth` shows the mount without a token."),
-    Field::open("audit_non_hmac_request_keys", Kind::CommaList, "Keys that audit shows in clear."),
-    Field::open("audit_non_hmac_response_keys", Kind::CommaList, "Keys that audit shows in clear."),
-    Field::open("options", Kind::KvPairs, "The engine's own options."),
-    Field::open("plugin_version", Kind::Text, "The one that is there."),
-    Field::open("token_type", Kind::Text, "Of auth methods that let people log in: none is here yet."),
+    Field::visible("default_lease_ttl", Kind::Text, "Empty: as it is; `system` or 0: the system's."),
+    Field::visible("max_lease_ttl", Kind::Text, "The same."),
+    Field::visible("description", Kind::Text, "For people."),
+    Field::visible("force_no_cache", Kind::Bool, "Accepted."),
+    Field::visible("listing_visibility", Kind::Text, "`unauth` shows the mount without a token."),
+    Field::visible("audit_non_hmac_request_keys", Kind::CommaList, "Keys that audit shows in clear."),
+    Field::visible("audit_non_hmac_response_keys", Kind::CommaList, "Keys that audit shows in clear."),
+    Field::visible("options", Kind::KvPairs, "The engine's own options."),
+    Field::visible("plugin_version", Kind::Text, "The one that is there."),
+    Field::visible("token_type", Kind::Text, "Of auth methods that let people log in: none is here yet."),
 ];
 
 /// What the field lets nobody change on the mounts that are always there.

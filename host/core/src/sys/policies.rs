@@ -11,14 +11,14 @@ use crate::request::{LogicalResponse, Object, RequestError, Shape};
 use crate::routes::{Access, Route};
 
 const FIELDS: &[Field] = &[
-    Field::open("policy", Kind::Text, "HCL or JSON, as it is or in base64."),
-    Field::open("rules", Kind::Text, "Old name of policy, on `sys/policy`."),
-    Field::open("cas", Kind::Int, "-1: must not exist; n: must be at version n."),
-    Field::open("cas_required", Kind::Bool, "Later writes must give cas."),
-    Field::open("ttl", Kind::Duration, "How long the policy holds; then it is gone."),
-    Field::open("expiration", Kind::Time, "Until when the policy holds; instead of ttl."),
-    Field::open("allow_wildcards_in_identity_templates", Kind::Bool, "Identity values may hold `*` and `+`."),
-    Field::open("allow_slashes_in_identity_templates", Kind::Bool, "Identity values may hold `/`."),
+    Field::visible("policy", Kind::Text, "HCL or JSON, as it is or in base64."),
+    Field::visible("rules", Kind::Text, "Old name of policy, on `sys/policy`."),
+    Field::visible("cas", Kind::Int, "-1: must not exist; n: must be at version n."),
+    Field::visible("cas_required", Kind::Bool, "Later writes must give cas."),
+    Field::visible("ttl", Kind::Duration, "How long the policy holds; then it is gone."),
+    Field::visible("expiration", Kind::Time, "Until when the policy holds; instead of ttl."),
+    Field::visible("allow_wildcards_in_identity_templates", Kind::Bool, "Identity values may hold `*` and `+`."),
+    Field::visible("allow_slashes_in_identity_templates", Kind::Bool, "Identity values may hold `/`."),
 ];
 
 pub const ROUTES: &[Route] = &[

@@ -18,29 +18,29 @@ const READ: &[Operation] = &[Operation::Read];
 const WRITE: &[Operation] = &[Operation::Update];
 
 const INIT: &[Field] = &[
-    Field::open("secret_shares", Kind::Int, "Into how many shares the root key is split."),
-    Field::open("secret_threshold", Kind::Int, "How many of them unseal."),
-    Field::open("pgp_keys", Kind::CommaList, "Not supported: shares are handed out as they are."),
-    Field::open("root_token_pgp_key", Kind::Text, "Not supported."),
-    Field::open("recovery_shares", Kind::Int, "Only with auto-unseal."),
-    Field::open("recovery_threshold", Kind::Int, "Only with auto-unseal."),
-    Field::open("recovery_pgp_keys", Kind::CommaList, "Only with auto-unseal."),
-    Field::open("stored_shares", Kind::Int, "Only with auto-unseal."),
+    Field::visible("secret_shares", Kind::Int, "Into how many shares the root key is split."),
+    Field::visible("secret_threshold", Kind::Int, "How many of them unseal."),
+    Field::visible("pgp_keys", Kind::CommaList, "Not supported: shares are handed out as they are."),
+    Field::visible("root_token_pgp_key", Kind::Text, "Not supported."),
+    Field::visible("recovery_shares", Kind::Int, "Only with auto-unseal."),
+    Field::visible("recovery_threshold", Kind::Int, "Only with auto-unseal."),
+    Field::visible("recovery_pgp_keys", Kind::CommaList, "Only with auto-unseal."),
+    Field::visible("stored_shares", Kind::Int, "Only with auto-unseal."),
 ];
 const UNSEAL: &[Field] = &[
     Field::hidden("key", Kind::Text, "A share, in hex or base64."),
-    Field::open("reset", Kind::Bool, "Forgets the shares given so far."),
-    Field::open("migrate", Kind::Bool, "Only with auto-unseal."),
+    Field::visible("reset", Kind::Bool, "Forgets the shares given so far."),
+    Field::visible("migrate", Kind::Bool, "Only with auto-unseal."),
 ];
 
 /// `init`, `seal-status`, `unseal`, `health` and `leader` are answered before this table is read; they stand here for help and
 /// for the rule that they need no token.
 pub const ROUTES: &[Route] = &[
-    route("init", &[Operation::Read, Operation::Update], INIT, Access::Open, "Initialises the server, once."),
-    route("seal-status", READ, &[], Access::Open, "Whether the server is sealed."),
-    route("unseal", WRITE, UNSEAL, Access::Open, "Takes a share of the root key."),
-    route("health", READ, &[], Access::Open, "Health, for load balancers."),
-    route("leader", READ, &[], Access::Open, "Which node leads."),
+    route("init", &[Operation::Read, Operation::Update], INIT, Access::Unauthenticated, "Initialises the server, once."),
+    route("seal-status", READ, &[], Access::Unauthenticated, "Whether the server is sealed."),
+    route("unseal", WRITE, UNSEAL, Access::Unauthenticated, "Takes a share of the root key."),
+    route("health", READ, &[], Access::Unauthenticated, "Health, for load balancers."),
+    route("leader", READ, &[], Access::Unauthenticated, "Which node leads."),
     route("seal", WRITE, &[], Access::Sudo, "Seals the server."),
     route("step-down", WRITE, &[], Access::Token, "Nothing to do without high availability."),
     route("key-status", READ, &[], Access::Token, "The encryption key in use."),

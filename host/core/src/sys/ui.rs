@@ -17,7 +17,7 @@ pub const ROUTES: &[Route] = &[
 ];
 
 const fn route(pattern: &'static str, help: &'static str) -> Route {
-    Route { pattern, operations: READ, fields: &[], access: Access::Open, existence_check: false, help }
+    Route { pattern, operations: READ, fields: &[], access: Access::Unauthenticated, existence_check: false, help }
 }
 
 pub(crate) async fn handle(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {

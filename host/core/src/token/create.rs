@@ -14,20 +14,20 @@ use crate::ttl::{self, TtlBounds};
 
 /// Zero durations and empty strings mean unset: the field's clients send them always.
 pub const FIELDS: &[Field] = &[
-    Field::open("policies", Kind::List, "Policies of the new token; the parent's when none are given."),
-    Field::open("ttl", Kind::Text, "Initial TTL."),
-    Field::open("lease", Kind::Text, "Old name of ttl."),
-    Field::open("explicit_max_ttl", Kind::Text, "No renewal passes this."),
-    Field::open("period", Kind::Text, "Every renewal resets the TTL to this; needs sudo."),
-    Field::open("num_uses", Kind::Int, "How many requests the token may make; 0 is without limit."),
-    Field::open("no_parent", Kind::Bool, "Makes an orphan; needs sudo."),
-    Field::open("no_default_policy", Kind::Bool, "Leaves the policy `default` out."),
-    Field::open("display_name", Kind::Text, "Shown in audit and in user names."),
-    Field::open("meta", Kind::KvPairs, "Shown in audit and in look-ups."),
-    Field::open("renewable", Kind::Bool, "Whether the token may be renewed."),
-    Field::open("type", Kind::Text, "`service`, or `batch`: not stored, renewed or revoked."),
+    Field::visible("policies", Kind::List, "Policies of the new token; the parent's when none are given."),
+    Field::visible("ttl", Kind::Text, "Initial TTL."),
+    Field::visible("lease", Kind::Text, "Old name of ttl."),
+    Field::visible("explicit_max_ttl", Kind::Text, "No renewal passes this."),
+    Field::visible("period", Kind::Text, "Every renewal resets the TTL to this; needs sudo."),
+    Field::visible("num_uses", Kind::Int, "How many requests the token may make; 0 is without limit."),
+    Field::visible("no_parent", Kind::Bool, "Makes an orphan; needs sudo."),
+    Field::visible("no_default_policy", Kind::Bool, "Leaves the policy `default` out."),
+    Field::visible("display_name", Kind::Text, "Shown in audit and in user names."),
+    Field::visible("meta", Kind::KvPairs, "Shown in audit and in look-ups."),
+    Field::visible("renewable", Kind::Bool, "Whether the token may be renewed."),
+    Field::visible("type", Kind::Text, "`service`, or `batch`: not stored, renewed or revoked."),
     Field::hidden("id", Kind::Text, "The token itself, instead of a random one; needs sudo."),
-    Field::open("entity_alias", Kind::Text, "Only with a role."),
+    Field::visible("entity_alias", Kind::Text, "Only with a role."),
 ];
 
 /// TTLs that hold for tokens: of the `auth/token/` mount, else the system's.

@@ -19,8 +19,8 @@ const WRITE: &[Operation] = &[Operation::Update];
 const LIST: &[Operation] = &[Operation::List];
 
 const TOKEN: Field = Field::hidden("token", Kind::Any, "The token.");
-const ACCESSOR: Field = Field::open("accessor", Kind::Text, "The token's accessor.");
-const INCREMENT: Field = Field::open("increment", Kind::Duration, "The wished TTL from now.");
+const ACCESSOR: Field = Field::visible("accessor", Kind::Text, "The token's accessor.");
+const INCREMENT: Field = Field::visible("increment", Kind::Duration, "The wished TTL from now.");
 
 const fn route(
     pattern: &'static str,

@@ -197,7 +197,7 @@ const ROUTES: &[Route] = &[
     route(
         "things/:name",
         &[Operation::Read, Operation::Create, Operation::Update, Operation::Delete],
-        &[Field::open("color", Kind::Text, ""), Field::hidden("password", Kind::Text, "")],
+        &[Field::visible("color", Kind::Text, ""), Field::hidden("password", Kind::Text, "")],
         true,
     ),
     route("things/", &[Operation::List], &[], false),
