@@ -7,7 +7,7 @@ use http_body_util::BodyExt;
 use hyper::body::Body as _;
 use leasehold_core::request::Object;
 
-use crate::error::DoorError;
+use crate::error::FrontendError;
 use crate::limits::{Budget, Exhausted, Limits, Share};
 use crate::{json, query};
 
@@ -20,7 +20,7 @@ pub(crate) enum Carried {
     Raw(Bytes),
 }
 
-impl From<Exhausted> for DoorError {
+impl From<Exhausted> for FrontendError {
     fn from(_: Exhausted) -> Self {
         Self::Busy
     }
@@ -32,17 +32,17 @@ pub(crate) async fn read(
     limits: &Limits,
     budget: &Budget,
     share: &mut Share,
-) -> Result<Bytes, DoorError> {
+) -> Result<Bytes, FrontendError> {
     if body.size_hint().lower() > limits.body_max as u64 {
-        return Err(DoorError::BodyTooLarge);
+        return Err(FrontendError::BodyTooLarge);
     }
     let mut whole = Bytes::new();
     let mut rest = Vec::new();
     while let Some(frame) = body.frame().await {
-        let Ok(frame) = frame else { return Err(DoorError::Body) };
+        let Ok(frame) = frame else { return Err(FrontendError::Body) };
         let Ok(chunk) = frame.into_data() else { continue };
         if whole.len() + rest.len() + chunk.len() > limits.body_max {
-            return Err(DoorError::BodyTooLarge);
+            return Err(FrontendError::BodyTooLarge);
         }
         budget.cover(share, whole.len() + rest.len() + chunk.len())?;
         if whole.is_empty() {
@@ -68,7 +68,7 @@ pub(crate) fn decode(
     limits: &Limits,
     budget: &Budget,
     share: &mut Share,
-) -> Result<Carried, DoorError> {
+) -> Result<Carried, FrontendError> {
     let kind = media_type(headers);
     if kind.eq_ignore_ascii_case("application/wasm") {
         return Ok(Carried::Raw(body));
@@ -139,6 +139,6 @@ mod tests {
         let budget = Budget::new(1024);
         let read = async |body: Body| super::read(body, &limits, &budget, &mut Share::default()).await;
         assert_eq!(read(Body::from("x".repeat(100))).await.unwrap().len(), 100);
-        assert!(matches!(read(Body::from("x".repeat(101))).await, Err(DoorError::BodyTooLarge)));
+        assert!(matches!(read(Body::from("x".repeat(101))).await, Err(FrontendError::BodyTooLarge)));
     }
 }

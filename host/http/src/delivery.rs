@@ -15,18 +15,18 @@ use leasehold_model::LeaseId;
 use crate::pipeline::Pipeline;
 
 /// Gives the lease back when dropped, unless it was kept.
-pub(crate) struct Promise {
+pub(crate) struct UndeliveredGuard {
     pipeline: Arc<dyn Pipeline>,
     lease: Option<LeaseId>,
 }
 
-impl Promise {
+impl UndeliveredGuard {
     pub(crate) fn new(pipeline: Arc<dyn Pipeline>, lease: LeaseId) -> Self {
         Self { pipeline, lease: Some(lease) }
     }
 }
 
-impl Drop for Promise {
+impl Drop for UndeliveredGuard {
     fn drop(&mut self) {
         if let Some(lease) = self.lease.take() {
             tracing::info!(lease.id = %lease, "the client was gone before it was given its lease");
@@ -36,13 +36,13 @@ impl Drop for Promise {
 }
 
 /// `body`, keeping the promise when it is taken.
-pub(crate) fn after(body: Body, promise: Promise) -> Body {
+pub(crate) fn after(body: Body, promise: UndeliveredGuard) -> Body {
     Body::new(Leased { body, promise })
 }
 
 struct Leased {
     body: Body,
-    promise: Promise,
+    promise: UndeliveredGuard,
 }
 
 impl HttpBody for Leased {

@@ -13,7 +13,7 @@ use crate::query::FormError;
 
 /// What the door itself refuses, before the core hears of it.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum DoorError {
+pub(crate) enum FrontendError {
     #[error("the clean path is `{to}`")]
     Unclean { to: String, shows_page: bool },
     #[error("a path must be printable text")]
@@ -75,35 +75,35 @@ impl Said {
     }
 }
 
-pub(crate) fn of_door(error: &DoorError) -> Response<Body> {
+pub(crate) fn of_door(error: &FrontendError) -> Response<Body> {
     let (status, said) = match error {
-        DoorError::Unclean { to, shows_page } => {
+        FrontendError::Unclean { to, shows_page } => {
             (StatusCode::TEMPORARY_REDIRECT, Said::Redirect(to.clone(), shows_page.then(|| page(to))))
         }
-        DoorError::Unprintable => (StatusCode::BAD_REQUEST, Said::Nothing),
-        DoorError::Elsewhere => (StatusCode::NOT_FOUND, Said::List(Vec::new())),
-        DoorError::UriTooLong => (StatusCode::URI_TOO_LONG, Said::List(Vec::new())),
-        DoorError::HeadersTooLarge => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, Said::List(Vec::new())),
-        DoorError::Query => (StatusCode::BAD_REQUEST, Said::List(Vec::new())),
-        DoorError::Method => (StatusCode::METHOD_NOT_ALLOWED, Said::List(Vec::new())),
-        DoorError::Namespace => (StatusCode::NOT_FOUND, Said::one(error)),
-        DoorError::MediaType(_) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, Said::one(error)),
-        DoorError::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, Said::one(error)),
-        DoorError::Busy | DoorError::Time => (StatusCode::SERVICE_UNAVAILABLE, Said::one(error)),
-        DoorError::Relative
-        | DoorError::InternalOnly
-        | DoorError::NotInNamespaces
-        | DoorError::WrapTtl(_)
-        | DoorError::Wrapping
-        | DoorError::NoMediaType
-        | DoorError::TokenTooLong(_)
-        | DoorError::Body
-        | DoorError::Json(_)
-        | DoorError::Form(_) => (StatusCode::BAD_REQUEST, Said::one(error)),
+        FrontendError::Unprintable => (StatusCode::BAD_REQUEST, Said::Nothing),
+        FrontendError::Elsewhere => (StatusCode::NOT_FOUND, Said::List(Vec::new())),
+        FrontendError::UriTooLong => (StatusCode::URI_TOO_LONG, Said::List(Vec::new())),
+        FrontendError::HeadersTooLarge => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, Said::List(Vec::new())),
+        FrontendError::Query => (StatusCode::BAD_REQUEST, Said::List(Vec::new())),
+        FrontendError::Method => (StatusCode::METHOD_NOT_ALLOWED, Said::List(Vec::new())),
+        FrontendError::Namespace => (StatusCode::NOT_FOUND, Said::one(error)),
+        FrontendError::MediaType(_) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, Said::one(error)),
+        FrontendError::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, Said::one(error)),
+        FrontendError::Busy | FrontendError::Time => (StatusCode::SERVICE_UNAVAILABLE, Said::one(error)),
+        FrontendError::Relative
+        | FrontendError::InternalOnly
+        | FrontendError::NotInNamespaces
+        | FrontendError::WrapTtl(_)
+        | FrontendError::Wrapping
+        | FrontendError::NoMediaType
+        | FrontendError::TokenTooLong(_)
+        | FrontendError::Body
+        | FrontendError::Json(_)
+        | FrontendError::Form(_) => (StatusCode::BAD_REQUEST, Said::one(error)),
     };
     let mut answer = response(status, said);
     // What is left of a body that was not read cannot be told from the next request.
-    if matches!(error, DoorError::BodyTooLarge | DoorError::Body | DoorError::Time) {
+    if matches!(error, FrontendError::BodyTooLarge | FrontendError::Body | FrontendError::Time) {
         answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     answer
@@ -218,11 +218,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_redirect_names_the_clean_path() {
-        let answer = of_door(&DoorError::Unclean { to: "/v1/x&y".into(), shows_page: true });
+        let answer = of_door(&FrontendError::Unclean { to: "/v1/x&y".into(), shows_page: true });
         assert_eq!(answer.headers()["location"], "/v1/x&y");
         assert_eq!(answer.headers()["content-type"], "text/html; charset=utf-8");
         assert_eq!(shown(answer).await, (307, "<a href=\"/v1/x&amp;y\">Temporary Redirect</a>.\n\n".to_owned()));
-        let bare = of_door(&DoorError::Unprintable);
+        let bare = of_door(&FrontendError::Unprintable);
         assert!(bare.headers().get("content-type").is_none());
         assert_eq!(shown(bare).await, (400, String::new()));
     }

@@ -9,7 +9,7 @@ use leasehold_core::request::Object;
 use leasehold_model::duration::{self, DurationError};
 use leasehold_model::{Operation, TokenId};
 
-use crate::error::DoorError;
+use crate::error::FrontendError;
 use crate::limits::Limits;
 use crate::{body, path, plain, query};
 
@@ -27,25 +27,25 @@ pub(crate) struct Head {
     pub(crate) namespace: Option<http::HeaderValue>,
 }
 
-pub(crate) fn head(parts: &Parts, limits: &Limits) -> Result<Head, DoorError> {
+pub(crate) fn head(parts: &Parts, limits: &Limits) -> Result<Head, FrontendError> {
     let shows_page = parts.method == Method::GET;
     let query = parts.uri.query().unwrap_or_default();
     if query.len() > limits.query_max {
-        return Err(DoorError::UriTooLong);
+        return Err(FrontendError::UriTooLong);
     }
     // The connection's own bound is coarse: it is that of its read buffer.
     let headers_len: usize = parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
     if headers_len > limits.headers_max {
-        return Err(DoorError::HeadersTooLarge);
+        return Err(FrontendError::HeadersTooLarge);
     }
     let path = match path::read(parts.uri.path(), limits.path_max) {
         path::Read::Canonical(path) => path,
-        path::Read::Redirect(to) if query.is_empty() => return Err(DoorError::Unclean { to, shows_page }),
-        path::Read::Redirect(to) => return Err(DoorError::Unclean { to: format!("{to}?{query}"), shows_page }),
-        path::Read::Elsewhere => return Err(DoorError::Elsewhere),
-        path::Read::Unprintable => return Err(DoorError::Unprintable),
-        path::Read::Relative => return Err(DoorError::Relative),
-        path::Read::TooLong => return Err(DoorError::UriTooLong),
+        path::Read::Redirect(to) if query.is_empty() => return Err(FrontendError::Unclean { to, shows_page }),
+        path::Read::Redirect(to) => return Err(FrontendError::Unclean { to: format!("{to}?{query}"), shows_page }),
+        path::Read::Elsewhere => return Err(FrontendError::Elsewhere),
+        path::Read::Unprintable => return Err(FrontendError::Unprintable),
+        path::Read::Relative => return Err(FrontendError::Relative),
+        path::Read::TooLong => return Err(FrontendError::UriTooLong),
     };
     let namespace = namespace(&parts.headers, &path)?;
     let asked = Asked::read(&parts.method, path, query, limits)?;
@@ -72,7 +72,7 @@ struct Asked {
 }
 
 impl Asked {
-    fn read(method: &Method, mut path: String, query: &str, limits: &Limits) -> Result<Self, DoorError> {
+    fn read(method: &Method, mut path: String, query: &str, limits: &Limits) -> Result<Self, FrontendError> {
         let mut parameters = query::parameters(query, limits.parameters_max)?;
         let first =
             |name: &str| parameters.iter().find(|(given, _)| given == name).map_or("", |(_, value)| value.as_ref());
@@ -80,14 +80,14 @@ impl Asked {
             return Ok(Self { operation: Operation::Help, path, parameters: Object::new() });
         }
         if *method == Method::OPTIONS && !plain::is_plain(&path) {
-            return Err(DoorError::InternalOnly);
+            return Err(FrontendError::InternalOnly);
         }
         if !plain::allows(&path, method) {
-            return Err(DoorError::Method);
+            return Err(FrontendError::Method);
         }
         let operation = match method.as_str() {
             "GET" => match (flag(first("list"))?, flag(first("scan"))?) {
-                (true, true) => return Err(DoorError::Query),
+                (true, true) => return Err(FrontendError::Query),
                 (true, false) => {
                     parameters.retain(|(name, _)| name != "list");
                     Operation::List
@@ -104,7 +104,7 @@ impl Asked {
             "POST" | "PUT" => Operation::Update,
             "PATCH" => Operation::Patch,
             "DELETE" => Operation::Delete,
-            _ => return Err(DoorError::Method),
+            _ => return Err(FrontendError::Method),
         };
         if matches!(operation, Operation::List | Operation::Scan) && !path.ends_with('/') {
             path.push('/');
@@ -113,20 +113,20 @@ impl Asked {
     }
 }
 
-fn flag(text: &str) -> Result<bool, DoorError> {
-    if text.is_empty() { Ok(false) } else { query::boolean(text).ok_or(DoorError::Query) }
+fn flag(text: &str) -> Result<bool, FrontendError> {
+    if text.is_empty() { Ok(false) } else { query::boolean(text).ok_or(FrontendError::Query) }
 }
 
-fn merge_patch(headers: &HeaderMap) -> Result<(), DoorError> {
+fn merge_patch(headers: &HeaderMap) -> Result<(), FrontendError> {
     match body::media_type(headers) {
-        "" => Err(DoorError::NoMediaType),
+        "" => Err(FrontendError::NoMediaType),
         kind if kind.eq_ignore_ascii_case("application/merge-patch+json") => Ok(()),
-        kind => Err(DoorError::MediaType(kind.chars().take(100).collect())),
+        kind => Err(FrontendError::MediaType(kind.chars().take(100).collect())),
     }
 }
 
 /// There is one namespace, the root.
-fn namespace(headers: &HeaderMap, path: &str) -> Result<Option<http::HeaderValue>, DoorError> {
+fn namespace(headers: &HeaderMap, path: &str) -> Result<Option<http::HeaderValue>, FrontendError> {
     let Some(given) = headers.get("x-vault-namespace") else { return Ok(None) };
     let name = given.to_str().unwrap_or("?").trim_matches('/');
     if name.is_empty() {
@@ -135,34 +135,34 @@ fn namespace(headers: &HeaderMap, path: &str) -> Result<Option<http::HeaderValue
     if name == "root" {
         return Ok(Some(given.clone()));
     }
-    Err(if plain::is_root_only(path) { DoorError::NotInNamespaces } else { DoorError::Namespace })
+    Err(if plain::is_root_only(path) { FrontendError::NotInNamespaces } else { FrontendError::Namespace })
 }
 
 /// The first of several, as in the field. The prefix is case-sensitive.
-fn token(headers: &HeaderMap, limits: &Limits) -> Result<Option<TokenId>, DoorError> {
+fn token(headers: &HeaderMap, limits: &Limits) -> Result<Option<TokenId>, FrontendError> {
     let text = |name: &str| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()));
     let token = match text("x-vault-token") {
         Some(token) if !token.is_empty() => Some(token.into_owned()),
         _ => text("authorization").and_then(|whole| whole.strip_prefix("Bearer ").map(|token| token.trim().to_owned())),
     };
     match token {
-        Some(token) if token.len() > limits.token_max => Err(DoorError::TokenTooLong(limits.token_max)),
+        Some(token) if token.len() > limits.token_max => Err(FrontendError::TokenTooLong(limits.token_max)),
         Some(token) if token.is_empty() => Ok(None),
         token => Ok(token.map(TokenId::new)),
     }
 }
 
 /// Refused where there would be something to wrap: a probe must not fail, nor a deletion, for what a client sends with everything.
-fn no_wrapping(headers: &HeaderMap, asked: &Asked) -> Result<(), DoorError> {
+fn no_wrapping(headers: &HeaderMap, asked: &Asked) -> Result<(), FrontendError> {
     let Some(given) = headers.get("x-vault-wrap-ttl") else { return Ok(()) };
     if plain::is_plain(&asked.path) || asked.operation == Operation::Help {
         return Ok(());
     }
     match duration::parse_set(&String::from_utf8_lossy(given.as_bytes())) {
         Ok(ttl) if ttl.is_zero() || asked.operation == Operation::Delete => Ok(()),
-        Ok(_) => Err(DoorError::Wrapping),
-        Err(DurationError::Negative(_)) => Err(DoorError::WrapTtl("requested wrap ttl cannot be negative".to_owned())),
-        Err(why) => Err(DoorError::WrapTtl(why.to_string())),
+        Ok(_) => Err(FrontendError::Wrapping),
+        Err(DurationError::Negative(_)) => Err(FrontendError::WrapTtl("requested wrap ttl cannot be negative".to_owned())),
+        Err(why) => Err(FrontendError::WrapTtl(why.to_string())),
     }
 }
 
@@ -184,7 +184,7 @@ mod tests {
     use http::Request;
     use serde_json::{Value, json};
 
-    fn read(method: &str, uri: &str, headers: &[(&str, &str)]) -> Result<Head, DoorError> {
+    fn read(method: &str, uri: &str, headers: &[(&str, &str)]) -> Result<Head, FrontendError> {
         let mut request = Request::builder().method(method).uri(uri);
         for (name, value) in headers {
             request = request.header(*name, *value);

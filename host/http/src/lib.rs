@@ -1,4 +1,4 @@
-//! The one HTTP door: any method on any path becomes a `LogicalRequest`, its answer becomes an envelope.
+//! The one HTTP frontend: any method on any path becomes a `LogicalRequest`, its answer becomes an envelope.
 //!
 //! Must not know: leases, storage, policies, what a route means. It translates and it bounds.
 //!
@@ -11,7 +11,7 @@
 
 mod body;
 mod delivery;
-pub mod door;
+pub mod frontend;
 mod envelope;
 mod error;
 mod extract;
@@ -30,6 +30,6 @@ pub mod serve;
 #[cfg(test)]
 mod tests;
 
-pub use door::Door;
+pub use frontend::Frontend;
 pub use limits::Limits;
 pub use pipeline::Pipeline;

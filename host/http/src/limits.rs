@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// The bounds of one door. `Limits::default()` is the contract's.
+/// The bounds of one frontend. `Limits::default()` is the contract's.
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// Bytes of a body; more answers 413.

@@ -1,4 +1,4 @@
-//! What stands behind the door.
+//! What stands behind the frontend.
 
 use std::sync::Arc;
 

@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 
-use crate::door::{Door, Peer};
+use crate::frontend::{Frontend, Peer};
 
 /// What is shown to TLS clients. The sender replaces it; connections already open keep what they began with.
 pub type Tls = watch::Receiver<Arc<ServerConfig>>;
@@ -30,11 +30,11 @@ pub type Tls = watch::Receiver<Arc<ServerConfig>>;
 pub async fn serve(
     listener: TcpListener,
     tls: Option<Tls>,
-    door: Arc<Door>,
+    frontend: Arc<Frontend>,
     mut stop: watch::Receiver<bool>,
     drain: Duration,
 ) {
-    let slots = Arc::new(Semaphore::new(door.limits.connections_max));
+    let slots = Arc::new(Semaphore::new(frontend.limits.connections_max));
     let mut connections = JoinSet::new();
     loop {
         while connections.try_join_next().is_some() {}
@@ -52,7 +52,7 @@ pub async fn serve(
                 continue;
             }
         };
-        let connection = Connection { door: Arc::clone(&door), stop: stop.clone(), _slot: slot };
+        let connection = Connection { frontend: Arc::clone(&frontend), stop: stop.clone(), _slot: slot };
         connections.spawn(connection.run(stream, tls.as_ref().map(|tls| Arc::clone(&tls.borrow()))));
     }
     drop(listener);
@@ -70,7 +70,7 @@ async fn accept(listener: &TcpListener, slots: &Arc<Semaphore>) -> io::Result<(T
 }
 
 struct Connection {
-    door: Arc<Door>,
+    frontend: Arc<Frontend>,
     stop: watch::Receiver<bool>,
     _slot: OwnedSemaphorePermit,
 }
@@ -80,12 +80,12 @@ impl Connection {
         let Ok(peer) = stream.peer_addr() else { return };
         // An answer is written whole: waiting for more would only delay it.
         let _ = stream.set_nodelay(true);
-        self.door.meter.connections.increment(1.0);
+        self.frontend.meter.connections.increment(1.0);
         match tls {
             None => self.answer(stream, Peer(peer), false).await,
             Some(tls) => {
                 let handshake = TlsAcceptor::from(tls).accept(stream);
-                match tokio::time::timeout(self.door.limits.handshake_time, handshake).await {
+                match tokio::time::timeout(self.frontend.limits.handshake_time, handshake).await {
                     Ok(Ok(stream)) => {
                         let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
                         self.answer(stream, Peer(peer), is_http2).await;
@@ -95,11 +95,11 @@ impl Connection {
                 }
             }
         }
-        self.door.meter.connections.decrement(1.0);
+        self.frontend.meter.connections.decrement(1.0);
     }
 
     async fn answer<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(&self, stream: S, peer: Peer, is_http2: bool) {
-        let router = TowerToHyperService::new(self.door.router());
+        let router = TowerToHyperService::new(self.frontend.router());
         let has_asked = Arc::new(AtomicBool::new(false));
         let asked = Arc::clone(&has_asked);
         let service = service_fn(move |request: Request<Incoming>| {
@@ -111,7 +111,7 @@ impl Connection {
         let builder = self.builder(is_http2);
         let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
         // HTTP/2 has no deadline for its preface; this one holds for both.
-        let mut first = pin!(tokio::time::sleep(self.door.limits.header_time));
+        let mut first = pin!(tokio::time::sleep(self.frontend.limits.header_time));
         let mut stop = self.stop.clone();
         let (mut is_stopping, mut is_timed) = (false, true);
         loop {
@@ -138,7 +138,7 @@ impl Connection {
 
     /// The protocol is settled before the first byte (clear text is HTTP/1), so nobody can stall its detection.
     fn builder(&self, is_http2: bool) -> Builder<TokioExecutor> {
-        let limits = &self.door.limits;
+        let limits = &self.frontend.limits;
         let mut builder = Builder::new(TokioExecutor::new());
         builder
             .http1()

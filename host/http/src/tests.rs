@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc, watch};
 
-use crate::{Door, Limits, Pipeline, serve};
+use crate::{Frontend, Limits, Pipeline, serve};
 
 /// Echoes what it was asked; `slow` answers when told to, `lease` hands out a lease.
 struct Scripted {
@@ -76,11 +76,11 @@ async fn served(limits: Limits) -> Served {
     let (sender, undelivered) = mpsc::unbounded_channel();
     let pipeline =
         Arc::new(Scripted { undelivered: sender, began: Notify::new(), go_on: Notify::new(), dropped: Arc::default() });
-    let door = Door::new(pipeline.clone(), Arc::new(CountingEntropy::default()), limits);
+    let frontend = Frontend::new(pipeline.clone(), Arc::new(CountingEntropy::default()), limits);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = watch::channel(false);
-    let serving = tokio::spawn(serve::serve(listener, None, door, stopped, Duration::from_secs(5)));
+    let serving = tokio::spawn(serve::serve(listener, None, frontend, stopped, Duration::from_secs(5)));
     Served { address, pipeline, undelivered, stop, serving }
 }
 
@@ -169,9 +169,9 @@ async fn a_lease_whose_body_nobody_asks_for_is_given_back() {
     let (sender, mut undelivered) = mpsc::unbounded_channel();
     let pipeline =
         Arc::new(Scripted { undelivered: sender, began: Notify::new(), go_on: Notify::new(), dropped: Arc::default() });
-    let door = Door::new(pipeline, Arc::new(CountingEntropy::default()), Limits::default());
+    let frontend = Frontend::new(pipeline, Arc::new(CountingEntropy::default()), Limits::default());
     let request = http::Request::get("/v1/lease").body(axum::body::Body::empty()).unwrap();
-    let service = hyper_util::service::TowerToHyperService::new(door.router());
+    let service = hyper_util::service::TowerToHyperService::new(frontend.router());
     let response = hyper::service::Service::call(&service, request).await.unwrap();
     assert_eq!(response.status(), 200);
     drop(response);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use leasehold_core::Core;
 use leasehold_core::core::Settings;
-use leasehold_http::{Door, Limits, serve};
+use leasehold_http::{Frontend, Limits, serve};
 use leasehold_model::Timestamp;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -148,7 +148,7 @@ async fn live(life: &Life, config: Config, wish: LogWish, level: &log::Level) ->
     }
     let addresses = addresses(&bound)?;
     let core = wiring::core(&config.store, settings(&config), config.audit_directory.clone(), metrics)?;
-    let door = Door::new(core.clone(), wiring::entropy(), Limits::default());
+    let frontend = Frontend::new(core.clone(), wiring::entropy(), Limits::default());
 
     // Kept until the end: a development server's PostgreSQL goes with it.
     let _development = match life {
@@ -170,7 +170,7 @@ async fn live(life: &Life, config: Config, wish: LogWish, level: &log::Level) ->
     for Bound { listener, tls } in bound {
         let receiver = tls.as_ref().map(|certificate| certificate.sender.subscribe());
         certificates.extend(tls);
-        doors.spawn(serve::serve(listener, receiver, door.clone(), stopped.clone(), defaults::DRAIN));
+        doors.spawn(serve::serve(listener, receiver, frontend.clone(), stopped.clone(), defaults::DRAIN));
     }
     // From here on: until now a signal has simply ended the program.
     let mut signals = Signals::heard()?;

@@ -1,6 +1,6 @@
 //! One request, from bytes to bytes.
 //!
-//! Start with [`Door::answer`]. A handler that is dropped, because its client hung up or its time was over, leaves the
+//! Start with [`Frontend::answer`]. A handler that is dropped, because its client hung up or its time was over, leaves the
 //! work behind it running: the core finishes and then finds that nobody waits.
 
 use std::fmt;
@@ -20,9 +20,9 @@ use tokio::sync::Semaphore;
 use tracing::Instrument;
 
 use crate::body::{self, Carried};
-use crate::delivery::{self, Promise};
+use crate::delivery::{self, UndeliveredGuard};
 use crate::envelope;
-use crate::error::{self, DoorError};
+use crate::error::{self, FrontendError};
 use crate::extract::{self, Head};
 use crate::limits::{Budget, Limits, Share};
 use crate::meter::Meter;
@@ -34,7 +34,7 @@ use crate::plain::{HEALTH, HealthCodes};
 pub(crate) struct Peer(pub(crate) SocketAddr);
 
 /// Translates between HTTP and the core.
-pub struct Door {
+pub struct Frontend {
     pipeline: Arc<dyn Pipeline>,
     entropy: Arc<dyn Entropy>,
     pub(crate) limits: Limits,
@@ -43,13 +43,13 @@ pub struct Door {
     under_way: Semaphore,
 }
 
-impl fmt::Debug for Door {
+impl fmt::Debug for Frontend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Door").field("limits", &self.limits).finish_non_exhaustive()
+        f.debug_struct("Frontend").field("limits", &self.limits).finish_non_exhaustive()
     }
 }
 
-impl Door {
+impl Frontend {
     /// The metrics recorder must be installed before: its handles are made here.
     #[must_use]
     pub fn new(pipeline: Arc<dyn Pipeline>, entropy: Arc<dyn Entropy>, limits: Limits) -> Arc<Self> {
@@ -61,7 +61,7 @@ impl Door {
     /// Every method on every path ends here.
     pub fn router(self: &Arc<Self>) -> Router {
         Router::new()
-            .fallback(async |State(door): State<Arc<Self>>, request: Request| door.answer(request).await)
+            .fallback(async |State(frontend): State<Arc<Self>>, request: Request| frontend.answer(request).await)
             .with_state(Arc::clone(self))
     }
 
@@ -69,13 +69,13 @@ impl Door {
         let began = Instant::now();
         let mut operation = None;
         let answer = match self.under_way.try_acquire() {
-            Err(_) => error::of_door(&DoorError::Busy),
+            Err(_) => error::of_door(&FrontendError::Busy),
             Ok(_permit) => {
                 let answering = self.answer_in_time(request, &mut operation);
                 match tokio::time::timeout(self.limits.request_time, answering).await {
                     Ok(Ok(answer)) => answer,
                     Ok(Err(refused)) => error::of_door(&refused),
-                    Err(_) => error::of_door(&DoorError::Time),
+                    Err(_) => error::of_door(&FrontendError::Time),
                 }
             }
         };
@@ -87,7 +87,7 @@ impl Door {
         &self,
         request: Request,
         operation: &mut Option<Operation>,
-    ) -> Result<Response<Body>, DoorError> {
+    ) -> Result<Response<Body>, FrontendError> {
         let (parts, body) = request.into_parts();
         let client = parts.extensions.get::<Peer>().map(|peer| peer.0);
         let head = extract::head(&parts, &self.limits)?;
@@ -107,7 +107,7 @@ impl Door {
         Ok(answer)
     }
 
-    async fn ask(&self, head: Head, carried: Carried, client: Option<SocketAddr>) -> Result<Response<Body>, DoorError> {
+    async fn ask(&self, head: Head, carried: Carried, client: Option<SocketAddr>) -> Result<Response<Body>, FrontendError> {
         let Head { operation, path, parameters, token, headers, has_body, namespace: _ } = head;
         let (data, raw_body) = match carried {
             Carried::Data(data) if has_body => (data.unwrap_or_default(), None),
@@ -115,7 +115,7 @@ impl Door {
             Carried::Raw(bytes) => (parameters, Some(bytes.to_vec())),
         };
         let is_health = path == HEALTH && operation == Operation::Read;
-        let codes = if is_health { HealthCodes::read(&data).ok_or(DoorError::Query)? } else { HealthCodes::default() };
+        let codes = if is_health { HealthCodes::read(&data).ok_or(FrontendError::Query)? } else { HealthCodes::default() };
         let data = if is_health { Object::new() } else { data };
         let id = random::uuid(self.entropy.as_ref());
         let span = tracing::info_span!("request", request.id = %id, operation = operation.as_str(), path = %path);
@@ -135,7 +135,7 @@ impl Door {
 
     fn deliver(&self, id: &str, operation: Operation, answer: &LogicalResponse) -> Response<Body> {
         // From here on an issued lease goes back unless its body is taken.
-        let promise = answer.issued().map(|lease| Promise::new(Arc::clone(&self.pipeline), lease.clone()));
+        let promise = answer.issued().map(|lease| UndeliveredGuard::new(Arc::clone(&self.pipeline), lease.clone()));
         let response = envelope::of_answer(id, operation, answer);
         match promise {
             Some(promise) => response.map(|body| delivery::after(body, promise)),
