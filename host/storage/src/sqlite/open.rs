@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
-use super::recognise::{APPLICATION_ID, Found, recognise};
+use super::recognise::{APPLICATION_ID, FileKind, recognise};
 
 /// Why the file was not opened. The text goes to the operator.
 #[derive(Debug, thiserror::Error)]
@@ -65,7 +65,7 @@ pub(super) fn open(path: &Path) -> Result<Opened, OpenError> {
         return Err(OpenError::IsDirectory(path.to_owned()));
     }
     let looked_at = recognise(path).map_err(|source| OpenError::File { path: path.to_owned(), source })?;
-    if looked_at == Found::Foreign {
+    if looked_at == FileKind::Foreign {
         return Err(OpenError::Foreign(path.to_owned()));
     }
     let lock = Lock::take(path)?;

@@ -19,38 +19,38 @@ const TREE_AT: usize = 100;
 const LEAF: u8 = 0x0d;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Found {
+pub(super) enum FileKind {
     /// Nothing there, or nothing in it yet.
     New,
     Ours,
     Foreign,
 }
 
-pub(super) fn recognise(path: &Path) -> io::Result<Found> {
+pub(super) fn recognise(path: &Path) -> io::Result<FileKind> {
     let about = match path.metadata() {
         Ok(about) => about,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::New),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(FileKind::New),
         Err(error) => return Err(error),
     };
     // Looked at before it is opened: a pipe would keep us waiting.
     if !about.is_file() {
-        return Ok(Found::Foreign);
+        return Ok(FileKind::Foreign);
     }
     let mut head = Vec::with_capacity(HEAD);
     File::open(path)?.take(HEAD as u64).read_to_end(&mut head)?;
     Ok(whose(&head))
 }
 
-fn whose(head: &[u8]) -> Found {
+fn whose(head: &[u8]) -> FileKind {
     if head.is_empty() {
-        return Found::New;
+        return FileKind::New;
     }
     let number = |at: usize| head.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map(i32::from_be_bytes);
     match number(APPLICATION_ID_AT).filter(|_| head.starts_with(MAGIC)) {
-        Some(APPLICATION_ID) => Found::Ours,
+        Some(APPLICATION_ID) => FileKind::Ours,
         // Ours looks so between its making and its first table.
-        Some(0) if has_no_table(head) => Found::New,
-        _ => Found::Foreign,
+        Some(0) if has_no_table(head) => FileKind::New,
+        _ => FileKind::Foreign,
     }
 }
 
@@ -66,17 +66,17 @@ mod tests {
     fn a_file_is_ours_by_its_mark_and_new_without_tables() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("x.db");
-        assert_eq!(recognise(&file).unwrap(), Found::New);
+        assert_eq!(recognise(&file).unwrap(), FileKind::New);
         for (text, found) in [
-            ("", Found::New),
-            ("pragma application_id = 7", Found::Foreign),
-            ("pragma application_id = 0", Found::New),
-            ("create table theirs (x)", Found::Foreign),
-            ("pragma application_id = 1279806532", Found::Ours),
+            ("", FileKind::New),
+            ("pragma application_id = 7", FileKind::Foreign),
+            ("pragma application_id = 0", FileKind::New),
+            ("create table theirs (x)", FileKind::Foreign),
+            ("pragma application_id = 1279806532", FileKind::Ours),
         ] {
             rusqlite::Connection::open(&file).unwrap().execute_batch(text).unwrap();
             assert_eq!(recognise(&file).unwrap(), found, "{text}");
         }
-        assert_eq!(recognise(folder.path()).unwrap(), Found::Foreign);
+        assert_eq!(recognise(folder.path()).unwrap(), FileKind::Foreign);
     }
 }

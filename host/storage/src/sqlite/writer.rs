@@ -46,7 +46,7 @@ impl Writer {
         let version = opened.connection.query_row(read, [], |row| row.get(0));
         let version = version.map_err(|source| OpenError::Database { path: path.clone(), source })?;
         let (queue, jobs) = mpsc::channel(QUEUE_MAX);
-        let ledger = Ledger { opened, clock, version: rows::number(version) };
+        let ledger = WriterThread { opened, clock, version: rows::number(version) };
         let thread = thread::Builder::new().name("storage-writer".to_owned()).spawn(move || ledger.work(jobs));
         let thread = thread.map_err(|source: io::Error| OpenError::File { path, source })?;
         Ok(Self { queue: Some(queue), thread: Some(thread) })
@@ -98,7 +98,7 @@ impl Drop for Writer {
 }
 
 /// What the thread owns.
-struct Ledger {
+struct WriterThread {
     opened: Opened,
     clock: Arc<dyn Clock>,
     /// Of the last batch that put something.
@@ -112,7 +112,7 @@ enum Done {
     Claim(Reply<Option<LeaseRow>>, Result<Option<LeaseRow>, StorageError>),
 }
 
-impl Ledger {
+impl WriterThread {
     fn work(mut self, mut jobs: mpsc::Receiver<Job>) {
         let mut group = Vec::with_capacity(GROUP_MAX);
         while jobs.blocking_recv_many(&mut group, GROUP_MAX) > 0 {
