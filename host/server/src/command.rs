@@ -51,7 +51,7 @@ fn start(arguments: &ArgMatches) -> Result<(), String> {
         .transpose()?;
     let file = arguments.get_one::<PathBuf>("config");
     let life = match (arguments.get_flag("dev"), file) {
-        (true, None) => run::Life::Dev(dev::Options {
+        (true, None) => run::ServerMode::Dev(dev::Options {
             root_token: set(text("dev-root-token-id"), "VAULT_DEV_ROOT_TOKEN_ID"),
             address: set(text("dev-listen-address"), "VAULT_DEV_LISTEN_ADDRESS")
                 .unwrap_or_else(|| config::defaults::LISTEN_ADDRESS.to_owned()),
@@ -63,7 +63,7 @@ fn start(arguments: &ArgMatches) -> Result<(), String> {
                 "-dev and -config do not go together: a development server has no configuration file".to_owned()
             );
         }
-        (false, Some(file)) => run::Life::Configured(file.clone()),
+        (false, Some(file)) => run::ServerMode::Configured(file.clone()),
         (false, None) => {
             return Err(
                 "say -config=FILE, or -dev for a development server; `leasehold server -help` has examples".to_owned()
@@ -72,8 +72,8 @@ fn start(arguments: &ArgMatches) -> Result<(), String> {
     };
     let wish = run::LogWish { level, format };
     match (&life, arguments.get_flag("check")) {
-        (run::Life::Configured(file), true) => run::check(file),
-        (run::Life::Dev(_), true) => {
+        (run::ServerMode::Configured(file), true) => run::check(file),
+        (run::ServerMode::Dev(_), true) => {
             Err("-check goes with -config: a development server has no file to check".to_owned())
         }
         (_, false) => run::run(&life, wish),

@@ -16,7 +16,7 @@ use crate::config::{self, Config, Listener, LogFormat, LogLevel, defaults};
 use crate::{dev, log, metrics, tls, wiring};
 
 /// Which kind of server.
-pub(crate) enum Life {
+pub(crate) enum ServerMode {
     Dev(dev::Options),
     Configured(PathBuf),
 }
@@ -32,10 +32,10 @@ pub(crate) struct LogWish {
 ///
 /// # Errors
 /// In words for the operator; nothing is left open.
-pub(crate) fn run(life: &Life, wish: LogWish) -> Result<(), String> {
+pub(crate) fn run(life: &ServerMode, wish: LogWish) -> Result<(), String> {
     let config = match life {
-        Life::Dev(options) => dev::config(options),
-        Life::Configured(file) => read_file(file)?,
+        ServerMode::Dev(options) => dev::config(options),
+        ServerMode::Configured(file) => read_file(file)?,
     };
     let level = log::start(wish.level.unwrap_or(config.log_level), wish.format.unwrap_or(config.log_format))?;
     for warning in &config.warnings {
@@ -139,7 +139,7 @@ pub(crate) fn check(file: &Path) -> Result<(), String> {
     Ok(())
 }
 
-async fn live(life: &Life, config: Config, wish: LogWish, level: &log::Level) -> Result<(), String> {
+async fn live(life: &ServerMode, config: Config, wish: LogWish, level: &log::Level) -> Result<(), String> {
     let metrics = metrics::start()?;
     let certificates = files(&config).await?;
     let mut bound = Vec::new();
@@ -152,8 +152,8 @@ async fn live(life: &Life, config: Config, wish: LogWish, level: &log::Level) ->
 
     // Kept until the end: a development server's PostgreSQL goes with it.
     let _development = match life {
-        Life::Dev(options) => Some(dev::prepare(&core, options, &addresses).await?),
-        Life::Configured(_) => {
+        ServerMode::Dev(options) => Some(dev::prepare(&core, options, &addresses).await?),
+        ServerMode::Configured(_) => {
             eprintln!("==> Leasehold server listening on {addresses}");
             let api = config.api_addr.clone().unwrap_or_else(|| address_for_clients(&config, &addresses));
             if let Ok(status) = core.seal_status().await {
@@ -249,7 +249,7 @@ fn commit_date() -> String {
 }
 
 async fn until_told_to_stop(
-    life: &Life,
+    life: &ServerMode,
     running: &Config,
     wish: LogWish,
     level: &log::Level,
@@ -270,10 +270,10 @@ async fn until_told_to_stop(
 }
 
 /// What is wrong on a reload is logged, and what was read before stays.
-fn reload(life: &Life, running: &Config, wish: LogWish, level: &log::Level, certificates: &mut [Certificate]) {
+fn reload(life: &ServerMode, running: &Config, wish: LogWish, level: &log::Level, certificates: &mut [Certificate]) {
     let wished = match life {
-        Life::Dev(_) => None,
-        Life::Configured(file) => match read_file(file) {
+        ServerMode::Dev(_) => None,
+        ServerMode::Configured(file) => match read_file(file) {
             Ok(config) => Some(config),
             Err(why) => {
                 tracing::error!("could not reload: {why}");
