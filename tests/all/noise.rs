@@ -58,7 +58,7 @@ const WORDS: [&str; 40] = [
     "ui",
 ];
 
-/// What somebody sends who looks for a way around.
+/// What somebody sends who looks for a way env.
 const ODDITIES: [&str; 40] = [
     "..",
     ".",

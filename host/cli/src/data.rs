@@ -8,7 +8,7 @@ use std::io::Read;
 use serde_json::{Map, Value};
 
 use crate::failure::Failure;
-use crate::surroundings::Surroundings;
+use crate::environment::Environment;
 
 /// No request of more than 32 MiB is taken by a server, so nothing larger is read.
 pub(crate) const INPUT_MAX: u64 = 33 << 20;
@@ -18,7 +18,7 @@ pub(crate) const INPUT_MAX: u64 = 33 << 20;
 /// # Errors
 /// [`Failure::Local`] names the word (its key only where a value could be secret) and what is wrong with it.
 pub(crate) fn gather(
-    around: &mut Surroundings,
+    env: &mut Environment,
     words: &[String],
     no_stdin: bool,
 ) -> Result<Option<Map<String, Value>>, Problem> {
@@ -26,7 +26,7 @@ pub(crate) fn gather(
     let mut stdin_read = false;
     for word in words {
         let object = gathered.get_or_insert_with(Map::new);
-        read_word(around, word, object, &mut stdin_read, no_stdin).map_err(|why| Problem { word: shown(word), why })?;
+        read_word(env, word, object, &mut stdin_read, no_stdin).map_err(|why| Problem { word: shown(word), why })?;
     }
     Ok(gathered)
 }
@@ -55,29 +55,29 @@ fn shown(word: &str) -> String {
 }
 
 fn read_word(
-    around: &mut Surroundings,
+    env: &mut Environment,
     word: &str,
     object: &mut Map<String, Value>,
     stdin_read: &mut bool,
     no_stdin: bool,
 ) -> Result<(), String> {
     if word == "-" {
-        let text = read_stdin(around, stdin_read, no_stdin)?;
+        let text = read_stdin(env, stdin_read, no_stdin)?;
         return merge(object, &text);
     }
     if let Some(path) = word.strip_prefix('@') {
-        let text = read_file(around, path)?;
+        let text = read_file(env, path)?;
         return merge(object, &text);
     }
     let Some((key, value)) = word.split_once('=') else {
         return Err("format must be key=value".to_owned());
     };
     let value = if let Some(path) = value.strip_prefix('@') {
-        utf8(read_file(around, path)?)?
+        utf8(read_file(env, path)?)?
     } else if let Some(text) = value.strip_prefix("\\@") {
         format!("@{text}")
     } else if value == "-" {
-        utf8(read_stdin(around, stdin_read, no_stdin)?)?
+        utf8(read_stdin(env, stdin_read, no_stdin)?)?
     } else {
         value.to_owned()
     };
@@ -127,7 +127,7 @@ fn utf8(bytes: Vec<u8>) -> Result<String, String> {
     })
 }
 
-fn read_stdin(around: &mut Surroundings, stdin_read: &mut bool, no_stdin: bool) -> Result<Vec<u8>, String> {
+fn read_stdin(env: &mut Environment, stdin_read: &mut bool, no_stdin: bool) -> Result<Vec<u8>, String> {
     if *stdin_read {
         return Err("stdin already consumed".to_owned());
     }
@@ -135,11 +135,11 @@ fn read_stdin(around: &mut Surroundings, stdin_read: &mut bool, no_stdin: bool) 
     if no_stdin {
         return Ok(Vec::new());
     }
-    read_bounded(&mut around.stdin).map_err(|error| format!("error reading stdin: {error}"))
+    read_bounded(&mut env.stdin).map_err(|error| format!("error reading stdin: {error}"))
 }
 
-fn read_file(around: &Surroundings, path: &str) -> Result<Vec<u8>, String> {
-    let full = around.expand_home(path);
+fn read_file(env: &Environment, path: &str) -> Result<Vec<u8>, String> {
+    let full = env.expand_home(path);
     std::fs::File::open(&full)
         .and_then(|mut file| read_bounded(&mut file))
         .map_err(|error| format!("error reading file: {}", opening(path, &error)))
@@ -189,12 +189,12 @@ fn text_of(value: Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::surroundings::tests::quiet;
+    use crate::environment::tests::quiet;
 
     #[test]
     fn an_error_names_the_key_and_never_the_value() {
-        let mut around = quiet(&[]);
-        let refused = gather(&mut around, &["password=hunter2".into(), "hunter3=".into(), "bare".into()], false);
+        let mut env = quiet(&[]);
+        let refused = gather(&mut env, &["password=hunter2".into(), "hunter3=".into(), "bare".into()], false);
         let said = refused.unwrap_err().to_string();
 
         assert_eq!(said, "invalid key/value pair \"bare\": format must be key=value");
@@ -203,18 +203,18 @@ mod tests {
 
     #[test]
     fn a_broken_document_is_not_quoted() {
-        let mut around = quiet(&[]);
-        around.stdin = Box::new(&b"{\"password\": hunter2}"[..]);
-        let said = gather(&mut around, &["-".into()], false).unwrap_err().to_string();
+        let mut env = quiet(&[]);
+        env.stdin = Box::new(&b"{\"password\": hunter2}"[..]);
+        let said = gather(&mut env, &["-".into()], false).unwrap_err().to_string();
 
         assert!(said.contains("line 1 column") && !said.contains("hunter2"), "{said}");
     }
 
     #[test]
     fn standard_input_is_read_once() {
-        let mut around = quiet(&[]);
-        around.stdin = Box::new(&b"x"[..]);
-        let said = gather(&mut around, &["a=-".into(), "b=-".into()], false).unwrap_err().to_string();
+        let mut env = quiet(&[]);
+        env.stdin = Box::new(&b"x"[..]);
+        let said = gather(&mut env, &["a=-".into(), "b=-".into()], false).unwrap_err().to_string();
 
         assert!(said.ends_with("stdin already consumed"), "{said}");
     }

@@ -2,7 +2,7 @@
 
 use clap::{Arg, ArgAction, Command};
 
-use crate::surroundings::parse_bool;
+use crate::environment::parse_bool;
 
 /// A command that does something.
 pub(crate) fn leaf(name: &'static str, about: &'static str, words: &'static str, examples: &'static str) -> Command {

@@ -22,7 +22,7 @@ mod print;
 /// For the tests and the fuzz targets.
 #[cfg(any(test, fuzzing))]
 pub mod properties;
-mod surroundings;
+mod environment;
 mod token_file;
 mod tools;
 mod tree;
@@ -36,7 +36,7 @@ use clap::{ArgMatches, Command};
 
 use failure::Failure;
 pub use policy_format::{FormatError, format_policy};
-pub use surroundings::Surroundings;
+pub use environment::Environment;
 pub use tools::{ModuleRefused, ModuleTools, NoTools};
 
 /// What the field's clients exit with when there is no such command.
@@ -77,12 +77,12 @@ pub fn is_client_command(arguments: &[OsString]) -> bool {
 
 /// Runs one command line (the program's name first) in this process's surroundings.
 pub fn run(arguments: Vec<OsString>, tools: &dyn ModuleTools, own: Vec<OwnCommand<'_>>) -> ExitCode {
-    ExitCode::from_outcome(run_in(&mut Surroundings::of_this_process(), arguments, tools, own))
+    ExitCode::from_outcome(run_in(&mut Environment::of_this_process(), arguments, tools, own))
 }
 
 /// The same in surroundings of the caller's choice. The outcome is the exit status, or what an own command returned.
 pub fn run_in(
-    around: &mut Surroundings,
+    env: &mut Environment,
     arguments: Vec<OsString>,
     tools: &dyn ModuleTools,
     own: Vec<OwnCommand<'_>>,
@@ -93,18 +93,18 @@ pub fn run_in(
         normal.get(1).and_then(|word| word.to_str()).is_some_and(|word| tree.find_subcommand(word).is_some());
     let chosen = match tree.clone().try_get_matches_from(normal) {
         Ok(chosen) => chosen,
-        Err(error) => return Outcome::Status(usage(around, &error, is_known)),
+        Err(error) => return Outcome::Status(usage(env, &error, is_known)),
     };
     if let Some((name, flags)) = chosen.subcommand()
         && let Some(own) = own.into_iter().find(|own| own.command.get_name() == name)
     {
         return Outcome::Own((own.run)(flags));
     }
-    let outcome = commands::run(around, tools, &tree, &chosen);
-    let flushed = around.stdout.flush().map_err(Failure::from);
+    let outcome = commands::run(env, tools, &tree, &chosen);
+    let flushed = env.stdout.flush().map_err(Failure::from);
     Outcome::Status(match outcome.and(flushed) {
         Ok(()) => 0,
-        Err(failure) => report(around, &failure),
+        Err(failure) => report(env, &failure),
     })
 }
 
@@ -130,32 +130,32 @@ impl FromOutcome for ExitCode {
     }
 }
 
-fn report(around: &mut Surroundings, failure: &Failure) -> u8 {
+fn report(env: &mut Environment, failure: &Failure) -> u8 {
     match failure {
         Failure::NotSent(line) => {
-            if around.say(line).is_err() {
+            if env.say(line).is_err() {
                 return 1;
             }
         }
         // Nobody listens any more; a complaint about it would only litter the pipe's end.
         Failure::Status(_) | Failure::Output(_) => {}
-        failure => around.warn(&failure.to_string()),
+        failure => env.warn(&failure.to_string()),
     }
     failure.status()
 }
 
-fn usage(around: &mut Surroundings, error: &clap::Error, is_known: bool) -> u8 {
+fn usage(env: &mut Environment, error: &clap::Error, is_known: bool) -> u8 {
     let to_stdout = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
-    let is_terminal = if to_stdout { around.stdout_is_terminal } else { around.stderr_is_terminal };
+    let is_terminal = if to_stdout { env.stdout_is_terminal } else { env.stderr_is_terminal };
     let text = if is_terminal { error.render().ansi().to_string() } else { error.render().to_string() };
     if to_stdout {
-        return u8::from(around.say(text.trim_end()).is_err());
+        return u8::from(env.say(text.trim_end()).is_err());
     }
     match error.get(ContextKind::InvalidSubcommand) {
         Some(ContextValue::String(word)) if let Some(why) = absent::reason(word) => {
-            around.warn(&format!("`{word}` is a command of Vault's that Leasehold does not have: {why}"));
+            env.warn(&format!("`{word}` is a command of Vault's that Leasehold does not have: {why}"));
         }
-        _ => around.warn(text.trim_end()),
+        _ => env.warn(text.trim_end()),
     }
     let no_command = matches!(
         error.kind(),

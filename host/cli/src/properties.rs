@@ -9,11 +9,11 @@ use serde_json::Value;
 
 use crate::duration::{Span, human_seconds};
 use crate::policy_format::{format_policy, meaning};
-use crate::surroundings::Surroundings;
+use crate::environment::Environment;
 use crate::{arguments, data};
 
-fn quiet(stdin: &[u8]) -> Surroundings {
-    Surroundings {
+fn quiet(stdin: &[u8]) -> Environment {
+    Environment {
         variables: BTreeMap::new(),
         stdin: Box::new(io::Cursor::new(stdin.to_vec())),
         stdout: Box::new(io::sink()),

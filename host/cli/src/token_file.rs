@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::surroundings::Surroundings;
+use crate::environment::Environment;
 
 /// A token is never longer than this; a file that is has been mixed up with something else.
 const TOKEN_MAX: u64 = 64 << 10;
@@ -22,10 +22,10 @@ pub(crate) struct TokenFile {
 
 impl TokenFile {
     /// `TOKEN_PATH`, or `.vault-token` in the home folder. `None` without either.
-    pub(crate) fn of(around: &Surroundings) -> Option<Self> {
-        let path = match around.setting("TOKEN_PATH") {
+    pub(crate) fn of(env: &Environment) -> Option<Self> {
+        let path = match env.setting("TOKEN_PATH") {
             Some(path) => PathBuf::from(path),
-            None => around.home()?.join(".vault-token"),
+            None => env.home()?.join(".vault-token"),
         };
         Some(Self { path })
     }

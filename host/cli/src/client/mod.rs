@@ -18,7 +18,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 
 use crate::duration::Span;
-use crate::surroundings::Surroundings;
+use crate::environment::Environment;
 
 use address::Address;
 pub(crate) use answer::{Answer, Auth, Refusal, Secret, sorted};
@@ -179,12 +179,12 @@ impl std::fmt::Debug for Client {
 
 /// What a variable says; it is an error when it says nothing of that kind.
 fn read<T>(
-    around: &Surroundings,
+    env: &Environment,
     name: &str,
     kind: &str,
     parse: impl Fn(&str) -> Option<T>,
 ) -> Result<Option<T>, ClientError> {
-    let Some((name, text)) = around.setting_with_name(name) else { return Ok(None) };
+    let Some((name, text)) = env.setting_with_name(name) else { return Ok(None) };
     let wrong = || {
         ClientError::Setup(format!("failed to read environment: could not parse \"{name}\": \"{text}\" is not {kind}"))
     };
@@ -196,11 +196,11 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError::Setup`]: a wrong address, an unreadable certificate, a header that is ours.
-    pub(crate) fn prepare(around: &Surroundings, wishes: Wishes) -> Result<Self, ClientError> {
-        let typed = wishes.address.or_else(|| around.setting("ADDR").map(str::to_owned));
+    pub(crate) fn prepare(env: &Environment, wishes: Wishes) -> Result<Self, ClientError> {
+        let typed = wishes.address.or_else(|| env.setting("ADDR").map(str::to_owned));
         let address = Address::parse(typed.as_deref().unwrap_or(address::DEFAULT))?;
         let tls = tls::Files::gather(
-            around,
+            env,
             (wishes.ca_cert, wishes.ca_path),
             (wishes.client_cert, wishes.client_key),
             wishes.tls_server_name,
@@ -211,10 +211,10 @@ impl Client {
         }
         let wrap_ttl = match wishes.wrap_ttl {
             Some(span) => Some(span),
-            None => read(around, "WRAP_TTL", "a duration, such as 5m", Span::parse)?,
+            None => read(env, "WRAP_TTL", "a duration, such as 5m", Span::parse)?,
         };
-        let timeout = read(around, "CLIENT_TIMEOUT", "a duration, such as 60s", |text| Span::parse(text)?.to_std())?;
-        let retries = read(around, "MAX_RETRIES", "a number", |text| text.parse::<u32>().ok())?;
+        let timeout = read(env, "CLIENT_TIMEOUT", "a duration, such as 60s", |text| Span::parse(text)?.to_std())?;
+        let retries = read(env, "MAX_RETRIES", "a number", |text| text.parse::<u32>().ok())?;
         let agent = tls::agent(&address, &tls, timeout.unwrap_or(TIMEOUT))?;
         Ok(Self {
             agent,
@@ -222,15 +222,15 @@ impl Client {
             token: None,
             namespace: wishes
                 .namespace
-                .or_else(|| around.setting("NAMESPACE").map(str::to_owned))
+                .or_else(|| env.setting("NAMESPACE").map(str::to_owned))
                 .and_then(canonical_namespace),
             wrap_ttl: wrap_ttl.filter(|span| !span.is_zero()).map(Span::to_go),
             headers: wishes.headers,
             tls,
             instead: wishes.instead,
-            disable_redirects: wishes.disable_redirects || around.switch("DISABLE_REDIRECTS"),
+            disable_redirects: wishes.disable_redirects || env.switch("DISABLE_REDIRECTS"),
             retries: retries.unwrap_or(0).min(RETRIES_MAX),
-            shows_waiting: around.stderr_is_terminal,
+            shows_waiting: env.stderr_is_terminal,
         })
     }
 
@@ -418,7 +418,7 @@ fn canonical_namespace(name: String) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::surroundings::tests::quiet;
+    use crate::environment::tests::quiet;
 
     fn client(wishes: Wishes) -> Result<Client, ClientError> {
         Client::prepare(&quiet(&[("VAULT_ADDR", "http://127.0.0.1:9")]), wishes)
@@ -455,8 +455,8 @@ mod tests {
 
     #[test]
     fn a_variable_that_says_nothing_is_named_as_it_was_set() {
-        let around = crate::surroundings::tests::quiet(&[("VAULT_CLIENT_TIMEOUT", "soon")]);
-        let said = Client::prepare(&around, Wishes::default()).unwrap_err().to_string();
+        let env = crate::environment::tests::quiet(&[("VAULT_CLIENT_TIMEOUT", "soon")]);
+        let said = Client::prepare(&env, Wishes::default()).unwrap_err().to_string();
         assert!(said.contains("\"VAULT_CLIENT_TIMEOUT\": \"soon\" is not a duration"), "{said}");
     }
 

@@ -17,7 +17,7 @@ use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 
 use super::ClientError;
 use super::address::Address;
-use crate::surroundings::Surroundings;
+use crate::environment::Environment;
 
 /// Where distributions keep their bundle of trusted authorities.
 const SYSTEM_BUNDLES: [&str; 4] = [
@@ -41,13 +41,13 @@ pub(super) struct Files {
 
 impl Files {
     pub(super) fn gather(
-        around: &Surroundings,
+        env: &Environment,
         (ca_cert, ca_path): (Option<String>, Option<String>),
         (client_cert, client_key): (Option<String>, Option<String>),
         server_name: Option<String>,
         skip_verify: Option<bool>,
     ) -> Result<Self, ClientError> {
-        let or = |flag: Option<String>, name: &str| flag.or_else(|| around.setting(name).map(str::to_owned));
+        let or = |flag: Option<String>, name: &str| flag.or_else(|| env.setting(name).map(str::to_owned));
         let client = match (or(client_cert, "CLIENT_CERT"), or(client_key, "CLIENT_KEY")) {
             (Some(cert), Some(key)) => Some((cert, key)),
             (None, None) => None,
@@ -62,8 +62,8 @@ impl Files {
             ca_path: or(ca_path, "CAPATH"),
             client,
             server_name: or(server_name, "TLS_SERVER_NAME"),
-            skip_verify: skip_verify.unwrap_or_else(|| around.switch("SKIP_VERIFY")),
-            system_bundle: around.variables.get("SSL_CERT_FILE").cloned(),
+            skip_verify: skip_verify.unwrap_or_else(|| env.switch("SKIP_VERIFY")),
+            system_bundle: env.variables.get("SSL_CERT_FILE").cloned(),
         })
     }
 

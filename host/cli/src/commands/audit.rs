@@ -46,7 +46,7 @@ fn enable(run: &mut Run) -> Result<(), Failure> {
     let path = mount_path(run.text("path").filter(|path| !path.is_empty()).unwrap_or(kind));
     let no_stdin = run.no_stdin();
     let gathered =
-        data::gather(run.around, words, no_stdin).map_err(|problem| problem.local("Failed to parse K=V data"))?;
+        data::gather(run.env, words, no_stdin).map_err(|problem| problem.local("Failed to parse K=V data"))?;
     let options: Map<String, Value> =
         data::as_texts(gathered.unwrap_or_default()).into_iter().map(|(key, value)| (key, value.into())).collect();
     let body = json!({ "type": kind, "description": run.text("description").unwrap_or_default(), "options": options, "local": run.switch("local") });
@@ -54,7 +54,7 @@ fn enable(run: &mut Run) -> Result<(), Failure> {
     client
         .send(&Call::put(format!("sys/audit/{path}")).json(body))
         .map_err(|error| Failure::while_doing("Error enabling audit device", error))?;
-    Ok(run.around.say(&format!("Success! Enabled the {kind} audit device at: {path}"))?)
+    Ok(run.env.say(&format!("Success! Enabled the {kind} audit device at: {path}"))?)
 }
 
 fn list(run: &mut Run) -> Result<(), Failure> {
@@ -69,10 +69,10 @@ fn list(run: &mut Run) -> Result<(), Failure> {
     };
     if run.format != Format::Table {
         let shown = devices.iter().map(|(path, device)| (path.clone(), in_order(device))).collect();
-        return print::document(run.around, run.format, &Value::Object(shown));
+        return print::document(run.env, run.format, &Value::Object(shown));
     }
     if devices.is_empty() {
-        run.around.say("No audit devices are enabled.")?;
+        run.env.say("No audit devices are enabled.")?;
         return Err(Failure::Status(2));
     }
     let detailed = run.switch("detailed");
@@ -82,7 +82,7 @@ fn list(run: &mut Run) -> Result<(), Failure> {
     } else {
         &["Path", "Type", "Description"]
     };
-    Ok(run.around.say(&print::table(head, &rows))?)
+    Ok(run.env.say(&print::table(head, &rows))?)
 }
 
 fn row(path: &str, device: &Value, detailed: bool) -> Vec<String> {
@@ -115,5 +115,5 @@ fn disable(run: &mut Run) -> Result<(), Failure> {
     client
         .send(&Call::delete(format!("sys/audit/{path}")))
         .map_err(|error| Failure::while_doing("Error disabling audit device", error))?;
-    Ok(run.around.say(&format!("Success! Disabled audit device (if it was enabled) at: {path}"))?)
+    Ok(run.env.say(&format!("Success! Disabled audit device (if it was enabled) at: {path}"))?)
 }

@@ -57,7 +57,7 @@ fn enable(run: &mut Run) -> Result<(), Failure> {
     client
         .send(&Call::post(format!("sys/auth/{path}")).json(body))
         .map_err(|error| Failure::while_doing(format!("Error enabling {kind} auth"), error))?;
-    Ok(run.around.say(&format!("Success! Enabled {kind} auth method at: {path}"))?)
+    Ok(run.env.say(&format!("Success! Enabled {kind} auth method at: {path}"))?)
 }
 
 fn list(run: &mut Run) -> Result<(), Failure> {
@@ -77,7 +77,7 @@ fn disable(run: &mut Run) -> Result<(), Failure> {
     client
         .send(&Call::delete(format!("sys/auth/{path}")))
         .map_err(|error| Failure::while_doing(format!("Error disabling auth method at {path}"), error))?;
-    Ok(run.around.say(&format!("Success! Disabled the auth method (if it existed) at: {path}"))?)
+    Ok(run.env.say(&format!("Success! Disabled the auth method (if it existed) at: {path}"))?)
 }
 
 fn tune(run: &mut Run) -> Result<(), Failure> {
@@ -89,5 +89,5 @@ fn tune(run: &mut Run) -> Result<(), Failure> {
     client
         .send(&Call::post(format!("sys/mounts/auth/{path}tune")).json(body))
         .map_err(|error| Failure::while_doing(format!("Error tuning auth method {path}"), error))?;
-    Ok(run.around.say(&format!("Success! Tuned the auth method at: {path}"))?)
+    Ok(run.env.say(&format!("Success! Tuned the auth method at: {path}"))?)
 }

@@ -54,7 +54,7 @@ fn path_and_words(run: &Run, expected: &str) -> Result<(String, Vec<String>), Fa
 /// Words that become the query string.
 fn with_query(run: &mut Run, call: Call, words: &[String], what: &str) -> Result<Call, Failure> {
     let no_stdin = run.no_stdin();
-    let gathered = data::gather(run.around, words, no_stdin).map_err(|problem| problem.local(what))?;
+    let gathered = data::gather(run.env, words, no_stdin).map_err(|problem| problem.local(what))?;
     let pairs = data::as_texts(gathered.unwrap_or_default());
     Ok(pairs.into_iter().fold(call, |call, (key, value)| call.query(key, value)))
 }
@@ -66,8 +66,8 @@ pub(super) fn read(run: &mut Run) -> Result<(), Failure> {
     if run.format == Format::Raw {
         let answer =
             client.send(&call).map_err(|error| Failure::while_doing(format!("Error reading: {path}"), error))?;
-        run.around.stdout.write_all(&answer.body)?;
-        return Ok(run.around.say("")?);
+        run.env.stdout.write_all(&answer.body)?;
+        return Ok(run.env.say("")?);
     }
     let failed = |error| Failure::while_doing(format!("Error reading {path}"), error);
     match client.logical_or_text(&call).map_err(failed)? {
@@ -84,7 +84,7 @@ fn show_text(run: &mut Run, path: &str, text: &str) -> Result<(), Failure> {
             "{path} answers plain text: leave out -format and -field, or say -format=raw"
         )));
     }
-    write!(run.around.stdout, "{text}")?;
+    write!(run.env.stdout, "{text}")?;
     Ok(())
 }
 
@@ -109,7 +109,7 @@ fn path_and_body(run: &mut Run) -> Result<(String, Value), Failure> {
     }
     let no_stdin = run.no_stdin();
     let gathered =
-        data::gather(run.around, &words, no_stdin).map_err(|problem| problem.local("Failed to parse K=V data"))?;
+        data::gather(run.env, &words, no_stdin).map_err(|problem| problem.local("Failed to parse K=V data"))?;
     // A forced write without data carries `null`, as the field's does.
     Ok((path, gathered.map_or(Value::Null, Value::Object)))
 }
@@ -117,7 +117,7 @@ fn path_and_body(run: &mut Run) -> Result<(String, Value), Failure> {
 fn show_written(run: &mut Run, path: &str, outcome: Result<Option<Secret>, ClientError>) -> Result<(), Failure> {
     match outcome.map_err(|error| Failure::while_doing(format!("Error writing data to {path}"), error))? {
         Some(secret) => show(run, &secret),
-        None if run.format == Format::Table => Ok(run.around.say(&format!("Success! Data written to: {path}"))?),
+        None if run.format == Format::Table => Ok(run.env.say(&format!("Success! Data written to: {path}"))?),
         None => Ok(()),
     }
 }
@@ -132,7 +132,7 @@ pub(super) fn delete(run: &mut Run) -> Result<(), Failure> {
     match secret {
         Some(secret) => show(run, &secret),
         None if run.format == Format::Table => {
-            Ok(run.around.say(&format!("Success! Data deleted (if it existed) at: {path}"))?)
+            Ok(run.env.say(&format!("Success! Data deleted (if it existed) at: {path}"))?)
         }
         None => Ok(()),
     }
@@ -152,21 +152,21 @@ pub(super) fn list(run: &mut Run, how: &str) -> Result<(), Failure> {
     let doing = if how == "list" { "listing" } else { "scanning" };
     let secret = client.logical(&call).map_err(|error| Failure::while_doing(format!("Error {doing} {path}"), error))?;
     if let Some(secret) = secret.as_ref().filter(|secret| secret.wrap_info.as_ref().is_some_and(|wrap| wrap.ttl != 0)) {
-        return print::secret(run.around, run.format, secret);
+        return print::secret(run.env, run.format, secret);
     }
     let keys = secret.as_ref().and_then(keys_of);
     if run.format != Format::Table && keys.is_none() {
-        print::document(run.around, run.format, &json!({}))?;
+        print::document(run.env, run.format, &json!({}))?;
         return Err(Failure::Status(2));
     }
     match (secret, keys) {
         (None, _) => Err(nothing_at(&path)),
-        (Some(secret), _) if secret.data.is_none() => print::secret(run.around, run.format, &secret),
+        (Some(secret), _) if secret.data.is_none() => print::secret(run.env, run.format, &secret),
         (Some(secret), Some(keys)) => {
             if run.switch("detailed") && run.format != Format::Table {
-                return print::document(run.around, run.format, &secret.to_json());
+                return print::document(run.env, run.format, &secret.to_json());
             }
-            print::list(run.around, run.format, &keys, &secret)
+            print::list(run.env, run.format, &keys, &secret)
         }
         (Some(_), None) => Err(Failure::Server(format!("No entries found at {path}"))),
     }
@@ -196,11 +196,11 @@ pub(super) fn unwrap(run: &mut Run) -> Result<(), Failure> {
     let secret = client.logical_or_not_found(&call).map_err(|error| Failure::while_doing("Error unwrapping", error))?;
     match secret {
         None if run.format == Format::Table => {
-            Ok(run.around.say("Successfully unwrapped. There was no data in the wrapped secret.")?)
+            Ok(run.env.say("Successfully unwrapped. There was no data in the wrapped secret.")?)
         }
         None => Ok(()),
         Some(secret) => match (run.text("field"), keys_of(&secret)) {
-            (None, Some(keys)) => print::list(run.around, run.format, &keys, &secret),
+            (None, Some(keys)) => print::list(run.env, run.format, &keys, &secret),
             _ => show(run, &secret),
         },
     }
@@ -218,16 +218,16 @@ pub(super) fn path_help(run: &mut Run) -> Result<(), Failure> {
             .map_err(|error| Failure::while_doing("Error retrieving help", error))?,
     };
     if run.format == Format::Json {
-        return Ok(run.around.say(&print::in_order(answer["openapi"].clone()).to_string())?);
+        return Ok(run.env.say(&print::in_order(answer["openapi"].clone()).to_string())?);
     }
-    Ok(run.around.say(answer["help"].as_str().unwrap_or_default())?)
+    Ok(run.env.say(answer["help"].as_str().unwrap_or_default())?)
 }
 
 /// The envelope, or one field of it.
 pub(super) fn show(run: &mut Run, secret: &Secret) -> Result<(), Failure> {
     match run.text("field").map(str::to_owned) {
-        Some(field) if !field.is_empty() => print::secret_field(run.around, run.format, secret, &field),
-        _ => print::secret(run.around, run.format, secret),
+        Some(field) if !field.is_empty() => print::secret_field(run.env, run.format, secret, &field),
+        _ => print::secret(run.env, run.format, secret),
     }
 }
 

@@ -77,7 +77,7 @@ fn revoke(run: &mut Run) -> Result<(), Failure> {
     }
     let client = run.client()?;
     if force {
-        run.around.warn(&wrapped(
+        run.env.warn(&wrapped(
             "Warning! Force-removing leases can cause Leasehold to become out of sync with secret engines!",
         ));
     }
@@ -96,5 +96,5 @@ fn revoke(run: &mut Run) -> Result<(), Failure> {
         (_, true, false) => format!("Success! Revoked lease: {id}"),
         _ => "All revocation operations queued successfully!".to_owned(),
     };
-    Ok(run.around.say(&done)?)
+    Ok(run.env.say(&done)?)
 }

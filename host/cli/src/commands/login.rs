@@ -11,7 +11,7 @@ use crate::data;
 use crate::declare::{leaf, switch, value};
 use crate::failure::Failure;
 use crate::print::{self, Format, wrapped};
-use crate::surroundings::parse_bool;
+use crate::environment::parse_bool;
 use crate::token_file::TokenFile;
 
 pub(super) fn tree() -> Command {
@@ -46,7 +46,7 @@ pub(super) fn login(run: &mut Run) -> Result<(), Failure> {
     }
     let no_stdin = run.no_stdin();
     let settings =
-        data::gather(run.around, &words, no_stdin).map_err(|problem| problem.local("Error parsing configuration"))?;
+        data::gather(run.env, &words, no_stdin).map_err(|problem| problem.local("Error parsing configuration"))?;
     let settings = Settings(data::as_texts(settings.unwrap_or_default()));
     let mut client = run.client_without_token()?;
     let secret = match method.as_str() {
@@ -57,27 +57,27 @@ pub(super) fn login(run: &mut Run) -> Result<(), Failure> {
     let Some(auth) = secret.auth.as_ref() else {
         // A wrapped token that is not to be stored stays wrapped.
         return if token_only {
-            print::secret_field(run.around, run.format, &secret, "wrapping_token")
+            print::secret_field(run.env, run.format, &secret, "wrapping_token")
         } else {
-            print::secret(run.around, run.format, &secret)
+            print::secret(run.env, run.format, &secret)
         };
     };
     if store {
         keep(run, &SecretString::from(auth.client_token.as_str()), &secret)?;
     } else if !token_only {
         let hint = "The token was not stored in token helper. Set the LEASEHOLD_TOKEN environment variable or pass the token below with each request to Vault.";
-        run.around.warn(&format!("{}\n", wrapped(hint)));
+        run.env.warn(&format!("{}\n", wrapped(hint)));
     }
     if run.switch("no-print") {
         return Ok(());
     }
     if token_only {
-        return print::secret_field(run.around, run.format, &secret, "token");
+        return print::secret_field(run.env, run.format, &secret, "token");
     }
     if run.text("field").is_none() && run.format == Format::Table {
         let stored = "Success! You are now authenticated. The token information displayed below is already stored in the token helper. You do NOT need to run \"leasehold login\" again. Future Leasehold requests will automatically use this token.";
         let unstored = "Success! You are now authenticated. The token information displayed below was not stored.";
-        run.around.say(&format!("{}\n", wrapped(if store { stored } else { unstored })))?;
+        run.env.say(&format!("{}\n", wrapped(if store { stored } else { unstored })))?;
     }
     show(run, &secret)
 }
@@ -184,21 +184,21 @@ fn unwrapped(client: &mut Client, secret: Secret, wanted: bool) -> Result<Secret
 }
 
 fn keep(run: &mut Run, token: &SecretString, secret: &Secret) -> Result<(), Failure> {
-    let stored = match TokenFile::of(run.around) {
+    let stored = match TokenFile::of(run.env) {
         Some(file) => file.store(token).map_err(|error| error.to_string()),
         None => Err("there is no home folder, and TOKEN_PATH is not set".to_owned()),
     };
     if let Err(why) = stored {
-        run.around.warn(&format!("Error storing token: {why}"));
-        run.around.warn(&format!("{}\n", wrapped("Authentication was successful, but the token was not persisted. The resulting token is shown below for your records.")));
-        print::secret(run.around, run.format, secret)?;
+        run.env.warn(&format!("Error storing token: {why}"));
+        run.env.warn(&format!("{}\n", wrapped("Authentication was successful, but the token was not persisted. The resulting token is shown below for your records.")));
+        print::secret(run.env, run.format, secret)?;
         return Err(Failure::Status(2));
     }
-    if let Some((name, _)) = run.around.setting_with_name("TOKEN") {
+    if let Some((name, _)) = run.env.setting_with_name("TOKEN") {
         let hint = format!(
             "WARNING! The {name} environment variable is set! The value of this variable will take precedence; if this is unwanted please unset {name} or update its value accordingly."
         );
-        run.around.warn(&format!("{}\n", wrapped(&hint)));
+        run.env.warn(&format!("{}\n", wrapped(&hint)));
     }
     Ok(())
 }
@@ -208,7 +208,7 @@ pub(super) fn ask(run: &Run, question: &str, piped: &str) -> Result<SecretString
     let terminal = console::Term::stderr();
     let hint = format!("To pipe the value, give \"{piped}\" as the argument");
     let failed = |error: std::io::Error| Failure::Local(format!("could not ask on the terminal: {error}. {hint}"));
-    if !run.around.stderr_is_terminal || !terminal.is_term() {
+    if !run.env.stderr_is_terminal || !terminal.is_term() {
         return Err(Failure::Local(format!("could not ask: this is no terminal. {hint}")));
     }
     terminal.write_str(question).map_err(failed)?;

@@ -32,7 +32,7 @@ const COMPLETION: &str = "  $ source <(leasehold completion bash)
 pub(super) fn print_token(run: &mut Run) -> Result<(), Failure> {
     let _: [String; 0] = run.exactly()?;
     let token = run.token()?;
-    Ok(run.around.say(token.as_ref().map(ExposeSecret::expose_secret).unwrap_or_default())?)
+    Ok(run.env.say(token.as_ref().map(ExposeSecret::expose_secret).unwrap_or_default())?)
 }
 
 pub(super) fn completion(run: &mut Run) -> Result<(), Failure> {
@@ -46,7 +46,7 @@ pub(super) fn completion(run: &mut Run) -> Result<(), Failure> {
     // Generated aside, because the generator panics when its output does not take everything.
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut without_values_of_switches(run.tree.clone()), "leasehold", &mut script);
-    Ok(run.around.stdout.write_all(one_dash(&String::from_utf8_lossy(&script)).as_bytes())?)
+    Ok(run.env.stdout.write_all(one_dash(&String::from_utf8_lossy(&script)).as_bytes())?)
 }
 
 /// `-prefix` may say `=false`, which nobody completes: without this, shells put a `=` behind it.
@@ -80,7 +80,7 @@ fn one_dash(script: &str) -> String {
 pub(super) fn version(run: &mut Run) -> Result<(), Failure> {
     let version = env!("CARGO_PKG_VERSION");
     if run.format == Format::Table {
-        return Ok(run.around.say(&format!("Leasehold v{version}"))?);
+        return Ok(run.env.say(&format!("Leasehold v{version}"))?);
     }
-    print::document(run.around, run.format, &json!({ "version": version }))
+    print::document(run.env, run.format, &json!({ "version": version }))
 }

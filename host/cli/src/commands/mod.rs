@@ -23,7 +23,7 @@ use clap::{ArgMatches, Command};
 
 use crate::failure::Failure;
 use crate::print::Format;
-use crate::surroundings::Surroundings;
+use crate::environment::Environment;
 use crate::tools::ModuleTools;
 use run::Run;
 
@@ -46,7 +46,7 @@ pub(crate) fn trees() -> Vec<Command> {
 
 /// Runs the command that was chosen.
 pub(crate) fn run(
-    around: &mut Surroundings,
+    env: &mut Environment,
     tools: &dyn ModuleTools,
     tree: &Command,
     chosen: &ArgMatches,
@@ -57,14 +57,14 @@ pub(crate) fn run(
         flags = inner;
     }
     let typed = flags.try_get_one::<String>("format").ok().flatten();
-    let wanted = typed.map(String::as_str).or_else(|| around.setting("FORMAT")).unwrap_or_default();
+    let wanted = typed.map(String::as_str).or_else(|| env.setting("FORMAT")).unwrap_or_default();
     let Some(format) = Format::parse(wanted) else {
         return Err(Failure::Local(format!("Invalid output format: {wanted}")));
     };
     if format == Format::Raw && path != ["read"] {
         return Err(Failure::Local("This command does not support the -format=raw option.".to_owned()));
     }
-    let run = &mut Run { around, tools, tree, flags, format };
+    let run = &mut Run { env, tools, tree, flags, format };
     match path.as_slice() {
         ["read"] => data::read(run),
         ["write"] => data::write(run),
@@ -95,7 +95,7 @@ pub(crate) fn run(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::surroundings::tests::quiet;
+    use crate::environment::tests::quiet;
     use crate::tools::NoTools;
 
     /// Runs every leaf without words; whatever it says, it must be known.
@@ -113,12 +113,12 @@ mod tests {
         leaves(&tree, vec!["leasehold".to_owned()], &mut found);
         assert!(found.len() > 40);
         for path in found {
-            let mut around = quiet(&[("VAULT_ADDR", "http://127.0.0.1:1"), ("VAULT_CLIENT_TIMEOUT", "1")]);
+            let mut env = quiet(&[("VAULT_ADDR", "http://127.0.0.1:1"), ("VAULT_CLIENT_TIMEOUT", "1")]);
             let mut words = path.clone();
             words.push("--non-interactive".to_owned());
             let chosen = tree.clone().try_get_matches_from(words).unwrap();
             let said =
-                run(&mut around, &NoTools, &tree, &chosen).err().map(|error| error.to_string()).unwrap_or_default();
+                run(&mut env, &NoTools, &tree, &chosen).err().map(|error| error.to_string()).unwrap_or_default();
             assert!(!said.contains("not a client command"), "{path:?}: {said}");
         }
     }

@@ -61,7 +61,7 @@ fn push(run: &mut Run) -> Result<(), Failure> {
         .and_then(|answer| answer.secret())
         .map_err(|error| Failure::while_doing(format!("Error uploading module {name}"), error))?;
     if run.format == Format::Table && run.text("field").is_none() {
-        run.around.say(&format!("Success! Uploaded module: {name}\n"))?;
+        run.env.say(&format!("Success! Uploaded module: {name}\n"))?;
     }
     data::show(run, &secret.unwrap_or_default())
 }
@@ -74,9 +74,9 @@ fn list(run: &mut Run) -> Result<(), Failure> {
         .map_err(|error| Failure::while_doing("Error listing modules", error))?;
     let keys = secret.as_ref().and_then(|secret| secret.data.as_ref()?.get("keys")?.as_array().cloned());
     match (secret, keys) {
-        (Some(secret), Some(keys)) => print::list(run.around, run.format, &keys, &secret),
-        _ if run.format != Format::Table => print::document(run.around, run.format, &json!([])),
-        _ => Ok(run.around.say("There are no modules yet.")?),
+        (Some(secret), Some(keys)) => print::list(run.env, run.format, &keys, &secret),
+        _ if run.format != Format::Table => print::document(run.env, run.format, &json!([])),
+        _ => Ok(run.env.say("There are no modules yet.")?),
     }
 }
 
@@ -98,7 +98,7 @@ fn delete(run: &mut Run) -> Result<(), Failure> {
     client
         .send(&Call::delete(at(&name)))
         .map_err(|error| Failure::while_doing(format!("Error deleting module {name}"), error))?;
-    Ok(run.around.say(&format!("Success! Deleted module (if it existed): {name}"))?)
+    Ok(run.env.say(&format!("Success! Deleted module (if it existed): {name}"))?)
 }
 
 fn at(name: &str) -> String {
@@ -134,9 +134,9 @@ fn check(run: &mut Run) -> Result<(), Failure> {
 
 fn show_facts(run: &mut Run, facts: &Value) -> Result<(), Failure> {
     match run.text("field").map(str::to_owned) {
-        None => print::document(run.around, run.format, facts),
+        None => print::document(run.env, run.format, facts),
         Some(field) => match facts.get(&field) {
-            Some(value) => print::raw_field(run.around, run.format, value),
+            Some(value) => print::raw_field(run.env, run.format, value),
             None => Err(Failure::Local(format!("Field \"{field}\" not present in module"))),
         },
     }
@@ -144,8 +144,8 @@ fn show_facts(run: &mut Run, facts: &Value) -> Result<(), Failure> {
 
 fn bytes_of(run: &mut Run, file: &str) -> Result<Vec<u8>, Failure> {
     let read = match file {
-        "-" => read_bounded(&mut run.around.stdin),
-        path => std::fs::File::open(run.around.expand_home(path)).and_then(|mut file| read_bounded(&mut file)),
+        "-" => read_bounded(&mut run.env.stdin),
+        path => std::fs::File::open(run.env.expand_home(path)).and_then(|mut file| read_bounded(&mut file)),
     };
     read.map_err(|error| Failure::Local(format!("Error reading module: {}", opening(file, &error))))
 }

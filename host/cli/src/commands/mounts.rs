@@ -117,12 +117,12 @@ pub(super) fn show(run: &mut Run, which: Table, mounts: Value) -> Result<(), Fai
     };
     if run.format != Format::Table {
         let shown = mounts.iter().map(|(path, mount)| (path.clone(), in_order(mount))).collect();
-        return print::document(run.around, run.format, &Value::Object(shown));
+        return print::document(run.env, run.format, &Value::Object(shown));
     }
     let text = if run.switch("detailed") { detailed(which, &mounts) } else { simple(which, &mounts) };
-    run.around.say(&text)?;
+    run.env.say(&text)?;
     for (path, _) in mounts.iter().filter(|(_, mount)| is_tainted(mount)) {
-        run.around.warn(&format!(
+        run.env.warn(&format!(
             "{path} is tainted: it was disabled, but not all of its leases could be revoked, and no request reaches it. Disable it \
              again when they can be; `lease revoke -force -prefix {path}` gives them up and leaves behind what they made."
         ));

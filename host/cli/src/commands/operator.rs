@@ -70,7 +70,7 @@ fn tell(run: &mut Run, path: &str, failed: &str, done: impl Fn(&Client) -> Strin
     let _: [String; 0] = run.exactly()?;
     let client = run.client()?;
     client.send(&Call::put(path)).map_err(|error| Failure::while_doing(failed, error))?;
-    Ok(run.around.say(&done(&client))?)
+    Ok(run.env.say(&done(&client))?)
 }
 
 fn init(run: &mut Run) -> Result<(), Failure> {
@@ -109,19 +109,19 @@ fn init(run: &mut Run) -> Result<(), Failure> {
         .map_err(|error| Failure::while_doing("Error initializing", error))?;
     if run.format != Format::Table {
         return print::document(
-            run.around,
+            run.env,
             run.format,
             &for_machines(&answer, (shares, threshold), (recovery_shares, recovery_threshold)),
         );
     }
     for (name, list) in [("Unseal Key", "keys"), ("Recovery Key", "recovery_keys")] {
         for (at, key) in best_form(&answer, list).iter().enumerate() {
-            run.around.say(&format!("{name} {}: {}", at + 1, print::plain(key)))?;
+            run.env.say(&format!("{name} {}: {}", at + 1, print::plain(key)))?;
         }
     }
-    run.around.say(&format!("\nInitial Root Token: {}", print::plain(&answer["root_token"])))?;
+    run.env.say(&format!("\nInitial Root Token: {}", print::plain(&answer["root_token"])))?;
     if list_of(&answer, "keys").is_empty() {
-        return Ok(run.around.say("\nSuccess! Vault is initialized")?);
+        return Ok(run.env.say("\nSuccess! Vault is initialized")?);
     }
     let paragraphs = [
         format!(
@@ -132,7 +132,7 @@ fn init(run: &mut Run) -> Result<(), Failure> {
         ),
     ];
     for paragraph in paragraphs {
-        run.around.say(&format!("\n{}", wrapped(&paragraph)))?;
+        run.env.say(&format!("\n{}", wrapped(&paragraph)))?;
     }
     Ok(())
 }
@@ -177,9 +177,9 @@ fn init_status(run: &mut Run, client: &Client) -> Result<(), Failure> {
     };
     let initialized = answer["initialized"].as_bool().unwrap_or(false);
     if run.format == Format::Table {
-        run.around.say(if initialized { "Vault is initialized" } else { "Vault is not initialized" })?;
+        run.env.say(if initialized { "Vault is initialized" } else { "Vault is not initialized" })?;
     } else {
-        print::document(run.around, run.format, &json!({ "initialized": initialized }))?;
+        print::document(run.env, run.format, &json!({ "initialized": initialized }))?;
     }
     if initialized { Ok(()) } else { Err(Failure::Status(2)) }
 }
@@ -214,7 +214,7 @@ fn share(run: &mut Run, typed: &str) -> Result<SecretString, Failure> {
         ))),
         "" => login::ask(run, "Unseal Key (will be hidden): ", "-"),
         "-" => {
-            let read = read_bounded(&mut run.around.stdin)
+            let read = read_bounded(&mut run.env.stdin)
                 .map_err(|error| Failure::Local(format!("Error reading the unseal key: {error}")))?;
             Ok(SecretString::from(String::from_utf8_lossy(&read).trim()))
         }
@@ -230,7 +230,7 @@ fn rotate(run: &mut Run) -> Result<(), Failure> {
         .map_err(|error| Failure::while_doing("Error rotating key", error))?;
     let answer = read_key_status(&client)?;
     if run.format == Format::Table {
-        run.around.say("Success! Rotated key\n")?;
+        run.env.say("Success! Rotated key\n")?;
     }
     show_key_status(run, &answer)
 }
@@ -254,7 +254,7 @@ fn show_key_status(run: &mut Run, answer: &Value) -> Result<(), Failure> {
         (&answer["term"], answer["install_time"].as_str().unwrap_or_default(), &answer["encryptions"]);
     if run.format != Format::Table {
         return print::document(
-            run.around,
+            run.env,
             run.format,
             &json!({ "term": term, "install_time": installed, "encryptions": encryptions }),
         );
@@ -265,7 +265,7 @@ fn show_key_status(run: &mut Run, answer: &Value) -> Result<(), Failure> {
         ("Encryption Count", print::plain(encryptions)),
     ];
     let rows: Vec<Vec<String>> = rows.into_iter().map(|(name, value)| vec![name.to_owned(), value]).collect();
-    Ok(run.around.say(&print::columns(&rows))?)
+    Ok(run.env.say(&print::columns(&rows))?)
 }
 
 /// `2026-11-23T09:07:48.2Z` as `23 Nov 26 09:07 UTC`; what is not UTC stays as it is.

@@ -46,9 +46,9 @@ fn write(run: &mut Run) -> Result<(), Failure> {
     let client = run.client()?;
     let name = typed.to_lowercase().trim().to_owned();
     let bytes = match file.trim() {
-        "-" => read_bounded(&mut run.around.stdin)
+        "-" => read_bounded(&mut run.env.stdin)
             .map_err(|error| Failure::Server(format!("Error reading policy: {error}")))?,
-        path => std::fs::File::open(run.around.expand_home(path))
+        path => std::fs::File::open(run.env.expand_home(path))
             .and_then(|mut file| read_bounded(&mut file))
             .map_err(|error| Failure::Server(format!("Error opening policy file: {}", opening(path, &error))))?,
     };
@@ -58,9 +58,9 @@ fn write(run: &mut Run) -> Result<(), Failure> {
         .send(&Call::put(at(&name)).json(json!({ "policy": policy })))
         .map_err(|error| Failure::while_doing("Error uploading policy", error))?;
     if name != typed {
-        run.around.warn(&format!("Policy name was converted from \"{typed}\" to \"{name}\""));
+        run.env.warn(&format!("Policy name was converted from \"{typed}\" to \"{name}\""));
     }
-    Ok(run.around.say(&format!("Success! Uploaded policy: {name}"))?)
+    Ok(run.env.say(&format!("Success! Uploaded policy: {name}"))?)
 }
 
 fn read(run: &mut Run) -> Result<(), Failure> {
@@ -75,9 +75,9 @@ fn read(run: &mut Run) -> Result<(), Failure> {
         return Err(Failure::Server(format!("No policy named: {name}")));
     };
     if run.format == Format::Table {
-        return Ok(run.around.say(policy.trim())?);
+        return Ok(run.env.say(policy.trim())?);
     }
-    print::document(run.around, run.format, &json!({ "policy": policy }))
+    print::document(run.env, run.format, &json!({ "policy": policy }))
 }
 
 fn list(run: &mut Run) -> Result<(), Failure> {
@@ -91,10 +91,10 @@ fn list(run: &mut Run) -> Result<(), Failure> {
         return Err(Failure::Server("Error listing policies: data from server response is empty".to_owned()));
     };
     if run.format != Format::Table {
-        return print::document(run.around, run.format, &Value::Array(names.clone()));
+        return print::document(run.env, run.format, &Value::Array(names.clone()));
     }
     for name in names {
-        run.around.say(&print::plain(name))?;
+        run.env.say(&print::plain(name))?;
     }
     Ok(())
 }
@@ -106,7 +106,7 @@ fn delete(run: &mut Run) -> Result<(), Failure> {
     client
         .send(&Call::delete(at(&name)))
         .map_err(|error| Failure::while_doing(format!("Error deleting {name}"), error))?;
-    Ok(run.around.say(&format!("Success! Deleted policy: {name}"))?)
+    Ok(run.env.say(&format!("Success! Deleted policy: {name}"))?)
 }
 
 fn at(name: &str) -> String {
@@ -115,7 +115,7 @@ fn at(name: &str) -> String {
 
 fn format(run: &mut Run) -> Result<(), Failure> {
     let [typed] = run.exactly()?;
-    let path = run.around.expand_home(typed.trim());
+    let path = run.env.expand_home(typed.trim());
     let shown = path.display().to_string();
     let bytes = std::fs::File::open(&path)
         .and_then(|mut file| read_bounded(&mut file))
@@ -127,5 +127,5 @@ fn format(run: &mut Run) -> Result<(), Failure> {
         std::fs::write(&path, formatted)
             .map_err(|error| Failure::Local(format!("Error writing result: {}", opening(&shown, &error))))?;
     }
-    Ok(run.around.say(&format!("Success! Formatted policy: {shown}"))?)
+    Ok(run.env.say(&format!("Success! Formatted policy: {shown}"))?)
 }

@@ -7,13 +7,13 @@ use crate::client::{Client, Instead, Wishes};
 use crate::duration::Span;
 use crate::failure::Failure;
 use crate::print::Format;
-use crate::surroundings::Surroundings;
+use crate::environment::Environment;
 use crate::token_file::TokenFile;
 use crate::tools::ModuleTools;
 
 /// One run of one command: its words and flags, and what it works with.
 pub(crate) struct Run<'a> {
-    pub(crate) around: &'a mut Surroundings,
+    pub(crate) env: &'a mut Environment,
     pub(crate) tools: &'a dyn ModuleTools,
     pub(crate) tree: &'a Command,
     pub(super) flags: &'a ArgMatches,
@@ -88,10 +88,10 @@ impl Run<'_> {
 
     /// The token that requests would carry.
     pub(crate) fn token(&self) -> Result<Option<SecretString>, Failure> {
-        if let Some(token) = self.around.setting("TOKEN") {
+        if let Some(token) = self.env.setting("TOKEN") {
             return Ok(Some(SecretString::from(token)));
         }
-        let Some(file) = TokenFile::of(self.around) else { return Ok(None) };
+        let Some(file) = TokenFile::of(self.env) else { return Ok(None) };
         file.read().map_err(|error| Failure::Server(format!("failed to get token from token helper: {error}")))
     }
 
@@ -116,7 +116,7 @@ impl Run<'_> {
             instead: self.instead(),
             disable_redirects: self.switch("disable-redirects"),
         };
-        Client::prepare(self.around, wishes).map_err(Failure::from_client)
+        Client::prepare(self.env, wishes).map_err(Failure::from_client)
     }
 }
 

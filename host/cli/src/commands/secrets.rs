@@ -72,7 +72,7 @@ fn enable(run: &mut Run) -> Result<(), Failure> {
     client
         .send(&Call::post(format!("sys/mounts/{path}")).json(body))
         .map_err(|error| Failure::while_doing("Error enabling", error))?;
-    Ok(run.around.say(&format!("Success! Enabled the {kind} secrets engine at: {path}"))?)
+    Ok(run.env.say(&format!("Success! Enabled the {kind} secrets engine at: {path}"))?)
 }
 
 fn list(run: &mut Run) -> Result<(), Failure> {
@@ -92,7 +92,7 @@ fn disable(run: &mut Run) -> Result<(), Failure> {
     client
         .send(&Call::delete(format!("sys/mounts/{path}")))
         .map_err(|error| Failure::while_doing(format!("Error disabling secrets engine at {path}"), error))?;
-    Ok(run.around.say(&format!("Success! Disabled the secrets engine (if it existed) at: {path}"))?)
+    Ok(run.env.say(&format!("Success! Disabled the secrets engine (if it existed) at: {path}"))?)
 }
 
 fn tune(run: &mut Run) -> Result<(), Failure> {
@@ -103,7 +103,7 @@ fn tune(run: &mut Run) -> Result<(), Failure> {
     client
         .send(&Call::post(format!("sys/mounts/{path}tune")).json(body))
         .map_err(|error| Failure::while_doing(format!("Error tuning secrets engine {path}"), error))?;
-    Ok(run.around.say(&format!("Success! Tuned the secrets engine at: {path}"))?)
+    Ok(run.env.say(&format!("Success! Tuned the secrets engine at: {path}"))?)
 }
 
 fn relocate(run: &mut Run) -> Result<(), Failure> {
@@ -116,7 +116,7 @@ fn relocate(run: &mut Run) -> Result<(), Failure> {
         .map_err(|error| Failure::while_doing(format!("Error moving secrets engine {from} to {to}"), error))?;
     let id = started["migration_id"].as_str().unwrap_or_default().to_owned();
     let what = format!("moving secrets engine {from} to {to}, with migration ID {id}");
-    run.around.say(&format!("Started {what}"))?;
+    run.env.say(&format!("Started {what}"))?;
     let mut waits = MOVE_WAITS.into_iter().chain(std::iter::repeat(MOVE_WAITS[3]));
     loop {
         let state = client
@@ -126,7 +126,7 @@ fn relocate(run: &mut Run) -> Result<(), Failure> {
                 Failure::while_doing(format!("Error checking migration status of secrets engine {from} to {to}"), error)
             })?;
         match state["migration_info"]["status"].as_str() {
-            Some("success") => return Ok(run.around.say(&format!("Success! Finished {what}"))?),
+            Some("success") => return Ok(run.env.say(&format!("Success! Finished {what}"))?),
             Some("failure") => return Err(Failure::Server(format!("Failure! Error encountered {what}"))),
             _ => {}
         }

@@ -34,7 +34,7 @@ pub(super) fn status(run: &mut Run) -> Result<(), Failure> {
         .map_err(|error| cannot_tell(Failure::while_doing("Error checking seal status", error)))?;
     show(run, &client, &seal).map_err(cannot_tell)?;
     if run.switch("detailed") {
-        print::builtin_modules(run.around, run.format, &seal).map_err(cannot_tell)?;
+        print::builtin_modules(run.env, run.format, &seal).map_err(cannot_tell)?;
     }
     if seal["sealed"].as_bool().unwrap_or(true) { Err(Failure::Status(2)) } else { Ok(()) }
 }
@@ -49,10 +49,10 @@ pub(super) fn show(run: &mut Run, client: &Client, seal: &Value) -> Result<(), F
             .map_err(|error| Failure::while_doing("Error checking leader status", error))?,
     };
     let Some(field) = run.text("field").map(str::to_owned) else {
-        return print::seal_status(run.around, run.format, seal, &leader);
+        return print::seal_status(run.env, run.format, seal, &leader);
     };
     match print::seal_status_field(seal, &leader, &field) {
-        Some(value) => print::raw_field(run.around, run.format, &value),
+        Some(value) => print::raw_field(run.env, run.format, &value),
         None => Err(Failure::Local(format!("Field \"{field}\" not present in seal status"))),
     }
 }

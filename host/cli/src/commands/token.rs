@@ -166,7 +166,7 @@ fn revoke(run: &mut Run) -> Result<(), Failure> {
     };
     let client = run.client()?;
     client.send(&call).map_err(|error| Failure::while_doing("Error revoking token", error))?;
-    Ok(run.around.say("Success! Revoked token (if it existed)")?)
+    Ok(run.env.say("Success! Revoked token (if it existed)")?)
 }
 
 fn capabilities(run: &mut Run) -> Result<(), Failure> {
@@ -192,10 +192,10 @@ fn capabilities(run: &mut Run) -> Result<(), Failure> {
         return Err(Failure::Local("No capabilities found".to_owned()));
     }
     if run.format != Format::Table {
-        return print::document(run.around, run.format, &json!(names));
+        return print::document(run.env, run.format, &json!(names));
     }
     names.sort();
-    Ok(run.around.say(&names.join(", "))?)
+    Ok(run.env.say(&names.join(", "))?)
 }
 
 fn show_if_any(run: &mut Run, secret: Option<crate::client::Secret>) -> Result<(), Failure> {

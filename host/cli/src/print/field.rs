@@ -5,11 +5,11 @@ use serde_json::Value;
 use super::{Format, json, plain, warnings, yaml};
 use crate::client::{Secret, sorted};
 use crate::failure::Failure;
-use crate::surroundings::Surroundings;
+use crate::environment::Environment;
 
 /// Prints one field of an envelope.
 pub(crate) fn secret_field(
-    around: &mut Surroundings,
+    env: &mut Environment,
     format: Format,
     secret: &Secret,
     field: &str,
@@ -18,13 +18,13 @@ pub(crate) fn secret_field(
         return Err(Failure::Local(format!("Field \"{field}\" not present in secret")));
     };
     if format == Format::Table {
-        warnings(around, secret);
+        warnings(env, secret);
     }
-    raw_field(around, format, &value)
+    raw_field(env, format, &value)
 }
 
 /// Prints a value bare.
-pub(crate) fn raw_field(around: &mut Surroundings, format: Format, value: &Value) -> Result<(), Failure> {
+pub(crate) fn raw_field(env: &mut Environment, format: Format, value: &Value) -> Result<(), Failure> {
     let text = match format {
         Format::Table | Format::Raw => plain(value),
         Format::Json => json(value),
@@ -32,10 +32,10 @@ pub(crate) fn raw_field(around: &mut Surroundings, format: Format, value: &Value
         // The pretty format knows no single values.
         Format::Pretty => String::new(),
     };
-    if around.prints_colour() {
-        around.say(&text)?;
+    if env.prints_colour() {
+        env.say(&text)?;
     } else {
-        write!(around.stdout, "{text}")?;
+        write!(env.stdout, "{text}")?;
     }
     Ok(())
 }

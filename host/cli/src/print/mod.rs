@@ -17,7 +17,7 @@ use serde_json::Value;
 use crate::client::{Secret, sorted};
 use crate::duration::human_seconds;
 use crate::failure::Failure;
-use crate::surroundings::Surroundings;
+use crate::environment::Environment;
 
 pub(crate) use columns::{columns, table};
 pub(crate) use field::{raw_field, secret_field};
@@ -49,20 +49,20 @@ impl Format {
 }
 
 /// Prints an envelope.
-pub(crate) fn secret(around: &mut Surroundings, format: Format, secret: &Secret) -> Result<(), Failure> {
+pub(crate) fn secret(env: &mut Environment, format: Format, secret: &Secret) -> Result<(), Failure> {
     if format != Format::Table {
-        return document(around, format, &secret.to_json());
+        return document(env, format, &secret.to_json());
     }
-    warnings(around, secret);
+    warnings(env, secret);
     let rows = rows_of(secret);
     if rows.is_empty() {
         return Ok(());
     }
-    Ok(around.say(&table(&["Key", "Value"], &rows))?)
+    Ok(env.say(&table(&["Key", "Value"], &rows))?)
 }
 
 /// Prints any value that has no table of its own.
-pub(crate) fn document(around: &mut Surroundings, format: Format, value: &Value) -> Result<(), Failure> {
+pub(crate) fn document(env: &mut Environment, format: Format, value: &Value) -> Result<(), Failure> {
     let text = match format {
         Format::Json => json(value),
         Format::Yaml => yaml::document(value).trim().to_owned(),
@@ -80,21 +80,21 @@ pub(crate) fn document(around: &mut Surroundings, format: Format, value: &Value)
             other => plain(other),
         },
     };
-    Ok(around.say(&text)?)
+    Ok(env.say(&text)?)
 }
 
 /// Prints a list, sorted as a table, as it came otherwise.
-pub(crate) fn list(around: &mut Surroundings, format: Format, keys: &[Value], answer: &Secret) -> Result<(), Failure> {
+pub(crate) fn list(env: &mut Environment, format: Format, keys: &[Value], answer: &Secret) -> Result<(), Failure> {
     if format != Format::Table {
-        return document(around, format, &Value::Array(keys.to_vec()));
+        return document(env, format, &Value::Array(keys.to_vec()));
     }
-    warnings(around, answer);
+    warnings(env, answer);
     let mut rows: Vec<Vec<String>> = keys.iter().map(|key| vec![plain(key)]).collect();
     if rows.is_empty() {
         return Ok(());
     }
     rows.sort();
-    Ok(around.say(&table(&["Keys"], &rows))?)
+    Ok(env.say(&table(&["Keys"], &rows))?)
 }
 
 /// JSON as Go indents and escapes it.
@@ -112,12 +112,12 @@ pub(crate) fn yaml(value: &Value) -> String {
     yaml::document(value)
 }
 
-pub(crate) fn warnings(around: &mut Surroundings, secret: &Secret) {
+pub(crate) fn warnings(env: &mut Environment, secret: &Secret) {
     let Some(list) = secret.warnings.as_ref().filter(|list| !list.is_empty()) else { return };
-    around.warn("WARNING! The following warnings were returned from Leasehold:\n");
+    env.warn("WARNING! The following warnings were returned from Leasehold:\n");
     for warning in list {
-        around.warn(&wrapped_with_padding(&format!("* {warning}"), 2));
-        around.warn("");
+        env.warn(&wrapped_with_padding(&format!("* {warning}"), 2));
+        env.warn("");
     }
 }
 

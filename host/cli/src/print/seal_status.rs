@@ -4,23 +4,23 @@ use serde_json::{Map, Value, json};
 
 use super::{Format, document, table};
 use crate::failure::Failure;
-use crate::surroundings::Surroundings;
+use crate::environment::Environment;
 
 /// Prints the merged status: `seal` from `sys/seal-status`, `leader` from `sys/leader`.
 pub(crate) fn seal_status(
-    around: &mut Surroundings,
+    env: &mut Environment,
     format: Format,
     seal: &Value,
     leader: &Value,
 ) -> Result<(), Failure> {
     if format != Format::Table {
-        return document(around, format, &merged(seal, leader));
+        return document(env, format, &merged(seal, leader));
     }
-    Ok(around.say(&table(&["Key", "Value"], &rows(seal, leader)))?)
+    Ok(env.say(&table(&["Key", "Value"], &rows(seal, leader)))?)
 }
 
 /// The components that ship with the server. Other formats show them with the rest.
-pub(crate) fn builtin_modules(around: &mut Surroundings, format: Format, seal: &Value) -> Result<(), Failure> {
+pub(crate) fn builtin_modules(env: &mut Environment, format: Format, seal: &Value) -> Result<(), Failure> {
     let modules = seal.get("builtin_modules").and_then(Value::as_object).filter(|_| format == Format::Table);
     let rows: Vec<Vec<String>> = modules
         .into_iter()
@@ -30,8 +30,8 @@ pub(crate) fn builtin_modules(around: &mut Surroundings, format: Format, seal: &
     if rows.is_empty() {
         return Ok(());
     }
-    around.say("")?;
-    Ok(around.say(&table(&["Component", "SHA-256"], &rows))?)
+    env.say("")?;
+    Ok(env.say(&table(&["Component", "SHA-256"], &rows))?)
 }
 
 /// One field of the merged status.

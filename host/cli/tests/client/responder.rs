@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
-use leasehold_cli::{ModuleRefused, ModuleTools, Outcome, Surroundings, run_in};
+use leasehold_cli::{ModuleRefused, ModuleTools, Outcome, Environment, run_in};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -153,7 +153,7 @@ pub(crate) fn client(home: &Path, variables: &[(&str, &str)], stdin: &str, argum
     let mut all: BTreeMap<String, String> =
         variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     all.insert("HOME".to_owned(), home.display().to_string());
-    let mut around = Surroundings {
+    let mut env = Environment {
         variables: all,
         stdin: Box::new(std::io::Cursor::new(stdin.as_bytes().to_vec())),
         stdout: Box::new(stdout.clone()),
@@ -163,7 +163,7 @@ pub(crate) fn client(home: &Path, variables: &[(&str, &str)], stdin: &str, argum
     };
     let arguments: Vec<OsString> =
         std::iter::once("leasehold").chain(arguments.iter().copied()).map(OsString::from).collect();
-    let Outcome::Status(status) = run_in(&mut around, arguments, &ScriptedTools, Vec::new()) else {
+    let Outcome::Status(status) = run_in(&mut env, arguments, &ScriptedTools, Vec::new()) else {
         panic!("no own command was given")
     };
     Ran { status, stdout: stdout.text(), stderr: stderr.text() }

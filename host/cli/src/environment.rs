@@ -1,7 +1,7 @@
 //! What a command meets: variables, streams, the home folder.
 //!
 //! Handed in, so that a test gives its own and no test touches the process's environment. Start with
-//! [`Surroundings::of_this_process`].
+//! [`Environment::of_this_process`].
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -13,7 +13,7 @@ use std::path::PathBuf;
 pub(crate) const PREFIXES: [&str; 3] = ["LEASEHOLD_", "VAULT_", "BAO_"];
 
 /// Variables, streams and folders of one run.
-pub struct Surroundings {
+pub struct Environment {
     /// Environment variables. Ones that are not Unicode are left out.
     pub variables: BTreeMap<String, String>,
     /// Where `-` reads from.
@@ -28,14 +28,14 @@ pub struct Surroundings {
     pub stderr_is_terminal: bool,
 }
 
-impl fmt::Debug for Surroundings {
+impl fmt::Debug for Environment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The variables hold tokens.
-        f.debug_struct("Surroundings").finish_non_exhaustive()
+        f.debug_struct("Environment").finish_non_exhaustive()
     }
 }
 
-impl Surroundings {
+impl Environment {
     /// The real ones.
     pub fn of_this_process() -> Self {
         let unicode = |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
@@ -116,8 +116,8 @@ pub(crate) fn parse_bool(text: &str) -> Option<bool> {
 pub(crate) mod tests {
     use super::*;
 
-    pub(crate) fn quiet(variables: &[(&str, &str)]) -> Surroundings {
-        Surroundings {
+    pub(crate) fn quiet(variables: &[(&str, &str)]) -> Environment {
+        Environment {
             variables: variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
             stdin: Box::new(io::empty()),
             stdout: Box::new(io::sink()),
