@@ -2,9 +2,9 @@
 
 use secrecy::{ExposeSecret, SecretString};
 
-use super::{Body, Call, tls};
+use super::{Body, ApiRequest, tls};
 
-pub(super) fn line(call: &Call, url: &str, headers: &[(String, SecretString)], tls: &tls::Files) -> String {
+pub(super) fn line(call: &ApiRequest, url: &str, headers: &[(String, SecretString)], tls: &tls::Files) -> String {
     let mut line = String::from("curl ");
     if tls.skip_verify {
         line.push_str("--insecure ");

@@ -34,7 +34,7 @@ const RETRIES_MAX: u32 = 20;
 
 /// What the flags said about the connection.
 #[derive(Default)]
-pub(crate) struct Wishes {
+pub(crate) struct ClientOptions {
     pub(crate) address: Option<String>,
     pub(crate) namespace: Option<String>,
     pub(crate) ca_cert: Option<String>,
@@ -45,13 +45,13 @@ pub(crate) struct Wishes {
     pub(crate) tls_skip_verify: Option<bool>,
     pub(crate) wrap_ttl: Option<Span>,
     pub(crate) headers: Vec<(String, String)>,
-    pub(crate) instead: Option<Instead>,
+    pub(crate) dry_run: Option<DryRun>,
     pub(crate) disable_redirects: bool,
 }
 
 /// What is printed instead of sending a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Instead {
+pub(crate) enum DryRun {
     /// The command line for curl.
     CurlString,
     /// The ACL rule that allows it.
@@ -73,7 +73,7 @@ pub(crate) enum ClientError {
     /// The answer is not what was expected.
     #[error("{0}")]
     Unexpected(String),
-    /// Not sent: this was asked for instead.
+    /// Not sent: this was asked for dry_run.
     #[error("the request was not sent")]
     NotSent(String),
 }
@@ -86,7 +86,7 @@ pub(crate) enum Reading {
 }
 
 /// One request, before address, token and headers are put to it.
-pub(crate) struct Call {
+pub(crate) struct ApiRequest {
     method: &'static str,
     path: String,
     query: Vec<(String, String)>,
@@ -100,7 +100,7 @@ enum Body {
     Module(Vec<u8>),
 }
 
-impl Call {
+impl ApiRequest {
     fn new(method: &'static str, path: impl Into<String>) -> Self {
         Self { method, path: path.into(), query: Vec::new(), body: Body::None }
     }
@@ -165,7 +165,7 @@ pub(crate) struct Client {
     wrap_ttl: Option<String>,
     headers: Vec<(String, String)>,
     tls: tls::Files,
-    instead: Option<Instead>,
+    dry_run: Option<DryRun>,
     disable_redirects: bool,
     retries: u32,
     shows_waiting: bool,
@@ -196,20 +196,20 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError::Setup`]: a wrong address, an unreadable certificate, a header that is ours.
-    pub(crate) fn prepare(env: &Environment, wishes: Wishes) -> Result<Self, ClientError> {
-        let typed = wishes.address.or_else(|| env.setting("ADDR").map(str::to_owned));
+    pub(crate) fn prepare(env: &Environment, options: ClientOptions) -> Result<Self, ClientError> {
+        let typed = options.address.or_else(|| env.setting("ADDR").map(str::to_owned));
         let address = Address::parse(typed.as_deref().unwrap_or(address::DEFAULT))?;
         let tls = tls::Files::gather(
             env,
-            (wishes.ca_cert, wishes.ca_path),
-            (wishes.client_cert, wishes.client_key),
-            wishes.tls_server_name,
-            wishes.tls_skip_verify,
+            (options.ca_cert, options.ca_path),
+            (options.client_cert, options.client_key),
+            options.tls_server_name,
+            options.tls_skip_verify,
         )?;
-        for (name, value) in &wishes.headers {
+        for (name, value) in &options.headers {
             check_header(name, value)?;
         }
-        let wrap_ttl = match wishes.wrap_ttl {
+        let wrap_ttl = match options.wrap_ttl {
             Some(span) => Some(span),
             None => read(env, "WRAP_TTL", "a duration, such as 5m", Span::parse)?,
         };
@@ -220,15 +220,15 @@ impl Client {
             agent,
             address,
             token: None,
-            namespace: wishes
+            namespace: options
                 .namespace
                 .or_else(|| env.setting("NAMESPACE").map(str::to_owned))
                 .and_then(canonical_namespace),
             wrap_ttl: wrap_ttl.filter(|span| !span.is_zero()).map(Span::to_go),
-            headers: wishes.headers,
+            headers: options.headers,
             tls,
-            instead: wishes.instead,
-            disable_redirects: wishes.disable_redirects || env.switch("DISABLE_REDIRECTS"),
+            dry_run: options.dry_run,
+            disable_redirects: options.disable_redirects || env.switch("DISABLE_REDIRECTS"),
             retries: retries.unwrap_or(0).min(RETRIES_MAX),
             shows_waiting: env.stderr_is_terminal,
         })
@@ -263,8 +263,8 @@ impl Client {
     }
 
     /// For requests that only prepare the one that is meant: those are sent. Returns what it was.
-    pub(crate) fn set_instead(&mut self, instead: Option<Instead>) -> Option<Instead> {
-        std::mem::replace(&mut self.instead, instead)
+    pub(crate) fn set_dry_run(&mut self, dry_run: Option<DryRun>) -> Option<DryRun> {
+        std::mem::replace(&mut self.dry_run, instead)
     }
 
     pub(crate) fn address(&self) -> &str {
@@ -275,15 +275,15 @@ impl Client {
     ///
     /// # Errors
     /// Every [`ClientError`] but `Setup`.
-    pub(crate) fn send(&self, call: &Call) -> Result<Answer, ClientError> {
+    pub(crate) fn send(&self, call: &ApiRequest) -> Result<Answer, ClientError> {
         let url = self.address.url(&call.path, &call.query);
         let headers = self.headers_of(call);
         match self.instead {
             None => {}
-            Some(Instead::CurlString) => {
+            Some(DryRun::CurlString) => {
                 return Err(ClientError::NotSent(curl::line(call, &url, &headers, &self.tls)));
             }
-            Some(Instead::Policy) => return Err(ClientError::NotSent(policy::rule(call))),
+            Some(DryRun::Policy) => return Err(ClientError::NotSent(policy::rule(call))),
         }
         let body = call.body_bytes();
         let _waiting = self.shows_waiting.then(|| waiting::Waiting::start(call.method, &call.path));
@@ -301,7 +301,7 @@ impl Client {
     }
 
     /// The answer as an envelope; `None` when it has no body, and for a 404 that says nothing.
-    pub(crate) fn logical(&self, call: &Call) -> Result<Option<Secret>, ClientError> {
+    pub(crate) fn logical(&self, call: &ApiRequest) -> Result<Option<Secret>, ClientError> {
         match self.send(call) {
             Ok(answer) => answer.secret(),
             Err(ClientError::Refused(refusal)) if refusal.status == 404 => refusal.secret_of_not_found(),
@@ -310,7 +310,7 @@ impl Client {
     }
 
     /// The same for what may be a text as well.
-    pub(crate) fn logical_or_text(&self, call: &Call) -> Result<Reading, ClientError> {
+    pub(crate) fn logical_or_text(&self, call: &ApiRequest) -> Result<Reading, ClientError> {
         let secret = match self.send(call) {
             Ok(answer) => match answer.plain_text() {
                 Some(text) => return Ok(Reading::Text(text.to_owned())),
@@ -323,11 +323,11 @@ impl Client {
     }
 
     /// The same for writes and deletes, whose 404 is an error and says so.
-    pub(crate) fn logical_or_not_found(&self, call: &Call) -> Result<Option<Secret>, ClientError> {
+    pub(crate) fn logical_or_not_found(&self, call: &ApiRequest) -> Result<Option<Secret>, ClientError> {
         self.send(call)?.secret()
     }
 
-    fn headers_of(&self, call: &Call) -> Vec<(String, SecretString)> {
+    fn headers_of(&self, call: &ApiRequest) -> Vec<(String, SecretString)> {
         let mut headers = vec![("X-Vault-Request".to_owned(), SecretString::from("true"))];
         headers.extend(self.token.clone().map(|token| ("X-Vault-Token".to_owned(), token)));
         headers
@@ -420,13 +420,13 @@ mod tests {
     use super::*;
     use crate::environment::tests::quiet;
 
-    fn client(wishes: Wishes) -> Result<Client, ClientError> {
-        Client::prepare(&quiet(&[("VAULT_ADDR", "http://127.0.0.1:9")]), wishes)
+    fn client(options: ClientOptions) -> Result<Client, ClientError> {
+        Client::prepare(&quiet(&[("VAULT_ADDR", "http://127.0.0.1:9")]), options)
     }
 
     #[test]
     fn a_client_never_shows_its_token_in_debug_output() {
-        let mut client = client(Wishes::default()).unwrap();
+        let mut client = client(ClientOptions::default()).unwrap();
         client.set_token(Some(SecretString::from("s.super-secret"))).unwrap();
 
         let shown = format!("{client:?}");
@@ -435,7 +435,7 @@ mod tests {
 
     #[test]
     fn a_token_with_a_line_break_is_refused_without_being_shown() {
-        let said = client(Wishes::default())
+        let said = client(ClientOptions::default())
             .unwrap()
             .set_token(Some(SecretString::from("s.a\r\nX-Evil: 1")))
             .unwrap_err()
@@ -446,23 +446,23 @@ mod tests {
 
     #[test]
     fn a_curl_line_names_the_way_to_the_token_and_not_the_token() {
-        let mut client = client(Wishes { instead: Some(Instead::CurlString), ..Wishes::default() }).unwrap();
+        let mut client = client(ClientOptions { dry_run: Some(DryRun::CurlString), ..ClientOptions::default() }).unwrap();
         client.set_token(Some(SecretString::from("s.super-secret"))).unwrap();
 
-        let Err(ClientError::NotSent(line)) = client.send(&Call::get("sys/mounts")) else { panic!("it was sent") };
+        let Err(ClientError::NotSent(line)) = client.send(&ApiRequest::get("sys/mounts")) else { panic!("it was sent") };
         assert!(line.contains("$(leasehold print token)") && !line.contains("super-secret"), "{line}");
     }
 
     #[test]
     fn a_variable_that_says_nothing_is_named_as_it_was_set() {
         let env = crate::environment::tests::quiet(&[("VAULT_CLIENT_TIMEOUT", "soon")]);
-        let said = Client::prepare(&env, Wishes::default()).unwrap_err().to_string();
+        let said = Client::prepare(&env, ClientOptions::default()).unwrap_err().to_string();
         assert!(said.contains("\"VAULT_CLIENT_TIMEOUT\": \"soon\" is not a duration"), "{said}");
     }
 
     #[test]
     fn our_own_headers_cannot_be_set_from_the_command_line() {
-        let refused = client(Wishes { headers: vec![("x-vault-token".into(), "t".into())], ..Wishes::default() });
+        let refused = client(ClientOptions { headers: vec![("x-vault-token".into(), "t".into())], ..ClientOptions::default() });
 
         assert!(matches!(refused, Err(ClientError::Setup(_))));
     }

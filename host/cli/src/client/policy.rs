@@ -2,7 +2,7 @@
 //!
 //! Which paths want `sudo` besides is the field's list of root-protected paths, with those of policy modules.
 
-use super::Call;
+use super::ApiRequest;
 
 /// A `*` stands for any rest. Case and slashes are as in a request.
 const PROTECTED: [&str; 21] = [
@@ -32,7 +32,7 @@ const PROTECTED: [&str; 21] = [
 /// `sudo` to write, and not to read.
 const PROTECTED_WRITES: [&str; 2] = ["sys/modules/*", "sys/policies/egp/*"];
 
-pub(super) fn rule(call: &Call) -> String {
+pub(super) fn rule(call: &ApiRequest) -> String {
     let path = call.path.trim_matches('/');
     let of_method: &[&str] = match call.method {
         "GET" if call.query.iter().any(|(name, _)| name == "list") => &["list"],
@@ -67,12 +67,12 @@ mod tests {
     #[test]
     fn the_rule_names_what_the_request_needs_and_no_more() {
         for (call, capabilities) in [
-            (Call::get("database/creds/x"), "[\"read\"]"),
-            (Call::put("database/roles/x"), "[\"create\", \"update\"]"),
-            (Call::put("sys/audit/file"), "[\"create\", \"update\", \"sudo\"]"),
-            (Call::put("sys/leases/lookup"), "[\"create\", \"update\"]"),
-            (Call::get("sys/modules/x"), "[\"read\"]"),
-            (Call::put("sys/modules/x"), "[\"create\", \"update\", \"sudo\"]"),
+            (ApiRequest::get("database/creds/x"), "[\"read\"]"),
+            (ApiRequest::put("database/roles/x"), "[\"create\", \"update\"]"),
+            (ApiRequest::put("sys/audit/file"), "[\"create\", \"update\", \"sudo\"]"),
+            (ApiRequest::put("sys/leases/lookup"), "[\"create\", \"update\"]"),
+            (ApiRequest::get("sys/modules/x"), "[\"read\"]"),
+            (ApiRequest::put("sys/modules/x"), "[\"create\", \"update\", \"sudo\"]"),
         ] {
             assert_eq!(rule(&call), format!("path \"{}\" {{\n  capabilities = {capabilities}\n}}", call.path));
         }

@@ -4,7 +4,7 @@ use clap::Command;
 use serde_json::{Map, Value, json};
 
 use super::run::{Run, bare_path, mount_path};
-use crate::client::{Call, sorted};
+use crate::client::{ApiRequest, sorted};
 use crate::data;
 use crate::declare::{group, leaf, switch, value};
 use crate::failure::Failure;
@@ -52,7 +52,7 @@ fn enable(run: &mut Run) -> Result<(), Failure> {
     let body = json!({ "type": kind, "description": run.text("description").unwrap_or_default(), "options": options, "local": run.switch("local") });
     let client = run.client()?;
     client
-        .send(&Call::put(format!("sys/audit/{path}")).json(body))
+        .send(&ApiRequest::put(format!("sys/audit/{path}")).json(body))
         .map_err(|error| Failure::while_doing("Error enabling audit device", error))?;
     Ok(run.env.say(&format!("Success! Enabled the {kind} audit device at: {path}"))?)
 }
@@ -61,7 +61,7 @@ fn list(run: &mut Run) -> Result<(), Failure> {
     let _: [String; 0] = run.exactly()?;
     let client = run.client()?;
     let answer = client
-        .send(&Call::get("sys/audit"))
+        .send(&ApiRequest::get("sys/audit"))
         .and_then(|answer| answer.data())
         .map_err(|error| Failure::while_doing("Error listing audits", error))?;
     let Value::Object(devices) = sorted(answer) else {
@@ -113,7 +113,7 @@ fn disable(run: &mut Run) -> Result<(), Failure> {
     let path = mount_path(bare_path(&path));
     let client = run.client()?;
     client
-        .send(&Call::delete(format!("sys/audit/{path}")))
+        .send(&ApiRequest::delete(format!("sys/audit/{path}")))
         .map_err(|error| Failure::while_doing("Error disabling audit device", error))?;
     Ok(run.env.say(&format!("Success! Disabled audit device (if it was enabled) at: {path}"))?)
 }

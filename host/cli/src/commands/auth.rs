@@ -4,7 +4,7 @@ use clap::Command;
 
 use super::mounts::{self, Table};
 use super::run::{Run, bare_path, mount_path};
-use crate::client::Call;
+use crate::client::ApiRequest;
 use crate::declare::{group, leaf, value};
 use crate::failure::Failure;
 
@@ -55,7 +55,7 @@ fn enable(run: &mut Run) -> Result<(), Failure> {
     let path = mount_path(run.text("path").filter(|path| !path.is_empty()).unwrap_or(&kind));
     let body = mounts::enable_body(run, &kind)?;
     client
-        .send(&Call::post(format!("sys/auth/{path}")).json(body))
+        .send(&ApiRequest::post(format!("sys/auth/{path}")).json(body))
         .map_err(|error| Failure::while_doing(format!("Error enabling {kind} auth"), error))?;
     Ok(run.env.say(&format!("Success! Enabled {kind} auth method at: {path}"))?)
 }
@@ -64,7 +64,7 @@ fn list(run: &mut Run) -> Result<(), Failure> {
     let _: [String; 0] = run.exactly()?;
     let client = run.client()?;
     let table = client
-        .send(&Call::get("sys/auth"))
+        .send(&ApiRequest::get("sys/auth"))
         .and_then(|answer| answer.data())
         .map_err(|error| Failure::while_doing("Error listing enabled authentications", error))?;
     mounts::show(run, Table::Auth, table)
@@ -75,7 +75,7 @@ fn disable(run: &mut Run) -> Result<(), Failure> {
     let client = run.client()?;
     let path = mount_path(bare_path(&path));
     client
-        .send(&Call::delete(format!("sys/auth/{path}")))
+        .send(&ApiRequest::delete(format!("sys/auth/{path}")))
         .map_err(|error| Failure::while_doing(format!("Error disabling auth method at {path}"), error))?;
     Ok(run.env.say(&format!("Success! Disabled the auth method (if it existed) at: {path}"))?)
 }
@@ -87,7 +87,7 @@ fn tune(run: &mut Run) -> Result<(), Failure> {
     let body = mounts::tune_body(run)?;
     // Not `sys/auth/…/tune`: that one asks for sudo.
     client
-        .send(&Call::post(format!("sys/mounts/auth/{path}tune")).json(body))
+        .send(&ApiRequest::post(format!("sys/mounts/auth/{path}tune")).json(body))
         .map_err(|error| Failure::while_doing(format!("Error tuning auth method {path}"), error))?;
     Ok(run.env.say(&format!("Success! Tuned the auth method at: {path}"))?)
 }

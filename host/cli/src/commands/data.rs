@@ -4,7 +4,7 @@ use clap::Command;
 use serde_json::{Value, json};
 
 use super::run::{Run, bare_path};
-use crate::client::{Call, ClientError, Reading, Secret};
+use crate::client::{ApiRequest, ClientError, Reading, Secret};
 use crate::data;
 use crate::declare::{leaf, switch, value};
 use crate::failure::Failure;
@@ -52,7 +52,7 @@ fn path_and_words(run: &Run, expected: &str) -> Result<(String, Vec<String>), Fa
 }
 
 /// Words that become the query string.
-fn with_query(run: &mut Run, call: Call, words: &[String], what: &str) -> Result<Call, Failure> {
+fn with_query(run: &mut Run, call: ApiRequest, words: &[String], what: &str) -> Result<ApiRequest, Failure> {
     let no_stdin = run.no_stdin();
     let gathered = data::gather(run.env, words, no_stdin).map_err(|problem| problem.local(what))?;
     let pairs = data::as_texts(gathered.unwrap_or_default());
@@ -62,7 +62,7 @@ fn with_query(run: &mut Run, call: Call, words: &[String], what: &str) -> Result
 pub(super) fn read(run: &mut Run) -> Result<(), Failure> {
     let (path, words) = path_and_words(run, "1")?;
     let client = run.client()?;
-    let call = with_query(run, Call::get(&path), &words, "Failed to parse K=V data")?;
+    let call = with_query(run, ApiRequest::get(&path), &words, "Failed to parse K=V data")?;
     if run.format == Format::Raw {
         let answer =
             client.send(&call).map_err(|error| Failure::while_doing(format!("Error reading: {path}"), error))?;
@@ -91,14 +91,14 @@ fn show_text(run: &mut Run, path: &str, text: &str) -> Result<(), Failure> {
 pub(super) fn write(run: &mut Run) -> Result<(), Failure> {
     let (path, body) = path_and_body(run)?;
     let client = run.client()?;
-    let outcome = client.logical_or_not_found(&Call::put(&path).json(body));
+    let outcome = client.logical_or_not_found(&ApiRequest::put(&path).json(body));
     show_written(run, &path, outcome)
 }
 
 pub(super) fn patch(run: &mut Run) -> Result<(), Failure> {
     let (path, body) = path_and_body(run)?;
     let client = run.client()?;
-    let outcome = client.logical_or_not_found(&Call::patch(&path, body));
+    let outcome = client.logical_or_not_found(&ApiRequest::patch(&path, body));
     show_written(run, &path, outcome)
 }
 
@@ -125,7 +125,7 @@ fn show_written(run: &mut Run, path: &str, outcome: Result<Option<Secret>, Clien
 pub(super) fn delete(run: &mut Run) -> Result<(), Failure> {
     let (path, words) = path_and_words(run, "at least 1")?;
     let client = run.client()?;
-    let call = with_query(run, Call::delete(&path), &words, "Failed to parse string list data")?;
+    let call = with_query(run, ApiRequest::delete(&path), &words, "Failed to parse string list data")?;
     let secret = client
         .logical_or_not_found(&call)
         .map_err(|error| Failure::while_doing(format!("Error deleting {path}"), error))?;
@@ -142,7 +142,7 @@ pub(super) fn list(run: &mut Run, how: &str) -> Result<(), Failure> {
     let [path] = run.exactly()?;
     let path = bare_path(&path).to_owned();
     let client = run.client()?;
-    let mut call = Call::get(&path).query(how, "true");
+    let mut call = ApiRequest::get(&path).query(how, "true");
     if let Some(after) = run.text("after") {
         call = call.query("after", after);
     }
@@ -183,7 +183,7 @@ pub(super) fn unwrap(run: &mut Run) -> Result<(), Failure> {
     }
     let wrapping = words.pop().map(|word| word.trim().to_owned());
     let mut client = run.client()?;
-    let call = Call::put("sys/wrapping/unwrap");
+    let call = ApiRequest::put("sys/wrapping/unwrap");
     let call = match wrapping {
         Some(token) if client.token().is_some() => call.json(json!({ "token": token })),
         // Without a token of one's own, the wrapping token is the one that asks.
@@ -209,7 +209,7 @@ pub(super) fn unwrap(run: &mut Run) -> Result<(), Failure> {
 pub(super) fn path_help(run: &mut Run) -> Result<(), Failure> {
     let [path] = run.exactly()?;
     let client = run.client()?;
-    let answer = match client.send(&Call::get(bare_path(&path)).query("help", "1")) {
+    let answer = match client.send(&ApiRequest::get(bare_path(&path)).query("help", "1")) {
         Err(ClientError::Refused(refusal)) if refusal.says_sealed() => {
             return Err(Failure::Server("Error: Vault is sealed.\n\nThe \"path-help\" command requires the server to be unsealed so that the mount\npoints of the secrets engines are known.".to_owned()));
         }

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::data::show;
 use super::run::{Run, parse_span};
-use crate::client::Call;
+use crate::client::ApiRequest;
 use crate::declare::{group, leaf, switch, value};
 use crate::failure::Failure;
 use crate::print::wrapped;
@@ -42,7 +42,7 @@ fn lookup(run: &mut Run) -> Result<(), Failure> {
         _ => return Err(Failure::Local(format!("Too many arguments (expected 1, got {})", words.len()))),
     };
     let client = run.client()?;
-    let call = Call::put("sys/leases/lookup").json(json!({ "lease_id": id }));
+    let call = ApiRequest::put("sys/leases/lookup").json(json!({ "lease_id": id }));
     let secret = client
         .send(&call)
         .and_then(|answer| answer.secret())
@@ -60,7 +60,7 @@ fn renew(run: &mut Run) -> Result<(), Failure> {
         _ => return Err(Failure::Local(format!("Too many arguments (expected 1-2, got {})", words.len()))),
     };
     let client = run.client()?;
-    let call = Call::put("sys/leases/renew").json(json!({ "increment": increment.whole_seconds(), "lease_id": id }));
+    let call = ApiRequest::put("sys/leases/renew").json(json!({ "increment": increment.whole_seconds(), "lease_id": id }));
     let secret = client
         .send(&call)
         .and_then(|answer| answer.secret())
@@ -82,12 +82,12 @@ fn revoke(run: &mut Run) -> Result<(), Failure> {
         ));
     }
     let (call, what) = match (force, prefix) {
-        (true, _) => (Call::put(format!("sys/leases/revoke-force/{id}")), "force revoking leases with prefix"),
+        (true, _) => (ApiRequest::put(format!("sys/leases/revoke-force/{id}")), "force revoking leases with prefix"),
         (_, true) => (
-            Call::put(format!("sys/leases/revoke-prefix/{id}")).json(json!({ "sync": sync })),
+            ApiRequest::put(format!("sys/leases/revoke-prefix/{id}")).json(json!({ "sync": sync })),
             "revoking leases with prefix",
         ),
-        _ => (Call::put(format!("sys/leases/revoke/{id}")).json(json!({ "sync": sync })), "revoking lease"),
+        _ => (ApiRequest::put(format!("sys/leases/revoke/{id}")).json(json!({ "sync": sync })), "revoking lease"),
     };
     client.send(&call).map_err(|error| Failure::while_doing(format!("Error {what} {id}"), error))?;
     let done = match (force, sync, prefix) {

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::data::show;
 use super::run::{Run, bare_path};
-use crate::client::{Auth, Call, Client, Secret};
+use crate::client::{Auth, ApiRequest, Client, Secret};
 use crate::data;
 use crate::declare::{leaf, switch, value};
 use crate::failure::Failure;
@@ -117,7 +117,7 @@ fn by_token(run: &mut Run, client: &mut Client, settings: &Settings) -> Result<S
     client.set_token(Some(token)).map_err(Failure::from_client)?;
     client.stop_wrapping();
     let found = client
-        .logical(&Call::get("auth/token/lookup-self"))
+        .logical(&ApiRequest::get("auth/token/lookup-self"))
         .map_err(|error| Failure::while_doing("Error authenticating: error looking up token", error))?
         .and_then(|secret| secret.data)
         .ok_or_else(|| failed("empty response from lookup-self"))?;
@@ -157,7 +157,7 @@ fn by_password(run: &mut Run, client: &Client, path: &str, settings: &Settings) 
         None if run.no_stdin() => return Err(failed("'password' must be specified and refusing to pull from stdin")),
         None => ask(run, "Password (will be hidden): ", "password=-")?,
     };
-    let call = Call::put(format!("auth/{path}/login/{name}")).json(json!({ "password": password.expose_secret() }));
+    let call = ApiRequest::put(format!("auth/{path}/login/{name}")).json(json!({ "password": password.expose_secret() }));
     let answer = client.logical(&call).map_err(|error| Failure::while_doing("Error authenticating", error))?;
     answer.ok_or_else(|| failed("empty response from credential provider"))
 }
@@ -175,7 +175,7 @@ fn unwrapped(client: &mut Client, secret: Secret, wanted: bool) -> Result<Secret
             client.stop_wrapping();
             client.set_token(Some(SecretString::from(wrap.token.as_str()))).map_err(Failure::from_client)?;
             let inner = client
-                .logical(&Call::put("sys/wrapping/unwrap"))
+                .logical(&ApiRequest::put("sys/wrapping/unwrap"))
                 .map_err(|error| Failure::while_doing("Error extracting token", error))?;
             inner.filter(|inner| inner.auth.is_some()).ok_or_else(|| failed("no auth or wrapping info in response"))
         }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::data;
 use super::run::Run;
-use crate::client::Call;
+use crate::client::ApiRequest;
 use crate::data::{opening, read_bounded};
 use crate::declare::{group, leaf, value};
 use crate::failure::Failure;
@@ -55,7 +55,7 @@ fn push(run: &mut Run) -> Result<(), Failure> {
     let [name, file] = run.exactly()?;
     let bytes = bytes_of(run, &file)?;
     let client = run.client()?;
-    let call = Call::put(at(&name)).module(bytes);
+    let call = ApiRequest::put(at(&name)).module(bytes);
     let secret = client
         .send(&call)
         .and_then(|answer| answer.secret())
@@ -70,7 +70,7 @@ fn list(run: &mut Run) -> Result<(), Failure> {
     let _: [String; 0] = run.exactly()?;
     let client = run.client()?;
     let secret = client
-        .logical(&Call::get("sys/modules").query("list", "true"))
+        .logical(&ApiRequest::get("sys/modules").query("list", "true"))
         .map_err(|error| Failure::while_doing("Error listing modules", error))?;
     let keys = secret.as_ref().and_then(|secret| secret.data.as_ref()?.get("keys")?.as_array().cloned());
     match (secret, keys) {
@@ -84,7 +84,7 @@ fn read(run: &mut Run) -> Result<(), Failure> {
     let [name] = run.exactly()?;
     let client = run.client()?;
     match client
-        .logical(&Call::get(at(&name)))
+        .logical(&ApiRequest::get(at(&name)))
         .map_err(|error| Failure::while_doing(format!("Error reading module {name}"), error))?
     {
         Some(secret) => data::show(run, &secret),
@@ -96,7 +96,7 @@ fn delete(run: &mut Run) -> Result<(), Failure> {
     let [name] = run.exactly()?;
     let client = run.client()?;
     client
-        .send(&Call::delete(at(&name)))
+        .send(&ApiRequest::delete(at(&name)))
         .map_err(|error| Failure::while_doing(format!("Error deleting module {name}"), error))?;
     Ok(run.env.say(&format!("Success! Deleted module (if it existed): {name}"))?)
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::run::Run;
 use super::{login, status};
-use crate::client::{Call, Client};
+use crate::client::{ApiRequest, Client};
 use crate::data::read_bounded;
 use crate::declare::{group, leaf, switch, value, values};
 use crate::failure::Failure;
@@ -69,7 +69,7 @@ pub(super) fn run(run: &mut Run, command: &str) -> Result<(), Failure> {
 fn tell(run: &mut Run, path: &str, failed: &str, done: impl Fn(&Client) -> String) -> Result<(), Failure> {
     let _: [String; 0] = run.exactly()?;
     let client = run.client()?;
-    client.send(&Call::put(path)).map_err(|error| Failure::while_doing(failed, error))?;
+    client.send(&ApiRequest::put(path)).map_err(|error| Failure::while_doing(failed, error))?;
     Ok(run.env.say(&done(&client))?)
 }
 
@@ -77,12 +77,12 @@ fn init(run: &mut Run) -> Result<(), Failure> {
     let _: [String; 0] = run.exactly()?;
     let mut client = run.client()?;
     // Which defaults hold depends on the kind of seal, so this question is asked even for a curl line.
-    let instead = client.set_instead(None);
+    let instead = client.set_dry_run(None);
     let seal = client
-        .send(&Call::get("sys/seal-status"))
+        .send(&ApiRequest::get("sys/seal-status"))
         .and_then(|answer| answer.json())
         .map_err(|error| Failure::while_doing("Error asking for the seal's status", error))?;
-    client.set_instead(instead);
+    client.set_dry_run(instead);
     if run.switch("status") {
         return init_status(run, &client);
     }
@@ -104,7 +104,7 @@ fn init(run: &mut Run) -> Result<(), Failure> {
         "root_token_pgp_key": run.text("root-token-pgp-key").unwrap_or_default(),
     });
     let answer = client
-        .send(&Call::put("sys/init").json(body))
+        .send(&ApiRequest::put("sys/init").json(body))
         .and_then(|answer| answer.json())
         .map_err(|error| Failure::while_doing("Error initializing", error))?;
     if run.format != Format::Table {
@@ -165,7 +165,7 @@ fn for_machines(answer: &Value, (shares, threshold): (i64, i64), recovery: (i64,
 }
 
 fn init_status(run: &mut Run, client: &Client) -> Result<(), Failure> {
-    let answer = match client.send(&Call::get("sys/init")).and_then(|answer| answer.json()) {
+    let answer = match client.send(&ApiRequest::get("sys/init")).and_then(|answer| answer.json()) {
         Ok(answer) => answer,
         // 2 means "not initialised" here.
         Err(error) => {
@@ -197,7 +197,7 @@ fn unseal(run: &mut Run) -> Result<(), Failure> {
         (json!({ "key": key.expose_secret(), "reset": false, "migrate": run.switch("migrate") }), "Error unsealing")
     };
     let seal = client
-        .send(&Call::put("sys/unseal").json(body))
+        .send(&ApiRequest::put("sys/unseal").json(body))
         .and_then(|answer| answer.json())
         .map_err(|error| Failure::while_doing(failed, error))?;
     status::show(run, &client, &seal).map_err(|failure| match failure {
@@ -226,7 +226,7 @@ fn rotate(run: &mut Run) -> Result<(), Failure> {
     let _: [String; 0] = run.exactly()?;
     let client = run.client()?;
     client
-        .send(&Call::post("sys/rotate/keyring"))
+        .send(&ApiRequest::post("sys/rotate/keyring"))
         .map_err(|error| Failure::while_doing("Error rotating key", error))?;
     let answer = read_key_status(&client)?;
     if run.format == Format::Table {
@@ -244,7 +244,7 @@ fn key_status(run: &mut Run) -> Result<(), Failure> {
 
 fn read_key_status(client: &Client) -> Result<Value, Failure> {
     client
-        .send(&Call::get("sys/key-status"))
+        .send(&ApiRequest::get("sys/key-status"))
         .and_then(|answer| answer.data())
         .map_err(|error| Failure::while_doing("Error reading key status", error))
 }

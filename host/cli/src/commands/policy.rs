@@ -4,7 +4,7 @@ use clap::Command;
 use serde_json::{Value, json};
 
 use super::run::Run;
-use crate::client::Call;
+use crate::client::ApiRequest;
 use crate::data::{opening, read_bounded};
 use crate::declare::{group, leaf};
 use crate::failure::Failure;
@@ -55,7 +55,7 @@ fn write(run: &mut Run) -> Result<(), Failure> {
     let policy = String::from_utf8(bytes)
         .map_err(|_| Failure::Server("Error reading policy: it is not UTF-8 text".to_owned()))?;
     client
-        .send(&Call::put(at(&name)).json(json!({ "policy": policy })))
+        .send(&ApiRequest::put(at(&name)).json(json!({ "policy": policy })))
         .map_err(|error| Failure::while_doing("Error uploading policy", error))?;
     if name != typed {
         run.env.warn(&format!("Policy name was converted from \"{typed}\" to \"{name}\""));
@@ -68,7 +68,7 @@ fn read(run: &mut Run) -> Result<(), Failure> {
     let client = run.client()?;
     let name = name.trim().to_lowercase();
     let secret = client
-        .logical(&Call::get(at(&name)))
+        .logical(&ApiRequest::get(at(&name)))
         .map_err(|error| Failure::while_doing(format!("Error reading policy named {name}"), error))?;
     let data = secret.and_then(|secret| secret.data).unwrap_or_default();
     let Some(policy) = data.get("policy").and_then(Value::as_str).filter(|policy| !policy.is_empty()) else {
@@ -84,7 +84,7 @@ fn list(run: &mut Run) -> Result<(), Failure> {
     let _: [String; 0] = run.exactly()?;
     let client = run.client()?;
     let secret = client
-        .logical(&Call::get("sys/policies/acl").query("list", "true"))
+        .logical(&ApiRequest::get("sys/policies/acl").query("list", "true"))
         .map_err(|error| Failure::while_doing("Error listing policies", error))?;
     let data = secret.and_then(|secret| secret.data).unwrap_or_default();
     let Some(names) = data.get("keys").and_then(Value::as_array) else {
@@ -104,7 +104,7 @@ fn delete(run: &mut Run) -> Result<(), Failure> {
     let client = run.client()?;
     let name = name.to_lowercase().trim().to_owned();
     client
-        .send(&Call::delete(at(&name)))
+        .send(&ApiRequest::delete(at(&name)))
         .map_err(|error| Failure::while_doing(format!("Error deleting {name}"), error))?;
     Ok(run.env.say(&format!("Success! Deleted policy: {name}"))?)
 }

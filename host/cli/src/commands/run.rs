@@ -3,7 +3,7 @@
 use clap::{ArgMatches, Command};
 use secrecy::SecretString;
 
-use crate::client::{Client, Instead, Wishes};
+use crate::client::{Client, DryRun, ClientOptions};
 use crate::duration::Span;
 use crate::failure::Failure;
 use crate::print::Format;
@@ -95,14 +95,14 @@ impl Run<'_> {
         file.read().map_err(|error| Failure::Server(format!("failed to get token from token helper: {error}")))
     }
 
-    fn instead(&self) -> Option<Instead> {
-        let wishes = [("output-curl-string", Instead::CurlString), ("output-policy", Instead::Policy)];
+    fn dry_run(&self) -> Option<DryRun> {
+        let options = [("output-curl-string", DryRun::CurlString), ("output-policy", DryRun::Policy)];
         wishes.into_iter().find(|(flag, _)| self.switch(flag)).map(|(_, instead)| instead)
     }
 
     pub(crate) fn client_without_token(&self) -> Result<Client, Failure> {
         let owned = |flag: &str| self.text(flag).map(str::to_owned);
-        let wishes = Wishes {
+        let options = ClientOptions {
             address: owned("address"),
             namespace: owned("namespace"),
             ca_cert: owned("ca-cert"),
@@ -113,10 +113,10 @@ impl Run<'_> {
             tls_skip_verify: self.switch_if_given("tls-skip-verify"),
             wrap_ttl: self.text("wrap-ttl").map(|text| parse_span("wrap-ttl", text)).transpose()?,
             headers: self.pairs("header")?,
-            instead: self.instead(),
+            dry_run: self.dry_run(),
             disable_redirects: self.switch("disable-redirects"),
         };
-        Client::prepare(self.env, wishes).map_err(Failure::from_client)
+        Client::prepare(self.env, options).map_err(Failure::from_client)
     }
 }
 

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::mounts::{self, Table};
 use super::run::{Run, bare_path, mount_path};
-use crate::client::Call;
+use crate::client::ApiRequest;
 use crate::declare::{group, leaf};
 use crate::failure::Failure;
 
@@ -70,7 +70,7 @@ fn enable(run: &mut Run) -> Result<(), Failure> {
     let path = mount_path(run.text("path").filter(|path| !path.is_empty()).unwrap_or(&kind));
     let body = mounts::enable_body(run, &kind)?;
     client
-        .send(&Call::post(format!("sys/mounts/{path}")).json(body))
+        .send(&ApiRequest::post(format!("sys/mounts/{path}")).json(body))
         .map_err(|error| Failure::while_doing("Error enabling", error))?;
     Ok(run.env.say(&format!("Success! Enabled the {kind} secrets engine at: {path}"))?)
 }
@@ -79,7 +79,7 @@ fn list(run: &mut Run) -> Result<(), Failure> {
     let _: [String; 0] = run.exactly()?;
     let client = run.client()?;
     let table = client
-        .send(&Call::get("sys/mounts"))
+        .send(&ApiRequest::get("sys/mounts"))
         .and_then(|answer| answer.data())
         .map_err(|error| Failure::while_doing("Error listing secrets engines", error))?;
     mounts::show(run, Table::Secrets, table)
@@ -90,7 +90,7 @@ fn disable(run: &mut Run) -> Result<(), Failure> {
     let client = run.client()?;
     let path = mount_path(bare_path(&path));
     client
-        .send(&Call::delete(format!("sys/mounts/{path}")))
+        .send(&ApiRequest::delete(format!("sys/mounts/{path}")))
         .map_err(|error| Failure::while_doing(format!("Error disabling secrets engine at {path}"), error))?;
     Ok(run.env.say(&format!("Success! Disabled the secrets engine (if it existed) at: {path}"))?)
 }
@@ -101,7 +101,7 @@ fn tune(run: &mut Run) -> Result<(), Failure> {
     let path = mount_path(bare_path(&path));
     let body = mounts::tune_body(run)?;
     client
-        .send(&Call::post(format!("sys/mounts/{path}tune")).json(body))
+        .send(&ApiRequest::post(format!("sys/mounts/{path}tune")).json(body))
         .map_err(|error| Failure::while_doing(format!("Error tuning secrets engine {path}"), error))?;
     Ok(run.env.say(&format!("Success! Tuned the secrets engine at: {path}"))?)
 }
@@ -111,7 +111,7 @@ fn relocate(run: &mut Run) -> Result<(), Failure> {
     let (from, to) = (mount_path(&from), mount_path(&to));
     let client = run.client()?;
     let started = client
-        .send(&Call::post("sys/remount").json(json!({ "from": from, "to": to })))
+        .send(&ApiRequest::post("sys/remount").json(json!({ "from": from, "to": to })))
         .and_then(|answer| answer.data())
         .map_err(|error| Failure::while_doing(format!("Error moving secrets engine {from} to {to}"), error))?;
     let id = started["migration_id"].as_str().unwrap_or_default().to_owned();
@@ -120,7 +120,7 @@ fn relocate(run: &mut Run) -> Result<(), Failure> {
     let mut waits = MOVE_WAITS.into_iter().chain(std::iter::repeat(MOVE_WAITS[3]));
     loop {
         let state = client
-            .send(&Call::get(format!("sys/remount/status/{id}")))
+            .send(&ApiRequest::get(format!("sys/remount/status/{id}")))
             .and_then(|answer| answer.data())
             .map_err(|error| {
                 Failure::while_doing(format!("Error checking migration status of secrets engine {from} to {to}"), error)

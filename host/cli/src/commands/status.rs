@@ -4,7 +4,7 @@ use clap::Command;
 use serde_json::{Value, json};
 
 use super::run::Run;
-use crate::client::{Call, Client, ClientError};
+use crate::client::{ApiRequest, Client, ClientError};
 use crate::declare::{leaf, switch};
 use crate::failure::Failure;
 use crate::print;
@@ -29,7 +29,7 @@ pub(super) fn status(run: &mut Run) -> Result<(), Failure> {
     let mut client = run.client().map_err(cannot_tell)?;
     client.leave_namespace();
     let seal = client
-        .send(&Call::get("sys/seal-status"))
+        .send(&ApiRequest::get("sys/seal-status"))
         .and_then(|answer| answer.json())
         .map_err(|error| cannot_tell(Failure::while_doing("Error checking seal status", error)))?;
     show(run, &client, &seal).map_err(cannot_tell)?;
@@ -41,7 +41,7 @@ pub(super) fn status(run: &mut Run) -> Result<(), Failure> {
 
 /// Prints a seal status together with who leads.
 pub(super) fn show(run: &mut Run, client: &Client, seal: &Value) -> Result<(), Failure> {
-    let leader = match client.send(&Call::get("sys/leader")) {
+    let leader = match client.send(&ApiRequest::get("sys/leader")) {
         // Sealed nodes of a cluster cannot say who leads, only that somebody may.
         Err(ClientError::Refused(refusal)) if refusal.says_sealed() => json!({ "ha_enabled": true }),
         other => other

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::data::show;
 use super::run::{Run, parse_span};
-use crate::client::Call;
+use crate::client::ApiRequest;
 use crate::declare::{group, leaf, switch, value, values};
 use crate::failure::Failure;
 use crate::print::{self, Format};
@@ -87,7 +87,7 @@ fn create(run: &mut Run) -> Result<(), Failure> {
     };
     let client = run.client()?;
     let secret = client
-        .logical_or_not_found(&Call::post(path).json(Value::Object(body)))
+        .logical_or_not_found(&ApiRequest::post(path).json(Value::Object(body)))
         .map_err(|error| Failure::while_doing("Error creating token", error))?;
     show_if_any(run, secret)
 }
@@ -105,9 +105,9 @@ fn lookup(run: &mut Run) -> Result<(), Failure> {
         _ => return Err(Failure::Local(format!("Too many arguments (expected 0-1, got {})", words.len()))),
     };
     let call = match (token, by_accessor) {
-        ("", _) => Call::get("auth/token/lookup-self"),
-        (accessor, true) => Call::post("auth/token/lookup-accessor").json(json!({ "accessor": accessor })),
-        (token, false) => Call::post("auth/token/lookup").json(json!({ "token": token })),
+        ("", _) => ApiRequest::get("auth/token/lookup-self"),
+        (accessor, true) => ApiRequest::post("auth/token/lookup-accessor").json(json!({ "accessor": accessor })),
+        (token, false) => ApiRequest::post("auth/token/lookup").json(json!({ "token": token })),
     };
     let client = run.client()?;
     let secret =
@@ -126,11 +126,11 @@ fn renew(run: &mut Run) -> Result<(), Failure> {
     };
     let increment = increment.whole_seconds();
     let call = match (token, run.switch("accessor")) {
-        ("", _) => Call::put("auth/token/renew-self").json(json!({ "increment": increment })),
+        ("", _) => ApiRequest::put("auth/token/renew-self").json(json!({ "increment": increment })),
         (accessor, true) => {
-            Call::post("auth/token/renew-accessor").json(json!({ "accessor": accessor, "increment": increment }))
+            ApiRequest::post("auth/token/renew-accessor").json(json!({ "accessor": accessor, "increment": increment }))
         }
-        (token, false) => Call::put("auth/token/renew").json(json!({ "increment": increment, "token": token })),
+        (token, false) => ApiRequest::put("auth/token/renew").json(json!({ "increment": increment, "token": token })),
     };
     let client = run.client()?;
     let secret =
@@ -158,11 +158,11 @@ fn revoke(run: &mut Run) -> Result<(), Failure> {
     }
     let token = words.first().map(|word| word.trim()).unwrap_or_default();
     let call = match (own, by_accessor, mode.as_str()) {
-        (true, ..) => Call::put("auth/token/revoke-self"),
-        (_, true, _) => Call::post("auth/token/revoke-accessor").json(json!({ "accessor": token })),
-        (_, _, "orphan") => Call::put("auth/token/revoke-orphan").json(json!({ "token": token })),
-        (_, _, "path") => Call::put(format!("sys/leases/revoke-prefix/{token}")).json(json!({ "sync": false })),
-        _ => Call::put("auth/token/revoke").json(json!({ "token": token })),
+        (true, ..) => ApiRequest::put("auth/token/revoke-self"),
+        (_, true, _) => ApiRequest::post("auth/token/revoke-accessor").json(json!({ "accessor": token })),
+        (_, _, "orphan") => ApiRequest::put("auth/token/revoke-orphan").json(json!({ "token": token })),
+        (_, _, "path") => ApiRequest::put(format!("sys/leases/revoke-prefix/{token}")).json(json!({ "sync": false })),
+        _ => ApiRequest::put("auth/token/revoke").json(json!({ "token": token })),
     };
     let client = run.client()?;
     client.send(&call).map_err(|error| Failure::while_doing("Error revoking token", error))?;
@@ -181,7 +181,7 @@ fn capabilities(run: &mut Run) -> Result<(), Failure> {
     let own = client.token().map(|token| token.expose_secret()).unwrap_or_default();
     let token = token.unwrap_or(own);
     let route = if token == own { "sys/capabilities-self" } else { "sys/capabilities" };
-    let call = Call::post(route).json(json!({ "path": path, "token": token }));
+    let call = ApiRequest::post(route).json(json!({ "path": path, "token": token }));
     let data = client
         .send(&call)
         .and_then(|answer| answer.data())
