@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use crate::audit::{Broker, DeviceEntry};
 use crate::keys;
 use crate::lease::Leases;
-use crate::meter::{self, Meter};
+use crate::metrics::{self, Meter};
 use crate::mount::{Engines, MountTable, SystemTtls};
 use crate::policy::{Egps, Modules, Policies};
 use crate::random;
@@ -206,7 +206,7 @@ impl Core {
             }
             match self.load_unsealed().await {
                 Ok(unsealed) => {
-                    meter::open(&unsealed.installation.cluster_name, true);
+                    metrics::open(&unsealed.installation.cluster_name, true);
                     let (unsealed, (stop, stopped)) = (Arc::new(unsealed), watch::channel(false));
                     let leases = unsealed.leases.clone();
                     let leases = tokio::spawn(async move {
@@ -290,7 +290,7 @@ impl Core {
             let _ = running.modules.await;
         }
         if let Some(unsealed) = unsealed {
-            meter::open(&unsealed.installation.cluster_name, false);
+            metrics::open(&unsealed.installation.cluster_name, false);
         }
         self.seams.seal.seal().await;
         tracing::info!("sealed");

@@ -14,7 +14,7 @@ pub mod fail;
 pub mod fields;
 pub mod keys;
 pub mod lease;
-mod meter;
+mod metrics;
 pub mod mount;
 pub mod pipeline;
 pub mod policy;

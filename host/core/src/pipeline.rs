@@ -13,10 +13,10 @@ use crate::call::{Call, lease_error, module_request};
 use crate::core::{Core, Unsealed};
 use crate::fields::Fields;
 use crate::lease::issue::IssueRequest;
-use crate::meter;
+use crate::metrics;
 use crate::mount::MountEntry;
 use crate::policy::egp::Judgement;
-use crate::policy::{covering, decide};
+use crate::policy::{egp_paths, decide};
 use crate::request::{LogicalRequest, LogicalResponse, Object, RequestError};
 use crate::routes::{self, Access, Captures, Route};
 use crate::seams::engine::{EngineRequest, Outcome, SecretValue, SecretsEngine};
@@ -390,7 +390,7 @@ impl Core {
         };
         let order = IssueRequest { path: &request.path, holder: caller.leaseholder(), mount, plan, ceiling: trace.ceiling };
         let issued = unsealed.leases.issue(order).await.map_err(lease_error)?;
-        meter::lease_made(&unsealed.installation.cluster_name, mount, issued.lease.ttl);
+        metrics::lease_made(&unsealed.installation.cluster_name, mount, issued.lease.ttl);
         let data: Object = issued
             .data
             .0
@@ -463,7 +463,7 @@ impl Core {
 /// Turns the path into the one that policies, router and audit see: what names the same thing must read the same, or a rule
 /// for it could be walked around. The path as it came, if that had a slash at its end.
 fn canonical(request: &mut LogicalRequest) -> Option<String> {
-    if let Some(path) = covering::in_lower_case(&request.path) {
+    if let Some(path) = egp_paths::in_lower_case(&request.path) {
         request.path = path;
     }
     let is_list = matches!(request.operation, Operation::List | Operation::Scan);

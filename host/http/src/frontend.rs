@@ -25,7 +25,7 @@ use crate::envelope;
 use crate::error::{self, FrontendError};
 use crate::extract::{self, Head};
 use crate::limits::{Budget, Limits, Share};
-use crate::meter::Meter;
+use crate::metrics::Meter;
 use crate::pipeline::Pipeline;
 use crate::plain::{HEALTH, HealthCodes};
 

@@ -18,7 +18,7 @@ mod extract;
 mod go_json;
 mod json;
 pub mod limits;
-mod meter;
+mod metrics;
 mod path;
 mod pipeline;
 mod plain;

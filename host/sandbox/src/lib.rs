@@ -16,7 +16,7 @@ mod config;
 mod engine;
 mod gate;
 mod lru;
-mod meter;
+mod metrics;
 mod modules;
 mod sandbox;
 mod statements;

@@ -26,7 +26,7 @@ use crate::bindings::policy::{PolicyModule, PolicyModulePre};
 use crate::compile::{self, Workshop};
 use crate::config::{Compiler, Limits};
 use crate::gate::{self, Facts};
-use crate::meter::Meter;
+use crate::metrics::Meter;
 use crate::store::{self, Guest, words};
 
 const MAX_MESSAGES: usize = 32;

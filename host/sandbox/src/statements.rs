@@ -18,7 +18,7 @@ use crate::acl::blocking;
 use crate::bindings::statements::exports::leasehold::statements::templates as wit;
 use crate::bindings::statements::{Statements, StatementsPre};
 use crate::config::{Budget, Limits};
-use crate::meter::Meter;
+use crate::metrics::Meter;
 use crate::store::{self, Guest};
 
 /// Fuel of a render that is tried on the caller's thread, some 0.3 ms at most: what the statements of most roles need is done

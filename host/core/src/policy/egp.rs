@@ -6,7 +6,7 @@ use std::sync::{Arc, RwLock};
 use leasehold_model::{Timestamp, Ttl};
 use serde::{Deserialize, Serialize};
 
-use super::covering;
+use super::egp_paths;
 use super::modules::Modules;
 use crate::keys;
 use crate::request::{Object, RequestError};
@@ -49,7 +49,7 @@ pub struct Egp {
 impl Egp {
     #[must_use]
     pub fn covers(&self, path: &str) -> bool {
-        self.paths.iter().any(|pattern| covering::covers(pattern, path))
+        self.paths.iter().any(|pattern| egp_paths::covers(pattern, path))
     }
 }
 

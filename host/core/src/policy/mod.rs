@@ -6,7 +6,7 @@
 //!
 //! Invariants: default deny; deny wins; a guest that fails never counts as an allow.
 
-pub(crate) mod covering;
+pub(crate) mod egp_paths;
 pub mod decide;
 pub mod documents;
 pub mod egp;

@@ -7,7 +7,7 @@ use leasehold_model::Operation;
 use crate::call::Call;
 use crate::core::Unsealed;
 use crate::fields::{Field, Kind};
-use crate::meter;
+use crate::metrics;
 use crate::request::{LogicalResponse, RequestError};
 use crate::routes::{Access, Route};
 
@@ -49,6 +49,6 @@ fn asks_for_text(headers: &BTreeMap<String, Vec<String>>) -> bool {
 /// What is counted only when somebody asks.
 async fn measure(unsealed: &Unsealed) -> Result<(), RequestError> {
     let counts = unsealed.leases.measure().await?;
-    meter::leases(&counts, super::leases::irrevocable_ones(unsealed).await?.len());
+    metrics::leases(&counts, super::leases::irrevocable_ones(unsealed).await?.len());
     Ok(())
 }

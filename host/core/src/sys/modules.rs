@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::call::Call;
 use crate::fields::{Field, Kind};
-use crate::policy::covering;
+use crate::policy::egp_paths;
 use crate::policy::egp::{Egp, Enforcement};
 use crate::policy::modules::ModuleRecord;
 use crate::request::{LogicalResponse, Object, RequestError};
@@ -159,7 +159,7 @@ async fn write_egp(call: &Call<'_>, policy: &str) -> Result<LogicalResponse, Req
         return Err(RequestError::invalid("`paths` must name at least one path; a final `*` matches any rest"));
     }
     let paths =
-        paths.iter().map(|path| covering::parse(path)).collect::<Result<_, _>>().map_err(RequestError::Invalid)?;
+        paths.iter().map(|path| egp_paths::parse(path)).collect::<Result<_, _>>().map_err(RequestError::Invalid)?;
     let egp = Egp {
         name: policy.to_owned(),
         module: module.to_owned(),

@@ -8,7 +8,7 @@ use super::create::{self, Limits};
 use super::store::{Children, may_be_token};
 use crate::call::{Call, lease_error};
 use crate::fields::{Field, Kind};
-use crate::meter;
+use crate::metrics;
 use crate::request::{AuthAnswer, LogicalResponse, Object, RequestError};
 use crate::routes::{Access, Route};
 use crate::seams::storage::StorageError;
@@ -171,7 +171,7 @@ async fn create(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
     let made = create::create(&call.unsealed.tokens, &*call.core.seams.clock, exists, &wish, &call.fields).await?;
     call.unsealed.leases.wake();
     let cluster = &call.unsealed.installation.cluster_name;
-    meter::token_made(cluster, made.record.kind.as_str(), made.record.creation_ttl);
+    metrics::token_made(cluster, made.record.kind.as_str(), made.record.creation_ttl);
     let auth = auth_answer(&made.record, made.record.creation_ttl, Some(made.id), true);
     Ok(LogicalResponse { auth: Some(auth), warnings: made.warnings, ..LogicalResponse::default() })
 }

@@ -40,7 +40,7 @@ use crate::bindings::acl::AclPre;
 use crate::bindings::acl::exports::leasehold::acl::evaluator as wit;
 use crate::config::Limits;
 use crate::lru::Lru;
-use crate::meter::Meter;
+use crate::metrics::Meter;
 use crate::store::Guest;
 
 /// Fuel of what is answered on the caller's thread, well below a millisecond: a usual set needs a fortieth of it for a question. A list of

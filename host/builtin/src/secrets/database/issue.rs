@@ -46,7 +46,7 @@ pub(super) async fn issue(
             .map_err(|error| TargetError::Refused(format!("failed to render creation statements: {error}")))?;
         statements.push(filled);
     }
-    let comment = mark::comment(&at.mount.installation, intent.id.random());
+    let comment = ownership_comment::comment(&at.mount.installation, intent.id.random());
     let own = format!("COMMENT ON ROLE {} IS {}", ident(&effect.username), literal(&comment));
     // Of the rendered text: a statement that holds the secret must not be copied about.
     let is_shared = effect.creation.iter().any(|statement| touches_shared(statement, &effect.username));

@@ -8,9 +8,9 @@ use tokio_postgres::error::SqlState;
 
 use super::dial::STATEMENT_MAX;
 use super::failure::TargetError;
-use super::mark::MARK;
+use super::ownership_comment::MARK;
 use super::sql::{ident, literal, rows};
-use super::subject::Subject;
+use super::role_identity::RoleIdentity;
 use super::pool::{ANSWER_MAX, Session, ConnectionPool, bare, with_margin};
 
 /// Nobody else has business with the role's own row: who makes us wait so long does not mean to let go.
@@ -23,8 +23,8 @@ pub(super) fn is_held(error: &TargetError) -> bool {
 
 /// Ends what holds the role, so that its own row can be changed. Afterwards the role may log in again and do the same: what
 /// takes the login away begins with [`end_all`], and then waits in the queue ahead of whoever comes.
-pub(super) async fn break_open(target: &ConnectionPool, session: &Session, subject: &Subject<'_>) -> Result<(), TargetError> {
-    // Whoever holds the role keeps it from being held by us, as `Subject::hold` would have it; to be its member does no harm.
+pub(super) async fn break_open(target: &ConnectionPool, session: &Session, subject: &RoleIdentity<'_>) -> Result<(), TargetError> {
+    // Whoever holds the role keeps it from being held by us, as `RoleIdentity::hold` would have it; to be its member does no harm.
     let join = format!("{}GRANT {} TO CURRENT_USER", subject.check(), ident(subject.name));
     session.run(&join, with_margin(STATEMENT_MAX)).await?;
     session.run(&end_all(subject), ANSWER_MAX).await?;
@@ -34,7 +34,7 @@ pub(super) async fn break_open(target: &ConnectionPool, session: &Session, subje
 
 /// Ends the sessions of others that hold the role's row, as by a function that the role left for them to call: nobody has business
 /// with it. They are found while we wait for them.
-async fn end_blockers(target: &ConnectionPool, session: &Session, subject: &Subject<'_>) -> Result<(), TargetError> {
+async fn end_blockers(target: &ConnectionPool, session: &Session, subject: &RoleIdentity<'_>) -> Result<(), TargetError> {
     let answer = session.ask("SELECT pg_catalog.pg_backend_pid()", ANSWER_MAX).await?;
     let Some(Some(us)) = rows(&answer).next().and_then(|row| row.first().map(|pid| pid.map(str::to_owned))) else {
         return Ok(());
@@ -90,7 +90,7 @@ async fn end_who_blocks(target: &ConnectionPool, us: &str) -> Result<(), TargetE
 }
 
 /// Tells all sessions of the role to end; waits for none.
-pub(super) fn end_all(subject: &Subject<'_>) -> String {
+pub(super) fn end_all(subject: &RoleIdentity<'_>) -> String {
     bare(&format!(
         "SELECT pg_catalog.count(pg_catalog.pg_terminate_backend(a.pid)) FROM pg_catalog.pg_stat_get_activity(NULL) a \
          WHERE a.usesysid = (SELECT r.oid FROM pg_catalog.pg_roles r WHERE {})",
@@ -102,7 +102,7 @@ pub(super) fn end_all(subject: &Subject<'_>) -> String {
 pub(super) async fn roll_back_prepared(
     target: &ConnectionPool,
     session: &Session,
-    subject: &Subject<'_>,
+    subject: &RoleIdentity<'_>,
 ) -> Result<(), TargetError> {
     let sql = format!(
         "SELECT p.gid, d.datname FROM pg_catalog.pg_prepared_xact() p JOIN pg_catalog.pg_database d ON d.oid = p.dbid \
@@ -125,7 +125,7 @@ pub(super) async fn roll_back_prepared(
 }
 
 /// Only who prepared it, or a superuser, may.
-async fn roll_back(session: &Session, subject: &Subject<'_>, gid: &str) -> Result<(), TargetError> {
+async fn roll_back(session: &Session, subject: &RoleIdentity<'_>, gid: &str) -> Result<(), TargetError> {
     session.run(&format!("SET ROLE {}", ident(subject.name)), ANSWER_MAX).await?;
     match session.run(&format!("ROLLBACK PREPARED {}", literal(gid)), with_margin(STATEMENT_MAX)).await {
         Ok(_) => {}

@@ -8,19 +8,19 @@
 //! Invariants: no password is stored, logged or put into an error. What is stored with a lease is enough to end it, whatever happens to
 //! its role. A revoked role has no session left. What a leased role owned never comes to an admin.
 
-mod absence;
+mod verify_absent;
 mod connection;
 mod credential;
 mod dial;
 mod dsn;
 mod effect;
 mod failure;
-mod heir;
+mod reassign_owner;
 mod issue;
-mod leftovers;
+mod owned_objects;
 mod locks;
-mod mark;
-mod meter;
+mod ownership_comment;
+mod metrics;
 mod orphans;
 mod plan;
 mod renew;
@@ -28,10 +28,10 @@ mod revoke;
 mod role;
 mod routes;
 mod scram;
-mod shut;
+mod disable_login;
 mod sql;
 mod statements;
-mod subject;
+mod role_identity;
 mod pool;
 mod templates;
 mod tls;
@@ -59,14 +59,14 @@ use leasehold_core::seams::storage::{Expect, StorageError};
 use leasehold_model::{MountAccessor, Operation, Timestamp};
 use serde_json::json;
 
-use absence::Origin;
+use verify_absent::Origin;
 use connection::{ConnectionRecord, Leftovers, creating};
 use effect::Effect;
 use failure::TargetError;
-use meter::Call;
+use metrics::DatabaseOperation;
 use revoke::End;
 use role::RoleRecord;
-use subject::Subject;
+use role_identity::RoleIdentity;
 use pool::{ConnectionPool, Turns};
 
 /// All mounts of the engine. Keeps nothing but open pools; everything else is read from storage.
@@ -312,7 +312,7 @@ impl DatabaseEngine {
     async fn delete_user(&self, at: &EngineContext, lease: &LeaseIntent) -> Result<(), EngineError> {
         let effect = Effect::read(&lease.effect)?;
         let opened = self.open(at, &effect.connection).await?;
-        let heir = heir::of_role(&at.mount.accessor, &effect.role);
+        let heir = reassign_owner::of_role(&at.mount.accessor, &effect.role);
         let leftovers = opened.record.leftovers(heir).map_err(EngineError::Failed)?;
         let ending = Ending { at, effect: &effect, lease: lease.id.random(), target: &opened.target, leftovers };
         ending.carry_out().await.map_err(|error| opened.failed(error))
@@ -344,18 +344,18 @@ impl Ending<'_> {
     }
 
     async fn revoke(&self, statements: &[String]) -> Result<(), TargetError> {
-        let subject = Subject::named(&self.effect.username);
+        let subject = RoleIdentity::named(&self.effect.username);
         if revoke::revoke(self.target, &subject, statements, &self.leftovers).await? == End::Gone {
             return Ok(());
         }
         let origin = Origin {
             name: &self.effect.username,
-            mark: mark::comment(&self.at.mount.installation, self.lease),
+            mark: ownership_comment::comment(&self.at.mount.installation, self.lease),
             server: self.effect.server.as_deref(),
         };
-        let Some(renamed) = absence::find(self.target, &origin).await? else { return Ok(()) };
+        let Some(renamed) = verify_absent::find(self.target, &origin).await? else { return Ok(()) };
         tracing::warn!(role = renamed.name, was = origin.name, "a leased role had been renamed");
-        let subject = Subject::found(&renamed, &self.at.mount.installation);
+        let subject = RoleIdentity::found(&renamed, &self.at.mount.installation);
         revoke::revoke(self.target, &subject, &[], &self.leftovers).await.map(drop)
     }
 
@@ -467,7 +467,7 @@ impl SecretsEngine for DatabaseEngine {
     }
 
     async fn effect(&self, at: &EngineContext, intent: &LeaseIntent) -> Result<SecretData, EngineError> {
-        Call::New.measured(self.new_user(at, intent)).await
+        DatabaseOperation::New.measured(self.new_user(at, intent)).await
     }
 
     async fn limits(&self, at: &EngineContext, lease: &LeaseIntent) -> Result<LeaseLimits, EngineError> {
@@ -476,11 +476,11 @@ impl SecretsEngine for DatabaseEngine {
     }
 
     async fn renew(&self, at: &EngineContext, lease: &LeaseIntent, until: Timestamp) -> Result<(), EngineError> {
-        Call::Update.measured(self.update_user(at, lease, until)).await
+        DatabaseOperation::Update.measured(self.update_user(at, lease, until)).await
     }
 
     async fn revoke(&self, at: &EngineContext, lease: &LeaseIntent) -> Result<(), EngineError> {
-        Call::Delete.measured(self.delete_user(at, lease)).await
+        DatabaseOperation::Delete.measured(self.delete_user(at, lease)).await
     }
 
     async fn targets(&self, at: &EngineContext) -> Result<Vec<KnownTarget>, EngineError> {
@@ -513,7 +513,7 @@ impl SecretsEngine for DatabaseEngine {
                 "the connection's own user is not dropped, whatever its comment".to_owned(),
             ));
         }
-        let leftovers = opened.record.leftovers(heir::of_orphan(&role.lease)).map_err(EngineError::Failed)?;
+        let leftovers = opened.record.leftovers(reassign_owner::of_orphan(&role.lease)).map_err(EngineError::Failed)?;
         let dropped = orphans::drop_found(&opened.target, &at.mount.installation, role, &leftovers).await;
         dropped.map_err(|error| opened.failed(error))
     }

@@ -4,10 +4,10 @@ use leasehold_core::seams::engine::{OrphanEnd, OwnedRole};
 
 use super::connection::Leftovers;
 use super::failure::TargetError;
-use super::mark::comment;
+use super::ownership_comment::comment;
 use super::revoke;
 use super::sql::{literal, rows};
-use super::subject::Subject;
+use super::role_identity::RoleIdentity;
 use super::pool::{ANSWER_MAX, ConnectionPool};
 
 /// All roles of the target that carry a comment of this installation.
@@ -40,9 +40,9 @@ pub(super) async fn drop_found(
     role: &OwnedRole,
     leftovers: &Leftovers,
 ) -> Result<OrphanEnd, TargetError> {
-    match revoke::revoke(target, &Subject::found(role, installation), &[], leftovers).await {
+    match revoke::revoke(target, &RoleIdentity::found(role, installation), &[], leftovers).await {
         Ok(_) => Ok(OrphanEnd::Gone),
-        Err(error) if Subject::is_lost(&error) => {
+        Err(error) if RoleIdentity::is_lost(&error) => {
             let session = target.session().await?;
             let sql = format!("SELECT 1 FROM pg_catalog.pg_roles r WHERE r.rolname = {}", literal(&role.name));
             let answer = session.ask(&sql, ANSWER_MAX).await?;

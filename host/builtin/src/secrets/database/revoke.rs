@@ -10,9 +10,9 @@ use tokio_postgres::error::SqlState;
 use super::connection::Leftovers;
 use super::dial::STATEMENT_MAX;
 use super::failure::TargetError;
-use super::shut::{Standing, drop_unless_used, end_sessions, look, shut};
+use super::disable_login::{Standing, drop_unless_used, end_sessions, look, shut};
 use super::sql::ident;
-use super::subject::Subject;
+use super::role_identity::RoleIdentity;
 use super::pool::{Session, ConnectionPool, with_margin};
 use super::{leftovers, locks, transaction};
 
@@ -34,7 +34,7 @@ pub(super) enum End {
 /// `statements` empty: the default revocation.
 pub(super) async fn revoke(
     target: &ConnectionPool,
-    subject: &Subject<'_>,
+    subject: &RoleIdentity<'_>,
     statements: &[String],
     leftovers: &Leftovers,
 ) -> Result<End, TargetError> {
@@ -49,7 +49,7 @@ pub(super) async fn revoke(
 
 async fn go_through(
     target: &ConnectionPool,
-    subject: &Subject<'_>,
+    subject: &RoleIdentity<'_>,
     statements: &[String],
     leftovers: &Leftovers,
 ) -> Result<End, TargetError> {
@@ -80,7 +80,7 @@ async fn go_through(
         return Ok(End::Gone);
     };
     session.finish();
-    let blockers = leftovers::give_away(target, subject, standing.oid, leftovers).await?;
+    let blockers = owned_objects::give_away(target, subject, standing.oid, leftovers).await?;
     let session = target.session().await?;
     let drop_role =
         format!("SET LOCAL synchronous_commit = on; {}DROP ROLE IF EXISTS {}", subject.hold(), ident(subject.name));
@@ -97,7 +97,7 @@ async fn go_through(
 /// Drops a role that has no session and on which nothing depends; what is left of it if it is not that simple.
 async fn short_way(
     session: &Session,
-    subject: &Subject<'_>,
+    subject: &RoleIdentity<'_>,
     mut standing: Standing,
 ) -> Result<Option<Standing>, TargetError> {
     for _ in 0..SHORT_TRIES {

@@ -7,9 +7,9 @@ use std::time::Duration;
 use super::connection::Leftovers;
 use super::dial::STATEMENT_MAX;
 use super::failure::TargetError;
-use super::heir;
+use super::reassign_owner;
 use super::sql::{ident, literal, rows};
-use super::subject::Subject;
+use super::role_identity::RoleIdentity;
 use super::pool::{ANSWER_MAX, Session, ConnectionPool, with_margin};
 
 /// More would not make an error clearer.
@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Empties the role. Returns in words what could not be taken from it.
 pub(super) async fn give_away(
     target: &ConnectionPool,
-    subject: &Subject<'_>,
+    subject: &RoleIdentity<'_>,
     oid: u32,
     leftovers: &Leftovers,
 ) -> Result<Vec<String>, TargetError> {
@@ -30,7 +30,7 @@ pub(super) async fn give_away(
     let databases = databases(&session, oid, target.database()).await?;
     let heir = match databases.is_empty() {
         true => None,
-        false => heir::ready(&session, leftovers, target.user(), oid).await?,
+        false => reassign_owner::ready(&session, leftovers, target.user(), oid).await?,
     };
     session.finish();
     let mut blockers = Vec::new();
@@ -79,7 +79,7 @@ enum Emptied {
 /// One transaction in one database.
 async fn empty(
     session: &Session,
-    subject: &Subject<'_>,
+    subject: &RoleIdentity<'_>,
     oid: u32,
     heir: Option<&str>,
     database: &str,

@@ -7,25 +7,25 @@ use leasehold_core::seams::engine::OwnedRole;
 use tokio_postgres::error::SqlState;
 
 use super::failure::TargetError;
-use super::mark::comment;
+use super::ownership_comment::comment;
 use super::sql::{ident, literal};
 use super::pool::bare;
 
-/// What [`Subject::hold`] fails with: the root of a negative number, which no other statement of ours draws.
+/// What [`RoleIdentity::hold`] fails with: the root of a negative number, which no other statement of ours draws.
 const NO_ROOT: SqlState = SqlState::INVALID_ARGUMENT_FOR_POWER_FUNCTION;
 
-pub(super) struct Subject<'a> {
+pub(super) struct RoleIdentity<'a> {
     pub(super) name: &'a str,
-    found: Option<Found>,
+    found: Option<Known>,
 }
 
 /// As the target's catalogue had it.
-struct Found {
+struct Known {
     oid: u32,
     mark: String,
 }
 
-impl<'a> Subject<'a> {
+impl<'a> RoleIdentity<'a> {
     /// Whichever role has this name.
     pub(super) fn named(name: &'a str) -> Self {
         Self { name, found: None }
@@ -34,14 +34,14 @@ impl<'a> Subject<'a> {
     /// This role and no other of its name, and only as long as it carries its mark: an operator who takes that off wants to
     /// keep it.
     pub(super) fn found(role: &'a OwnedRole, installation: &str) -> Self {
-        Self { name: &role.name, found: Some(Found { oid: role.id, mark: comment(installation, &role.lease) }) }
+        Self { name: &role.name, found: Some(Known { oid: role.id, mark: comment(installation, &role.lease) }) }
     }
 
     /// A condition on a row `r` of `pg_roles`.
     pub(super) fn is_row(&self) -> String {
         let name = format!("r.rolname = {}", literal(self.name));
         match &self.found {
-            Some(Found { oid, .. }) => format!("{name} AND r.oid = {oid}"),
+            Some(Known { oid, .. }) => format!("{name} AND r.oid = {oid}"),
             None => name,
         }
     }
@@ -52,7 +52,7 @@ impl<'a> Subject<'a> {
 
     /// Nothing, or a statement that fails unless the name means who was found.
     pub(super) fn check(&self) -> String {
-        let Some(Found { mark, .. }) = &self.found else { return String::new() };
+        let Some(Known { mark, .. }) = &self.found else { return String::new() };
         let check = format!(
             "SELECT pg_catalog.sqrt(CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE {} \
              AND pg_catalog.shobj_description(r.oid, 'pg_authid') = {}) THEN 1 ELSE -1 END); ",
@@ -62,7 +62,7 @@ impl<'a> Subject<'a> {
         bare(&check)
     }
 
-    /// What a transaction that acts by name begins with: nothing, or [`Subject::check`], which from then on holds until the
+    /// What a transaction that acts by name begins with: nothing, or [`RoleIdentity::check`], which from then on holds until the
     /// transaction ends: a role that has been altered cannot be dropped or renamed by others.
     pub(super) fn hold(&self) -> String {
         if self.found.is_none() {
@@ -73,7 +73,7 @@ impl<'a> Subject<'a> {
         format!("{check}{}; {check}", self.no_login())
     }
 
-    /// Whether an error says that [`Subject::hold`] found another, or none.
+    /// Whether an error says that [`RoleIdentity::hold`] found another, or none.
     pub(super) fn is_lost(error: &TargetError) -> bool {
         error.is_code(&NO_ROOT)
     }

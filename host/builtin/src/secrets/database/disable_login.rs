@@ -13,7 +13,7 @@ use super::dial::STATEMENT_MAX;
 use super::failure::TargetError;
 use super::locks;
 use super::sql::{ident, rows};
-use super::subject::Subject;
+use super::role_identity::RoleIdentity;
 use super::pool::{ANSWER_MAX, Session, ConnectionPool, bare, with_margin};
 
 /// A session that was told to end does so when it next looks; one that waits for a disk may take its time.
@@ -33,7 +33,7 @@ pub(super) struct Standing {
 pub(super) async fn shut(
     target: &ConnectionPool,
     session: &Session,
-    subject: &Subject<'_>,
+    subject: &RoleIdentity<'_>,
 ) -> Result<Option<Standing>, TargetError> {
     let mut tries = 0;
     let seen = loop {
@@ -49,7 +49,7 @@ pub(super) async fn shut(
 }
 
 /// The same of a role whose login was taken away before.
-pub(super) async fn look(session: &Session, subject: &Subject<'_>) -> Result<Option<Standing>, TargetError> {
+pub(super) async fn look(session: &Session, subject: &RoleIdentity<'_>) -> Result<Option<Standing>, TargetError> {
     let seen = Seen::read(&session.ask(&standing_query(subject), ANSWER_MAX).await?)?;
     settle(session, subject, seen).await
 }
@@ -72,7 +72,7 @@ impl Seen {
     }
 }
 
-async fn try_shut(session: &Session, subject: &Subject<'_>, by_force: bool) -> Result<Option<Seen>, TargetError> {
+async fn try_shut(session: &Session, subject: &RoleIdentity<'_>, by_force: bool) -> Result<Option<Seen>, TargetError> {
     let end_all = if by_force { locks::end_all(subject) + "; " } else { String::new() };
     // Need not be on disk before the role is dropped: when the server crashes in between, its sessions are gone too.
     let shut = format!(
@@ -93,7 +93,7 @@ async fn try_shut(session: &Session, subject: &Subject<'_>, by_force: bool) -> R
 }
 
 /// Waits for the sessions that were starting, and counts again when they show whose they are.
-async fn settle(session: &Session, subject: &Subject<'_>, seen: Option<Seen>) -> Result<Option<Standing>, TargetError> {
+async fn settle(session: &Session, subject: &RoleIdentity<'_>, seen: Option<Seen>) -> Result<Option<Standing>, TargetError> {
     let Some(Seen { standing, starting }) = seen else { return Ok(None) };
     let Some(starting) = starting else { return Ok(Some(standing)) };
     let still = format!("SELECT {} AND l.pid IN ({starting})", starting_sessions());
@@ -118,7 +118,7 @@ async fn settle(session: &Session, subject: &Subject<'_>, seen: Option<Seen>) ->
     Ok(again.map(|seen| seen.standing))
 }
 
-fn standing_query(subject: &Subject<'_>) -> String {
+fn standing_query(subject: &RoleIdentity<'_>) -> String {
     format!(
         "SELECT r.oid, (SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_get_activity(NULL) a WHERE a.usesysid = r.oid) \
          + (SELECT pg_catalog.count(*) FROM pg_catalog.pg_prepared_xact() p WHERE p.ownerid = r.oid), \
@@ -162,7 +162,7 @@ pub(super) async fn end_sessions(session: &Session, name: &str, oid: u32) -> Res
 }
 
 /// Drops the role if it has no session; looks once more in the same transaction, now that nobody can log in.
-pub(super) async fn drop_unless_used(session: &Session, subject: &Subject<'_>, oid: u32) -> Result<(), TargetError> {
+pub(super) async fn drop_unless_used(session: &Session, subject: &RoleIdentity<'_>, oid: u32) -> Result<(), TargetError> {
     let sql = format!(
         "SET LOCAL synchronous_commit = on; {}SELECT 1 / (CASE WHEN EXISTS \
          (SELECT FROM pg_catalog.pg_stat_get_activity(NULL) a WHERE a.usesysid = {oid}) \

@@ -5,13 +5,13 @@ use tokio::time::Instant;
 
 /// What is done to a user of a target.
 #[derive(Clone, Copy)]
-pub(super) enum Call {
+pub(super) enum DatabaseOperation {
     New,
     Update,
     Delete,
 }
 
-impl Call {
+impl DatabaseOperation {
     fn names(self) -> (&'static str, &'static str) {
         match self {
             Self::New => ("vault.database.NewUser", "vault.database.NewUser.error"),
