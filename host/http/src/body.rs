@@ -8,7 +8,7 @@ use hyper::body::Body as _;
 use leasehold_core::request::Object;
 
 use crate::error::FrontendError;
-use crate::limits::{Budget, Exhausted, Limits, Share};
+use crate::limits::{Budget, Exhausted, RequestLimits, Share};
 use crate::{json, query};
 
 /// What a write carries.
@@ -29,7 +29,7 @@ impl From<Exhausted> for FrontendError {
 /// Reads all of a body, or refuses it as soon as it is too large.
 pub(crate) async fn read(
     mut body: Body,
-    limits: &Limits,
+    limits: &RequestLimits,
     budget: &Budget,
     share: &mut Share,
 ) -> Result<Bytes, FrontendError> {
@@ -65,7 +65,7 @@ pub(crate) async fn read(
 pub(crate) fn decode(
     body: Bytes,
     headers: &HeaderMap,
-    limits: &Limits,
+    limits: &RequestLimits,
     budget: &Budget,
     share: &mut Share,
 ) -> Result<Carried, FrontendError> {
@@ -99,7 +99,7 @@ mod tests {
         if !kind.is_empty() {
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
         }
-        let limits = Limits::default();
+        let limits = RequestLimits::default();
         let carried =
             decode(Bytes::from_static(body.as_bytes()), &headers, &limits, &Budget::new(1024), &mut Share::default());
         match carried.map_err(|error| error.to_string())? {
@@ -135,7 +135,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_is_refused_as_soon_as_it_is_too_large() {
-        let limits = Limits { body_max: 100, ..Limits::default() };
+        let limits = RequestLimits { body_max: 100, ..RequestLimits::default() };
         let budget = Budget::new(1024);
         let read = async |body: Body| super::read(body, &limits, &budget, &mut Share::default()).await;
         assert_eq!(read(Body::from("x".repeat(100))).await.unwrap().len(), 100);

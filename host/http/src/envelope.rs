@@ -58,15 +58,15 @@ pub(crate) fn of_answer(request_id: &str, operation: Operation, answer: &Logical
         return response(status, Some(HeaderValue::from_static(kind)), Body::from(text.clone()));
     }
     match found(operation, answer) {
-        Found::Something => {}
-        Found::Nothing if wished == Some(StatusCode::OK) => {}
-        Found::Warnings => {
+        Content::Something => {}
+        Content::Nothing if wished == Some(StatusCode::OK) => {}
+        Content::Warnings => {
             return json(wished.unwrap_or(StatusCode::NOT_FOUND), JSON, &Envelope { request_id, answer });
         }
-        Found::Nothing if reads(operation) && wished.is_none() => {
+        Content::Nothing if reads(operation) && wished.is_none() => {
             return response(StatusCode::NOT_FOUND, Some(JSON), Body::from("{\"errors\":[]}\n"));
         }
-        Found::Nothing => return response(wished.unwrap_or(StatusCode::NO_CONTENT), Some(JSON), Body::empty()),
+        Content::Nothing => return response(wished.unwrap_or(StatusCode::NO_CONTENT), Some(JSON), Body::empty()),
     }
     let status = wished.unwrap_or(StatusCode::OK);
     match (answer.shape, &answer.data) {
@@ -75,7 +75,7 @@ pub(crate) fn of_answer(request_id: &str, operation: Operation, answer: &Logical
     }
 }
 
-enum Found {
+enum Content {
     Something,
     /// Nothing that was asked for, but something to say.
     Warnings,
@@ -86,9 +86,9 @@ fn reads(operation: Operation) -> bool {
     matches!(operation, Operation::Read | Operation::List | Operation::Scan | Operation::Help)
 }
 
-fn found(operation: Operation, answer: &LogicalResponse) -> Found {
+fn found(operation: Operation, answer: &LogicalResponse) -> Content {
     if answer.auth.is_some() || answer.lease.is_some() {
-        return Found::Something;
+        return Content::Something;
     }
     let is_there = match (operation, &answer.data) {
         (_, None) => false,
@@ -101,10 +101,10 @@ fn found(operation: Operation, answer: &LogicalResponse) -> Found {
         (_, Some(_)) => true,
     };
     match (is_there, answer.warnings.is_empty()) {
-        (true, _) => Found::Something,
-        (false, true) => Found::Nothing,
-        (false, false) if reads(operation) => Found::Warnings,
-        (false, false) => Found::Something,
+        (true, _) => Content::Something,
+        (false, true) => Content::Nothing,
+        (false, false) if reads(operation) => Content::Warnings,
+        (false, false) => Content::Something,
     }
 }
 

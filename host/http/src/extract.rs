@@ -10,7 +10,7 @@ use leasehold_model::duration::{self, DurationError};
 use leasehold_model::{Operation, TokenId};
 
 use crate::error::FrontendError;
-use crate::limits::Limits;
+use crate::limits::RequestLimits;
 use crate::{body, path, plain, query};
 
 /// A request's head, understood.
@@ -27,7 +27,7 @@ pub(crate) struct Head {
     pub(crate) namespace: Option<http::HeaderValue>,
 }
 
-pub(crate) fn head(parts: &Parts, limits: &Limits) -> Result<Head, FrontendError> {
+pub(crate) fn head(parts: &Parts, limits: &RequestLimits) -> Result<Head, FrontendError> {
     let shows_page = parts.method == Method::GET;
     let query = parts.uri.query().unwrap_or_default();
     if query.len() > limits.query_max {
@@ -72,7 +72,7 @@ struct Asked {
 }
 
 impl Asked {
-    fn read(method: &Method, mut path: String, query: &str, limits: &Limits) -> Result<Self, FrontendError> {
+    fn read(method: &Method, mut path: String, query: &str, limits: &RequestLimits) -> Result<Self, FrontendError> {
         let mut parameters = query::parameters(query, limits.parameters_max)?;
         let first =
             |name: &str| parameters.iter().find(|(given, _)| given == name).map_or("", |(_, value)| value.as_ref());
@@ -139,7 +139,7 @@ fn namespace(headers: &HeaderMap, path: &str) -> Result<Option<http::HeaderValue
 }
 
 /// The first of several, as in the field. The prefix is case-sensitive.
-fn token(headers: &HeaderMap, limits: &Limits) -> Result<Option<TokenId>, FrontendError> {
+fn token(headers: &HeaderMap, limits: &RequestLimits) -> Result<Option<TokenId>, FrontendError> {
     let text = |name: &str| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()));
     let token = match text("x-vault-token") {
         Some(token) if !token.is_empty() => Some(token.into_owned()),
@@ -190,7 +190,7 @@ mod tests {
             request = request.header(*name, *value);
         }
         let (parts, ()) = request.body(()).unwrap().into_parts();
-        head(&parts, &Limits::default())
+        head(&parts, &RequestLimits::default())
     }
 
     fn refused(method: &str, uri: &str, headers: &[(&str, &str)]) -> (u16, String) {

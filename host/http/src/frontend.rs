@@ -24,7 +24,7 @@ use crate::delivery::{self, UndeliveredGuard};
 use crate::envelope;
 use crate::error::{self, FrontendError};
 use crate::extract::{self, Head};
-use crate::limits::{Budget, Limits, Share};
+use crate::limits::{Budget, RequestLimits, Share};
 use crate::metrics::Meter;
 use crate::pipeline::Pipeline;
 use crate::plain::{HEALTH, HealthCodes};
@@ -37,7 +37,7 @@ pub(crate) struct Peer(pub(crate) SocketAddr);
 pub struct Frontend {
     pipeline: Arc<dyn Pipeline>,
     entropy: Arc<dyn Entropy>,
-    pub(crate) limits: Limits,
+    pub(crate) limits: RequestLimits,
     pub(crate) meter: Meter,
     budget: Budget,
     under_way: Semaphore,
@@ -52,7 +52,7 @@ impl fmt::Debug for Frontend {
 impl Frontend {
     /// The metrics recorder must be installed before: its handles are made here.
     #[must_use]
-    pub fn new(pipeline: Arc<dyn Pipeline>, entropy: Arc<dyn Entropy>, limits: Limits) -> Arc<Self> {
+    pub fn new(pipeline: Arc<dyn Pipeline>, entropy: Arc<dyn Entropy>, limits: RequestLimits) -> Arc<Self> {
         let budget = Budget::new(limits.bodies_kib_max);
         let under_way = Semaphore::new(limits.requests_max);
         Arc::new(Self { pipeline, entropy, limits, meter: Meter::new(), budget, under_way })

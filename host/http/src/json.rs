@@ -9,7 +9,7 @@ use std::mem::size_of;
 use leasehold_core::request::Object;
 use serde_json::Value;
 
-use crate::limits::Limits;
+use crate::limits::RequestLimits;
 
 /// Why a body was refused. The texts are the field's own.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -32,7 +32,7 @@ pub(crate) struct Scanned<'a> {
 }
 
 /// Checks syntax and limits.
-pub(crate) fn scan<'a>(body: &'a [u8], limits: &Limits) -> Result<Scanned<'a>, JsonError> {
+pub(crate) fn scan<'a>(body: &'a [u8], limits: &RequestLimits) -> Result<Scanned<'a>, JsonError> {
     let mut scan = Scan { body, at: 0, strings: 0, memory: 0, limits, open: Vec::new() };
     let first = scan.run()?;
     Ok(Scanned { first, memory: scan.memory })
@@ -80,7 +80,7 @@ struct Scan<'a, 'l> {
     at: usize,
     strings: usize,
     memory: usize,
-    limits: &'l Limits,
+    limits: &'l RequestLimits,
     open: Vec<Open>,
 }
 
@@ -376,7 +376,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn read(body: &[u8]) -> Result<Option<Object>, String> {
-        scan(body, &Limits::default()).and_then(|scanned| scanned.decode()).map_err(|error| error.to_string())
+        scan(body, &RequestLimits::default()).and_then(|scanned| scanned.decode()).map_err(|error| error.to_string())
     }
 
     /// Each row as OpenBao 2.7.2 answers it.
@@ -473,7 +473,7 @@ mod tests {
         #[test]
         fn the_scan_takes_what_the_decoder_takes(body in "[\\[\\]{},:\"\\\\utrfalsn01e.+ -]{0,24}") {
             let decoded = serde_json::from_str::<Value>(&body);
-            let scanned = scan(body.as_bytes(), &Limits::default());
+            let scanned = scan(body.as_bytes(), &RequestLimits::default());
             if decoded.is_ok() {
                 prop_assert!(scanned.is_ok(), "{body}: {scanned:?}");
             }

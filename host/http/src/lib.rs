@@ -31,5 +31,5 @@ pub mod serve;
 mod tests;
 
 pub use frontend::Frontend;
-pub use limits::Limits;
+pub use limits::RequestLimits;
 pub use pipeline::Pipeline;

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// The bounds of one frontend. `Limits::default()` is the contract's.
+/// The bounds of one frontend. `RequestLimits::default()` is the contract's.
 #[derive(Clone, Debug)]
-pub struct Limits {
+pub struct RequestLimits {
     /// Bytes of a body; more answers 413.
     pub body_max: usize,
     /// JSON strings in a body, keys included: each costs an HMAC in the audit record.
@@ -41,7 +41,7 @@ pub struct Limits {
     pub bodies_kib_max: usize,
 }
 
-impl Default for Limits {
+impl Default for RequestLimits {
     fn default() -> Self {
         Self {
             body_max: 32 << 20,

@@ -5,7 +5,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
 use crate::json::{self, JsonError};
-use crate::limits::Limits;
+use crate::limits::RequestLimits;
 use crate::path::{self, Read};
 use crate::query;
 
@@ -46,7 +46,7 @@ pub fn any_body_is_read_or_refused(before: &[u8], after: &[u8]) {
     const CANARY: &str = "cAn4ry";
     let whole = [before, CANARY.as_bytes(), after].concat();
     for body in [before, whole.as_slice()] {
-        let limits = Limits::default();
+        let limits = RequestLimits::default();
         let read = json::scan(body, &limits).and_then(|scanned| scanned.decode());
         let other = serde_json::from_slice::<Value>(body);
         match read {
@@ -63,7 +63,7 @@ pub fn any_body_is_read_or_refused(before: &[u8], after: &[u8]) {
                     assert_eq!(Value::Object(object.clone()), other);
                 }
                 let written = serde_json::to_vec(&object).unwrap_or_default();
-                let roomy = Limits { json_memory_max: usize::MAX, ..limits };
+                let roomy = RequestLimits { json_memory_max: usize::MAX, ..limits };
                 let again = json::scan(&written, &roomy).and_then(|scanned| scanned.decode());
                 let again = again.unwrap_or_else(|error| panic!("it does not read back: {error}")).unwrap_or_default();
                 assert!(is_same(&Value::Object(again), &Value::Object(object)));

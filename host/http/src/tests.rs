@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc, watch};
 
-use crate::{Frontend, Limits, Pipeline, serve};
+use crate::{Frontend, RequestLimits, Pipeline, serve};
 
 /// Echoes what it was asked; `slow` answers when told to, `lease` hands out a lease.
 struct Scripted {
@@ -72,7 +72,7 @@ struct Served {
     serving: tokio::task::JoinHandle<()>,
 }
 
-async fn served(limits: Limits) -> Served {
+async fn served(limits: RequestLimits) -> Served {
     let (sender, undelivered) = mpsc::unbounded_channel();
     let pipeline =
         Arc::new(Scripted { undelivered: sender, began: Notify::new(), go_on: Notify::new(), dropped: Arc::default() });
@@ -104,7 +104,7 @@ impl Served {
 
 #[tokio::test]
 async fn a_request_travels_through() {
-    let served = served(Limits::default()).await;
+    let served = served(RequestLimits::default()).await;
     let answer = served.ask("POST /v1/a/b%20c?x=1 HTTP/1.1\r\nX-Vault-Token: s.x", b"{\"k\":\"<v>\"}").await;
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
     for part in [
@@ -124,7 +124,7 @@ async fn a_request_travels_through() {
 
 #[tokio::test]
 async fn health_answers_with_the_code_that_was_asked_for() {
-    let served = served(Limits::default()).await;
+    let served = served(RequestLimits::default()).await;
     let answer = served.ask("HEAD /v1/sys/health?sealedcode=299 HTTP/1.1", b"").await;
     assert!(answer.starts_with("HTTP/1.1 299 "), "{answer}");
     assert!(answer.ends_with("\r\n\r\n"), "HEAD has no body: {answer}");
@@ -134,7 +134,7 @@ async fn health_answers_with_the_code_that_was_asked_for() {
 
 #[tokio::test]
 async fn large_inputs_are_refused_before_anybody_is_asked() {
-    let served = served(Limits { body_max: 1_000, ..Limits::default() }).await;
+    let served = served(RequestLimits { body_max: 1_000, ..RequestLimits::default() }).await;
     let body = served.ask("POST /v1/a HTTP/1.1", &[b'x'; 1_001]).await;
     assert!(body.starts_with("HTTP/1.1 413 ") && body.contains("connection: close"), "{body}");
     assert!(body.ends_with("{\"errors\":[\"http: request body too large\"]}\n"), "{body}");
@@ -148,7 +148,7 @@ async fn large_inputs_are_refused_before_anybody_is_asked() {
 
 #[tokio::test]
 async fn what_broke_here_is_not_told_to_the_client() {
-    let served = served(Limits::default()).await;
+    let served = served(RequestLimits::default()).await;
     let answer = served.ask("GET /v1/broken HTTP/1.1", b"").await;
     assert!(answer.starts_with("HTTP/1.1 500 ") && answer.contains("internal error, request id "), "{answer}");
     assert!(!answer.contains("hunter2"), "{answer}");
@@ -156,7 +156,7 @@ async fn what_broke_here_is_not_told_to_the_client() {
 
 #[tokio::test]
 async fn a_lease_that_was_taken_stays_with_its_client() {
-    let mut served = served(Limits::default()).await;
+    let mut served = served(RequestLimits::default()).await;
     let answer = served.ask("GET /v1/lease HTTP/1.1", b"").await;
     assert!(answer.contains("\"lease_id\":\"lease/x\"") && answer.contains("\"password\":\"p\""), "{answer}");
     served.stop.send(true).unwrap();
@@ -169,7 +169,7 @@ async fn a_lease_whose_body_nobody_asks_for_is_given_back() {
     let (sender, mut undelivered) = mpsc::unbounded_channel();
     let pipeline =
         Arc::new(Scripted { undelivered: sender, began: Notify::new(), go_on: Notify::new(), dropped: Arc::default() });
-    let frontend = Frontend::new(pipeline, Arc::new(CountingEntropy::default()), Limits::default());
+    let frontend = Frontend::new(pipeline, Arc::new(CountingEntropy::default()), RequestLimits::default());
     let request = http::Request::get("/v1/lease").body(axum::body::Body::empty()).unwrap();
     let service = hyper_util::service::TowerToHyperService::new(frontend.router());
     let response = hyper::service::Service::call(&service, request).await.unwrap();
@@ -180,7 +180,7 @@ async fn a_lease_whose_body_nobody_asks_for_is_given_back() {
 
 #[tokio::test]
 async fn a_client_that_hangs_up_ends_its_handler() {
-    let served = served(Limits::default()).await;
+    let served = served(RequestLimits::default()).await;
     let stream = served.send(b"GET /v1/slow HTTP/1.1\r\nHost: x\r\n\r\n").await;
     served.pipeline.began.notified().await;
     drop(stream);
@@ -191,14 +191,14 @@ async fn a_client_that_hangs_up_ends_its_handler() {
 
 #[tokio::test]
 async fn a_request_has_its_time_and_no_more() {
-    let served = served(Limits { request_time: Duration::from_millis(50), ..Limits::default() }).await;
+    let served = served(RequestLimits { request_time: Duration::from_millis(50), ..RequestLimits::default() }).await;
     let answer = served.ask("GET /v1/slow HTTP/1.1", b"").await;
     assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("context deadline exceeded"), "{answer}");
 }
 
 #[tokio::test]
 async fn a_connection_that_says_nothing_is_closed() {
-    let served = served(Limits { header_time: Duration::from_millis(50), ..Limits::default() }).await;
+    let served = served(RequestLimits { header_time: Duration::from_millis(50), ..RequestLimits::default() }).await;
     let mut stream = served.send(b"GET /v1/a HT").await;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).await.unwrap();
@@ -206,7 +206,7 @@ async fn a_connection_that_says_nothing_is_closed() {
 
 #[tokio::test]
 async fn more_requests_than_allowed_are_told_to_wait() {
-    let served = served(Limits { requests_max: 1, ..Limits::default() }).await;
+    let served = served(RequestLimits { requests_max: 1, ..RequestLimits::default() }).await;
     let mut slow = served.send(b"GET /v1/slow HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
     served.pipeline.began.notified().await;
     let refused = served.ask("GET /v1/a HTTP/1.1", b"").await;
@@ -219,7 +219,7 @@ async fn more_requests_than_allowed_are_told_to_wait() {
 
 #[tokio::test]
 async fn stopping_finishes_what_is_under_way() {
-    let served = served(Limits::default()).await;
+    let served = served(RequestLimits::default()).await;
     let mut slow = served.send(b"GET /v1/slow HTTP/1.1\r\nHost: x\r\n\r\n").await;
     served.pipeline.began.notified().await;
     served.stop.send(true).unwrap();

@@ -17,7 +17,7 @@ use leasehold_core::seams::sandbox::{
     AclRequest, Dialect, IdentityValues, ModuleRequest, ModuleIdentity, PolicySource, Sandbox as _,
 };
 use leasehold_model::{Operation, Timestamp};
-use leasehold_sandbox::{Artifact, Builtins, Config, Limits, Sandbox};
+use leasehold_sandbox::{Artifact, Builtins, Config, GuestLimits, Sandbox};
 use tokio::runtime::Runtime;
 
 struct RealClock(Instant);
@@ -37,7 +37,7 @@ fn shipped(name: &str) -> Artifact {
     Artifact::component(built(&format!("target/guests/{name}.component.wasm"), "cargo xtask guests"))
 }
 
-fn sandbox(taste: impl FnOnce(&mut Limits)) -> Sandbox {
+fn sandbox(taste: impl FnOnce(&mut GuestLimits)) -> Sandbox {
     let mut config = Config::new(Builtins { acl: shipped("acl"), statements: shipped("statements") });
     taste(&mut config.limits);
     Sandbox::new(config, Arc::new(RealClock(Instant::now()))).expect("a sandbox")

@@ -20,9 +20,9 @@ pub struct Budget {
     pub answer: usize,
 }
 
-/// Limits of everything. The defaults are the product's; tests use smaller ones.
+/// GuestLimits of everything. The defaults are the product's; tests use smaller ones.
 #[derive(Clone, Debug)]
-pub struct Limits {
+pub struct GuestLimits {
     /// One ACL decision. A set of 20 policies with 50 rules each uses about 12,000 units.
     pub decide: Budget,
     /// Compiling a policy set, or reading one policy. 1,000 rules use 17 million units.
@@ -84,7 +84,7 @@ pub struct ModuleLimits {
     pub compile_memory: u64,
 }
 
-impl Default for Limits {
+impl Default for GuestLimits {
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(2, std::num::NonZeroUsize::get);
         let third_party = Budget {
@@ -205,7 +205,7 @@ impl std::fmt::Debug for Artifact {
 #[derive(Clone, Debug)]
 pub struct Config {
     pub builtins: Builtins,
-    pub limits: Limits,
+    pub limits: GuestLimits,
     pub compiler: Compiler,
 }
 
@@ -213,6 +213,6 @@ impl Config {
     /// With the product's limits, compiling in this process.
     #[must_use]
     pub fn new(builtins: Builtins) -> Self {
-        Self { builtins, limits: Limits::default(), compiler: Compiler::default() }
+        Self { builtins, limits: GuestLimits::default(), compiler: Compiler::default() }
     }
 }

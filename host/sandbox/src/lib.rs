@@ -23,5 +23,5 @@ mod statements;
 mod store;
 
 pub use compile::{compile_worker, precompile};
-pub use config::{Artifact, Budget, Builtins, Compiler, Config, Limits, ModuleLimits};
+pub use config::{Artifact, Budget, Builtins, Compiler, Config, GuestLimits, ModuleLimits};
 pub use sandbox::{Sandbox, inspect_offline};

@@ -24,7 +24,7 @@ use crate::bindings::policy::exports::leasehold::policy::policy as wit;
 use crate::bindings::policy::leasehold::policy::types;
 use crate::bindings::policy::{PolicyModule, PolicyModulePre};
 use crate::compile::{self, Workshop};
-use crate::config::{Compiler, Limits};
+use crate::config::{Compiler, GuestLimits};
 use crate::gate::{self, Facts};
 use crate::metrics::Meter;
 use crate::store::{self, Guest, words};
@@ -50,7 +50,7 @@ pub(crate) struct ModulesRoom {
 
 struct Shared {
     engine: Engine,
-    limits: Limits,
+    limits: GuestLimits,
     clock: Arc<dyn Clock>,
 }
 
@@ -61,7 +61,7 @@ struct Loaded {
 }
 
 impl ModulesRoom {
-    pub(crate) fn new(engine: &Engine, compiler: Compiler, limits: Limits, clock: Arc<dyn Clock>) -> Self {
+    pub(crate) fn new(engine: &Engine, compiler: Compiler, limits: GuestLimits, clock: Arc<dyn Clock>) -> Self {
         let workshop = Workshop::new(engine.clone(), compiler, limits.module.clone());
         let lane = Arc::new(Semaphore::new(limits.modules_at_once as usize));
         let shared = Arc::new(Shared { engine: engine.clone(), limits, clock });
@@ -360,7 +360,7 @@ fn verdict(from: wit::Verdict, fuel: u64) -> Result<ModuleVerdict, SandboxError>
 ///
 /// # Errors
 /// As [`crate::Sandbox::inspect`]. Compiles in this process and may take as long as that takes.
-pub(crate) fn inspect_offline(bytes: &[u8], limits: Limits, clock: Arc<dyn Clock>) -> Result<ModuleFacts, LoadError> {
+pub(crate) fn inspect_offline(bytes: &[u8], limits: GuestLimits, clock: Arc<dyn Clock>) -> Result<ModuleFacts, LoadError> {
     let host = |error: wasmtime::Error| LoadError(words(&format!("{error:#}")));
     let facts = gate::inspect(bytes, &limits.module)?;
     let engine = crate::engine::on_demand().map_err(host)?;

@@ -11,7 +11,7 @@ use leasehold_core::seams::sandbox::{
 use leasehold_model::{Capabilities, Timestamp};
 
 use crate::acl::AclRoom;
-use crate::config::{Config, Limits};
+use crate::config::{Config, GuestLimits};
 use crate::engine::Room;
 use crate::modules::{self, ModulesRoom};
 use crate::statements::StatementsRoom;
@@ -54,7 +54,7 @@ impl Sandbox {
 }
 
 /// Every instance that may live at a time; one ACL instance is made to compare with.
-fn room(limits: &Limits) -> Room {
+fn room(limits: &GuestLimits) -> Room {
     let warm = u32::try_from(limits.warm).unwrap_or(64);
     let shipped = [limits.acl_at_once, warm, 1, limits.statements_at_once].into_iter().fold(0u32, u32::saturating_add);
     Room { shipped: shipped.clamp(1, 4096), modules: limits.modules_at_once.clamp(1, 1024) }
@@ -130,7 +130,7 @@ impl Seam for Sandbox {
 /// # Errors
 /// The text says what to change. Compiles in this process; an author waits for his own module.
 pub fn inspect_offline(module: &[u8]) -> Result<ModuleFacts, LoadError> {
-    modules::inspect_offline(module, Limits::default(), Arc::new(NoClock))
+    modules::inspect_offline(module, GuestLimits::default(), Arc::new(NoClock))
 }
 
 /// Nobody measures offline.

@@ -17,7 +17,7 @@ use wasmtime::component::{Component, Linker};
 use crate::acl::blocking;
 use crate::bindings::statements::exports::leasehold::statements::templates as wit;
 use crate::bindings::statements::{Statements, StatementsPre};
-use crate::config::{Budget, Limits};
+use crate::config::{Budget, GuestLimits};
 use crate::metrics::Meter;
 use crate::store::{self, Guest};
 
@@ -43,7 +43,7 @@ impl StatementsRoom {
     pub(crate) fn new(
         engine: &Engine,
         component: &Component,
-        limits: &Limits,
+        limits: &GuestLimits,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, wasmtime::Error> {
         let pre = StatementsPre::new(Linker::new(engine).instantiate_pre(component)?)?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use leasehold_core::Core;
 use leasehold_core::core::Settings;
-use leasehold_http::{Frontend, Limits, serve};
+use leasehold_http::{Frontend, RequestLimits, serve};
 use leasehold_model::Timestamp;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -148,7 +148,7 @@ async fn live(life: &ServerMode, config: Config, wish: LogWish, level: &log::Lev
     }
     let addresses = addresses(&bound)?;
     let core = wiring::core(&config.store, settings(&config), config.audit_directory.clone(), metrics)?;
-    let frontend = Frontend::new(core.clone(), wiring::entropy(), Limits::default());
+    let frontend = Frontend::new(core.clone(), wiring::entropy(), RequestLimits::default());
 
     // Kept until the end: a development server's PostgreSQL goes with it.
     let _development = match life {

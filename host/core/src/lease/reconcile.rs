@@ -29,10 +29,10 @@ const PAGE: u32 = 1_000;
 
 /// What the last comparison found on each connection: only what is found twice in a row is dropped.
 #[derive(Debug, Default)]
-pub struct LastTime(BTreeMap<String, Found>);
+pub struct LastTime(BTreeMap<String, SeenOrphans>);
 
 #[derive(Debug)]
-struct Found {
+struct SeenOrphans {
     mount: String,
     name: String,
     orphans: BTreeSet<OwnedRole>,
@@ -188,7 +188,7 @@ impl Leases {
         gauges(mount, &target.name, orphans.len(), missing.len());
         findings.orphans.extend(orphans.iter().cloned());
         findings.missing.extend(missing);
-        let found = Found { mount: mount.to_owned(), name: target.name, orphans };
+        let found = SeenOrphans { mount: mount.to_owned(), name: target.name, orphans };
         last.0.insert(target.connection, found);
         Ok(())
     }

@@ -32,7 +32,7 @@ pub const FIELDS: &[Field] = &[
 
 /// TTLs that hold for tokens: of the `auth/token/` mount, else the system's.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct TokenTtls {
     pub default_ttl: Ttl,
     pub max_ttl: Ttl,
 }
@@ -58,7 +58,7 @@ pub struct TokenRequest<'a> {
     pub orphan_route: bool,
     /// The parent has sudo on the path.
     pub sudo: bool,
-    pub limits: Limits,
+    pub limits: TokenTtls,
     /// The least TTL ceiling that policy modules put on this request.
     pub ceiling: Option<Ttl>,
 }

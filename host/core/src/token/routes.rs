@@ -4,7 +4,7 @@ use leasehold_model::{Accessor, Operation, Timestamp, TokenHash, TokenId, Ttl};
 use serde_json::{Value, json};
 
 use super::TokenRecord;
-use super::create::{self, Limits};
+use super::create::{self, TokenTtls};
 use super::store::{Children, may_be_token};
 use crate::call::{Call, lease_error};
 use crate::fields::{Field, Kind};
@@ -149,12 +149,12 @@ const NOT_RENEWED: &str = "batch tokens cannot be renewed";
 const NOT_REVOKED: &str = "batch tokens cannot be revoked";
 
 /// TTLs that hold for tokens.
-fn limits(call: &Call<'_>) -> Limits {
+fn limits(call: &Call<'_>) -> TokenTtls {
     let entry = call.unsealed.mounts.by_path("auth/token/");
     let system = call.unsealed.engines.ttls;
-    entry.map_or(Limits { default_ttl: system.default_lease_ttl, max_ttl: system.max_lease_ttl }, |entry| {
+    entry.map_or(TokenTtls { default_ttl: system.default_lease_ttl, max_ttl: system.max_lease_ttl }, |entry| {
         let ttls = call.unsealed.engines.ttls(&entry);
-        Limits { default_ttl: ttls.default_lease_ttl, max_ttl: ttls.max_lease_ttl }
+        TokenTtls { default_ttl: ttls.default_lease_ttl, max_ttl: ttls.max_lease_ttl }
     })
 }
 

@@ -12,7 +12,7 @@ use super::convert;
 use super::{KnownSet, Question, Reply};
 use crate::bindings::acl::exports::leasehold::acl::evaluator as wit;
 use crate::bindings::acl::{Acl, AclPre};
-use crate::config::Limits;
+use crate::config::GuestLimits;
 use crate::lru::Lru;
 use crate::store::{self, Guest};
 
@@ -44,7 +44,7 @@ impl Instance {
     pub(super) fn new(
         engine: &Engine,
         pre: &AclPre<Guest>,
-        limits: &Limits,
+        limits: &GuestLimits,
         now: Timestamp,
         place: Option<OwnedSemaphorePermit>,
     ) -> Result<Self, SandboxError> {
@@ -69,7 +69,7 @@ impl Instance {
     }
 
     /// Whether it may serve another question.
-    pub(super) fn is_fit(&self, limits: &Limits, now: Timestamp) -> bool {
+    pub(super) fn is_fit(&self, limits: &GuestLimits, now: Timestamp) -> bool {
         let age = now.since(self.born);
         // A clock that went back makes it no younger.
         let is_young = age < limits.warm_age && now >= self.born;
@@ -80,7 +80,7 @@ impl Instance {
         &mut self,
         id: &PolicySetId,
         known: &KnownSet,
-        limits: &Limits,
+        limits: &GuestLimits,
         now: Timestamp,
     ) -> Result<Compiled, SandboxError> {
         self.calls = self.calls.saturating_add(1);
@@ -109,7 +109,7 @@ impl Instance {
     }
 
     /// The lower-cased keys whose values matter to the set.
-    pub(super) fn watched(&mut self, id: &PolicySetId, limits: &Limits) -> Result<Vec<String>, SandboxError> {
+    pub(super) fn watched(&mut self, id: &PolicySetId, limits: &GuestLimits) -> Result<Vec<String>, SandboxError> {
         let set = self.set(id)?;
         store::arm(&mut self.store, &limits.decide)?;
         let answer = self.acl.leasehold_acl_evaluator().policy_set().call_watched_parameters(&mut self.store, set);
@@ -121,7 +121,7 @@ impl Instance {
         &mut self,
         id: &PolicySetId,
         question: &Question,
-        limits: &Limits,
+        limits: &GuestLimits,
     ) -> Result<Reply, SandboxError> {
         self.answer_within(id, question, limits, u64::MAX)
     }
@@ -131,7 +131,7 @@ impl Instance {
         &mut self,
         id: &PolicySetId,
         question: &Question,
-        limits: &Limits,
+        limits: &GuestLimits,
         fuel: u64,
     ) -> Result<Reply, SandboxError> {
         let set = self.set(id)?;
@@ -168,7 +168,7 @@ impl Instance {
         Ok(reply)
     }
 
-    pub(super) fn lint(&mut self, source: &wit::Source, limits: &Limits) -> Result<Vec<Diagnostic>, SandboxError> {
+    pub(super) fn lint(&mut self, source: &wit::Source, limits: &GuestLimits) -> Result<Vec<Diagnostic>, SandboxError> {
         store::arm(&mut self.store, &limits.compile_acl)?;
         let answer = self.acl.leasehold_acl_evaluator().call_lint(&mut self.store, source);
         self.fuel = store::used(&self.store, limits.compile_acl.fuel);
@@ -180,7 +180,7 @@ impl Instance {
         held.ok_or_else(|| SandboxError::Host("the instance does not hold the policy set".to_owned()))
     }
 
-    fn drop_set(&mut self, held: Held, limits: &Limits) -> Result<(), SandboxError> {
+    fn drop_set(&mut self, held: Held, limits: &GuestLimits) -> Result<(), SandboxError> {
         store::arm(&mut self.store, &limits.decide)?;
         let answer = held.set.resource_drop(&mut self.store);
         self.ended(answer)

@@ -34,11 +34,11 @@ use wasmtime::Engine;
 use wasmtime::component::{Component, Linker};
 
 use self::instance::{Compiled, Instance};
-use self::shadow::{Found, Shadow, Turn};
+use self::shadow::{Comparison, Shadow, Turn};
 use self::warm::{Lent, Warm};
 use crate::bindings::acl::AclPre;
 use crate::bindings::acl::exports::leasehold::acl::evaluator as wit;
-use crate::config::Limits;
+use crate::config::GuestLimits;
 use crate::lru::Lru;
 use crate::metrics::Meter;
 use crate::store::Guest;
@@ -57,7 +57,7 @@ pub(crate) struct AclRoom {
 struct Shared {
     engine: Engine,
     pre: AclPre<Guest>,
-    limits: Limits,
+    limits: GuestLimits,
     clock: Arc<dyn Clock>,
     lane: Arc<Semaphore>,
     /// For what compiles a set or takes long: no one token's requests take the lane from all others.
@@ -81,7 +81,7 @@ struct KnownSet {
 }
 
 impl KnownSet {
-    fn new(sources: &[PolicySource], identity: &IdentityValues, limits: &Limits) -> Self {
+    fn new(sources: &[PolicySource], identity: &IdentityValues, limits: &GuestLimits) -> Self {
         let (sources, identity) = (sources.to_vec(), identity.clone());
         let compiling = Arc::new(Semaphore::new((limits.compiles_at_once as usize / 2).max(1)));
         Self { sources, identity, watched: Vec::new(), is_slow: AtomicBool::new(false), compiling }
@@ -130,7 +130,7 @@ impl AclRoom {
     pub(crate) fn new(
         engine: &Engine,
         component: &Component,
-        limits: Limits,
+        limits: GuestLimits,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, wasmtime::Error> {
         let pre = AclPre::new(Linker::new(engine).instantiate_pre(component)?)?;
@@ -399,7 +399,7 @@ impl Shared {
     /// Asks once more, for the moment of the first answer: rules may have expired since.
     fn compare(&self, id: &PolicySetId, known: &KnownSet, question: &Question, warm: &Reply, at: Timestamp, _: Turn) {
         let fresh = self.ask_fresh(id, known, question, at).map(|(reply, _)| reply);
-        if self.shadow.judge(id, warm, fresh) == Found::Difference {
+        if self.shadow.judge(id, warm, fresh) == Comparison::Difference {
             self.warm.drop_all();
         }
     }

@@ -35,7 +35,7 @@ pub(super) struct Turn(#[expect(dead_code, reason = "given back when it is dropp
 
 /// What a comparison found.
 #[derive(Debug, PartialEq)]
-pub(super) enum Found {
+pub(super) enum Comparison {
     Agreement,
     Difference,
     /// No second answer to compare with.
@@ -67,11 +67,11 @@ impl Shadow {
     }
 
     /// Counts and reports. On a difference the caller drops all warm instances.
-    pub(super) fn judge(&self, set: &PolicySetId, warm: &Reply, fresh: Result<Reply, SandboxError>) -> Found {
+    pub(super) fn judge(&self, set: &PolicySetId, warm: &Reply, fresh: Result<Reply, SandboxError>) -> Comparison {
         let other = match fresh {
             Ok(fresh) if fresh == *warm => {
                 self.checks.increment(1);
-                return Found::Agreement;
+                return Comparison::Agreement;
             }
             Ok(fresh) => fresh.in_a_word().to_owned(),
             Err(why @ (SandboxError::Busy | SandboxError::Host(_) | SandboxError::Time)) => {
@@ -79,7 +79,7 @@ impl Shadow {
                 // Due again at once.
                 self.since.store(self.every, Ordering::Relaxed);
                 warn!(policy_set = %set.0, "no fresh ACL instance could answer for comparison: {why}");
-                return Found::Nothing;
+                return Comparison::Nothing;
             }
             Err(stopped) => stopped.to_string(),
         };
@@ -93,7 +93,7 @@ impl Shadow {
             "a warm ACL instance answered otherwise than a fresh one: that answer has been given, and earlier ones may be \
              wrong, too; all warm instances are dropped"
         );
-        Found::Difference
+        Comparison::Difference
     }
 }
 
@@ -128,19 +128,19 @@ mod tests {
     fn only_the_same_answer_is_agreement() {
         let warm = Reply::GrantsBelow(true);
         for (fresh, found) in [
-            (Ok(Reply::GrantsBelow(true)), Found::Agreement),
-            (Ok(Reply::GrantsBelow(false)), Found::Difference),
-            (Ok(Reply::Capabilities(Vec::new())), Found::Difference),
+            (Ok(Reply::GrantsBelow(true)), Comparison::Agreement),
+            (Ok(Reply::GrantsBelow(false)), Comparison::Difference),
+            (Ok(Reply::Capabilities(Vec::new())), Comparison::Difference),
             // Where a warm instance answered, a fresh one must.
-            (Err(SandboxError::Trap("unreachable".to_owned())), Found::Difference),
-            (Err(SandboxError::Fuel), Found::Difference),
-            (Err(SandboxError::Memory), Found::Difference),
-            (Err(SandboxError::Answer("no case".to_owned())), Found::Difference),
-            (Err(SandboxError::Failed("does not compile".to_owned())), Found::Difference),
+            (Err(SandboxError::Trap("unreachable".to_owned())), Comparison::Difference),
+            (Err(SandboxError::Fuel), Comparison::Difference),
+            (Err(SandboxError::Memory), Comparison::Difference),
+            (Err(SandboxError::Answer("no case".to_owned())), Comparison::Difference),
+            (Err(SandboxError::Failed("does not compile".to_owned())), Comparison::Difference),
             // Says nothing about either: the machine was busy.
-            (Err(SandboxError::Busy), Found::Nothing),
-            (Err(SandboxError::Time), Found::Nothing),
-            (Err(SandboxError::Host("no memory".to_owned())), Found::Nothing),
+            (Err(SandboxError::Busy), Comparison::Nothing),
+            (Err(SandboxError::Time), Comparison::Nothing),
+            (Err(SandboxError::Host("no memory".to_owned())), Comparison::Nothing),
         ] {
             let case = format!("{fresh:?}");
             assert_eq!(Shadow::new(1).judge(&set(), &warm, fresh), found, "{case}");

@@ -9,7 +9,7 @@ use leasehold_core::request::Object;
 use leasehold_core::seams::sandbox::{AclRequest, IdentityValues, ModuleRequest, ModuleIdentity, PolicySource};
 use leasehold_core::testing::ManualClock;
 use leasehold_model::{Operation, Timestamp};
-use leasehold_sandbox::{Artifact, Builtins, Config, Limits, Sandbox};
+use leasehold_sandbox::{Artifact, Builtins, Config, GuestLimits, Sandbox};
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
 
@@ -64,7 +64,7 @@ pub(crate) fn sandbox() -> (Sandbox, Arc<ManualClock>) {
 }
 
 /// With another ACL component, and limits to taste.
-pub(crate) fn sandbox_with(acl: Vec<u8>, taste: impl FnOnce(&mut Limits)) -> (Sandbox, Arc<ManualClock>) {
+pub(crate) fn sandbox_with(acl: Vec<u8>, taste: impl FnOnce(&mut GuestLimits)) -> (Sandbox, Arc<ManualClock>) {
     let builtins = Builtins { acl: Artifact::component(acl), statements: Artifact::component(shipped("statements")) };
     let mut config = Config::new(builtins);
     config.limits.acl_at_once = 8;
@@ -118,7 +118,7 @@ impl metrics::Recorder for Counts {
 }
 
 /// As [`sandbox_with`], and what it counts.
-pub(crate) fn counted_sandbox(acl: Vec<u8>, taste: impl FnOnce(&mut Limits)) -> (Sandbox, Arc<ManualClock>, Counts) {
+pub(crate) fn counted_sandbox(acl: Vec<u8>, taste: impl FnOnce(&mut GuestLimits)) -> (Sandbox, Arc<ManualClock>, Counts) {
     let counts = Counts::default();
     let (sandbox, clock) = metrics::with_local_recorder(&counts, || sandbox_with(acl, taste));
     (sandbox, clock, counts)

@@ -59,7 +59,7 @@ pub(super) enum PasswordAuthentication {
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
+pub(super) struct PoolLimits {
     pub(super) open: usize,
     pub(super) idle: usize,
     pub(super) lifetime: Option<Duration>,
@@ -205,7 +205,7 @@ impl ConnectionRecord {
         [Some(self.password.clone()), inline].into_iter().flatten().collect()
     }
 
-    pub(super) fn limits(&self) -> Result<Limits, String> {
+    pub(super) fn limits(&self) -> Result<PoolLimits, String> {
         let number = |name: &str| match self.details.get(name) {
             None | Some(Value::Null) => Ok(0),
             Some(value) => value.as_i64().ok_or_else(|| format!("{name} must be a number")),
@@ -227,7 +227,7 @@ impl ConnectionRecord {
                 .if_set()
                 .map(|ttl| Duration::from_secs(ttl.as_secs())),
         };
-        Ok(Limits { open, idle, lifetime })
+        Ok(PoolLimits { open, idle, lifetime })
     }
 
     pub(super) fn password_authentication(&self) -> Result<PasswordAuthentication, String> {
