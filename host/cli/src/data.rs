@@ -7,8 +7,8 @@ use std::io::Read;
 
 use serde_json::{Map, Value};
 
-use crate::failure::Failure;
 use crate::environment::Environment;
+use crate::failure::Failure;
 
 /// No request of more than 32 MiB is taken by a server, so nothing larger is read.
 pub(crate) const INPUT_MAX: u64 = 33 << 20;

@@ -16,13 +16,13 @@ mod commands;
 mod data;
 mod declare;
 mod duration;
+mod environment;
 mod failure;
 mod policy_format;
 mod print;
 /// For the tests and the fuzz targets.
 #[cfg(any(test, fuzzing))]
 pub mod properties;
-mod environment;
 mod token_file;
 mod tools;
 mod tree;
@@ -34,9 +34,9 @@ use std::process::ExitCode;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgMatches, Command};
 
+pub use environment::Environment;
 use failure::Failure;
 pub use policy_format::{FormatError, format_policy};
-pub use environment::Environment;
 pub use tools::{ModuleRefused, ModuleTools, NoTools};
 
 /// What the field's clients exit with when there is no such command.

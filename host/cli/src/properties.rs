@@ -8,8 +8,8 @@ use std::io;
 use serde_json::Value;
 
 use crate::duration::{Span, human_seconds};
-use crate::policy_format::{format_policy, meaning};
 use crate::environment::Environment;
+use crate::policy_format::{format_policy, meaning};
 use crate::{arguments, data};
 
 fn quiet(stdin: &[u8]) -> Environment {

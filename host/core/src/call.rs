@@ -11,7 +11,7 @@ use crate::mount::MountEntry;
 use crate::policy::egp::Judgement;
 use crate::request::{LogicalRequest, RequestError};
 use crate::routes::Captures;
-use crate::seams::sandbox::{ModuleRequest, ModuleIdentity};
+use crate::seams::sandbox::{ModuleIdentity, ModuleRequest};
 use crate::token::Caller;
 
 /// An admitted request, as the handlers of `sys/` and `auth/token/` see it.

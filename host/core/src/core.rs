@@ -116,7 +116,13 @@ struct Running {
 impl Core {
     #[must_use]
     pub fn new(seams: Seams, settings: Settings) -> Arc<Self> {
-        Arc::new(Self { seams, settings, meter: Meter::new(), unsealed: RwLock::new(None), transition: Mutex::new(None) })
+        Arc::new(Self {
+            seams,
+            settings,
+            meter: Meter::new(),
+            unsealed: RwLock::new(None),
+            transition: Mutex::new(None),
+        })
     }
 
     /// What exists while unsealed.

@@ -16,7 +16,7 @@ use crate::lease::issue::IssueRequest;
 use crate::metrics;
 use crate::mount::MountEntry;
 use crate::policy::egp::Judgement;
-use crate::policy::{egp_paths, decide};
+use crate::policy::{decide, egp_paths};
 use crate::request::{LogicalRequest, LogicalResponse, Object, RequestError};
 use crate::routes::{self, Access, Captures, Route};
 use crate::seams::engine::{EngineRequest, Outcome, SecretValue, SecretsEngine};
@@ -167,7 +167,8 @@ impl Core {
         let routed = unsealed.mounts.route(&request.path);
         let open = routed.as_ref().is_some_and(|(entry, rest)| {
             Backend::of(entry, unsealed).is_some_and(|t| {
-                routes::find(t.routes(), rest, request.operation).is_some_and(|(r, _)| r.access == Access::Unauthenticated)
+                routes::find(t.routes(), rest, request.operation)
+                    .is_some_and(|(r, _)| r.access == Access::Unauthenticated)
             })
         });
         trace.operation = Some(request.operation);
@@ -208,8 +209,13 @@ impl Core {
                 Some(matched) => needs_sudo(matched.route.access, operation),
                 None => sys::is_protected(&request.path),
             };
-            let ask =
-                AclRequest { path: &request.path, operation, needs_sudo, wrap_ttl: request.wrap_ttl, data: &request.data };
+            let ask = AclRequest {
+                path: &request.path,
+                operation,
+                needs_sudo,
+                wrap_ttl: request.wrap_ttl,
+                data: &request.data,
+            };
             let mut verdict = decide::decide(&*self.seams.sandbox, &unsealed.policies, caller, &ask).await?;
             if let Some(as_sent) = trace.as_sent.as_deref().filter(|_| verdict.allowed) {
                 // A rule may name either: what one of them denies is denied.
@@ -233,7 +239,8 @@ impl Core {
             }
             if !caller.is_root() && operation != Operation::Help && unsealed.egps.cover(&request.path) {
                 let fields = matched.as_ref().map(|m| m.route.fields).unwrap_or_default();
-                let ask = module_request(self, request, caller, trace.mount.as_deref(), &request.path, operation, fields);
+                let ask =
+                    module_request(self, request, caller, trace.mount.as_deref(), &request.path, operation, fields);
                 let judged = unsealed.egps.judge(&unsealed.modules, &ask).await;
                 trace.judgements = judged.judgements;
                 trace.ceiling = judged.max_ttl;
@@ -274,7 +281,9 @@ impl Core {
         else {
             return Ok(request.operation);
         };
-        let Some(entry) = trace.mount.as_deref().filter(|_| route.existence_check) else { return Ok(Operation::Update) };
+        let Some(entry) = trace.mount.as_deref().filter(|_| route.existence_check) else {
+            return Ok(Operation::Update);
+        };
         // Fields are not looked at: the path alone says what the write is about.
         let asked = EngineRequest {
             context: unsealed.engines.context(entry),
@@ -340,7 +349,9 @@ impl Core {
                     Backend::System => sys::handle(&call).await,
                     _ => token::routes::handle(&call).await,
                 };
-                trace.judgements.extend(call.judgements.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner));
+                trace
+                    .judgements
+                    .extend(call.judgements.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner));
                 answer?
             }
         };
@@ -388,7 +399,8 @@ impl Core {
             }
             Outcome::Lease(plan) => plan,
         };
-        let order = IssueRequest { path: &request.path, holder: caller.leaseholder(), mount, plan, ceiling: trace.ceiling };
+        let order =
+            IssueRequest { path: &request.path, holder: caller.leaseholder(), mount, plan, ceiling: trace.ceiling };
         let issued = unsealed.leases.issue(order).await.map_err(lease_error)?;
         metrics::lease_made(&unsealed.installation.cluster_name, mount, issued.lease.ttl);
         let data: Object = issued

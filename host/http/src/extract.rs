@@ -161,7 +161,9 @@ fn no_wrapping(headers: &HeaderMap, asked: &Asked) -> Result<(), FrontendError> 
     match duration::parse_set(&String::from_utf8_lossy(given.as_bytes())) {
         Ok(ttl) if ttl.is_zero() || asked.operation == Operation::Delete => Ok(()),
         Ok(_) => Err(FrontendError::Wrapping),
-        Err(DurationError::Negative(_)) => Err(FrontendError::WrapTtl("requested wrap ttl cannot be negative".to_owned())),
+        Err(DurationError::Negative(_)) => {
+            Err(FrontendError::WrapTtl("requested wrap ttl cannot be negative".to_owned()))
+        }
         Err(why) => Err(FrontendError::WrapTtl(why.to_string())),
     }
 }

@@ -107,7 +107,12 @@ impl Frontend {
         Ok(answer)
     }
 
-    async fn ask(&self, head: Head, carried: Carried, client: Option<SocketAddr>) -> Result<Response<Body>, FrontendError> {
+    async fn ask(
+        &self,
+        head: Head,
+        carried: Carried,
+        client: Option<SocketAddr>,
+    ) -> Result<Response<Body>, FrontendError> {
         let Head { operation, path, parameters, token, headers, has_body, namespace: _ } = head;
         let (data, raw_body) = match carried {
             Carried::Data(data) if has_body => (data.unwrap_or_default(), None),
@@ -115,7 +120,8 @@ impl Frontend {
             Carried::Raw(bytes) => (parameters, Some(bytes.to_vec())),
         };
         let is_health = path == HEALTH && operation == Operation::Read;
-        let codes = if is_health { HealthCodes::read(&data).ok_or(FrontendError::Query)? } else { HealthCodes::default() };
+        let codes =
+            if is_health { HealthCodes::read(&data).ok_or(FrontendError::Query)? } else { HealthCodes::default() };
         let data = if is_health { Object::new() } else { data };
         let id = random::uuid(self.entropy.as_ref());
         let span = tracing::info_span!("request", request.id = %id, operation = operation.as_str(), path = %path);

@@ -11,10 +11,10 @@
 
 mod body;
 mod delivery;
-pub mod frontend;
 mod envelope;
 mod error;
 mod extract;
+pub mod frontend;
 mod go_json;
 mod json;
 pub mod limits;

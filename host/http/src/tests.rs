@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc, watch};
 
-use crate::{Frontend, RequestLimits, Pipeline, serve};
+use crate::{Frontend, Pipeline, RequestLimits, serve};
 
 /// Echoes what it was asked; `slow` answers when told to, `lease` hands out a lease.
 struct Scripted {

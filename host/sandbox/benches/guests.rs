@@ -14,7 +14,7 @@ use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use leasehold_core::request::Object;
 use leasehold_core::seams::host::Clock;
 use leasehold_core::seams::sandbox::{
-    AclRequest, Dialect, IdentityValues, ModuleRequest, ModuleIdentity, PolicySource, Sandbox as _,
+    AclRequest, Dialect, IdentityValues, ModuleIdentity, ModuleRequest, PolicySource, Sandbox as _,
 };
 use leasehold_model::{Operation, Timestamp};
 use leasehold_sandbox::{Artifact, Builtins, Config, GuestLimits, Sandbox};

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use leasehold_core::seams::host::Clock;
 use leasehold_core::seams::sandbox::{
-    Digest, LoadError, ModuleRequest, ModuleDecision, ModuleFacts, ModuleVerdict, SandboxError, EvaluationFailed,
+    Digest, EvaluationFailed, LoadError, ModuleDecision, ModuleFacts, ModuleRequest, ModuleVerdict, SandboxError,
 };
 use leasehold_model::{Operation, Ttl};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -360,7 +360,11 @@ fn verdict(from: wit::Verdict, fuel: u64) -> Result<ModuleVerdict, SandboxError>
 ///
 /// # Errors
 /// As [`crate::Sandbox::inspect`]. Compiles in this process and may take as long as that takes.
-pub(crate) fn inspect_offline(bytes: &[u8], limits: GuestLimits, clock: Arc<dyn Clock>) -> Result<ModuleFacts, LoadError> {
+pub(crate) fn inspect_offline(
+    bytes: &[u8],
+    limits: GuestLimits,
+    clock: Arc<dyn Clock>,
+) -> Result<ModuleFacts, LoadError> {
     let host = |error: wasmtime::Error| LoadError(words(&format!("{error:#}")));
     let facts = gate::inspect(bytes, &limits.module)?;
     let engine = crate::engine::on_demand().map_err(host)?;

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use leasehold_core::seams::host::Clock;
 use leasehold_core::seams::sandbox::{
-    AclError, AclRequest, Diagnostic, Dialect, Digest, IdentityValues, LoadError, ModuleRequest, ModuleFacts, ModuleVerdict,
-    PolicySetId, PolicySource, Purpose, RenderError, Sandbox as Seam, SandboxError, TemplateReport, EvaluationFailed, Verdict,
+    AclError, AclRequest, Diagnostic, Dialect, Digest, EvaluationFailed, IdentityValues, LoadError, ModuleFacts,
+    ModuleRequest, ModuleVerdict, PolicySetId, PolicySource, Purpose, RenderError, Sandbox as Seam, SandboxError,
+    TemplateReport, Verdict,
 };
 use leasehold_model::{Capabilities, Timestamp};
 
@@ -116,7 +117,12 @@ impl Seam for Sandbox {
         self.modules.configure(module, config).await
     }
 
-    async fn evaluate(&self, module: &Digest, config: &[u8], ask: &ModuleRequest) -> Result<ModuleVerdict, EvaluationFailed> {
+    async fn evaluate(
+        &self,
+        module: &Digest,
+        config: &[u8],
+        ask: &ModuleRequest,
+    ) -> Result<ModuleVerdict, EvaluationFailed> {
         self.modules.evaluate(module, config, ask).await
     }
 

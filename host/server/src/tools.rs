@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use leasehold_cli::{ModuleRefused, ModuleTools};
-use leasehold_core::seams::sandbox::{AclError, IdentityValues, ModuleRequest, ModuleIdentity, PolicySource, Sandbox as _};
+use leasehold_core::seams::sandbox::{
+    AclError, IdentityValues, ModuleIdentity, ModuleRequest, PolicySource, Sandbox as _,
+};
 use leasehold_model::{Operation, Timestamp};
 use leasehold_sandbox::{Config, Sandbox, inspect_offline};
 use serde_json::{Value, json};

@@ -2,7 +2,7 @@
 
 use secrecy::{ExposeSecret, SecretString};
 
-use super::{Body, ApiRequest, tls};
+use super::{ApiRequest, Body, tls};
 
 pub(super) fn line(call: &ApiRequest, url: &str, headers: &[(String, SecretString)], tls: &tls::Files) -> String {
     let mut line = String::from("curl ");

@@ -264,7 +264,7 @@ impl Client {
 
     /// For requests that only prepare the one that is meant: those are sent. Returns what it was.
     pub(crate) fn set_dry_run(&mut self, dry_run: Option<DryRun>) -> Option<DryRun> {
-        std::mem::replace(&mut self.dry_run, instead)
+        std::mem::replace(&mut self.dry_run, dry_run)
     }
 
     pub(crate) fn address(&self) -> &str {
@@ -278,7 +278,7 @@ impl Client {
     pub(crate) fn send(&self, call: &ApiRequest) -> Result<Answer, ClientError> {
         let url = self.address.url(&call.path, &call.query);
         let headers = self.headers_of(call);
-        match self.instead {
+        match self.dry_run {
             None => {}
             Some(DryRun::CurlString) => {
                 return Err(ClientError::NotSent(curl::line(call, &url, &headers, &self.tls)));
@@ -446,10 +446,13 @@ mod tests {
 
     #[test]
     fn a_curl_line_names_the_way_to_the_token_and_not_the_token() {
-        let mut client = client(ClientOptions { dry_run: Some(DryRun::CurlString), ..ClientOptions::default() }).unwrap();
+        let mut client =
+            client(ClientOptions { dry_run: Some(DryRun::CurlString), ..ClientOptions::default() }).unwrap();
         client.set_token(Some(SecretString::from("s.super-secret"))).unwrap();
 
-        let Err(ClientError::NotSent(line)) = client.send(&ApiRequest::get("sys/mounts")) else { panic!("it was sent") };
+        let Err(ClientError::NotSent(line)) = client.send(&ApiRequest::get("sys/mounts")) else {
+            panic!("it was sent")
+        };
         assert!(line.contains("$(leasehold print token)") && !line.contains("super-secret"), "{line}");
     }
 
@@ -462,7 +465,8 @@ mod tests {
 
     #[test]
     fn our_own_headers_cannot_be_set_from_the_command_line() {
-        let refused = client(ClientOptions { headers: vec![("x-vault-token".into(), "t".into())], ..ClientOptions::default() });
+        let refused =
+            client(ClientOptions { headers: vec![("x-vault-token".into(), "t".into())], ..ClientOptions::default() });
 
         assert!(matches!(refused, Err(ClientError::Setup(_))));
     }

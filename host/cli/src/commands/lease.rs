@@ -60,7 +60,8 @@ fn renew(run: &mut Run) -> Result<(), Failure> {
         _ => return Err(Failure::Local(format!("Too many arguments (expected 1-2, got {})", words.len()))),
     };
     let client = run.client()?;
-    let call = ApiRequest::put("sys/leases/renew").json(json!({ "increment": increment.whole_seconds(), "lease_id": id }));
+    let call =
+        ApiRequest::put("sys/leases/renew").json(json!({ "increment": increment.whole_seconds(), "lease_id": id }));
     let secret = client
         .send(&call)
         .and_then(|answer| answer.secret())

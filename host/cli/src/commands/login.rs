@@ -6,12 +6,12 @@ use serde_json::{Value, json};
 
 use super::data::show;
 use super::run::{Run, bare_path};
-use crate::client::{Auth, ApiRequest, Client, Secret};
+use crate::client::{ApiRequest, Auth, Client, Secret};
 use crate::data;
 use crate::declare::{leaf, switch, value};
+use crate::environment::parse_bool;
 use crate::failure::Failure;
 use crate::print::{self, Format, wrapped};
-use crate::environment::parse_bool;
 use crate::token_file::TokenFile;
 
 pub(super) fn tree() -> Command {
@@ -157,7 +157,8 @@ fn by_password(run: &mut Run, client: &Client, path: &str, settings: &Settings) 
         None if run.no_stdin() => return Err(failed("'password' must be specified and refusing to pull from stdin")),
         None => ask(run, "Password (will be hidden): ", "password=-")?,
     };
-    let call = ApiRequest::put(format!("auth/{path}/login/{name}")).json(json!({ "password": password.expose_secret() }));
+    let call =
+        ApiRequest::put(format!("auth/{path}/login/{name}")).json(json!({ "password": password.expose_secret() }));
     let answer = client.logical(&call).map_err(|error| Failure::while_doing("Error authenticating", error))?;
     answer.ok_or_else(|| failed("empty response from credential provider"))
 }

@@ -21,9 +21,9 @@ mod token;
 
 use clap::{ArgMatches, Command};
 
+use crate::environment::Environment;
 use crate::failure::Failure;
 use crate::print::Format;
-use crate::environment::Environment;
 use crate::tools::ModuleTools;
 use run::Run;
 
@@ -117,8 +117,7 @@ mod tests {
             let mut words = path.clone();
             words.push("--non-interactive".to_owned());
             let chosen = tree.clone().try_get_matches_from(words).unwrap();
-            let said =
-                run(&mut env, &NoTools, &tree, &chosen).err().map(|error| error.to_string()).unwrap_or_default();
+            let said = run(&mut env, &NoTools, &tree, &chosen).err().map(|error| error.to_string()).unwrap_or_default();
             assert!(!said.contains("not a client command"), "{path:?}: {said}");
         }
     }

@@ -3,11 +3,11 @@
 use clap::{ArgMatches, Command};
 use secrecy::SecretString;
 
-use crate::client::{Client, DryRun, ClientOptions};
+use crate::client::{Client, ClientOptions, DryRun};
 use crate::duration::Span;
+use crate::environment::Environment;
 use crate::failure::Failure;
 use crate::print::Format;
-use crate::environment::Environment;
 use crate::token_file::TokenFile;
 use crate::tools::ModuleTools;
 
@@ -96,8 +96,8 @@ impl Run<'_> {
     }
 
     fn dry_run(&self) -> Option<DryRun> {
-        let options = [("output-curl-string", DryRun::CurlString), ("output-policy", DryRun::Policy)];
-        wishes.into_iter().find(|(flag, _)| self.switch(flag)).map(|(_, instead)| instead)
+        let dry_runs = [("output-curl-string", DryRun::CurlString), ("output-policy", DryRun::Policy)];
+        dry_runs.into_iter().find(|(flag, _)| self.switch(flag)).map(|(_, dry_run)| dry_run)
     }
 
     pub(crate) fn client_without_token(&self) -> Result<Client, Failure> {

@@ -4,16 +4,11 @@ use serde_json::Value;
 
 use super::{Format, json, plain, warnings, yaml};
 use crate::client::{Secret, sorted};
-use crate::failure::Failure;
 use crate::environment::Environment;
+use crate::failure::Failure;
 
 /// Prints one field of an envelope.
-pub(crate) fn secret_field(
-    env: &mut Environment,
-    format: Format,
-    secret: &Secret,
-    field: &str,
-) -> Result<(), Failure> {
+pub(crate) fn secret_field(env: &mut Environment, format: Format, secret: &Secret, field: &str) -> Result<(), Failure> {
     let Some(value) = field_of(secret, field) else {
         return Err(Failure::Local(format!("Field \"{field}\" not present in secret")));
     };

@@ -16,8 +16,8 @@ use serde_json::Value;
 
 use crate::client::{Secret, sorted};
 use crate::duration::human_seconds;
-use crate::failure::Failure;
 use crate::environment::Environment;
+use crate::failure::Failure;
 
 pub(crate) use columns::{columns, table};
 pub(crate) use field::{raw_field, secret_field};

@@ -3,16 +3,11 @@
 use serde_json::{Map, Value, json};
 
 use super::{Format, document, table};
-use crate::failure::Failure;
 use crate::environment::Environment;
+use crate::failure::Failure;
 
 /// Prints the merged status: `seal` from `sys/seal-status`, `leader` from `sys/leader`.
-pub(crate) fn seal_status(
-    env: &mut Environment,
-    format: Format,
-    seal: &Value,
-    leader: &Value,
-) -> Result<(), Failure> {
+pub(crate) fn seal_status(env: &mut Environment, format: Format, seal: &Value, leader: &Value) -> Result<(), Failure> {
     if format != Format::Table {
         return document(env, format, &merged(seal, leader));
     }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
-use leasehold_cli::{ModuleRefused, ModuleTools, Outcome, Environment, run_in};
+use leasehold_cli::{Environment, ModuleRefused, ModuleTools, Outcome, run_in};
 use serde::Deserialize;
 use serde_json::{Value, json};
 

@@ -143,7 +143,7 @@ impl Leases {
                 {
                     tracing::warn!(lease.id = %id, %error, "left lease {id} for later");
                 }
-                drop((slot, health, retry));
+                drop((slot, target, retry));
             });
         }
         if claimed {

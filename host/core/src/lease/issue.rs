@@ -3,7 +3,7 @@
 use leasehold_model::{LeaseId, Timestamp, Ttl};
 
 use super::revoke::Cause;
-use super::{EFFECT_TIME, EFFECT_GRACE, LeaseBody, LeaseError, LeaseKind, LeaseRow, LeaseState, Leases, NO_ANSWER};
+use super::{EFFECT_GRACE, EFFECT_TIME, LeaseBody, LeaseError, LeaseKind, LeaseRow, LeaseState, Leases, NO_ANSWER};
 use crate::keys;
 use crate::mount::MountEntry;
 use crate::random;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use leasehold_model::{LeaseId, MountAccessor, Timestamp, TokenHash};
 use tokio::time::Instant;
 
-use super::{EFFECT_TIME, CLAIM_TTL, EFFECT_GRACE, LeaseError, LeaseKind, LeaseRow, LeaseState, Leases, NO_ANSWER};
+use super::{CLAIM_TTL, EFFECT_GRACE, EFFECT_TIME, LeaseError, LeaseKind, LeaseRow, LeaseState, Leases, NO_ANSWER};
 use crate::seams::engine::EngineError;
 use crate::seams::storage::{Batch, LeaseFilter, Page, StorageError};
 use crate::token::store::encode;

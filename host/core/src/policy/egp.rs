@@ -10,7 +10,9 @@ use super::egp_paths;
 use super::modules::Modules;
 use crate::keys;
 use crate::request::{Object, RequestError};
-use crate::seams::sandbox::{Digest, ModuleRequest, ModuleDecision, ModuleVerdict, Sandbox, SandboxError, EvaluationFailed};
+use crate::seams::sandbox::{
+    Digest, EvaluationFailed, ModuleDecision, ModuleRequest, ModuleVerdict, Sandbox, SandboxError,
+};
 use crate::seams::storage::{Batch, Expect, Key, Storage, StorageError};
 use crate::token::store::{decode, encode};
 

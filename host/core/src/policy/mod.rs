@@ -6,10 +6,10 @@
 //!
 //! Invariants: default deny; deny wins; a guest that fails never counts as an allow.
 
-pub(crate) mod egp_paths;
 pub mod decide;
 pub mod documents;
 pub mod egp;
+pub(crate) mod egp_paths;
 pub mod modules;
 
 pub use documents::{Policies, PolicyDocument};

@@ -285,7 +285,12 @@ pub trait Sandbox: Send + Sync {
     async fn load(&self, module: &[u8]) -> Result<Digest, LoadError>;
     async fn unload(&self, module: &Digest);
     async fn configure(&self, module: &Digest, config: &[u8]) -> Result<(), SandboxError>;
-    async fn evaluate(&self, module: &Digest, config: &[u8], ask: &ModuleRequest) -> Result<ModuleVerdict, EvaluationFailed>;
+    async fn evaluate(
+        &self,
+        module: &Digest,
+        config: &[u8],
+        ask: &ModuleRequest,
+    ) -> Result<ModuleVerdict, EvaluationFailed>;
     /// Name and digest of the components that ship with the server.
     fn builtins(&self) -> Vec<(String, Digest)>;
 }

@@ -43,7 +43,10 @@ pub const ROUTES: &[Route] = &[
     route(
         "leases/count",
         &[Operation::Read],
-        &[Field::visible("type", Kind::Text, "`irrevocable`."), Field::visible("include_child_namespaces", Kind::Bool, "")],
+        &[
+            Field::visible("type", Kind::Text, "`irrevocable`."),
+            Field::visible("include_child_namespaces", Kind::Bool, ""),
+        ],
         Access::Token,
         "Counts irrevocable leases.",
     ),

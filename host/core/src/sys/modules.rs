@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use crate::call::Call;
 use crate::fields::{Field, Kind};
-use crate::policy::egp_paths;
 use crate::policy::egp::{Egp, Enforcement};
+use crate::policy::egp_paths;
 use crate::policy::modules::ModuleRecord;
 use crate::request::{LogicalResponse, Object, RequestError};
 use crate::routes::{Access, Route};

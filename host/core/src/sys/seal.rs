@@ -36,7 +36,13 @@ const UNSEAL: &[Field] = &[
 /// `init`, `seal-status`, `unseal`, `health` and `leader` are answered before this table is read; they stand here for help and
 /// for the rule that they need no token.
 pub const ROUTES: &[Route] = &[
-    route("init", &[Operation::Read, Operation::Update], INIT, Access::Unauthenticated, "Initialises the server, once."),
+    route(
+        "init",
+        &[Operation::Read, Operation::Update],
+        INIT,
+        Access::Unauthenticated,
+        "Initialises the server, once.",
+    ),
     route("seal-status", READ, &[], Access::Unauthenticated, "Whether the server is sealed."),
     route("unseal", WRITE, UNSEAL, Access::Unauthenticated, "Takes a share of the root key."),
     route("health", READ, &[], Access::Unauthenticated, "Health, for load balancers."),

@@ -12,7 +12,7 @@ use crate::metrics;
 use crate::request::{AuthAnswer, LogicalResponse, Object, RequestError};
 use crate::routes::{Access, Route};
 use crate::seams::storage::StorageError;
-use crate::ttl::{self, TtlBounds, End, RequestedTtl};
+use crate::ttl::{self, End, RequestedTtl, TtlBounds};
 
 const READ: &[Operation] = &[Operation::Read, Operation::Update];
 const WRITE: &[Operation] = &[Operation::Update];

@@ -24,7 +24,11 @@ pub(super) fn identity(values: &IdentityValues) -> Vec<(String, String)> {
 /// A request for the guest, and whether a value went in.
 ///
 /// Of the client's data only the keys go in, and the values of keys that a rule of the set names.
-pub(super) fn request(ask: &AclRequest<'_>, watched: &[String], max: usize) -> Result<(wit::Request, bool), SandboxError> {
+pub(super) fn request(
+    ask: &AclRequest<'_>,
+    watched: &[String],
+    max: usize,
+) -> Result<(wit::Request, bool), SandboxError> {
     let operation = match ask.operation {
         Operation::Create => types::Operation::Create,
         Operation::Read => types::Operation::Read,

@@ -240,7 +240,8 @@ async fn values_matter_where_a_rule_names_their_key() {
         (json!({ "other": "anything" }), true),
     ] {
         let data = data.as_object().unwrap().clone();
-        let ask = AclRequest { path: "a", operation: Operation::Update, needs_sudo: false, wrap_ttl: None, data: &data };
+        let ask =
+            AclRequest { path: "a", operation: Operation::Update, needs_sudo: false, wrap_ttl: None, data: &data };
         let verdict = sandbox.decide(&set, &ask).await.unwrap();
         assert_eq!(verdict.allowed, expected, "{data:?}: {:?}", verdict.reason);
         assert!(!format!("{verdict:?}").contains("large"), "a verdict shows no value: {verdict:?}");

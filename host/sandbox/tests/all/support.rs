@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use leasehold_core::request::Object;
-use leasehold_core::seams::sandbox::{AclRequest, IdentityValues, ModuleRequest, ModuleIdentity, PolicySource};
+use leasehold_core::seams::sandbox::{AclRequest, IdentityValues, ModuleIdentity, ModuleRequest, PolicySource};
 use leasehold_core::testing::ManualClock;
 use leasehold_model::{Operation, Timestamp};
 use leasehold_sandbox::{Artifact, Builtins, Config, GuestLimits, Sandbox};
@@ -118,7 +118,10 @@ impl metrics::Recorder for Counts {
 }
 
 /// As [`sandbox_with`], and what it counts.
-pub(crate) fn counted_sandbox(acl: Vec<u8>, taste: impl FnOnce(&mut GuestLimits)) -> (Sandbox, Arc<ManualClock>, Counts) {
+pub(crate) fn counted_sandbox(
+    acl: Vec<u8>,
+    taste: impl FnOnce(&mut GuestLimits),
+) -> (Sandbox, Arc<ManualClock>, Counts) {
     let counts = Counts::default();
     let (sandbox, clock) = metrics::with_local_recorder(&counts, || sandbox_with(acl, taste));
     (sandbox, clock, counts)

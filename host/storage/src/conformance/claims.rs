@@ -137,7 +137,9 @@ pub(super) async fn a_named_row_is_claimed_due_or_not(Fixture { storage, clock }
     let first = storage.claim("x", &id("a/1"), CLAIM_TTL).await.unwrap().unwrap();
     assert_eq!((first.fence, first.holder.as_deref()), (1, Some("x")));
     assert_eq!(first.body, b"body of a/1");
-    assert!(matches!(storage.claim("y", &id("a/1"), CLAIM_TTL).await, Err(StorageError::Fenced(at)) if at == id("a/1")));
+    assert!(
+        matches!(storage.claim("y", &id("a/1"), CLAIM_TTL).await, Err(StorageError::Fenced(at)) if at == id("a/1"))
+    );
     assert_eq!(storage.claim("x", &id("a/1"), CLAIM_TTL).await.unwrap().unwrap().fence, 2, "one's own, again");
     clock.advance(Duration::from_secs(30));
     assert_eq!(storage.claim("y", &id("a/1"), CLAIM_TTL).await.unwrap().unwrap().fence, 3);

@@ -11,8 +11,8 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::dsn::{self, Dsn, DsnError};
-use super::scram;
+use super::postgresql::dsn::{self, Dsn, DsnError};
+use super::postgresql::scram;
 
 pub(super) const PLUGIN: &str = "postgresql-database-plugin";
 pub(super) const PASSWORD_IN_URL: &str = "Password found in connection_url, use a templated url to enable root rotation and prevent read access to \

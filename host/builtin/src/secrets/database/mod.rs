@@ -8,40 +8,21 @@
 //! Invariants: no password is stored, logged or put into an error. What is stored with a lease is enough to end it, whatever happens to
 //! its role. A revoked role has no session left. What a leased role owned never comes to an admin.
 
-mod verify_absent;
 mod connection;
 mod credential;
-mod dial;
-mod dsn;
 mod effect;
-mod failure;
-mod reassign_owner;
-mod issue;
-mod owned_objects;
-mod locks;
-mod ownership_comment;
 mod metrics;
-mod orphans;
 mod plan;
-mod renew;
-mod revoke;
+mod postgresql;
 mod role;
 mod routes;
-mod scram;
-mod disable_login;
-mod sql;
-mod statements;
-mod role_identity;
-mod pool;
 mod templates;
-mod tls;
-mod transaction;
 
 /// What holds for any input of this room's parsers, for the fuzz targets.
 #[cfg(fuzzing)]
 pub mod properties {
-    pub use super::dsn::properties::*;
-    pub use super::statements::properties::*;
+    pub use super::postgresql::dsn::properties::*;
+    pub use super::postgresql::statements::properties::*;
 }
 
 use std::collections::HashMap;
@@ -59,15 +40,16 @@ use leasehold_core::seams::storage::{Expect, StorageError};
 use leasehold_model::{MountAccessor, Operation, Timestamp};
 use serde_json::json;
 
-use verify_absent::Origin;
 use connection::{ConnectionRecord, Leftovers, creating};
 use effect::Effect;
-use failure::TargetError;
 use metrics::DatabaseOperation;
-use revoke::End;
+use postgresql::failure::TargetError;
+use postgresql::pool::{ConnectionPool, Turns};
+use postgresql::revoke::End;
+use postgresql::role_identity::RoleIdentity;
+use postgresql::verify_absent::Origin;
+use postgresql::{issue, orphans, ownership_comment, reassign_owner, renew, revoke, transaction, verify_absent};
 use role::RoleRecord;
-use role_identity::RoleIdentity;
-use pool::{ConnectionPool, Turns};
 
 /// All mounts of the engine. Keeps nothing but open pools; everything else is read from storage.
 pub struct DatabaseEngine {
@@ -221,8 +203,8 @@ impl DatabaseEngine {
             None => ConnectionRecord::default(),
         };
         record.merge(&request.fields).map_err(RequestError::Invalid)?;
-        let target =
-            ConnectionPool::new(&record, Arc::clone(&self.turns)).map_err(|why| RequestError::Invalid(creating(&why)))?;
+        let target = ConnectionPool::new(&record, Arc::clone(&self.turns))
+            .map_err(|why| RequestError::Invalid(creating(&why)))?;
         let mut warnings = Vec::new();
         if request.fields.bool("verify_connection").unwrap_or(true) {
             let secrets = record.secrets();

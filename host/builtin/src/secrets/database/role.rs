@@ -9,7 +9,7 @@ use leasehold_model::Ttl;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::statements::{self, Placement};
+use super::postgresql::statements::{self, Placement};
 use super::templates::Templates;
 
 /// A stored role. Holds no secret.

@@ -4,7 +4,7 @@ use leasehold_core::request::RequestError;
 use leasehold_core::seams::sandbox::{Dialect, RenderError, Sandbox};
 use serde::{Deserialize, Serialize};
 
-use super::statements;
+use super::postgresql::statements;
 
 /// Statement texts and the dialect in which the template component will read them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

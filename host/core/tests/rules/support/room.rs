@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use leasehold_core::keys;
-use leasehold_core::lease::issue::{Issued, IssueRequest};
+use leasehold_core::lease::issue::{IssueRequest, Issued};
 use leasehold_core::lease::{LeaseError, LeaseKind, LeaseRow, LeaseState, Leases};
 use leasehold_core::mount::{Engines, MountEntry, MountTable, SystemTtls, Table};
 use leasehold_core::seams::engine::LeasePlan;

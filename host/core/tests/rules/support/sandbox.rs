@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use leasehold_core::seams::sandbox::{
-    AclError, AclRequest, Diagnostic, Dialect, Digest, IdentityValues, LoadError, ModuleRequest, ModuleFacts, ModuleVerdict,
-    PolicySetId, PolicySource, Purpose, Reason, RenderError, Sandbox, SandboxError, Severity, TemplateReport, EvaluationFailed,
-    Verdict,
+    AclError, AclRequest, Diagnostic, Dialect, Digest, EvaluationFailed, IdentityValues, LoadError, ModuleFacts,
+    ModuleRequest, ModuleVerdict, PolicySetId, PolicySource, Purpose, Reason, RenderError, Sandbox, SandboxError,
+    Severity, TemplateReport, Verdict,
 };
 use leasehold_model::{Capabilities, Operation};
 
@@ -173,7 +173,12 @@ impl Sandbox for ScriptedSandbox {
         Ok(())
     }
 
-    async fn evaluate(&self, module: &Digest, _: &[u8], ask: &ModuleRequest) -> Result<ModuleVerdict, EvaluationFailed> {
+    async fn evaluate(
+        &self,
+        module: &Digest,
+        _: &[u8],
+        ask: &ModuleRequest,
+    ) -> Result<ModuleVerdict, EvaluationFailed> {
         self.module_asked.lock().unwrap().push(ask.clone());
         let script = self.module.lock().unwrap().clone();
         Ok(script.unwrap_or_else(|| Err(SandboxError::Unknown(module.0.clone())))?)

@@ -8,14 +8,15 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 use tokio_postgres::error::SqlState;
 
-use super::connection::PasswordAuthentication;
+use super::super::connection::PasswordAuthentication;
+use super::super::credential;
+use super::super::effect::{Effect, valid_until};
 use super::dial::STATEMENT_MAX;
-use super::effect::{Effect, valid_until};
 use super::failure::TargetError;
+use super::pool::{ANSWER_MAX, ConnectionPool, Session, TargetTime, WAIT_MAX, with_margin};
 use super::sql::{ident, literal};
 use super::statements::{prepares_transaction, substitute, touches_shared};
-use super::pool::{ANSWER_MAX, Session, ConnectionPool, TargetTime, WAIT_MAX, with_margin};
-use super::{credential, mark, scram};
+use super::{ownership_comment, scram};
 
 /// The password, and what goes into the statements in its place.
 struct Issued {
@@ -25,7 +26,7 @@ struct Issued {
 
 /// # Errors
 /// Unless it is [`TargetError::Unreached`], whether the role is there is not known then: the caller revokes.
-pub(super) async fn issue(
+pub(crate) async fn issue(
     target: &ConnectionPool,
     authentication: PasswordAuthentication,
     at: &EngineContext,

@@ -9,21 +9,25 @@ use tokio_postgres::error::SqlState;
 use super::dial::STATEMENT_MAX;
 use super::failure::TargetError;
 use super::ownership_comment::MARK;
-use super::sql::{ident, literal, rows};
+use super::pool::{ANSWER_MAX, ConnectionPool, Session, bare, with_margin};
 use super::role_identity::RoleIdentity;
-use super::pool::{ANSWER_MAX, Session, ConnectionPool, bare, with_margin};
+use super::sql::{ident, literal, rows};
 
 /// Nobody else has business with the role's own row: who makes us wait so long does not mean to let go.
-pub(super) const WAIT: Duration = Duration::from_secs(2);
+pub(crate) const WAIT: Duration = Duration::from_secs(2);
 
 /// Whether `ALTER ROLE` failed because somebody else is changing the role.
-pub(super) fn is_held(error: &TargetError) -> bool {
+pub(crate) fn is_held(error: &TargetError) -> bool {
     error.is_collision() || error.is_code(&SqlState::LOCK_NOT_AVAILABLE)
 }
 
 /// Ends what holds the role, so that its own row can be changed. Afterwards the role may log in again and do the same: what
 /// takes the login away begins with [`end_all`], and then waits in the queue ahead of whoever comes.
-pub(super) async fn break_open(target: &ConnectionPool, session: &Session, subject: &RoleIdentity<'_>) -> Result<(), TargetError> {
+pub(crate) async fn break_open(
+    target: &ConnectionPool,
+    session: &Session,
+    subject: &RoleIdentity<'_>,
+) -> Result<(), TargetError> {
     // Whoever holds the role keeps it from being held by us, as `RoleIdentity::hold` would have it; to be its member does no harm.
     let join = format!("{}GRANT {} TO CURRENT_USER", subject.check(), ident(subject.name));
     session.run(&join, with_margin(STATEMENT_MAX)).await?;
@@ -34,7 +38,11 @@ pub(super) async fn break_open(target: &ConnectionPool, session: &Session, subje
 
 /// Ends the sessions of others that hold the role's row, as by a function that the role left for them to call: nobody has business
 /// with it. They are found while we wait for them.
-async fn end_blockers(target: &ConnectionPool, session: &Session, subject: &RoleIdentity<'_>) -> Result<(), TargetError> {
+async fn end_blockers(
+    target: &ConnectionPool,
+    session: &Session,
+    subject: &RoleIdentity<'_>,
+) -> Result<(), TargetError> {
     let answer = session.ask("SELECT pg_catalog.pg_backend_pid()", ANSWER_MAX).await?;
     let Some(Some(us)) = rows(&answer).next().and_then(|row| row.first().map(|pid| pid.map(str::to_owned))) else {
         return Ok(());
@@ -90,7 +98,7 @@ async fn end_who_blocks(target: &ConnectionPool, us: &str) -> Result<(), TargetE
 }
 
 /// Tells all sessions of the role to end; waits for none.
-pub(super) fn end_all(subject: &RoleIdentity<'_>) -> String {
+pub(crate) fn end_all(subject: &RoleIdentity<'_>) -> String {
     bare(&format!(
         "SELECT pg_catalog.count(pg_catalog.pg_terminate_backend(a.pid)) FROM pg_catalog.pg_stat_get_activity(NULL) a \
          WHERE a.usesysid = (SELECT r.oid FROM pg_catalog.pg_roles r WHERE {})",
@@ -99,7 +107,7 @@ pub(super) fn end_all(subject: &RoleIdentity<'_>) -> String {
 }
 
 /// Ends the role's prepared transactions, each in its database. The admin is a member of the role by now.
-pub(super) async fn roll_back_prepared(
+pub(crate) async fn roll_back_prepared(
     target: &ConnectionPool,
     session: &Session,
     subject: &RoleIdentity<'_>,

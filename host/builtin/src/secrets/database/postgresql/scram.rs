@@ -9,12 +9,12 @@ use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
 /// What PostgreSQL and every client library accept; some refuse less.
-pub(super) const ITERATIONS: NonZeroU32 = NonZeroU32::new(4096).unwrap();
+pub(crate) const ITERATIONS: NonZeroU32 = NonZeroU32::new(4096).unwrap();
 
 /// The text that PostgreSQL stores instead of the password. About half a millisecond of computing.
 ///
 /// The password must be ASCII: then SASLprep changes nothing.
-pub(super) fn verifier(password: &SecretString, salt: &[u8; 16], iterations: NonZeroU32) -> SecretString {
+pub(crate) fn verifier(password: &SecretString, salt: &[u8; 16], iterations: NonZeroU32) -> SecretString {
     let mut salted = Zeroizing::new([0_u8; 32]);
     let password = password.expose_secret().as_bytes();
     pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, iterations, salt, password, salted.as_mut_slice());

@@ -2,16 +2,16 @@
 
 use leasehold_core::seams::engine::{OrphanEnd, OwnedRole};
 
-use super::connection::Leftovers;
+use super::super::connection::Leftovers;
 use super::failure::TargetError;
 use super::ownership_comment::comment;
-use super::revoke;
-use super::sql::{literal, rows};
-use super::role_identity::RoleIdentity;
 use super::pool::{ANSWER_MAX, ConnectionPool};
+use super::revoke;
+use super::role_identity::RoleIdentity;
+use super::sql::{literal, rows};
 
 /// All roles of the target that carry a comment of this installation.
-pub(super) async fn owned(target: &ConnectionPool, installation: &str) -> Result<Vec<OwnedRole>, TargetError> {
+pub(crate) async fn owned(target: &ConnectionPool, installation: &str) -> Result<Vec<OwnedRole>, TargetError> {
     let prefix = comment(installation, "");
     let sql = format!(
         "SELECT r.rolname, r.oid, d.description FROM pg_catalog.pg_shdescription d \
@@ -34,7 +34,7 @@ pub(super) async fn owned(target: &ConnectionPool, installation: &str) -> Result
 }
 
 /// Ends a role without a lease as by the default revocation, or does nothing if its name means another by now.
-pub(super) async fn drop_found(
+pub(crate) async fn drop_found(
     target: &ConnectionPool,
     installation: &str,
     role: &OwnedRole,

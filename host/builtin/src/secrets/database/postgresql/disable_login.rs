@@ -12,9 +12,9 @@ use tokio_postgres::error::SqlState;
 use super::dial::STATEMENT_MAX;
 use super::failure::TargetError;
 use super::locks;
-use super::sql::{ident, rows};
+use super::pool::{ANSWER_MAX, ConnectionPool, Session, bare, with_margin};
 use super::role_identity::RoleIdentity;
-use super::pool::{ANSWER_MAX, Session, ConnectionPool, bare, with_margin};
+use super::sql::{ident, rows};
 
 /// A session that was told to end does so when it next looks; one that waits for a disk may take its time.
 const SESSIONS_END_WITHIN: Duration = Duration::from_secs(8);
@@ -22,15 +22,15 @@ const SESSIONS_END_WITHIN: Duration = Duration::from_secs(8);
 const SHUT_TRIES: u32 = 4;
 
 /// What is left of a role that nobody can log in as any more.
-pub(super) struct Standing {
-    pub(super) oid: u32,
+pub(crate) struct Standing {
+    pub(crate) oid: u32,
     /// Also prepared transactions: both hold what the role holds.
-    pub(super) sessions: u32,
+    pub(crate) sessions: u32,
 }
 
 /// Takes the login away and counts what is left, `None` when there is no such role: one round trip, unless the role is held fast or
 /// somebody is just logging in.
-pub(super) async fn shut(
+pub(crate) async fn shut(
     target: &ConnectionPool,
     session: &Session,
     subject: &RoleIdentity<'_>,
@@ -49,7 +49,7 @@ pub(super) async fn shut(
 }
 
 /// The same of a role whose login was taken away before.
-pub(super) async fn look(session: &Session, subject: &RoleIdentity<'_>) -> Result<Option<Standing>, TargetError> {
+pub(crate) async fn look(session: &Session, subject: &RoleIdentity<'_>) -> Result<Option<Standing>, TargetError> {
     let seen = Seen::read(&session.ask(&standing_query(subject), ANSWER_MAX).await?)?;
     settle(session, subject, seen).await
 }
@@ -93,7 +93,11 @@ async fn try_shut(session: &Session, subject: &RoleIdentity<'_>, by_force: bool)
 }
 
 /// Waits for the sessions that were starting, and counts again when they show whose they are.
-async fn settle(session: &Session, subject: &RoleIdentity<'_>, seen: Option<Seen>) -> Result<Option<Standing>, TargetError> {
+async fn settle(
+    session: &Session,
+    subject: &RoleIdentity<'_>,
+    seen: Option<Seen>,
+) -> Result<Option<Standing>, TargetError> {
     let Some(Seen { standing, starting }) = seen else { return Ok(None) };
     let Some(starting) = starting else { return Ok(Some(standing)) };
     let still = format!("SELECT {} AND l.pid IN ({starting})", starting_sessions());
@@ -138,7 +142,7 @@ fn starting_sessions() -> &'static str {
 }
 
 /// Ends the role's sessions and waits until the last one is gone.
-pub(super) async fn end_sessions(session: &Session, name: &str, oid: u32) -> Result<(), TargetError> {
+pub(crate) async fn end_sessions(session: &Session, name: &str, oid: u32) -> Result<(), TargetError> {
     let terminate = format!(
         "SELECT pg_catalog.count(*), pg_catalog.count(pg_catalog.pg_terminate_backend(a.pid)) \
          FROM pg_catalog.pg_stat_get_activity(NULL) a WHERE a.usesysid = {oid}"
@@ -162,7 +166,11 @@ pub(super) async fn end_sessions(session: &Session, name: &str, oid: u32) -> Res
 }
 
 /// Drops the role if it has no session; looks once more in the same transaction, now that nobody can log in.
-pub(super) async fn drop_unless_used(session: &Session, subject: &RoleIdentity<'_>, oid: u32) -> Result<(), TargetError> {
+pub(crate) async fn drop_unless_used(
+    session: &Session,
+    subject: &RoleIdentity<'_>,
+    oid: u32,
+) -> Result<(), TargetError> {
     let sql = format!(
         "SET LOCAL synchronous_commit = on; {}SELECT 1 / (CASE WHEN EXISTS \
          (SELECT FROM pg_catalog.pg_stat_get_activity(NULL) a WHERE a.usesysid = {oid}) \

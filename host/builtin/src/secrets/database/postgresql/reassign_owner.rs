@@ -5,14 +5,14 @@ use aws_lc_rs::digest;
 use leasehold_model::MountAccessor;
 use tokio_postgres::error::SqlState;
 
-use super::connection::Leftovers;
+use super::super::connection::Leftovers;
 use super::dial::STATEMENT_MAX;
 use super::failure::TargetError;
-use super::sql::{ident, literal, rows};
 use super::pool::{ANSWER_MAX, Session, with_margin};
+use super::sql::{ident, literal, rows};
 
 /// The heir of all leases of a role.
-pub(super) fn of_role(mount: &MountAccessor, role: &str) -> String {
+pub(crate) fn of_role(mount: &MountAccessor, role: &str) -> String {
     let harmless = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' };
     let shown: String = role.chars().map(harmless).take(24).collect();
     // Of another role that looks the same, or on another mount, it is another.
@@ -22,12 +22,12 @@ pub(super) fn of_role(mount: &MountAccessor, role: &str) -> String {
 }
 
 /// The heir of a PostgreSQL role that was found without a lease: of which role of ours it was is not known.
-pub(super) fn of_orphan(lease: &str) -> String {
+pub(crate) fn of_orphan(lease: &str) -> String {
     format!("leasehold_orphaned_{lease}")
 }
 
 /// Makes sure that there is an heir, and says who it is; `None` when nobody inherits.
-pub(super) async fn ready(
+pub(crate) async fn ready(
     session: &Session,
     leftovers: &Leftovers,
     admin: &str,

@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 
 /// How much a connection insists on TLS (libpq's meanings).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum SslMode {
+pub(crate) enum SslMode {
     Disable,
     /// Plain first, TLS when the server refuses that.
     Allow,
@@ -30,21 +30,21 @@ pub(super) enum SslMode {
 }
 
 /// A parsed connection URL.
-pub(super) struct Dsn {
-    pub(super) hosts: Vec<(String, u16)>,
-    pub(super) user: String,
-    pub(super) password: Option<SecretString>,
-    pub(super) database: String,
-    pub(super) ssl_mode: SslMode,
-    pub(super) root_certificate: Option<PathBuf>,
-    pub(super) connect_timeout: Duration,
-    pub(super) application_name: String,
-    pub(super) time_zone: String,
-    pub(super) search_path: Option<String>,
-    pub(super) target_session: TargetSessionAttrs,
-    pub(super) keepalives: bool,
-    pub(super) keepalives_idle: Option<Duration>,
-    pub(super) options: Option<String>,
+pub(crate) struct Dsn {
+    pub(crate) hosts: Vec<(String, u16)>,
+    pub(crate) user: String,
+    pub(crate) password: Option<SecretString>,
+    pub(crate) database: String,
+    pub(crate) ssl_mode: SslMode,
+    pub(crate) root_certificate: Option<PathBuf>,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) application_name: String,
+    pub(crate) time_zone: String,
+    pub(crate) search_path: Option<String>,
+    pub(crate) target_session: TargetSessionAttrs,
+    pub(crate) keepalives: bool,
+    pub(crate) keepalives_idle: Option<Duration>,
+    pub(crate) options: Option<String>,
 }
 
 impl std::fmt::Debug for Dsn {
@@ -55,7 +55,7 @@ impl std::fmt::Debug for Dsn {
 
 /// Why a connection URL is refused. Names options, never values that may be secret.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum DsnError {
+pub(crate) enum DsnError {
     #[error("connection_url is neither a postgresql:// URL nor a list of key=value")]
     Form,
     #[error("connection_url has a broken percent escape in its {0}")]
@@ -104,15 +104,15 @@ const OPTIONS: [&str; 18] = [
 ];
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-pub(super) const USERNAME_TAG: &str = "{{username}}";
-pub(super) const PASSWORD_TAG: &str = "{{password}}";
+pub(crate) const USERNAME_TAG: &str = "{{username}}";
+pub(crate) const PASSWORD_TAG: &str = "{{password}}";
 
 impl Dsn {
     /// Reads `url`, after `{{username}}` and `{{password}}` in it are replaced; escaped for where they stand unless `raw`.
     ///
     /// # Errors
     /// [`DsnError`], without a part of the password.
-    pub(super) fn parse(url: &str, username: &str, password: &SecretString, raw: bool) -> Result<Self, DsnError> {
+    pub(crate) fn parse(url: &str, username: &str, password: &SecretString, raw: bool) -> Result<Self, DsnError> {
         let scheme = scheme(url);
         let escape = |value: &str| match (raw, scheme.is_some()) {
             (true, _) => value.to_owned(),
@@ -133,11 +133,11 @@ impl Dsn {
     }
 
     /// As error texts name it, without a secret: ``user=root database=myapp``.
-    pub(super) fn label(&self) -> String {
+    pub(crate) fn label(&self) -> String {
         format!("`user={} database={}`: {}", self.user, self.database, self.address())
     }
 
-    pub(super) fn address(&self) -> String {
+    pub(crate) fn address(&self) -> String {
         let one = |(host, port): &(String, u16)| format!("{host}:{port}");
         self.hosts.iter().map(one).collect::<Vec<_>>().join(",")
     }
@@ -162,7 +162,7 @@ fn is_url(url: &str) -> bool {
 }
 
 /// `url` as it may be read back, and whether a password was hidden in it.
-pub(super) fn masked(url: &str) -> (String, bool) {
+pub(crate) fn masked(url: &str) -> (String, bool) {
     const MASK: &str = "xxxxx";
     let hides = |password: &str| !password.is_empty() && password != PASSWORD_TAG;
     let (mut shown, mut found) = (url.to_owned(), false);

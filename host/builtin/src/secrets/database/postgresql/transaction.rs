@@ -2,11 +2,11 @@
 
 use super::dial::STATEMENT_MAX;
 use super::failure::TargetError;
-use super::statements::touches_shared;
 use super::pool::{ConnectionPool, WAIT_MAX, with_margin};
+use super::statements::touches_shared;
 
 /// Runs `statements` about `role`; the first error is what counts, and rolls all back.
-pub(super) async fn run(target: &ConnectionPool, role: &str, statements: &[String]) -> Result<(), TargetError> {
+pub(crate) async fn run(target: &ConnectionPool, role: &str, statements: &[String]) -> Result<(), TargetError> {
     let is_shared = statements.iter().any(|statement| touches_shared(statement, role));
     let _turn = if is_shared { Some(target.turn(target.database(), WAIT_MAX).await?) } else { None };
     let session = target.session().await?;

@@ -5,23 +5,23 @@ use tokio_postgres::error::SqlState;
 
 use super::failure::TargetError;
 use super::locks;
-use super::sql::{ident, literal, rows};
 use super::pool::{ANSWER_MAX, ConnectionPool};
+use super::sql::{ident, literal, rows};
 
 /// What made the role that is looked for.
-pub(super) struct Origin<'a> {
-    pub(super) name: &'a str,
+pub(crate) struct Origin<'a> {
+    pub(crate) name: &'a str,
     /// Its mark.
-    pub(super) mark: String,
+    pub(crate) mark: String,
     /// The server it was made on, where that was known.
-    pub(super) server: Option<&'a str>,
+    pub(crate) server: Option<&'a str>,
 }
 
 /// The same role under another name, if somebody renamed it; `None`: it is gone.
 ///
 /// # Errors
 /// Also when it may still be there: on another server, or about to be made by a transaction that has not ended.
-pub(super) async fn find(target: &ConnectionPool, origin: &Origin<'_>) -> Result<Option<OwnedRole>, TargetError> {
+pub(crate) async fn find(target: &ConnectionPool, origin: &Origin<'_>) -> Result<Option<OwnedRole>, TargetError> {
     if let Some(made_on) = origin.server
         && let Some(found) = target.identity().await?
         && found != made_on

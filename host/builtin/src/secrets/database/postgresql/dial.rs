@@ -15,22 +15,22 @@ use super::tls::Tls;
 
 /// No statement of ours takes longer; one that hangs on a lock must not hold a connection for ever. Shorter than an effect may take,
 /// so that the server itself says what took so long.
-pub(super) const STATEMENT_MAX: Duration = Duration::from_secs(25);
+pub(crate) const STATEMENT_MAX: Duration = Duration::from_secs(25);
 const LOCK_MAX: Duration = Duration::from_secs(10);
 /// A node that stalls inside a transaction loses it.
 const IDLE_IN_TRANSACTION_MAX: Duration = Duration::from_secs(60);
 
 /// Knows how to reach one target.
 #[derive(Clone)]
-pub(super) struct Dialer {
-    pub(super) dsn: std::sync::Arc<Dsn>,
+pub(crate) struct Dialer {
+    pub(crate) dsn: std::sync::Arc<Dsn>,
     tls: Option<Tls>,
 }
 
 impl Dialer {
     /// # Errors
     /// What is wrong with the certificates.
-    pub(super) fn new(dsn: Dsn, inline_roots: Option<&str>) -> Result<Self, String> {
+    pub(crate) fn new(dsn: Dsn, inline_roots: Option<&str>) -> Result<Self, String> {
         let tls = match dsn.ssl_mode {
             SslMode::Disable => None,
             mode => Some(Tls::new(mode, dsn.root_certificate.as_deref(), inline_roots)?),
@@ -39,7 +39,7 @@ impl Dialer {
     }
 
     /// A session in `database`, ready for statements.
-    pub(super) async fn dial(&self, database: &str) -> Result<(Client, JoinHandle<()>), Error> {
+    pub(crate) async fn dial(&self, database: &str) -> Result<(Client, JoinHandle<()>), Error> {
         use tokio_postgres::config::SslMode as Wire;
         let (client, task) = match (self.dsn.ssl_mode, &self.tls) {
             (SslMode::Disable, _) | (_, None) => self.plain(database).await?,
@@ -58,7 +58,7 @@ impl Dialer {
     }
 
     /// Puts a session into the state in which statements may run on it, whatever role and database would have it be.
-    pub(super) async fn ready(&self, client: &Client) -> Result<(), Error> {
+    pub(crate) async fn ready(&self, client: &Client) -> Result<(), Error> {
         client.batch_execute(&self.settings()).await?;
         if self.dsn.search_path.is_none() {
             self.put_catalog_first(client).await?;

@@ -7,14 +7,14 @@ use std::time::Duration;
 use tokio::time::sleep;
 use tokio_postgres::error::SqlState;
 
-use super::connection::Leftovers;
+use super::super::connection::Leftovers;
 use super::dial::STATEMENT_MAX;
-use super::failure::TargetError;
 use super::disable_login::{Standing, drop_unless_used, end_sessions, look, shut};
-use super::sql::ident;
+use super::failure::TargetError;
+use super::pool::{ConnectionPool, Session, with_margin};
 use super::role_identity::RoleIdentity;
-use super::pool::{Session, ConnectionPool, with_margin};
-use super::{leftovers, locks, transaction};
+use super::sql::ident;
+use super::{locks, owned_objects, transaction};
 
 /// Grants of others, on other databases of the server too, are not in our hands: what met one is done again.
 const COLLISION_WAITS: [Duration; 3] =
@@ -24,7 +24,7 @@ const SHORT_TRIES: u32 = 3;
 
 /// How a revocation that met no error ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End {
+pub(crate) enum End {
     Gone,
     /// There is no role of that name.
     Absent,
@@ -32,7 +32,7 @@ pub(super) enum End {
 
 /// The role, its sessions and its rights are gone when this returns [`End::Gone`].
 /// `statements` empty: the default revocation.
-pub(super) async fn revoke(
+pub(crate) async fn revoke(
     target: &ConnectionPool,
     subject: &RoleIdentity<'_>,
     statements: &[String],

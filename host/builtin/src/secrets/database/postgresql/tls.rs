@@ -37,7 +37,7 @@ enum Proof {
 
 /// Makes TLS sessions of one connection.
 #[derive(Clone)]
-pub(super) struct Tls {
+pub(crate) struct Tls {
     config: Arc<ClientConfig>,
 }
 
@@ -46,7 +46,7 @@ impl Tls {
     ///
     /// # Errors
     /// What is wrong with them, by file name.
-    pub(super) fn new(mode: SslMode, roots: Option<&Path>, inline_roots: Option<&str>) -> Result<Self, String> {
+    pub(crate) fn new(mode: SslMode, roots: Option<&Path>, inline_roots: Option<&str>) -> Result<Self, String> {
         let has_roots = roots.is_some() || inline_roots.is_some();
         let proof = match mode {
             SslMode::VerifyFull => Proof::Name,
@@ -202,13 +202,13 @@ impl ServerCertVerifier for AnyName {
 }
 
 /// One handshake to come.
-pub(super) struct Handshake {
+pub(crate) struct Handshake {
     connector: TlsConnector,
     name: ServerName<'static>,
 }
 
 /// An encrypted connection to a target.
-pub(super) struct Session<S>(tokio_rustls::client::TlsStream<S>);
+pub(crate) struct Session<S>(tokio_rustls::client::TlsStream<S>);
 
 impl<S> MakeTlsConnect<S> for Tls
 where

@@ -14,16 +14,16 @@ use tokio::time::{sleep_until, timeout};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, SimpleQueryMessage};
 
-use super::connection::ConnectionRecord;
+use super::super::connection::ConnectionRecord;
 use super::dial::{Dialer, STATEMENT_MAX};
 use super::failure::{TargetError, chain, is_down};
 use super::sql::{ident, rows};
 use super::statements::leaves_session_alone;
 
 /// How long a server may take to answer what costs it nothing; longer, and it counts as hanging.
-pub(super) const ANSWER_MAX: Duration = Duration::from_secs(5);
+pub(crate) const ANSWER_MAX: Duration = Duration::from_secs(5);
 /// How long work waits for a connection of the pool, or for its turn.
-pub(super) const WAIT_MAX: Duration = Duration::from_secs(10);
+pub(crate) const WAIT_MAX: Duration = Duration::from_secs(10);
 /// The server's own time limits end a statement; this is the net below them.
 const MARGIN: Duration = Duration::from_secs(2);
 /// Sessions outside the pool, in other databases of the server.
@@ -33,7 +33,7 @@ const TIME_AGE_MAX: Duration = Duration::from_secs(5);
 
 /// One lock per target database, shared by all connections that lead to it.
 #[derive(Default)]
-pub(super) struct Turns(StdMutex<HashMap<String, Arc<Mutex<()>>>>);
+pub(crate) struct Turns(StdMutex<HashMap<String, Arc<Mutex<()>>>>);
 
 impl Turns {
     fn of(&self, address: &str, database: &str) -> Arc<Mutex<()>> {
@@ -46,27 +46,27 @@ impl Turns {
 
 /// What a target's clock said, and when that was heard.
 #[derive(Clone, Copy)]
-pub(super) struct TargetTime {
+pub(crate) struct TargetTime {
     said: i64,
     heard: Instant,
 }
 
 impl TargetTime {
     /// In milliseconds since 1970, rather behind the target's clock than ahead of it: it was read before it was heard.
-    pub(super) fn now(self) -> i64 {
+    pub(crate) fn now(self) -> i64 {
         self.said.saturating_add(i64::try_from(self.heard.elapsed().as_millis()).unwrap_or(i64::MAX))
     }
 }
 
 /// What a configured connection leads to.
-pub(super) struct Server {
-    pub(super) identity: Option<String>,
+pub(crate) struct Server {
+    pub(crate) identity: Option<String>,
     /// What the user there cannot do and will have to.
-    pub(super) warnings: Vec<String>,
+    pub(crate) warnings: Vec<String>,
 }
 
 /// A configured connection, open.
-pub(super) struct ConnectionPool {
+pub(crate) struct ConnectionPool {
     dialer: Dialer,
     pool: Pool,
     pool_size: usize,
@@ -82,7 +82,7 @@ impl ConnectionPool {
     ///
     /// # Errors
     /// What is wrong with the configuration, in words for the client.
-    pub(super) fn new(record: &ConnectionRecord, turns: Arc<Turns>) -> Result<Self, String> {
+    pub(crate) fn new(record: &ConnectionRecord, turns: Arc<Turns>) -> Result<Self, String> {
         let dsn = record.dsn().map_err(|error| error.to_string())?;
         let wait = dsn.connect_timeout.max(ANSWER_MAX);
         let dialer = Dialer::new(dsn, record.tls_ca())?;
@@ -117,22 +117,22 @@ impl ConnectionPool {
         })
     }
 
-    pub(super) fn database(&self) -> &str {
+    pub(crate) fn database(&self) -> &str {
         &self.dialer.dsn.database
     }
 
-    pub(super) fn user(&self) -> &str {
+    pub(crate) fn user(&self) -> &str {
         &self.dialer.dsn.user
     }
 
     /// The time of the target, if it told it lately.
-    pub(super) fn time(&self) -> Option<TargetTime> {
+    pub(crate) fn time(&self) -> Option<TargetTime> {
         let time = *self.time.lock().unwrap_or_else(PoisonError::into_inner);
         time.filter(|time| time.heard.elapsed() < TIME_AGE_MAX)
     }
 
     /// `answer` has the target's clock in that column of its row, in milliseconds since 1970.
-    pub(super) fn told_time(&self, answer: &[SimpleQueryMessage], column: usize) {
+    pub(crate) fn told_time(&self, answer: &[SimpleQueryMessage], column: usize) {
         let said = rows(answer).next().and_then(|row| row.get(column).copied().flatten()?.parse().ok());
         if let Some(said) = said {
             *self.time.lock().unwrap_or_else(PoisonError::into_inner) =
@@ -141,7 +141,7 @@ impl ConnectionPool {
     }
 
     /// Waits until no other statement that touches shared objects of `database` is under way.
-    pub(super) async fn turn(&self, database: &str, patience: Duration) -> Result<OwnedMutexGuard<()>, TargetError> {
+    pub(crate) async fn turn(&self, database: &str, patience: Duration) -> Result<OwnedMutexGuard<()>, TargetError> {
         let turn = self.turns.of(&self.dialer.dsn.address(), database);
         timeout(patience, turn.lock_owned()).await.map_err(|_| {
             TargetError::Busy(format!(
@@ -151,7 +151,7 @@ impl ConnectionPool {
     }
 
     /// A session of the pool.
-    pub(super) async fn session(&self) -> Result<Session, TargetError> {
+    pub(crate) async fn session(&self) -> Result<Session, TargetError> {
         match self.pool.get().await {
             Ok(object) => {
                 Ok(Session { held: Some(Held::Pooled(object, self.idle_max)), server: self.dialer.dsn.label() })
@@ -185,17 +185,17 @@ impl ConnectionPool {
     }
 
     /// One more session, also when the pool has no other.
-    pub(super) async fn session_aside(&self) -> Result<Session, TargetError> {
+    pub(crate) async fn session_aside(&self) -> Result<Session, TargetError> {
         self.session_in(self.database()).await
     }
 
     /// A session in whichever database of the server.
-    pub(super) async fn session_at(&self, database: &str) -> Result<Session, TargetError> {
+    pub(crate) async fn session_at(&self, database: &str) -> Result<Session, TargetError> {
         if database == self.database() { self.session().await } else { self.session_in(database).await }
     }
 
     /// Connects and asks for an answer.
-    pub(super) async fn ping(&self) -> Result<(), TargetError> {
+    pub(crate) async fn ping(&self) -> Result<(), TargetError> {
         let session = self.session().await?;
         session.run("SELECT 1", ANSWER_MAX).await?;
         session.finish();
@@ -203,7 +203,7 @@ impl ConnectionPool {
     }
 
     /// Connects, and looks at what the server and our user are.
-    pub(super) async fn verify(&self) -> Result<Server, TargetError> {
+    pub(crate) async fn verify(&self) -> Result<Server, TargetError> {
         self.ping().await?;
         let session = self.session().await?;
         let sql = "SELECT r.rolsuper OR r.rolcreaterole, r.rolsuper OR r.rolinherit FROM pg_catalog.pg_roles r \
@@ -228,7 +228,7 @@ impl ConnectionPool {
     }
 
     /// What tells this server from every other, as long as it lives; `None` where it does not say.
-    pub(super) async fn identity(&self) -> Result<Option<String>, TargetError> {
+    pub(crate) async fn identity(&self) -> Result<Option<String>, TargetError> {
         let session = self.session().await?;
         match session.ask("SELECT c.system_identifier FROM pg_catalog.pg_control_system() c", ANSWER_MAX).await {
             Ok(answer) => {
@@ -241,7 +241,7 @@ impl ConnectionPool {
     }
 
     /// Gives a session back on which an operator's `statements` ran: what they left in it must not reach the next lease's.
-    pub(super) async fn finish_after(&self, session: Session, statements: &[String]) {
+    pub(crate) async fn finish_after(&self, session: Session, statements: &[String]) {
         let is_clean = statements.iter().all(|statement| leaves_session_alone(statement));
         if is_clean || self.cleared(&session).await {
             session.finish();
@@ -258,7 +258,7 @@ impl ConnectionPool {
     }
 
     /// No new sessions; those at work end with their work.
-    pub(super) fn close(&self) {
+    pub(crate) fn close(&self) {
         self.pool.close();
     }
 
@@ -305,7 +305,7 @@ enum Held {
 }
 
 /// One session. Unless [`Session::finish`] is called it is closed when dropped: nobody knows what state it is in.
-pub(super) struct Session {
+pub(crate) struct Session {
     held: Option<Held>,
     server: String,
 }
@@ -320,7 +320,7 @@ impl Session {
     }
 
     /// Runs one text, which may hold several statements: together they are one transaction.
-    pub(super) async fn run(&self, sql: &str, within: Duration) -> Result<Vec<SimpleQueryMessage>, TargetError> {
+    pub(crate) async fn run(&self, sql: &str, within: Duration) -> Result<Vec<SimpleQueryMessage>, TargetError> {
         let client = self.client()?;
         match timeout(within, client.simple_query(sql)).await {
             Ok(answer) => Ok(answer?),
@@ -329,7 +329,7 @@ impl Session {
     }
 
     /// Asks a question of ours: see [`bare`].
-    pub(super) async fn ask(&self, sql: &str, within: Duration) -> Result<Vec<SimpleQueryMessage>, TargetError> {
+    pub(crate) async fn ask(&self, sql: &str, within: Duration) -> Result<Vec<SimpleQueryMessage>, TargetError> {
         self.run(&bare(sql), within).await
     }
 
@@ -338,7 +338,7 @@ impl Session {
     ///
     /// # Errors
     /// Only when the answers do not come; what single texts met is in the list.
-    pub(super) async fn pipeline(
+    pub(crate) async fn pipeline(
         &self,
         texts: &[&str],
         first: Duration,
@@ -366,7 +366,7 @@ impl Session {
     }
 
     /// Back to the pool, clean: no transaction is open.
-    pub(super) fn finish(mut self) {
+    pub(crate) fn finish(mut self) {
         match self.held.take() {
             Some(Held::Pooled(object, idle_max)) => {
                 let is_one_too_many = Object::pool(&object).is_some_and(|pool| {
@@ -400,11 +400,11 @@ impl Drop for Session {
 
 /// A text of ours as it must be sent: whoever may create in a schema of the admin's search path can put an operator there that
 /// fits better than PostgreSQL's own, and it would run with the admin's rights. Afterwards the path is what it was.
-pub(super) fn bare(sql: &str) -> String {
+pub(crate) fn bare(sql: &str) -> String {
     format!("SET LOCAL search_path = pg_catalog; {sql}")
 }
 
 /// For a statement that the server itself ends after `limit`.
-pub(super) fn with_margin(limit: Duration) -> Duration {
+pub(crate) fn with_margin(limit: Duration) -> Duration {
     limit.min(STATEMENT_MAX) + MARGIN
 }

@@ -8,7 +8,7 @@ use tokio_postgres::error::SqlState;
 
 /// Why a target did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum TargetError {
+pub(crate) enum TargetError {
     /// The target does not answer, refuses connections or hangs.
     #[error("{0}")]
     Down(String),
@@ -30,17 +30,17 @@ pub(super) enum TargetError {
 }
 
 impl TargetError {
-    pub(super) fn is_code(&self, wanted: &SqlState) -> bool {
+    pub(crate) fn is_code(&self, wanted: &SqlState) -> bool {
         matches!(self, Self::Sql { code, .. } if code == wanted.code())
     }
 
     /// Two changed one row of a catalogue at a time; "tuple concurrently updated" has no code of its own.
-    pub(super) fn is_collision(&self) -> bool {
+    pub(crate) fn is_collision(&self) -> bool {
         self.is_code(&SqlState::T_R_DEADLOCK_DETECTED) || self.is_code(&SqlState::INTERNAL_ERROR)
     }
 
     /// Takes out every part of a secret that a message of the server quotes.
-    pub(super) fn scrubbed(self, secrets: &[&SecretString]) -> Self {
+    pub(crate) fn scrubbed(self, secrets: &[&SecretString]) -> Self {
         let clean = |text: String| secrets.iter().fold(text, |text, secret| scrub(&text, secret.expose_secret()));
         match self {
             Self::Down(text) => Self::Down(clean(text)),
@@ -55,7 +55,7 @@ impl TargetError {
     }
 
     /// Of a step with which nothing began.
-    pub(super) fn before_anything(self) -> Self {
+    pub(crate) fn before_anything(self) -> Self {
         match self {
             Self::Down(text) => Self::Unreached(text),
             other => other,
@@ -63,7 +63,7 @@ impl TargetError {
     }
 
     /// For the lease room, as it comes out of running statements.
-    pub(super) fn into_engine(self) -> EngineError {
+    pub(crate) fn into_engine(self) -> EngineError {
         match self {
             Self::Down(text) => EngineError::Down(format!("unable to start transaction: {text}")),
             Self::Unreached(text) => EngineError::Unreached(format!("unable to start transaction: {text}")),
@@ -103,7 +103,7 @@ fn is_lost(error: &tokio_postgres::Error) -> bool {
 }
 
 /// Codes that tell of the server, not of the statement: connection lost, shutting down, starting up, no connection left.
-pub(super) fn is_down(code: &SqlState) -> bool {
+pub(crate) fn is_down(code: &SqlState) -> bool {
     code.code().starts_with("08")
         || [
             &SqlState::ADMIN_SHUTDOWN,
@@ -115,7 +115,7 @@ pub(super) fn is_down(code: &SqlState) -> bool {
 }
 
 /// An error and its causes in one line; causes that the line before already says are left out.
-pub(super) fn chain(error: &tokio_postgres::Error) -> String {
+pub(crate) fn chain(error: &tokio_postgres::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(next) = cause {

@@ -4,13 +4,13 @@
 
 use std::time::Duration;
 
-use super::connection::Leftovers;
+use super::super::connection::Leftovers;
 use super::dial::STATEMENT_MAX;
 use super::failure::TargetError;
+use super::pool::{ANSWER_MAX, ConnectionPool, Session, with_margin};
 use super::reassign_owner;
-use super::sql::{ident, literal, rows};
 use super::role_identity::RoleIdentity;
-use super::pool::{ANSWER_MAX, Session, ConnectionPool, with_margin};
+use super::sql::{ident, literal, rows};
 
 /// More would not make an error clearer.
 const BLOCKERS_MAX: usize = 20;
@@ -20,7 +20,7 @@ const PORTION: usize = 500;
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Empties the role. Returns in words what could not be taken from it.
-pub(super) async fn give_away(
+pub(crate) async fn give_away(
     target: &ConnectionPool,
     subject: &RoleIdentity<'_>,
     oid: u32,

@@ -4,12 +4,12 @@ use leasehold_core::request::RequestError;
 use leasehold_core::seams::engine::{EngineContext, EngineError};
 use leasehold_model::Timestamp;
 
-use super::effect::{Effect, valid_until};
-use super::role::RoleRecord;
+use super::super::effect::{Effect, valid_until};
+use super::super::role::RoleRecord;
 use super::sql::{ident, literal};
 
 /// The statements of one renewal, with the role's as they are now.
-pub(super) async fn statements(
+pub(crate) async fn statements(
     at: &EngineContext,
     role: &RoleRecord,
     effect: &Effect,

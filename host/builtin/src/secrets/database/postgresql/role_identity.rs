@@ -8,14 +8,14 @@ use tokio_postgres::error::SqlState;
 
 use super::failure::TargetError;
 use super::ownership_comment::comment;
-use super::sql::{ident, literal};
 use super::pool::bare;
+use super::sql::{ident, literal};
 
 /// What [`RoleIdentity::hold`] fails with: the root of a negative number, which no other statement of ours draws.
 const NO_ROOT: SqlState = SqlState::INVALID_ARGUMENT_FOR_POWER_FUNCTION;
 
-pub(super) struct RoleIdentity<'a> {
-    pub(super) name: &'a str,
+pub(crate) struct RoleIdentity<'a> {
+    pub(crate) name: &'a str,
     found: Option<Known>,
 }
 
@@ -27,18 +27,18 @@ struct Known {
 
 impl<'a> RoleIdentity<'a> {
     /// Whichever role has this name.
-    pub(super) fn named(name: &'a str) -> Self {
+    pub(crate) fn named(name: &'a str) -> Self {
         Self { name, found: None }
     }
 
     /// This role and no other of its name, and only as long as it carries its mark: an operator who takes that off wants to
     /// keep it.
-    pub(super) fn found(role: &'a OwnedRole, installation: &str) -> Self {
+    pub(crate) fn found(role: &'a OwnedRole, installation: &str) -> Self {
         Self { name: &role.name, found: Some(Known { oid: role.id, mark: comment(installation, &role.lease) }) }
     }
 
     /// A condition on a row `r` of `pg_roles`.
-    pub(super) fn is_row(&self) -> String {
+    pub(crate) fn is_row(&self) -> String {
         let name = format!("r.rolname = {}", literal(self.name));
         match &self.found {
             Some(Known { oid, .. }) => format!("{name} AND r.oid = {oid}"),
@@ -46,12 +46,12 @@ impl<'a> RoleIdentity<'a> {
         }
     }
 
-    pub(super) fn no_login(&self) -> String {
+    pub(crate) fn no_login(&self) -> String {
         format!("ALTER ROLE {} NOLOGIN", ident(self.name))
     }
 
     /// Nothing, or a statement that fails unless the name means who was found.
-    pub(super) fn check(&self) -> String {
+    pub(crate) fn check(&self) -> String {
         let Some(Known { mark, .. }) = &self.found else { return String::new() };
         let check = format!(
             "SELECT pg_catalog.sqrt(CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE {} \
@@ -64,7 +64,7 @@ impl<'a> RoleIdentity<'a> {
 
     /// What a transaction that acts by name begins with: nothing, or [`RoleIdentity::check`], which from then on holds until the
     /// transaction ends: a role that has been altered cannot be dropped or renamed by others.
-    pub(super) fn hold(&self) -> String {
+    pub(crate) fn hold(&self) -> String {
         if self.found.is_none() {
             return String::new();
         }
@@ -74,7 +74,7 @@ impl<'a> RoleIdentity<'a> {
     }
 
     /// Whether an error says that [`RoleIdentity::hold`] found another, or none.
-    pub(super) fn is_lost(error: &TargetError) -> bool {
+    pub(crate) fn is_lost(error: &TargetError) -> bool {
         error.is_code(&NO_ROOT)
     }
 }

@@ -1,0 +1,27 @@
+//! PostgreSQL: how a database is reached, and the SQL that makes, extends and ends a role there.
+//!
+//! Must not know: mounts, routes, how leases are kept. It gets a pool, a role's name and rendered statements.
+//!
+//! Start with `pool` (sessions, turns, the server's clock), then `issue`, `renew`, `revoke`; `dsn`, `dial` and `tls` say how a
+//! connection string is read and followed, `statements` how SQL text is split and checked.
+
+pub(crate) mod dial;
+pub(crate) mod disable_login;
+pub(crate) mod dsn;
+pub(crate) mod failure;
+pub(crate) mod issue;
+pub(crate) mod locks;
+pub(crate) mod orphans;
+pub(crate) mod owned_objects;
+pub(crate) mod ownership_comment;
+pub(crate) mod pool;
+pub(crate) mod reassign_owner;
+pub(crate) mod renew;
+pub(crate) mod revoke;
+pub(crate) mod role_identity;
+pub(crate) mod scram;
+pub(crate) mod sql;
+pub(crate) mod statements;
+pub(crate) mod tls;
+pub(crate) mod transaction;
+pub(crate) mod verify_absent;
