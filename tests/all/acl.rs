@@ -1,4 +1,4 @@
-//! Access control, through the whole server: `vault-api.md` §4.
+//! Access control, through the whole server: contract.md §4.
 //!
 //! The recorded answers of a real OpenBao (`guests/acl/tests/acl-sample.jsonl`) are asked again here: what
 //! `sys/capabilities` says, and which texts a write refuses. The sample's single requests need secrets engines that do
@@ -151,7 +151,7 @@ const PROTECTED: [(&str, &str); 34] = [
     ("GET", "sys/config/auditing/request-headers/x"),
     ("DELETE", "sys/config/auditing/request-headers/x"),
     ("GET", "sys/leases"),
-    // Not `sys/leases/lookup` itself: the exact rule of `default` hides `*` there, as in the field.
+    // Not `sys/leases/lookup` itself: the exact rule of `default` hides `*` there, as in Vault.
     ("LIST", "sys/leases/lookup/nosuch"),
     ("PUT", "sys/leases/revoke-prefix/nosuch"),
     ("PUT", "sys/leases/revoke-force/nosuch"),

@@ -100,7 +100,7 @@ const DENIED: &str = "1 error occurred:\n\t* permission denied\n\n";
 fn a_record_says_what_the_fields_records_say() {
     let (server, file) = audited();
     let root = server.root();
-    // Without an entity a client is known by its policies: the same text as in the field.
+    // Without an entity a client is known by its policies: the same text as in Vault.
     let made = root.post("auth/token/create", json!({ "policies": ["default"], "display_name": "x y", "num_uses": 9 }));
     let (request, response) = last(&file, "auth/token/create");
     assert_eq!(request["request"]["client_id"], "0DHqvq2D77kL2/JTPSZkTMJbkFVmUu0TzMi0jiXcFy8=");

@@ -1,4 +1,4 @@
-//! The database engine: `vault-api.md` §5, and what PostgreSQL itself says.
+//! The database engine: contract.md §5, and what PostgreSQL itself says.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! Bad input: the field's own error, nothing stored, no secret in the answer or the log, and the server stays up.
+//! Bad input: Vault's own error, nothing stored, no secret in the answer or the log, and the server stays up.
 //!
 //! That the server has not panicked and that its log holds no secret is looked at when each server goes.
 

@@ -1,4 +1,4 @@
-//! Leases: `vault-api.md` §2.5.
+//! Leases: contract.md §2.5.
 
 use serde_json::json;
 

@@ -1,4 +1,4 @@
-//! Metrics: `vault-api.md` §2.7 and §7. What dashboards of the field look for is there, in both forms.
+//! Metrics: contract.md §2.7 and §7. What dashboards of Vault look for is there, in both forms.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! Mounts and their tuning: `vault-api.md` §2.2, and the preflight of §2.7.
+//! Mounts and their tuning: contract.md §2.2, and the preflight of §2.7.
 
 use serde_json::json;
 

@@ -1,6 +1,6 @@
 //! Random requests from a fixed seed: any method on any path with any headers and body.
 //!
-//! Whatever is sent, the answer is one of the field's forms, nobody gains anything by it, and the server goes on. That it has
+//! Whatever is sent, the answer is one of Vault's forms, nobody gains anything by it, and the server goes on. That it has
 //! not panicked and that its log holds no secret is looked at when it goes.
 
 use proptest::collection::vec;
@@ -282,7 +282,7 @@ fn bytes(noise: &Noise, member: &str, root: &str) -> Vec<u8> {
     [head.as_bytes(), b"\r\n", noise.body.as_deref().unwrap_or_default()].concat()
 }
 
-/// `vault-api.md` §1: every answer has one of the field's forms.
+/// contract.md §1: every answer has one of Vault's forms.
 fn has_the_fields_form(noise: &Noise, answer: &Answer) -> Result<(), TestCaseError> {
     prop_assert!(matches!(answer.status, 200..=499), "{answer}");
     prop_assert!(!answer.body.contains(CANARY) || noise.target.contains(CANARY), "{answer}");

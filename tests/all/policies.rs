@@ -1,4 +1,4 @@
-//! Policies and capabilities: `vault-api.md` §2.3 and §2.4.
+//! Policies and capabilities: contract.md §2.3 and §2.4.
 
 use base64::Engine as _;
 use serde_json::{Value, json};

@@ -1,4 +1,4 @@
-//! Paths, methods, headers, bodies, limits: `vault-api.md` §1.
+//! Paths, methods, headers, bodies, limits: contract.md §1.
 
 use serde_json::{Value, json};
 
@@ -269,7 +269,7 @@ fn unknown_parameters(server: &Server) {
         "plugin_name": "postgresql-database-plugin", "connection_url": url, "username": "u", "password": "p-w-d",
         "allowed_roles": "*", "verify_connection": false, "bogus": 1,
     });
-    // An answer without a body has no place for a warning, in the field neither: a reader of the role sees what it took.
+    // An answer without a body has no place for a warning, in Vault neither: a reader of the role sees what it took.
     for (method, path, body) in [
         ("POST", "sys/mounts/database", json!({ "type": "database", "bogus": 1 })),
         ("POST", "sys/mounts/database/tune", json!({ "description": "d", "bogus": 1 })),
@@ -363,7 +363,7 @@ fn durations_are_read_as_the_field_reads_them() {
         let answer = ttl(wrong.clone());
         assert_eq!(answer.status, 400, "{wrong}: {answer}");
     }
-    // What the field's own default is: nothing, null and zero.
+    // What Vault's own default is: nothing, null and zero.
     for unset in [json!(""), json!(null), json!(0), json!("0s"), json!("0ms")] {
         ttl(unset).assert_status(200).assert_at("/auth/lease_duration", 2_764_800);
     }

@@ -1,4 +1,4 @@
-//! Tokens: `vault-api.md` §3.
+//! Tokens: contract.md §3.
 
 use serde_json::{Value, json};
 

@@ -58,7 +58,7 @@ pub struct Server {
     shares: Mutex<Vec<String>>,
     threshold: usize,
     secrets: Secrets,
-    /// Of a dev server root token and key are printed, as the field's prints them.
+    /// Of a dev server root token and key are printed, as Vault's prints them.
     prints_root: bool,
     agent: Client,
 }

@@ -68,7 +68,7 @@ impl PolicySet {
     /// `now`: Unix seconds.
     ///
     /// # Errors
-    /// At least one diagnostic of severity error. Texts are the field's own without `failed to parse policy: ` in front,
+    /// At least one diagnostic of severity error. Texts are Vault's own without `failed to parse policy: ` in front,
     /// except for a forbidden identity value (code `forbidden-template-value`), whose text is complete.
     pub fn compile(sources: &[Source], identity: &[(String, String)], now: u64) -> Result<Self, Vec<Diagnostic>> {
         let identity: BTreeMap<&str, &str> =

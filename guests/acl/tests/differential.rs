@@ -1,4 +1,4 @@
-//! Random cases for a comparison with a running server of the field.
+//! Random cases for a comparison with a running server of Vault.
 //!
 //! `LEASEHOLD_ACL_CASES=cases.jsonl cargo test --test differential -- --ignored` writes one case a line: policies, a
 //! path, and our answer as `sys/capabilities` would word it. Whoever has a server asks it the same and compares.

@@ -1,4 +1,4 @@
-//! `vault-api` §4.2 to §4.6, row by row.
+//! contract.md §4.2 to §4.6, row by row.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod support;

@@ -46,7 +46,7 @@ pub enum Purpose {
 }
 
 impl Purpose {
-    /// The variables that exist for this purpose (`vault-api.md` §5.6).
+    /// The variables that exist for this purpose (contract.md §5.6).
     #[must_use]
     pub fn variables(self) -> &'static [&'static str] {
         match self {

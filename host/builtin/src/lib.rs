@@ -4,7 +4,7 @@
 //!
 //! Start with [`registry`] (what there is), then [`secrets::database`] and [`audit`].
 //!
-//! Invariants: nothing here stores or logs a credential. An effect on a target happens only when the lease room asks for it.
+//! Invariants: nothing here stores or logs a credential. An effect on a target happens only when the lease module asks for it.
 
 pub mod audit;
 pub mod registry;

@@ -1,4 +1,4 @@
-//! Commands of the field that nothing here answers, so that whoever knows them learns why instead of a guess.
+//! Commands of Vault that nothing here answers, so that whoever knows them learns why instead of a guess.
 
 /// A command, as typed, and what it would need.
 const ABSENT: [(&str, &str); 16] = [
@@ -20,7 +20,7 @@ const ABSENT: [(&str, &str); 16] = [
     ("raft", "the store is one SQLite file"),
 ];
 
-/// Why this server has no such command, when it is one of the field's.
+/// Why this server has no such command, when it is one of Vault's.
 pub(crate) fn reason(word: &str) -> Option<&'static str> {
     ABSENT.iter().find(|(name, _)| *name == word).map(|(_, why)| *why)
 }

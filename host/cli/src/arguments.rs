@@ -1,13 +1,13 @@
 //! The command line before clap sees it: one dash or two, and the spellings of old.
 //!
-//! The field writes `-format=json`; clap wants `--format=json`. Flags may also come after the other arguments. A flag's
+//! Vault writes `-format=json`; clap wants `--format=json`. Flags may also come after the other arguments. A flag's
 //! value never becomes a flag, whatever it begins with.
 
 use std::ffi::OsString;
 
 use clap::{Arg, Command};
 
-/// What the field's clients called things before they grouped them.
+/// What Vault's clients called things before they grouped them.
 const OLD_SPELLINGS: [(&str, &[&str]); 25] = [
     ("mount", &["secrets", "enable"]),
     ("unmount", &["secrets", "disable"]),

@@ -120,7 +120,7 @@ fn insert(object: &mut Map<String, Value>, key: String, value: Value) {
 }
 
 fn utf8(bytes: Vec<u8>) -> Result<String, String> {
-    // JSON carries text only; the field puts the replacement character where a file is not text.
+    // JSON carries text only; Vault puts the replacement character where a file is not text.
     Ok(match String::from_utf8(bytes) {
         Ok(text) => text,
         Err(error) => String::from_utf8_lossy(error.as_bytes()).into_owned(),
@@ -155,7 +155,7 @@ pub(crate) fn read_bounded(from: &mut dyn Read) -> std::io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// `open PATH: no such file or directory`, as the field words it.
+/// `open PATH: no such file or directory`, as Vault words it.
 pub(crate) fn opening(path: &str, error: &std::io::Error) -> String {
     let why = match error.kind() {
         std::io::ErrorKind::NotFound => "no such file or directory".to_owned(),

@@ -7,7 +7,7 @@ use crate::environment::parse_bool;
 /// A command that does something.
 pub(crate) fn leaf(name: &'static str, about: &'static str, words: &'static str, examples: &'static str) -> Command {
     let command = Command::new(name).about(about).after_help(format!("Examples:\n{examples}"));
-    // How many there may be is checked by the command, in the field's words; the usage line says it (`tree`).
+    // How many there may be is checked by the command, in Vault's words; the usage line says it (`tree`).
     let taken = Arg::new("words").num_args(0..).hide(true);
     command.arg(if words.is_empty() { taken } else { taken.value_name(words) })
 }

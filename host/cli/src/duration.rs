@@ -1,4 +1,4 @@
-//! Lengths of time as the field writes them: `1h30m`, `30d`, bare seconds.
+//! Lengths of time as Vault writes them: `1h30m`, `30d`, bare seconds.
 //!
 //! Three notations meet here: what a person types ([`Span::parse`]), what Go prints and therefore the wire carries
 //! ([`Span::to_go`], `1h0m0s`), and what the tables show ([`human_seconds`], `1h`).

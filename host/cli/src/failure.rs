@@ -1,6 +1,6 @@
 //! How a command ends badly, and with which exit status.
 //!
-//! The statuses are the field's: 1 for what was wrong on this side (usage, a field that is not there), 2 for what the
+//! The statuses are Vault's: 1 for what was wrong on this side (usage, a field that is not there), 2 for what the
 //! server refused or could not be asked. No message quotes a token or a value that was sent.
 
 use crate::client::ClientError;

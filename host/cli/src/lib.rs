@@ -4,7 +4,7 @@
 //! that speaks this API.
 //!
 //! Start with [`run`]; then `commands` (what each command sends and prints), `client` (how a request travels) and
-//! `print` (how an answer looks). The command line of the field, one dash and old spellings, is `arguments`.
+//! `print` (how an answer looks). The command line of Vault, one dash and old spellings, is `arguments`.
 //!
 //! Invariants: a token is never printed but by the commands whose result it is; it is in no error, no `Debug` output and
 //! no curl line. No answer is read past 64 MiB. Exit status: 0 done, 1 wrong on this side, 2 refused or nothing there.
@@ -39,7 +39,7 @@ use failure::Failure;
 pub use policy_format::{FormatError, format_policy};
 pub use tools::{ModuleRefused, ModuleTools, NoTools};
 
-/// What the field's clients exit with when there is no such command.
+/// What Vault's clients exit with when there is no such command.
 const NO_SUCH_COMMAND: u8 = 127;
 
 /// A command of another crate in the same tree, such as `server`.

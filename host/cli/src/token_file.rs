@@ -1,4 +1,4 @@
-//! The token helper: one file, `~/.vault-token`, shared with the field's other clients.
+//! The token helper: one file, `~/.vault-token`, shared with Vault's other clients.
 //!
 //! Invariants: the file is only ever written with mode 0600, by rename, so that a reader sees the old token or the new.
 

@@ -145,7 +145,7 @@ impl Core {
     /// Makes keys and the first root token. The server stays sealed.
     ///
     /// # Errors
-    /// The field's words for wrong numbers; already initialised.
+    /// Vault's words for wrong numbers; already initialised.
     pub async fn init(&self, shares: u8, threshold: u8, first: First) -> Result<Initialized, RequestError> {
         let _transition = self.transition.lock().await;
         let keys = self.seams.seal.init(shares, threshold).await.map_err(seal_error)?;
@@ -192,7 +192,7 @@ impl Core {
     /// half way the keys would be in memory and the server said to be sealed.
     ///
     /// # Errors
-    /// The field's words for a wrong share.
+    /// Vault's words for a wrong share.
     pub async fn unseal(self: &Arc<Self>, share: &[u8]) -> Result<SealStatus, RequestError> {
         let (core, share) = (Arc::clone(self), KeyShare(share.to_vec().into()));
         let opening = tokio::spawn(async move { core.take_share(&share).await });

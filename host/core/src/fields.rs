@@ -1,4 +1,4 @@
-//! Fields of a request: what a route takes, and how the field's weak typing turns what clients send into it.
+//! Fields of a request: what a route takes, and how Vault's weak typing turns what clients send into it.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 /// A JSON object, in the order the client sent it.
 pub type Object = Map<String, Value>;
 
-/// How a field is read (vault-api §1.4).
+/// How a field is read (contract.md §1.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Text,
@@ -66,7 +66,7 @@ enum Coerced {
     Any(Value),
 }
 
-/// Why a field was refused; the field's own words, without `Field validation failed: `.
+/// Why a field was refused; Vault's own words, without `Field validation failed: `.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("error converting input for field \"{field}\": {why}")]
 pub struct FieldError {
@@ -200,7 +200,7 @@ fn coerce(field: &Field, value: &Value) -> Result<Coerced, String> {
         Kind::List => Coerced::List(match value {
             Value::String(text) if text.is_empty() => Vec::new(),
             Value::String(text) => vec![text.trim().to_owned()],
-            // As in the field: elements lose the blanks around them, so that a file's last line end is not kept.
+            // As in Vault: elements lose the blanks around them, so that a file's last line end is not kept.
             other => list(other)?.iter().map(|text| text.trim().to_owned()).collect(),
         }),
         Kind::KvPairs => Coerced::Pairs(pairs(field.name, value)?),
@@ -249,7 +249,7 @@ const NO_BOOL: &str = "'' cannot parse value as 'bool': strconv.ParseBool: inval
 
 fn int(value: &Value) -> Result<i64, String> {
     match value {
-        // The field's words; the value is not said back, since nobody knows what a client put there.
+        // Vault's words; the value is not said back, since nobody knows what a client put there.
         Value::Number(number) => number.as_i64().ok_or_else(|| NO_INT.to_owned()),
         Value::String(text) if text.is_empty() => Ok(0),
         Value::String(text) => go_int(text).ok_or_else(|| NO_INT.to_owned()),
@@ -306,7 +306,7 @@ pub(crate) fn parse_bool(text: &str) -> Option<bool> {
 /// A duration of any accepted form; used for headers too.
 ///
 /// # Errors
-/// The field's own words.
+/// Vault's own words.
 pub fn length(value: &Value) -> Result<Ttl, String> {
     match value {
         Value::Number(number) => duration::parse(&number.to_string()).map_err(|e| e.to_string()),
@@ -347,7 +347,7 @@ fn list(value: &Value) -> Result<Vec<String>, String> {
     }
 }
 
-/// The field's words for an element of the wrong type.
+/// Vault's words for an element of the wrong type.
 fn undecodable(at: usize, item: &Value) -> String {
     let why = expected("string", item);
     let why = why.strip_prefix("''").unwrap_or(&why);
@@ -361,7 +361,7 @@ fn pairs(field: &str, value: &Value) -> Result<BTreeMap<String, String>, String>
     };
     match value {
         Value::Object(map) => {
-            // The field tries it as a list of one then, and complains of that.
+            // Vault tries it as a list of one then, and complains of that.
             let read = |(key, v): (&String, &Value)| match v {
                 Value::Null => Some((key.clone(), String::new())),
                 v => scalar(v).map(|v| (key.clone(), v)),

@@ -1,8 +1,8 @@
-//! What dashboards and alerts of the field look for, under the field's own names (vault-api §7). Ours begin with `leasehold_`.
+//! What dashboards and alerts of Vault look for, under Vault's own names (contract.md §7). Ours begin with `leasehold_`.
 //!
 //! Must not know: how metrics are kept or shown.
 //!
-//! Start with [`Meter`]. Times are in milliseconds, as in the field.
+//! Start with [`Meter`]. Times are in milliseconds, as in Vault.
 
 use leasehold_model::{Timestamp, Ttl};
 use metrics::{Histogram, counter, gauge, histogram};
@@ -39,7 +39,7 @@ pub(crate) fn open(cluster: &str, is_open: bool) {
     }
 }
 
-/// Leases and tokens, counted when somebody asks. As in the field, a token is a lease besides; here also one without an end.
+/// Leases and tokens, counted when somebody asks. As in Vault, a token is a lease besides; here also one without an end.
 pub(crate) fn leases(counts: &[(LeaseKind, u64)], irrevocable: usize) {
     let sum = |of: Option<LeaseKind>| -> u64 {
         counts.iter().filter(|(kind, _)| of.is_none_or(|of| of == *kind)).map(|(_, count)| count).sum()

@@ -1,6 +1,6 @@
 //! One function per request: token → route → exists? → policy → audit → handle → lease → audit → answer.
 //!
-//! What is decided where: the token room admits, the policy room judges, the engine plans, the lease room acts. This file
+//! What is decided where: `token` admits, `policy` judges, the engine plans, the lease module acts. This file
 //! only keeps the order, and the order is the security of the whole.
 
 use std::sync::{Arc, Mutex};
@@ -313,7 +313,7 @@ impl Core {
         data.retain(|name, _| !captures.contains_key(name.as_str()));
         let writes = matches!(operation, Operation::Create | Operation::Update);
         let fields = Fields::coerce(route.fields, &data).map_err(|error| {
-            // In the field it is the existence check that stumbles first, and it says less.
+            // In Vault it is the existence check that stumbles first, and it says less.
             let bare = route.existence_check && writes;
             RequestError::Invalid(if bare { error.to_string() } else { format!("Field validation failed: {error}") })
         })?;
@@ -362,7 +362,7 @@ impl Core {
             cut_out(&mut answer, after, usize::try_from(limit).unwrap_or(usize::MAX));
             ignored.retain(|name| !matches!(name.as_str(), "after" | "limit"));
         }
-        // As in the field: neither on an answer without a body nor on one to queued work.
+        // As in Vault: neither on an answer without a body nor on one to queued work.
         if !ignored.is_empty() && answer.has_body() && answer.raw.is_none() && answer.status != Some(202) {
             let mut names = ignored;
             names.sort();

@@ -176,13 +176,13 @@ impl fmt::Debug for AuthAnswer {
 }
 
 /// Every way a request can fail. Status and body are decided in `http/src/error.rs`, nowhere else.
-/// Texts are the field's own words and name no value that a client sent as a secret.
+/// Texts are Vault's own words and name no value that a client sent as a secret.
 #[derive(Debug, thiserror::Error)]
 pub enum RequestError {
     /// 400 `E(text)`.
     #[error("{0}")]
     Invalid(String),
-    /// 400 `M(text)`: the field wraps what an engine's framework refuses.
+    /// 400 `M(text)`: Vault wraps what an engine's framework refuses.
     #[error("{0}")]
     InvalidMulti(String),
     /// 403 `E(permission denied)`: no token, an unknown or an expired one.

@@ -1,4 +1,4 @@
-//! How long something may live from now on: the field's one calculation, for what is made and for what is renewed.
+//! How long something may live from now on: Vault's one calculation, for what is made and for what is renewed.
 //!
 //! Must not know: tokens, leases, fields of a request.
 //!
@@ -12,7 +12,7 @@ pub(crate) fn least(ttls: &[Ttl]) -> Option<Ttl> {
     ttls.iter().copied().filter_map(Ttl::if_set).min()
 }
 
-/// The field's warning for a TTL beyond its maximum.
+/// Vault's warning for a TTL beyond its maximum.
 #[must_use]
 pub(crate) fn capped(wanted: Ttl, max: Ttl) -> String {
     format!("TTL of \"{wanted}\" exceeded the effective max_ttl of \"{max}\"; TTL value is capped accordingly")
@@ -67,7 +67,7 @@ pub(crate) fn end(wanted: RequestedTtl, bounds: &TtlBounds) -> Option<End> {
         }
     };
     let until = until.min(bounds.agreed_end);
-    // Whole seconds on both sides, as in the field: a fraction that is missing is worth no warning.
+    // Whole seconds on both sides, as in Vault: a fraction that is missing is worth no warning.
     let left = u64::try_from(until.as_secs().saturating_sub(now.as_secs())).ok().filter(|left| *left > 0)?;
     let left = bounds.ceiling.map_or(Ttl::from_secs(left), |ceiling| ceiling.min(Ttl::from_secs(left)));
     if wanted > left {

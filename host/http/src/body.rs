@@ -108,7 +108,7 @@ mod tests {
         }
     }
 
-    /// `vault-api.md` §1.4.
+    /// contract.md §1.4.
     #[test]
     fn a_body_is_json_unless_it_is_clearly_something_else() {
         const FORM: &str = "application/x-www-form-urlencoded";

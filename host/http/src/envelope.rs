@@ -50,7 +50,7 @@ pub(crate) fn bytes(value: &impl Serialize) -> Result<Vec<u8>, serde_json::Error
     Ok(bytes)
 }
 
-/// Status and bytes of a success, as the field renders results.
+/// Status and bytes of a success, as Vault renders results.
 pub(crate) fn of_answer(request_id: &str, operation: Operation, answer: &LogicalResponse) -> Response<Body> {
     let wished = answer.status.and_then(|status| StatusCode::from_u16(status).ok());
     if let Some((text, kind)) = &answer.raw {
@@ -108,7 +108,7 @@ fn found(operation: Operation, answer: &LogicalResponse) -> Content {
     }
 }
 
-/// The eight keys, in the field's order.
+/// The eight keys, in Vault's order.
 struct Envelope<'a> {
     request_id: &'a str,
     answer: &'a LogicalResponse,

@@ -1,6 +1,6 @@
 //! The one place where a failure becomes a status and words. No `_` arm: a new failure must be placed.
 //!
-//! `E(x)` is `{"errors":["x"]}`; `M(x)` the field's multi-error form; nothing is `{"errors":[]}`.
+//! `E(x)` is `{"errors":["x"]}`; `M(x)` Vault's multi-error form; nothing is `{"errors":[]}`.
 
 use axum::body::Body;
 use http::{HeaderValue, Response, StatusCode, header};

@@ -138,7 +138,7 @@ fn namespace(headers: &HeaderMap, path: &str) -> Result<Option<http::HeaderValue
     Err(if plain::is_root_only(path) { FrontendError::NotInNamespaces } else { FrontendError::Namespace })
 }
 
-/// The first of several, as in the field. The prefix is case-sensitive.
+/// The first of several, as in Vault. The prefix is case-sensitive.
 fn token(headers: &HeaderMap, limits: &RequestLimits) -> Result<Option<TokenId>, FrontendError> {
     let text = |name: &str| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()));
     let token = match text("x-vault-token") {

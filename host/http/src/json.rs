@@ -1,7 +1,7 @@
 //! JSON bodies: counted and checked by a scan that allocates nothing, then decoded by serde_json.
 //!
-//! The scan finds what the field's decoder would find, in its words, and stops at the first limit; serde_json sees only
-//! what is well formed and small enough. Invalid UTF-8 and half surrogate pairs are refused (the field replaces them):
+//! The scan finds what Vault's decoder would find, in its words, and stops at the first limit; serde_json sees only
+//! what is well formed and small enough. Invalid UTF-8 and half surrogate pairs are refused (Vault replaces them):
 //! what a policy judges must be what was sent.
 
 use std::mem::size_of;
@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::limits::RequestLimits;
 
-/// Why a body was refused. The texts are the field's own.
+/// Why a body was refused. The texts are Vault's own.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum JsonError {
     #[error("failed to decode JSON input: {0}")]
@@ -25,7 +25,7 @@ pub(crate) enum JsonError {
 /// A body that passed the scan.
 #[derive(Debug)]
 pub(crate) struct Scanned<'a> {
-    /// The first value; further ones are ignored, as in the field. Empty: there is none.
+    /// The first value; further ones are ignored, as in Vault. Empty: there is none.
     first: &'a [u8],
     /// Estimated bytes of the decoded body.
     pub(crate) memory: usize,
@@ -427,7 +427,7 @@ mod tests {
             ("\u{feff}{}", format!("invalid character '\\ufeff' {begin}")),
             ("{\"a\":\t\x0b1}", format!("invalid character '\\v' {begin}")),
             ("\0", format!("invalid character '\\x00' {begin}")),
-            // Ours: what the field replaces with U+FFFD is refused.
+            // Ours: what Vault replaces with U+FFFD is refused.
             ("{\"a\":\"\\ud800\"}", "invalid surrogate pair `\\ud800` in string".to_owned()),
             ("{\"a\":\"\\uD83D\\u0041\"}", "invalid surrogate pair `\\uD83D` in string".to_owned()),
         ] {

@@ -53,7 +53,7 @@ impl Default for RequestLimits {
             path_max: 4_096,
             query_max: 16 << 10,
             parameters_max: 200,
-            // Batch tokens of the field have some 300; anything longer cannot be one of ours.
+            // Batch tokens of Vault have some 300; anything longer cannot be one of ours.
             token_max: 8 << 10,
             headers_max: 64 << 10,
             request_time: Duration::from_secs(90),

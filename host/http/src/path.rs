@@ -78,7 +78,7 @@ fn decode(raw: &str) -> Option<Cow<'_, str>> {
     percent_decode_str(raw).decode_utf8().ok()
 }
 
-/// Letters, marks, digits, punctuation, symbols and the blank, as the field's check has it.
+/// Letters, marks, digits, punctuation, symbols and the blank, as Vault's check has it.
 fn is_printable(c: char) -> bool {
     if c.is_ascii() {
         return (' '..='~').contains(&c);

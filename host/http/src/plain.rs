@@ -1,4 +1,4 @@
-//! The few routes that the field answers outside its framework: other methods are refused before anything else, and
+//! The few routes that Vault answers outside its framework: other methods are refused before anything else, and
 //! `sys/health` lets the caller choose status codes.
 
 use http::Method;

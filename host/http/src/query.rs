@@ -18,7 +18,7 @@ pub(crate) enum FormError {
 /// Name and value.
 type Parameter<'a> = (Cow<'a, str>, Cow<'a, str>);
 
-/// A query string's parameters, in order. Pairs that cannot be read are left out, as in the field.
+/// A query string's parameters, in order. Pairs that cannot be read are left out, as in Vault.
 ///
 /// # Errors
 /// Only [`FormError::TooMany`].

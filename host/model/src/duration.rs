@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::Ttl;
 
-/// Why a duration was refused; the texts are Go's, as the field sends them.
+/// Why a duration was refused; the texts are Go's, as Vault sends them.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DurationError {
     #[error("time: invalid duration {0}")]

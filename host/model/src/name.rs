@@ -1,6 +1,6 @@
 //! Shapes of names in paths.
 
-/// The field's generic name: `\w(([\w-.]+)?\w)?`. What is not one is an unsupported path, not a bad value.
+/// Vault's generic name: `\w(([\w-.]+)?\w)?`. What is not one is an unsupported path, not a bad value.
 #[must_use]
 pub fn is_generic(text: &str) -> bool {
     let word = |c: char| c.is_ascii_alphanumeric() || c == '_';

@@ -134,7 +134,7 @@ impl Ttl {
         self.0 == 0
     }
 
-    /// `None` when zero: in the field zero means unset.
+    /// `None` when zero: in Vault zero means unset.
     #[must_use]
     pub const fn if_set(self) -> Option<Self> {
         if self.0 == 0 { None } else { Some(self) }

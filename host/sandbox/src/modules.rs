@@ -328,7 +328,7 @@ fn verdict(from: wit::Verdict, fuel: u64) -> Result<ModuleVerdict, SandboxError>
     let (mut max_ttl, mut annotations) = (None::<Ttl>, Vec::new());
     for obligation in from.obligations {
         match obligation {
-            // To the field a TTL of zero means "not set", which would be no ceiling at all.
+            // To Vault a TTL of zero means "not set", which would be no ceiling at all.
             types::Obligation::MaxTtl(0) => return refuse("an obligation `max-ttl` of 0 seconds".to_owned()),
             types::Obligation::MaxTtl(seconds) => {
                 let ttl = Ttl::from_secs(u64::from(seconds));

@@ -80,7 +80,7 @@ pub(crate) async fn prepare(core: &Arc<Core>, options: &Options, address: &str) 
     Ok(postgresql)
 }
 
-/// As the field's development server does.
+/// As Vault's development server does.
 fn store_token(root: &TokenId) -> Result<(), String> {
     let Some(home) = std::env::var_os("HOME") else { return Ok(()) };
     let path = PathBuf::from(home).join(".vault-token");

@@ -98,7 +98,7 @@ impl Listener {
 }
 
 async fn bind(address: &str) -> Result<TcpListener, String> {
-    // A port alone means every address of this machine, as in the field.
+    // A port alone means every address of this machine, as in Vault.
     let every = address.starts_with(':').then(|| format!("0.0.0.0{address}"));
     TcpListener::bind(every.as_deref().unwrap_or(address)).await.map_err(|error| match error.kind() {
         std::io::ErrorKind::AddrInUse => {

@@ -1,6 +1,6 @@
 //! One `path` block into one [`Rule`].
 //!
-//! The order of the checks is the order in which the field finds errors: the first one is what the client reads.
+//! The order of the checks is the order in which Vault finds errors: the first one is what the client reads.
 
 use super::pattern::{self, Glob};
 use super::values::{self, Value};
@@ -30,7 +30,7 @@ const UNSUPPORTED: [&str; 3] = ["control_group", "mfa_methods", "list_scan_respo
 
 /// None when the block is refused, and the reader has the reason, or when it has expired.
 pub(super) fn rule(reader: &mut Reader<'_, '_>, first: &Key<'_>, labels: &[Key<'_>], item: &Item<'_>) -> Option<Rule> {
-    // A block without a label is a rule on `path` itself, as in the field.
+    // A block without a label is a rule on `path` itself, as in Vault.
     let label = labels.first().unwrap_or(first);
     let mut block = Block { label, reader };
     let templated = block.check_template()?;
@@ -38,13 +38,13 @@ pub(super) fn rule(reader: &mut Reader<'_, '_>, first: &Key<'_>, labels: &[Key<'
     block.check_keys(items)?;
     let fields = block.fields(items)?;
     if block.reader.now.is_some_and(|now| fields.expires.is_some_and(|expires| expires <= now)) {
-        // As in the field, whatever else is wrong with it.
+        // As in Vault, whatever else is wrong with it.
         return None;
     }
     block.check_wildcards(templated)?;
     let capabilities = block.capabilities(&fields)?;
     if capabilities.contains(Capabilities::DENY) {
-        // Nothing else in the block counts then, and the field does not read on either.
+        // Nothing else in the block counts then, and Vault does not read on either.
         return Some(block.rule(templated, Capabilities::DENY, fields.expires, Limits::default()));
     }
     let limits = block.limits(fields.limits, fields.min_wrapping, fields.max_wrapping)?;
@@ -79,7 +79,7 @@ impl<'b> Block<'b, '_, '_> {
         None
     }
 
-    /// Errors from inside the block name the path twice in the field; clients compare texts.
+    /// Errors from inside the block name the path twice in Vault; clients compare texts.
     fn refuse_twice<T>(&mut self, code: &'static str, span: Span, message: &str, help: Option<String>) -> Option<T> {
         let message = format!("path {}: {message}", self.path());
         self.refuse(code, span, message, help)
@@ -226,7 +226,7 @@ impl<'b> Block<'b, '_, '_> {
                 return self.wrong_type(node.at, &message);
             }
         };
-        // A repeated key adds values. Of keys that differ in case only the field takes one by chance: here both restrict.
+        // A repeated key adds values. Of keys that differ in case only Vault takes one by chance: here both restrict.
         let mut written: Vec<(&str, Vec<Value>)> = Vec::new();
         for item in items {
             let [key] = item.keys.as_slice() else {
@@ -283,7 +283,7 @@ impl<'b> Block<'b, '_, '_> {
             }
         };
         match time::integer(written) {
-            // A negative one is no limit, as in the field.
+            // A negative one is no limit, as in Vault.
             Ok(limit) => Some(u32::try_from(limit.max(0)).unwrap_or(u32::MAX)),
             Err(why) => {
                 let message = format!("strconv.ParseInt: parsing {}: {why}", quoted(written));

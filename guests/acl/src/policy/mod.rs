@@ -190,7 +190,7 @@ impl Reader<'_, '_> {
         }
     }
 
-    /// All unknown keys of an object in one text, as the field reports them; none when every key is known.
+    /// All unknown keys of an object in one text, as Vault reports them; none when every key is known.
     fn invalid_keys(&self, items: &[Item<'_>], known: &[&str]) -> Option<(Span, String, Option<String>)> {
         let unknown = items.iter().filter_map(|item| {
             let key = item.keys.first()?;

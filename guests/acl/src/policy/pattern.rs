@@ -14,7 +14,7 @@ pub(crate) enum Glob<'a> {
 
 pub(crate) const FORBIDDEN: &str = "invalid use of wildcards ('+*' is forbidden)";
 
-/// Paths start behind the first slash; only one is taken off, as in the field.
+/// Paths start behind the first slash; only one is taken off, as in Vault.
 pub(crate) fn without_slash(pattern: &str) -> &str {
     pattern.strip_prefix('/').unwrap_or(pattern)
 }

@@ -37,7 +37,7 @@ pub(super) fn duration(kind: &Kind<'_>) -> Result<u64, String> {
             Err(why) => Err(format!("strconv.ParseInt: parsing {}: {why}", quoted(written))),
         },
         Kind::Float(written) => {
-            // The field cuts the fraction off.
+            // Vault cuts the fraction off.
             let seconds = written.parse::<f64>().map_err(|_| "could not parse duration from input".to_owned())?;
             seconds_to_nanoseconds(seconds as i64)
         }

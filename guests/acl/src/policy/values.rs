@@ -7,9 +7,9 @@ pub(crate) enum Value {
     Text(String),
     Bool(bool),
     Null,
-    /// Never equal to anything: in the field a policy's number and a request's have different types.
+    /// Never equal to anything: in Vault a policy's number and a request's have different types.
     Number,
-    /// Never equal to anything: in the field an object inside a policy's object is a list of objects.
+    /// Never equal to anything: in Vault an object inside a policy's object is a list of objects.
     Nested,
     List(Vec<Value>),
     /// In the order of the keys; every key once.

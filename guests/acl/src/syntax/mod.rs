@@ -55,7 +55,7 @@ pub(crate) enum Kind<'a> {
 }
 
 impl Kind<'_> {
-    /// The name that the field's own error texts use for it.
+    /// The name that Vault's own error texts use for it.
     pub(crate) fn type_name(&self) -> &'static str {
         match self {
             Self::List(_) => "*ast.ListType",

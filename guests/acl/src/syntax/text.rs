@@ -1,4 +1,4 @@
-//! Offsets to lines and columns, and quoting as the field's error texts do it.
+//! Offsets to lines and columns, and quoting as Vault's error texts do it.
 
 use std::fmt::Write as _;
 

@@ -1,4 +1,4 @@
-//! Nowhere, as the field's `discard`: for measuring what the others cost.
+//! Nowhere, as Vault's `discard`: for measuring what the others cost.
 
 use async_trait::async_trait;
 use leasehold_core::seams::audit::{AuditDevice, AuditError, AuditLine};

@@ -1,4 +1,4 @@
-//! `vault-api.md` §5.1 and §5.2: what is configured, and how it reads back.
+//! contract.md §5.1 and §5.2: what is configured, and how it reads back.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! `vault-api.md` §5.3, §5.5, §5.6: credentials.
+//! contract.md §5.3, §5.5, §5.6: credentials.
 
 use std::time::Duration;
 

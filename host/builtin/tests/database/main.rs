@@ -1,4 +1,4 @@
-//! The database engine against a real PostgreSQL, through the seam that the lease room uses.
+//! The database engine against a real PostgreSQL, through the seam that the lease module uses.
 //!
 //! One binary, files by subject; `support` has the engine with its surroundings.
 

@@ -22,7 +22,7 @@ async fn issue_error(world: &World, role: &str) -> EngineError {
     world.effect(world.intent(role, &plan)).await.err().expect("nothing is issued")
 }
 
-/// Nothing was sent, so the lease room has nothing to undo.
+/// Nothing was sent, so the lease module has nothing to undo.
 fn unreached(error: EngineError) -> String {
     match error {
         EngineError::Unreached(text) => text,

@@ -1,4 +1,4 @@
-//! `vault-api.md` §5.4 and §5.7, renewals.
+//! contract.md §5.4 and §5.7, renewals.
 
 use leasehold_core::seams::engine::EngineError;
 use leasehold_model::{Operation, Ttl};

@@ -1,4 +1,4 @@
-//! The end of a credential: architecture §6, `field-facts.md` §3.1, `vault-api.md` §5.7.
+//! The end of a credential: architecture §6, ADR 0010, contract.md §5.7.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -123,7 +123,7 @@ async fn what_a_leased_role_made_stays_but_gives_nobody_the_admins_rights() {
     ));
     assert_eq!(rights.unwrap(), "f|0|f", "the heir has no rights, not even those it needed for a moment");
 
-    // The escape of field-facts §3.1: another leased role calls the function that the first one left behind.
+    // The escape of ADR 0010: another leased role calls the function that the first one left behind.
     let next = world.issue("readonly").await;
     let client = world.log_in(&next).await.unwrap();
     let error = client.batch_execute("SELECT escape_one()").await.unwrap_err();

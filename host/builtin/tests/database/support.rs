@@ -44,7 +44,7 @@ pub struct World {
     pub store: Arc<MemoryStorage>,
 }
 
-/// A lease as the lease room would hold it.
+/// A lease as the lease module would hold it.
 pub struct Issued {
     pub intent: LeaseIntent,
     pub username: String,

@@ -1,6 +1,6 @@
 //! Where the server is, and how a path becomes a URL.
 //!
-//! Paths are cleaned before they are sent, as the field's client does it: doubled slashes go, `..` takes one step back,
+//! Paths are cleaned before they are sent, as Vault's client does it: doubled slashes go, `..` takes one step back,
 //! and what a URL cannot carry is escaped. So what is sent is one canonical path.
 
 use ureq::http::Uri;

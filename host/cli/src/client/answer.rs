@@ -110,7 +110,7 @@ struct Errors {
     errors: Option<Vec<String>>,
 }
 
-/// An answer outside 200–399, worded as the field words it.
+/// An answer outside 200–399, worded as Vault words it.
 pub(crate) struct Refusal {
     method: String,
     url: String,
@@ -224,7 +224,7 @@ impl fmt::Debug for WrapInfo {
 }
 
 impl Secret {
-    /// The envelope in the order in which the field prints it.
+    /// The envelope in the order in which Vault prints it.
     pub(crate) fn to_json(&self) -> Value {
         let mut shown = json!({
             "request_id": self.request_id,

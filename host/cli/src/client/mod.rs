@@ -1,4 +1,4 @@
-//! The HTTP half: one request, one answer, as the field's own client sends them.
+//! The HTTP half: one request, one answer, as Vault's own client sends them.
 //!
 //! Must not know: commands, tables, what a mount or a lease is. Start with [`Client::send`].
 //!
@@ -27,7 +27,7 @@ pub(crate) use answer::{Answer, Auth, Refusal, Secret, sorted};
 pub(crate) const ANSWER_MAX: u64 = 64 << 20;
 
 const TIMEOUT: Duration = Duration::from_secs(60);
-/// Back-off between tries, as the field's client has it: doubling from one second, at most a second and a half.
+/// Back-off between tries, as Vault's client has it: doubling from one second, at most a second and a half.
 const RETRY_WAITS: (Duration, Duration) = (Duration::from_millis(1000), Duration::from_millis(1500));
 /// More tries than that would only hide a server that is down.
 const RETRIES_MAX: u32 = 20;
@@ -392,7 +392,7 @@ impl Client {
     }
 }
 
-/// The method as the field's errors spell it: `Get`.
+/// The method as Vault's errors spell it: `Get`.
 fn verb(method: &str) -> String {
     let mut letters = method.chars();
     letters.next().into_iter().chain(letters.flat_map(char::to_lowercase)).collect()

@@ -1,6 +1,6 @@
 //! `-output-policy`: the rule that lets a token send this request.
 //!
-//! Which paths want `sudo` besides is the field's list of root-protected paths, with those of policy modules.
+//! Which paths want `sudo` besides is Vault's list of root-protected paths, with those of policy modules.
 
 use super::ApiRequest;
 

@@ -110,7 +110,7 @@ fn path_and_body(run: &mut Run) -> Result<(String, Value), Failure> {
     let no_stdin = run.no_stdin();
     let gathered =
         data::gather(run.env, &words, no_stdin).map_err(|problem| problem.local("Failed to parse K=V data"))?;
-    // A forced write without data carries `null`, as the field's does.
+    // A forced write without data carries `null`, as Vault's does.
     Ok((path, gathered.map_or(Value::Null, Value::Object)))
 }
 

@@ -61,7 +61,7 @@ fn without_values_of_switches(command: Command) -> Command {
     command.mut_args(plain).mut_subcommands(without_values_of_switches)
 }
 
-/// The generator writes flags with two dashes; the documents, and the field, with one.
+/// The generator writes flags with two dashes; the documents, and Vault, with one.
 fn one_dash(script: &str) -> String {
     // fish has a word for either kind; elsewhere in its script `-l` means something else.
     let of_fish =

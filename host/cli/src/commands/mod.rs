@@ -2,7 +2,7 @@
 //!
 //! Must not know: how a request travels (`client`), how a table looks (`print`). Start with [`run`](self::run()) and [`Run`].
 //!
-//! Invariants: what is sent is what `vault-api.md` §8 lists; the words of success and failure are the field's.
+//! Invariants: what is sent is what contract.md §8 lists; the words of success and failure are Vault's.
 
 mod audit;
 mod auth;

@@ -130,7 +130,7 @@ pub(super) fn show(run: &mut Run, which: Table, mounts: Value) -> Result<(), Fai
     Ok(())
 }
 
-/// Our servers say so; the field's do not.
+/// Our servers say so; Vault's do not.
 fn is_tainted(mount: &Value) -> bool {
     mount.get("tainted") == Some(&Value::Bool(true))
 }
@@ -222,7 +222,7 @@ fn detailed(which: Table, mounts: &Map<String, Value>) -> String {
     print::table(&head, &rows)
 }
 
-/// One mount with its keys in the order in which the field prints them.
+/// One mount with its keys in the order in which Vault prints them.
 fn in_order(mount: &Value) -> Value {
     let mut config = json!({});
     let given = mount.get("config").cloned().unwrap_or_default();

@@ -46,7 +46,7 @@ pub(super) fn tree() -> Command {
     ])
 }
 
-/// How long to wait before asking again whether a move is over: at first often, then as seldom as the field does.
+/// How long to wait before asking again whether a move is over: at first often, then as seldom as Vault does.
 const MOVE_WAITS: [Duration; 4] =
     [Duration::from_millis(100), Duration::from_millis(400), Duration::from_secs(2), Duration::from_secs(10)];
 

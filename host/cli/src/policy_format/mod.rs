@@ -50,7 +50,7 @@ pub(crate) fn meaning(text: &str) -> Option<Vec<String>> {
 mod tests {
     use super::*;
 
-    /// As the field's `policy fmt` prints it.
+    /// As Vault's `policy fmt` prints it.
     const UNTIDY: &str = r#"# Top comment
 path   "sys/mounts/*" {capabilities=["create","read",  "update"]}
 path "database/*"      { capabilities = ["create","read","update","delete","list"] } # trailing

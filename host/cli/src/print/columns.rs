@@ -1,4 +1,4 @@
-//! Columns padded with spaces, four between them, nothing behind the last: the field's tables, byte for byte.
+//! Columns padded with spaces, four between them, nothing behind the last: Vault's tables, byte for byte.
 
 const BETWEEN: &str = "    ";
 const EMPTY: &str = "n/a";

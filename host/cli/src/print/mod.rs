@@ -1,8 +1,8 @@
-//! Results on standard output, in the four formats of the field.
+//! Results on standard output, in the four formats of Vault.
 //!
 //! Must not know: requests, commands. Start with [`secret`].
 //!
-//! Invariants: the same answer prints the same bytes as the field's own client prints for it (what differs is listed in
+//! Invariants: the same answer prints the same bytes as Vault's own client prints for it (what differs is listed in
 //! `tests/recorded.rs`); warnings go to standard error, so that a pipe gets the result alone.
 
 mod columns;

@@ -1,4 +1,4 @@
-//! Values as Go's `%v` and `%q` print them, because that is what the field's tables show.
+//! Values as Go's `%v` and `%q` print them, because that is what Vault's tables show.
 
 use serde_json::Value;
 

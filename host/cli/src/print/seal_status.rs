@@ -72,7 +72,7 @@ fn rows(seal: &Value, leader: &Value) -> Vec<Vec<String>> {
     if yes(seal, "migration") {
         row("Seal Migration in Progress", "true".to_owned());
     }
-    // A server may carry its own version beside the field's, and say when it was built rather than committed.
+    // A server may carry its own version beside Vault's, and say when it was built rather than committed.
     for (name, key) in [
         ("Version", "version"),
         ("Commit Date", "commit_date"),
@@ -141,7 +141,7 @@ enum Kind {
     IfAny,
 }
 
-/// The fields in the order in which the field's client prints them.
+/// The fields in the order in which Vault's client prints them.
 const FIELDS: [(Source, &str, Kind); 23] = [
     (Source::Seal, "type", Kind::Text),
     (Source::Seal, "initialized", Kind::Switch),

@@ -1,4 +1,4 @@
-//! Paragraphs at 78 columns, broken where the lines come out most even: as the field's client breaks them.
+//! Paragraphs at 78 columns, broken where the lines come out most even: as Vault's client breaks them.
 
 /// The longest line.
 pub(crate) const WIDTH: usize = 78;

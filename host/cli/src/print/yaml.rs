@@ -1,6 +1,6 @@
-//! YAML as the field's client writes it: keys in order, lists not indented, quotes only where a reader would err.
+//! YAML as Vault's client writes it: keys in order, lists not indented, quotes only where a reader would err.
 //!
-//! Lines are never folded, which the field does at 80 columns; both read back as the same text.
+//! Lines are never folded, which Vault does at 80 columns; both read back as the same text.
 
 use serde_json::Value;
 

@@ -131,7 +131,7 @@ impl Broker {
         for device in devices.iter() {
             written |= device.write(entry).await;
         }
-        // As in the field: a failure is a record that no device has.
+        // As in Vault: a failure is a record that no device has.
         match (entry.phase, written) {
             (Phase::Request, true) => counter!("vault.audit.log_request").increment(1),
             (Phase::Request, false) => counter!("vault.audit.log_request_failure").increment(1),

@@ -27,7 +27,7 @@ pub struct NeitherYesNorNo {
 }
 
 impl From<NeitherYesNorNo> for RequestError {
-    /// In the field's words.
+    /// In Vault's words.
     fn from(wrong: NeitherYesNorNo) -> Self {
         let text: String = wrong.text.chars().take(64).collect();
         Self::Invalid(format!("strconv.ParseBool: parsing {text:?}: invalid syntax"))

@@ -1,4 +1,4 @@
-//! One record, as JSON (vault-api §7). Keys with zero values are left out.
+//! One record, as JSON (contract.md §7). Keys with zero values are left out.
 
 use aws_lc_rs::digest;
 use base64::Engine as _;
@@ -99,7 +99,7 @@ impl Entry<'_> {
         auth.into()
     }
 
-    /// The field's `granting_policies`, and besides them the rule, its position and the component that decided.
+    /// Vault's `granting_policies`, and besides them the rule, its position and the component that decided.
     fn policy_results(&self, verdict: &Verdict) -> Value {
         let allowed = verdict.allowed && !self.judgements.iter().any(refuses);
         let mut results = Object::new();
@@ -240,7 +240,7 @@ impl Entry<'_> {
     }
 }
 
-/// Names clients that are no entities by their policies, as the field counts them.
+/// Names clients that are no entities by their policies, as Vault counts them.
 fn client_id(policies: &[String]) -> String {
     let named = format!("{}\0root", policies.join("\x7f"));
     base64::engine::general_purpose::STANDARD.encode(digest::digest(&digest::SHA256, named.as_bytes()))

@@ -48,7 +48,7 @@ pub const EFFECT_TIME: Ttl = Ttl::from_secs(30);
 /// last moment must have happened, or be refused, by then.
 pub const EFFECT_GRACE: Ttl = Ttl::from_secs(5);
 
-/// What clients hear when an effect took longer than [`EFFECT_TIME`]: the field's words for a target that cannot be used.
+/// What clients hear when an effect took longer than [`EFFECT_TIME`]: Vault's words for a target that cannot be used.
 pub(crate) const NO_ANSWER: &str = "unable to start transaction: the database did not answer in time";
 
 /// What went wrong with one lease, for its caller to act on.

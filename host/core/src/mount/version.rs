@@ -2,7 +2,7 @@
 
 use super::table::BUILTIN_VERSION;
 
-/// Why an engine of a version cannot be had, in the field's words.
+/// Why an engine of a version cannot be had, in Vault's words.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum VersionError {
     #[error("version {0:?} is not a valid semantic version: malformed version: {0}")]

@@ -7,7 +7,7 @@ use crate::request::RequestError;
 use crate::seams::sandbox::{AclRequest, Reason, RuleRef, Sandbox, SandboxError, Verdict};
 use crate::token::Caller;
 
-/// Asks the guest. `root` has no text to ask about: it is the absence of a policy, as in the field.
+/// Asks the guest. `root` has no text to ask about: it is the absence of a policy, as in Vault.
 ///
 /// # Errors
 /// A guest that gave no answer that counts.

@@ -238,7 +238,7 @@ impl Judged {
             error: None,
             fuel: 0,
         };
-        // In the field zero means "no limit"; no module means that by it.
+        // In Vault zero means "no limit"; no module means that by it.
         let answer = match answer {
             Ok(ModuleVerdict { max_ttl: Some(Ttl::ZERO), fuel, .. }) => {
                 Err(EvaluationFailed { why: SandboxError::Answer("a TTL ceiling of zero".to_owned()), fuel })

@@ -1,4 +1,4 @@
-//! Secrets engines: they plan, and act when the lease room says so.
+//! Secrets engines: they plan, and act when the lease module says so.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -65,7 +65,7 @@ impl fmt::Debug for EngineRequest {
     }
 }
 
-/// What an engine makes of a request: an answer, or a plan for a lease that the lease room will carry out.
+/// What an engine makes of a request: an answer, or a plan for a lease that the lease module will carry out.
 #[derive(Debug)]
 pub enum Outcome {
     Answer(LogicalResponse),
@@ -180,7 +180,7 @@ pub enum EngineError {
     Down(String),
 }
 
-/// One kind of secrets engine; one value serves all its mounts. `handle` reads; only the lease room calls `effect`,
+/// One kind of secrets engine; one value serves all its mounts. `handle` reads; only the lease module calls `effect`,
 /// `limits`, `renew` and `revoke`, and `revoke` must be idempotent.
 #[async_trait]
 pub trait SecretsEngine: Send + Sync {

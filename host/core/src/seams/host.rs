@@ -17,6 +17,6 @@ pub trait Entropy: Send + Sync {
 pub trait Metrics: Send + Sync {
     /// The text form of Prometheus.
     fn prometheus(&self) -> String;
-    /// The field's own: `Timestamp`, `Gauges`, `Points`, `Counters`, `Samples`.
+    /// Vault's own: `Timestamp`, `Gauges`, `Points`, `Counters`, `Samples`.
     fn json(&self) -> Value;
 }

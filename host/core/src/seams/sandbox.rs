@@ -297,7 +297,7 @@ pub trait Sandbox: Send + Sync {
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AclError {
-    /// The texts do not parse; the diagnostics are the field's own.
+    /// The texts do not parse; the diagnostics are Vault's own.
     #[error("failed to parse policy")]
     Refused(Vec<Diagnostic>),
     #[error(transparent)]

@@ -72,7 +72,7 @@ pub enum SealError {
     NotInitialized,
     #[error("Vault is sealed")]
     Sealed,
-    /// The client's mistake, in the field's words.
+    /// The client's mistake, in Vault's words.
     #[error("{0}")]
     Invalid(String),
     #[error(transparent)]

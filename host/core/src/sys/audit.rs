@@ -1,4 +1,4 @@
-//! Audit devices and audited headers (vault-api §2.6).
+//! Audit devices and audited headers (contract.md §2.6).
 
 use leasehold_model::{MountPath, Operation};
 use serde_json::{Value, json};

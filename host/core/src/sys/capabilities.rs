@@ -1,4 +1,4 @@
-//! `sys/capabilities`, `-self` and `-accessor` (vault-api §2.4).
+//! `sys/capabilities`, `-self` and `-accessor` (contract.md §2.4).
 
 use leasehold_model::{Accessor, Operation, TokenId};
 use serde_json::json;

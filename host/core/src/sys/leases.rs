@@ -1,4 +1,4 @@
-//! Leases, on today's routes and on those of 2018 (vault-api §2.5).
+//! Leases, on today's routes and on those of 2018 (contract.md §2.5).
 
 use leasehold_model::{LeaseId, Operation};
 use serde_json::{Value, json};
@@ -167,7 +167,7 @@ async fn renew(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
     let ceiling = [ceiling, call.ceiling].into_iter().flatten().min();
     match call.unsealed.leases.renew(&id, call.fields.ttl("increment"), ceiling).await {
         Ok((lease, warnings)) => Ok(LogicalResponse { lease: Some(lease), warnings, ..LogicalResponse::default() }),
-        // In the field it is the engine that finds the maximum passed.
+        // In Vault it is the engine that finds the maximum passed.
         Err(error @ (LeaseError::Engine(_) | LeaseError::PastMaximum(_))) => {
             Err(RequestError::Invalid(format!("failed to renew entry: resp: (*logical.Response)(nil) err: {error}")))
         }
@@ -176,7 +176,7 @@ async fn renew(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
 }
 
 fn wait(call: &Call<'_>) -> Wait {
-    // As in the field, `null` is no wish to wait.
+    // As in Vault, `null` is no wish to wait.
     let default = !call.request.data.contains_key("sync");
     if call.fields.bool("sync").unwrap_or(default) { Wait::UntilGone } else { Wait::UntilStored }
 }

@@ -1,4 +1,4 @@
-//! `sys/metrics` (vault-api §2.7): the field's JSON, or the text form of Prometheus for whoever asks for that.
+//! `sys/metrics` (contract.md §2.7): Vault's JSON, or the text form of Prometheus for whoever asks for that.
 
 use std::collections::BTreeMap;
 

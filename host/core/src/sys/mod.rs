@@ -59,7 +59,7 @@ const LEN: usize = seal::ROUTES.len()
     + ui::ROUTES.len()
     + metrics::ROUTES.len();
 
-/// What the field protects and nothing serves here: without `sudo` a token is refused before it learns that there is nothing. A
+/// What Vault protects and nothing serves here: without `sudo` a token is refused before it learns that there is nothing. A
 /// `*` stands for any rest. What is served says in its own route who may call it.
 const PROTECTED: [&str; 11] = [
     "sys/remount",

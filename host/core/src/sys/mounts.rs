@@ -1,4 +1,4 @@
-//! Mounts and auth mounts (vault-api §2.2).
+//! Mounts and auth mounts (contract.md §2.2).
 
 use std::sync::Arc;
 
@@ -46,7 +46,7 @@ const TUNE: &[Field] = &[
     Field::visible("token_type", Kind::Text, "Of auth methods that let people log in: none is here yet."),
 ];
 
-/// What the field lets nobody change on the mounts that are always there.
+/// What Vault lets nobody change on the mounts that are always there.
 const FIXED: &[&str] = &[
     "description",
     "default_lease_ttl",
@@ -149,7 +149,7 @@ pub(super) fn shown(entry: &MountEntry) -> Object {
     put("running_sha256", "".into());
     put("seal_wrap", entry.seal_wrap.into());
     if entry.tainted {
-        // In the field nothing tells such a mount from one that works.
+        // In Vault nothing tells such a mount from one that works.
         put("tainted", true.into());
     }
     put("type", entry.kind.clone().into());
@@ -308,7 +308,7 @@ async fn disable(call: &Call<'_>, table: Table, full: &str) -> Result<LogicalRes
     Ok(LogicalResponse::empty())
 }
 
-/// The field's words, then what the state is and what leads out of it.
+/// Vault's words, then what the state is and what leads out of it.
 fn half_way(entry: &MountEntry, failure: &PrefixOrStore) -> String {
     let path = &entry.path;
     format!(
@@ -388,7 +388,7 @@ fn tuned_by(tuned: &mut MountEntry, fields: &crate::fields::Fields, system_max: 
     if let Some(keys) = fields.list("audit_non_hmac_response_keys") {
         tuned.audit_non_hmac_response_keys = keys.to_vec();
     }
-    // As in the field: what is named changes, and nothing takes it away.
+    // As in Vault: what is named changes, and nothing takes it away.
     for (name, value) in options(fields).into_iter().flatten() {
         let options = tuned.options.get_or_insert_default();
         if value == "" { drop(options.shift_remove(&name)) } else { drop(options.insert(name, value)) }

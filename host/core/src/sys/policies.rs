@@ -1,4 +1,4 @@
-//! ACL policies, on both routes (vault-api §2.3).
+//! ACL policies, on both routes (contract.md §2.3).
 
 use base64::Engine as _;
 use leasehold_model::{Operation, Timestamp};
@@ -179,7 +179,7 @@ async fn patch(call: &Call<'_>, name: &str) -> Result<LogicalResponse, RequestEr
         expiration: expiration(call)?,
     };
     call.unsealed.policies.patch(name, change, fields.int("cas")).await?;
-    // The field answers with an envelope around nothing.
+    // Vault answers with an envelope around nothing.
     Ok(LogicalResponse::empty().with_status(200))
 }
 

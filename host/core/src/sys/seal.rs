@@ -1,4 +1,4 @@
-//! Init, seal, unseal, health, leader, keys (vault-api §2.1, §2.8).
+//! Init, seal, unseal, health, leader, keys (contract.md §2.1, §2.8).
 
 use std::sync::Arc;
 
@@ -178,7 +178,7 @@ fn status_answer(core: &Core, status: &SealStatus) -> LogicalResponse {
     put("progress", status.progress.into());
     put("nonce", status.nonce.clone().into());
     put("version", settings.version.clone().into());
-    // The field has one of the two; clients look for either.
+    // Vault has one of the two; clients look for either.
     put("build_date", settings.commit_date.clone().into());
     put("commit_date", settings.commit_date.clone().into());
     put("migration", false.into());

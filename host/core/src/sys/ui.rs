@@ -1,4 +1,4 @@
-//! What clients ask before they ask: visible mounts, the preflight (vault-api §2.7).
+//! What clients ask before they ask: visible mounts, the preflight (contract.md §2.7).
 
 use leasehold_model::Operation;
 use serde_json::{Value, json};

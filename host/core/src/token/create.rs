@@ -1,4 +1,4 @@
-//! The rules of `auth/token/create` and `create-orphan` (vault-api §3.2).
+//! The rules of `auth/token/create` and `create-orphan` (contract.md §3.2).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,7 +12,7 @@ use crate::seams::host::Clock;
 use crate::seams::storage::StorageError;
 use crate::ttl::{self, TtlBounds};
 
-/// Zero durations and empty strings mean unset: the field's clients send them always.
+/// Zero durations and empty strings mean unset: Vault's clients send them always.
 pub const FIELDS: &[Field] = &[
     Field::visible("policies", Kind::List, "Policies of the new token; the parent's when none are given."),
     Field::visible("ttl", Kind::Text, "Initial TTL."),
@@ -70,7 +70,7 @@ fn refuse<T>(text: &str) -> Result<T, RequestError> {
 /// Checks every rule, then stores the token, or seals it.
 ///
 /// # Errors
-/// The field's texts for each rule.
+/// Vault's texts for each rule.
 pub async fn create(
     tokens: &Tokens,
     clock: &dyn Clock,
@@ -218,7 +218,7 @@ fn time_to_live(
     Ok((asked.explicit_max_ttl, Vec::new()))
 }
 
-/// The field reads these as texts, and says so when they are none. Zero is unset, and nothing else is.
+/// Vault reads these as texts, and says so when they are none. Zero is unset, and nothing else is.
 fn length(fields: &Fields, name: &str) -> Result<Ttl, RequestError> {
     let text = fields.text(name).unwrap_or_default();
     duration::parse_set(text).map_err(|error| match error {
@@ -293,7 +293,7 @@ fn display_name(asked: &str) -> String {
 pub enum First {
     /// What init hands out.
     Root,
-    /// As if it had been made with the root token: so a development server of the field begins, and names its leased users.
+    /// As if it had been made with the root token: so a development server of Vault begins, and names its leased users.
     Development(Option<TokenId>),
 }
 

@@ -1,4 +1,4 @@
-//! The API of `auth/token/` (vault-api §3).
+//! The API of `auth/token/` (contract.md §3).
 
 use leasehold_model::{Accessor, Operation, Timestamp, TokenHash, TokenId, Ttl};
 use serde_json::{Value, json};
@@ -141,7 +141,7 @@ pub(crate) async fn handle(call: &Call<'_>) -> Result<LogicalResponse, RequestEr
     }
 }
 
-/// The field's words for work that is never needed here.
+/// Vault's words for work that is never needed here.
 pub(crate) const TIDYING: &str =
     "Tidy operation successfully started. Any information from the operation will be printed to the server logs.";
 

@@ -215,7 +215,7 @@ impl Tokens {
             .await
     }
 
-    /// Ends one token at once: after this it cannot act. Its children and leases are the lease room's next work, which
+    /// Ends one token at once: after this it cannot act. Its children and leases are the lease module's next work, which
     /// survives a crash because the row says `Revoking`.
     ///
     /// # Errors

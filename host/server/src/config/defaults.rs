@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use leasehold_model::Ttl;
 
-/// 32 days, as in the field.
+/// 32 days, as in Vault.
 pub(crate) const DEFAULT_LEASE_TTL: Ttl = Ttl::from_secs(768 * 3600);
 pub(crate) const MAX_LEASE_TTL: Ttl = Ttl::from_secs(768 * 3600);
 pub(crate) const LISTEN_ADDRESS: &str = "127.0.0.1:8200";

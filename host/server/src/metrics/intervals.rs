@@ -1,4 +1,4 @@
-//! The field's JSON: what levels are now, and what was counted and measured in the last interval that is over.
+//! Vault's JSON: what levels are now, and what was counted and measured in the last interval that is over.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -185,7 +185,7 @@ impl Sums {
     }
 }
 
-/// Whole where it is whole, as the field writes it.
+/// Whole where it is whole, as Vault writes it.
 fn number(value: f64) -> Value {
     const EXACT: f64 = 9_007_199_254_740_992.0;
     #[expect(clippy::cast_possible_truncation, reason = "it is whole and small enough")]

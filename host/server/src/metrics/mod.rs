@@ -2,7 +2,7 @@
 //!
 //! Must not know: what is counted.
 //!
-//! Start with [`start`]. [`intervals`] keeps for the field's JSON what Prometheus text does not tell: the values of one interval.
+//! Start with [`start`]. [`intervals`] keeps for Vault's JSON what Prometheus text does not tell: the values of one interval.
 
 mod intervals;
 
@@ -23,7 +23,7 @@ const BUCKETS: [f64; 14] = [1e-5, 5e-5, 1e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.
 /// Upper bounds of every `…_fuel`: a decision takes thousands of units, the most that anybody may use is a thousand million.
 const FUEL: [f64; 7] = [1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9];
 
-/// Of what has no buckets: the field's.
+/// Of what has no buckets: Vault's.
 const QUANTILES: [f64; 3] = [0.5, 0.9, 0.99];
 
 /// Samples wait in memory until they are sorted into buckets: that must not depend on anybody asking.
@@ -44,7 +44,7 @@ struct Pair<T, U>(T, Arc<U>);
 impl CounterFn for Pair<Counter, Series> {
     fn increment(&self, value: u64) {
         self.0.increment(value);
-        #[expect(clippy::cast_precision_loss, reason = "a sum of the field is a float")]
+        #[expect(clippy::cast_precision_loss, reason = "a sum of Vault is a float")]
         self.1.add(value as f64);
     }
 

@@ -10,12 +10,12 @@ use zeroize::Zeroizing;
 
 use super::ring::KEY_LEN;
 
-/// Shortest and longest share that is taken at all; the field's numbers.
+/// Shortest and longest share that is taken at all; Vault's numbers.
 pub(super) const SHARE_LEN_MIN: usize = 16;
 pub(super) const SHARE_LEN_MAX: usize = KEY_LEN + 1;
 
 /// # Errors
-/// [`SealError::Invalid`] for numbers that make no sense, in the field's words.
+/// [`SealError::Invalid`] for numbers that make no sense, in Vault's words.
 pub(super) fn check(shares: u8, threshold: u8) -> Result<(), SealError> {
     let why = if shares == 0 {
         "shares must be at least one"
@@ -42,7 +42,7 @@ pub(super) fn split(entropy: &dyn Entropy, root: &[u8; KEY_LEN], shares: u8, thr
 }
 
 /// # Errors
-/// [`SealError::Invalid`], in the field's words, when these cannot be shares of one key. Shares that fit each other may
+/// [`SealError::Invalid`], in Vault's words, when these cannot be shares of one key. Shares that fit each other may
 /// still give a wrong key.
 pub(super) fn combine(parts: &[Zeroizing<Vec<u8>>], threshold: u8) -> Result<Zeroizing<Vec<u8>>, SealError> {
     if let ([only], 1) = (parts, threshold) {

@@ -102,7 +102,7 @@ struct Stored {
     details: BTreeMap<String, Value>,
 }
 
-/// The field asks twice.
+/// Vault asks twice.
 fn no_plugin(why: &str) -> String {
     creating(&format!("invalid database version: 2 errors occurred:\n\t* {why}\n\t* {why}\n\n"))
 }
@@ -111,7 +111,7 @@ impl ConnectionRecord {
     /// Only what is given changes.
     ///
     /// # Errors
-    /// The field's words for 400, complete.
+    /// Vault's words for 400, complete.
     pub(super) fn merge(&mut self, fields: &Fields) -> Result<(), String> {
         let text = |name| fields.text(name).map(str::to_owned);
         if let Some(name) = text("plugin_name") {
@@ -212,7 +212,7 @@ impl ConnectionRecord {
         };
         let open = match number("max_open_connections")? {
             0 => 4,
-            // No limit in the field; a server's own limit would be met by all its clients then.
+            // No limit in Vault; a server's own limit would be met by all its clients then.
             less if less < 0 => 64,
             more => usize::try_from(more).unwrap_or(64).min(1_000),
         };

@@ -34,7 +34,7 @@ impl Effect {
     }
 }
 
-/// `VALID UNTIL` lies this long behind the lease's end, as in the field: revocation comes first.
+/// `VALID UNTIL` lies this long behind the lease's end, as in Vault: revocation comes first.
 const GRACE: Ttl = Ttl::from_secs(5);
 
 /// What PostgreSQL is told about a lease that ends then.

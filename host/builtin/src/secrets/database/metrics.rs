@@ -1,4 +1,4 @@
-//! What targets were asked for, and how long it took, under the field's names (vault-api §7).
+//! What targets were asked for, and how long it took, under Vault's names (contract.md §7).
 
 use leasehold_core::seams::engine::EngineError;
 use tokio::time::Instant;
@@ -20,7 +20,7 @@ impl DatabaseOperation {
         }
     }
 
-    /// In milliseconds, as in the field.
+    /// In milliseconds, as in Vault.
     pub(super) async fn measured<T>(
         self,
         work: impl Future<Output = Result<T, EngineError>>,

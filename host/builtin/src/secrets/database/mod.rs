@@ -1,6 +1,6 @@
 //! The database engine: PostgreSQL roles on lease.
 //!
-//! Must not know: HTTP, how leases are kept, what a guest is. It plans, and acts when the lease room says so.
+//! Must not know: HTTP, how leases are kept, what a guest is. It plans, and acts when the lease module says so.
 //!
 //! Start with [`DatabaseEngine`], then `plan` (what a lease will do), `issue`, `renew`, `revoke` (what it does), `target` (how a database
 //! is reached) and `statements` (SQL text).
@@ -115,7 +115,7 @@ fn connection_key(name: &str) -> String {
     format!("connection/{name}")
 }
 
-/// Names a target as the lease room knows it: unique in the installation.
+/// Names a target as the lease module knows it: unique in the installation.
 fn target_name(at: &EngineContext, connection: &str) -> String {
     format!("{}/{connection}", at.mount.accessor)
 }

@@ -8,7 +8,7 @@ use super::credential;
 use super::effect::Effect;
 use super::role::RoleRecord;
 
-/// In the field's order: role → connection → allowed → credential type → name → password policy → statements.
+/// In Vault's order: role → connection → allowed → credential type → name → password policy → statements.
 pub(super) async fn plan(
     request: &EngineRequest,
     role_name: &str,

@@ -52,7 +52,7 @@ impl RoleRecord {
     /// Only what is given changes. Returns warnings of the template component.
     ///
     /// # Errors
-    /// Wrong fields, in the field's words. Statements are never refused.
+    /// Wrong fields, in Vault's words. Statements are never refused.
     pub(super) async fn merge(&mut self, fields: &Fields, sandbox: &dyn Sandbox) -> Result<Vec<String>, RequestError> {
         if let Some(name) = fields.text("db_name") {
             self.db_name = name.to_owned();

@@ -52,7 +52,7 @@ const CONNECTION_FIELDS: &[Field] = &[
         "The role that gets what leased roles owned; functions and views that they left run with its rights. Default: a role without \
          rights, one for each role here.",
     ),
-    // Everything else is kept with the connection and read back, as in the field.
+    // Everything else is kept with the connection and read back, as in Vault.
     Field::hidden("*", Kind::Any, "Kept as it is."),
     Field::visible("drop_owned", Kind::Bool, "If true, what leased roles owned is dropped instead."),
     Field::visible(

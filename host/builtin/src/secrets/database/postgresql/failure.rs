@@ -62,7 +62,7 @@ impl TargetError {
         }
     }
 
-    /// For the lease room, as it comes out of running statements.
+    /// For the lease module, as it comes out of running statements.
     pub(crate) fn into_engine(self) -> EngineError {
         match self {
             Self::Down(text) => EngineError::Down(format!("unable to start transaction: {text}")),

@@ -1,4 +1,4 @@
-//! Roles that carry our mark: the lease room compares them with leases, and has those without one dropped.
+//! Roles that carry our mark: the lease module compares them with leases, and has those without one dropped.
 
 use leasehold_core::seams::engine::{OrphanEnd, OwnedRole};
 

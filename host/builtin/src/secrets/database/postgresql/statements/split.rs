@@ -87,7 +87,7 @@ impl<'s> Piece<'s> {
         // What PostgreSQL takes for blanks, and no more: a no-break space is a letter to it, and could change what is read next.
         let text =
             sql.get(self.start..end).unwrap_or("").trim_matches(|letter| u8::try_from(letter).is_ok_and(is_space));
-        // A piece of nothing but other blanks is nothing in the field.
+        // A piece of nothing but other blanks is nothing in Vault.
         if self.last.is_some() && !text.trim().is_empty() {
             statements.push(text.to_owned());
         }
