@@ -9,7 +9,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-need_rust=95          # 1.95: `rust-version` in Cargo.toml
+# The compiler's version stands in rust-toolchain.toml, which rustup obeys; other compilers must be as new.
+need_toolchain=$(sed -n 's/^channel = "\(.*\)"$/\1/p' rust-toolchain.toml)
+need_rust=$(cut -d. -f2 <<<"$need_toolchain")
 need_postgresql=13
 tools=$PWD/target/tools
 venv=$tools/venv
@@ -91,6 +93,18 @@ rust_minor() {
   [[ $version =~ ^rustc\ 1\.([0-9]+) ]] && echo "${BASH_REMATCH[1]}" || echo 0
 }
 
+# An installed toolchain of rustup's that is as new as the one that rust-toolchain.toml names.
+installed_toolchain() {
+  local toolchain
+  for toolchain in $(rustup toolchain list 2>/dev/null | awk '{print $1}' | grep -v nightly); do
+    if [ "$(RUSTUP_TOOLCHAIN=$toolchain rust_minor)" -ge "$need_rust" ]; then
+      echo "$toolchain"
+      return
+    fi
+  done
+  return 1
+}
+
 new_enough() { [ "$(cut -d. -f2 <<<"$1" | tr -dc 0-9)" -ge "$need_rust" ] 2>/dev/null; }
 
 # Which of Debian's two Rusts is new enough: `rustc`, or `rustc-web`, which follows upstream within a release.
@@ -107,11 +121,17 @@ distribution_rust() {
 
 rust() {
   if has cargo && [ "$(rust_minor)" -ge "$need_rust" ]; then return; fi
-  local found='' toolchain="1.$need_rust"
+  local found=''
   if has rustup && [ -z "${LEASEHOLD_NO_INSTALL:-}" ]; then
-    say "installing Rust 1.$need_rust with rustup"
-    quietly rustup toolchain install "$toolchain" --no-self-update --profile minimal -c clippy -c rustfmt -t wasm32-unknown-unknown
-    quietly rustup default "$toolchain"
+    local other
+    if other=$(installed_toolchain); then
+      # The directory's override goes before rust-toolchain.toml, so that a machine without a network can build, too.
+      say "using the installed toolchain $other in place of $need_toolchain (undo: rustup override unset)"
+      quietly rustup override set "$other"
+      return
+    fi
+    say "installing Rust $need_toolchain with rustup"
+    quietly rustup toolchain install "$need_toolchain" --no-self-update --profile minimal -c clippy -c rustfmt -t wasm32-unknown-unknown
     return
   fi
   if can_apt; then
@@ -126,7 +146,7 @@ rust() {
   case $found in
     plain) apt_install "Rust" rustc cargo rust-src ;;
     -web) apt_install "Rust" rustc-web cargo-web rust-web-src ;;
-    *) lacks "Rust 1.$need_rust or newer" "curl --proto =https --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y -t wasm32-unknown-unknown" ;;
+    *) lacks "Rust $need_toolchain or newer" "curl --proto =https --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y -t wasm32-unknown-unknown" ;;
   esac
 }
 

@@ -96,7 +96,22 @@ lint() {
   for manifest in Cargo.toml guests/Cargo.toml; do
     cargo deny --manifest-path "$manifest" --config "$PWD/.deny.toml" check --hide-inclusion-graph licenses bans sources
   done
+  advisories
   echo "make lint: passed"
+}
+
+# Known vulnerabilities. The database is a git repository that cargo-deny fetches; without a network, the copy of an
+# earlier run serves.
+advisories() {
+  local manifest
+  if ! cargo deny --config "$PWD/.deny.toml" fetch db >/dev/null 2>&1 \
+    && ! compgen -G "${CARGO_HOME:-$HOME/.cargo}/advisory-dbs/*/crates" >/dev/null; then
+    echo "make lint: advisories were NOT checked: there is no advisory database here and it could not be fetched"
+    return
+  fi
+  for manifest in Cargo.toml guests/Cargo.toml; do
+    cargo deny --offline --manifest-path "$manifest" --config "$PWD/.deny.toml" check --hide-inclusion-graph advisories
+  done
 }
 
 build() {

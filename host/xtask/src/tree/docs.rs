@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use crate::{error::Error, files};
 
 const FOLDERS: [&str; 3] = ["host/docs", "examples", "guests"];
-const AT_THE_TOP: [&str; 3] = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"];
+const AT_THE_TOP: [&str; 4] = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"];
 
 /// Looks at every document of ours.
 pub(super) fn check(root: &Path) -> Result<Vec<String>, Error> {
