@@ -99,7 +99,7 @@ pub(crate) fn module_request(
             auth_path: record.path.clone(),
         },
         now,
-        client_address: request.client.map(|client| client.ip().to_string()),
+        client_address: request.client.as_ref().and_then(|client| Some(client.address()?.to_string())),
         attributes: Vec::new(),
     }
 }

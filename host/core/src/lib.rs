@@ -9,6 +9,7 @@
 
 pub mod audit;
 mod call;
+pub mod connection;
 pub mod core;
 pub mod fail;
 pub mod fields;

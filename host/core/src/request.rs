@@ -4,11 +4,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::SocketAddr;
 
 use leasehold_model::{LeaseId, Operation, Timestamp, TokenId, Ttl};
 use serde_json::Value;
 
+use crate::connection::ConnectionInfo;
 pub use crate::fields::Object;
 use crate::seams::sandbox::SandboxError;
 use crate::seams::storage::StorageError;
@@ -23,7 +23,8 @@ pub struct LogicalRequest {
     /// The body, or the query of a read, list or delete. May hold secrets.
     pub data: Object,
     pub token: Option<TokenId>,
-    pub client: Option<SocketAddr>,
+    /// None: the server asks itself.
+    pub client: Option<ConnectionInfo>,
     pub wrap_ttl: Option<Ttl>,
     /// Lower-case names; without the token. Only registered ones reach audit.
     pub headers: BTreeMap<String, Vec<String>>,

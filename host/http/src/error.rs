@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::envelope::{self, JSON};
 use crate::json::JsonError;
+use crate::listener::ForwardedError;
 use crate::query::FormError;
 
 /// What the door itself refuses, before the core hears of it.
@@ -56,6 +57,8 @@ pub(crate) enum FrontendError {
     Json(#[from] JsonError),
     #[error(transparent)]
     Form(#[from] FormError),
+    #[error(transparent)]
+    Forwarded(#[from] ForwardedError),
     #[error("the server is busy, try again")]
     Busy,
     #[error("context deadline exceeded")]
@@ -98,6 +101,7 @@ pub(crate) fn of_door(error: &FrontendError) -> Response<Body> {
         | FrontendError::NoMediaType
         | FrontendError::TokenTooLong(_)
         | FrontendError::Body
+        | FrontendError::Forwarded(_)
         | FrontendError::Json(_)
         | FrontendError::Form(_) => (StatusCode::BAD_REQUEST, Said::one(error)),
     };

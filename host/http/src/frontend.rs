@@ -4,7 +4,6 @@
 //! work behind it running: the core finishes and then finds that nobody waits.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,6 +11,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use http::Response;
+use leasehold_core::connection::ConnectionInfo;
 use leasehold_core::random;
 use leasehold_core::request::{LogicalRequest, LogicalResponse, Object};
 use leasehold_core::seams::host::Entropy;
@@ -25,13 +25,10 @@ use crate::envelope;
 use crate::error::{self, FrontendError};
 use crate::extract::{self, Head};
 use crate::limits::{Budget, RequestLimits, Share};
+use crate::listener::{Peer, Places};
 use crate::metrics::Meter;
 use crate::pipeline::Pipeline;
 use crate::plain::{HEALTH, HealthCodes};
-
-/// Who is at the other end of the connection.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Peer(pub(crate) SocketAddr);
 
 /// Translates between HTTP and the core.
 pub struct Frontend {
@@ -41,6 +38,9 @@ pub struct Frontend {
     pub(crate) meter: Meter,
     budget: Budget,
     under_way: Semaphore,
+    /// Of all listeners together.
+    pub(crate) connections: Arc<Semaphore>,
+    pub(crate) places: Places,
 }
 
 impl fmt::Debug for Frontend {
@@ -55,7 +55,9 @@ impl Frontend {
     pub fn new(pipeline: Arc<dyn Pipeline>, entropy: Arc<dyn Entropy>, limits: RequestLimits) -> Arc<Self> {
         let budget = Budget::new(limits.bodies_kib_max);
         let under_way = Semaphore::new(limits.requests_max);
-        Arc::new(Self { pipeline, entropy, limits, meter: Meter::new(), budget, under_way })
+        let connections = Arc::new(Semaphore::new(limits.connections_max));
+        let places = Places::new(limits.connections_per_address_max);
+        Arc::new(Self { pipeline, entropy, limits, meter: Meter::new(), budget, under_way, connections, places })
     }
 
     /// Every method on every path ends here.
@@ -68,7 +70,8 @@ impl Frontend {
     async fn answer(&self, request: Request) -> Response<Body> {
         let began = Instant::now();
         let mut operation = None;
-        let answer = match self.under_way.try_acquire() {
+        let rules = request.extensions().get::<Arc<Peer>>().map(|peer| Arc::clone(&peer.rules));
+        let mut answer = match self.under_way.try_acquire() {
             Err(_) => error::of_door(&FrontendError::Busy),
             Ok(_permit) => {
                 let answering = self.answer_in_time(request, &mut operation);
@@ -79,6 +82,9 @@ impl Frontend {
                 }
             }
         };
+        if let Some(rules) = rules {
+            rules.response_headers.put_on(answer.status(), answer.headers_mut());
+        }
         self.meter.count(operation, answer.status(), began.elapsed());
         answer
     }
@@ -89,7 +95,8 @@ impl Frontend {
         operation: &mut Option<Operation>,
     ) -> Result<Response<Body>, FrontendError> {
         let (parts, body) = request.into_parts();
-        let client = parts.extensions.get::<Peer>().map(|peer| peer.0);
+        let peer = parts.extensions.get::<Arc<Peer>>();
+        let client = peer.map(|peer| peer.of_request(&parts.headers)).transpose()?;
         let head = extract::head(&parts, &self.limits)?;
         *operation = Some(head.operation);
         let namespace = head.namespace.clone();
@@ -111,7 +118,7 @@ impl Frontend {
         &self,
         head: Head,
         carried: Carried,
-        client: Option<SocketAddr>,
+        client: Option<ConnectionInfo>,
     ) -> Result<Response<Body>, FrontendError> {
         let Head { operation, path, parameters, token, headers, has_body, namespace: _ } = head;
         let (data, raw_body) = match carried {

@@ -3,7 +3,8 @@
 //! Must not know: leases, storage, policies, what a route means. It translates and it bounds.
 //!
 //! Start with [`door`] (one request from bytes to bytes), then `path` (the one canonical path), `extract` and `body`
-//! (what is read), `envelope` and `error` (what is written), and [`serve`] (connections, TLS, draining).
+//! (what is read), `envelope` and `error` (what is written), [`listener`] (sockets and the rules of each) and [`serve`]
+//! (connections, TLS, draining).
 //!
 //! Invariants: everything a client can make large has a bound that holds before anybody asks who the client is. The path
 //! that the policy sees is the path that the router uses. Every status code of an error is decided in `error`. A lease
@@ -18,6 +19,7 @@ pub mod frontend;
 mod go_json;
 mod json;
 pub mod limits;
+pub mod listener;
 mod metrics;
 mod path;
 mod pipeline;

@@ -31,8 +31,10 @@ pub struct RequestLimits {
     /// For the head of a request, and so for how long a connection may idle between two requests.
     pub header_time: Duration,
     pub handshake_time: Duration,
-    /// Open connections; further ones wait in the listen queue.
+    /// Open connections, over all listeners; further ones wait in the listen queue.
     pub connections_max: usize,
+    /// Open connections of one address (one /64 of IPv6); further ones are closed.
+    pub connections_per_address_max: usize,
     /// Requests under way at once, over all connections; further ones answer 503.
     pub requests_max: usize,
     /// Requests under way at once on one HTTP/2 connection.
@@ -60,6 +62,7 @@ impl Default for RequestLimits {
             header_time: Duration::from_secs(60),
             handshake_time: Duration::from_secs(10),
             connections_max: 4_096,
+            connections_per_address_max: 1_024,
             requests_max: 2_048,
             streams_max: 100,
             bodies_kib_max: 256 << 10,

@@ -10,6 +10,7 @@ use metrics::{Counter, Gauge, Histogram};
 pub(crate) const REQUESTS: &str = "leasehold_http_requests_total";
 pub(crate) const SECONDS: &str = "leasehold_http_request_seconds";
 pub(crate) const CONNECTIONS: &str = "leasehold_http_connections";
+pub(crate) const TURNED_AWAY: &str = "leasehold_http_connections_turned_away_total";
 
 const OPERATIONS: [&str; 9] = ["create", "read", "update", "patch", "delete", "list", "scan", "help", "none"];
 const CLASSES: [&str; 4] = ["2xx", "3xx", "4xx", "5xx"];
@@ -19,6 +20,7 @@ pub(crate) struct Meter {
     requests: [[Counter; CLASSES.len()]; OPERATIONS.len()],
     seconds: [Histogram; OPERATIONS.len()],
     pub(crate) connections: Gauge,
+    pub(crate) turned_away: Counter,
 }
 
 impl Meter {
@@ -26,6 +28,7 @@ impl Meter {
         metrics::describe_counter!(REQUESTS, "Requests answered, by operation and class of status.");
         metrics::describe_histogram!(SECONDS, metrics::Unit::Seconds, "From the head of a request to its answer.");
         metrics::describe_gauge!(CONNECTIONS, "Open connections.");
+        metrics::describe_counter!(TURNED_AWAY, "Connections closed because their address had too many.");
         let name = |at: usize| OPERATIONS.get(at).copied().unwrap_or("none");
         let class = |at: usize| CLASSES.get(at).copied().unwrap_or("5xx");
         Self {
@@ -36,6 +39,7 @@ impl Meter {
             }),
             seconds: array::from_fn(|operation| metrics::histogram!(SECONDS, "operation" => name(operation))),
             connections: metrics::gauge!(CONNECTIONS),
+            turned_away: metrics::counter!(TURNED_AWAY),
         }
     }
 

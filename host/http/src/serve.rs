@@ -13,35 +13,28 @@ use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
+use leasehold_core::connection::{ClientCertificate, ConnectionInfo};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::server::TlsStream;
 
-use crate::frontend::{Frontend, Peer};
-
-/// What is shown to TLS clients. The sender replaces it; connections already open keep what they began with.
-pub type Tls = watch::Receiver<Arc<ServerConfig>>;
+use crate::frontend::Frontend;
+use crate::listener::{self, Listener, Peer, Place, Rules, Socket, Stream};
 
 /// Accepts and answers until `stop` turns true (or its sender is gone), then finishes what is under way, for `drain` at
 /// the longest.
-pub async fn serve(
-    listener: TcpListener,
-    tls: Option<Tls>,
-    frontend: Arc<Frontend>,
-    mut stop: watch::Receiver<bool>,
-    drain: Duration,
-) {
-    let slots = Arc::new(Semaphore::new(frontend.limits.connections_max));
+pub async fn serve(listener: Listener, frontend: Arc<Frontend>, mut stop: watch::Receiver<bool>, drain: Duration) {
+    let Listener { socket, tls, rules } = listener;
     let mut connections = JoinSet::new();
     loop {
         while connections.try_join_next().is_some() {}
         let accepted = tokio::select! {
             biased;
             _ = stop.wait_for(|stop| *stop) => break,
-            accepted = accept(&listener, &slots) => accepted,
+            accepted = accept(&socket, &frontend) => accepted,
         };
         let (stream, slot) = match accepted {
             Ok(accepted) => accepted,
@@ -52,10 +45,11 @@ pub async fn serve(
                 continue;
             }
         };
-        let connection = Connection { frontend: Arc::clone(&frontend), stop: stop.clone(), _slot: slot };
+        let (frontend, rules) = (Arc::clone(&frontend), Arc::clone(&rules));
+        let connection = Connection { frontend, rules, stop: stop.clone(), _slot: slot };
         connections.spawn(connection.run(stream, tls.as_ref().map(|tls| Arc::clone(&tls.borrow()))));
     }
-    drop(listener);
+    drop(socket);
     let finished = async { while connections.join_next().await.is_some() {} };
     if tokio::time::timeout(drain, finished).await.is_err() {
         tracing::warn!("some connections did not finish in time and were closed");
@@ -63,49 +57,100 @@ pub async fn serve(
 }
 
 /// A free slot first: what cannot be served waits in the listen queue.
-async fn accept(listener: &TcpListener, slots: &Arc<Semaphore>) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
-    let slot = Arc::clone(slots).acquire_owned().await.map_err(io::Error::other)?;
-    let (stream, _) = listener.accept().await?;
-    Ok((stream, slot))
+async fn accept(socket: &Socket, frontend: &Frontend) -> io::Result<(Stream, OwnedSemaphorePermit)> {
+    let slot = Arc::clone(&frontend.connections).acquire_owned().await.map_err(io::Error::other)?;
+    Ok((socket.accept().await?, slot))
+}
+
+/// A connection that may ask.
+struct Prepared {
+    stream: Readable,
+    info: ConnectionInfo,
+    _place: Option<Place>,
+}
+
+enum Readable {
+    Plain(Stream),
+    Tls(Box<TlsStream<Stream>>),
 }
 
 struct Connection {
     frontend: Arc<Frontend>,
+    rules: Arc<Rules>,
     stop: watch::Receiver<bool>,
     _slot: OwnedSemaphorePermit,
 }
 
 impl Connection {
-    async fn run(self, stream: TcpStream, tls: Option<Arc<ServerConfig>>) {
-        let Ok(peer) = stream.peer_addr() else { return };
-        // An answer is written whole: waiting for more would only delay it.
-        let _ = stream.set_nodelay(true);
+    async fn run(self, stream: Stream, tls: Option<Arc<ServerConfig>>) {
         self.frontend.meter.connections.increment(1.0);
-        match tls {
-            None => self.answer(stream, Peer(peer), false).await,
-            Some(tls) => {
-                let handshake = TlsAcceptor::from(tls).accept(stream);
-                match tokio::time::timeout(self.frontend.limits.handshake_time, handshake).await {
-                    Ok(Ok(stream)) => {
+        let own = stream.peer();
+        let limit = self.frontend.limits.handshake_time;
+        match tokio::time::timeout(limit, self.prepare(stream, tls)).await {
+            Ok(Ok(Some(Prepared { stream, info, _place }))) => {
+                let peer = Peer { info, rules: Arc::clone(&self.rules) };
+                match stream {
+                    Readable::Plain(stream) => self.answer(stream, peer, false).await,
+                    Readable::Tls(stream) => {
                         let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-                        self.answer(stream, Peer(peer), is_http2).await;
+                        self.answer(stream, peer, is_http2).await;
                     }
-                    Ok(Err(error)) => tracing::debug!(client = %peer, %error, "no TLS handshake"),
-                    Err(_) => tracing::debug!(client = %peer, "the TLS handshake took too long"),
                 }
             }
+            Ok(Ok(None)) => {}
+            Ok(Err(error)) => {
+                tracing::debug!(client = %listener::shown(own), %error, "a connection ended before its first request");
+            }
+            Err(_) => tracing::debug!(client = %listener::shown(own), "the TLS handshake took too long"),
         }
         self.frontend.meter.connections.decrement(1.0);
+    }
+
+    /// Everything that stands before HTTP: whose connection it is, its place, TLS. None: it was told why it is closed.
+    async fn prepare(&self, mut stream: Stream, tls: Option<Arc<ServerConfig>>) -> io::Result<Option<Prepared>> {
+        let peer = match &self.rules.proxy_protocol {
+            Some(rule) => rule.client(&mut stream).await?,
+            None => stream.peer(),
+        };
+        let place = match peer {
+            // A proxy holds the connections of many clients.
+            Some(peer) if !self.rules.is_proxy(peer.ip()) => match self.frontend.places.take(peer.ip()) {
+                Some(place) => Some(place),
+                None => {
+                    self.frontend.meter.turned_away.increment(1);
+                    return Err(io::Error::new(io::ErrorKind::QuotaExceeded, "too many connections from this address"));
+                }
+            },
+            _ => None,
+        };
+        let mut info = ConnectionInfo { peer, ..ConnectionInfo::default() };
+        let stream = match tls {
+            None => Readable::Plain(stream),
+            Some(_) if stream.talks_plain_http().await? => {
+                stream.refuse_plain_http().await?;
+                return Ok(None);
+            }
+            Some(tls) => {
+                let stream = TlsAcceptor::from(tls).accept(stream).await?;
+                info.certificate = stream.get_ref().1.peer_certificates().map(|chain| {
+                    Arc::new(ClientCertificate { chain: chain.iter().map(|one| one.as_ref().to_vec()).collect() })
+                });
+                Readable::Tls(Box::new(stream))
+            }
+        };
+        Ok(Some(Prepared { stream, info, _place: place }))
     }
 
     async fn answer<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(&self, stream: S, peer: Peer, is_http2: bool) {
         let router = TowerToHyperService::new(self.frontend.router());
         let has_asked = Arc::new(AtomicBool::new(false));
         let asked = Arc::clone(&has_asked);
+        let peer = Arc::new(peer);
+        let asking = Arc::clone(&peer);
         let service = service_fn(move |request: Request<Incoming>| {
             asked.store(true, Ordering::Relaxed);
             let mut request = request.map(Body::new);
-            request.extensions_mut().insert(peer);
+            request.extensions_mut().insert(Arc::clone(&asking));
             router.call(request)
         });
         let builder = self.builder(is_http2);
@@ -118,7 +163,7 @@ impl Connection {
             tokio::select! {
                 ended = connection.as_mut() => {
                     if let Err(error) = ended {
-                        tracing::debug!(client = %peer.0, %error, "a connection ended early");
+                        tracing::debug!(client = %listener::shown(peer.info.peer), %error, "a connection ended early");
                     }
                     return;
                 }

@@ -80,7 +80,7 @@ async fn served(limits: RequestLimits) -> Served {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = watch::channel(false);
-    let serving = tokio::spawn(serve::serve(listener, None, frontend, stopped, Duration::from_secs(5)));
+    let serving = tokio::spawn(serve::serve(listener.into(), frontend, stopped, Duration::from_secs(5)));
     Served { address, pipeline, undelivered, stop, serving }
 }
 

@@ -170,7 +170,8 @@ async fn live(life: &ServerMode, config: Config, wish: LogWish, level: &log::Lev
     for Bound { listener, tls } in bound {
         let receiver = tls.as_ref().map(|certificate| certificate.sender.subscribe());
         certificates.extend(tls);
-        doors.spawn(serve::serve(listener, receiver, frontend.clone(), stopped.clone(), defaults::DRAIN));
+        let listener = leasehold_http::listener::Listener { tls: receiver, ..listener.into() };
+        doors.spawn(serve::serve(listener, frontend.clone(), stopped.clone(), defaults::DRAIN));
     }
     // From here on: until now a signal has simply ended the program.
     let mut signals = Signals::heard()?;

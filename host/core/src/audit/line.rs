@@ -6,6 +6,7 @@ use leasehold_model::Timestamp;
 use serde_json::{Value, json};
 
 use super::hash::Salt;
+use crate::connection::ConnectionInfo;
 use crate::mount::MountEntry;
 use crate::policy::egp::Judgement;
 use crate::request::{LogicalRequest, LogicalResponse, Object};
@@ -155,9 +156,11 @@ impl Entry<'_> {
         if let Some(body) = &asked.raw_body {
             request.insert("body_bytes".into(), body.len().into());
         }
-        if let Some(client) = asked.client {
-            request.insert("remote_address".into(), client.ip().to_string().into());
-            request.insert("remote_port".into(), client.port().into());
+        if let Some(address) = asked.client.as_ref().and_then(ConnectionInfo::address) {
+            request.insert("remote_address".into(), address.to_string().into());
+        }
+        if let Some(port) = asked.client.as_ref().and_then(ConnectionInfo::port) {
+            request.insert("remote_port".into(), port.into());
         }
         if let Some(ttl) = asked.wrap_ttl {
             request.insert("wrap_ttl".into(), ttl.as_secs().into());
