@@ -1,6 +1,6 @@
-//! One admitted request, as handlers see it, and what they share.
+//! One admitted request, as handlers of `sys/` and `auth/token/` see it, and what they share.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use leasehold_model::{Operation, Ttl};
 
@@ -9,28 +9,77 @@ use crate::fields::Fields;
 use crate::lease::LeaseError;
 use crate::mount::MountEntry;
 use crate::policy::egp::Judgement;
-use crate::request::{LogicalRequest, RequestError};
-use crate::routes::Captures;
+use crate::request::{LogicalRequest, LogicalResponse, RequestError};
+use crate::routes::{Answering, Captures};
 use crate::seams::sandbox::{ModuleIdentity, ModuleRequest};
 use crate::token::Caller;
 
-/// An admitted request, as the handlers of `sys/` and `auth/token/` see it.
-pub(crate) struct Call<'a> {
-    pub core: &'a Arc<Core>,
-    pub unsealed: &'a Arc<Unsealed>,
-    pub request: &'a LogicalRequest,
-    pub operation: Operation,
-    /// The declared pattern: handlers match on it.
-    pub pattern: &'static str,
-    pub captures: Captures,
-    pub fields: Fields,
-    /// None on open routes.
-    pub caller: Option<&'a Caller>,
+/// How a route of `sys/` or `auth/token/` is served.
+#[derive(Clone, Copy, Debug)]
+pub enum SystemHandler {
+    /// An admitted request, while the server is unsealed.
+    Unsealed(for<'a> fn(&'a Call<'a>) -> Answering<'a, Handled>),
+    /// Without a token, also while the server is sealed ([`crate::routes::Access::WhileSealed`]).
+    WhileSealed(for<'a> fn(&'a SealedCall<'a>) -> Answering<'a, Result<LogicalResponse, RequestError>>),
+}
+
+/// What a handler gives back: its outcome, and what audit needs besides.
+#[derive(Debug)]
+pub struct Handled {
+    pub outcome: Result<LogicalResponse, RequestError>,
+    /// What policy modules said of a lease on the lease's own path.
+    pub judgements: Vec<Judgement>,
+}
+
+impl From<Result<LogicalResponse, RequestError>> for Handled {
+    fn from(outcome: Result<LogicalResponse, RequestError>) -> Self {
+        Self { outcome, judgements: Vec::new() }
+    }
+}
+
+/// Makes an `async fn` of a [`Call`] the handler of an operation. What it returns becomes a [`Handled`].
+macro_rules! handler {
+    ($handle:path) => {
+        $crate::call::SystemHandler::Unsealed(|call| {
+            Box::pin(async move { $crate::call::Handled::from($handle(call).await) })
+        })
+    };
+}
+/// Makes an `async fn` of a [`SealedCall`] the handler of an operation.
+macro_rules! sealed_handler {
+    ($handle:path) => {
+        $crate::call::SystemHandler::WhileSealed(|call| Box::pin($handle(call)))
+    };
+}
+pub(crate) use {handler, sealed_handler};
+
+/// A request that is answered whether or not the server is sealed.
+#[derive(Debug)]
+pub struct SealedCall<'a> {
+    pub(crate) core: &'a Arc<Core>,
+    pub(crate) fields: Fields,
+}
+
+/// An admitted request.
+#[derive(Debug)]
+pub struct Call<'a> {
+    pub(crate) core: &'a Arc<Core>,
+    pub(crate) unsealed: &'a Arc<Unsealed>,
+    pub(crate) request: &'a LogicalRequest,
+    pub(crate) captures: Captures,
+    pub(crate) fields: Fields,
+    /// None where no token is asked for and none was sent.
+    pub(crate) caller: Option<&'a Caller>,
     /// The winning rule carries sudo, or the caller is root.
-    pub sudo: bool,
-    pub ceiling: Option<Ttl>,
-    /// Judgements that handlers caused (renewals are judged on the lease's own path).
-    pub judgements: Mutex<Vec<Judgement>>,
+    pub(crate) sudo: bool,
+    pub(crate) ceiling: Option<Ttl>,
+}
+
+/// What the policy modules said of something that a request does to a lease.
+pub(crate) struct LeaseJudged {
+    pub judgements: Vec<Judgement>,
+    /// The least TTL that they allow, or their refusal.
+    pub ceiling: Result<Option<Ttl>, RequestError>,
 }
 
 impl Call<'_> {
@@ -44,11 +93,12 @@ impl Call<'_> {
     }
 
     /// Lets the policy modules judge what this request does to a lease, on the lease's own path.
-    pub async fn judge_lease(&self, path: &str, operation: Operation) -> Result<Option<Ttl>, RequestError> {
-        let caller = self.caller()?;
-        if caller.is_root() || !self.unsealed.egps.cover(path) {
-            return Ok(None);
-        }
+    pub(crate) async fn judge_lease(&self, path: &str, operation: Operation) -> LeaseJudged {
+        let caller = match self.caller() {
+            Ok(caller) if !caller.is_root() && self.unsealed.egps.cover(path) => caller,
+            Ok(_) => return LeaseJudged { judgements: Vec::new(), ceiling: Ok(None) },
+            Err(error) => return LeaseJudged { judgements: Vec::new(), ceiling: Err(error) },
+        };
         let mount = self.unsealed.mounts.route(path);
         let ask = module_request(
             self.core,
@@ -60,8 +110,7 @@ impl Call<'_> {
             &[],
         );
         let judged = self.unsealed.egps.judge(&self.unsealed.modules, &ask).await;
-        self.judgements.lock().unwrap_or_else(PoisonError::into_inner).extend(judged.judgements);
-        judged.refusal.map_or(Ok(judged.max_ttl), Err)
+        LeaseJudged { judgements: judged.judgements, ceiling: judged.refusal.map_or(Ok(judged.max_ttl), Err) }
     }
 }
 

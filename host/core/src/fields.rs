@@ -36,20 +36,47 @@ pub struct Field {
     pub kind: Kind,
     /// Policy modules see its value; of other fields only that they are there. Never true where a secret may stand.
     pub visible: bool,
+    /// The value is or may hold a secret.
+    pub secret: bool,
+    /// The handler refuses a request without it.
+    pub required: bool,
+    /// What holds when it is not given; empty: the help says it, or nothing does.
+    pub default: &'static str,
+    /// The only values that are taken; empty: any.
+    pub one_of: &'static [&'static str],
     pub help: &'static str,
 }
 
 impl Field {
+    const fn new(name: &'static str, kind: Kind, help: &'static str) -> Self {
+        Self { name, kind, visible: true, secret: false, required: false, default: "", one_of: &[], help }
+    }
+
     /// A field whose value policy modules may see.
     #[must_use]
     pub const fn visible(name: &'static str, kind: Kind, help: &'static str) -> Self {
-        Self { name, kind, visible: true, help }
+        Self::new(name, kind, help)
     }
 
     /// A field whose value may be or hold a secret.
     #[must_use]
     pub const fn hidden(name: &'static str, kind: Kind, help: &'static str) -> Self {
-        Self { name, kind, visible: false, help }
+        Self { visible: false, secret: true, ..Self::new(name, kind, help) }
+    }
+
+    #[must_use]
+    pub const fn required(self) -> Self {
+        Self { required: true, ..self }
+    }
+
+    #[must_use]
+    pub const fn default(self, default: &'static str) -> Self {
+        Self { default, ..self }
+    }
+
+    #[must_use]
+    pub const fn one_of(self, one_of: &'static [&'static str]) -> Self {
+        Self { one_of, ..self }
     }
 }
 

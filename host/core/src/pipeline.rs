@@ -3,23 +3,23 @@
 //! What is decided where: `token` admits, `policy` judges, the engine plans, the lease module acts. This file
 //! only keeps the order, and the order is the security of the whole.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use leasehold_model::{Operation, Ttl};
 use tokio::sync::oneshot;
 
 use crate::audit::{Entry, Phase};
-use crate::call::{Call, lease_error, module_request};
+use crate::call::{Call, SystemHandler, lease_error, module_request};
 use crate::core::{Core, Unsealed};
-use crate::fields::Fields;
+use crate::fields::{Field, Fields};
 use crate::lease::issue::IssueRequest;
 use crate::metrics;
 use crate::mount::MountEntry;
 use crate::policy::egp::Judgement;
 use crate::policy::{decide, egp_paths};
 use crate::request::{LogicalRequest, LogicalResponse, Object, RequestError};
-use crate::routes::{self, Access, Captures, Route};
-use crate::seams::engine::{EngineRequest, Outcome, SecretValue, SecretsEngine};
+use crate::routes::{self, Captures, Found, Route};
+use crate::seams::engine::{EngineHandler, EngineRequest, Outcome, SecretValue, SecretsEngine};
 use crate::seams::sandbox::{AclRequest, SandboxError, Verdict};
 use crate::sys;
 use crate::token::{self, Caller};
@@ -38,37 +38,105 @@ struct RequestTrace {
     ceiling: Option<Ttl>,
 }
 
-/// A request that may go on.
-struct Admitted {
-    backend: Backend,
-    route: Route,
-    captures: Captures,
-    path: String,
+/// Who serves a mount.
+enum Backend {
+    /// `sys/` and `auth/token/`: handlers that see all that is unsealed.
+    System(&'static [Route<SystemHandler>]),
+    Secrets(Arc<dyn SecretsEngine>),
 }
 
-#[derive(Clone)]
-enum Backend {
-    System,
-    Token,
-    Engine(Arc<dyn SecretsEngine>),
+/// The route of a request, by its backend, and the handler of its operation if there is one.
+enum Matched {
+    System(Found<SystemHandler>),
+    Secrets(Arc<dyn SecretsEngine>, Found<EngineHandler>),
+    /// The mount itself, which only help is asked about.
+    Mount,
+}
+
+/// Evaluates an expression on the route that was found, whichever backend's it is.
+macro_rules! on_route {
+    ($matched:expr, $found:ident => $then:expr, $else:expr) => {
+        match $matched {
+            Matched::System($found) => $then,
+            Matched::Secrets(_, $found) => $then,
+            Matched::Mount => $else,
+        }
+    };
+}
+
+impl Matched {
+    fn needs_sudo(&self, operation: Operation) -> bool {
+        on_route!(self, found => found.route.access.needs_sudo(operation), false)
+    }
+
+    fn is_unauthenticated(&self) -> bool {
+        on_route!(self, found => found.route.access.is_unauthenticated(), false)
+    }
+
+    fn has_existence_check(&self) -> bool {
+        on_route!(self, found => found.route.existence_check, false)
+    }
+
+    /// Whether the route has the operation that it was looked up for.
+    fn has_operation(&self) -> bool {
+        on_route!(self, found => found.op.is_some(), false)
+    }
+
+    fn fields(&self) -> &'static [Field] {
+        on_route!(self, found => found.op.map_or(&[], |op| op.fields), &[])
+    }
+
+    fn captures(&self) -> Option<&Captures> {
+        on_route!(self, found => Some(&found.captures), None)
+    }
 }
 
 impl Backend {
     fn of(entry: &MountEntry, unsealed: &Unsealed) -> Option<Self> {
         match entry.kind.as_str() {
-            "system" => Some(Self::System),
-            "token" => Some(Self::Token),
-            kind => unsealed.engines.of_kind(kind).cloned().map(Self::Engine),
+            "system" => Some(Self::System(sys::ROUTES)),
+            "token" => Some(Self::System(token::routes::ROUTES)),
+            kind => unsealed.engines.of_kind(kind).cloned().map(Self::Secrets),
         }
     }
 
-    fn routes(&self) -> &[Route] {
+    fn find(&self, path: &str, operation: Operation) -> Option<Matched> {
+        if path.is_empty() && operation == Operation::Help {
+            return Some(Matched::Mount);
+        }
+        Some(match self {
+            Self::System(routes) => Matched::System(routes::find(routes, path, operation)?),
+            Self::Secrets(engine) => {
+                Matched::Secrets(Arc::clone(engine), routes::find(engine.routes(), path, operation)?)
+            }
+        })
+    }
+
+    fn is_folder(&self, path: &str) -> bool {
         match self {
-            Self::System => sys::ROUTES,
-            Self::Token => token::routes::ROUTES,
-            Self::Engine(engine) => engine.routes(),
+            Self::System(routes) => routes::is_folder(routes, path),
+            Self::Secrets(engine) => routes::is_folder(engine.routes(), path),
         }
     }
+
+    fn help(&self, path: &str, matched: &Matched) -> LogicalResponse {
+        match (self, matched) {
+            (Self::System(routes), Matched::System(found)) => sys::help::of_route(routes, found.route, path),
+            (Self::System(routes), _) => sys::help::of_mount(routes),
+            (Self::Secrets(engine), Matched::Secrets(_, found)) => {
+                sys::help::of_route(engine.routes(), found.route, path)
+            }
+            (Self::Secrets(engine), _) => sys::help::of_mount(engine.routes()),
+        }
+    }
+}
+
+/// A request that may go on.
+struct Admitted {
+    backend: Backend,
+    matched: Matched,
+    /// Below the mount.
+    path: String,
 }
 
 impl Core {
@@ -165,12 +233,13 @@ impl Core {
         trace: &mut RequestTrace,
     ) -> Result<Admitted, RequestError> {
         let routed = unsealed.mounts.route(&request.path);
-        let open = routed.as_ref().is_some_and(|(entry, rest)| {
-            Backend::of(entry, unsealed).is_some_and(|t| {
-                routes::find(t.routes(), rest, request.operation)
-                    .is_some_and(|(r, _)| r.access == Access::Unauthenticated)
-            })
-        });
+        // Once per request: everything below asks what was found here.
+        let backend = routed.as_ref().and_then(|(entry, _)| Backend::of(entry, unsealed));
+        let matched = match (&backend, &routed) {
+            (Some(backend), Some((_, rest))) => backend.find(rest, request.operation),
+            _ => None,
+        };
+        let open = matched.as_ref().is_some_and(Matched::is_unauthenticated);
         trace.operation = Some(request.operation);
         trace.mount = routed.as_ref().map(|(entry, _)| entry.clone());
         match (&request.token, open) {
@@ -184,29 +253,22 @@ impl Core {
             (None, false) => return Err(RequestError::BadToken),
             (Some(token), false) => trace.caller = Some(unsealed.tokens.admit(token).await?),
         }
-
-        let matched = match &routed {
-            None => None,
-            Some((entry, rest)) => Backend::of(entry, unsealed).and_then(|backend| {
-                if rest.is_empty() && request.operation == Operation::Help {
-                    let (route, captures) = (sys::help::OF_A_MOUNT, Captures::default());
-                    return Some(Admitted { backend, route, captures, path: String::new() });
-                }
-                let found =
-                    routes::find(backend.routes(), rest, request.operation).map(|(route, captures)| (*route, captures));
-                // A slash at the end says nothing where the rest of a path is one name, or where there is a list.
-                found
-                    .filter(|_| trace.as_sent.is_none() || routes::is_folder(backend.routes(), rest))
-                    .map(|(route, captures)| Admitted { backend, route, captures, path: (*rest).to_owned() })
-            }),
+        let admitted = match (backend, matched, &routed) {
+            // A slash at the end says nothing where the rest of a path is one name, or where there is a list.
+            (Some(backend), Some(matched), Some((_, rest)))
+                if trace.as_sent.is_none() || matches!(matched, Matched::Mount) || backend.is_folder(rest) =>
+            {
+                Some(Admitted { backend, matched, path: (*rest).to_owned() })
+            }
+            _ => None,
         };
-        let operation = self.create_or_update(unsealed, request, matched.as_ref(), trace).await?;
+        let operation = self.create_or_update(unsealed, request, admitted.as_ref().map(|a| &a.matched), trace).await?;
         trace.operation = Some(operation);
 
         if !open {
             let caller = trace.caller.as_ref().ok_or(RequestError::BadToken)?;
-            let needs_sudo = match &matched {
-                Some(matched) => needs_sudo(matched.route.access, operation),
+            let needs_sudo = match &admitted {
+                Some(admitted) => admitted.matched.needs_sudo(operation),
                 None => sys::is_protected(&request.path),
             };
             let ask = AclRequest {
@@ -238,7 +300,7 @@ impl Core {
                 None => {}
             }
             if !caller.is_root() && operation != Operation::Help && unsealed.egps.cover(&request.path) {
-                let fields = matched.as_ref().map(|m| m.route.fields).unwrap_or_default();
+                let fields = admitted.as_ref().map(|a| a.matched.fields()).unwrap_or_default();
                 let ask =
                     module_request(self, request, caller, trace.mount.as_deref(), &request.path, operation, fields);
                 let judged = unsealed.egps.judge(&unsealed.modules, &ask).await;
@@ -258,11 +320,11 @@ impl Core {
                 "no handler for route \"{asked}\" on namespace \"\". route entry or namespace is tainted."
             )));
         }
-        let admitted = matched.ok_or(RequestError::UnsupportedPath)?;
-        if operation != Operation::Help && !admitted.route.supports(operation) {
+        let admitted = admitted.ok_or(RequestError::UnsupportedPath)?;
+        if operation != Operation::Help && !admitted.matched.has_operation() {
             // The slash that a list appends leads nowhere where there is no folder.
-            let leads_nowhere = matches!(operation, Operation::List | Operation::Scan)
-                && !routes::is_folder(admitted.backend.routes(), &admitted.path);
+            let leads_nowhere =
+                matches!(operation, Operation::List | Operation::Scan) && !admitted.backend.is_folder(&admitted.path);
             return Err(if leads_nowhere { RequestError::UnsupportedPath } else { RequestError::UnsupportedOperation });
         }
         Ok(admitted)
@@ -273,15 +335,13 @@ impl Core {
         self: &Arc<Self>,
         unsealed: &Unsealed,
         request: &LogicalRequest,
-        matched: Option<&Admitted>,
+        matched: Option<&Matched>,
         trace: &RequestTrace,
     ) -> Result<Operation, RequestError> {
-        let (Operation::Update, Some(Admitted { backend: Backend::Engine(engine), route, captures, .. })) =
-            (request.operation, matched)
-        else {
+        let (Operation::Update, Some(Matched::Secrets(engine, found))) = (request.operation, matched) else {
             return Ok(request.operation);
         };
-        let Some(entry) = trace.mount.as_deref().filter(|_| route.existence_check) else {
+        let Some(entry) = trace.mount.as_deref().filter(|_| found.route.existence_check) else {
             return Ok(Operation::Update);
         };
         // Fields are not looked at: the path alone says what the write is about.
@@ -289,7 +349,7 @@ impl Core {
             context: unsealed.engines.context(entry),
             operation: Operation::Update,
             path: request.path.clone(),
-            captures: captures.clone(),
+            captures: found.captures.clone(),
             fields: Fields::default(),
             display_name: String::new(),
         };
@@ -303,57 +363,53 @@ impl Core {
         trace: &mut RequestTrace,
         admitted: Admitted,
     ) -> Result<LogicalResponse, RequestError> {
-        let Admitted { backend, route, captures, path } = admitted;
+        let Admitted { backend, matched, path } = admitted;
         let operation = trace.operation.unwrap_or(request.operation);
         if operation == Operation::Help {
-            return Ok(sys::help::answer(backend.routes(), &route, &path));
+            return Ok(backend.help(&path, &matched));
         }
         // What a pattern captured is no field, also when a client repeats it in the body.
         let mut data = request.data.clone();
-        data.retain(|name, _| !captures.contains_key(name.as_str()));
+        data.retain(|name, _| matched.captures().is_none_or(|captures| !captures.contains_key(name.as_str())));
+        let declared = matched.fields();
         let writes = matches!(operation, Operation::Create | Operation::Update);
-        let fields = Fields::coerce(route.fields, &data).map_err(|error| {
+        let fields = Fields::coerce(declared, &data).map_err(|error| {
             // In Vault it is the existence check that stumbles first, and it says less.
-            let bare = route.existence_check && writes;
+            let bare = matched.has_existence_check() && writes;
             RequestError::Invalid(if bare { error.to_string() } else { format!("Field validation failed: {error}") })
         })?;
-        let mut ignored: Vec<String> = if writes && route.fields.iter().any(|field| field.name == "*") {
+        let mut ignored: Vec<String> = if writes && declared.iter().any(|field| field.name == "*") {
             Vec::new()
         } else {
             fields.unknown().keys().cloned().collect()
         };
-        let mut answer = match &backend {
-            Backend::Engine(engine) => {
-                self.ask_engine(unsealed, request, trace, engine, operation, captures, fields).await?
+        let mut answer = match matched {
+            Matched::Secrets(engine, Found { op: Some(op), captures, .. }) => {
+                let asked = (operation, captures, fields);
+                self.ask_engine(unsealed, request, trace, (&engine, op.handler), asked).await?
             }
-            Backend::System | Backend::Token => {
+            Matched::System(Found { op: Some(op), captures, .. }) => {
+                let SystemHandler::Unsealed(handle) = op.handler else { return Err(RequestError::UnsupportedPath) };
                 let sudo = trace.caller.as_ref().is_some_and(Caller::is_root)
                     || trace
                         .verdict
                         .as_ref()
                         .is_some_and(|v| v.capabilities.contains(leasehold_model::Capabilities::SUDO));
-                let call = Call {
+                let handled = handle(&Call {
                     core: self,
                     unsealed,
                     request,
-                    operation,
-                    pattern: route.pattern,
                     captures,
                     fields,
                     caller: trace.caller.as_ref(),
                     sudo,
                     ceiling: trace.ceiling,
-                    judgements: Mutex::new(Vec::new()),
-                };
-                let answer = match backend {
-                    Backend::System => sys::handle(&call).await,
-                    _ => token::routes::handle(&call).await,
-                };
-                trace
-                    .judgements
-                    .extend(call.judgements.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner));
-                answer?
+                })
+                .await;
+                trace.judgements.extend(handled.judgements);
+                handled.outcome?
             }
+            _ => return Err(RequestError::UnsupportedOperation),
         };
         if let Some(limit) = trace.verdict.as_ref().and_then(|verdict| verdict.limit)
             && matches!(operation, Operation::List | Operation::Scan)
@@ -371,16 +427,13 @@ impl Core {
         Ok(answer)
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the parts of one request, each used once")]
     async fn ask_engine(
         &self,
         unsealed: &Arc<Unsealed>,
         request: &LogicalRequest,
         trace: &RequestTrace,
-        engine: &Arc<dyn SecretsEngine>,
-        operation: Operation,
-        captures: Captures,
-        fields: Fields,
+        (engine, handle): (&Arc<dyn SecretsEngine>, EngineHandler),
+        (operation, captures, fields): (Operation, Captures, Fields),
     ) -> Result<LogicalResponse, RequestError> {
         let (Some(caller), Some(mount)) = (&trace.caller, &trace.mount) else { return Err(RequestError::BadToken) };
         let asked = EngineRequest {
@@ -391,7 +444,7 @@ impl Core {
             fields,
             display_name: caller.record.display_name.clone(),
         };
-        let plan = match engine.handle(&asked).await? {
+        let plan = match handle(&**engine, &asked).await? {
             Outcome::Answer(answer) => return Ok(answer),
             Outcome::Reopened { connection, answer } => {
                 unsealed.leases.reopened(&connection);
@@ -507,14 +560,6 @@ fn cut_out(answer: &mut LogicalResponse, after: &str, limit: usize) {
             }
             _ => {}
         }
-    }
-}
-
-fn needs_sudo(access: Access, operation: Operation) -> bool {
-    match access {
-        Access::Sudo => true,
-        Access::SudoToWrite => !matches!(operation, Operation::Read | Operation::List | Operation::Scan),
-        Access::Token | Access::Unauthenticated => false,
     }
 }
 

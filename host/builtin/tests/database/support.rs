@@ -106,22 +106,19 @@ impl World {
     }
 
     async fn handle(&self, operation: Operation, path: &str, data: Value) -> Result<Outcome, RequestError> {
-        let (route, captures) =
-            routes::find(self.engine.routes(), path, operation).ok_or(RequestError::UnsupportedPath)?;
-        if !route.operations.contains(&operation) {
-            return Err(RequestError::UnsupportedOperation);
-        }
+        let found = routes::find(self.engine.routes(), path, operation).ok_or(RequestError::UnsupportedPath)?;
+        let op = found.op.ok_or(RequestError::UnsupportedOperation)?;
         let data: Object = data.as_object().cloned().unwrap_or_default();
-        let fields = Fields::coerce(route.fields, &data).map_err(|error| RequestError::Invalid(error.to_string()))?;
+        let fields = Fields::coerce(op.fields, &data).map_err(|error| RequestError::Invalid(error.to_string()))?;
         let request = EngineRequest {
             context: self.context.clone(),
             operation,
             path: format!("database/{path}"),
-            captures,
+            captures: found.captures,
             fields,
             display_name: "token".to_owned(),
         };
-        self.engine.handle(&request).await
+        (op.handler)(&self.engine, &request).await
     }
 
     pub async fn answer(&self, operation: Operation, path: &str, data: Value) -> Result<LogicalResponse, RequestError> {

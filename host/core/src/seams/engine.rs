@@ -1,5 +1,6 @@
 //! Secrets engines: they plan, and act when the lease module says so.
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use super::sandbox::Sandbox;
 use crate::fields::Fields;
 use crate::request::LogicalResponse;
 use crate::request::RequestError;
-use crate::routes::Route;
+use crate::routes::{Answering, Route};
 
 /// What an engine may use: its own corner of storage, and the seams. No globals.
 #[derive(Clone)]
@@ -180,13 +181,47 @@ pub enum EngineError {
     Down(String),
 }
 
-/// One kind of secrets engine; one value serves all its mounts. `handle` reads; only the lease module calls `effect`,
-/// `limits`, `renew` and `revoke`, and `revoke` must be idempotent.
+/// How an operation of a secrets engine is served. [`engine_handler!`](crate::engine_handler) makes one of an engine's method.
+pub type EngineHandler =
+    for<'a> fn(&'a (dyn SecretsEngine + 'static), &'a EngineRequest) -> Answering<'a, Result<Outcome, RequestError>>;
+
+/// Makes a method `async fn(&self, &EngineRequest) -> Result<impl Into<Outcome>, RequestError>` of an engine the handler of an
+/// operation: `engine_handler!(DatabaseEngine, read_role)`.
+#[macro_export]
+macro_rules! engine_handler {
+    ($engine:ty, $method:ident) => {{
+        const HANDLER: $crate::seams::engine::EngineHandler = |engine, request| {
+            Box::pin(async move {
+                let engine = $crate::seams::engine::own::<$engine>(engine)?;
+                <$engine>::$method(engine, request).await.map(::core::convert::Into::into)
+            })
+        };
+        HANDLER
+    }};
+}
+
+/// The engine that a handler was written for. A table of routes names handlers of its own engine only, so that there is no other.
+///
+/// # Errors
+/// Another engine's table names this handler.
+pub fn own<'a, E: SecretsEngine>(engine: &'a (dyn SecretsEngine + 'static)) -> Result<&'a E, RequestError> {
+    let engine: &dyn Any = engine;
+    let misplaced = || RequestError::Internal("a route names the handler of another engine".to_owned());
+    engine.downcast_ref::<E>().ok_or_else(misplaced)
+}
+
+impl From<LogicalResponse> for Outcome {
+    fn from(answer: LogicalResponse) -> Self {
+        Self::Answer(answer)
+    }
+}
+
+/// One kind of secrets engine; one value serves all its mounts. Handlers of its routes read; only the lease module calls
+/// `effect`, `limits`, `renew` and `revoke`, and `revoke` must be idempotent.
 #[async_trait]
-pub trait SecretsEngine: Send + Sync {
+pub trait SecretsEngine: Any + Send + Sync {
     /// The routes below the mount.
-    fn routes(&self) -> &[Route];
-    async fn handle(&self, request: &EngineRequest) -> Result<Outcome, RequestError>;
+    fn routes(&self) -> &'static [Route<EngineHandler>];
     /// Whether what a write names is there: tells create from update. Asked only on routes with an existence check.
     async fn exists(&self, request: &EngineRequest) -> Result<bool, RequestError>;
     async fn effect(&self, at: &EngineContext, intent: &LeaseIntent) -> Result<SecretData, EngineError>;

@@ -5,10 +5,10 @@ use serde_json::{Value, json};
 
 use crate::audit::broker::AuditedHeader;
 use crate::audit::{DeviceEntry, Entry, Phase};
-use crate::call::Call;
+use crate::call::{Call, SystemHandler, handler};
 use crate::fields::{Field, Kind};
 use crate::request::{LogicalRequest, LogicalResponse, Object, RequestError, Shape};
-use crate::routes::{Access, Route};
+use crate::routes::{Access, Answer, Op, Route};
 
 const ENABLE: &[Field] = &[
     Field::visible("type", Kind::Text, "`file`."),
@@ -21,79 +21,73 @@ const ENABLE: &[Field] = &[
     Field::visible("local", Kind::Bool, "Accepted."),
 ];
 
-pub const ROUTES: &[Route] = &[
-    route("audit", &[Operation::Read], &[], Access::Sudo, "Lists the audit devices."),
-    route(
+pub const ROUTES: &[Route<SystemHandler>] = &[
+    Route::new("audit", Access::Sudo, "The audit devices.", &[Op::read("Lists the audit devices.", handler!(list))]),
+    Route::new(
         "audit/*path",
-        &[Operation::Update, Operation::Delete],
-        ENABLE,
         Access::Sudo,
-        "Enables or disables an audit device.",
+        "One audit device.",
+        &[
+            Op::update("Enables an audit device.", handler!(enable)).takes(ENABLE),
+            Op::delete("Disables an audit device.", handler!(disable)),
+        ],
     ),
-    route(
+    Route::new(
         "audit-hash/*path",
-        &[Operation::Update],
-        &[Field::hidden("input", Kind::Text, "The text to hash.")],
         Access::Token,
         "What a device writes in place of a text.",
+        &[Op::update("Shows what a device writes in place of a text.", handler!(hash))
+            .takes(&[Field::hidden("input", Kind::Text, "The text to hash.").required()])
+            .answers(Answer::Data(&[Field::visible("hash", Kind::Text, "What stands in its records.")]))],
     ),
-    route(
+    Route::new(
         "config/auditing/request-headers",
-        &[Operation::Read],
-        &[],
         Access::Sudo,
-        "Lists the audited request headers.",
+        "The audited request headers.",
+        &[Op::read("Lists the audited request headers.", handler!(headers)).answers(Answer::Data(&[Field::visible(
+            "headers",
+            Kind::Map,
+            "By name in lower case.",
+        )]))],
     ),
-    route(
+    Route::new(
         "config/auditing/request-headers/:header",
-        &[Operation::Read, Operation::Update, Operation::Delete],
-        &[Field::visible("hmac", Kind::Bool, "Whether to hash its values.")],
         Access::Sudo,
         "One audited request header.",
+        &[
+            Op::read("Shows whether a header's values are hashed.", handler!(header)),
+            Op::update("Has a header recorded.", handler!(set_header)).takes(&[Field::visible(
+                "hmac",
+                Kind::Bool,
+                "Whether to hash its values.",
+            )
+            .default("false")]),
+            Op::delete("Has a header recorded no more.", handler!(unset_header)),
+        ],
     ),
 ];
 
-const fn route(
-    pattern: &'static str,
-    operations: &'static [Operation],
-    fields: &'static [Field],
-    access: Access,
-    help: &'static str,
-) -> Route {
-    Route { pattern, operations, fields, access, existence_check: false, help }
+async fn list(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
+    let entries = call.unsealed.audit.entries();
+    let data: Object = entries.into_iter().map(|entry| (entry.path.clone(), shown(&entry))).collect();
+    let shape = if data.is_empty() { Shape::Envelope } else { Shape::Duplicated };
+    Ok(LogicalResponse::data(data).shaped(shape))
 }
 
-pub(crate) async fn handle(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
-    let broker = &call.unsealed.audit;
-    match (call.pattern, call.operation) {
-        ("audit", _) => {
-            let data: Object = broker.entries().into_iter().map(|entry| (entry.path.clone(), shown(&entry))).collect();
-            let shape = if data.is_empty() { Shape::Envelope } else { Shape::Duplicated };
-            Ok(LogicalResponse::data(data).shaped(shape))
-        }
-        ("audit/*path", Operation::Update) => enable(call).await,
-        ("audit/*path", Operation::Delete) => {
-            broker.disable(&slashed(call.capture("path"))).await?;
-            Ok(LogicalResponse::empty())
-        }
-        ("audit-hash/*path", _) => {
-            let input = call.fields.text("input").unwrap_or_default();
-            if input.is_empty() {
-                return Err(RequestError::invalid("the \"input\" parameter is empty"));
-            }
-            let path = slashed(call.capture("path"));
-            let hash = broker
-                .hash(&path, input)
-                .ok_or_else(|| RequestError::Invalid(format!("unknown audit backend \"{path}\"")))?;
-            Ok(LogicalResponse::json(json!({ "hash": hash })).shaped(Shape::Duplicated))
-        }
-        ("config/auditing/request-headers", _) => {
-            let headers: Object =
-                broker.headers().iter().map(|(name, header)| (name.clone(), json!({ "hmac": header.hmac }))).collect();
-            Ok(LogicalResponse::json(json!({ "headers": headers })).shaped(Shape::Duplicated))
-        }
-        (_, operation) => header(call, operation).await,
+async fn disable(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
+    call.unsealed.audit.disable(&slashed(call.capture("path"))).await?;
+    Ok(LogicalResponse::empty())
+}
+
+async fn hash(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
+    let input = call.fields.text("input").unwrap_or_default();
+    if input.is_empty() {
+        return Err(RequestError::invalid("the \"input\" parameter is empty"));
     }
+    let path = slashed(call.capture("path"));
+    let hash = call.unsealed.audit.hash(&path, input);
+    let hash = hash.ok_or_else(|| RequestError::Invalid(format!("unknown audit backend \"{path}\"")))?;
+    Ok(LogicalResponse::json(json!({ "hash": hash })).shaped(Shape::Duplicated))
 }
 
 fn slashed(path: &str) -> String {
@@ -144,31 +138,33 @@ async fn enable(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
     Ok(LogicalResponse::empty())
 }
 
-async fn header(call: &Call<'_>, operation: Operation) -> Result<LogicalResponse, RequestError> {
+async fn headers(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
+    let headers = call.unsealed.audit.headers();
+    let headers: Object = headers.iter().map(|(name, header)| (name.clone(), json!({ "hmac": header.hmac }))).collect();
+    Ok(LogicalResponse::json(json!({ "headers": headers })).shaped(Shape::Duplicated))
+}
+
+async fn header(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
     let name = call.capture("header");
-    let broker = &call.unsealed.audit;
-    match operation {
-        Operation::Read => {
-            let headers = broker.headers();
-            let header = headers
-                .get(&name.to_lowercase())
-                .ok_or_else(|| RequestError::invalid("Could not find header in config"))?;
-            let data = Object::from_iter([(name.to_owned(), json!({ "hmac": header.hmac }))]);
-            Ok(LogicalResponse::data(data).shaped(Shape::Duplicated))
-        }
-        Operation::Delete => {
-            broker.unset_header(name).await?;
-            Ok(LogicalResponse::empty())
-        }
-        _ => {
-            let lower = name.to_lowercase();
-            if lower == "x-vault-token" || lower == "authorization" {
-                return Err(RequestError::invalid("this header carries the token: audit has its HMAC already"));
-            }
-            broker
-                .set_header(AuditedHeader { name: name.to_owned(), hmac: call.fields.bool("hmac").unwrap_or(false) })
-                .await?;
-            Ok(LogicalResponse::empty())
-        }
+    let headers = call.unsealed.audit.headers();
+    let header =
+        headers.get(&name.to_lowercase()).ok_or_else(|| RequestError::invalid("Could not find header in config"))?;
+    let data = Object::from_iter([(name.to_owned(), json!({ "hmac": header.hmac }))]);
+    Ok(LogicalResponse::data(data).shaped(Shape::Duplicated))
+}
+
+async fn unset_header(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
+    call.unsealed.audit.unset_header(call.capture("header")).await?;
+    Ok(LogicalResponse::empty())
+}
+
+async fn set_header(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
+    let name = call.capture("header");
+    let lower = name.to_lowercase();
+    if lower == "x-vault-token" || lower == "authorization" {
+        return Err(RequestError::invalid("this header carries the token: audit has its HMAC already"));
     }
+    let hmac = call.fields.bool("hmac").unwrap_or(false);
+    call.unsealed.audit.set_header(AuditedHeader { name: name.to_owned(), hmac }).await?;
+    Ok(LogicalResponse::empty())
 }

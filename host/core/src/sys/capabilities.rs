@@ -1,40 +1,79 @@
 //! `sys/capabilities`, `-self` and `-accessor` (contract.md §2.4).
 
-use leasehold_model::{Accessor, Operation, TokenId};
+use leasehold_model::{Accessor, TokenId};
 use serde_json::json;
 
-use crate::call::Call;
+use crate::call::{Call, SystemHandler, handler};
 use crate::fields::{Field, Kind};
 use crate::policy::decide;
 use crate::request::{LogicalResponse, Object, RequestError, Shape};
-use crate::routes::{Access, Route};
+use crate::routes::{Access, Answer, Op, Route};
 
 const PATHS: Field = Field::visible("paths", Kind::CommaList, "Paths to ask about.");
 const PATH: Field = Field::visible("path", Kind::CommaList, "Old name of paths.");
 const TOKEN: Field = Field::hidden("token", Kind::Text, "The token.");
-const WRITE: &[Operation] = &[Operation::Update];
+const ACCESSOR: Field = Field::visible("accessor", Kind::Text, "The token's accessor.");
+/// The other keys are the paths that were asked about.
+const FOUND: Answer =
+    Answer::Data(&[Field::visible("capabilities", Kind::List, "Those on the path, when there was one only.")]);
+const SUMMARY: &str = "What a token may do on paths.";
+const OF_CALLER: &str = "What the calling token may do on paths.";
 
-pub const ROUTES: &[Route] = &[
-    route("capabilities", &[TOKEN, PATHS, PATH], "What a token may do on paths."),
-    route("capabilities-self", &[TOKEN, PATHS, PATH], "What the calling token may do on paths."),
-    route(
+pub const ROUTES: &[Route<SystemHandler>] = &[
+    Route::new(
+        "capabilities",
+        Access::Token,
+        SUMMARY,
+        &[Op::update(SUMMARY, handler!(of_token)).takes(&[TOKEN.required(), PATHS, PATH]).answers(FOUND)],
+    ),
+    Route::new(
+        "capabilities-self",
+        Access::Token,
+        OF_CALLER,
+        // The commands of Vault's clients send their own token along.
+        &[Op::update(OF_CALLER, handler!(of_caller)).takes(&[TOKEN, PATHS, PATH]).answers(FOUND)],
+    ),
+    Route::new(
         "capabilities-accessor",
-        &[Field::visible("accessor", Kind::Text, "The token's accessor."), PATHS, PATH],
-        "What a token may do on paths.",
+        Access::Token,
+        SUMMARY,
+        &[Op::update(SUMMARY, handler!(of_accessor)).takes(&[ACCESSOR.required(), PATHS, PATH]).answers(FOUND)],
     ),
 ];
-
-const fn route(pattern: &'static str, fields: &'static [Field], help: &'static str) -> Route {
-    Route { pattern, operations: WRITE, fields, access: Access::Token, existence_check: false, help }
-}
 
 /// More paths in one request are refused: each costs a call into the guest.
 const PATHS_MAX: usize = 1_000;
 
-pub(crate) async fn handle(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
-    if call.pattern == "capabilities-accessor" && call.fields.text("accessor").is_none_or(str::is_empty) {
+async fn of_caller(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
+    let paths = paths(call)?;
+    answer(call, &call.caller()?.record.policies, paths).await
+}
+
+async fn of_token(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
+    let paths = paths(call)?;
+    let Some(token) = call.fields.text("token").filter(|token| !token.is_empty()) else {
+        return Err(RequestError::Engine("no token found".to_owned()));
+    };
+    let found = call.unsealed.tokens.find_shown(&TokenId::new(token)).await?;
+    let (_, record) = found.ok_or_else(|| RequestError::InvalidMulti("invalid token".to_owned()))?;
+    answer(call, &record.policies, paths).await
+}
+
+async fn of_accessor(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
+    let accessor = call.fields.text("accessor").unwrap_or_default();
+    if accessor.is_empty() {
         return Err(RequestError::invalid("missing accessor"));
     }
+    let paths = paths(call)?;
+    let found = match accessor.len() {
+        ..=64 => call.unsealed.tokens.find_by_accessor(&Accessor::new(accessor)).await?,
+        _ => None,
+    };
+    let (_, record) = found.ok_or_else(|| RequestError::InvalidMulti("invalid accessor".to_owned()))?;
+    answer(call, &record.policies, paths).await
+}
+
+fn paths(call: &Call<'_>) -> Result<Vec<String>, RequestError> {
     let given = |name: &str| call.fields.list(name).filter(|paths| !paths.is_empty());
     let paths: Vec<String> = match given("paths").or_else(|| given("path")) {
         Some(paths) => paths.to_vec(),
@@ -46,30 +85,16 @@ pub(crate) async fn handle(call: &Call<'_>) -> Result<LogicalResponse, RequestEr
     if paths.len() > PATHS_MAX {
         return Err(RequestError::Invalid(format!("at most {PATHS_MAX} paths in one request")));
     }
-    let policies = match call.pattern {
-        "capabilities-self" => call.caller()?.record.policies.clone(),
-        "capabilities" => {
-            let Some(token) = call.fields.text("token").filter(|token| !token.is_empty()) else {
-                return Err(RequestError::Engine("no token found".to_owned()));
-            };
-            let found = call.unsealed.tokens.find_shown(&TokenId::new(token)).await?;
-            found.ok_or_else(|| RequestError::InvalidMulti("invalid token".to_owned()))?.1.policies
-        }
-        _ => {
-            let accessor = call.fields.text("accessor").filter(|accessor| accessor.len() <= 64);
-            let found = match accessor {
-                Some(accessor) => call.unsealed.tokens.find_by_accessor(&Accessor::new(accessor)).await?,
-                None => None,
-            };
-            found.ok_or_else(|| RequestError::InvalidMulti("invalid accessor".to_owned()))?.1.policies
-        }
-    };
+    Ok(paths)
+}
+
+async fn answer(call: &Call<'_>, policies: &[String], paths: Vec<String>) -> Result<LogicalResponse, RequestError> {
     let mut data = Object::new();
     let answers: Vec<Vec<&'static str>> = if policies == ["root"] {
         paths.iter().map(|_| vec!["root"]).collect()
     } else {
         let asked: Vec<&str> = paths.iter().map(|path| path.strip_prefix('/').unwrap_or(path)).collect();
-        let found = decide::capabilities(&*call.core.seams.sandbox, &call.unsealed.policies, &policies, &asked).await?;
+        let found = decide::capabilities(&*call.core.seams.sandbox, &call.unsealed.policies, policies, &asked).await?;
         found.into_iter().map(leasehold_model::Capabilities::names).collect()
     };
     if let [only] = answers.as_slice() {

@@ -1,48 +1,61 @@
 //! `?help=1`: what a path is for and what it takes.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::fields::Kind;
+use super::openapi;
+use crate::fields::{Field, Kind};
 use crate::request::{LogicalResponse, Object, Shape};
 use crate::routes::{Access, Route};
 
 /// What a mount as a whole is asked for: the list of its paths.
-pub(crate) const OF_A_MOUNT: Route = Route {
-    pattern: "",
-    operations: &[],
-    fields: &[],
-    access: Access::Token,
-    existence_check: false,
-    help: "The paths of this mount:",
-};
+pub(crate) fn of_mount<H: Copy>(routes: &[Route<H>]) -> LogicalResponse {
+    let mut text = "The paths of this mount:\n".to_owned();
+    for route in routes {
+        text.push_str(&format!("\n    {}\n        {}\n", route.pattern, route.summary));
+    }
+    answer(text, routes)
+}
 
-pub(crate) fn answer(routes: &[Route], route: &Route, path: &str) -> LogicalResponse {
-    let mut text = format!("Request:        {path}\nMatching Route: {}\n\n{}\n", route.pattern, route.help);
-    if route.pattern.is_empty() {
-        text = format!("{}\n", route.help);
-        for route in routes {
-            text.push_str(&format!("\n    {}\n        {}\n", route.pattern, route.help));
+pub(crate) fn of_route<H: Copy>(routes: &[Route<H>], route: &Route<H>, path: &str) -> LogicalResponse {
+    let mut text = format!("Request:        {path}\nMatching Route: {}\n\n{}\n", route.pattern, route.summary);
+    text.push_str("\n## OPERATIONS\n");
+    for op in route.operations {
+        text.push_str(&format!("\n    {}\n        {}\n", op.operation.as_str(), op.summary));
+    }
+    let mut fields: Vec<&Field> = Vec::new();
+    for field in route.operations.iter().flat_map(|op| op.fields) {
+        if field.name != "*" && fields.iter().all(|known| known.name != field.name) {
+            fields.push(field);
         }
     }
-    if !route.fields.is_empty() {
+    if !fields.is_empty() {
         text.push_str("\n## PARAMETERS\n");
-        for field in route.fields.iter().filter(|field| field.name != "*") {
-            text.push_str(&format!("\n    {} ({})\n        {}\n", field.name, kind(field.kind), field.help));
+    }
+    for field in fields {
+        let required = if field.required { ", required" } else { "" };
+        text.push_str(&format!("\n    {} ({}{required})\n        {}\n", field.name, kind(field.kind), field.help));
+        if !field.one_of.is_empty() {
+            text.push_str(&format!("        One of: {}.\n", field.one_of.join(", ")));
+        }
+        if !field.default.is_empty() {
+            text.push_str(&format!("        Default: {}.\n", field.default));
         }
     }
-    if route.access == Access::Sudo {
-        text.push_str("\nThis path needs the capability `sudo` besides the operation's own.\n");
-    }
-    let paths: Object = routes
-        .iter()
-        .map(|route| (format!("/{}", openapi_path(route.pattern)), json!({ "description": route.help })))
-        .collect();
-    let openapi: Value = json!({
-        "openapi": "3.0.2",
-        "info": { "title": "Leasehold", "description": "HTTP API", "version": env!("CARGO_PKG_VERSION"), "license": { "name": "Apache-2.0" } },
-        "paths": paths,
+    text.push_str(match route.access {
+        Access::Sudo => "\nThis path needs the capability `sudo` besides the operation's own.\n",
+        Access::SudoToWrite => "\nWrites to this path need the capability `sudo` besides the operation's own.\n",
+        Access::Unauthenticated | Access::WhileSealed => "\nThis path needs no token.\n",
+        Access::Token => "",
     });
-    LogicalResponse::json(json!({ "help": text, "see_also": null, "openapi": openapi })).shaped(Shape::Plain)
+    answer(text, routes)
+}
+
+/// With the mount's part of the OpenAPI document, as in Vault.
+fn answer<H: Copy>(text: String, routes: &[Route<H>]) -> LogicalResponse {
+    let mut paths = Object::new();
+    openapi::add_paths(&mut paths, "", routes);
+    LogicalResponse::json(json!({ "help": text, "see_also": null, "openapi": openapi::document(paths) }))
+        .shaped(Shape::Plain)
 }
 
 fn kind(kind: Kind) -> &'static str {
@@ -55,12 +68,4 @@ fn kind(kind: Kind) -> &'static str {
         Kind::CommaList | Kind::List => "list of strings",
         Kind::KvPairs | Kind::Map => "map",
     }
-}
-
-fn openapi_path(pattern: &str) -> String {
-    let segment = |s: &str| match s.strip_prefix([':', '*']) {
-        Some(name) => format!("{{{name}}}"),
-        None => s.to_owned(),
-    };
-    pattern.split('/').map(segment).collect::<Vec<_>>().join("/")
 }

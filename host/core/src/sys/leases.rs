@@ -1,101 +1,136 @@
 //! Leases, on today's routes and on those of 2018 (contract.md §2.5).
 
-use leasehold_model::{LeaseId, Operation};
+use leasehold_model::{LeaseId, Operation, Ttl};
 use serde_json::{Value, json};
 
-use crate::call::{Call, lease_error};
+use crate::call::{Call, Handled, SystemHandler, handler, lease_error};
 use crate::core::Unsealed;
 use crate::fields::{Field, Kind};
 use crate::lease::LeaseError;
 use crate::lease::revoke::{PrefixOrStore, Wait, is_irrevocable, shown_ttl};
 use crate::lease::{LeaseKind, LeaseState};
 use crate::request::{LogicalResponse, Object, RequestError};
-use crate::routes::{Access, Route};
+use crate::routes::{Access, Answer, Op, Route};
 use crate::seams::storage::{LeaseFilter, StorageError};
 use crate::token::routes::TIDYING;
 
 const LEASE_ID: Field = Field::visible("lease_id", Kind::Any, "The lease.");
 const URL_ID: Field = Field::visible("url_lease_id", Kind::Text, "The lease, from the path.");
 const INCREMENT: Field = Field::visible("increment", Kind::Duration, "The wished TTL from now.");
-const SYNC: Field = Field::visible("sync", Kind::Bool, "Answer only when the credential is gone; true when not given.");
+const SYNC: Field = Field::visible("sync", Kind::Bool, "Answer only when the credential is gone.").default("true");
 const PREFIX: Field = Field::visible("prefix", Kind::Text, "Repeated by some clients; the path counts.");
-const WRITE: &[Operation] = &[Operation::Update];
 const REVOKE: &[Field] = &[LEASE_ID, URL_ID, SYNC];
 const RENEW: &[Field] = &[LEASE_ID, URL_ID, INCREMENT];
 
-pub const ROUTES: &[Route] = &[
-    route("leases/lookup", WRITE, &[LEASE_ID], Access::Token, "Shows a lease."),
-    route("leases/lookup/", &[Operation::List], &[], Access::Sudo, "Lists leases."),
-    route("leases/lookup/*prefix", &[Operation::List], &[], Access::Sudo, "Lists leases below a prefix."),
-    route("leases/renew", WRITE, RENEW, Access::Token, "Extends a lease."),
-    route("leases/renew/*url_lease_id", WRITE, RENEW, Access::Token, "Extends a lease."),
-    route("leases/revoke", WRITE, REVOKE, Access::Token, "Ends a lease."),
-    route("leases/revoke/*url_lease_id", WRITE, REVOKE, Access::Token, "Ends a lease."),
-    route("leases/revoke-prefix/*prefix", WRITE, &[SYNC, PREFIX], Access::Sudo, "Ends all leases below a prefix."),
-    route(
-        "leases/revoke-force/*prefix",
-        WRITE,
-        &[PREFIX],
-        Access::Sudo,
-        "Forgets all leases below a prefix, whatever the engine says.",
-    ),
-    route("leases/tidy", WRITE, &[], Access::Token, "Nothing to tidy: leases are rows, not files."),
-    route(
-        "leases/count",
-        &[Operation::Read],
-        &[
-            Field::visible("type", Kind::Text, "`irrevocable`."),
-            Field::visible("include_child_namespaces", Kind::Bool, ""),
-        ],
-        Access::Token,
-        "Counts irrevocable leases.",
-    ),
-    route(
-        "leases",
-        &[Operation::Read],
-        &[
-            Field::visible("type", Kind::Text, "`irrevocable`."),
-            Field::visible("limit", Kind::Text, "How many to list at most; `none` or nothing: all."),
-            Field::visible("force", Kind::Bool, "Accepted."),
-            Field::visible("include_child_namespaces", Kind::Bool, "Accepted: there is one namespace."),
-        ],
-        Access::Sudo,
-        "Lists irrevocable leases.",
-    ),
-    route("renew", WRITE, RENEW, Access::Token, "Old route of leases/renew."),
-    route("renew/*url_lease_id", WRITE, RENEW, Access::Token, "Old route of leases/renew."),
-    route("revoke", WRITE, REVOKE, Access::Token, "Old route of leases/revoke."),
-    route("revoke/*url_lease_id", WRITE, REVOKE, Access::Token, "Old route of leases/revoke."),
-    route("revoke-prefix/*prefix", WRITE, &[SYNC, PREFIX], Access::Sudo, "Old route of leases/revoke-prefix."),
-    route("revoke-force/*prefix", WRITE, &[PREFIX], Access::Sudo, "Old route of leases/revoke-force."),
+const SHOWN: &[Field] = &[
+    Field::visible("id", Kind::Text, "The lease."),
+    Field::visible("issue_time", Kind::Time, "When it was issued."),
+    Field::visible("expire_time", Kind::Time, "When it ends; null: never."),
+    Field::visible("last_renewal", Kind::Time, "When it was renewed; null: never."),
+    Field::visible("renewable", Kind::Bool, "Whether it can be renewed."),
+    Field::visible("ttl", Kind::Int, "Seconds that are left."),
+    Field::visible("path", Kind::Text, "What was read to get it."),
+    Field::visible("revoke_error", Kind::Text, "Why its revocation has failed so far."),
 ];
 
-const fn route(
-    pattern: &'static str,
-    operations: &'static [Operation],
-    fields: &'static [Field],
-    access: Access,
-    help: &'static str,
-) -> Route {
-    Route { pattern, operations, fields, access, existence_check: false, help }
+const TYPE: Field = Field::visible("type", Kind::Text, "Which leases.").one_of(&["irrevocable"]).required();
+const NAMESPACES: Field = Field::visible("include_child_namespaces", Kind::Bool, "Accepted: there is one namespace.");
+
+/// A path that renews, with the lease in it or in the body.
+const fn renewing(pattern: &'static str) -> Route<SystemHandler> {
+    const OPS: &[Op<SystemHandler>] =
+        &[Op::update("Extends a lease.", handler!(renew)).takes(RENEW).answers(Answer::Lease)];
+    Route::new(pattern, Access::Token, "Extends a lease.", OPS)
 }
 
-pub(crate) async fn handle(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
-    let pattern = call.pattern.strip_prefix("leases/").unwrap_or(call.pattern);
-    match pattern {
-        "lookup" => lookup(call).await,
-        "lookup/" | "lookup/*prefix" => list(call, call.capture("prefix")).await,
-        "renew" | "renew/*url_lease_id" => renew(call).await,
-        "revoke" | "revoke/*url_lease_id" => revoke(call).await,
-        "revoke-prefix/*prefix" => revoke_prefix(call).await,
-        "revoke-force/*prefix" => {
-            call.unsealed.leases.revoke_force(call.capture("prefix")).await?;
-            Ok(LogicalResponse::empty())
-        }
-        "tidy" => Ok(LogicalResponse::empty().warn(TIDYING).with_status(202)),
-        "count" | "leases" => irrevocable(call, pattern == "count").await,
-        _ => Err(RequestError::UnsupportedPath),
-    }
+const fn revoking(pattern: &'static str) -> Route<SystemHandler> {
+    const OPS: &[Op<SystemHandler>] = &[Op::update("Ends a lease.", handler!(revoke)).takes(REVOKE)];
+    Route::new(pattern, Access::Token, "Ends a lease.", OPS)
+}
+
+const fn revoking_prefix(pattern: &'static str) -> Route<SystemHandler> {
+    const OPS: &[Op<SystemHandler>] =
+        &[Op::update("Ends all leases below a prefix.", handler!(revoke_prefix)).takes(&[SYNC, PREFIX])];
+    Route::new(pattern, Access::Sudo, "Ends all leases below a prefix.", OPS)
+}
+
+const fn forcing(pattern: &'static str) -> Route<SystemHandler> {
+    const SUMMARY: &str = "Forgets all leases below a prefix, whatever the engine says.";
+    const OPS: &[Op<SystemHandler>] = &[Op::update(SUMMARY, handler!(revoke_force)).takes(&[PREFIX])];
+    Route::new(pattern, Access::Sudo, SUMMARY, OPS)
+}
+
+pub const ROUTES: &[Route<SystemHandler>] = &[
+    Route::new(
+        "leases/lookup",
+        Access::Token,
+        "Shows a lease.",
+        &[Op::update("Shows a lease.", handler!(lookup)).takes(&[LEASE_ID]).answers(Answer::Data(SHOWN))],
+    ),
+    Route::new(
+        "leases/lookup/",
+        Access::Sudo,
+        "Lists leases.",
+        &[Op::list("Lists the first segments of all leases.", handler!(list))],
+    ),
+    Route::new(
+        "leases/lookup/*prefix",
+        Access::Sudo,
+        "Lists leases below a prefix.",
+        &[Op::list("Lists leases below a prefix.", handler!(list))],
+    ),
+    renewing("leases/renew"),
+    renewing("leases/renew/*url_lease_id"),
+    revoking("leases/revoke"),
+    revoking("leases/revoke/*url_lease_id"),
+    revoking_prefix("leases/revoke-prefix/*prefix"),
+    forcing("leases/revoke-force/*prefix"),
+    Route::new(
+        "leases/tidy",
+        Access::Token,
+        "Nothing to tidy: leases are rows, not files.",
+        &[Op::update("Does nothing: leases are rows, not files.", handler!(tidy))],
+    ),
+    Route::new(
+        "leases/count",
+        Access::Token,
+        "Counts irrevocable leases.",
+        &[Op::read("Counts irrevocable leases.", handler!(count_irrevocable))
+            .takes(&[TYPE, NAMESPACES])
+            .answers(Answer::Data(&[Field::visible("lease_count", Kind::Int, "How many there are.")]))],
+    ),
+    Route::new(
+        "leases",
+        Access::Sudo,
+        "Lists irrevocable leases.",
+        &[Op::read("Lists irrevocable leases.", handler!(list_irrevocable))
+            .takes(&[
+                TYPE,
+                Field::visible("limit", Kind::Text, "How many to list at most; `none`: all.").default("none"),
+                Field::visible("force", Kind::Bool, "Accepted."),
+                NAMESPACES,
+            ])
+            .answers(Answer::Data(&[
+                Field::visible("lease_count", Kind::Int, "How many there are."),
+                Field::visible("leases", Kind::Any, "Each with what stands in its way."),
+            ]))],
+    ),
+    // The routes of 2018.
+    renewing("renew"),
+    renewing("renew/*url_lease_id"),
+    revoking("revoke"),
+    revoking("revoke/*url_lease_id"),
+    revoking_prefix("revoke-prefix/*prefix"),
+    forcing("revoke-force/*prefix"),
+];
+
+async fn revoke_force(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
+    call.unsealed.leases.revoke_force(call.capture("prefix")).await?;
+    Ok(LogicalResponse::empty())
+}
+
+async fn tidy(_: &Call<'_>) -> Result<LogicalResponse, RequestError> {
+    Ok(LogicalResponse::empty().warn(TIDYING).with_status(202))
 }
 
 /// From the path, else from the body. An id that cannot exist is an unknown one.
@@ -139,7 +174,8 @@ async fn lookup(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
     Ok(LogicalResponse::data(data))
 }
 
-async fn list(call: &Call<'_>, prefix: &str) -> Result<LogicalResponse, RequestError> {
+async fn list(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
+    let prefix = call.capture("prefix");
     let prefix = if prefix.is_empty() || prefix.ends_with('/') { prefix.to_owned() } else { format!("{prefix}/") };
     let keys = call.unsealed.leases.names_below(&prefix, NAMES_MAX).await?;
     if keys.is_empty() {
@@ -157,15 +193,30 @@ async fn list(call: &Call<'_>, prefix: &str) -> Result<LogicalResponse, RequestE
 /// More names make no answer that anybody reads.
 const NAMES_MAX: usize = 100_000;
 
-async fn renew(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
+async fn renew(call: &Call<'_>) -> Handled {
+    let id = match renewable(call).await {
+        Ok(id) => id,
+        Err(error) => return Err(error).into(),
+    };
+    // Audit gets the judgements, whatever comes of the renewal.
+    let judged = call.judge_lease(id.path(), Operation::Renew).await;
+    let outcome = match judged.ceiling {
+        Ok(ceiling) => renew_within(call, &id, [ceiling, call.ceiling].into_iter().flatten().min()).await,
+        Err(refusal) => Err(refusal),
+    };
+    Handled { outcome, judgements: judged.judgements }
+}
+
+/// The lease that a request names, if there is one.
+async fn renewable(call: &Call<'_>) -> Result<LeaseId, RequestError> {
     let unknown = || RequestError::invalid("lease not found");
     let id = id(call)?.ok_or_else(unknown)?;
-    if call.unsealed.leases.find(&id).await.map_err(lease_error)?.is_none() {
-        return Err(unknown());
-    }
-    let ceiling = call.judge_lease(id.path(), Operation::Renew).await?;
-    let ceiling = [ceiling, call.ceiling].into_iter().flatten().min();
-    match call.unsealed.leases.renew(&id, call.fields.ttl("increment"), ceiling).await {
+    call.unsealed.leases.find(&id).await.map_err(lease_error)?.ok_or_else(unknown)?;
+    Ok(id)
+}
+
+async fn renew_within(call: &Call<'_>, id: &LeaseId, ceiling: Option<Ttl>) -> Result<LogicalResponse, RequestError> {
+    match call.unsealed.leases.renew(id, call.fields.ttl("increment"), ceiling).await {
         Ok((lease, warnings)) => Ok(LogicalResponse { lease: Some(lease), warnings, ..LogicalResponse::default() }),
         // In Vault it is the engine that finds the maximum passed.
         Err(error @ (LeaseError::Engine(_) | LeaseError::PastMaximum(_))) => {
@@ -214,18 +265,25 @@ async fn revoke_prefix(call: &Call<'_>) -> Result<LogicalResponse, RequestError>
     }
 }
 
-async fn irrevocable(call: &Call<'_>, count_only: bool) -> Result<LogicalResponse, RequestError> {
-    if call.fields.text("type") != Some("irrevocable") {
-        return Err(RequestError::NotFound);
-    }
-    let found = irrevocable_ones(call.unsealed).await?;
-    if count_only {
-        return Ok(LogicalResponse::json(json!({ "lease_count": found.len(), "counts": {} })));
-    }
+async fn count_irrevocable(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
+    let found = irrevocable(call).await?;
+    Ok(LogicalResponse::json(json!({ "lease_count": found.len(), "counts": {} })))
+}
+
+async fn list_irrevocable(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
+    let found = irrevocable(call).await?;
     let limit = limit(call.fields.text("limit").unwrap_or_default())?;
     let count = found.len();
     let shown: Vec<Value> = found.into_iter().take(limit).collect();
     Ok(LogicalResponse::json(json!({ "lease_count": count, "leases": shown })))
+}
+
+/// No others can be asked for.
+async fn irrevocable(call: &Call<'_>) -> Result<Vec<Value>, RequestError> {
+    if call.fields.text("type") != Some("irrevocable") {
+        return Err(RequestError::NotFound);
+    }
+    Ok(irrevocable_ones(call.unsealed).await?)
 }
 
 fn limit(text: &str) -> Result<usize, RequestError> {

@@ -2,25 +2,23 @@
 
 use std::collections::BTreeMap;
 
-use leasehold_model::Operation;
-
-use crate::call::Call;
+use crate::call::{Call, SystemHandler, handler};
 use crate::core::Unsealed;
 use crate::fields::{Field, Kind};
 use crate::metrics;
 use crate::request::{LogicalResponse, RequestError};
-use crate::routes::{Access, Route};
+use crate::routes::{Access, Answer, Op, Route};
 
-pub const ROUTES: &[Route] = &[Route {
-    pattern: "metrics",
-    operations: &[Operation::Read],
-    fields: &[Field::visible("format", Kind::Text, "`prometheus` for its text form; JSON without it.")],
-    access: Access::Token,
-    existence_check: false,
-    help: "Metrics of this process.",
-}];
+pub const ROUTES: &[Route<SystemHandler>] = &[Route::new(
+    "metrics",
+    Access::Token,
+    "Metrics of this process.",
+    &[Op::read("Shows the metrics of this process.", handler!(show))
+        .takes(&[Field::visible("format", Kind::Text, "`prometheus` for its text form; JSON without it.")])
+        .answers(Answer::Text("text/plain"))],
+)];
 
-pub(crate) async fn handle(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
+async fn show(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
     let metrics = &call.core.seams.metrics;
     let answer = |text: String, kind| LogicalResponse { raw: Some((text, kind)), ..LogicalResponse::default() };
     let as_text = match call.fields.text("format").unwrap_or_default() {

@@ -11,53 +11,36 @@ mod leases;
 mod metrics;
 mod modules;
 mod mounts;
+mod openapi;
 mod policies;
 mod seal;
 mod ui;
 
-use crate::call::Call;
-use crate::request::{LogicalResponse, RequestError};
-use crate::routes::Route;
+use std::sync::Arc;
 
-pub(crate) use seal::before_unseal;
+use leasehold_model::Operation;
+
+use crate::call::{SealedCall, SystemHandler};
+use crate::core::Core;
+use crate::fields::Fields;
+use crate::request::{LogicalRequest, LogicalResponse, RequestError};
+use crate::routes::{self, Access, Route};
+
+const TABLES: &[&[Route<SystemHandler>]] = &[
+    seal::ROUTES,
+    mounts::ROUTES,
+    policies::ROUTES,
+    capabilities::ROUTES,
+    leases::ROUTES,
+    audit::ROUTES,
+    modules::ROUTES,
+    ui::ROUTES,
+    openapi::ROUTES,
+    metrics::ROUTES,
+];
 
 /// All routes; literal ones before captures.
-pub const ROUTES: &[Route] = &{
-    let mut all = [seal::ROUTES[0]; LEN];
-    let parts: [&[Route]; 9] = [
-        seal::ROUTES,
-        mounts::ROUTES,
-        policies::ROUTES,
-        capabilities::ROUTES,
-        leases::ROUTES,
-        audit::ROUTES,
-        modules::ROUTES,
-        ui::ROUTES,
-        metrics::ROUTES,
-    ];
-    let mut at = 0;
-    let mut part = 0;
-    while part < parts.len() {
-        let mut i = 0;
-        while i < parts[part].len() {
-            all[at] = parts[part][i];
-            at += 1;
-            i += 1;
-        }
-        part += 1;
-    }
-    all
-};
-
-const LEN: usize = seal::ROUTES.len()
-    + mounts::ROUTES.len()
-    + policies::ROUTES.len()
-    + capabilities::ROUTES.len()
-    + leases::ROUTES.len()
-    + audit::ROUTES.len()
-    + modules::ROUTES.len()
-    + ui::ROUTES.len()
-    + metrics::ROUTES.len();
+pub const ROUTES: &[Route<SystemHandler>] = &routes::joined::<_, { routes::count(TABLES) }>(TABLES);
 
 /// What Vault protects and nothing serves here: without `sudo` a token is refused before it learns that there is nothing. A
 /// `*` stands for any rest. What is served says in its own route who may call it.
@@ -83,18 +66,29 @@ pub(crate) fn is_protected(path: &str) -> bool {
     })
 }
 
-pub(crate) async fn handle(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
-    let first = call.pattern.split('/').next().unwrap_or_default();
-    match first {
-        "mounts" | "auth" => mounts::handle(call).await,
-        "policy" | "policies" if call.pattern.starts_with("policies/egp") => modules::handle(call).await,
-        "policy" | "policies" => policies::handle(call).await,
-        "capabilities" | "capabilities-self" | "capabilities-accessor" => capabilities::handle(call).await,
-        "leases" | "renew" | "revoke" | "revoke-prefix" | "revoke-force" => leases::handle(call).await,
-        "audit" | "audit-hash" | "config" => audit::handle(call).await,
-        "modules" => modules::handle(call).await,
-        "internal" => ui::handle(call).await,
-        "metrics" => metrics::handle(call).await,
-        _ => seal::handle(call).await,
+/// Answers the routes that are there while the server is sealed; `None`: the request goes the usual way.
+pub(crate) async fn before_unseal(
+    core: &Arc<Core>,
+    request: &LogicalRequest,
+) -> Option<Result<LogicalResponse, RequestError>> {
+    let path = request.path.strip_prefix("sys/")?;
+    if (path, request.operation) == ("seal", Operation::Update) && is_uninitialized(core).await {
+        return Some(Ok(LogicalResponse::empty()));
     }
+    let mut early = ROUTES.iter().filter(|route| route.access == Access::WhileSealed);
+    let route = early.find(|route| route.pattern == path)?;
+    if request.operation == Operation::Help {
+        return None;
+    }
+    let Some(op) = route.op(request.operation) else { return Some(Err(RequestError::MethodNotAllowed)) };
+    let SystemHandler::WhileSealed(handle) = op.handler else { return None };
+    let fields = match Fields::coerce(op.fields, &request.data) {
+        Ok(fields) => fields,
+        Err(error) => return Some(Err(RequestError::Invalid(error.to_string()))),
+    };
+    Some(handle(&SealedCall { core, fields }).await)
+}
+
+async fn is_uninitialized(core: &Core) -> bool {
+    core.seal_status().await.is_ok_and(|status| !status.initialized)
 }

@@ -1,25 +1,24 @@
 //! Third parties' modules, and the policies that put them to work.
 
 use base64::Engine as _;
-use leasehold_model::{Operation, name};
+use leasehold_model::name;
 use serde_json::{Value, json};
 
-use crate::call::Call;
+use crate::call::{Call, SystemHandler, handler};
 use crate::fields::{Field, Kind};
 use crate::policy::egp::{Egp, Enforcement};
 use crate::policy::egp_paths;
 use crate::policy::modules::ModuleRecord;
 use crate::request::{LogicalResponse, Object, RequestError};
-use crate::routes::{Access, Route};
+use crate::routes::{Access, Answer, Op, Route};
 
-const ALL: &[Operation] = &[Operation::Read, Operation::Update, Operation::Delete];
 const MODULE: &[Field] = &[Field::visible(
     "module",
     Kind::Text,
     "The component in base64; or send it as the body, with the type application/wasm.",
 )];
 const EGP: &[Field] = &[
-    Field::visible("module", Kind::Text, "Name of a module in sys/modules."),
+    Field::visible("module", Kind::Text, "Name of a module in sys/modules.").required(),
     Field::visible(
         "config",
         Kind::Any,
@@ -29,68 +28,96 @@ const EGP: &[Field] = &[
         "paths",
         Kind::CommaList,
         "Canonical paths without a leading slash; a final `*` matches any rest, `+` any one segment.",
-    ),
-    Field::visible("enforcement_level", Kind::Text, "`advisory` or `hard-mandatory`."),
+    )
+    .required(),
+    Field::visible("enforcement_level", Kind::Text, "Whether a denial is only recorded, or counts.")
+        .one_of(&["advisory", "hard-mandatory"])
+        .required(),
 ];
 
-pub const ROUTES: &[Route] = &[
-    route("modules", &[Operation::List], &[], "Lists the policy modules."),
-    route(
+const RECORD: Answer = Answer::Data(&[
+    Field::visible("name", Kind::Text, "Its name."),
+    Field::visible("digest", Kind::Text, "Of its bytes."),
+    Field::visible("size", Kind::Int, "In bytes."),
+    Field::visible("world", Kind::Text, "The world that it implements."),
+    Field::visible("uploaded_at", Kind::Time, "When it was written."),
+    Field::visible("uploaded_by", Kind::Text, "The display name of the token that wrote it."),
+]);
+
+// Whoever can place code between a token and its answer needs more than an update.
+pub const ROUTES: &[Route<SystemHandler>] = &[
+    Route::new(
+        "modules",
+        Access::SudoToWrite,
+        "The policy modules.",
+        &[Op::list("Lists the policy modules.", handler!(list))],
+    ),
+    Route::new(
         "modules/:name",
-        ALL,
-        MODULE,
+        Access::SudoToWrite,
         "One policy module: a WebAssembly component of the world leasehold:policy/policy-module.",
+        &[
+            Op::read("Shows a policy module.", handler!(show)).answers(RECORD),
+            Op::update("Writes a policy module.", handler!(push)).takes(MODULE).answers(RECORD),
+            Op::delete("Deletes a policy module.", handler!(delete)),
+        ],
     ),
-    route("policies/egp", &[Operation::List], &[], "Lists the endpoint-governing policies."),
-    route("policies/egp/:name", ALL, EGP, "Binds a module to paths."),
+    Route::new(
+        "policies/egp",
+        Access::SudoToWrite,
+        "The endpoint-governing policies.",
+        &[Op::list("Lists the endpoint-governing policies.", handler!(list_egps))],
+    ),
+    Route::new(
+        "policies/egp/:name",
+        Access::SudoToWrite,
+        "Binds a module to paths.",
+        &[
+            Op::read("Shows which paths a module judges.", handler!(show_egp)).answers(Answer::Data(EGP)),
+            Op::update("Has a module judge paths.", handler!(write_egp)).takes(EGP),
+            Op::delete("Has a module judge paths no more.", handler!(delete_egp)),
+        ],
+    ),
 ];
 
-const fn route(
-    pattern: &'static str,
-    operations: &'static [Operation],
-    fields: &'static [Field],
-    help: &'static str,
-) -> Route {
-    // Whoever can place code between a token and its answer needs more than an update.
-    Route { pattern, operations, fields, access: Access::SudoToWrite, existence_check: false, help }
+async fn list(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
+    keys(call.unsealed.modules.names())
 }
 
-pub(crate) async fn handle(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
+async fn show(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
     let name = call.capture("name");
-    match (call.pattern, call.operation) {
-        ("modules", _) => keys(call.unsealed.modules.names()),
-        ("modules/:name", Operation::Read) => {
-            let record = call.unsealed.modules.find(name).ok_or(RequestError::NotFound)?;
-            let mut data = shown(&record);
-            data.insert("used_by".into(), json!(call.unsealed.egps.users_of(name)));
-            Ok(LogicalResponse::data(data))
-        }
-        ("modules/:name", Operation::Update) => push(call, name).await,
-        ("modules/:name", Operation::Delete) => {
-            call.unsealed.modules.delete(name, &call.unsealed.egps).await?;
-            Ok(LogicalResponse::empty())
-        }
-        ("policies/egp", _) => keys(call.unsealed.egps.names()),
-        (_, Operation::Read) => {
-            let egp = call.unsealed.egps.find(name).ok_or(RequestError::NotFound)?;
-            let digest = call.unsealed.modules.find(&egp.module).map(|m| m.digest);
-            Ok(LogicalResponse::json(json!({
-                "name": egp.name,
-                "module": egp.module,
-                "module_digest": digest,
-                "config": egp.config,
-                "paths": egp.paths,
-                "enforcement_level": egp.enforcement_level.as_str(),
-                "modified": egp.modified.rfc3339(),
-            })))
-        }
-        (_, Operation::Update) => write_egp(call, name).await,
-        (_, Operation::Delete) => {
-            call.unsealed.egps.delete(name, &call.unsealed.modules).await?;
-            Ok(LogicalResponse::empty())
-        }
-        _ => Err(RequestError::UnsupportedOperation),
-    }
+    let record = call.unsealed.modules.find(name).ok_or(RequestError::NotFound)?;
+    let mut data = shown(&record);
+    data.insert("used_by".into(), json!(call.unsealed.egps.users_of(name)));
+    Ok(LogicalResponse::data(data))
+}
+
+async fn delete(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
+    call.unsealed.modules.delete(call.capture("name"), &call.unsealed.egps).await?;
+    Ok(LogicalResponse::empty())
+}
+
+async fn list_egps(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
+    keys(call.unsealed.egps.names())
+}
+
+async fn show_egp(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
+    let egp = call.unsealed.egps.find(call.capture("name")).ok_or(RequestError::NotFound)?;
+    let digest = call.unsealed.modules.find(&egp.module).map(|m| m.digest);
+    Ok(LogicalResponse::json(json!({
+        "name": egp.name,
+        "module": egp.module,
+        "module_digest": digest,
+        "config": egp.config,
+        "paths": egp.paths,
+        "enforcement_level": egp.enforcement_level.as_str(),
+        "modified": egp.modified.rfc3339(),
+    })))
+}
+
+async fn delete_egp(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
+    call.unsealed.egps.delete(call.capture("name"), &call.unsealed.modules).await?;
+    Ok(LogicalResponse::empty())
 }
 
 fn keys(keys: Vec<String>) -> Result<LogicalResponse, RequestError> {
@@ -115,7 +142,7 @@ fn shown(record: &ModuleRecord) -> Object {
     }
 }
 
-async fn push(call: &Call<'_>, name: &str) -> Result<LogicalResponse, RequestError> {
+async fn push(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
     let bytes = match (&call.request.raw_body, call.fields.text("module")) {
         (Some(bytes), _) => bytes.clone(),
         (None, Some(text)) => base64::engine::general_purpose::STANDARD
@@ -124,11 +151,15 @@ async fn push(call: &Call<'_>, name: &str) -> Result<LogicalResponse, RequestErr
         (None, None) => return Err(RequestError::invalid("no module: send the component as the body with the type application/wasm, or in base64 as `module`")),
     };
     let by = call.caller()?.record.display_name.clone();
-    let record = call.unsealed.modules.push(name, bytes, &by, call.core.seams.clock.now(), &call.unsealed.egps).await?;
+    let record = call
+        .unsealed
+        .modules
+        .push(call.capture("name"), bytes, &by, call.core.seams.clock.now(), &call.unsealed.egps)
+        .await?;
     Ok(LogicalResponse::data(shown(&record)))
 }
 
-async fn write_egp(call: &Call<'_>, policy: &str) -> Result<LogicalResponse, RequestError> {
+async fn write_egp(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
     let module = call
         .fields
         .text("module")
@@ -161,7 +192,7 @@ async fn write_egp(call: &Call<'_>, policy: &str) -> Result<LogicalResponse, Req
     let paths =
         paths.iter().map(|path| egp_paths::parse(path)).collect::<Result<_, _>>().map_err(RequestError::Invalid)?;
     let egp = Egp {
-        name: policy.to_owned(),
+        name: call.capture("name").to_owned(),
         module: module.to_owned(),
         config,
         paths,

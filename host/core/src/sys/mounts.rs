@@ -2,22 +2,19 @@
 
 use std::sync::Arc;
 
-use leasehold_model::{MountPath, Operation, Ttl, duration};
+use leasehold_model::{MountPath, Ttl, duration};
 use serde_json::{Value, json};
 
-use crate::call::Call;
+use crate::call::{Call, SystemHandler, handler};
 use crate::fields::{Field, Kind};
 use crate::lease::revoke::PrefixOrStore;
 use crate::mount::{MountEntry, Table, version};
 use crate::request::{LogicalResponse, Object, RequestError, Shape};
-use crate::routes::{Access, Route};
+use crate::routes::{Access, Answer, Op, Route};
 use crate::seams::storage::StorageError;
 
-const READ: &[Operation] = &[Operation::Read];
-const ALL: &[Operation] = &[Operation::Read, Operation::Update, Operation::Delete];
-
 const ENABLE: &[Field] = &[
-    Field::visible("type", Kind::Text, "The kind of engine: `database`."),
+    Field::visible("type", Kind::Text, "The kind of engine: `database`.").required(),
     Field::visible("description", Kind::Text, "For people."),
     Field::visible(
         "config",
@@ -32,13 +29,14 @@ const ENABLE: &[Field] = &[
     Field::visible("plugin_version", Kind::Text, "Accepted."),
 ];
 
-/// Fields of `…/tune`: the same pattern as the mount itself, since a mount's path may hold slashes.
+/// What can be changed of a mount that is there.
 const TUNE: &[Field] = &[
     Field::visible("default_lease_ttl", Kind::Text, "Empty: as it is; `system` or 0: the system's."),
     Field::visible("max_lease_ttl", Kind::Text, "The same."),
     Field::visible("description", Kind::Text, "For people."),
     Field::visible("force_no_cache", Kind::Bool, "Accepted."),
-    Field::visible("listing_visibility", Kind::Text, "`unauth` shows the mount without a token."),
+    Field::visible("listing_visibility", Kind::Text, "`unauth` shows the mount without a token.")
+        .one_of(&["", "hidden", "unauth"]),
     Field::visible("audit_non_hmac_request_keys", Kind::CommaList, "Keys that audit shows in clear."),
     Field::visible("audit_non_hmac_response_keys", Kind::CommaList, "Keys that audit shows in clear."),
     Field::visible("options", Kind::KvPairs, "The engine's own options."),
@@ -60,56 +58,142 @@ const FIXED: &[&str] = &[
     "user_lockout_config",
 ];
 
-pub const ROUTES: &[Route] = &[
-    route("mounts", READ, &[], Access::Token, "Lists the mounted secrets engines."),
-    route("auth", READ, &[], Access::Token, "Lists the auth methods."),
-    // Before the entries: `tune` is the last segment of any path.
-    route(
-        "mounts/*path",
-        ALL,
-        ENABLE,
-        Access::Token,
-        "Mounts, shows or unmounts an engine; `/tune` at the end tunes it.",
-    ),
-    route("auth/*path", ALL, ENABLE, Access::Sudo, "Shows an auth method; `/tune` at the end tunes it."),
+/// What is shown of a mount.
+pub(super) const ENTRY: &[Field] = &[
+    Field::visible("accessor", Kind::Text, "Names the mount for ever."),
+    Field::visible("config", Kind::Map, "Its TTLs and what else was tuned."),
+    Field::visible("description", Kind::Text, "For people."),
+    Field::visible("options", Kind::KvPairs, "The engine's own options."),
+    Field::visible("type", Kind::Text, "The kind of engine."),
+    Field::visible("uuid", Kind::Text, "A second name of the mount."),
 ];
 
-const fn route(
-    pattern: &'static str,
-    operations: &'static [Operation],
-    fields: &'static [Field],
-    access: Access,
-    help: &'static str,
-) -> Route {
-    Route { pattern, operations, fields, access, existence_check: false, help }
+/// What is shown of a mount's tuning: TTLs in seconds.
+const TUNING: &[Field] = &[
+    Field::visible("default_lease_ttl", Kind::Int, "In seconds."),
+    Field::visible("max_lease_ttl", Kind::Int, "In seconds."),
+    Field::visible("description", Kind::Text, "For people."),
+    Field::visible("force_no_cache", Kind::Bool, "As it was written."),
+    Field::visible("listing_visibility", Kind::Text, "Whether the mount is shown without a token."),
+    Field::visible("options", Kind::KvPairs, "The engine's own options."),
+];
+
+pub const ROUTES: &[Route<SystemHandler>] = &[
+    Route::new(
+        "mounts",
+        Access::Token,
+        "The mounted secrets engines.",
+        &[Op::read("Lists the mounted secrets engines.", handler!(list_engines))],
+    ),
+    Route::new(
+        "auth",
+        Access::Token,
+        "The auth methods.",
+        &[Op::read("Lists the auth methods.", handler!(list_methods))],
+    ),
+    // Before the entries: `tune` is the last segment of any path.
+    Route::new(
+        "mounts/*path/tune",
+        Access::Token,
+        "The tuning of a mount.",
+        &[
+            Op::read("Shows a mount's tuning.", handler!(show_tuning)).answers(Answer::Data(TUNING)),
+            Op::update("Tunes a mount.", handler!(tune)).takes(TUNE),
+        ],
+    ),
+    Route::new(
+        "mounts/*path",
+        Access::Token,
+        "One secrets engine.",
+        &[
+            Op::read("Shows a mount.", handler!(show_engine)).answers(Answer::Data(ENTRY)),
+            Op::update("Mounts a secrets engine.", handler!(enable_engine)).takes(ENABLE),
+            Op::delete("Unmounts a secrets engine; its leases end.", handler!(disable_engine)),
+        ],
+    ),
+    Route::new(
+        "auth/*path/tune",
+        Access::Sudo,
+        "The tuning of an auth method.",
+        &[
+            Op::read("Shows an auth method's tuning.", handler!(show_method_tuning)).answers(Answer::Data(TUNING)),
+            Op::update("Tunes an auth method.", handler!(tune_method)).takes(TUNE),
+        ],
+    ),
+    Route::new(
+        "auth/*path",
+        Access::Sudo,
+        "One auth method.",
+        &[
+            Op::read("Shows an auth method.", handler!(show_method)).answers(Answer::Data(ENTRY)),
+            Op::update("Enables an auth method.", handler!(enable_method)).takes(ENABLE),
+            Op::delete("Disables an auth method.", handler!(disable_method)),
+        ],
+    ),
+];
+
+async fn list_engines(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
+    Ok(list(call, Table::Mount))
 }
 
-pub(crate) async fn handle(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
-    let table = if call.pattern.starts_with("auth") { Table::Auth } else { Table::Mount };
-    let path = call.capture("path");
-    if path.is_empty() {
-        return Ok(list(call, table));
+async fn list_methods(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
+    Ok(list(call, Table::Auth))
+}
+
+async fn show_engine(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
+    show(call, Table::Mount)
+}
+
+async fn show_method(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
+    show(call, Table::Auth)
+}
+
+async fn enable_engine(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
+    enable(call, Table::Mount).await
+}
+
+async fn enable_method(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
+    enable(call, Table::Auth).await
+}
+
+async fn disable_engine(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
+    disable(call, Table::Mount).await
+}
+
+async fn disable_method(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
+    disable(call, Table::Auth).await
+}
+
+async fn show_tuning(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
+    tuning(call, &full_path(call, Table::Mount))
+}
+
+async fn show_method_tuning(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
+    tuning(call, &full_path(call, Table::Auth))
+}
+
+/// Also of an auth method, by its full path: `sys/mounts/auth/token/tune`.
+async fn tune(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
+    apply_tuning(call, &full_path(call, Table::Mount)).await
+}
+
+async fn tune_method(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
+    apply_tuning(call, &full_path(call, Table::Auth)).await
+}
+
+/// The path of a mount, as the table has it but for the slash at its end.
+fn full_path(call: &Call<'_>, table: Table) -> String {
+    match (table, call.capture("path")) {
+        (Table::Auth, path) => format!("auth/{path}"),
+        (Table::Mount, path) => path.to_owned(),
     }
-    if let Some(target) = path.strip_suffix("/tune") {
-        let table = if table == Table::Mount && target.starts_with("auth/") { None } else { Some(table) };
-        let full = match table {
-            Some(Table::Auth) => format!("auth/{target}"),
-            _ => target.to_owned(),
-        };
-        return tune(call, &full).await;
-    }
-    let full = if table == Table::Auth { format!("auth/{path}") } else { path.to_owned() };
-    match call.operation {
-        Operation::Read => {
-            let nothing = if table == Table::Auth { "No auth engine at" } else { "No secret engine mount at" };
-            let entry = find(call, &full)
-                .ok_or_else(|| RequestError::Invalid(format!("{nothing} {}/", path.trim_end_matches('/'))))?;
-            Ok(LogicalResponse::data(shown(&entry)).shaped(Shape::Duplicated))
-        }
-        Operation::Update => enable(call, table, &full).await,
-        Operation::Delete => disable(call, table, &full).await,
-        _ => Err(RequestError::UnsupportedOperation),
-    }
+}
+
+fn show(call: &Call<'_>, table: Table) -> Result<LogicalResponse, RequestError> {
+    let nothing = if table == Table::Auth { "No auth engine at" } else { "No secret engine mount at" };
+    let entry = find(call, &full_path(call, table))
+        .ok_or_else(|| RequestError::Invalid(format!("{nothing} {}/", call.capture("path").trim_end_matches('/'))))?;
+    Ok(LogicalResponse::data(shown(&entry)).shaped(Shape::Duplicated))
 }
 
 fn find(call: &Call<'_>, path: &str) -> Option<Arc<MountEntry>> {
@@ -175,7 +259,8 @@ fn show_set(entry: &MountEntry, config: &mut Object) {
     }
 }
 
-async fn enable(call: &Call<'_>, table: Table, full: &str) -> Result<LogicalResponse, RequestError> {
+async fn enable(call: &Call<'_>, table: Table) -> Result<LogicalResponse, RequestError> {
+    let full = full_path(call, table);
     let kind = call.fields.text("type").unwrap_or_default();
     if kind.is_empty() {
         return Err(RequestError::invalid("backend type must be specified as a string"));
@@ -275,11 +360,12 @@ fn visibility(text: &str) -> Result<String, RequestError> {
 
 /// Ends every lease, then forgets what the engine stored. A lease that cannot be ended leaves the mount tainted: nothing is
 /// routed to it, and disabling it again goes on.
-async fn disable(call: &Call<'_>, table: Table, full: &str) -> Result<LogicalResponse, RequestError> {
+async fn disable(call: &Call<'_>, table: Table) -> Result<LogicalResponse, RequestError> {
+    let full = full_path(call, table);
     if table == Table::Auth && full.trim_end_matches('/') == "auth/token" {
         return Err(RequestError::invalid("token credential backend cannot be disabled"));
     }
-    let entry = find(call, full);
+    let entry = find(call, &full);
     let is_fixed = match full.trim_end_matches('/') {
         "sys" | "cubbyhole" | "identity" => true,
         // An auth method goes by its own route.
@@ -318,27 +404,26 @@ fn half_way(entry: &MountEntry, failure: &PrefixOrStore) -> String {
     )
 }
 
-async fn tune(call: &Call<'_>, full: &str) -> Result<LogicalResponse, RequestError> {
+fn tuning(call: &Call<'_>, full: &str) -> Result<LogicalResponse, RequestError> {
+    let entry = find(call, full).ok_or_else(|| {
+        RequestError::Invalid(format!("cannot fetch sysview for path \"{}/\"", full.trim_end_matches('/')))
+    })?;
+    let ttls = call.unsealed.engines.ttls(&entry);
+    let mut data = Object::new();
+    data.insert("default_lease_ttl".into(), ttls.default_lease_ttl.as_secs().into());
+    data.insert("description".into(), entry.description.clone().into());
+    data.insert("force_no_cache".into(), entry.force_no_cache.into());
+    data.insert("max_lease_ttl".into(), ttls.max_lease_ttl.as_secs().into());
+    if let Some(options) = entry.options.as_ref().filter(|options| !options.is_empty()) {
+        data.insert("options".into(), options.clone().into());
+    }
+    show_set(&entry, &mut data);
+    Ok(LogicalResponse::data(data).shaped(Shape::Duplicated))
+}
+
+async fn apply_tuning(call: &Call<'_>, full: &str) -> Result<LogicalResponse, RequestError> {
     let entry = find(call, full);
     let shown_path = format!("{}/", full.trim_end_matches('/'));
-    if call.operation == Operation::Read {
-        let entry =
-            entry.ok_or_else(|| RequestError::Invalid(format!("cannot fetch sysview for path \"{shown_path}\"")))?;
-        let ttls = call.unsealed.engines.ttls(&entry);
-        let mut data = Object::new();
-        data.insert("default_lease_ttl".into(), ttls.default_lease_ttl.as_secs().into());
-        data.insert("description".into(), entry.description.clone().into());
-        data.insert("force_no_cache".into(), entry.force_no_cache.into());
-        data.insert("max_lease_ttl".into(), ttls.max_lease_ttl.as_secs().into());
-        if let Some(options) = entry.options.as_ref().filter(|options| !options.is_empty()) {
-            data.insert("options".into(), options.clone().into());
-        }
-        show_set(&entry, &mut data);
-        return Ok(LogicalResponse::data(data).shaped(Shape::Duplicated));
-    }
-    if call.operation != Operation::Update {
-        return Err(RequestError::UnsupportedOperation);
-    }
     if matches!(full.split('/').next(), Some("sys" | "cubbyhole" | "identity"))
         && let Some(fixed) = FIXED.iter().find(|name| call.request.data.contains_key(**name))
     {
@@ -346,10 +431,8 @@ async fn tune(call: &Call<'_>, full: &str) -> Result<LogicalResponse, RequestErr
     }
     let missing = || RequestError::Invalid(format!("tune of path \"{shown_path}\" failed: no mount entry found"));
     let entry = entry.ok_or_else(missing)?;
-    let fields = crate::fields::Fields::coerce(TUNE, &call.request.data)
-        .map_err(|e| RequestError::Invalid(format!("Field validation failed: {e}")))?;
     let system_max = call.unsealed.engines.ttls.max_lease_ttl;
-    let apply = |tuned: &mut MountEntry| -> Result<(), RequestError> { tuned_by(tuned, &fields, system_max) };
+    let apply = |tuned: &mut MountEntry| -> Result<(), RequestError> { tuned_by(tuned, &call.fields, system_max) };
     if !call.unsealed.mounts.update(&entry.accessor, apply).await? {
         return Err(missing());
     }

@@ -1,14 +1,14 @@
 //! ACL policies, on both routes (contract.md §2.3).
 
 use base64::Engine as _;
-use leasehold_model::{Operation, Timestamp};
+use leasehold_model::Timestamp;
 use serde_json::{Value, json};
 
-use crate::call::Call;
+use crate::call::{Call, SystemHandler, handler};
 use crate::fields::{Field, Kind};
 use crate::policy::documents::{PolicyChange, PolicyDocument};
 use crate::request::{LogicalResponse, Object, RequestError, Shape};
-use crate::routes::{Access, Route};
+use crate::routes::{Access, Answer, Op, Route};
 
 const FIELDS: &[Field] = &[
     Field::visible("policy", Kind::Text, "HCL or JSON, as it is or in base64."),
@@ -21,73 +21,106 @@ const FIELDS: &[Field] = &[
     Field::visible("allow_slashes_in_identity_templates", Kind::Bool, "Identity values may hold `/`."),
 ];
 
-pub const ROUTES: &[Route] = &[
-    route("policy", &[Operation::Read, Operation::List], &[], "Lists the policies."),
-    route("policies/acl", &[Operation::List], &[], "Lists the policies."),
-    route("policies/detailed/acl", &[Operation::List], &[], "Lists the policies with their texts."),
-    route("policy/*name", &[Operation::Read, Operation::Update, Operation::Delete], FIELDS, "One policy."),
-    route(
-        "policies/acl/*name",
-        &[Operation::Read, Operation::Update, Operation::Patch, Operation::Delete],
-        FIELDS,
-        "One policy.",
-    ),
+const SHOWN: &[Field] = &[
+    Field::visible("name", Kind::Text, "Its name."),
+    Field::visible("policy", Kind::Text, "Its text."),
+    Field::visible("version", Kind::Int, "How often it has been written."),
+    Field::visible("modified", Kind::Time, "When it was written last."),
+    Field::visible("cas_required", Kind::Bool, "Whether a write must give cas."),
+    Field::visible("expiration", Kind::Time, "Until when it holds."),
 ];
 
-const fn route(
-    pattern: &'static str,
-    operations: &'static [Operation],
-    fields: &'static [Field],
-    help: &'static str,
-) -> Route {
-    Route { pattern, operations, fields, access: Access::Token, existence_check: false, help }
-}
+pub const ROUTES: &[Route<SystemHandler>] = &[
+    Route::new(
+        "policy",
+        Access::Token,
+        "The policies.",
+        &[
+            Op::read("Lists the policies.", handler!(list_old)).answers(Answer::Keys),
+            Op::list("Lists the policies.", handler!(list_old)),
+        ],
+    ),
+    Route::new("policies/acl", Access::Token, "The policies.", &[Op::list("Lists the policies.", handler!(list))]),
+    Route::new(
+        "policies/detailed/acl",
+        Access::Token,
+        "The policies with their texts.",
+        &[Op::list("Lists the policies with their texts.", handler!(list_detailed))],
+    ),
+    Route::new(
+        "policy/*name",
+        Access::Token,
+        "One policy.",
+        &[
+            Op::read("Shows a policy.", handler!(show_old)).answers(Answer::Data(&[
+                Field::visible("name", Kind::Text, "Its name."),
+                Field::visible("rules", Kind::Text, "Its text."),
+            ])),
+            Op::update("Writes a policy.", handler!(write_old)).takes(FIELDS),
+            Op::delete("Deletes a policy.", handler!(delete)),
+        ],
+    ),
+    Route::new(
+        "policies/acl/*name",
+        Access::Token,
+        "One policy.",
+        &[
+            Op::read("Shows a policy.", handler!(show)).answers(Answer::Data(SHOWN)),
+            Op::update("Writes a policy.", handler!(write)).takes(FIELDS),
+            Op::patch("Changes what is given of a policy.", handler!(patch)).takes(FIELDS).answers(Answer::Data(&[])),
+            Op::delete("Deletes a policy.", handler!(delete)),
+        ],
+    ),
+];
 
 /// Longer names cannot be made.
 const NAME_LEN_MAX: usize = 512;
 
-pub(crate) async fn handle(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
-    let old = call.pattern.starts_with("policy");
-    // Lower-case and without a slash at its end already: see `canonical` in the pipeline.
-    let name = call.capture("name").to_lowercase();
-    match (call.pattern, call.operation) {
-        ("policy", _) => {
-            let keys = names(call);
-            Ok(LogicalResponse::json(json!({ "keys": keys, "policies": keys })).shaped(Shape::Duplicated))
-        }
-        ("policies/acl", _) => Ok(LogicalResponse::json(json!({ "keys": names(call) }))),
-        ("policies/detailed/acl", _) => {
-            let keys = names(call);
-            let info: Object =
-                keys.iter().filter_map(|name| read(call, name).map(|d| (name.clone(), d.into()))).collect();
-            Ok(LogicalResponse::json(json!({ "keys": keys, "key_info": info })))
-        }
-        (_, Operation::Read) => {
-            let mut shown = read(call, &name).ok_or(RequestError::NotFound)?;
-            if !old {
-                return Ok(LogicalResponse::data(shown));
-            }
-            let text = shown.shift_remove("policy").unwrap_or_default();
-            let mut data = Object::new();
-            data.insert("name".into(), name.into());
-            data.insert("rules".into(), text);
-            data.extend(shown.into_iter().filter(|(key, _)| key != "name"));
-            Ok(LogicalResponse::data(data).shaped(Shape::Duplicated))
-        }
-        (_, Operation::Update) => write(call, &name, old).await,
-        (_, Operation::Patch) => patch(call, &name).await,
-        (_, Operation::Delete) => {
-            match name.as_str() {
-                "root" => return Err(RequestError::invalid("cannot delete \"root\" policy")),
-                "default" => return Err(RequestError::invalid("cannot delete default policy")),
-                "response-wrapping" => return Err(RequestError::invalid("cannot delete \"response-wrapping\" policy")),
-                _ => {}
-            }
-            call.unsealed.policies.delete(&name).await?;
-            Ok(LogicalResponse::empty())
-        }
-        _ => Err(RequestError::UnsupportedOperation),
+/// Lower-case and without a slash at its end already: see `canonical` in the pipeline.
+fn name(call: &Call<'_>) -> String {
+    call.capture("name").to_lowercase()
+}
+
+async fn list_old(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
+    let keys = names(call);
+    Ok(LogicalResponse::json(json!({ "keys": keys, "policies": keys })).shaped(Shape::Duplicated))
+}
+
+async fn list(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
+    Ok(LogicalResponse::json(json!({ "keys": names(call) })))
+}
+
+async fn list_detailed(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
+    let keys = names(call);
+    let info: Object = keys.iter().filter_map(|name| read(call, name).map(|d| (name.clone(), d.into()))).collect();
+    Ok(LogicalResponse::json(json!({ "keys": keys, "key_info": info })))
+}
+
+async fn show(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
+    read(call, &name(call)).map(LogicalResponse::data).ok_or(RequestError::NotFound)
+}
+
+async fn show_old(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
+    let name = name(call);
+    let mut shown = read(call, &name).ok_or(RequestError::NotFound)?;
+    let text = shown.shift_remove("policy").unwrap_or_default();
+    let mut data = Object::new();
+    data.insert("name".into(), name.into());
+    data.insert("rules".into(), text);
+    data.extend(shown.into_iter().filter(|(key, _)| key != "name"));
+    Ok(LogicalResponse::data(data).shaped(Shape::Duplicated))
+}
+
+async fn delete(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
+    let name = name(call);
+    match name.as_str() {
+        "root" => return Err(RequestError::invalid("cannot delete \"root\" policy")),
+        "default" => return Err(RequestError::invalid("cannot delete default policy")),
+        "response-wrapping" => return Err(RequestError::invalid("cannot delete \"response-wrapping\" policy")),
+        _ => {}
     }
+    call.unsealed.policies.delete(&name).await?;
+    Ok(LogicalResponse::empty())
 }
 
 /// In order, `root` last.
@@ -126,8 +159,17 @@ fn read(call: &Call<'_>, name: &str) -> Option<Object> {
     Some(shown)
 }
 
-async fn write(call: &Call<'_>, name: &str, old: bool) -> Result<LogicalResponse, RequestError> {
-    let fields = &call.fields;
+async fn write(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
+    write_by(call, false).await
+}
+
+async fn write_old(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
+    write_by(call, true).await
+}
+
+/// On the old route, the text may come as `rules`.
+async fn write_by(call: &Call<'_>, old: bool) -> Result<LogicalResponse, RequestError> {
+    let (name, fields) = (name(call), &call.fields);
     let mut warnings = Vec::new();
     let given = fields.text("policy").filter(|text| !text.is_empty());
     let text = match (given, fields.text("rules").filter(|_| old)) {
@@ -138,13 +180,13 @@ async fn write(call: &Call<'_>, name: &str, old: bool) -> Result<LogicalResponse
         }
         _ => return Err(RequestError::invalid(NO_TEXT)),
     };
-    refuse_fixed(name)?;
+    refuse_fixed(&name)?;
     if name.len() > NAME_LEN_MAX {
         return Err(RequestError::Invalid(format!("policy name is longer than {NAME_LEN_MAX} bytes")));
     }
     let expiration = expiration(call)?;
     let document = PolicyDocument {
-        name: name.to_owned(),
+        name,
         text: unpacked(text).into(),
         version: 0,
         modified: call.core.seams.clock.now(),
@@ -158,9 +200,10 @@ async fn write(call: &Call<'_>, name: &str, old: bool) -> Result<LogicalResponse
 }
 
 /// As a merge patch, but for null: it does not take an end away, it says nothing (as in OpenBao).
-async fn patch(call: &Call<'_>, name: &str) -> Result<LogicalResponse, RequestError> {
-    refuse_fixed(name)?;
-    if call.unsealed.policies.find(name).is_none() {
+async fn patch(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
+    let name = name(call);
+    refuse_fixed(&name)?;
+    if call.unsealed.policies.find(&name).is_none() {
         return Err(RequestError::invalid("policy not found"));
     }
     let fields = &call.fields;
@@ -178,7 +221,7 @@ async fn patch(call: &Call<'_>, name: &str) -> Result<LogicalResponse, RequestEr
         allow_slashes_in_identity_templates: fields.bool("allow_slashes_in_identity_templates"),
         expiration: expiration(call)?,
     };
-    call.unsealed.policies.patch(name, change, fields.int("cas")).await?;
+    call.unsealed.policies.patch(&name, change, fields.int("cas")).await?;
     // Vault answers with an envelope around nothing.
     Ok(LogicalResponse::empty().with_status(200))
 }

@@ -1,21 +1,15 @@
 //! Init, seal, unseal, health, leader, keys (contract.md §2.1, §2.8).
 
-use std::sync::Arc;
-
 use base64::Engine as _;
-use leasehold_model::Operation;
 use serde_json::{Value, json};
 
-use crate::call::Call;
+use crate::call::{Call, SealedCall, SystemHandler, handler, sealed_handler};
 use crate::core::{Core, seal_error};
-use crate::fields::{Field, Fields, Kind};
-use crate::request::{LogicalRequest, LogicalResponse, Object, RequestError, Shape};
-use crate::routes::{Access, Route};
+use crate::fields::{Field, Kind};
+use crate::request::{LogicalResponse, Object, RequestError, Shape};
+use crate::routes::{Access, Answer, Op, Route};
 use crate::seams::seal::SealStatus;
 use crate::token::create::First;
-
-const READ: &[Operation] = &[Operation::Read];
-const WRITE: &[Operation] = &[Operation::Update];
 
 const INIT: &[Field] = &[
     Field::visible("secret_shares", Kind::Int, "Into how many shares the root key is split."),
@@ -33,76 +27,111 @@ const UNSEAL: &[Field] = &[
     Field::visible("migrate", Kind::Bool, "Only with auto-unseal."),
 ];
 
-/// `init`, `seal-status`, `unseal`, `health` and `leader` are answered before this table is read; they stand here for help and
-/// for the rule that they need no token.
-pub const ROUTES: &[Route] = &[
-    route(
+const STATUS: Answer = Answer::Plain(&[
+    Field::visible("type", Kind::Text, "`shamir`."),
+    Field::visible("initialized", Kind::Bool, "Whether the server has keys."),
+    Field::visible("sealed", Kind::Bool, "Whether it answers requests yet."),
+    Field::visible("t", Kind::Int, "How many shares unseal."),
+    Field::visible("n", Kind::Int, "How many shares there are."),
+    Field::visible("progress", Kind::Int, "How many shares have been given so far."),
+    Field::visible("version", Kind::Text, "The version of Vault that clients may take this server for."),
+]);
+
+pub const ROUTES: &[Route<SystemHandler>] = &[
+    Route::new(
         "init",
-        &[Operation::Read, Operation::Update],
-        INIT,
-        Access::Unauthenticated,
-        "Initialises the server, once.",
+        Access::WhileSealed,
+        "Whether the server is initialised, and its initialisation.",
+        &[
+            Op::read("Whether the server is initialised.", sealed_handler!(init_status))
+                .answers(Answer::Plain(&[Field::visible("initialized", Kind::Bool, "Whether it is.")])),
+            Op::update("Initialises the server, once.", sealed_handler!(init)).takes(INIT).answers(Answer::Plain(&[
+                Field::hidden("keys", Kind::List, "The shares, in hex."),
+                Field::hidden("keys_base64", Kind::List, "The shares, in base64."),
+                Field::hidden("root_token", Kind::Text, "The first token."),
+            ])),
+        ],
     ),
-    route("seal-status", READ, &[], Access::Unauthenticated, "Whether the server is sealed."),
-    route("unseal", WRITE, UNSEAL, Access::Unauthenticated, "Takes a share of the root key."),
-    route("health", READ, &[], Access::Unauthenticated, "Health, for load balancers."),
-    route("leader", READ, &[], Access::Unauthenticated, "Which node leads."),
-    route("seal", WRITE, &[], Access::Sudo, "Seals the server."),
-    route("step-down", WRITE, &[], Access::Token, "Nothing to do without high availability."),
-    route("key-status", READ, &[], Access::Token, "The encryption key in use."),
-    route("rotate", WRITE, &[], Access::Sudo, "Adds a new encryption key."),
-    route("rotate/keyring", WRITE, &[], Access::Sudo, "Adds a new encryption key."),
+    Route::new(
+        "seal-status",
+        Access::WhileSealed,
+        "Whether the server is sealed.",
+        &[Op::read("Whether the server is sealed.", sealed_handler!(seal_status)).answers(STATUS)],
+    ),
+    Route::new(
+        "unseal",
+        Access::WhileSealed,
+        "Takes a share of the root key.",
+        &[Op::update("Takes a share of the root key.", sealed_handler!(unseal)).takes(UNSEAL).answers(STATUS)],
+    ),
+    Route::new(
+        "health",
+        Access::WhileSealed,
+        "Health, for load balancers.",
+        &[Op::read("Health, for load balancers.", sealed_handler!(health)).answers(Answer::Plain(&[
+            Field::visible("initialized", Kind::Bool, "Whether the server has keys."),
+            Field::visible("sealed", Kind::Bool, "Whether it answers requests yet."),
+            Field::visible("standby", Kind::Bool, "Whether another node answers requests."),
+            Field::visible("server_time_utc", Kind::Int, "Seconds since the epoch."),
+            Field::visible("version", Kind::Text, "As in seal-status."),
+        ]))],
+    ),
+    Route::new(
+        "leader",
+        Access::WhileSealed,
+        "Which node leads.",
+        &[Op::read("Which node leads.", sealed_handler!(leader)).answers(Answer::Plain(&[Field::visible(
+            "ha_enabled",
+            Kind::Bool,
+            "Whether there are several nodes.",
+        )]))],
+    ),
+    Route::new("seal", Access::Sudo, "Seals the server.", &[Op::update("Seals the server.", handler!(seal))]),
+    Route::new(
+        "step-down",
+        Access::Token,
+        "Gives the lead away.",
+        &[Op::update("Does nothing: there is one node.", handler!(step_down))],
+    ),
+    Route::new(
+        "key-status",
+        Access::Token,
+        "The encryption key in use.",
+        &[Op::read("Shows the encryption key in use.", handler!(key_status)).answers(Answer::Data(&[
+            Field::visible("term", Kind::Int, "Which key it is."),
+            Field::visible("install_time", Kind::Time, "Since when it has been in use."),
+            Field::visible("encryptions", Kind::Int, "How often it has been used."),
+        ]))],
+    ),
+    Route::new(
+        "rotate",
+        Access::Sudo,
+        "Adds a new encryption key.",
+        &[Op::update("Adds a new encryption key.", handler!(rotate))],
+    ),
+    Route::new(
+        "rotate/keyring",
+        Access::Sudo,
+        "Adds a new encryption key.",
+        &[Op::update("Adds a new encryption key.", handler!(rotate))],
+    ),
 ];
-
-const fn route(
-    pattern: &'static str,
-    operations: &'static [Operation],
-    fields: &'static [Field],
-    access: Access,
-    help: &'static str,
-) -> Route {
-    Route { pattern, operations, fields, access, existence_check: false, help }
-}
-
-/// Routes that answer while sealed. They need no token and leave no audit record.
-pub(crate) async fn before_unseal(
-    core: &Arc<Core>,
-    request: &LogicalRequest,
-) -> Option<Result<LogicalResponse, RequestError>> {
-    let path = request.path.strip_prefix("sys/")?;
-    Some(match (path, request.operation) {
-        ("health", Operation::Read) => health(core).await,
-        ("seal-status", Operation::Read) => seal_status(core).await,
-        ("init", Operation::Read) => init_status(core).await,
-        ("init", Operation::Update) => init(core, &request.data).await,
-        ("unseal", Operation::Update) => unseal(core, &request.data).await,
-        ("leader", Operation::Read) => core.unsealed().map(|_| plain(json!({ "ha_enabled": false }))),
-        ("health" | "seal-status" | "init" | "unseal" | "leader", Operation::Help) => return None,
-        ("health" | "seal-status" | "init" | "unseal" | "leader", _) => Err(RequestError::MethodNotAllowed),
-        ("seal", Operation::Update) if is_uninitialized(core).await => Ok(LogicalResponse::empty()),
-        _ => return None,
-    })
-}
-
-async fn is_uninitialized(core: &Core) -> bool {
-    core.seal_status().await.is_ok_and(|status| !status.initialized)
-}
 
 fn plain(value: Value) -> LogicalResponse {
     LogicalResponse::json(value).shaped(Shape::Plain)
 }
 
-async fn init_status(core: &Core) -> Result<LogicalResponse, RequestError> {
-    let status = core.seal_status().await.map_err(seal_error)?;
+async fn leader(call: &SealedCall<'_>) -> Result<LogicalResponse, RequestError> {
+    call.core.unsealed().map(|_| plain(json!({ "ha_enabled": false })))
+}
+
+async fn init_status(call: &SealedCall<'_>) -> Result<LogicalResponse, RequestError> {
+    let status = call.core.seal_status().await.map_err(seal_error)?;
     Ok(plain(json!({ "initialized": status.initialized })))
 }
 
-fn coerce(fields: &[Field], data: &Object) -> Result<Fields, RequestError> {
-    Fields::coerce(fields, data).map_err(|error| RequestError::Invalid(error.to_string()))
-}
-
-async fn init(core: &Core, data: &Object) -> Result<LogicalResponse, RequestError> {
-    let fields = coerce(INIT, data)?;
+async fn init(call: &SealedCall<'_>) -> Result<LogicalResponse, RequestError> {
+    let (core, fields) = (call.core, &call.fields);
     let asks_pgp = fields.list("pgp_keys").is_some_and(|keys| !keys.is_empty())
         || fields.text("root_token_pgp_key").is_some_and(|key| !key.is_empty());
     if asks_pgp {
@@ -134,8 +163,8 @@ async fn init(core: &Core, data: &Object) -> Result<LogicalResponse, RequestErro
     Ok(plain(json!({ "keys": hex, "keys_base64": base64, "root_token": made.root_token.expose() })))
 }
 
-async fn unseal(core: &Arc<Core>, data: &Object) -> Result<LogicalResponse, RequestError> {
-    let fields = coerce(UNSEAL, data)?;
+async fn unseal(call: &SealedCall<'_>) -> Result<LogicalResponse, RequestError> {
+    let (core, fields) = (call.core, &call.fields);
     if !core.seal_status().await.map_err(seal_error)?.initialized {
         return Err(RequestError::invalid("Vault is not initialized"));
     }
@@ -159,9 +188,9 @@ async fn unseal(core: &Arc<Core>, data: &Object) -> Result<LogicalResponse, Requ
     Ok(status_answer(core, &status))
 }
 
-async fn seal_status(core: &Core) -> Result<LogicalResponse, RequestError> {
-    let status = core.seal_status().await.map_err(seal_error)?;
-    Ok(status_answer(core, &status))
+async fn seal_status(call: &SealedCall<'_>) -> Result<LogicalResponse, RequestError> {
+    let status = call.core.seal_status().await.map_err(seal_error)?;
+    Ok(status_answer(call.core, &status))
 }
 
 fn status_answer(core: &Core, status: &SealStatus) -> LogicalResponse {
@@ -196,7 +225,8 @@ fn status_answer(core: &Core, status: &SealStatus) -> LogicalResponse {
 }
 
 /// With the usual status; the door puts the one there that a load balancer asks for.
-async fn health(core: &Core) -> Result<LogicalResponse, RequestError> {
+async fn health(call: &SealedCall<'_>) -> Result<LogicalResponse, RequestError> {
+    let core = call.core;
     let status = core.seal_status().await.map_err(seal_error)?;
     let mut data = Object::new();
     let mode = if status.sealed { "unknown" } else { "disabled" };
@@ -220,29 +250,28 @@ async fn health(core: &Core) -> Result<LogicalResponse, RequestError> {
     Ok(LogicalResponse::data(data).shaped(Shape::Plain).with_status(code))
 }
 
-pub(crate) async fn handle(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
-    let seal = &call.core.seams.seal;
-    match call.pattern {
-        "seal" => {
-            // After the answer's audit record: sealing takes the devices away.
-            let core = call.core.clone();
-            tokio::spawn(async move { core.seal().await });
-            Ok(LogicalResponse::empty())
-        }
-        "step-down" => Ok(LogicalResponse::empty()),
-        "key-status" => {
-            let status = seal.key_status().await.map_err(seal_error)?;
-            Ok(LogicalResponse::json(json!({
-                "term": status.term,
-                "install_time": status.installed_at.rfc3339(),
-                "encryptions": status.encryptions,
-            }))
-            .shaped(Shape::Duplicated))
-        }
-        "rotate" | "rotate/keyring" => {
-            seal.rotate().await.map_err(seal_error)?;
-            Ok(LogicalResponse::empty())
-        }
-        _ => Err(RequestError::UnsupportedPath),
-    }
+async fn seal(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
+    // After the answer's audit record: sealing takes the devices away.
+    let core = call.core.clone();
+    tokio::spawn(async move { core.seal().await });
+    Ok(LogicalResponse::empty())
+}
+
+async fn step_down(_: &Call<'_>) -> Result<LogicalResponse, RequestError> {
+    Ok(LogicalResponse::empty())
+}
+
+async fn key_status(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
+    let status = call.core.seams.seal.key_status().await.map_err(seal_error)?;
+    Ok(LogicalResponse::json(json!({
+        "term": status.term,
+        "install_time": status.installed_at.rfc3339(),
+        "encryptions": status.encryptions,
+    }))
+    .shaped(Shape::Duplicated))
+}
+
+async fn rotate(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
+    call.core.seams.seal.rotate().await.map_err(seal_error)?;
+    Ok(LogicalResponse::empty())
 }

@@ -1,31 +1,32 @@
 //! What clients ask before they ask: visible mounts, the preflight (contract.md §2.7).
 
-use leasehold_model::Operation;
 use serde_json::{Value, json};
 
-use crate::call::Call;
+use crate::call::{Call, SystemHandler, handler};
+use crate::fields::{Field, Kind};
 use crate::mount::{MountEntry, Table};
 use crate::policy::decide;
 use crate::request::{LogicalResponse, Object, RequestError, Shape};
-use crate::routes::{Access, Route};
+use crate::routes::{Access, Answer, Op, Route};
 
-const READ: &[Operation] = &[Operation::Read];
-
-pub const ROUTES: &[Route] = &[
-    route("internal/ui/mounts", "The mounts that the caller can reach."),
-    route("internal/ui/mounts/*path", "The mount that serves a path."),
+pub const ROUTES: &[Route<SystemHandler>] = &[
+    Route::new(
+        "internal/ui/mounts",
+        Access::Unauthenticated,
+        "The mounts that the caller can reach.",
+        &[Op::read("Lists the mounts that the caller can reach.", handler!(mounts)).answers(Answer::Data(&[
+            Field::visible("auth", Kind::Map, "Auth methods, by path."),
+            Field::visible("secret", Kind::Map, "Secrets engines, by path."),
+        ]))],
+    ),
+    Route::new(
+        "internal/ui/mounts/*path",
+        Access::Unauthenticated,
+        "The mount that serves a path.",
+        &[Op::read("Shows the mount that serves a path.", handler!(preflight))
+            .answers(Answer::Data(super::mounts::ENTRY))],
+    ),
 ];
-
-const fn route(pattern: &'static str, help: &'static str) -> Route {
-    Route { pattern, operations: READ, fields: &[], access: Access::Unauthenticated, existence_check: false, help }
-}
-
-pub(crate) async fn handle(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
-    match call.pattern {
-        "internal/ui/mounts" => mounts(call).await,
-        _ => preflight(call).await,
-    }
-}
 
 /// Without a token, what the operator made visible; with one, also what it can reach. A token that is no good is refused.
 async fn mounts(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
@@ -51,7 +52,11 @@ fn is_public(entry: &MountEntry) -> bool {
     entry.listing_visibility == "unauth"
 }
 
-async fn reaches(call: &Call<'_>, caller: &crate::token::Caller, entry: &MountEntry) -> Result<bool, RequestError> {
+pub(super) async fn reaches(
+    call: &Call<'_>,
+    caller: &crate::token::Caller,
+    entry: &MountEntry,
+) -> Result<bool, RequestError> {
     decide::grants_below(&*call.core.seams.sandbox, &call.unsealed.policies, caller, entry.path.as_str()).await
 }
 

@@ -1,144 +1,250 @@
 //! The API of `auth/token/` (contract.md §3).
 
-use leasehold_model::{Accessor, Operation, Timestamp, TokenHash, TokenId, Ttl};
+use leasehold_model::{Accessor, Timestamp, TokenHash, TokenId, Ttl};
 use serde_json::{Value, json};
 
 use super::TokenRecord;
 use super::create::{self, TokenTtls};
 use super::store::{Children, may_be_token};
-use crate::call::{Call, lease_error};
+use crate::call::{Call, SystemHandler, handler, lease_error};
 use crate::fields::{Field, Kind};
 use crate::metrics;
 use crate::request::{AuthAnswer, LogicalResponse, Object, RequestError};
-use crate::routes::{Access, Route};
+use crate::routes::{Access, Answer, Op, Route};
 use crate::seams::storage::StorageError;
 use crate::ttl::{self, End, RequestedTtl, TtlBounds};
-
-const READ: &[Operation] = &[Operation::Read, Operation::Update];
-const WRITE: &[Operation] = &[Operation::Update];
-const LIST: &[Operation] = &[Operation::List];
 
 const TOKEN: Field = Field::hidden("token", Kind::Any, "The token.");
 const ACCESSOR: Field = Field::visible("accessor", Kind::Text, "The token's accessor.");
 const INCREMENT: Field = Field::visible("increment", Kind::Duration, "The wished TTL from now.");
 
-const fn route(
+/// A route that takes writes only.
+const fn writing(
     pattern: &'static str,
-    operations: &'static [Operation],
-    fields: &'static [Field],
-    access: Access,
-    help: &'static str,
-) -> Route {
-    Route { pattern, operations, fields, access, existence_check: false, help }
+    summary: &'static str,
+    ops: &'static [Op<SystemHandler>],
+) -> Route<SystemHandler> {
+    Route::new(pattern, Access::Token, summary, ops)
 }
 
-pub const ROUTES: &[Route] = &[
-    route("create", WRITE, create::FIELDS, Access::Token, "Makes a child token."),
-    route("create-orphan", WRITE, create::FIELDS, Access::Token, "Makes a token without a parent."),
-    route("lookup-self", READ, &[], Access::Token, "Shows the calling token."),
-    route("lookup", READ, &[TOKEN], Access::Token, "Shows a token."),
-    route("lookup-accessor", WRITE, &[ACCESSOR], Access::Token, "Shows a token by its accessor."),
-    route("renew-self", WRITE, &[INCREMENT, TOKEN], Access::Token, "Extends the calling token."),
-    route("renew", WRITE, &[TOKEN, INCREMENT], Access::Token, "Extends a token."),
-    route("renew-accessor", WRITE, &[ACCESSOR, INCREMENT], Access::Token, "Extends a token by its accessor."),
-    route("revoke-self", WRITE, &[TOKEN], Access::Token, "Ends the calling token, its children and leases."),
-    route("revoke", WRITE, &[TOKEN], Access::Token, "Ends a token, its children and leases."),
-    route("revoke-accessor", WRITE, &[ACCESSOR], Access::Token, "Ends a token by its accessor."),
-    route(
-        "revoke-orphan",
-        WRITE,
-        &[TOKEN],
-        Access::Token,
-        "Ends a token and its leases; its children become orphans. Needs sudo.",
+const SHOWN: Answer = Answer::Data(&[
+    Field::visible("accessor", Kind::Text, "Names the token without being one."),
+    Field::visible("creation_time", Kind::Int, "Seconds since the epoch."),
+    Field::visible("creation_ttl", Kind::Int, "Its first TTL, in seconds."),
+    Field::visible("display_name", Kind::Text, "Shown in audit and in user names."),
+    Field::visible("expire_time", Kind::Time, "When it ends; null: never."),
+    Field::visible("explicit_max_ttl", Kind::Int, "No renewal passes this; 0: none set."),
+    Field::hidden("id", Kind::Text, "The token itself, where the request has shown it."),
+    Field::visible("issue_time", Kind::Time, "When it was made."),
+    Field::visible("meta", Kind::KvPairs, "Shown in audit."),
+    Field::visible("num_uses", Kind::Int, "Uses that are left; 0: without limit."),
+    Field::visible("orphan", Kind::Bool, "Whether it has no parent."),
+    Field::visible("path", Kind::Text, "What made it."),
+    Field::visible("policies", Kind::List, "Its policies."),
+    Field::visible("renewable", Kind::Bool, "Whether it may be renewed."),
+    Field::visible("ttl", Kind::Int, "Seconds that are left."),
+    Field::visible("type", Kind::Text, "`service` or `batch`."),
+]);
+
+pub const ROUTES: &[Route<SystemHandler>] = &[
+    writing(
+        "create",
+        "Makes a child token.",
+        &[Op::update("Makes a child token.", handler!(create_child)).takes(create::FIELDS).answers(Answer::Auth)],
     ),
-    route("tidy", WRITE, &[], Access::Token, "Nothing to tidy: tokens and their indexes are written in one step."),
-    route("accessors", LIST, &[], Access::Sudo, "Lists the accessors of all tokens."),
+    writing(
+        "create-orphan",
+        "Makes a token without a parent.",
+        &[Op::update("Makes a token without a parent.", handler!(create_orphan))
+            .takes(create::FIELDS)
+            .answers(Answer::Auth)],
+    ),
+    writing(
+        "lookup-self",
+        "The calling token.",
+        &[
+            Op::read("Shows the calling token.", handler!(lookup_self)).answers(SHOWN),
+            Op::update("Shows the calling token.", handler!(lookup_self)).answers(SHOWN),
+        ],
+    ),
+    writing(
+        "lookup",
+        "Shows a token.",
+        &[
+            Op::read("Shows a token, the calling one when none is given.", handler!(lookup))
+                .takes(&[TOKEN])
+                .answers(SHOWN),
+            Op::update("Shows a token, the calling one when none is given.", handler!(lookup))
+                .takes(&[TOKEN])
+                .answers(SHOWN),
+        ],
+    ),
+    writing(
+        "lookup-accessor",
+        "Shows a token by its accessor.",
+        &[Op::update("Shows a token by its accessor.", handler!(lookup_accessor))
+            .takes(&[ACCESSOR.required()])
+            .answers(SHOWN)],
+    ),
+    writing(
+        "renew-self",
+        "Extends the calling token.",
+        &[Op::update("Extends the calling token.", handler!(renew_self))
+            .takes(&[INCREMENT, TOKEN])
+            .answers(Answer::Auth)],
+    ),
+    writing(
+        "renew",
+        "Extends a token.",
+        &[Op::update("Extends a token.", handler!(renew_given))
+            .takes(&[TOKEN.required(), INCREMENT])
+            .answers(Answer::Auth)],
+    ),
+    writing(
+        "renew-accessor",
+        "Extends a token by its accessor.",
+        &[Op::update("Extends a token by its accessor.", handler!(renew_accessor))
+            .takes(&[ACCESSOR.required(), INCREMENT])
+            .answers(Answer::Auth)],
+    ),
+    writing(
+        "revoke-self",
+        "Ends the calling token, its children and leases.",
+        &[Op::update("Ends the calling token, its children and leases.", handler!(revoke_self)).takes(&[TOKEN])],
+    ),
+    writing(
+        "revoke",
+        "Ends a token, its children and leases.",
+        &[Op::update("Ends a token, its children and leases.", handler!(revoke)).takes(&[TOKEN.required()])],
+    ),
+    writing(
+        "revoke-accessor",
+        "Ends a token by its accessor.",
+        &[Op::update("Ends a token by its accessor.", handler!(revoke_accessor)).takes(&[ACCESSOR.required()])],
+    ),
+    writing(
+        "revoke-orphan",
+        "Ends a token and its leases; its children become orphans. Needs sudo.",
+        &[Op::update("Ends a token and its leases; its children become orphans.", handler!(revoke_orphan))
+            .takes(&[TOKEN.required()])],
+    ),
+    writing(
+        "tidy",
+        "Nothing to tidy: tokens and their indexes are written in one step.",
+        &[Op::update("Does nothing: tokens and their indexes are written in one step.", handler!(tidy))],
+    ),
+    Route::new(
+        "accessors",
+        Access::Sudo,
+        "The accessors of all tokens.",
+        &[Op::list("Lists the accessors of all tokens.", handler!(accessors))],
+    ),
 ];
 
-pub(crate) async fn handle(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
-    match call.pattern {
-        "create" | "create-orphan" => create(call).await,
-        "lookup-self" => {
-            let caller = call.caller()?;
-            Ok(LogicalResponse::data(shown(call, &caller.record, call.request.token.as_ref())))
-        }
-        "lookup" => match given_token(call)? {
-            None => {
-                let caller = call.caller()?;
-                Ok(LogicalResponse::data(shown(call, &caller.record, call.request.token.as_ref())))
-            }
-            Some(token) => match call.unsealed.tokens.find_shown(&token).await? {
-                Some((_, record)) => Ok(LogicalResponse::data(shown(call, &record, Some(&token)))),
-                None => Err(RequestError::Forbidden("bad token".to_owned())),
-            },
-        },
-        "lookup-accessor" => {
-            let (_, record) =
-                by_accessor(call).await?.ok_or_else(|| RequestError::InvalidMulti("invalid accessor".to_owned()))?;
-            Ok(LogicalResponse::data(shown(call, &record, None)))
-        }
-        "renew-self" => {
-            let token = call.request.token.clone();
-            if call.caller()?.record.is_batch() {
-                return Err(RequestError::invalid(NOT_RENEWED));
-            }
-            renew(call, &call.caller()?.hash, token).await
-        }
-        "renew" => {
-            let token = given_token(call)?.ok_or_else(|| RequestError::invalid("missing token ID"))?;
-            let Some((hash, record)) = call.unsealed.tokens.find_shown(&token).await? else {
-                return Err(RequestError::invalid("token not found"));
-            };
-            if record.is_batch() {
-                return Err(RequestError::invalid(NOT_RENEWED));
-            }
-            renew(call, &hash, Some(token)).await
-        }
-        "renew-accessor" => {
-            let (hash, _) =
-                by_accessor(call).await?.ok_or_else(|| RequestError::InvalidMulti("invalid accessor".to_owned()))?;
-            renew(call, &hash, None).await
-        }
-        "revoke-self" if call.caller()?.record.is_batch() => Err(RequestError::invalid(NOT_REVOKED)),
-        "revoke-self" => end(call, &call.caller()?.hash, Children::AreRevoked).await,
-        "revoke" => {
-            let token = given_token(call)?.ok_or_else(|| RequestError::invalid("missing token ID"))?;
-            match call.unsealed.tokens.find_shown(&token).await? {
-                Some((_, record)) if record.is_batch() => Err(RequestError::invalid(NOT_REVOKED)),
-                // Also one that has just expired: what hangs on it ends now.
-                _ => end(call, &call.unsealed.tokens.hash(&token), Children::AreRevoked).await,
-            }
-        }
-        "revoke-accessor" => match by_accessor(call).await? {
-            Some((hash, _)) => end(call, &hash, Children::AreRevoked).await,
-            None => Ok(LogicalResponse::empty().warn("No token found with this accessor")),
-        },
-        "revoke-orphan" => {
-            let token = given_token(call)?.ok_or_else(|| RequestError::invalid("missing token ID"))?;
-            // The ACL asks for no sudo here (only below this path), so the route does: cutting children loose takes them out
-            // of the reach of whoever revokes their parent's parent.
-            if !call.sudo {
-                return Err(RequestError::invalid("root or sudo privileges required to revoke and orphan"));
-            }
-            let Some((hash, record)) = call.unsealed.tokens.find_shown(&token).await? else {
-                return Err(RequestError::invalid("token to revoke not found"));
-            };
-            if record.is_batch() {
-                return Err(RequestError::invalid(NOT_REVOKED));
-            }
-            end(call, &hash, Children::BecomeOrphans).await
-        }
-        "tidy" => Ok(LogicalResponse::empty().warn(TIDYING).with_status(202)),
-        "accessors" => {
-            let keys = call.unsealed.tokens.accessors().await?;
-            if keys.is_empty() {
-                Err(RequestError::NotFound)
-            } else {
-                Ok(LogicalResponse::json(json!({ "keys": keys })))
-            }
-        }
-        _ => Err(RequestError::UnsupportedPath),
+async fn create_child(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
+    create(call, false).await
+}
+
+async fn create_orphan(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
+    create(call, true).await
+}
+
+async fn lookup_self(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
+    let caller = call.caller()?;
+    Ok(LogicalResponse::data(shown(call, &caller.record, call.request.token.as_ref())))
+}
+
+async fn lookup(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
+    let Some(token) = given_token(call)? else { return lookup_self(call).await };
+    match call.unsealed.tokens.find_shown(&token).await? {
+        Some((_, record)) => Ok(LogicalResponse::data(shown(call, &record, Some(&token)))),
+        None => Err(RequestError::Forbidden("bad token".to_owned())),
     }
+}
+
+async fn lookup_accessor(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
+    let (_, record) = by_accessor(call).await?.ok_or_else(invalid_accessor)?;
+    Ok(LogicalResponse::data(shown(call, &record, None)))
+}
+
+async fn renew_self(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
+    let token = call.request.token.clone();
+    if call.caller()?.record.is_batch() {
+        return Err(RequestError::invalid(NOT_RENEWED));
+    }
+    renew(call, &call.caller()?.hash, token).await
+}
+
+async fn renew_given(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
+    let token = given_token(call)?.ok_or_else(missing_token)?;
+    let Some((hash, record)) = call.unsealed.tokens.find_shown(&token).await? else {
+        return Err(RequestError::invalid("token not found"));
+    };
+    if record.is_batch() {
+        return Err(RequestError::invalid(NOT_RENEWED));
+    }
+    renew(call, &hash, Some(token)).await
+}
+
+async fn renew_accessor(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
+    let (hash, _) = by_accessor(call).await?.ok_or_else(invalid_accessor)?;
+    renew(call, &hash, None).await
+}
+
+async fn revoke_self(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
+    if call.caller()?.record.is_batch() {
+        return Err(RequestError::invalid(NOT_REVOKED));
+    }
+    end(call, &call.caller()?.hash, Children::AreRevoked).await
+}
+
+async fn revoke(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
+    let token = given_token(call)?.ok_or_else(missing_token)?;
+    match call.unsealed.tokens.find_shown(&token).await? {
+        Some((_, record)) if record.is_batch() => Err(RequestError::invalid(NOT_REVOKED)),
+        // Also one that has just expired: what hangs on it ends now.
+        _ => end(call, &call.unsealed.tokens.hash(&token), Children::AreRevoked).await,
+    }
+}
+
+async fn revoke_accessor(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
+    match by_accessor(call).await? {
+        Some((hash, _)) => end(call, &hash, Children::AreRevoked).await,
+        None => Ok(LogicalResponse::empty().warn("No token found with this accessor")),
+    }
+}
+
+async fn revoke_orphan(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
+    let token = given_token(call)?.ok_or_else(missing_token)?;
+    // The ACL asks for no sudo here (only below this path), so the route does: cutting children loose takes them out of the
+    // reach of whoever revokes their parent's parent.
+    if !call.sudo {
+        return Err(RequestError::invalid("root or sudo privileges required to revoke and orphan"));
+    }
+    let Some((hash, record)) = call.unsealed.tokens.find_shown(&token).await? else {
+        return Err(RequestError::invalid("token to revoke not found"));
+    };
+    if record.is_batch() {
+        return Err(RequestError::invalid(NOT_REVOKED));
+    }
+    end(call, &hash, Children::BecomeOrphans).await
+}
+
+async fn tidy(_: &Call<'_>) -> Result<LogicalResponse, RequestError> {
+    Ok(LogicalResponse::empty().warn(TIDYING).with_status(202))
+}
+
+async fn accessors(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
+    let keys = call.unsealed.tokens.accessors().await?;
+    if keys.is_empty() { Err(RequestError::NotFound) } else { Ok(LogicalResponse::json(json!({ "keys": keys }))) }
+}
+
+fn missing_token() -> RequestError {
+    RequestError::invalid("missing token ID")
+}
+
+fn invalid_accessor() -> RequestError {
+    RequestError::InvalidMulti("invalid accessor".to_owned())
 }
 
 /// Vault's words for work that is never needed here.
@@ -158,11 +264,11 @@ fn limits(call: &Call<'_>) -> TokenTtls {
     })
 }
 
-async fn create(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
+async fn create(call: &Call<'_>, orphan_route: bool) -> Result<LogicalResponse, RequestError> {
     let wish = create::TokenRequest {
         parent: call.caller()?,
         path: &call.request.path,
-        orphan_route: call.pattern == "create-orphan",
+        orphan_route,
         sudo: call.sudo,
         limits: limits(call),
         ceiling: call.ceiling,

@@ -11,6 +11,7 @@ mod mounts;
 mod pipeline;
 mod policies;
 mod reconcile;
+mod routes;
 mod saga;
 mod support;
 mod tokens;

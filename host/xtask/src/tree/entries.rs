@@ -5,8 +5,17 @@ use std::{path::Path, process::Command};
 use crate::error::Error;
 
 const FOLDERS: [&str; 5] = ["examples", "guests", "host", "tests", "wit"];
-const FILES: [&str; 9] =
-    ["CHANGELOG.md", "CONTRIBUTING.md", "Cargo.lock", "Cargo.toml", "LICENSE", "Makefile", "README.md", "SECURITY.md", "rust-toolchain.toml"];
+const FILES: [&str; 9] = [
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "Cargo.lock",
+    "Cargo.toml",
+    "LICENSE",
+    "Makefile",
+    "README.md",
+    "SECURITY.md",
+    "rust-toolchain.toml",
+];
 
 /// Looks at every file that git knows or would add.
 pub(super) fn check(root: &Path) -> Result<Vec<String>, Error> {

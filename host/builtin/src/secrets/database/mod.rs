@@ -33,11 +33,11 @@ use leasehold_core::mount::MountStorage;
 use leasehold_core::request::{LogicalResponse, RequestError};
 use leasehold_core::routes::Route;
 use leasehold_core::seams::engine::{
-    EngineContext, EngineError, EngineRequest, KnownTarget, LeaseIntent, LeaseLimits, OrphanEnd, Outcome, OwnedRole,
-    SecretData, SecretsEngine,
+    EngineContext, EngineError, EngineHandler, EngineRequest, KnownTarget, LeaseIntent, LeaseLimits, OrphanEnd,
+    Outcome, OwnedRole, SecretData, SecretsEngine,
 };
 use leasehold_core::seams::storage::{Expect, StorageError};
-use leasehold_model::{MountAccessor, Operation, Timestamp};
+use leasehold_model::{MountAccessor, Timestamp};
 use serde_json::json;
 
 use connection::{ConnectionRecord, Leftovers, creating};
@@ -53,7 +53,6 @@ use role::RoleRecord;
 
 /// All mounts of the engine. Keeps nothing but open pools; everything else is read from storage.
 pub struct DatabaseEngine {
-    routes: Vec<Route>,
     /// With the version of the stored connection they were made from.
     targets: Mutex<HashMap<TargetId, (u64, Arc<ConnectionPool>)>>,
     turns: Arc<Turns>,
@@ -136,7 +135,7 @@ const COLLISIONS_MAX: u32 = 3;
 impl DatabaseEngine {
     #[must_use]
     pub fn new() -> Self {
-        Self { routes: routes::all(), targets: Mutex::default(), turns: Arc::default() }
+        Self { targets: Mutex::default(), turns: Arc::default() }
     }
 
     /// Opened anew when what is stored has changed, on whichever node that was.
@@ -184,7 +183,7 @@ impl DatabaseEngine {
             let done = match room {
                 "config" => self.configure(request, name).await,
                 "reset" => self.reset(&request.context, name).await,
-                _ => self.write_role(request, name).await,
+                _ => self.merge_role(request, name).await,
             };
             match done {
                 Err(RequestError::Storage(StorageError::Conflict(_))) if left > 0 => left -= 1,
@@ -239,7 +238,7 @@ impl DatabaseEngine {
         Ok(LogicalResponse::empty())
     }
 
-    async fn write_role(&self, request: &EngineRequest, name: &str) -> Result<LogicalResponse, RequestError> {
+    async fn merge_role(&self, request: &EngineRequest, name: &str) -> Result<LogicalResponse, RequestError> {
         let at = &request.context;
         let stored = at.storage.get(&role_key(name)).await?;
         let expect = stored.as_ref().map_or(Expect::Absent, |old| Expect::Version(old.version));
@@ -400,45 +399,69 @@ async fn list(request: &EngineRequest, folder: &str) -> Result<LogicalResponse, 
     if names.is_empty() { Err(RequestError::NotFound) } else { Ok(LogicalResponse::json(json!({ "keys": names }))) }
 }
 
-#[async_trait]
-impl SecretsEngine for DatabaseEngine {
-    fn routes(&self) -> &[Route] {
-        &self.routes
+/// The name in a request's path.
+fn name_of(request: &EngineRequest) -> &str {
+    request.captures.get("name").map_or("", String::as_str)
+}
+
+/// The handlers of the routes.
+impl DatabaseEngine {
+    async fn list_connections(&self, request: &EngineRequest) -> Result<LogicalResponse, RequestError> {
+        list(request, "connection/").await
     }
 
-    async fn handle(&self, request: &EngineRequest) -> Result<Outcome, RequestError> {
-        let storage = &request.context.storage;
-        let below = request.path.strip_prefix(request.context.mount.path.as_str()).unwrap_or(&request.path);
-        let room = below.split('/').next().unwrap_or("");
-        let name = request.captures.get("name").map_or("", String::as_str);
-        let answer = match (room, request.operation) {
-            ("config", Operation::List) => list(request, "connection/").await?,
-            ("config", Operation::Read) => match storage.get(&connection_key(name)).await? {
-                None => return Err(RequestError::NotFound),
-                Some(stored) => ConnectionRecord::from_bytes(&stored.value)
-                    .map_err(|_| RequestError::Internal(format!("the stored connection {name:?} is not readable")))?
-                    .answer(),
-            },
-            ("config", Operation::Delete) => {
-                storage.delete(&connection_key(name)).await?;
-                self.retain_pools(|id| *id != (request.context.mount.accessor.clone(), name.to_owned()));
-                LogicalResponse::empty()
-            }
-            ("config" | "reset", Operation::Create | Operation::Update) => {
-                let answer = self.write(request, room, name).await?;
-                return Ok(Outcome::Reopened { connection: target_name(&request.context, name), answer });
-            }
-            ("roles", Operation::List) => list(request, "role/").await?,
-            ("roles", Operation::Read) => role(storage, name).await?.ok_or(RequestError::NotFound)?.answer(),
-            ("roles", Operation::Delete) => {
-                storage.delete(&role_key(name)).await?;
-                LogicalResponse::empty()
-            }
-            ("roles", Operation::Create | Operation::Update) => self.write(request, room, name).await?,
-            ("creds", Operation::Read) => return self.plan(request, name).await,
-            _ => return Err(RequestError::UnsupportedOperation),
-        };
-        Ok(Outcome::Answer(answer))
+    async fn read_connection(&self, request: &EngineRequest) -> Result<LogicalResponse, RequestError> {
+        let name = name_of(request);
+        let stored = request.context.storage.get(&connection_key(name)).await?.ok_or(RequestError::NotFound)?;
+        let record = ConnectionRecord::from_bytes(&stored.value)
+            .map_err(|_| RequestError::Internal(format!("the stored connection {name:?} is not readable")))?;
+        Ok(record.answer())
+    }
+
+    async fn write_connection(&self, request: &EngineRequest) -> Result<Outcome, RequestError> {
+        let answer = self.write(request, "config", name_of(request)).await?;
+        Ok(Outcome::Reopened { connection: target_name(&request.context, name_of(request)), answer })
+    }
+
+    async fn reset_connection(&self, request: &EngineRequest) -> Result<Outcome, RequestError> {
+        let answer = self.write(request, "reset", name_of(request)).await?;
+        Ok(Outcome::Reopened { connection: target_name(&request.context, name_of(request)), answer })
+    }
+
+    async fn delete_connection(&self, request: &EngineRequest) -> Result<LogicalResponse, RequestError> {
+        let name = name_of(request);
+        request.context.storage.delete(&connection_key(name)).await?;
+        self.retain_pools(|id| *id != (request.context.mount.accessor.clone(), name.to_owned()));
+        Ok(LogicalResponse::empty())
+    }
+
+    async fn list_roles(&self, request: &EngineRequest) -> Result<LogicalResponse, RequestError> {
+        list(request, "role/").await
+    }
+
+    async fn show_role(&self, request: &EngineRequest) -> Result<LogicalResponse, RequestError> {
+        let role = role(&request.context.storage, name_of(request)).await?.ok_or(RequestError::NotFound)?;
+        Ok(role.answer())
+    }
+
+    async fn write_role(&self, request: &EngineRequest) -> Result<LogicalResponse, RequestError> {
+        self.write(request, "roles", name_of(request)).await
+    }
+
+    async fn delete_role(&self, request: &EngineRequest) -> Result<LogicalResponse, RequestError> {
+        request.context.storage.delete(&role_key(name_of(request))).await?;
+        Ok(LogicalResponse::empty())
+    }
+
+    async fn read_credentials(&self, request: &EngineRequest) -> Result<Outcome, RequestError> {
+        self.plan(request, name_of(request)).await
+    }
+}
+
+#[async_trait]
+impl SecretsEngine for DatabaseEngine {
+    fn routes(&self) -> &'static [Route<EngineHandler>] {
+        routes::ROUTES
     }
 
     async fn exists(&self, request: &EngineRequest) -> Result<bool, RequestError> {

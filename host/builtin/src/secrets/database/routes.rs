@@ -1,10 +1,11 @@
 //! The engine's routes, and what they take.
 
+use leasehold_core::engine_handler;
 use leasehold_core::fields::{Field, Kind};
-use leasehold_core::routes::{Access, Route};
-use leasehold_model::Operation;
+use leasehold_core::routes::{Access, Answer, Op, Route};
+use leasehold_core::seams::engine::EngineHandler;
 
-const WRITE: &[Operation] = &[Operation::Create, Operation::Update, Operation::Read, Operation::Delete];
+use super::DatabaseEngine;
 
 const CONNECTION_FIELDS: &[Field] = &[
     Field::visible("plugin_name", Kind::Text, "The name of a builtin plugin: postgresql-database-plugin."),
@@ -86,27 +87,56 @@ const PAGE_FIELDS: &[Field] = &[
 ];
 
 /// In the order in which they are tried.
-pub(super) fn all() -> Vec<Route> {
-    let route = |pattern, operations, fields, existence_check, help| Route {
-        pattern,
-        operations,
-        fields,
-        access: Access::Token,
-        existence_check,
-        help,
-    };
-    vec![
-        route("config/", &[Operation::List], &[], false, "List the configured connections."),
-        route("config/:name", WRITE, CONNECTION_FIELDS, true, "Configure connection details of a database."),
-        route("roles/", &[Operation::List], PAGE_FIELDS, false, "List the roles."),
-        route("roles/:name", WRITE, ROLE_FIELDS, true, "Manage the roles that can be created."),
-        route("creds/:name", &[Operation::Read], &[], false, "Request database credentials for a certain role."),
-        route(
-            "reset/:name",
-            &[Operation::Update, Operation::Create],
-            &[],
-            false,
-            "Close a connection and open it again.",
-        ),
-    ]
-}
+pub(super) const ROUTES: &[Route<EngineHandler>] = &[
+    Route::new(
+        "config/",
+        Access::Token,
+        "The configured connections.",
+        &[Op::list("List the configured connections.", engine_handler!(DatabaseEngine, list_connections))],
+    ),
+    Route::new(
+        "config/:name",
+        Access::Token,
+        "Connection details of a database.",
+        &[
+            Op::read("Show a connection, without its password.", engine_handler!(DatabaseEngine, read_connection)),
+            Op::update("Configure a connection.", engine_handler!(DatabaseEngine, write_connection))
+                .takes(CONNECTION_FIELDS),
+            Op::delete("Delete a connection.", engine_handler!(DatabaseEngine, delete_connection)),
+        ],
+    )
+    .with_existence_check(),
+    Route::new(
+        "roles/",
+        Access::Token,
+        "The roles.",
+        &[Op::list("List the roles.", engine_handler!(DatabaseEngine, list_roles)).takes(PAGE_FIELDS)],
+    ),
+    Route::new(
+        "roles/:name",
+        Access::Token,
+        "A role that credentials can be read for.",
+        &[
+            Op::read("Show a role.", engine_handler!(DatabaseEngine, show_role)).answers(Answer::Data(ROLE_FIELDS)),
+            Op::update("Write a role.", engine_handler!(DatabaseEngine, write_role)).takes(ROLE_FIELDS),
+            Op::delete("Delete a role.", engine_handler!(DatabaseEngine, delete_role)),
+        ],
+    )
+    .with_existence_check(),
+    Route::new(
+        "creds/:name",
+        Access::Token,
+        "Database credentials of a role, on lease.",
+        &[Op::read(
+            "Request database credentials for a certain role.",
+            engine_handler!(DatabaseEngine, read_credentials),
+        )
+        .answers(Answer::Lease)],
+    ),
+    Route::new(
+        "reset/:name",
+        Access::Token,
+        "Close a connection and open it again.",
+        &[Op::update("Close a connection and open it again.", engine_handler!(DatabaseEngine, reset_connection))],
+    ),
+];

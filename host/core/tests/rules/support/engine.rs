@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
+use leasehold_core::engine_handler;
 use leasehold_core::fields::{Field, Kind};
 use leasehold_core::request::{LogicalResponse, RequestError};
-use leasehold_core::routes::{Access, Route};
+use leasehold_core::routes::{Access, Op, Route};
 use leasehold_core::seams::engine::{
-    EngineContext, EngineError, EngineRequest, KnownTarget, LeaseIntent, LeaseLimits, LeasePlan, OrphanEnd, Outcome,
-    OwnedRole, SecretData, SecretValue, SecretsEngine,
+    EngineContext, EngineError, EngineHandler, EngineRequest, KnownTarget, LeaseIntent, LeaseLimits, LeasePlan,
+    OrphanEnd, Outcome, OwnedRole, SecretData, SecretValue, SecretsEngine,
 };
 use leasehold_core::seams::storage::Expect;
 use leasehold_model::{LeaseId, Operation, Timestamp, Ttl};
@@ -188,39 +189,33 @@ impl ScriptedEngine {
     }
 }
 
-const READ: &[Operation] = &[Operation::Read];
-const ROUTES: &[Route] = &[
-    route("creds/:name", READ, &[], false),
-    route("static", READ, &[], false),
-    route("boom", READ, &[], false),
-    route("reset", &[Operation::Update], &[], false),
+const HANDLER: EngineHandler = engine_handler!(ScriptedEngine, handle);
+const ROUTES: &[Route<EngineHandler>] = &[
+    route("creds/:name", &[Op::read("A credential.", HANDLER)]),
+    route("static", &[Op::read("A thing.", HANDLER)]),
+    route("boom", &[Op::read("A thing.", HANDLER)]),
+    route("reset", &[Op::update("A thing.", HANDLER)]),
     route(
         "things/:name",
-        &[Operation::Read, Operation::Create, Operation::Update, Operation::Delete],
-        &[Field::visible("color", Kind::Text, ""), Field::hidden("password", Kind::Text, "")],
-        true,
-    ),
-    route("things/", &[Operation::List], &[], false),
+        &[
+            Op::read("A thing.", HANDLER),
+            Op::update("A thing.", HANDLER)
+                .takes(&[Field::visible("color", Kind::Text, ""), Field::hidden("password", Kind::Text, "")]),
+            Op::delete("A thing.", HANDLER),
+        ],
+    )
+    .with_existence_check(),
+    route("things/", &[Op::list("Things.", HANDLER)]),
 ];
 
-const fn route(
-    pattern: &'static str,
-    operations: &'static [Operation],
-    fields: &'static [Field],
-    existence_check: bool,
-) -> Route {
-    Route { pattern, operations, fields, access: Access::Token, existence_check, help: "A thing." }
+const fn route(pattern: &'static str, operations: &'static [Op<EngineHandler>]) -> Route<EngineHandler> {
+    Route::new(pattern, Access::Token, "A thing.", operations)
 }
 
 /// What every credential's password is: nothing but its answer may hold it.
 pub const PASSWORD: &str = "canary-password-9f8e7d6c";
 
-#[async_trait]
-impl SecretsEngine for ScriptedEngine {
-    fn routes(&self) -> &[Route] {
-        ROUTES
-    }
-
+impl ScriptedEngine {
     async fn handle(&self, request: &EngineRequest) -> Result<Outcome, RequestError> {
         let storage = &request.context.storage;
         if let Some(name) = request.captures.get("name").filter(|_| request.path.contains("/things/")) {
@@ -262,6 +257,13 @@ impl SecretsEngine for ScriptedEngine {
             effect: json!({ "username": "v-token" }),
             warnings: Vec::new(),
         }))
+    }
+}
+
+#[async_trait]
+impl SecretsEngine for ScriptedEngine {
+    fn routes(&self) -> &'static [Route<EngineHandler>] {
+        ROUTES
     }
 
     async fn exists(&self, request: &EngineRequest) -> Result<bool, RequestError> {
