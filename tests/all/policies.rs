@@ -237,3 +237,60 @@ fn capabilities_are_told_to_whoever_may_know() {
         .assert_multi(400, "invalid accessor");
     root.post("sys/capabilities", json!({ "paths": ["a"] })).assert_multi(500, "no token found");
 }
+
+/// `Success!` was all that a person heard of a rule that does nothing.
+#[test]
+fn what_a_rule_does_not_do_is_said_where_it_is_written() {
+    let server = Server::dev();
+    let root = server.root();
+    for (text, told) in [
+        (
+            "path \"a/*/x\" { capabilities = [\"read\"] }",
+            "At 1:6: path \"a/*/x\": a `*` that is not the last character",
+        ),
+        ("path \"/v1/x\" { capabilities = [\"read\"] }", "At 1:6: path \"/v1/x\": matches nothing"),
+        ("\npath \"a+b/x\" { capabilities = [\"read\"] }", "At 2:6: path \"a+b/x\": a `+` beside other characters"),
+        ("path \"a/{{identity.nope}}\" { capabilities = [\"read\"] }", "nothing is ever known as `identity.nope`"),
+        (
+            "path \"a/*\" { capabilities = [\"read\"] }\npath \"a/+/b/*\" { capabilities = [\"deny\"] }",
+            "At 2:6: path \"a/+/b/*\": never decides: \"a/*\" on line 1 always wins, so nothing is denied here",
+        ),
+        ("path \"sys/policies/+/Prod\" { capabilities = [\"deny\"] }", "matches no policy"),
+    ] {
+        for path in ["sys/policies/acl/odd", "sys/policy/odd"] {
+            root.put(path, json!({ "policy": text })).assert_status(200).assert_warning(told);
+        }
+        let cli = server.cli();
+        std::fs::write(cli.home().join("odd.hcl"), text).unwrap();
+        let written = cli.line("policy write odd odd.hcl").assert_status(0);
+        assert!(written.stderr.contains("WARNING!"), "{}", written.stderr);
+        assert_eq!(cli.line("policy lint odd.hcl").status, 2, "{text}");
+    }
+    root.put("sys/policies/acl/odd", json!({ "policy": TEXT })).assert_status(204);
+    let twice = "path \"a\" {\n  policy = \"read\"\n  policy = \"deny\"\n}";
+    root.put("sys/policies/acl/odd", json!({ "policy": twice })).assert_error_has(
+        400,
+        "The argument \"policy\" at 3:3 was already set. Each argument can only be defined once",
+    );
+    root.get("sys/policies/acl/odd").assert_at("/data/policy", TEXT);
+    for name in ["root%20", "%20root", "odd%20", "sys%09"] {
+        assert_eq!(root.put(&format!("sys/policies/acl/{name}"), json!({ "policy": TEXT })).status, 400, "{name}");
+    }
+}
+
+/// Such a rule was inert: names are lower-cased before they are judged.
+#[test]
+fn a_rule_for_a_policy_counts_however_its_name_is_written() {
+    let server = Server::dev();
+    let client = server.with_policy(
+        "guard",
+        "path \"sys/policies/acl/*\" { capabilities = [\"read\", \"update\"] }\npath \"sys/policies/acl/Prod\" { capabilities = [\"deny\"] }",
+    );
+    server.root().put("sys/policies/acl/prod", json!({ "policy": TEXT })).assert_status(204);
+    for name in ["prod", "Prod", "PROD"] {
+        client.get(&format!("sys/policies/acl/{name}")).assert_multi(403, "permission denied");
+        client
+            .put(&format!("sys/policies/acl/{name}"), json!({ "policy": TEXT }))
+            .assert_multi(403, "permission denied");
+    }
+}

@@ -167,7 +167,7 @@ fn filled(
 
 /// None for a forbidden pattern.
 fn sorted_in(pattern: &str) -> Option<(Table, Box<str>)> {
-    match pattern::kind(pattern::without_slash(pattern)) {
+    match pattern::kind(&pattern::compared(pattern)) {
         Glob::Exact(text) => Some((Table::Exact, text.into())),
         Glob::Prefix(text) => Some((Table::Prefix, text.into())),
         Glob::Segments(text) => Some((Table::Segments, text.into())),

@@ -1,11 +1,12 @@
 //! Vault's ACL policies: texts in, decisions out.
 //!
 //! Plain Rust without a clock, a file or a secret; `component.rs` is the only part that knows of WebAssembly, and it is
-//! compiled only there. The host uses this crate natively to compare the component's answers with.
+//! compiled only there. The host uses this crate natively to compare the component's answers with, and the command line to
+//! format policies.
 //!
 //! Start with [`PolicySet::compile`] and [`PolicySet::evaluate`]; [`lint`] is what an editor calls. Inside: `syntax`
 //! reads HCL and JSON, `policy` checks what one text says, `compile` merges texts, `matching` finds the winning rule,
-//! `decide` holds it against a request.
+//! `decide` holds it against a request. `format` prints a text in its usual shape.
 //!
 //! Invariants: default deny; `deny` wins among rules with one pattern; of an invalid policy nothing counts; no input
 //! panics; no text that comes out holds a parameter's or an identity's value.
@@ -15,6 +16,7 @@ mod component;
 
 mod compile;
 mod decide;
+mod format;
 mod matching;
 mod policy;
 mod syntax;
@@ -22,6 +24,9 @@ mod types;
 
 pub use compile::PolicySet;
 pub use decide::Decision;
+#[cfg(any(test, fuzzing))]
+pub use format::any_policy_keeps_its_meaning;
+pub use format::{FormatError, format_policy};
 pub use types::{
     Capabilities, Diagnostic, Operation, Parameter, Position, Reason, Request, RuleRef, Severity, Source, Verdict,
 };

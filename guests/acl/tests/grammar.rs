@@ -4,7 +4,7 @@
 
 mod support;
 
-use leasehold_acl::{Capabilities, Operation, Position, Severity, lint};
+use leasehold_acl::{Capabilities, Operation, PolicySet, Position, Reason, Severity, lint};
 use support::{ask, compiled, refusal, source, spoken};
 
 #[test]
@@ -304,6 +304,15 @@ fn legal_and_probably_not_meant_is_a_warning() {
             vec!["unreachable-rule"],
         ),
         (r#"path "a/*" { capabilities = ["read"] } path "a/+/secret" { capabilities = ["deny"] }"#, vec![]),
+        (r#"path "sys/policies/+/Prod" { capabilities = ["deny"] }"#, vec!["upper-case-name"]),
+        (r#"path "sys/+/Prod*" { capabilities = ["deny"] }"#, vec!["upper-case-name"]),
+        (r#"path "sys/policies/+/prod" { capabilities = ["deny"] }"#, vec![]),
+        (r#"path "sys/policies/acl/Prod" { capabilities = ["deny"] }"#, vec![]),
+        (
+            r#"path "sys/policy/Prod" { capabilities = ["deny"] } path "sys/policy/prod" { capabilities = ["read"] }"#,
+            vec!["duplicate-rule"],
+        ),
+        (r#"path "database/+/Prod" { capabilities = ["deny"] }"#, vec![]),
     ] {
         let found: Vec<&str> = lint(&source("p", text)).iter().map(|one| one.code).collect();
         assert_eq!(found, expected, "{text}");
@@ -314,4 +323,53 @@ fn legal_and_probably_not_meant_is_a_warning() {
 fn a_rule_called_unreachable_really_never_decides() {
     let set = compiled(&[r#"path "a/*" { capabilities = ["read"] } path "a/+/secret/*" { capabilities = ["deny"] }"#]);
     assert_eq!(spoken(set.capabilities("a/x/secret/y")), ["read"]);
+}
+
+/// Rules for policies whose names were written with capitals matched nothing: the host asks in lower case.
+#[test]
+fn a_rule_for_a_policy_counts_however_its_name_is_written() {
+    for (pattern, path) in [
+        ("sys/policies/acl/Prod", "sys/policies/acl/prod"),
+        ("/sys/policies/acl/PROD", "sys/policies/acl/prod"),
+        ("sys/policies/acl/Prod*", "sys/policies/acl/production"),
+        ("sys/policies/acl/+/Prod", "sys/policies/acl/team/prod"),
+        ("sys/policy/Prod", "sys/policy/prod"),
+    ] {
+        let text = format!(
+            "path \"sys/*\" {{ capabilities = [\"read\"] }} path \"{pattern}\" {{ capabilities = [\"deny\"] }}"
+        );
+        let verdict = ask(&compiled(&[&text]), path, Operation::Read, &[]);
+        assert_eq!(verdict.reason, Reason::Denied, "{pattern}");
+        assert_eq!(verdict.rules[0].pattern, pattern, "the rule is told as it is written");
+    }
+    // Other names do differ in case.
+    let set = compiled(&[r#"path "database/creds/Prod" { capabilities = ["read"] }"#]);
+    assert_eq!(ask(&set, "database/creds/prod", Operation::Read, &[]).reason, Reason::NoRule);
+}
+
+/// The second value was taken in silence.
+#[test]
+fn an_attribute_that_is_written_twice_is_an_error_of_the_lint_and_still_read() {
+    for (text, at) in [
+        ("path \"a\" {\n  capabilities = [\"read\"]\n  capabilities = [\"deny\"]\n}", Some("capabilities\" at 3:3")),
+        ("path \"a\" { policy = \"read\" policy = \"deny\" }", Some("policy\" at 1:28")),
+        ("path \"a\" { allowed_parameters = { \"x\" = [1] \"x\" = [2] } }", Some("x\" at 1:45")),
+        ("path \"a\" { comment = [{ x = 1 x = 2 }] }", Some("x\" at 1:31")),
+        ("name = \"a\"\nname = \"b\"", Some("name\" at 2:1")),
+        (r#"{"path":{"a":{"policy":"read","policy":"deny"}}}"#, Some("policy\" at 1:31")),
+        ("path \"a\" { policy = \"read\" }\npath \"a\" { policy = \"deny\" }", None),
+        ("path \"a\" { allowed_parameters { x = [] } allowed_parameters { y = [] } }", None),
+        (r#"{"path":{"a":{"policy":"read"},"a":{"policy":"deny"}}}"#, None),
+    ] {
+        let found = lint(&source("p", text));
+        let error = found.iter().find(|one| one.severity == Severity::Error);
+        assert_eq!(error.map(|one| one.code), at.map(|_| "repeated-attribute"), "{text}: {found:?}");
+        if let (Some(error), Some(at)) = (error, at) {
+            assert!(error.message.contains(at), "{}", error.message);
+            assert!(error.message.ends_with(" was already set. Each argument can only be defined once"));
+            assert_eq!(found.iter().filter(|one| one.severity == Severity::Error).count(), 1);
+        }
+        // A text that was stored before this was an error does not shut its tokens out.
+        assert!(PolicySet::compile(&[source("p", text)], &[], 0).is_ok(), "{text}");
+    }
 }

@@ -18,7 +18,6 @@ mod declare;
 mod duration;
 mod environment;
 mod failure;
-mod policy_format;
 mod print;
 /// For the tests and the fuzz targets.
 #[cfg(any(test, fuzzing))]
@@ -36,8 +35,7 @@ use clap::{ArgMatches, Command};
 
 pub use environment::Environment;
 use failure::Failure;
-pub use policy_format::{FormatError, format_policy};
-pub use tools::{ModuleRefused, ModuleTools, NoTools};
+pub use tools::{FindingSeverity, ModuleRefused, ModuleTools, NoTools, PolicyFinding};
 
 /// What Vault's clients exit with when there is no such command.
 const NO_SUCH_COMMAND: u8 = 127;

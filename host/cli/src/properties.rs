@@ -1,4 +1,4 @@
-//! What holds for every command line, `key=value` word, length of time and policy text: asked by the tests with texts that are
+//! What holds for every command line, `key=value` word and length of time: asked by the tests with texts that are
 //! likely to matter, by the fuzz targets with any.
 
 use std::collections::BTreeMap;
@@ -9,7 +9,6 @@ use serde_json::Value;
 
 use crate::duration::{Span, human_seconds};
 use crate::environment::Environment;
-use crate::policy_format::{format_policy, meaning};
 use crate::{arguments, data};
 
 fn quiet(stdin: &[u8]) -> Environment {
@@ -86,11 +85,4 @@ pub fn any_length_of_time_reads_back(text: &str) {
 pub fn whole_seconds(text: &str) -> Option<i64> {
     let span = Span::parse(text)?;
     (!text.starts_with('-')).then(|| span.whole_seconds())
-}
-
-/// Formatting changes blanks, line breaks and commas alone, and twice is once.
-pub fn any_policy_keeps_its_meaning(text: &str) {
-    let Ok(once) = format_policy(text) else { return };
-    assert_eq!(format_policy(&once).as_ref(), Ok(&once), "{text:?}");
-    assert_eq!(meaning(&once), meaning(text), "{text:?} became {once:?}");
 }

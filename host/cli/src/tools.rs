@@ -1,4 +1,4 @@
-//! What `module inspect`, `module check` and `policy fmt` need of the sandbox, without this crate knowing it.
+//! What `module inspect`, `module check`, `policy fmt` and `policy lint` need of the sandbox, without this crate knowing it.
 
 use std::fmt;
 
@@ -24,11 +24,44 @@ pub trait ModuleTools {
     /// The gate's objection, or how the module failed: a trap, a limit, its own error.
     fn check(&self, module: &[u8], config: &[u8], request: &Value) -> Result<Value, ModuleRefused>;
 
-    /// Reads a policy as the server does when it is written.
+    /// Reads a policy as the server does when it is written. The answer is what is legal and probably not meant.
     ///
     /// # Errors
     /// The server's words.
-    fn check_policy(&self, text: &str) -> Result<(), ModuleRefused>;
+    fn check_policy(&self, text: &str) -> Result<Vec<PolicyFinding>, ModuleRefused>;
+}
+
+/// What stands out in a policy that the server would take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyFinding {
+    pub severity: FindingSeverity,
+    /// Stable, for machines: `literal-star`, `unreachable-rule` …
+    pub code: String,
+    pub line: u32,
+    /// Counted from 1, in bytes.
+    pub column: u32,
+    pub message: String,
+    /// What to write instead, where that is known.
+    pub help: Option<String>,
+}
+
+/// How much a finding matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum FindingSeverity {
+    /// The text means what it says, and there is a plainer way to say it.
+    Hint,
+    /// A rule does nothing, or something else than it seems to.
+    Warning,
+}
+
+impl FindingSeverity {
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Hint => "hint",
+            Self::Warning => "warning",
+        }
+    }
 }
 
 /// Why a module was refused, in words for the user.
@@ -57,7 +90,7 @@ impl ModuleTools for NoTools {
     }
 
     /// Left to the server.
-    fn check_policy(&self, _text: &str) -> Result<(), ModuleRefused> {
-        Ok(())
+    fn check_policy(&self, _text: &str) -> Result<Vec<PolicyFinding>, ModuleRefused> {
+        Ok(Vec::new())
     }
 }

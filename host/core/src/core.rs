@@ -19,7 +19,7 @@ use crate::request::RequestError;
 use crate::seams::audit::AuditDevices;
 use crate::seams::engine::SecretsEngine;
 use crate::seams::host::{Clock, Entropy, Metrics};
-use crate::seams::sandbox::Sandbox;
+use crate::seams::sandbox::{AclEvaluator, ModuleHost, TemplateRenderer};
 use crate::seams::seal::{KeyShare, Seal, SealError, SealStatus};
 use crate::seams::storage::{Batch, Expect, Storage};
 use crate::token::create::First;
@@ -50,7 +50,9 @@ pub struct Seams {
     pub seal: Arc<dyn Seal>,
     pub clock: Arc<dyn Clock>,
     pub entropy: Arc<dyn Entropy>,
-    pub sandbox: Arc<dyn Sandbox>,
+    pub acl: Arc<dyn AclEvaluator>,
+    pub templates: Arc<dyn TemplateRenderer>,
+    pub modules: Arc<dyn ModuleHost>,
     pub engines: BTreeMap<&'static str, Arc<dyn SecretsEngine>>,
     /// For devices enabled over the API.
     pub audit_devices: Arc<dyn AuditDevices>,
@@ -220,7 +222,7 @@ impl Core {
                     });
                     let opened = unsealed.clone();
                     // Compiling takes up to a minute for each; leases cannot wait for that.
-                    let modules = tokio::spawn(async move { opened.modules.load_all().await });
+                    let modules = tokio::spawn(async move { opened.modules.load_all(&opened.egps).await });
                     *transition = Some(Running { stop, leases, modules });
                     *self.unsealed.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(unsealed);
                     tracing::info!("unsealed");
@@ -242,8 +244,19 @@ impl Core {
     }
 
     async fn load_unsealed(&self) -> Result<Unsealed, RequestError> {
-        let Seams { storage, seal, clock, entropy, sandbox, engines, audit_devices, declared_audit_devices, .. } =
-            &self.seams;
+        let Seams {
+            storage,
+            seal,
+            clock,
+            entropy,
+            acl,
+            templates,
+            modules,
+            engines,
+            audit_devices,
+            declared_audit_devices,
+            ..
+        } = &self.seams;
         let stored = storage.get(&keys::installation()).await?;
         let stored = stored.ok_or_else(|| RequestError::Internal("the installation has no id".to_owned()))?;
         let installation: Installation = decode("sys/installation", &stored.value)?;
@@ -255,7 +268,7 @@ impl Core {
             storage: storage.clone(),
             clock: clock.clone(),
             entropy: entropy.clone(),
-            sandbox: sandbox.clone(),
+            templates: templates.clone(),
             installation: installation.cluster_id.clone(),
             ttls: SystemTtls {
                 default_lease_ttl: self.settings.default_lease_ttl,
@@ -263,11 +276,10 @@ impl Core {
             },
         });
         let audit_key = seal.derive("audit").map_err(seal_error)?;
-        let acl = sandbox.builtins().into_iter().find(|(name, _)| name == "acl");
         Ok(Unsealed {
-            policies: Policies::load(storage.clone(), sandbox.clone(), clock.clone()).await?,
-            modules: Modules::load(storage.clone(), sandbox.clone()).await?,
-            egps: Egps::load(storage.clone(), sandbox.clone()).await?,
+            policies: Policies::load(storage.clone(), acl.clone(), clock.clone()).await?,
+            modules: Modules::load(storage.clone(), modules.clone()).await?,
+            egps: Egps::load(storage.clone(), modules.clone()).await?,
             leases: Arc::new(Leases::new(storage.clone(), tokens.clone(), engines.clone())),
             audit: Broker::load(
                 storage.clone(),
@@ -276,7 +288,7 @@ impl Core {
                 (&**declared_audit_devices, &self.settings.audit),
             )
             .await?,
-            acl_digest: acl.map(|(_, digest)| digest.0).unwrap_or_default(),
+            acl_digest: acl.digest().0,
             installation,
             tokens,
             mounts,

@@ -278,11 +278,11 @@ impl Core {
                 wrap_ttl: request.wrap_ttl,
                 data: &request.data,
             };
-            let mut verdict = decide::decide(&*self.seams.sandbox, &unsealed.policies, caller, &ask).await?;
+            let mut verdict = decide::decide(&*self.seams.acl, &unsealed.policies, caller, &ask).await?;
             if let Some(as_sent) = trace.as_sent.as_deref().filter(|_| verdict.allowed) {
                 // A rule may name either: what one of them denies is denied.
                 let ask = AclRequest { path: as_sent, ..ask };
-                let other = decide::decide(&*self.seams.sandbox, &unsealed.policies, caller, &ask).await?;
+                let other = decide::decide(&*self.seams.acl, &unsealed.policies, caller, &ask).await?;
                 verdict = if other.allowed { verdict } else { other };
             }
             let (allowed, limit) = (verdict.allowed, verdict.limit);

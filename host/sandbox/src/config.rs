@@ -20,7 +20,7 @@ pub struct Budget {
     pub answer: usize,
 }
 
-/// GuestLimits of everything. The defaults are the product's; tests use smaller ones.
+/// Limits of everything. The defaults are the product's; tests use smaller ones.
 #[derive(Clone, Debug)]
 pub struct GuestLimits {
     /// One ACL decision. A set of 20 policies with 50 rules each uses about 12,000 units.
@@ -35,15 +35,29 @@ pub struct GuestLimits {
     pub configure_fuel: u64,
     /// ACL decisions at a time; one more is refused as busy.
     pub acl_at_once: u32,
-    /// Policy sets that are compiled at a time, be it for one decision only, or are asked what takes as long as a hundred decisions. Half
-    /// of them may be for the same set; what comes on top waits.
+    /// Policy sets that are compiled at a time, be it for one decision only. Half of them may be for the same set; what comes on top
+    /// waits. As many questions that take as long as a hundred decisions are answered at a time, in places of their own.
     pub compiles_at_once: u32,
-    /// So long.
+    /// The same for wide sets, which keep nobody else waiting.
+    pub wide_compiles_at_once: u32,
+    /// Bytes of the texts of a set beyond which it is a wide one: some 800 rules, 10 ms of compiling.
+    pub wide_set: usize,
+    /// How long a compilation waits for one of `compiles_at_once`; then the request fails with `Busy`.
     pub compile_patience: Duration,
     pub statements_at_once: u32,
+    /// Decisions of modules that run at a time, over all bindings. Times [`GuestLimits::evaluate`]'s memory, this bounds what
+    /// modules may use together.
     pub modules_at_once: u32,
-    /// Warm ACL instances that are kept while idle.
+    /// Decisions that run at a time for one binding …
+    pub binding_at_once: u32,
+    /// … decisions that wait for one of these places …
+    pub binding_queue: u32,
+    /// … and how long they wait; then the judgement fails with `Busy`.
+    pub binding_patience: Duration,
+    /// Warm ACL instances that are kept while idle …
     pub warm: usize,
+    /// … and those for wide sets.
+    pub warm_wide: usize,
     /// A warm instance is replaced after so many calls …
     pub warm_calls: u32,
     /// … or when it is this old …
@@ -102,10 +116,17 @@ impl Default for GuestLimits {
             configure_fuel: 200_000_000,
             acl_at_once: 64,
             compiles_at_once: u32::try_from(cores).unwrap_or(2).max(2),
+            wide_compiles_at_once: u32::try_from(cores / 2).unwrap_or(1).max(1),
+            wide_set: 64 << 10,
             compile_patience: Duration::from_secs(2),
             statements_at_once: 32,
             modules_at_once: 32,
+            // A module that only burns time gets half of the cores at most, so that another binding always gets on.
+            binding_at_once: u32::try_from(cores / 2).unwrap_or(1).clamp(1, 8),
+            binding_queue: 64,
+            binding_patience: Duration::from_millis(500),
             warm: cores,
+            warm_wide: (cores / 2).max(1),
             warm_calls: 10_000,
             warm_age: Duration::from_secs(60),
             warm_memory: 48 << 20,

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use tracing::{info, warn};
-use wasmtime::{Config, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig, Strategy};
+use wasmtime::{Config, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig, Strategy, WasmFeatures};
 
 /// How often deadlines are looked at. A call is stopped by this much late at most.
 pub(crate) const TICK: Duration = Duration::from_millis(10);
@@ -23,6 +23,22 @@ pub(crate) const MEMORIES_PER_COMPONENT: u32 = 4;
 pub(crate) const TABLES_PER_COMPONENT: u32 = 8;
 pub(crate) const CORE_INSTANCES_PER_COMPONENT: u32 = 32;
 
+/// The parts of WebAssembly that guests may use. All others are switched off by name: which of them the engine could run is decided
+/// by features of its crate, which any other crate of the build may turn on.
+const PROPOSALS: WasmFeatures = WasmFeatures::MUTABLE_GLOBAL
+    .union(WasmFeatures::SATURATING_FLOAT_TO_INT)
+    .union(WasmFeatures::SIGN_EXTENSION)
+    .union(WasmFeatures::REFERENCE_TYPES)
+    .union(WasmFeatures::MULTI_VALUE)
+    .union(WasmFeatures::BULK_MEMORY)
+    .union(WasmFeatures::SIMD)
+    .union(WasmFeatures::FLOATS)
+    .union(WasmFeatures::EXTENDED_CONST)
+    .union(WasmFeatures::TAIL_CALL)
+    .union(WasmFeatures::MULTI_MEMORY)
+    .union(WasmFeatures::GC_TYPES)
+    .union(WasmFeatures::COMPONENT_MODEL);
+
 /// What decides about machine code: `precompile`, the compiling child process and the server agree by this function.
 pub(crate) fn settings() -> Config {
     let mut config = Config::new();
@@ -31,17 +47,13 @@ pub(crate) fn settings() -> Config {
         .cranelift_opt_level(OptLevel::Speed)
         // The same input gives the same bits on every machine.
         .cranelift_nan_canonicalization(true)
-        .wasm_relaxed_simd(false)
         // Fuel is the contract: the same call always ends the same way. Epochs are the net below it, for the wall clock.
         .consume_fuel(true)
         .epoch_interruption(true)
         .max_wasm_stack(512 << 10)
         .wasm_backtrace_max_frames(std::num::NonZeroUsize::new(20))
-        // What no guest of ours and no toolchain that was tried needs; the load gate refuses some more. Threads, garbage
-        // collection, exceptions and stack switching are not even compiled into this program.
-        .wasm_memory64(false)
-        .wasm_custom_page_sizes(false)
-        .wasm_wide_arithmetic(false)
+        // No guest of ours and no toolchain that was tried needs them.
+        .wasm_features(WasmFeatures::all().difference(PROPOSALS), false)
         .wasm_component_model(true);
     config
 }
@@ -147,4 +159,66 @@ fn tick(engine: &Engine) -> Result<(), wasmtime::Error> {
 pub(crate) fn ticks(wall: Duration) -> u64 {
     let ticks = wall.as_nanos().div_ceil(TICK.as_nanos());
     u64::try_from(ticks).unwrap_or(u64::MAX / 2).clamp(2, u64::MAX / 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use wasmtime::Module;
+
+    use super::*;
+
+    fn names(features: WasmFeatures) -> Vec<String> {
+        features.iter_names().map(|(name, _)| name.to_owned()).collect()
+    }
+
+    /// One list would do, if both were of one version of the parser.
+    #[test]
+    fn the_load_gate_lets_in_what_the_engine_runs_and_nothing_else() {
+        let gate: Vec<String> = crate::gate::features().iter_names().map(|(name, _)| name.to_owned()).collect();
+        assert_eq!(names(PROPOSALS), gate);
+    }
+
+    #[test]
+    fn every_other_proposal_is_refused_by_the_engine_itself() {
+        let engine = compiling().unwrap();
+        for (proposal, text) in [
+            ("threads", "(module (memory 1 1 shared))"),
+            ("memory64", "(module (memory i64 1))"),
+            ("custom page sizes", "(module (memory 1 (pagesize 1)))"),
+            (
+                "garbage collection",
+                "(module (type (struct (field i32))) (func (result i32) (struct.get 0 0 (struct.new 0 (i32.const 1)))))",
+            ),
+            ("function references", "(module (type $f (func)) (func (param (ref $f)) (call_ref $f (local.get 0))))"),
+            ("exceptions", "(module (tag $e) (func (throw $e)))"),
+            (
+                "relaxed SIMD",
+                "(module (func (param v128) (result v128) (i8x16.relaxed_swizzle (local.get 0) (local.get 0))))",
+            ),
+            (
+                "wide arithmetic",
+                "(module (func (param i64 i64) (result i64 i64) (i64.mul_wide_u (local.get 0) (local.get 1))))",
+            ),
+            (
+                "stack switching",
+                "(module (type $f (func)) (type $c (cont $f)) (func (param (ref $c)) (resume $c (local.get 0))))",
+            ),
+        ] {
+            let bytes = wat::parse_str(text).unwrap();
+            assert!(Module::from_binary(&engine, &bytes).is_err(), "{proposal}");
+        }
+        for text in ["(module (memory 1) (memory 1))", "(module (func $f (return_call $f)))"] {
+            Module::from_binary(&engine, &wat::parse_str(text).unwrap()).unwrap();
+        }
+        for (proposal, text) in [
+            (
+                "async",
+                "(component (core module $m (func (export \"f\"))) (core instance $i (instantiate $m)) (func (export \"f\") (canon lift (core func $i \"f\") async)))",
+            ),
+            ("error contexts", "(component (core func (canon error-context.drop)))"),
+        ] {
+            let bytes = wat::parse_str(text).unwrap();
+            assert!(wasmtime::component::Component::from_binary(&engine, &bytes).is_err(), "{proposal}");
+        }
+    }
 }

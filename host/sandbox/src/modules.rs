@@ -5,15 +5,16 @@
 //! Start with [`ModulesRoom::load`] and [`ModulesRoom::evaluate`].
 //!
 //! Invariants: what runs has passed the load gate. Nothing a module remembers reaches its next decision. An answer out
-//! of bounds is no answer.
+//! of bounds is no answer. No binding takes the places of another one (see [`places`](crate::places)).
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::Arc;
 
 use leasehold_core::seams::host::Clock;
 use leasehold_core::seams::sandbox::{
     Digest, EvaluationFailed, LoadError, ModuleDecision, ModuleFacts, ModuleRequest, ModuleVerdict, SandboxError,
 };
+use leasehold_model::lock::{Mutex, RwLock};
 use leasehold_model::{Operation, Ttl};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wasmtime::component::{Component, Linker};
@@ -27,6 +28,7 @@ use crate::compile::{self, Workshop};
 use crate::config::{Compiler, GuestLimits};
 use crate::gate::{self, Facts};
 use crate::metrics::Meter;
+use crate::places::BindingPlaces;
 use crate::store::{self, Guest, words};
 
 const MAX_MESSAGES: usize = 32;
@@ -36,6 +38,8 @@ const MAX_NAME: usize = 128;
 const MAX_CONFIG: usize = 64 << 10;
 /// The load gate's work on the largest upload takes a core for a good part of a second.
 const UPLOADS_AT_ONCE: usize = 2;
+/// Instances that only say who they are, or whether they take a configuration.
+pub(crate) const LOOKS_AT_ONCE: usize = 2;
 
 pub(crate) struct ModulesRoom {
     shared: Arc<Shared>,
@@ -43,7 +47,9 @@ pub(crate) struct ModulesRoom {
     loaded: RwLock<HashMap<Digest, Arc<Loaded>>>,
     /// The last module that was inspected: it is mostly loaded next.
     inspected: Mutex<Option<Arc<Loaded>>>,
-    lane: Arc<Semaphore>,
+    places: BindingPlaces,
+    /// For `describe` and `configure`, which nobody's requests wait for.
+    looking: Arc<Semaphore>,
     /// Uploads that the load gate looks at, whether or not their clients still wait.
     door: Arc<Semaphore>,
 }
@@ -63,14 +69,15 @@ struct Loaded {
 impl ModulesRoom {
     pub(crate) fn new(engine: &Engine, compiler: Compiler, limits: GuestLimits, clock: Arc<dyn Clock>) -> Self {
         let workshop = Workshop::new(engine.clone(), compiler, limits.module.clone());
-        let lane = Arc::new(Semaphore::new(limits.modules_at_once as usize));
+        let places = BindingPlaces::new(&limits);
         let shared = Arc::new(Shared { engine: engine.clone(), limits, clock });
         Self {
             shared,
             workshop,
             loaded: RwLock::default(),
             inspected: Mutex::default(),
-            lane,
+            places,
+            looking: Arc::new(Semaphore::new(LOOKS_AT_ONCE)),
             door: Arc::new(Semaphore::new(UPLOADS_AT_ONCE)),
         }
     }
@@ -78,7 +85,7 @@ impl ModulesRoom {
     pub(crate) async fn inspect(&self, bytes: &[u8]) -> Result<ModuleFacts, LoadError> {
         let module = self.prepare(bytes).await?;
         let facts = module.facts.clone();
-        *self.inspected.lock().unwrap_or_else(PoisonError::into_inner) = Some(module);
+        *self.inspected.lock() = Some(module);
         Ok(facts)
     }
 
@@ -87,17 +94,17 @@ impl ModulesRoom {
         if self.find(&digest).is_ok() {
             return Ok(digest);
         }
-        let inspected = self.inspected.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let inspected = self.inspected.lock().take();
         let module = match inspected {
             Some(module) if module.facts.digest == digest.0 => module,
             _ => self.prepare(bytes).await?,
         };
-        self.loaded.write().unwrap_or_else(PoisonError::into_inner).insert(digest.clone(), module);
+        self.loaded.write().insert(digest.clone(), module);
         Ok(digest)
     }
 
     pub(crate) fn unload(&self, digest: &Digest) {
-        self.loaded.write().unwrap_or_else(PoisonError::into_inner).remove(digest);
+        self.loaded.write().remove(digest);
     }
 
     async fn prepare(&self, bytes: &[u8]) -> Result<Arc<Loaded>, LoadError> {
@@ -111,14 +118,15 @@ impl ModulesRoom {
         });
         let facts = facts.await.map_err(ended)??;
         let component = self.workshop.compile(bytes).await?;
-        let place = self.place().map_err(|error| LoadError(error.to_string()))?;
+        let place = compile::turn(&self.looking, self.shared.limits.module.compile_wall).await?;
         let shared = Arc::clone(&self.shared);
         blocking(move || shared.describe(facts, &component, Some(place))).await.map_err(ended)?.map(Arc::new)
     }
 
     pub(crate) async fn configure(&self, digest: &Digest, config: &[u8]) -> Result<(), SandboxError> {
         let module = self.find(digest)?;
-        let place = module.meter.seen(self.place())?;
+        let looking = compile::turn(&self.looking, self.shared.limits.module.compile_wall).await;
+        let place = module.meter.seen(looking.map_err(|_| SandboxError::Busy))?;
         let (shared, config) = (Arc::clone(&self.shared), config.to_vec());
         blocking(move || {
             let configured = shared.instance(&module.pre, Some(place), &config);
@@ -129,17 +137,19 @@ impl ModulesRoom {
 
     pub(crate) async fn evaluate(
         &self,
+        binding: &str,
         digest: &Digest,
         config: &[u8],
         ask: &ModuleRequest,
     ) -> Result<ModuleVerdict, EvaluationFailed> {
         let module = self.find(digest)?;
         let request = module.meter.seen(request(ask, self.shared.limits.module_request))?;
-        let place = module.meter.seen(self.place())?;
+        let place = module.meter.seen(self.places.take(binding).await)?;
         let (shared, config) = (Arc::clone(&self.shared), config.to_vec());
         blocking(move || {
             let begun = shared.clock.now();
-            let judged = shared.evaluate(&module.pre, place, &config, &request);
+            let judged = shared.evaluate(&module.pre, &config, &request);
+            drop(place);
             let verdict = judged.inspect_err(|unjudged| module.meter.failed(&unjudged.why))?;
             module.meter.answered(shared.clock.now().since(begun).as_secs_f64(), verdict.fuel);
             Ok(verdict)
@@ -148,12 +158,8 @@ impl ModulesRoom {
     }
 
     fn find(&self, digest: &Digest) -> Result<Arc<Loaded>, SandboxError> {
-        let loaded = self.loaded.read().unwrap_or_else(PoisonError::into_inner);
+        let loaded = self.loaded.read();
         loaded.get(digest).cloned().ok_or_else(|| SandboxError::Unknown(digest.0.clone()))
-    }
-
-    fn place(&self) -> Result<OwnedSemaphorePermit, SandboxError> {
-        Arc::clone(&self.lane).try_acquire_owned().map_err(|_| SandboxError::Busy)
     }
 }
 
@@ -244,11 +250,10 @@ impl Shared {
     fn evaluate(
         &self,
         pre: &PolicyModulePre<Guest>,
-        place: OwnedSemaphorePermit,
         config: &[u8],
         request: &wit::Request,
     ) -> Result<ModuleVerdict, EvaluationFailed> {
-        let (mut store, module, configuring) = self.instance(pre, Some(place), config)?;
+        let (mut store, module, configuring) = self.instance(pre, None, config)?;
         // The deadline stays where `instance` has set it: it counts for the whole decision.
         store::refuel(&mut store, self.limits.evaluate.fuel)?;
         let judged = module.leasehold_policy_policy().call_evaluate(&mut store, request);

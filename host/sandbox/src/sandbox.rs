@@ -1,13 +1,13 @@
-//! The seam itself: every call goes to the room that it belongs to.
+//! The three seams: every call goes to the part that it belongs to.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use leasehold_core::seams::host::Clock;
 use leasehold_core::seams::sandbox::{
-    AclError, AclRequest, Diagnostic, Dialect, Digest, EvaluationFailed, IdentityValues, LoadError, ModuleFacts,
-    ModuleRequest, ModuleVerdict, PolicySetId, PolicySource, Purpose, RenderError, Sandbox as Seam, SandboxError,
-    TemplateReport, Verdict,
+    AclError, AclEvaluator, AclRequest, Diagnostic, Dialect, Digest, EvaluationFailed, IdentityValues, LoadError,
+    ModuleFacts, ModuleHost, ModuleRequest, ModuleVerdict, PolicySetId, PolicySource, Purpose, RenderError,
+    SandboxError, TemplateRenderer, TemplateReport, Verdict,
 };
 use leasehold_model::{Capabilities, Timestamp};
 
@@ -18,13 +18,14 @@ use crate::modules::{self, ModulesRoom};
 use crate::statements::StatementsRoom;
 use crate::{compile, engine, gate};
 
-/// Runs guests. One for a process; hand it out as `Arc<dyn leasehold_core::seams::sandbox::Sandbox>`.
+/// Runs guests. One for a process; it stands behind [`AclEvaluator`], [`TemplateRenderer`] and [`ModuleHost`].
 #[derive(Debug)]
 pub struct Sandbox {
     acl: AclRoom,
     statements: StatementsRoom,
     modules: ModulesRoom,
-    builtins: Vec<(String, Digest)>,
+    acl_digest: Digest,
+    statements_digest: Digest,
 }
 
 impl Sandbox {
@@ -39,10 +40,8 @@ impl Sandbox {
         let Config { builtins, limits, compiler } = config;
         let failed = |what: &'static str| move |error: wasmtime::Error| LoadError(format!("{what}: {error:#}"));
         let engine = engine::running(room(&limits)).map_err(failed("could not make the engine for guests"))?;
-        let digests = vec![
-            ("acl".to_owned(), Digest(gate::digest(&builtins.acl.component))),
-            ("statements".to_owned(), Digest(gate::digest(&builtins.statements.component))),
-        ];
+        let acl_digest = Digest(gate::digest(&builtins.acl.component));
+        let statements_digest = Digest(gate::digest(&builtins.statements.component));
         let acl = compile::builtin(&engine, "acl", &builtins.acl)
             .and_then(|component| AclRoom::new(&engine, &component, limits.clone(), Arc::clone(&clock)))
             .map_err(failed("could not load the component `acl`"))?;
@@ -50,19 +49,20 @@ impl Sandbox {
             .and_then(|component| StatementsRoom::new(&engine, &component, &limits, Arc::clone(&clock)))
             .map_err(failed("could not load the component `statements`"))?;
         let modules = ModulesRoom::new(&engine, compiler, limits, clock);
-        Ok(Self { acl, statements, modules, builtins: digests })
+        Ok(Self { acl, statements, modules, acl_digest, statements_digest })
     }
 }
 
 /// Every instance that may live at a time; one ACL instance is made to compare with.
 fn room(limits: &GuestLimits) -> Room {
-    let warm = u32::try_from(limits.warm).unwrap_or(64);
+    let warm = u32::try_from(limits.warm.saturating_add(limits.warm_wide)).unwrap_or(64);
     let shipped = [limits.acl_at_once, warm, 1, limits.statements_at_once].into_iter().fold(0u32, u32::saturating_add);
-    Room { shipped: shipped.clamp(1, 4096), modules: limits.modules_at_once.clamp(1, 1024) }
+    let looking = u32::try_from(modules::LOOKS_AT_ONCE).unwrap_or(2);
+    Room { shipped: shipped.clamp(1, 4096), modules: limits.modules_at_once.saturating_add(looking).clamp(1, 1024) }
 }
 
 #[async_trait]
-impl Seam for Sandbox {
+impl AclEvaluator for Sandbox {
     async fn compile_acl(&self, sources: &[PolicySource], identity: &IdentityValues) -> Result<PolicySetId, AclError> {
         self.acl.compile(sources, identity).await
     }
@@ -83,6 +83,13 @@ impl Seam for Sandbox {
         self.acl.lint(source).await
     }
 
+    fn digest(&self) -> Digest {
+        self.acl_digest.clone()
+    }
+}
+
+#[async_trait]
+impl TemplateRenderer for Sandbox {
     async fn check_template(
         &self,
         statements: &[String],
@@ -101,6 +108,13 @@ impl Seam for Sandbox {
         self.statements.render(statements, dialect, values).await
     }
 
+    fn digest(&self) -> Digest {
+        self.statements_digest.clone()
+    }
+}
+
+#[async_trait]
+impl ModuleHost for Sandbox {
     async fn inspect(&self, module: &[u8]) -> Result<ModuleFacts, LoadError> {
         self.modules.inspect(module).await
     }
@@ -119,15 +133,12 @@ impl Seam for Sandbox {
 
     async fn evaluate(
         &self,
+        binding: &str,
         module: &Digest,
         config: &[u8],
         ask: &ModuleRequest,
     ) -> Result<ModuleVerdict, EvaluationFailed> {
-        self.modules.evaluate(module, config, ask).await
-    }
-
-    fn builtins(&self) -> Vec<(String, Digest)> {
-        self.builtins.clone()
+        self.modules.evaluate(binding, module, config, ask).await
     }
 }
 

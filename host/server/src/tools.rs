@@ -1,10 +1,12 @@
-//! What `module inspect`, `module check` and `policy fmt` do without a server: the same guests and limits, on the user's machine.
+//! What `module inspect`, `module check`, `policy fmt` and `policy lint` do without a server: the same guests and limits, on the user's machine.
 
 use std::sync::Arc;
 
-use leasehold_cli::{ModuleRefused, ModuleTools};
+use leasehold_cli::{FindingSeverity, ModuleRefused, ModuleTools, PolicyFinding};
+use leasehold_core::policy;
+use leasehold_core::request::RequestError;
 use leasehold_core::seams::sandbox::{
-    AclError, IdentityValues, ModuleIdentity, ModuleRequest, PolicySource, Sandbox as _,
+    Diagnostic, ModuleHost as _, ModuleIdentity, ModuleRequest, PolicySource, Severity,
 };
 use leasehold_model::{Operation, Timestamp};
 use leasehold_sandbox::{Config, Sandbox, inspect_offline};
@@ -31,7 +33,8 @@ impl ModuleTools for Offline {
         offline(async |sandbox| {
             let digest = sandbox.load(module).await.map_err(|error| refused(&error))?;
             sandbox.configure(&digest, config).await.map_err(|error| refused(&error))?;
-            let verdict = sandbox.evaluate(&digest, config, &ask).await.map_err(|unjudged| refused(&unjudged.why))?;
+            let verdict =
+                sandbox.evaluate("", &digest, config, &ask).await.map_err(|unjudged| refused(&unjudged.why))?;
             Ok(json!({
                 "decision": verdict.decision,
                 "messages": verdict.messages,
@@ -43,18 +46,29 @@ impl ModuleTools for Offline {
         })
     }
 
-    fn check_policy(&self, text: &str) -> Result<(), ModuleRefused> {
+    fn check_policy(&self, text: &str) -> Result<Vec<PolicyFinding>, ModuleRefused> {
         let (name, text) = ("policy".to_owned(), text.into());
         let source = PolicySource { name, text, allow_slashes: false, allow_wildcards: false };
-        offline(async |sandbox| match sandbox.compile_acl(&[source], &IdentityValues::new()).await {
-            Ok(_) => Ok(()),
-            Err(AclError::Refused(diagnostics)) => {
-                let first = diagnostics.first().map(|diagnostic| diagnostic.message.as_str()).unwrap_or_default();
-                Err(ModuleRefused(format!("failed to parse policy: {first}")))
-            }
-            Err(AclError::Sandbox(error)) => Err(refused(&error)),
+        offline(async |sandbox| {
+            policy::check(&sandbox, source).await.map(|found| found.into_iter().filter_map(finding).collect()).map_err(
+                |error| match error {
+                    RequestError::Invalid(why) => ModuleRefused(why),
+                    other => refused(&other),
+                },
+            )
         })
     }
+}
+
+/// None for an error, which would have been the answer.
+fn finding(found: Diagnostic) -> Option<PolicyFinding> {
+    let severity = match found.severity {
+        Severity::Error => return None,
+        Severity::Warning => FindingSeverity::Warning,
+        Severity::Hint => FindingSeverity::Hint,
+    };
+    let Diagnostic { code, line, column, message, help, .. } = found;
+    Some(PolicyFinding { severity, code, line, column, message, help })
 }
 
 /// A sandbox, and a runtime to wait for it.
@@ -146,7 +160,34 @@ mod tests {
             let why = Offline.check_policy(text).unwrap_err().0;
             assert!(why.starts_with("failed to parse policy: ") && why.contains(told), "{why}");
         }
-        Offline.check_policy("path \"a\" {\n  capabilities = [\"read\"]\n}\n").unwrap();
+        assert_eq!(Offline.check_policy("path \"a\" {\n  capabilities = [\"read\"]\n}\n").unwrap(), []);
+        let twice = Offline.check_policy("path \"a\" {\n  policy = \"read\"\n  policy = \"deny\"\n}\n").unwrap_err().0;
+        assert!(
+            twice.starts_with("failed to parse policy: The argument \"policy\" at 3:3 was already set."),
+            "{twice}"
+        );
+    }
+
+    #[test]
+    fn what_a_policy_does_not_do_is_found_at_its_place() {
+        for (text, code, line, column) in [
+            ("path \"a/*/x\" {\n  capabilities = [\"read\"]\n}\n", "literal-star", 1, 6),
+            ("# one\npath \"/v1/x\" {\n  capabilities = [\"read\"]\n}\n", "unreachable-rule", 2, 6),
+            ("path \"a+b/x\" {\n  capabilities = [\"read\"]\n}\n", "literal-plus", 1, 6),
+            ("path \"a/{{identity.nope}}\" {\n  capabilities = [\"read\"]\n}\n", "unknown-template", 1, 6),
+            ("path \"sys/policies/+/Prod\" {\n  capabilities = [\"deny\"]\n}\n", "upper-case-name", 1, 6),
+            (
+                "path \"a/*\" {\n  capabilities = [\"read\"]\n}\npath \"a/+/b/*\" {\n  capabilities = [\"deny\"]\n}\n",
+                "unreachable-rule",
+                4,
+                6,
+            ),
+        ] {
+            let found = Offline.check_policy(text).unwrap();
+            let [only] = found.as_slice() else { panic!("{text}: {found:?}") };
+            assert_eq!((only.code.as_str(), only.line, only.column), (code, line, column), "{text}");
+            assert_eq!(only.severity, FindingSeverity::Warning, "{text}");
+        }
     }
 
     #[test]

@@ -38,13 +38,15 @@ pub(crate) fn core(
     let barrier = Arc::new(Barrier::new(inner, clock.clone(), entropy.clone()));
     let mut sandbox = SandboxConfig::new(guests::builtins());
     sandbox.compiler = Compiler::this_program(&[COMPILE_WORKER]);
-    let sandbox = Sandbox::new(sandbox, clock.clone()).map_err(|error| with_causes(&error))?;
+    let sandbox = Arc::new(Sandbox::new(sandbox, clock.clone()).map_err(|error| with_causes(&error))?);
     let seams = Seams {
         storage: barrier.clone(),
         seal: barrier,
         clock,
         entropy,
-        sandbox: Arc::new(sandbox),
+        acl: sandbox.clone(),
+        templates: sandbox.clone(),
+        modules: sandbox,
         engines: leasehold_builtin::registry::secrets_engines(),
         audit_devices: Arc::new(Devices::of_api(audit_directory)),
         declared_audit_devices: Arc::new(Devices::of_configuration()),

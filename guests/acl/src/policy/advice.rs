@@ -47,6 +47,11 @@ fn about_pattern(rule: &Rule, findings: &mut Findings<'_>) {
         let what = "a `+` beside other characters of a segment is an ordinary character";
         say(findings, Severity::Warning, "literal-plus", rule, what, None);
     }
+    if pattern::misses_by_case(&rule.pattern) {
+        let what = "matches no policy: names of policies are compared in lower case";
+        let help = Some("write the name in lower case".to_owned());
+        say(findings, Severity::Warning, "upper-case-name", rule, what, help);
+    }
     for name in templates::names(&rule.pattern) {
         if !templates::is_known(&name) {
             let what = format!("nothing is ever known as `{name}`, so the path never counts");
@@ -82,10 +87,10 @@ fn about_capabilities(rule: &Rule, findings: &mut Findings<'_>) {
 
 fn about_repetition(rules: &[Rule], findings: &mut Findings<'_>) {
     let mut sorted: Vec<&Rule> = rules.iter().collect();
-    sorted.sort_by_key(|rule| pattern::without_slash(&rule.pattern));
+    sorted.sort_by_cached_key(|rule| pattern::compared(&rule.pattern).into_owned());
     for pair in sorted.windows(2) {
         let [first, second] = pair else { continue };
-        if pattern::without_slash(&first.pattern) == pattern::without_slash(&second.pattern) {
+        if pattern::compared(&first.pattern) == pattern::compared(&second.pattern) {
             let what = format!("stands here and on line {}: the two add up", first.at.line);
             say(findings, Severity::Hint, "duplicate-rule", second, &what, None);
         }
@@ -115,7 +120,10 @@ fn about_shadows(rules: &[Rule], findings: &mut Findings<'_>) {
             same_start && pluses(other) < pluses(body) && covers(other, body)
         });
         if let Some((winner, _)) = winner {
-            let what = format!("never decides: {} on line {} always wins", quoted(&winner.pattern), winner.at.line);
+            let denies =
+                if rule.capabilities.contains(Capabilities::DENY) { ", so nothing is denied here" } else { "" };
+            let (pattern, line) = (quoted(&winner.pattern), winner.at.line);
+            let what = format!("never decides: {pattern} on line {line} always wins{denies}");
             say(findings, Severity::Warning, "unreachable-rule", rule, &what, None);
         }
     }

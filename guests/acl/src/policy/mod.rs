@@ -15,6 +15,7 @@ mod time;
 pub(crate) mod values;
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
 use crate::syntax::text::{Lines, quoted};
 use crate::syntax::{self, Item, Key, Kind, Node};
@@ -129,6 +130,9 @@ pub(crate) fn read(source: &Source, now: Option<u64>, findings: &mut Findings<'_
         }
     };
     let mut reader = Reader { lines, now, findings };
+    if now.is_none() {
+        reader.check_repeated(&items);
+    }
     reader.check_top_keys(&items);
     reader.check_name(&items);
     if reader.findings.has_errors() {
@@ -151,7 +155,7 @@ pub(crate) fn read(source: &Source, now: Option<u64>, findings: &mut Findings<'_
 }
 
 /// HashiCorp's parser makes every line end `\n`; positions stay what they were.
-fn one_line_end(text: &str) -> Cow<'_, str> {
+pub(crate) fn one_line_end(text: &str) -> Cow<'_, str> {
     if text.contains("\r\n") { Cow::Owned(text.replace("\r\n", "\n")) } else { Cow::Borrowed(text) }
 }
 
@@ -175,6 +179,34 @@ impl Reader<'_, '_> {
     fn check_top_keys(&mut self, items: &[Item<'_>]) {
         if let Some((span, message, help)) = self.invalid_keys(items, &["name", "path"]) {
             self.error("unknown-key", message, span, help);
+        }
+    }
+
+    /// An attribute that is written twice: one of the two was not meant, and nobody can tell which. Vault refuses such a text
+    /// since 1.21. Only a lint does so here: a text that was stored before, or comes from OpenBao, goes on to be read.
+    fn check_repeated(&mut self, items: &[Item<'_>]) {
+        let mut seen = BTreeSet::new();
+        for item in items {
+            // Blocks add up. So do rules of the JSON notation, which have their label as a second key.
+            if let (Some(_), [key]) = (item.assign, item.keys.as_slice())
+                && !seen.insert(&*key.name)
+            {
+                let place = self.lines.spoken(key.at);
+                let message = format!(
+                    "The argument {} at {place} was already set. Each argument can only be defined once",
+                    quoted(&key.name)
+                );
+                self.error("repeated-attribute", message, Span::of(key), None);
+            }
+            self.check_repeated_below(&item.value);
+        }
+    }
+
+    fn check_repeated_below(&mut self, node: &Node<'_>) {
+        match &node.kind {
+            Kind::Object(items) => self.check_repeated(items),
+            Kind::List(nodes) => nodes.iter().for_each(|node| self.check_repeated_below(node)),
+            _ => {}
         }
     }
 

@@ -1,5 +1,7 @@
 //! The three kinds of path patterns.
 
+use std::borrow::Cow;
+
 /// What a pattern matches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Glob<'a> {
@@ -13,6 +15,34 @@ pub(crate) enum Glob<'a> {
 }
 
 pub(crate) const FORBIDDEN: &str = "invalid use of wildcards ('+*' is forbidden)";
+
+/// Names of policies do not differ in case, and the host writes them in lower case before it asks: a rule that names one
+/// in capitals would match nothing.
+const LOWER_CASE: [&str; 2] = ["sys/policy/", "sys/policies/acl/"];
+
+/// The pattern as it is compared, without its leading slash: in lower case below the folders of policies.
+pub(crate) fn compared(pattern: &str) -> Cow<'_, str> {
+    let pattern = without_slash(pattern);
+    if LOWER_CASE.iter().any(|folder| pattern.starts_with(folder)) {
+        Cow::Owned(pattern.to_lowercase())
+    } else {
+        Cow::Borrowed(pattern)
+    }
+}
+
+/// Whether a pattern with `+` reaches into a folder of policies by names that have capitals: these match nothing there.
+pub(crate) fn misses_by_case(pattern: &str) -> bool {
+    let pattern = without_slash(pattern);
+    let Glob::Segments(segments) = kind(pattern) else { return false };
+    LOWER_CASE.iter().any(|folder| {
+        let mut rest = segments.split('/');
+        let reaches = folder
+            .trim_end_matches('/')
+            .split('/')
+            .all(|name| rest.next().is_some_and(|mine| mine == "+" || mine == name));
+        reaches && !segments.starts_with(folder) && rest.any(|mine| mine.chars().any(char::is_uppercase))
+    })
+}
 
 /// Paths start behind the first slash; only one is taken off, as in Vault.
 pub(crate) fn without_slash(pattern: &str) -> &str {

@@ -4,16 +4,31 @@ use std::borrow::Cow;
 
 use super::scan::{Scanner, Token, TokenKind, heredoc_text, unquoted};
 use super::text::Lines;
-use super::{Item, Key, Kind, MAX_DEPTH, Node, SyntaxError};
+use super::{Comment, Item, Key, Kind, MAX_DEPTH, Node, SyntaxError};
 
 /// # Errors
 /// What HashiCorp's parser would say. A scanning error beats a parsing error: it is the cause.
-pub(super) fn parse(text: &str) -> Result<Vec<Item<'_>>, SyntaxError> {
+pub(super) fn parse(text: &str) -> Result<(Vec<Item<'_>>, Vec<Comment<'_>>), SyntaxError> {
     let mut parser = Parser { text, scanner: Scanner::new(text), held: None };
     let parsed = parser.items(0);
     match parser.scanner.error {
         Some(error) => Err(error),
-        None => parsed,
+        None => parsed.map(|items| (items, parser.scanner.comments)),
+    }
+}
+
+/// All tokens of a text but commas.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn tokens(text: &str) -> Vec<String> {
+    let mut scanner = Scanner::new(text);
+    let mut found = Vec::new();
+    loop {
+        let token = scanner.token();
+        match token.kind {
+            TokenKind::Eof => return found,
+            TokenKind::Comma => {}
+            _ => found.push(token.text.trim_end().to_owned()),
+        }
     }
 }
 
@@ -105,7 +120,7 @@ impl<'a> Parser<'a> {
         if closing.kind != TokenKind::RBrace {
             return Err(error(closing, &format!("object expected closing RBRACE got: {}", closing.kind.name())));
         }
-        Ok(Node { at: opening.at, kind: Kind::Object(items) })
+        Ok(Node { at: opening.at, end: closing.end(), kind: Kind::Object(items) })
     }
 
     fn list(&mut self, opening: Token<'a>, depth: u32) -> Result<Node<'a>, SyntaxError> {
@@ -115,7 +130,9 @@ impl<'a> Parser<'a> {
         loop {
             let token = self.take();
             match token.kind {
-                TokenKind::RBrack => return Ok(Node { at: opening.at, kind: Kind::List(nodes) }),
+                TokenKind::RBrack => {
+                    return Ok(Node { at: opening.at, end: token.end(), kind: Kind::List(nodes) });
+                }
                 TokenKind::Comma => {
                     needs_comma = false;
                     continue;
@@ -151,7 +168,7 @@ impl<'a> Parser<'a> {
             TokenKind::Heredoc => Kind::Text(heredoc_text(token.text)),
             _ => return Ok(None),
         };
-        Ok(Some(Node { at: token.at, kind }))
+        Ok(Some(Node { at: token.at, end: token.end(), kind }))
     }
 
     /// After a scanning error the text does not matter any more, but the parser goes on: the last such error counts.
@@ -188,7 +205,7 @@ impl<'a> Parser<'a> {
 }
 
 fn key<'a>(token: Token<'a>, name: Cow<'a, str>) -> Key<'a> {
-    Key { name, at: token.at, end: token.at + token.text.len() as u32 }
+    Key { name, at: token.at, end: token.end() }
 }
 
 fn deeper(opening: Token<'_>, depth: u32) -> Result<u32, SyntaxError> {

@@ -26,15 +26,15 @@ pub(super) fn parse_policy(text: &str) -> Result<Vec<Item<'_>>, SyntaxError> {
         }
         let Item { keys, assign, value } = item;
         match value.kind {
-            Kind::Object(labelled) => label(&keys, assign, value.at, labelled, &mut out),
+            Kind::Object(labelled) => label(&keys, assign, (value.at, value.end), labelled, &mut out),
             Kind::List(nodes) if !nodes.is_empty() && nodes.iter().all(is_object) => {
                 for node in nodes {
                     if let Kind::Object(labelled) = node.kind {
-                        label(&keys, assign, node.at, labelled, &mut out);
+                        label(&keys, assign, (node.at, node.end), labelled, &mut out);
                     }
                 }
             }
-            kind => out.push(Item { keys, assign, value: Node { at: value.at, kind } }),
+            kind => out.push(Item { keys, assign, value: Node { at: value.at, end: value.end, kind } }),
         }
     }
     Ok(out)
@@ -50,14 +50,20 @@ fn is_object(node: &Node<'_>) -> bool {
 }
 
 /// `"path": {"P": {…}}` to `path "P" {…}`. What is no rule stays as it is, for the decoder to refuse.
-fn label<'a>(keys: &[Key<'a>], assign: Option<u32>, at: u32, inner: Vec<Item<'a>>, out: &mut Vec<Item<'a>>) {
+fn label<'a>(
+    keys: &[Key<'a>],
+    assign: Option<u32>,
+    (at, end): (u32, u32),
+    inner: Vec<Item<'a>>,
+    out: &mut Vec<Item<'a>>,
+) {
     let fits = |item: &Item<'_>| match &item.value.kind {
         Kind::Object(_) => true,
         Kind::List(nodes) => !nodes.is_empty() && nodes.iter().all(is_object),
         _ => false,
     };
     if !inner.iter().all(fits) {
-        out.push(Item { keys: keys.to_vec(), assign, value: Node { at, kind: Kind::Object(inner) } });
+        out.push(Item { keys: keys.to_vec(), assign, value: Node { at, end, kind: Kind::Object(inner) } });
         return;
     }
     for item in inner {
@@ -68,7 +74,11 @@ fn label<'a>(keys: &[Key<'a>], assign: Option<u32>, at: u32, inner: Vec<Item<'a>
                     out.push(Item { keys: labels.clone(), assign: item.assign, value });
                 }
             }
-            kind => out.push(Item { keys: labels, assign: item.assign, value: Node { at: item.value.at, kind } }),
+            kind => out.push(Item {
+                keys: labels,
+                assign: item.assign,
+                value: Node { at: item.value.at, end: item.value.end, kind },
+            }),
         }
     }
 }
@@ -100,7 +110,7 @@ impl<'a> Reader<'a> {
             _ if self.word("null") => Kind::Null,
             _ => return Err(self.unexpected("a value")),
         };
-        Ok(Node { at, kind })
+        Ok(Node { at, end: self.next as u32, kind })
     }
 
     fn object(&mut self, depth: u32) -> Result<Vec<Item<'a>>, SyntaxError> {

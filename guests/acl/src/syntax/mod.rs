@@ -39,6 +39,8 @@ pub(crate) struct Key<'a> {
 #[derive(Debug)]
 pub(crate) struct Node<'a> {
     pub(crate) at: u32,
+    /// Behind it, its closing bracket included.
+    pub(crate) end: u32,
     pub(crate) kind: Kind<'a>,
 }
 
@@ -65,6 +67,13 @@ impl Kind<'_> {
     }
 }
 
+/// `# …`, `// …` or `/* … */`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Comment<'a> {
+    pub(crate) at: u32,
+    pub(crate) text: &'a str,
+}
+
 /// A text that is no tree.
 #[derive(Debug)]
 pub(crate) struct SyntaxError {
@@ -80,5 +89,21 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Item<'_>>, SyntaxError> {
     if text.len() > MAX_TEXT {
         return Err(SyntaxError { at: 0, message: format!("the policy is longer than {MAX_TEXT} bytes") });
     }
-    if text.trim_start().starts_with('{') { json::parse_policy(text) } else { hcl::parse(text) }
+    if is_json(text) { json::parse_policy(text) } else { hcl::parse(text).map(|(items, _)| items) }
+}
+
+/// Whether a text is in the JSON notation, right or wrong.
+pub(crate) fn is_json(text: &str) -> bool {
+    text.trim_start().starts_with('{')
+}
+
+/// Reads HCL, and keeps the comments.
+///
+/// # Errors
+/// As [`parse`].
+pub(crate) fn parse_with_comments(text: &str) -> Result<(Vec<Item<'_>>, Vec<Comment<'_>>), SyntaxError> {
+    if text.len() > MAX_TEXT {
+        return Err(SyntaxError { at: 0, message: format!("the policy is longer than {MAX_TEXT} bytes") });
+    }
+    hcl::parse(text)
 }

@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use super::SyntaxError;
+use super::{Comment, SyntaxError};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TokenKind {
@@ -63,6 +63,12 @@ pub(super) struct Token<'a> {
     pub(super) text: &'a str,
 }
 
+impl Token<'_> {
+    pub(super) fn end(&self) -> u32 {
+        self.at + self.text.len() as u32
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Scanner<'a> {
     text: &'a str,
@@ -71,11 +77,13 @@ pub(super) struct Scanner<'a> {
     /// Reads beyond the end so far.
     beyond: usize,
     pub(super) error: Option<SyntaxError>,
+    /// Those that were passed over.
+    pub(super) comments: Vec<Comment<'a>>,
 }
 
 impl<'a> Scanner<'a> {
     pub(super) fn new(text: &'a str) -> Self {
-        Self { text, next: 0, beyond: 0, error: None }
+        Self { text, next: 0, beyond: 0, error: None, comments: Vec::new() }
     }
 
     /// The next token that is no comment.
@@ -85,6 +93,7 @@ impl<'a> Scanner<'a> {
             if token.kind != TokenKind::Comment {
                 return token;
             }
+            self.comments.push(Comment { at: token.at, text: token.text });
         }
     }
 

@@ -26,11 +26,17 @@ impl<'a> Lines<'a> {
 
     /// The same as `line:column`, the column counted in characters as HCL's error texts do.
     pub(crate) fn spoken(&self, at: u32) -> String {
+        let (line, column) = self.characters(at);
+        format!("{line}:{column}")
+    }
+
+    /// Line and column, the column counted in characters.
+    pub(crate) fn characters(&self, at: u32) -> (u32, usize) {
         let (line, start) = self.line(at);
         let end = (at as usize).min(self.text.len());
         let beyond = at as usize - end;
         let before = self.text.get(start as usize..end).map_or(0, |part| part.chars().count());
-        format!("{line}:{}", before + beyond + 1)
+        (line, before + beyond + 1)
     }
 
     fn line(&self, at: u32) -> (u32, u32) {

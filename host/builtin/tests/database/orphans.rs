@@ -207,7 +207,7 @@ struct Room {
 impl Room {
     async fn over(world: &World) -> Self {
         let storage: Arc<dyn Storage> = world.store.clone();
-        let (clock, sandbox) = (world.context.clock.clone(), world.context.sandbox.clone());
+        let (clock, templates) = (world.context.clock.clone(), world.context.templates.clone());
         let view = &world.context.mount;
         let mounts = Arc::new(MountTable::load(storage.clone(), &Urandom).await.unwrap());
         let entry = MountEntry::new(Table::Mount, view.path.clone(), "database", &Urandom);
@@ -237,6 +237,7 @@ impl Room {
             expires_at: None,
             last_renewed_at: None,
             renewed_ttl: None,
+            agreed_end: None,
         };
         let token = tokens.insert(&TokenId::new("t"), &record).await.unwrap();
         let engines = Engines {
@@ -245,7 +246,7 @@ impl Room {
             storage: storage.clone(),
             clock,
             entropy: Arc::new(Urandom),
-            sandbox,
+            templates,
             installation: view.installation.clone(),
             ttls: SystemTtls { default_lease_ttl: view.default_lease_ttl, max_lease_ttl: view.max_lease_ttl },
         };

@@ -1,4 +1,4 @@
-//! The engine with a memory store, a clock that stands still, and the template guest's own logic behind the sandbox seam.
+//! The engine with a memory store, a clock that stands still, and the template guest's own logic behind its seam.
 
 use std::io::Read as _;
 use std::sync::{Arc, OnceLock};
@@ -15,7 +15,7 @@ use leasehold_core::seams::host::*;
 use leasehold_core::seams::sandbox::*;
 use leasehold_core::testing::ManualClock;
 use leasehold_devpg::{DevPg, Options};
-use leasehold_model::{Capabilities, MountAccessor, Operation, Timestamp, Ttl};
+use leasehold_model::{MountAccessor, Operation, Timestamp, Ttl};
 use leasehold_statements as guest;
 use leasehold_storage::MemoryStorage;
 use secrecy::ExposeSecret as _;
@@ -69,7 +69,7 @@ impl World {
             storage,
             clock,
             entropy: Arc::new(Urandom),
-            sandbox: Arc::new(NativeSandbox),
+            templates: Arc::new(NativeTemplates),
             mount: MountView {
                 path: "database/".parse().unwrap(),
                 accessor,
@@ -238,7 +238,7 @@ impl Entropy for Urandom {
 }
 
 /// The template guest without its sandbox.
-struct NativeSandbox;
+struct NativeTemplates;
 
 fn dialect_in(dialect: Dialect) -> guest::Dialect {
     match dialect {
@@ -263,7 +263,7 @@ fn diagnostic(found: guest::Diagnostic) -> Diagnostic {
 }
 
 #[async_trait]
-impl Sandbox for NativeSandbox {
+impl TemplateRenderer for NativeTemplates {
     async fn check_template(
         &self,
         statements: &[String],
@@ -300,35 +300,7 @@ impl Sandbox for NativeSandbox {
             .map_err(|found| RenderError::Refused(Box::new(diagnostic(found))))
     }
 
-    async fn compile_acl(&self, _: &[PolicySource], _: &IdentityValues) -> Result<PolicySetId, AclError> {
-        unreachable!("an engine asks for no policy")
-    }
-    async fn decide(&self, _: &PolicySetId, _: &AclRequest<'_>) -> Result<Verdict, SandboxError> {
-        unreachable!("an engine asks for no policy")
-    }
-    async fn capabilities(&self, _: &PolicySetId, _: &[&str]) -> Result<Vec<Capabilities>, SandboxError> {
-        unreachable!("an engine asks for no policy")
-    }
-    async fn grants_below(&self, _: &PolicySetId, _: &str) -> Result<bool, SandboxError> {
-        unreachable!("an engine asks for no policy")
-    }
-    async fn lint(&self, _: &PolicySource) -> Result<Vec<Diagnostic>, SandboxError> {
-        unreachable!("an engine asks for no policy")
-    }
-    async fn inspect(&self, _: &[u8]) -> Result<ModuleFacts, LoadError> {
-        unreachable!("an engine loads no module")
-    }
-    async fn load(&self, _: &[u8]) -> Result<Digest, LoadError> {
-        unreachable!("an engine loads no module")
-    }
-    async fn unload(&self, _: &Digest) {}
-    async fn configure(&self, _: &Digest, _: &[u8]) -> Result<(), SandboxError> {
-        unreachable!("an engine loads no module")
-    }
-    async fn evaluate(&self, _: &Digest, _: &[u8], _: &ModuleRequest) -> Result<ModuleVerdict, EvaluationFailed> {
-        unreachable!("an engine loads no module")
-    }
-    fn builtins(&self) -> Vec<(String, Digest)> {
-        Vec::new()
+    fn digest(&self) -> Digest {
+        Digest("native".to_owned())
     }
 }

@@ -1,6 +1,9 @@
-//! `policy write|read|list|delete|fmt`.
+//! `policy write|read|list|delete|fmt|lint`.
+
+use std::path::PathBuf;
 
 use clap::Command;
+use leasehold_acl::format_policy;
 use serde_json::{Value, json};
 
 use super::run::Run;
@@ -8,8 +11,8 @@ use crate::client::ApiRequest;
 use crate::data::{opening, read_bounded};
 use crate::declare::{group, leaf};
 use crate::failure::Failure;
-use crate::policy_format::format_policy;
 use crate::print::{self, Format};
+use crate::tools::{FindingSeverity, PolicyFinding};
 
 pub(super) fn tree() -> Command {
     group("policy", "Policies: who may do what").subcommands([
@@ -28,6 +31,12 @@ pub(super) fn tree() -> Command {
             "FILE",
             "  $ leasehold policy fmt apps-policy.hcl",
         ),
+        leaf(
+            "lint",
+            "Check a policy file as the server would, and say what is probably not meant; exits 2 if there is a warning",
+            "FILE",
+            "  $ leasehold policy lint apps-policy.hcl",
+        ),
     ])
 }
 
@@ -37,6 +46,7 @@ pub(super) fn run(run: &mut Run, command: &str) -> Result<(), Failure> {
         "read" => read(run),
         "list" => list(run),
         "delete" => delete(run),
+        "lint" => lint(run),
         _ => format(run),
     }
 }
@@ -54,9 +64,13 @@ fn write(run: &mut Run) -> Result<(), Failure> {
     };
     let policy = String::from_utf8(bytes)
         .map_err(|_| Failure::Server("Error reading policy: it is not UTF-8 text".to_owned()))?;
-    client
+    let answer = client
         .send(&ApiRequest::put(at(&name)).json(json!({ "policy": policy })))
+        .and_then(|answer| answer.secret())
         .map_err(|error| Failure::while_doing("Error uploading policy", error))?;
+    if let Some(answer) = &answer {
+        print::warnings(run.env, answer);
+    }
     if name != typed {
         run.env.warn(&format!("Policy name was converted from \"{typed}\" to \"{name}\""));
     }
@@ -113,7 +127,8 @@ fn at(name: &str) -> String {
     format!("sys/policies/acl/{name}")
 }
 
-fn format(run: &mut Run) -> Result<(), Failure> {
+/// The file that was named: its path, the path as it is shown, its text.
+fn source(run: &mut Run) -> Result<(PathBuf, String, String), Failure> {
     let [typed] = run.exactly()?;
     let path = run.env.expand_home(typed.trim());
     let shown = path.display().to_string();
@@ -121,7 +136,49 @@ fn format(run: &mut Run) -> Result<(), Failure> {
         .and_then(|mut file| read_bounded(&mut file))
         .map_err(|error| Failure::Local(format!("Error reading source file: {}", opening(&shown, &error))))?;
     let text = String::from_utf8(bytes).map_err(|_| Failure::Local(format!("{shown} is not UTF-8 text")))?;
-    run.tools.check_policy(&text).map_err(|why| Failure::Local(why.to_string()))?;
+    Ok((path, shown, text))
+}
+
+/// `apps.hcl:3:6: warning: path "a/*/b": … (write "a/+/b") [literal-star]`, as compilers and editors have it.
+fn told(shown: &str, found: &PolicyFinding) -> String {
+    let PolicyFinding { severity, code, line, column, message, help } = found;
+    let help = help.as_ref().map(|help| format!(" ({help})")).unwrap_or_default();
+    format!("{shown}:{line}:{column}: {}: {message}{help} [{code}]", severity.as_str())
+}
+
+fn lint(run: &mut Run) -> Result<(), Failure> {
+    let (_, shown, text) = source(run)?;
+    let found = run.tools.check_policy(&text).map_err(|why| Failure::Local(why.to_string()))?;
+    let is_odd = found.iter().any(|one| one.severity == FindingSeverity::Warning);
+    if run.format == Format::Table {
+        for one in &found {
+            run.env.say(&told(&shown, one))?;
+        }
+        if found.is_empty() {
+            run.env.say(&format!("Success! Nothing stands out in {shown}"))?;
+        }
+    } else {
+        let all = found.iter().map(|one| {
+            json!({
+                "severity": one.severity.as_str(),
+                "code": one.code,
+                "line": one.line,
+                "column": one.column,
+                "message": one.message,
+                "help": one.help,
+            })
+        });
+        print::document(run.env, run.format, &Value::Array(all.collect()))?;
+    }
+    if is_odd { Err(Failure::Status(2)) } else { Ok(()) }
+}
+
+fn format(run: &mut Run) -> Result<(), Failure> {
+    let (path, shown, text) = source(run)?;
+    let found = run.tools.check_policy(&text).map_err(|why| Failure::Local(why.to_string()))?;
+    for one in found.iter().filter(|one| one.severity == FindingSeverity::Warning) {
+        run.env.warn(&told(&shown, one));
+    }
     let formatted = format_policy(&text).map_err(|error| Failure::Local(format!("failed to parse policy: {error}")))?;
     if formatted != text {
         std::fs::write(&path, formatted)

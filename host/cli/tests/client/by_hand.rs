@@ -319,6 +319,35 @@ fn a_policy_file_is_formatted_in_place_and_a_broken_one_left_alone() {
 }
 
 #[test]
+fn what_stands_out_in_a_policy_file_is_said_with_its_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("p.hcl");
+    let path = file.display().to_string();
+    let odd = format!("{path}:1:6: warning: path \"odd\": stands out (write it even) [odd-rule]\n");
+    let plain = format!("{path}:1:6: hint: path \"plain\": stands out (write it even) [plain-rule]\n");
+    for (text, status, said) in [
+        ("path \"odd\" {}\n", 2, odd.clone()),
+        ("path \"plain\" {}\n", 0, plain.clone()),
+        ("path \"odd\" {}\n\npath \"plain\" {}\n", 2, format!("{odd}{plain}")),
+        ("path \"a\" {}\n", 0, format!("Success! Nothing stands out in {path}\n")),
+        ("path \"bogus\" {}\n", 1, String::new()),
+    ] {
+        std::fs::write(&file, text).unwrap();
+        let (ran, asked) = run(Vec::new(), &["policy", "lint", &path]);
+        assert_eq!((ran.status, asked.len(), ran.stdout), (status, 0, said), "{text}: {}", ran.stderr);
+        // Formatting says the warnings, and formats all the same.
+        let (ran, _) = run(Vec::new(), &["policy", "fmt", &path]);
+        let warned = if text.contains("odd") { odd.as_str() } else { "" };
+        assert!(ran.stderr.starts_with(warned) && !ran.stderr.contains("hint"), "{text}: {}", ran.stderr);
+        assert_eq!(ran.status, u8::from(text.contains("bogus")), "{text}");
+    }
+    std::fs::write(&file, "path \"odd\" {}\n").unwrap();
+    let (ran, _) = run(Vec::new(), &["policy", "lint", "-format=json", &path]);
+    let shown: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!((&shown[0]["code"], &shown[0]["line"], &shown[0]["column"]), (&"odd-rule".into(), &1.into(), &6.into()));
+}
+
+#[test]
 fn help_and_usage_end_as_the_fields_do() {
     for (arguments, status, on_stdout) in [
         (vec![], 127, false),

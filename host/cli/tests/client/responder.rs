@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
-use leasehold_cli::{Environment, ModuleRefused, ModuleTools, Outcome, run_in};
+use leasehold_cli::{Environment, FindingSeverity, ModuleRefused, ModuleTools, Outcome, PolicyFinding, run_in};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -180,11 +180,21 @@ impl ModuleTools for ScriptedTools {
         }
     }
 
-    fn check_policy(&self, text: &str) -> Result<(), ModuleRefused> {
-        match text.contains("bogus") {
-            true => Err(ModuleRefused("failed to parse policy: invalid capability".to_owned())),
-            false => Ok(()),
+    fn check_policy(&self, text: &str) -> Result<Vec<PolicyFinding>, ModuleRefused> {
+        if text.contains("bogus") {
+            return Err(ModuleRefused("failed to parse policy: invalid capability".to_owned()));
         }
+        let (line, column, help) = (1, 6, Some("write it even".to_owned()));
+        let finding = |severity, word: &str| PolicyFinding {
+            severity,
+            code: format!("{word}-rule"),
+            line,
+            column,
+            message: format!("path \"{word}\": stands out"),
+            help: help.clone(),
+        };
+        let all = [finding(FindingSeverity::Warning, "odd"), finding(FindingSeverity::Hint, "plain")];
+        Ok(all.into_iter().filter(|one| text.contains(one.code.trim_end_matches("-rule"))).collect())
     }
 
     fn check(&self, module: &[u8], config: &[u8], request: &Value) -> Result<Value, ModuleRefused> {

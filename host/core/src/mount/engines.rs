@@ -8,7 +8,7 @@ use leasehold_model::{MountAccessor, Ttl};
 use super::{MountEntry, MountStorage, MountTable, Table};
 use crate::seams::engine::{EngineContext, MountView, SecretsEngine};
 use crate::seams::host::{Clock, Entropy};
-use crate::seams::sandbox::Sandbox;
+use crate::seams::sandbox::TemplateRenderer;
 use crate::seams::storage::Storage;
 
 /// TTLs where neither role nor mount says anything.
@@ -24,7 +24,7 @@ pub struct Engines {
     pub storage: Arc<dyn Storage>,
     pub clock: Arc<dyn Clock>,
     pub entropy: Arc<dyn Entropy>,
-    pub sandbox: Arc<dyn Sandbox>,
+    pub templates: Arc<dyn TemplateRenderer>,
     pub installation: String,
     pub ttls: SystemTtls,
 }
@@ -66,7 +66,7 @@ impl Engines {
             storage: MountStorage::new(self.storage.clone(), entry.accessor.clone()),
             clock: self.clock.clone(),
             entropy: self.entropy.clone(),
-            sandbox: self.sandbox.clone(),
+            templates: self.templates.clone(),
             mount: MountView {
                 path: entry.path.clone(),
                 accessor: entry.accessor.clone(),

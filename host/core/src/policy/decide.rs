@@ -4,7 +4,7 @@ use leasehold_model::{Capabilities, Operation};
 
 use super::Policies;
 use crate::request::RequestError;
-use crate::seams::sandbox::{AclRequest, Reason, RuleRef, Sandbox, SandboxError, Verdict};
+use crate::seams::sandbox::{AclEvaluator, AclRequest, Reason, RuleRef, SandboxError, Verdict};
 use crate::token::Caller;
 
 /// Asks the guest. `root` has no text to ask about: it is the absence of a policy, as in Vault.
@@ -12,7 +12,7 @@ use crate::token::Caller;
 /// # Errors
 /// A guest that gave no answer that counts.
 pub async fn decide(
-    sandbox: &dyn Sandbox,
+    acl: &dyn AclEvaluator,
     policies: &Policies,
     caller: &Caller,
     ask: &AclRequest<'_>,
@@ -24,8 +24,8 @@ pub async fn decide(
         return Ok(Verdict::unasked());
     }
     let names = &caller.record.policies;
-    Ok(match sandbox.decide(&policies.set(names).await?, ask).await {
-        Err(SandboxError::Unknown(_)) => sandbox.decide(&policies.compiled_anew(names).await?, ask).await,
+    Ok(match acl.decide(&policies.set(names).await?, ask).await {
+        Err(SandboxError::Unknown(_)) => acl.decide(&policies.compiled_anew(names).await?, ask).await,
         other => other,
     }?)
 }
@@ -35,13 +35,13 @@ pub async fn decide(
 /// # Errors
 /// As [`decide`].
 pub async fn capabilities(
-    sandbox: &dyn Sandbox,
+    acl: &dyn AclEvaluator,
     policies: &Policies,
     names: &[String],
     paths: &[&str],
 ) -> Result<Vec<Capabilities>, RequestError> {
-    Ok(match sandbox.capabilities(&policies.set(names).await?, paths).await {
-        Err(SandboxError::Unknown(_)) => sandbox.capabilities(&policies.compiled_anew(names).await?, paths).await,
+    Ok(match acl.capabilities(&policies.set(names).await?, paths).await {
+        Err(SandboxError::Unknown(_)) => acl.capabilities(&policies.compiled_anew(names).await?, paths).await,
         other => other,
     }?)
 }
@@ -51,7 +51,7 @@ pub async fn capabilities(
 /// # Errors
 /// As [`decide`].
 pub async fn grants_below(
-    sandbox: &dyn Sandbox,
+    acl: &dyn AclEvaluator,
     policies: &Policies,
     caller: &Caller,
     prefix: &str,
@@ -60,8 +60,8 @@ pub async fn grants_below(
         return Ok(true);
     }
     let names = &caller.record.policies;
-    Ok(match sandbox.grants_below(&policies.set(names).await?, prefix).await {
-        Err(SandboxError::Unknown(_)) => sandbox.grants_below(&policies.compiled_anew(names).await?, prefix).await,
+    Ok(match acl.grants_below(&policies.set(names).await?, prefix).await {
+        Err(SandboxError::Unknown(_)) => acl.grants_below(&policies.compiled_anew(names).await?, prefix).await,
         other => other,
     }?)
 }

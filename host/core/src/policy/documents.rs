@@ -1,17 +1,18 @@
 //! Policy texts: stored, and kept in memory because every request needs some.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use leasehold_model::Timestamp;
+use leasehold_model::lock::RwLock;
 use serde::{Deserialize, Serialize};
 
 use crate::keys;
 use crate::request::RequestError;
 use crate::seams::host::Clock;
 use crate::seams::sandbox::{
-    AclError, Diagnostic, IdentityValues, PolicySetId, PolicySource, Sandbox, SandboxError, Severity,
+    AclError, AclEvaluator, Diagnostic, IdentityValues, PolicySetId, PolicySource, SandboxError, Severity,
 };
 use crate::seams::storage::{Batch, Expect, Key, Storage, StorageError};
 use crate::token::store::{decode, encode};
@@ -20,6 +21,10 @@ use crate::token::store::{decode, encode};
 const DEFAULT: &str = include_str!("default.hcl");
 /// What a wrapping token may do.
 const RESPONSE_WRAPPING: &str = include_str!("response-wrapping.hcl");
+
+/// The lint's code for an attribute that a block sets twice. Compiling takes such a text, as OpenBao does; writing it is refused,
+/// as in Vault since 1.21.
+const REPEATED_ATTRIBUTE: &str = "repeated-attribute";
 
 /// Longer texts are refused before they reach a guest.
 pub const TEXT_LEN_MAX: usize = 1024 * 1024;
@@ -85,7 +90,7 @@ impl From<Unusable> for RequestError {
 /// All policies of the installation. Writes go to storage first, then to the copy in memory.
 pub struct Policies {
     storage: Arc<dyn Storage>,
-    sandbox: Arc<dyn Sandbox>,
+    acl: Arc<dyn AclEvaluator>,
     clock: Arc<dyn Clock>,
     /// Also those that have expired: whoever looks must ask [`PolicyDocument::holds_at`].
     documents: RwLock<BTreeMap<String, Arc<PolicyDocument>>>,
@@ -117,7 +122,7 @@ impl Policies {
     /// As storage.
     pub async fn load(
         storage: Arc<dyn Storage>,
-        sandbox: Arc<dyn Sandbox>,
+        acl: Arc<dyn AclEvaluator>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, StorageError> {
         let mut documents = BTreeMap::new();
@@ -152,7 +157,7 @@ impl Policies {
         }
         Ok(Self {
             storage,
-            sandbox,
+            acl,
             clock,
             documents: RwLock::new(documents),
             sets: RwLock::new(HashMap::new()),
@@ -163,38 +168,44 @@ impl Policies {
     #[must_use]
     pub fn find(&self, name: &str) -> Option<Arc<PolicyDocument>> {
         let now = self.clock.now();
-        self.documents.read().ok()?.get(name).filter(|document| document.holds_at(now)).cloned()
+        self.documents.read().get(name).filter(|document| document.holds_at(now)).cloned()
     }
 
     /// In order; without the hidden ones.
     #[must_use]
     pub fn names(&self) -> Vec<String> {
-        let Ok(documents) = self.documents.read() else { return Vec::new() };
+        let documents = self.documents.read();
         let now = self.clock.now();
         let shown = documents.values().filter(|d| d.name != "response-wrapping" && d.holds_at(now));
         shown.map(|document| document.name.clone()).collect()
     }
 
-    /// Parses, then stores. Nothing is stored of a text that does not parse.
+    /// Parses, then stores. Nothing is stored of a text that does not parse. Returns what is legal and probably not meant.
     ///
     /// # Errors
     /// `failed to parse policy: …` with the guest's words; a `cas` that does not match.
-    pub async fn write(&self, document: PolicyDocument, cas: Option<i64>) -> Result<(), RequestError> {
-        self.parse(&document).await?;
+    pub async fn write(&self, document: PolicyDocument, cas: Option<i64>) -> Result<Vec<Diagnostic>, RequestError> {
+        let warnings = self.parse(&document).await?;
         let _writing = self.writing.lock().await;
         let before = self.find(&document.name);
-        // Whoever demands it of others gives it himself.
+        // Those who demand it of others give it themselves.
         if cas.is_none() && (document.cas_required || before.as_ref().is_some_and(|old| old.cas_required)) {
             return Err(RequestError::invalid("check-and-set parameter required for this call"));
         }
-        self.replace(before.as_deref(), document, cas).await
+        self.replace(before.as_deref(), document, cas).await?;
+        Ok(warnings)
     }
 
     /// Changes what is given and keeps the rest. Nothing comes in between, so `cas` need not be given.
     ///
     /// # Errors
     /// `policy not found`; as [`Policies::write`].
-    pub async fn patch(&self, name: &str, change: PolicyChange, cas: Option<i64>) -> Result<(), RequestError> {
+    pub async fn patch(
+        &self,
+        name: &str,
+        change: PolicyChange,
+        cas: Option<i64>,
+    ) -> Result<Vec<Diagnostic>, RequestError> {
         let _writing = self.writing.lock().await;
         let before = self.find(name).ok_or_else(|| RequestError::invalid("policy not found"))?;
         let PolicyChange {
@@ -214,30 +225,22 @@ impl Policies {
             allow_slashes_in_identity_templates: slashes.unwrap_or(before.allow_slashes_in_identity_templates),
             expiration: expiration.or(before.expiration),
         };
-        self.parse(&document).await?;
-        self.replace(Some(&before), document, cas).await
+        let warnings = self.parse(&document).await?;
+        self.replace(Some(&before), document, cas).await?;
+        Ok(warnings)
     }
 
-    async fn parse(&self, document: &PolicyDocument) -> Result<(), RequestError> {
-        if document.text.len() > TEXT_LEN_MAX {
-            return Err(RequestError::Invalid(format!("policy is longer than {TEXT_LEN_MAX} bytes")));
-        }
-        let source = source(document);
-        let failed = |error: &Diagnostic| RequestError::Invalid(format!("failed to parse policy: {}", error.message));
-        let diagnostics = self.sandbox.lint(&source).await?;
-        let Some(error) = diagnostics.iter().find(|d| d.severity == Severity::Error) else { return Ok(()) };
-        // A lint knows no time. What is wrong in a block that has expired counts no more than the block.
-        match self.sandbox.compile_acl(&[source], &IdentityValues::new()).await {
-            Ok(_) => Ok(()),
-            Err(AclError::Refused(diagnostics)) => Err(failed(diagnostics.first().unwrap_or(error))),
-            Err(AclError::Sandbox(stopped)) => Err(stopped.into()),
-        }
+    /// Warnings about a text that may be stored. Of what is only a hint a server says nothing.
+    async fn parse(&self, document: &PolicyDocument) -> Result<Vec<Diagnostic>, RequestError> {
+        let mut found = check(&*self.acl, source(document)).await?;
+        found.retain(|one| one.severity == Severity::Warning);
+        Ok(found)
     }
 
     /// The number of the write that comes next. It goes on from a text that has expired: a number that a client read of the
     /// old text must not come to fit the new one.
     fn version_after(&self, name: &str) -> u64 {
-        let documents = self.documents.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let documents = self.documents.read();
         documents.get(name).map_or(0, |old| old.version).saturating_add(1)
     }
 
@@ -280,10 +283,10 @@ impl Policies {
     }
 
     fn change(&self, apply: impl FnOnce(&mut BTreeMap<String, Arc<PolicyDocument>>)) {
-        let mut documents = self.documents.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut documents = self.documents.write();
         apply(&mut documents);
         // Under the documents' lock: a set compiled from the old texts cannot slip in afterwards (see `set`).
-        self.sets.write().unwrap_or_else(std::sync::PoisonError::into_inner).clear();
+        self.sets.write().clear();
     }
 
     /// The compiled set of a token's policies; names without a text, or whose text has expired, grant nothing.
@@ -292,7 +295,7 @@ impl Policies {
     /// Texts that cannot be used, or a guest that failed: the request is refused.
     pub async fn set(&self, names: &[String]) -> Result<PolicySetId, RequestError> {
         let now = self.clock.now();
-        let known = self.sets.read().ok().and_then(|sets| sets.get(names).cloned());
+        let known = self.sets.read().get(names).cloned();
         if let Some(set) = known.filter(|set| set.good_until > now) {
             return Ok(set.outcome?);
         }
@@ -301,10 +304,11 @@ impl Policies {
         let ends = used.iter().filter_map(|document| document.expiration);
         let again = outcome.is_err().then(|| now + UNUSABLE_FOR);
         let good_until = ends.chain(again).min().unwrap_or(Timestamp::NEVER);
-        let documents = self.documents.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let documents = self.documents.read();
         // Every write replaces the document.
         let is_unchanged = in_force(&documents, names, now).map(Arc::as_ptr).eq(used.iter().map(Arc::as_ptr));
-        if is_unchanged && let Ok(mut sets) = self.sets.write() {
+        if is_unchanged {
+            let mut sets = self.sets.write();
             if sets.len() >= SETS_MAX {
                 sets.clear();
             }
@@ -318,14 +322,12 @@ impl Policies {
     /// # Errors
     /// As [`Policies::set`].
     pub async fn compiled_anew(&self, names: &[String]) -> Result<PolicySetId, RequestError> {
-        if let Ok(mut sets) = self.sets.write() {
-            sets.remove(names);
-        }
+        self.sets.write().remove(names);
         self.set(names).await
     }
 
     fn in_force(&self, names: &[String], now: Timestamp) -> Vec<Arc<PolicyDocument>> {
-        let Ok(documents) = self.documents.read() else { return Vec::new() };
+        let documents = self.documents.read();
         in_force(&documents, names, now).cloned().collect()
     }
 
@@ -338,7 +340,7 @@ impl Policies {
             return too_large(format!("the policies of this token are longer than {SET_LEN_MAX} bytes together"));
         }
         let sources: Vec<_> = used.iter().map(|document| source(document)).collect();
-        match self.sandbox.compile_acl(&sources, &IdentityValues::new()).await {
+        match self.acl.compile_acl(&sources, &IdentityValues::new()).await {
             Ok(id) => Ok(Ok(id)),
             Err(AclError::Refused(diagnostics)) => {
                 let first = diagnostics.into_iter().next();
@@ -354,6 +356,31 @@ impl Policies {
             }
             Err(AclError::Sandbox(error)) => Err(error.into()),
         }
+    }
+}
+
+/// Reads a text as it is read when it is written. Returns what is legal and probably not meant.
+///
+/// # Errors
+/// `failed to parse policy: …` with the guest's words.
+pub async fn check(acl: &dyn AclEvaluator, source: PolicySource) -> Result<Vec<Diagnostic>, RequestError> {
+    if source.text.len() > TEXT_LEN_MAX {
+        return Err(RequestError::Invalid(format!("policy is longer than {TEXT_LEN_MAX} bytes")));
+    }
+    let failed = |error: &Diagnostic| RequestError::Invalid(format!("failed to parse policy: {}", error.message));
+    let diagnostics = acl.lint(&source).await?;
+    // Nobody can tell which of two values was meant. Only who writes the text is asked: compiling reads such a text.
+    if let Some(repeated) = diagnostics.iter().find(|found| found.code == REPEATED_ATTRIBUTE) {
+        return Err(failed(repeated));
+    }
+    let Some(error) = diagnostics.iter().find(|found| found.severity == Severity::Error) else {
+        return Ok(diagnostics);
+    };
+    // A lint knows no time. What is wrong in a block that has expired counts no more than the block.
+    match acl.compile_acl(&[source], &IdentityValues::new()).await {
+        Ok(_) => Ok(Vec::new()),
+        Err(AclError::Refused(diagnostics)) => Err(failed(diagnostics.first().unwrap_or(error))),
+        Err(AclError::Sandbox(stopped)) => Err(stopped.into()),
     }
 }
 

@@ -1,8 +1,9 @@
 //! Endpoint-governing policies: a module, its configuration, the paths it judges, and what its word is worth.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
 
+use leasehold_model::lock::RwLock;
 use leasehold_model::{Timestamp, Ttl};
 use serde::{Deserialize, Serialize};
 
@@ -11,12 +12,16 @@ use super::modules::Modules;
 use crate::keys;
 use crate::request::{Object, RequestError};
 use crate::seams::sandbox::{
-    Digest, EvaluationFailed, ModuleDecision, ModuleRequest, ModuleVerdict, Sandbox, SandboxError,
+    Digest, EvaluationFailed, ModuleDecision, ModuleHost, ModuleRequest, ModuleVerdict, SandboxError,
 };
 use crate::seams::storage::{Batch, Expect, Key, Storage, StorageError};
 use crate::token::store::{decode, encode};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// Policies that can be stored. Every request is held against the paths of all of them.
+pub const POLICIES_MAX: usize = 256;
+
+/// The stricter level is the greater one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Enforcement {
     /// Recorded, never refused.
     #[serde(rename = "advisory")]
@@ -42,7 +47,7 @@ pub struct Egp {
     pub module: String,
     /// Handed to the module as it stands; readable by whoever may read the policy. No place for secrets.
     pub config: Object,
-    /// As [`covering`] reads them.
+    /// As [`egp_paths`] reads them.
     pub paths: Vec<String>,
     pub enforcement_level: Enforcement,
     pub modified: Timestamp,
@@ -72,6 +77,9 @@ pub struct Judgement {
     pub max_ttl: Option<Ttl>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// The module gave no judgement that counts, and the request went on all the same, because its policy is advisory.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub passed_over: bool,
     pub fuel: u64,
 }
 
@@ -86,7 +94,7 @@ pub struct Judged {
 
 pub struct Egps {
     storage: Arc<dyn Storage>,
-    sandbox: Arc<dyn Sandbox>,
+    host: Arc<dyn ModuleHost>,
     /// Changed while [`Modules::hold`] is held.
     policies: RwLock<Arc<BTreeMap<String, Arc<Egp>>>>,
 }
@@ -100,7 +108,7 @@ impl std::fmt::Debug for Egps {
 impl Egps {
     /// # Errors
     /// As storage.
-    pub async fn load(storage: Arc<dyn Storage>, sandbox: Arc<dyn Sandbox>) -> Result<Self, StorageError> {
+    pub async fn load(storage: Arc<dyn Storage>, host: Arc<dyn ModuleHost>) -> Result<Self, StorageError> {
         let mut policies = BTreeMap::new();
         let prefix = keys::egp("");
         let mut after: Option<Key> = None;
@@ -115,11 +123,11 @@ impl Egps {
             }
             after = Some(last);
         }
-        Ok(Self { storage, sandbox, policies: RwLock::new(Arc::new(policies)) })
+        Ok(Self { storage, host, policies: RwLock::new(Arc::new(policies)) })
     }
 
     fn all(&self) -> Arc<BTreeMap<String, Arc<Egp>>> {
-        self.policies.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+        self.policies.read().clone()
     }
 
     #[must_use]
@@ -138,6 +146,16 @@ impl Egps {
         self.all().values().filter(|egp| egp.module == module).map(|egp| egp.name.clone()).collect()
     }
 
+    /// The modules that policies name, each with the strictest level of these.
+    pub(super) fn urgency(&self) -> BTreeMap<String, Enforcement> {
+        let mut urgency = BTreeMap::new();
+        for egp in self.all().values() {
+            let level = urgency.entry(egp.module.clone()).or_insert(egp.enforcement_level);
+            *level = egp.enforcement_level.max(*level);
+        }
+        urgency
+    }
+
     /// Lets the module read its configuration, then stores.
     ///
     /// # Errors
@@ -153,7 +171,7 @@ impl Egps {
             return Err(SandboxError::Loading.into());
         }
         let digest = Digest(module.digest);
-        match self.sandbox.configure(&digest, &encode(&egp.config)?).await {
+        match self.host.configure(&digest, &encode(&egp.config)?).await {
             Ok(()) => {}
             Err(SandboxError::Failed(why)) => {
                 return Err(RequestError::Invalid(format!(
@@ -175,6 +193,11 @@ impl Egps {
                 egp.module
             )));
         }
+        if self.all().len() >= POLICIES_MAX && self.find(&egp.name).is_none() {
+            return Err(RequestError::Invalid(format!(
+                "{POLICIES_MAX} policies of this kind are stored, and no more can be: delete one first"
+            )));
+        }
         self.storage.commit(Batch::new().put(keys::egp(&egp.name), encode(&egp)?, Expect::Anything)).await?;
         self.change(|policies| {
             policies.insert(egp.name.clone(), Arc::new(egp));
@@ -194,7 +217,7 @@ impl Egps {
     }
 
     fn change(&self, apply: impl FnOnce(&mut BTreeMap<String, Arc<Egp>>)) {
-        let mut policies = self.policies.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut policies = self.policies.write();
         let mut changed = BTreeMap::clone(&policies);
         apply(&mut changed);
         *policies = Arc::new(changed);
@@ -214,7 +237,7 @@ impl Egps {
             let digest = module.map(|m| m.digest).unwrap_or_default();
             let answer = match encode(&egp.config) {
                 Ok(_) if modules.is_loading(&digest) => Err(SandboxError::Loading.into()),
-                Ok(config) => self.sandbox.evaluate(&Digest(digest.clone()), &config, ask).await,
+                Ok(config) => self.host.evaluate(&egp.name, &Digest(digest.clone()), &config, ask).await,
                 Err(error) => Err(SandboxError::Host(error.to_string()).into()),
             };
             judged.add(egp, digest, answer);
@@ -236,6 +259,7 @@ impl Judged {
             annotations: Vec::new(),
             max_ttl: None,
             error: None,
+            passed_over: false,
             fuel: 0,
         };
         // In Vault zero means "no limit"; no module means that by it.
@@ -267,12 +291,21 @@ impl Judged {
                 }
             }
             Err(EvaluationFailed { why, fuel }) => {
-                tracing::error!(policy = egp.name, module.name = egp.module, error = %why, "a policy module failed");
                 judgement.error = Some(why.to_string());
                 judgement.fuel = fuel;
+                judgement.passed_over = !mandatory;
+                if why == SandboxError::Busy {
+                    // Under load this is said once a request: the counter and the audit record are enough.
+                    tracing::debug!(policy = egp.name, module.name = egp.module, "a policy module had no place to run");
+                } else {
+                    tracing::error!(policy = egp.name, module.name = egp.module, error = %why, "a policy module failed");
+                }
                 if mandatory {
                     // A failure outweighs another module's denial: the operator must learn of it.
                     self.refusal = Some(why.into());
+                } else {
+                    metrics::counter!("leasehold_policy_judgements_passed_over_total", "policy" => egp.name.clone())
+                        .increment(1);
                 }
             }
         }

@@ -1,6 +1,6 @@
 //! Policies: the operator's texts, third parties' modules, and the verdicts that follow from both.
 //!
-//! Must not know: how a glob matches or a policy parses. The components behind [`Sandbox`](crate::seams::sandbox::Sandbox) know that.
+//! Must not know: how a glob matches or a policy parses. The components behind [`seams::sandbox`](crate::seams::sandbox) know that.
 //!
 //! Start with [`documents`] (stored texts), then [`decide`] (the verdict on one request), then [`egp`] and [`modules`] (third parties).
 //!
@@ -12,6 +12,6 @@ pub mod egp;
 pub(crate) mod egp_paths;
 pub mod modules;
 
-pub use documents::{Policies, PolicyDocument};
+pub use documents::{Policies, PolicyDocument, check};
 pub use egp::Egps;
 pub use modules::Modules;

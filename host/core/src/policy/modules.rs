@@ -1,16 +1,17 @@
 //! Third parties' modules: stored by digest, named by the operator, loaded into the sandbox.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use leasehold_model::Timestamp;
+use leasehold_model::lock::RwLock;
 use serde::{Deserialize, Serialize};
 
 use super::Egps;
 use crate::keys;
 use crate::request::RequestError;
-use crate::seams::sandbox::{Digest, ModuleFacts, Sandbox};
+use crate::seams::sandbox::{Digest, ModuleFacts, ModuleHost};
 use crate::seams::storage::{Batch, Expect, Key, Storage, StorageError};
 use crate::token::store::{decode, encode};
 
@@ -29,12 +30,15 @@ pub struct ModuleRecord {
     pub uploaded_by: String,
 }
 
+/// Modules that can be stored. Each is compiled after every unsealing and stays in memory as machine code.
+pub const MODULES_MAX: usize = 128;
+
 /// When the stored modules are loaded, from unsealing on: one that took the compiler too long on a busy machine gets another try.
 const LOADS: [Duration; 3] = [Duration::ZERO, Duration::from_secs(60), Duration::from_secs(600)];
 
 pub struct Modules {
     storage: Arc<dyn Storage>,
-    sandbox: Arc<dyn Sandbox>,
+    host: Arc<dyn ModuleHost>,
     records: RwLock<BTreeMap<String, ModuleRecord>>,
     /// Digests that are stored and not yet loaded. What names them fails closed.
     loading: RwLock<BTreeSet<String>>,
@@ -53,7 +57,7 @@ impl Modules {
     ///
     /// # Errors
     /// As storage.
-    pub async fn load(storage: Arc<dyn Storage>, sandbox: Arc<dyn Sandbox>) -> Result<Self, StorageError> {
+    pub async fn load(storage: Arc<dyn Storage>, host: Arc<dyn ModuleHost>) -> Result<Self, StorageError> {
         let mut records = BTreeMap::new();
         let prefix = keys::module("");
         let mut after: Option<Key> = None;
@@ -68,18 +72,21 @@ impl Modules {
             after = Some(last);
         }
         let loading = RwLock::new(records.values().map(|record| record.digest.clone()).collect());
-        Ok(Self { storage, sandbox, records: RwLock::new(records), loading, writing: tokio::sync::Mutex::default() })
+        Ok(Self { storage, host, records: RwLock::new(records), loading, writing: tokio::sync::Mutex::default() })
     }
 
-    /// Loads every stored module, one after the other. One that does not load is logged; policies that name it fail closed.
-    pub async fn load_all(&self) {
+    /// Loads every stored module, one after the other: those of mandatory policies first, since requests are refused until they are
+    /// there, then those of advisory ones, then the others. One that does not load is logged; policies that name it fail closed.
+    pub async fn load_all(&self, egps: &Egps) {
         for pause in LOADS {
-            let waiting = self.loading.read().unwrap_or_else(PoisonError::into_inner).clone();
+            let mut waiting = self.loading.read().clone();
             if waiting.is_empty() {
                 return;
             }
             tokio::time::sleep(pause).await;
-            for digest in waiting {
+            // Asked anew for each: policies come and go while a module is compiled.
+            while let Some(digest) = self.most_urgent(&waiting, egps) {
+                waiting.remove(&digest);
                 match self.load_one(&digest).await {
                     Ok(()) => self.is_loaded(&digest),
                     Err(error) => {
@@ -88,14 +95,25 @@ impl Modules {
                 }
             }
         }
-        self.loading.write().unwrap_or_else(PoisonError::into_inner).clear();
+        self.loading.write().clear();
+    }
+
+    /// Of these digests the one that most depends on.
+    fn most_urgent(&self, waiting: &BTreeSet<String>, egps: &Egps) -> Option<String> {
+        let urgency = egps.urgency();
+        let records = self.records.read();
+        let urgency_of = |digest: &String| {
+            let names = records.values().filter(|record| record.digest == *digest).map(|record| &record.name);
+            names.filter_map(|name| urgency.get(name)).max().copied()
+        };
+        waiting.iter().max_by_key(|digest| urgency_of(digest)).cloned()
     }
 
     async fn load_one(&self, digest: &str) -> Result<(), RequestError> {
         let Some(bytes) = self.storage.get(&keys::module_bytes(digest)).await? else {
             return Err(RequestError::Internal("its bytes are not stored".to_owned()));
         };
-        self.sandbox.load(&bytes.value).await.map_err(|e| RequestError::Invalid(e.to_string()))?;
+        self.host.load(&bytes.value).await.map_err(|e| RequestError::Invalid(e.to_string()))?;
         // It may have been deleted meanwhile.
         let _writing = self.writing.lock().await;
         self.unload_unnamed(digest).await;
@@ -103,14 +121,14 @@ impl Modules {
     }
 
     async fn unload_unnamed(&self, digest: &str) {
-        let is_named = self.records.read().is_ok_and(|records| records.values().any(|record| record.digest == digest));
+        let is_named = self.records.read().values().any(|record| record.digest == digest);
         if !is_named {
-            self.sandbox.unload(&Digest(digest.to_owned())).await;
+            self.host.unload(&Digest(digest.to_owned())).await;
         }
     }
 
     fn is_loaded(&self, digest: &str) {
-        self.loading.write().unwrap_or_else(PoisonError::into_inner).remove(digest);
+        self.loading.write().remove(digest);
     }
 
     /// Held by whoever lets a policy name a module.
@@ -120,17 +138,17 @@ impl Modules {
 
     #[must_use]
     pub fn is_loading(&self, digest: &str) -> bool {
-        self.loading.read().unwrap_or_else(PoisonError::into_inner).contains(digest)
+        self.loading.read().contains(digest)
     }
 
     #[must_use]
     pub fn find(&self, name: &str) -> Option<ModuleRecord> {
-        self.records.read().ok()?.get(name).cloned()
+        self.records.read().get(name).cloned()
     }
 
     #[must_use]
     pub fn names(&self) -> Vec<String> {
-        self.records.read().map(|records| records.keys().cloned().collect()).unwrap_or_default()
+        self.records.read().keys().cloned().collect()
     }
 
     /// Inspects, loads, then stores. What the gate refuses leaves no trace.
@@ -145,11 +163,15 @@ impl Modules {
         now: Timestamp,
         egps: &Egps,
     ) -> Result<ModuleRecord, RequestError> {
-        let facts: ModuleFacts =
-            self.sandbox.inspect(&bytes).await.map_err(|e| RequestError::Invalid(e.to_string()))?;
+        self.refuse_one_too_many(name)?;
+        let facts: ModuleFacts = self.host.inspect(&bytes).await.map_err(|e| RequestError::Invalid(e.to_string()))?;
         // Outside of the lock, under which it is there already: compiling may take a minute.
-        self.sandbox.load(&bytes).await.map_err(|e| RequestError::Invalid(e.to_string()))?;
+        self.host.load(&bytes).await.map_err(|e| RequestError::Invalid(e.to_string()))?;
         let _writing = self.writing.lock().await;
+        if let Err(refused) = self.refuse_one_too_many(name) {
+            self.unload_unnamed(&facts.digest).await;
+            return Err(refused);
+        }
         let before = self.find(name);
         if let Some(old) = &before {
             if old.digest == facts.digest {
@@ -163,7 +185,7 @@ impl Modules {
                 )));
             }
         }
-        self.sandbox.load(&bytes).await.map_err(|e| RequestError::Invalid(e.to_string()))?;
+        self.host.load(&bytes).await.map_err(|e| RequestError::Invalid(e.to_string()))?;
         self.is_loaded(&facts.digest);
         let record = ModuleRecord {
             name: name.to_owned(),
@@ -188,12 +210,20 @@ impl Modules {
         }
         self.storage.commit(batch).await?;
         if let Some(old) = orphaned {
-            self.sandbox.unload(&Digest(old.digest)).await;
+            self.host.unload(&Digest(old.digest)).await;
         }
-        if let Ok(mut records) = self.records.write() {
-            records.insert(name.to_owned(), record.clone());
-        }
+        self.records.write().insert(name.to_owned(), record.clone());
         Ok(record)
+    }
+
+    fn refuse_one_too_many(&self, name: &str) -> Result<(), RequestError> {
+        let records = self.records.read();
+        if records.len() < MODULES_MAX || records.contains_key(name) {
+            return Ok(());
+        }
+        Err(RequestError::Invalid(format!(
+            "{MODULES_MAX} modules are stored, and no more can be: delete one that no policy uses first"
+        )))
     }
 
     /// # Errors
@@ -215,15 +245,13 @@ impl Modules {
         }
         self.storage.commit(batch).await?;
         if last {
-            self.sandbox.unload(&Digest(record.digest)).await;
+            self.host.unload(&Digest(record.digest)).await;
         }
-        if let Ok(mut records) = self.records.write() {
-            records.remove(name);
-        }
+        self.records.write().remove(name);
         Ok(())
     }
 
     fn digest_used_elsewhere(&self, digest: &str, name: &str) -> bool {
-        self.records.read().is_ok_and(|records| records.values().any(|r| r.digest == digest && r.name != name))
+        self.records.read().values().any(|record| record.digest == digest && record.name != name)
     }
 }

@@ -11,7 +11,7 @@ use secrecy::SecretString;
 use serde_json::Value;
 
 use super::host::{Clock, Entropy};
-use super::sandbox::Sandbox;
+use super::sandbox::TemplateRenderer;
 use crate::fields::Fields;
 use crate::request::LogicalResponse;
 use crate::request::RequestError;
@@ -23,7 +23,7 @@ pub struct EngineContext {
     pub storage: crate::mount::MountStorage,
     pub clock: Arc<dyn Clock>,
     pub entropy: Arc<dyn Entropy>,
-    pub sandbox: Arc<dyn Sandbox>,
+    pub templates: Arc<dyn TemplateRenderer>,
     pub mount: MountView,
 }
 

@@ -1,4 +1,12 @@
-//! What guests are asked and what they answer. Data in, data out: a child process could stand behind it.
+//! What guests are asked and what they answer: three seams, one for each kind of guest.
+//!
+//! Data in, data out, so that a child process can stand behind each of them. Guests compute; none of these calls has an
+//! effect outside of the sandbox. Must not know: wasmtime, tokens, leases, or which policy binds which module.
+//!
+//! Start with [`AclEvaluator`] (policy texts), [`TemplateRenderer`] (SQL statements; all that a secrets engine gets) and
+//! [`ModuleHost`] (third parties' modules).
+//!
+//! Invariant: an error is never an allow.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -116,6 +124,18 @@ pub struct Diagnostic {
     pub help: Option<String>,
     /// The policy's name, or the index of the statement.
     pub at: String,
+}
+
+impl Diagnostic {
+    /// Place, message and advice on one line: `At 3:6: path "a/*/b": a `*` that is … (write "a/+/b")`.
+    #[must_use]
+    pub fn told(&self) -> String {
+        let Self { line, column, message, .. } = self;
+        match &self.help {
+            Some(help) => format!("At {line}:{column}: {message} ({help})"),
+            None => format!("At {line}:{column}: {message}"),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -254,17 +274,24 @@ impl From<SandboxError> for EvaluationFailed {
 #[error("{0}")]
 pub struct LoadError(pub String);
 
-/// Data in, data out, so that a child process can stand behind it. Guests compute; none of these calls has an effect.
+/// Compiles policy texts and decides requests by them.
 #[async_trait]
-pub trait Sandbox: Send + Sync {
-    // --- ACL
+pub trait AclEvaluator: Send + Sync {
     /// Compiles once per distinct (sources, identity values). `Err`: diagnostics with at least one error.
     async fn compile_acl(&self, sources: &[PolicySource], identity: &IdentityValues) -> Result<PolicySetId, AclError>;
     async fn decide(&self, set: &PolicySetId, ask: &AclRequest<'_>) -> Result<Verdict, SandboxError>;
     async fn capabilities(&self, set: &PolicySetId, paths: &[&str]) -> Result<Vec<Capabilities>, SandboxError>;
     async fn grants_below(&self, set: &PolicySetId, prefix: &str) -> Result<bool, SandboxError>;
+    /// Everything there is to say about one text: errors first, then warnings and hints.
     async fn lint(&self, source: &PolicySource) -> Result<Vec<Diagnostic>, SandboxError>;
-    // --- statements
+    /// Of the component that decides: it stands in every audit record.
+    fn digest(&self) -> Digest;
+}
+
+/// Checks and renders the statements of a role. The only seam to guests that a secrets engine gets.
+#[async_trait]
+pub trait TemplateRenderer: Send + Sync {
+    /// Looks for what is legal and probably not meant, and says in which dialect the statements are written.
     async fn check_template(
         &self,
         statements: &[String],
@@ -278,21 +305,27 @@ pub trait Sandbox: Send + Sync {
         dialect: Dialect,
         values: &[(&str, &str)],
     ) -> Result<Vec<String>, RenderError>;
-    // --- third parties' modules
+    fn digest(&self) -> Digest;
+}
+
+/// Keeps third parties' modules and asks them.
+#[async_trait]
+pub trait ModuleHost: Send + Sync {
     /// The load gate: known world, no function import, size, function count; then `describe` on a fresh instance.
     async fn inspect(&self, module: &[u8]) -> Result<ModuleFacts, LoadError>;
     /// Compiles and keeps a module, so that `evaluate` finds it by digest.
     async fn load(&self, module: &[u8]) -> Result<Digest, LoadError>;
     async fn unload(&self, module: &Digest);
+    /// Whether a fresh instance takes this configuration.
     async fn configure(&self, module: &Digest, config: &[u8]) -> Result<(), SandboxError>;
+    /// Asks a fresh instance. `binding` names whose places the call takes: no binding ever takes another's.
     async fn evaluate(
         &self,
+        binding: &str,
         module: &Digest,
         config: &[u8],
         ask: &ModuleRequest,
     ) -> Result<ModuleVerdict, EvaluationFailed>;
-    /// Name and digest of the components that ship with the server.
-    fn builtins(&self) -> Vec<(String, Digest)>;
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

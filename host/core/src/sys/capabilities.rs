@@ -1,11 +1,13 @@
 //! `sys/capabilities`, `-self` and `-accessor` (contract.md §2.4).
 
+use std::borrow::Cow;
+
 use leasehold_model::{Accessor, TokenId};
 use serde_json::json;
 
 use crate::call::{Call, SystemHandler, handler};
 use crate::fields::{Field, Kind};
-use crate::policy::decide;
+use crate::policy::{decide, egp_paths};
 use crate::request::{LogicalResponse, Object, RequestError, Shape};
 use crate::routes::{Access, Answer, Op, Route};
 
@@ -93,8 +95,14 @@ async fn answer(call: &Call<'_>, policies: &[String], paths: Vec<String>) -> Res
     let answers: Vec<Vec<&'static str>> = if policies == ["root"] {
         paths.iter().map(|_| vec!["root"]).collect()
     } else {
-        let asked: Vec<&str> = paths.iter().map(|path| path.strip_prefix('/').unwrap_or(path)).collect();
-        let found = decide::capabilities(&*call.core.seams.sandbox, &call.unsealed.policies, policies, &asked).await?;
+        // As a request for the path would be judged.
+        let asked: Vec<Cow<'_, str>> = paths
+            .iter()
+            .map(|path| path.strip_prefix('/').unwrap_or(path))
+            .map(|path| egp_paths::in_lower_case(path).map_or(Cow::Borrowed(path), Cow::Owned))
+            .collect();
+        let asked: Vec<&str> = asked.iter().map(|path| &**path).collect();
+        let found = decide::capabilities(&*call.core.seams.acl, &call.unsealed.policies, policies, &asked).await?;
         found.into_iter().map(leasehold_model::Capabilities::names).collect()
     };
     if let [only] = answers.as_slice() {

@@ -9,6 +9,7 @@ use crate::fields::{Field, Kind};
 use crate::policy::documents::{PolicyChange, PolicyDocument};
 use crate::request::{LogicalResponse, Object, RequestError, Shape};
 use crate::routes::{Access, Answer, Op, Route};
+use crate::seams::sandbox::Diagnostic;
 
 const FIELDS: &[Field] = &[
     Field::visible("policy", Kind::Text, "HCL or JSON, as it is or in base64."),
@@ -181,6 +182,12 @@ async fn write_by(call: &Call<'_>, old: bool) -> Result<LogicalResponse, Request
         _ => return Err(RequestError::invalid(NO_TEXT)),
     };
     refuse_fixed(&name)?;
+    if name.trim() != name {
+        return Err(RequestError::invalid("policy name begins or ends with a blank: take the blank off"));
+    }
+    if name.chars().any(char::is_control) {
+        return Err(RequestError::invalid("policy name holds control characters"));
+    }
     if name.len() > NAME_LEN_MAX {
         return Err(RequestError::Invalid(format!("policy name is longer than {NAME_LEN_MAX} bytes")));
     }
@@ -195,7 +202,8 @@ async fn write_by(call: &Call<'_>, old: bool) -> Result<LogicalResponse, Request
         allow_slashes_in_identity_templates: fields.bool("allow_slashes_in_identity_templates").unwrap_or(false),
         expiration,
     };
-    call.unsealed.policies.write(document, fields.int("cas")).await?;
+    let found = call.unsealed.policies.write(document, fields.int("cas")).await?;
+    warnings.extend(told(&found));
     Ok(LogicalResponse { warnings, ..LogicalResponse::empty() })
 }
 
@@ -221,16 +229,29 @@ async fn patch(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
         allow_slashes_in_identity_templates: fields.bool("allow_slashes_in_identity_templates"),
         expiration: expiration(call)?,
     };
-    call.unsealed.policies.patch(&name, change, fields.int("cas")).await?;
+    let found = call.unsealed.policies.patch(&name, change, fields.int("cas")).await?;
     // Vault answers with an envelope around nothing.
-    Ok(LogicalResponse::empty().with_status(200))
+    Ok(LogicalResponse { warnings: told(&found), ..LogicalResponse::empty().with_status(200) })
+}
+
+/// As many warnings as a person reads.
+const WARNINGS_MAX: usize = 20;
+
+/// What the guest found, as warnings: `At 3:6: path "a/*/b": …`.
+fn told(found: &[Diagnostic]) -> Vec<String> {
+    let mut warnings: Vec<String> = found.iter().take(WARNINGS_MAX).map(Diagnostic::told).collect();
+    if let Some(more) = found.len().checked_sub(WARNINGS_MAX).filter(|more| *more > 0) {
+        warnings.push(format!("{more} more warnings are not shown; `policy lint` shows all of them"));
+    }
+    warnings
 }
 
 const NO_TEXT: &str = "'policy' parameter not supplied or empty";
 
 fn refuse_fixed(name: &str) -> Result<(), RequestError> {
-    match name {
-        "root" | "response-wrapping" => Err(RequestError::Invalid(format!("cannot update \"{name}\" policy"))),
+    // A blank does not make another name of it.
+    match name.trim() {
+        name @ ("root" | "response-wrapping") => Err(RequestError::Invalid(format!("cannot update \"{name}\" policy"))),
         _ => Ok(()),
     }
 }

@@ -218,8 +218,8 @@ fn status_answer(core: &Core, status: &SealStatus) -> LogicalResponse {
     put("recovery_seal", false.into());
     put("storage_type", settings.storage_type.into());
     // Ours: what decides and what renders, by content.
-    let modules: Object =
-        core.seams.sandbox.builtins().into_iter().map(|(name, digest)| (name, digest.0.into())).collect();
+    let digests = [("acl", core.seams.acl.digest()), ("statements", core.seams.templates.digest())];
+    let modules: Object = digests.into_iter().map(|(name, digest)| (name.to_owned(), digest.0.into())).collect();
     put("builtin_modules", modules.into());
     LogicalResponse::data(data).shaped(Shape::Plain)
 }

@@ -57,7 +57,7 @@ pub(super) async fn reaches(
     caller: &crate::token::Caller,
     entry: &MountEntry,
 ) -> Result<bool, RequestError> {
-    decide::grants_below(&*call.core.seams.sandbox, &call.unsealed.policies, caller, entry.path.as_str()).await
+    decide::grants_below(&*call.core.seams.acl, &call.unsealed.policies, caller, entry.path.as_str()).await
 }
 
 /// Unknown and unreachable mounts answer alike, so that nobody can probe for them.

@@ -108,6 +108,7 @@ impl Sealer {
             expires_at: Some(created_at + ttl),
             last_renewed_at: None,
             renewed_ttl: None,
+            agreed_end: None,
         })
     }
 }
@@ -147,6 +148,7 @@ mod tests {
             expires_at: Some(Timestamp::from_secs(1_060)),
             last_renewed_at: None,
             renewed_ttl: None,
+            agreed_end: None,
         }
     }
 

@@ -59,8 +59,16 @@ pub struct TokenRequest<'a> {
     /// The parent has sudo on the path.
     pub sudo: bool,
     pub limits: TokenTtls,
-    /// The least TTL ceiling that policy modules put on this request.
+    /// The least TTL ceiling that policy modules put on this request: the token's whole life keeps to it.
     pub ceiling: Option<Ttl>,
+}
+
+impl TokenRequest<'_> {
+    /// What no renewal of the new token may pass. A token that lives under a ceiling makes none that lives longer, orphans
+    /// included: whoever may make tokens could otherwise walk out of it.
+    fn agreed_end(&self, now: Timestamp) -> Option<Timestamp> {
+        [self.parent.record.agreed_end, self.ceiling.map(|ceiling| now + ceiling)].into_iter().flatten().min()
+    }
 }
 
 fn refuse<T>(text: &str) -> Result<T, RequestError> {
@@ -162,6 +170,7 @@ pub async fn create(
         expires_at: ttl.if_set().map(|ttl| now + ttl),
         last_renewed_at: None,
         renewed_ttl: None,
+        agreed_end: wish.agreed_end(now),
     };
     if is_batch {
         let Some(id) = tokens.sealed(&record) else {
@@ -205,11 +214,14 @@ fn time_to_live(
             now,
             max: wish.limits.max_ttl,
             explicit_max: asked.explicit_max_ttl,
-            agreed_end: Timestamp::NEVER,
+            agreed_end: wish.agreed_end(now).unwrap_or(Timestamp::NEVER),
             ceiling: wish.ceiling,
         };
-        let end = ttl::end(lasting, &bounds);
-        let end = end.ok_or_else(|| RequestError::Internal("max TTL must be greater than zero".to_owned()))?;
+        let end = ttl::end(lasting, &bounds).ok_or_else(|| match wish.parent.record.agreed_end {
+            // The parent ends within this second, and nothing that it makes may live on.
+            Some(end) if end.as_secs() <= now.as_secs() => RequestError::BadToken,
+            _ => RequestError::Internal("max TTL must be greater than zero".to_owned()),
+        })?;
         return Ok((end.ttl, end.warnings));
     }
     if asked.explicit_max_ttl.is_zero() && wish.parent.record.expires_at.is_some() {
@@ -324,6 +336,7 @@ pub async fn first(tokens: &Tokens, clock: &dyn Clock, first: First) -> Result<T
         expires_at: None,
         last_renewed_at: None,
         renewed_ttl: None,
+        agreed_end: None,
     };
     let id = id.unwrap_or_else(|| tokens.new_id());
     tokens.insert(&id, &record).await?;

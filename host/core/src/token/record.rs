@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use leasehold_model::{Accessor, Timestamp, TokenHash, Ttl};
 use serde::{Deserialize, Serialize};
 
+use crate::ttl;
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TokenKind {
@@ -58,6 +60,10 @@ pub struct TokenRecord {
     /// What the last renewal gave; without an increment the next one asks for as much. None: there was none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub renewed_ttl: Option<Ttl>,
+    /// No renewal passes this. A policy module's ceiling at creation sets it, and every token that this one makes inherits it,
+    /// orphans included.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agreed_end: Option<Timestamp>,
 }
 
 impl TokenRecord {
@@ -74,6 +80,13 @@ impl TokenRecord {
     #[must_use]
     pub fn is_expired(&self, now: Timestamp) -> bool {
         self.expires_at.is_some_and(|end| end <= now)
+    }
+
+    /// The longest that renewals can make the token live, counted from its creation; zero: no bound of its own.
+    #[must_use]
+    pub fn longest(&self) -> Ttl {
+        let agreed = self.agreed_end.and_then(|end| u64::try_from(end.seconds_from(self.created_at)).ok());
+        ttl::least(&[self.explicit_max_ttl, agreed.map_or(Ttl::ZERO, Ttl::from_secs)]).unwrap_or(Ttl::ZERO)
     }
 
     /// Seconds left; zero when it does not expire.

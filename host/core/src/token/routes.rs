@@ -382,7 +382,7 @@ fn new_end(call: &Call<'_>, record: &TokenRecord, now: Timestamp) -> Option<End>
             now,
             max: limits.max_ttl,
             explicit_max: record.explicit_max_ttl,
-            agreed_end: Timestamp::NEVER,
+            agreed_end: record.agreed_end.unwrap_or(Timestamp::NEVER),
             ceiling: call.ceiling,
         },
     )
@@ -401,7 +401,7 @@ fn shown(call: &Call<'_>, record: &TokenRecord, token: Option<&TokenId>) -> Obje
     put("display_name", record.display_name.clone().into());
     put("entity_id", "".into());
     put("expire_time", record.expires_at.map_or(Value::Null, |at| at.rfc3339().into()));
-    put("explicit_max_ttl", record.explicit_max_ttl.as_secs().into());
+    put("explicit_max_ttl", record.longest().as_secs().into());
     put("id", token.map_or("", TokenId::expose).into());
     put("issue_time", record.created_at.rfc3339().into());
     if let Some(at) = record.last_renewed_at {

@@ -325,7 +325,7 @@ pub fn lease_id(path: &str, hash: &TokenHash) -> Result<LeaseId, StorageError> {
 }
 
 fn body(record: &TokenRecord) -> Result<Vec<u8>, StorageError> {
-    let max = match record.explicit_max_ttl.if_set() {
+    let max = match record.longest().if_set() {
         Some(ttl) => record.created_at + ttl,
         None => Timestamp::NEVER,
     };

@@ -115,7 +115,9 @@ async fn an_advisory_module_is_recorded_and_never_refuses() {
         let answer = server.read(&token, "db/creds/app").await.unwrap();
         assert_eq!(answer.lease.unwrap().ttl, Ttl::from_secs(3600), "advice puts no ceiling");
         let judged = &server.audit.first.last("request")["auth"]["policy_results"];
-        assert_eq!(judged["policy_modules"][0]["verdict"], if said.is_ok() { "deny" } else { "failed" });
+        let judgement = &judged["policy_modules"][0];
+        assert_eq!(judgement["verdict"], if said.is_ok() { "deny" } else { "failed" });
+        assert_eq!(judgement.get("passed_over"), said.is_err().then_some(&json!(true)), "{said:?}");
         assert_eq!(judged["allowed"], true);
     }
 }
@@ -249,6 +251,59 @@ async fn a_modules_ceiling_holds_for_leases_their_renewals_and_tokens() {
     assert_eq!(child.auth.unwrap().ttl, Ttl::from_secs(60));
     *server.sandbox.module.lock().unwrap() = Some(Err(SandboxError::Fuel));
     assert!(server.update(&token, "sys/leases/renew", renewal).await.is_err());
+}
+
+/// A ceiling held for the creation only: `renew-self` with `increment=700h` walked out of it.
+#[tokio::test(start_paused = true)]
+async fn a_modules_ceiling_holds_for_a_tokens_whole_life_and_for_all_that_it_makes() {
+    let server = Server::start().await;
+    server.judge("hard-mandatory", "auth/token/create,auth/token/create-orphan").await;
+    *server.sandbox.module.lock().unwrap() = Some(verdict(ModuleDecision::Allow, Some(Ttl::from_secs(60))));
+    server.policy("maker", "auth/token/*: create, update, read, sudo").await;
+    let maker = server.token(json!({ "policies": ["maker"], "ttl": "10h" })).await;
+    for (how, path, fields) in [
+        ("a service token", "auth/token/create", json!({ "ttl": "700h" })),
+        ("one with a period", "auth/token/create", json!({ "period": "700h" })),
+        ("one with a longer maximum", "auth/token/create", json!({ "explicit_max_ttl": "700h" })),
+        ("an orphan", "auth/token/create-orphan", json!({})),
+        ("an orphan by its field", "auth/token/create", json!({ "no_parent": true })),
+        ("a batch token", "auth/token/create", json!({ "type": "batch", "ttl": "700h" })),
+    ] {
+        let made = server.update(&maker, path, fields.clone()).await.unwrap().auth.unwrap();
+        assert_eq!(made.ttl, Ttl::from_secs(60), "{how}");
+        let is_batch = made.token_type == "batch";
+        let token = made.client_token.as_ref().unwrap().expose().to_owned();
+        pass(20).await;
+        if !is_batch {
+            // No module judges these paths: what was agreed when the token was made must do.
+            for renewal in [("auth/token/renew-self", json!({ "increment": "700h" }), token.clone())]
+                .into_iter()
+                .chain([("auth/token/renew", json!({ "token": token, "increment": "700h" }), ROOT.to_owned())])
+            {
+                let (path, fields, by) = renewal;
+                let renewed = server.update(&by, path, fields).await.unwrap();
+                assert_eq!(renewed.auth.unwrap().ttl, Ttl::from_secs(40), "{how}: {path}");
+                assert!(
+                    renewed.warnings.iter().any(|warning| warning.contains("\"40s\"")),
+                    "{how}: {:?}",
+                    renewed.warnings
+                );
+            }
+            let shown = server.read(&token, "auth/token/lookup-self").await.unwrap().data.unwrap();
+            assert_eq!(shown["explicit_max_ttl"], 60, "{how}");
+            // Whatever it makes keeps to its end, also where no module is asked any more.
+            *server.sandbox.module.lock().unwrap() = Some(verdict(ModuleDecision::Allow, None));
+            for child in
+                [json!({ "ttl": "700h" }), json!({ "no_parent": true, "period": "700h" }), json!({ "type": "batch" })]
+            {
+                let child = server.update(&token, "auth/token/create", child).await.unwrap().auth.unwrap();
+                assert!(child.ttl <= Ttl::from_secs(40), "{how}: {}", child.ttl);
+            }
+            *server.sandbox.module.lock().unwrap() = Some(verdict(ModuleDecision::Allow, Some(Ttl::from_secs(60))));
+        }
+        pass(40).await;
+        assert!(server.read(&token, "auth/token/lookup-self").await.is_err(), "{how} lives on");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,7 +1,7 @@
 //! The rules of `sys/policies`, of capabilities, of modules and of audit devices.
 
 use base64::Engine as _;
-use leasehold_core::request::RequestError;
+use leasehold_core::request::{LogicalResponse, RequestError};
 use leasehold_model::Operation;
 use serde_json::{Value, json};
 
@@ -139,6 +139,62 @@ async fn what_is_no_policy_is_refused_and_changes_nothing() {
     ] {
         let answer = server.call(Some(ROOT), Operation::Delete, &format!("sys/policies/acl/{name}"), Value::Null).await;
         assert_eq!(refusal(answer), format!("Invalid: {why}"));
+    }
+}
+
+/// `Success!` was all that a person heard of a rule that does nothing.
+#[tokio::test(start_paused = true)]
+async fn what_the_guest_found_reaches_whoever_writes() {
+    let server = Server::start().await;
+    let warned = |answer: Result<LogicalResponse, RequestError>| answer.unwrap().warnings;
+    let told = "At 1:6: \"odd: read\" is odd (write it even)";
+    for path in ["sys/policies/acl/app", "sys/policy/app"] {
+        assert_eq!(warned(server.root(path, json!({ "policy": "odd: read" })).await), [told], "{path}");
+        assert!(warned(server.root(path, json!({ "policy": "a: read" })).await).is_empty(), "{path}");
+    }
+    let old = warned(server.root("sys/policy/app", json!({ "rules": "odd: read" })).await);
+    assert_eq!(old, ["'rules' is deprecated, please use 'policy' instead", told]);
+    let patch = server.call(Some(ROOT), Operation::Patch, "sys/policies/acl/app", json!({ "policy": "odd: list" }));
+    assert_eq!(warned(patch.await), ["At 1:6: \"odd: list\" is odd (write it even)"]);
+    let many = warned(server.root("sys/policies/acl/app", json!({ "policy": "odd: read\n".repeat(45) })).await);
+    assert_eq!(many.len(), 21);
+    assert!(many[20].starts_with("25 more warnings are not shown"), "{}", many[20]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attribute_that_is_set_twice_is_refused_when_it_is_written() {
+    let server = Server::start().await;
+    for path in ["sys/policies/acl/app", "sys/policy/app"] {
+        let refused = server.root(path, json!({ "policy": "twice: read" })).await;
+        assert_eq!(refusal(refused), "Invalid: failed to parse policy: At 1:1: twice", "{path}");
+    }
+    assert!(matches!(server.read(ROOT, "sys/policies/acl/app").await, Err(RequestError::NotFound)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_blank_at_an_end_makes_no_name() {
+    let server = Server::start().await;
+    let blank = "policy name begins or ends with a blank: take the blank off";
+    for (name, why) in [
+        ("root ", "cannot update \"root\" policy"),
+        (" root", "cannot update \"root\" policy"),
+        ("Root\u{a0}", "cannot update \"root\" policy"),
+        ("response-wrapping ", "cannot update \"response-wrapping\" policy"),
+        ("app ", blank),
+        (" app", blank),
+        ("\tapp", blank),
+        ("a\u{7}pp", "policy name holds control characters"),
+    ] {
+        for folder in ["sys/policies/acl", "sys/policy"] {
+            let answer = server.root(&format!("{folder}/{name}"), json!({ "policy": "a: read" })).await;
+            assert_eq!(refusal(answer), format!("Invalid: {why}"), "{folder}/{name:?}");
+        }
+    }
+    server.root("sys/policies/acl/a b", json!({ "policy": "a: read" })).await.unwrap();
+    // Names of modules and of what binds them have no blanks at all.
+    for path in ["sys/modules/probe ", "sys/modules/ probe", "sys/policies/egp/gate ", "sys/policies/egp/a b"] {
+        let answer = server.root(path, json!({ "module": "AAEC" })).await;
+        assert!(matches!(answer, Err(RequestError::UnsupportedPath)), "{path}: {answer:?}");
     }
 }
 
@@ -295,6 +351,10 @@ async fn capabilities_are_told_for_tokens_that_live() {
     assert_eq!(Value::Object(told), json!({ "db/static": ["list", "read"], "x": ["deny"] }));
     let own = server.update(&token, "sys/capabilities-self", json!({ "path": "db/static" })).await.unwrap();
     assert_eq!(own.data.unwrap()["capabilities"], json!(["list", "read"]));
+    // As a request for the path is judged: names of policies are one name in capitals or without.
+    let guard = server.token_with("sys/policies/acl/prod: read").await;
+    let told = ask(json!({ "token": guard, "paths": "sys/policies/acl/PROD" })).await.unwrap().data.unwrap();
+    assert_eq!(told["sys/policies/acl/PROD"], json!(["read"]));
     let root = server.root("sys/capabilities-self", json!({ "paths": "x" })).await.unwrap();
     assert_eq!(root.data.unwrap()["capabilities"], json!(["root"]));
     for (fields, why) in [
@@ -335,6 +395,52 @@ async fn stored_modules_keep_nobody_waiting_and_nothing_passes_before_they_are_l
     drop(slow);
     pass(1).await;
     server.read(&token, "db/static").await.unwrap();
+}
+
+/// A module that nobody uses and that takes long to compile kept a mandatory policy's paths shut after a restart.
+#[tokio::test(start_paused = true)]
+async fn what_mandatory_policies_name_is_loaded_first() {
+    let server = Server::start().await;
+    // In the order of their digests, and of their names, it would be the last.
+    for (name, bytes) in [("a", "AAAA"), ("b", "AAAB"), ("c", "AAAC"), ("d", "AAAD")] {
+        server.root(&format!("sys/modules/{name}"), json!({ "module": bytes })).await.unwrap();
+    }
+    for (name, module, level) in
+        [("advice", "c", "advisory"), ("gate", "d", "hard-mandatory"), ("more", "d", "advisory")]
+    {
+        let egp = json!({ "module": module, "paths": "db/*", "enforcement_level": level });
+        server.root(&format!("sys/policies/egp/{name}"), egp).await.unwrap();
+    }
+    server.core.seal().await;
+    server.sandbox.loaded.lock().unwrap().clear();
+    server.unseal().await;
+    pass(1).await;
+    assert_eq!(*server.sandbox.loaded.lock().unwrap(), ["000003", "000002", "000001", "000000"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn modules_and_their_policies_are_bounded_in_number() {
+    let server = Server::start().await;
+    let push = async |number: usize| {
+        let bytes = base64::engine::general_purpose::STANDARD.encode(number.to_be_bytes());
+        server.root(&format!("sys/modules/m{number}"), json!({ "module": bytes })).await
+    };
+    for number in 0..leasehold_core::policy::modules::MODULES_MAX {
+        push(number).await.unwrap();
+    }
+    assert!(refusal(push(1_000).await).starts_with("Invalid: 128 modules are stored"));
+    push(5).await.unwrap();
+    let bind = async |number: usize| {
+        let egp = json!({ "module": "m0", "paths": "x", "enforcement_level": "advisory" });
+        server.root(&format!("sys/policies/egp/p{number}"), egp).await
+    };
+    for number in 0..leasehold_core::policy::egp::POLICIES_MAX {
+        bind(number).await.unwrap();
+    }
+    assert!(refusal(bind(1_000).await).starts_with("Invalid: 256 policies of this kind are stored"));
+    bind(5).await.unwrap();
+    server.call(Some(ROOT), Operation::Delete, "sys/modules/m9", Value::Null).await.unwrap();
+    push(1_000).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,6 +4,8 @@
 
 use leasehold_core::seams::sandbox::{Diagnostic, PolicySetId, SandboxError};
 use leasehold_model::Timestamp;
+use quick_cache::unsync::Cache;
+use quick_cache::{DefaultHashBuilder, Lifecycle, UnitWeighter};
 use tokio::sync::OwnedSemaphorePermit;
 use wasmtime::component::ResourceAny;
 use wasmtime::{Engine, Store};
@@ -12,14 +14,13 @@ use super::convert;
 use super::{KnownSet, Question, Reply};
 use crate::bindings::acl::exports::leasehold::acl::evaluator as wit;
 use crate::bindings::acl::{Acl, AclPre};
-use crate::config::GuestLimits;
-use crate::lru::Lru;
+use crate::config::{Budget, GuestLimits};
 use crate::store::{self, Guest};
 
 pub(super) struct Instance {
     store: Store<Guest>,
     acl: Acl,
-    sets: Lru<PolicySetId, Held>,
+    sets: Cache<PolicySetId, Held, UnitWeighter, DefaultHashBuilder, Evicted>,
     calls: u32,
     born: Timestamp,
     broken: bool,
@@ -31,6 +32,18 @@ struct Held {
     set: ResourceAny,
     /// Unix seconds.
     valid_until: Option<u64>,
+}
+
+/// Collects the sets that have to leave, so that the guest's memory can be given back.
+#[derive(Clone)]
+struct Evicted;
+
+impl Lifecycle<PolicySetId, Held> for Evicted {
+    type RequestState = Vec<Held>;
+
+    fn on_evict(&self, evicted: &mut Vec<Held>, _: PolicySetId, held: Held) {
+        evicted.push(held);
+    }
 }
 
 /// What compiling a set brought.
@@ -52,7 +65,9 @@ impl Instance {
         store::arm(&mut store, &limits.decide)?;
         match pre.instantiate(&mut store) {
             Ok(acl) => {
-                let sets = Lru::new(limits.warm_sets, usize::MAX);
+                // Of one set alone the cache would keep none.
+                let capacity = limits.warm_sets.max(2);
+                let sets = Cache::with(capacity, capacity as u64, UnitWeighter, DefaultHashBuilder::default(), Evicted);
                 Ok(Self { store, acl, sets, calls: 0, born: now, broken: false, fuel: 0 })
             }
             Err(error) => Err(store::stopped(&store, &error)),
@@ -84,7 +99,7 @@ impl Instance {
         now: Timestamp,
     ) -> Result<Compiled, SandboxError> {
         self.calls = self.calls.saturating_add(1);
-        if let Some(old) = self.sets.remove(id) {
+        if let Some((_, old)) = self.sets.remove(id) {
             self.drop_set(old, limits)?;
         }
         store::arm(&mut self.store, &limits.compile_acl)?;
@@ -102,7 +117,9 @@ impl Instance {
         };
         let answer = self.acl.leasehold_acl_evaluator().policy_set().call_valid_until(&mut self.store, set);
         let valid_until = self.ended(answer)?;
-        for old in self.sets.put(id.clone(), Held { set, valid_until }, 0) {
+        let mut evicted = Vec::new();
+        self.sets.insert_with_lifecycle(id.clone(), Held { set, valid_until }, &mut evicted);
+        for old in evicted {
             self.drop_set(old, limits)?;
         }
         Ok(Compiled::Done)
@@ -116,7 +133,7 @@ impl Instance {
         self.ended(answer)
     }
 
-    /// Answers from a set that it [`holds`](Self::holds).
+    /// Answers from a set that it [`holds`](Self::holds), with as much fuel as a decision may have.
     pub(super) fn answer(
         &mut self,
         id: &PolicySetId,
@@ -126,7 +143,8 @@ impl Instance {
         self.answer_within(id, question, limits, u64::MAX)
     }
 
-    /// The same, but of a list of paths only as many, the first at least, as can be begun with so much fuel.
+    /// The same, but no single question gets more fuel than this, and of a list of paths only as many are answered, the first at
+    /// least, as can be begun with it. A question that runs out of it leaves the instance broken.
     pub(super) fn answer_within(
         &mut self,
         id: &PolicySetId,
@@ -137,7 +155,8 @@ impl Instance {
         let set = self.set(id)?;
         self.calls = self.calls.saturating_add(1);
         self.fuel = 0;
-        store::arm(&mut self.store, &limits.decide)?;
+        let each = fuel.min(limits.decide.fuel);
+        store::arm(&mut self.store, &Budget { fuel: each, ..limits.decide })?;
         let reply = match question {
             Question::Decide(request) => {
                 let answer =
@@ -153,8 +172,8 @@ impl Instance {
                     let answer =
                         self.acl.leasehold_acl_evaluator().policy_set().call_capabilities(&mut self.store, set, path);
                     all.push(convert::capabilities(self.ended(answer)?));
-                    self.fuel = self.fuel.saturating_add(store::used(&self.store, limits.decide.fuel));
-                    store::refuel(&mut self.store, limits.decide.fuel)?;
+                    self.fuel = self.fuel.saturating_add(store::used(&self.store, each));
+                    store::refuel(&mut self.store, each)?;
                 }
                 Reply::Capabilities(all)
             }
@@ -164,7 +183,7 @@ impl Instance {
                 Reply::GrantsBelow(self.ended(answer)?)
             }
         };
-        self.fuel = self.fuel.saturating_add(store::used(&self.store, limits.decide.fuel));
+        self.fuel = self.fuel.saturating_add(store::used(&self.store, each));
         Ok(reply)
     }
 

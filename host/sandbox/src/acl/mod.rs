@@ -19,14 +19,17 @@ mod instance;
 mod shadow;
 mod warm;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use leasehold_core::seams::host::Clock;
 use leasehold_core::seams::sandbox::{
     AclError, AclRequest, Diagnostic, IdentityValues, PolicySetId, PolicySource, Reason, SandboxError, Verdict,
 };
 use leasehold_model::{Capabilities, Timestamp};
+use metrics::{Counter, counter};
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::warn;
@@ -34,21 +37,23 @@ use wasmtime::Engine;
 use wasmtime::component::{Component, Linker};
 
 use self::instance::{Compiled, Instance};
-use self::shadow::{Comparison, Shadow, Turn};
+use self::shadow::{Comparison, Shadow};
 use self::warm::{Lent, Warm};
 use crate::bindings::acl::AclPre;
 use crate::bindings::acl::exports::leasehold::acl::evaluator as wit;
 use crate::config::GuestLimits;
-use crate::lru::Lru;
 use crate::metrics::Meter;
 use crate::store::Guest;
 
-/// Fuel of what is answered on the caller's thread, well below a millisecond: a usual set needs a fortieth of it for a question. A list of
-/// paths that needs more begins anew on a thread that may block, and so does, from the start, every later question to a set
-/// that needed more for a single one.
+/// Fuel of what is answered on the caller's thread, well below a millisecond: a usual set needs a fortieth of it for a question. What
+/// needs more is stopped there and begins anew on a thread that may block, and so does, from the start, every later question to
+/// a set that needed more for a single one.
 const BRIEF: u64 = 500_000;
-/// A longer list is not even tried.
+/// A longer list of paths is not even tried …
 const BRIEF_QUESTIONS: usize = 64;
+/// … nor is a request with more keys, or with more bytes in them: to hand these in costs fuel, whatever the set.
+const BRIEF_KEYS: usize = 256;
+const BRIEF_BYTES: usize = 16 << 10;
 
 pub(crate) struct AclRoom {
     shared: Arc<Shared>,
@@ -60,12 +65,19 @@ struct Shared {
     limits: GuestLimits,
     clock: Arc<dyn Clock>,
     lane: Arc<Semaphore>,
-    /// For what compiles a set or takes long: no one token's requests take the lane from all others.
+    /// For what compiles a set of usual size.
     compiling: Arc<Semaphore>,
-    known: Mutex<Lru<PolicySetId, Arc<KnownSet>>>,
+    /// For what compiles a wide set: those who have many of them compiled wait for each other, and for nobody else.
+    compiling_wide: Arc<Semaphore>,
+    /// For questions that take long although their set is compiled.
+    answering: Arc<Semaphore>,
+    known: Cache<PolicySetId, Arc<KnownSet>, ByLength>,
     warm: Warm<Instance>,
+    /// Wide sets have instances of their own: to compile one takes no instance from others, and pushes no usual set out.
+    warm_wide: Warm<Instance>,
     shadow: Shadow,
     meter: Meter,
+    compiled: [Counter; 2],
 }
 
 /// A set as it was handed in, and which values it cares for.
@@ -76,20 +88,47 @@ struct KnownSet {
     watched: Vec<String>,
     /// One question alone took more than [`BRIEF`].
     is_slow: AtomicBool,
-    /// Its share of the places for compiling.
-    compiling: Arc<Semaphore>,
+    /// Its texts are so long that compiling them takes a good part of a second.
+    is_wide: bool,
+    /// Its share of the places.
+    share: Arc<Semaphore>,
 }
 
 impl KnownSet {
     fn new(sources: &[PolicySource], identity: &IdentityValues, limits: &GuestLimits) -> Self {
         let (sources, identity) = (sources.to_vec(), identity.clone());
-        let compiling = Arc::new(Semaphore::new((limits.compiles_at_once as usize / 2).max(1)));
-        Self { sources, identity, watched: Vec::new(), is_slow: AtomicBool::new(false), compiling }
+        let share = Arc::new(Semaphore::new((limits.compiles_at_once as usize / 2).max(1)));
+        let is_wide = is_wide(&sources, limits);
+        Self { sources, identity, watched: Vec::new(), is_slow: AtomicBool::new(false), is_wide, share }
     }
 }
 
+/// What a known set costs: the bytes of its texts, and never so few that more sets than may be would fit.
+#[derive(Clone)]
+struct ByLength {
+    least: u64,
+}
+
+impl Weighter<PolicySetId, Arc<KnownSet>> for ByLength {
+    fn weight(&self, _: &PolicySetId, known: &Arc<KnownSet>) -> u64 {
+        let texts = known.sources.iter().map(|source| source.name.len() + source.text.len());
+        (texts.sum::<usize>() as u64).max(self.least)
+    }
+}
+
+fn known(limits: &GuestLimits) -> Cache<PolicySetId, Arc<KnownSet>, ByLength> {
+    let (sets, bytes) = (limits.known_sets.max(2), limits.known_bytes.max(2) as u64);
+    let least = (bytes / sets as u64).max(1);
+    // Fewer items than make a second shard: so the longest set that a token may have fits beside others.
+    Cache::with_weighter(sets.min(32), bytes, ByLength { least })
+}
+
+fn is_wide(sources: &[PolicySource], limits: &GuestLimits) -> bool {
+    sources.iter().map(|source| source.text.len()).fold(0, usize::saturating_add) > limits.wide_set
+}
+
 /// Given back when it is dropped.
-struct CompileTurn {
+struct Turn {
     _own: Option<OwnedSemaphorePermit>,
     _common: OwnedSemaphorePermit,
 }
@@ -103,6 +142,20 @@ enum Question {
 impl Question {
     fn count(&self) -> usize {
         if let Self::Capabilities(paths) = self { paths.len() } else { 1 }
+    }
+
+    /// Whether handing it in costs next to nothing.
+    fn is_brief(&self) -> bool {
+        match self {
+            Self::Decide(request) => {
+                let keys = &request.parameters;
+                keys.len() <= BRIEF_KEYS && keys.iter().map(|key| key.name.len()).sum::<usize>() <= BRIEF_BYTES
+            }
+            Self::Capabilities(paths) => {
+                paths.len() <= BRIEF_QUESTIONS && paths.iter().map(String::len).sum::<usize>() <= BRIEF_BYTES
+            }
+            Self::GrantsBelow(prefix) => prefix.len() <= BRIEF_BYTES,
+        }
     }
 }
 
@@ -135,11 +188,31 @@ impl AclRoom {
     ) -> Result<Self, wasmtime::Error> {
         let pre = AclPre::new(Linker::new(engine).instantiate_pre(component)?)?;
         let lane = Arc::new(Semaphore::new(limits.acl_at_once as usize));
-        let compiling = Arc::new(Semaphore::new(limits.compiles_at_once as usize));
-        let known = Mutex::new(Lru::new(limits.known_sets, limits.known_bytes));
-        let (warm, shadow) = (Warm::new(limits.warm), Shadow::new(limits.shadow_one_in));
+        let places = |count: u32| Arc::new(Semaphore::new(count.max(1) as usize));
+        let compiling = places(limits.compiles_at_once);
+        let compiling_wide = places(limits.wide_compiles_at_once);
+        let answering = places(limits.compiles_at_once);
+        let known = known(&limits);
+        let (warm, warm_wide) = (Warm::new(limits.warm), Warm::new(limits.warm_wide));
+        let shadow = Shadow::new(limits.shadow_one_in);
         let (engine, meter) = (engine.clone(), Meter::new("acl"));
-        let shared = Shared { engine, pre, limits, clock, lane, compiling, known, warm, shadow, meter };
+        let compiled = ["usual", "wide"].map(|size| counter!("leasehold_acl_sets_compiled_total", "size" => size));
+        let shared = Shared {
+            engine,
+            pre,
+            limits,
+            clock,
+            lane,
+            compiling,
+            compiling_wide,
+            answering,
+            known,
+            warm,
+            warm_wide,
+            shadow,
+            meter,
+            compiled,
+        };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -149,7 +222,8 @@ impl AclRoom {
         sources: &[PolicySource],
         identity: &IdentityValues,
     ) -> Result<PolicySetId, AclError> {
-        let turn = self.shared.meter.seen(self.shared.turn(None).await)?;
+        let lane = self.shared.compiling(is_wide(sources, &self.shared.limits));
+        let turn = self.shared.meter.seen(self.shared.turn(lane, None).await)?;
         let place = self.shared.place()?;
         let known = KnownSet::new(sources, identity, &self.shared.limits);
         let shared = Arc::clone(&self.shared);
@@ -208,7 +282,8 @@ impl AclRoom {
 
     /// On an instance of its own: the text may be anybody's.
     pub(crate) async fn lint(&self, source: &PolicySource) -> Result<Vec<Diagnostic>, SandboxError> {
-        let turn = self.shared.meter.seen(self.shared.turn(None).await)?;
+        let lane = self.shared.compiling(source.text.len() > self.shared.limits.wide_set);
+        let turn = self.shared.meter.seen(self.shared.turn(lane, None).await)?;
         let place = self.shared.place()?;
         let (shared, source) = (Arc::clone(&self.shared), convert::source(source));
         let linted = blocking(move || {
@@ -237,7 +312,8 @@ impl AclRoom {
         Ok(reply)
     }
 
-    /// On a thread that may block, after waiting for its turn: with more of these than cores all would run out of time.
+    /// On a thread that may block, after waiting for its turn: with more of these than cores all would run out of time. A question
+    /// to a set that is compiled waits for no compilation.
     async fn answer_elsewhere(
         &self,
         id: &PolicySetId,
@@ -246,7 +322,9 @@ impl AclRoom {
         with_values: bool,
         now: Timestamp,
     ) -> Result<(Reply, u64), SandboxError> {
-        let turn = self.shared.turn(Some(known)).await?;
+        let is_compiled = !with_values && self.shared.warm(known).has(|instance| instance.holds(id, now));
+        let lane = if is_compiled { &self.shared.answering } else { self.shared.compiling(known.is_wide) };
+        let turn = self.shared.turn(lane, Some(known)).await?;
         let place = self.shared.place()?;
         let (shared, id, known, question) =
             (Arc::clone(&self.shared), id.clone(), Arc::clone(known), Arc::clone(question));
@@ -268,15 +346,25 @@ impl Shared {
         Arc::clone(&self.lane).try_acquire_owned().map_err(|_| SandboxError::Busy)
     }
 
-    /// Leave to compile a set, the known one again or a new one.
-    async fn turn(&self, known: Option<&KnownSet>) -> Result<CompileTurn, SandboxError> {
+    /// The places for compiling sets of this size.
+    fn compiling(&self, wide: bool) -> &Arc<Semaphore> {
+        if wide { &self.compiling_wide } else { &self.compiling }
+    }
+
+    /// The instances that hold sets of this size.
+    fn warm(&self, known: &KnownSet) -> &Warm<Instance> {
+        if known.is_wide { &self.warm_wide } else { &self.warm }
+    }
+
+    /// Leave to do what takes long, for a set that is known within its share.
+    async fn turn(&self, lane: &Arc<Semaphore>, known: Option<&KnownSet>) -> Result<Turn, SandboxError> {
         let turn = async {
             let own = match known {
-                Some(known) => Some(Arc::clone(&known.compiling).acquire_owned().await),
+                Some(known) => Some(Arc::clone(&known.share).acquire_owned().await),
                 None => None,
             };
-            let common = Arc::clone(&self.compiling).acquire_owned().await;
-            Some(CompileTurn { _own: own.transpose().ok()?, _common: common.ok()? })
+            let common = Arc::clone(lane).acquire_owned().await;
+            Some(Turn { _own: own.transpose().ok()?, _common: common.ok()? })
         };
         match tokio::time::timeout(self.limits.compile_patience, turn).await {
             Ok(Some(turn)) => Ok(turn),
@@ -285,8 +373,7 @@ impl Shared {
     }
 
     fn known(&self, id: &PolicySetId) -> Result<Arc<KnownSet>, SandboxError> {
-        let mut known = lock(&self.known);
-        known.get(id).cloned().ok_or_else(|| SandboxError::Unknown(id.0.to_string()))
+        self.known.get(id).ok_or_else(|| SandboxError::Unknown(id.0.to_string()))
     }
 
     fn instance(&self, now: Timestamp, place: Option<OwnedSemaphorePermit>) -> Result<Instance, SandboxError> {
@@ -294,8 +381,8 @@ impl Shared {
     }
 
     /// A warm instance that can answer from this set at once.
-    fn take_holding(&self, id: &PolicySetId, now: Timestamp) -> Option<Lent<Instance>> {
-        self.warm.take(|instance| instance.holds(id, now))
+    fn take_holding(&self, id: &PolicySetId, known: &KnownSet, now: Timestamp) -> Option<Lent<Instance>> {
+        self.warm(known).take(|instance| instance.holds(id, now))
     }
 
     /// A warm instance that holds the set after this, or a new one.
@@ -305,21 +392,33 @@ impl Shared {
         known: &KnownSet,
         now: Timestamp,
     ) -> Result<Lent<Instance>, SandboxError> {
-        if let Some(instance) = self.take_holding(id, now) {
+        if let Some(instance) = self.take_holding(id, known, now) {
             return Ok(instance);
         }
-        let mut instance = self.warm.take_any(|| self.instance(now, None))?;
-        match instance.compile(id, known, &self.limits, now)? {
+        let mut instance = self.warm(known).take_any(|| self.instance(now, None))?;
+        match self.compile(&mut instance, id, known, now)? {
             Compiled::Done => Ok(instance),
             // It did once, at another time or with the same texts: never a reason to answer from less than all of them.
             Compiled::Refused(diagnostics) => Err(no_longer(&diagnostics)),
         }
     }
 
+    fn compile(
+        &self,
+        instance: &mut Instance,
+        id: &PolicySetId,
+        known: &KnownSet,
+        now: Timestamp,
+    ) -> Result<Compiled, SandboxError> {
+        let [usual, wide] = &self.compiled;
+        if known.is_wide { wide } else { usual }.increment(1);
+        instance.compile(id, known, &self.limits, now)
+    }
+
     /// Keeps an instance for the next question, unless it is worn out.
-    fn give_back(&self, instance: Lent<Instance>, now: Timestamp) {
+    fn give_back(&self, instance: Lent<Instance>, known: &KnownSet, now: Timestamp) {
         if instance.is_fit(&self.limits, now) {
-            self.warm.give_back(instance);
+            self.warm(known).give_back(instance);
         }
     }
 
@@ -327,24 +426,23 @@ impl Shared {
         &self,
         mut known: KnownSet,
         _place: OwnedSemaphorePermit,
-        _turn: CompileTurn,
+        _turn: Turn,
     ) -> Result<Result<PolicySetId, Vec<Diagnostic>>, SandboxError> {
         let id = content_id(&known.sources, &known.identity);
-        if lock(&self.known).get(&id).is_some() {
+        if self.known.get(&id).is_some() {
             return Ok(Ok(id));
         }
         let now = self.clock.now();
-        let mut instance = self.warm.take_any(|| self.instance(now, None))?;
-        match instance.compile(&id, &known, &self.limits, now)? {
+        let mut instance = self.warm(&known).take_any(|| self.instance(now, None))?;
+        match self.compile(&mut instance, &id, &known, now)? {
             Compiled::Refused(diagnostics) => {
-                self.give_back(instance, now);
+                self.give_back(instance, &known, now);
                 Ok(Err(diagnostics))
             }
             Compiled::Done => {
                 known.watched = instance.watched(&id, &self.limits)?;
-                self.give_back(instance, now);
-                let weight = known.sources.iter().map(|source| source.name.len() + source.text.len() + 256).sum();
-                lock(&self.known).put(id.clone(), Arc::new(known), weight);
+                self.give_back(instance, &known, now);
+                self.known.insert(id.clone(), Arc::new(known));
                 Ok(Ok(id))
             }
         }
@@ -359,17 +457,22 @@ impl Shared {
         with_values: bool,
         now: Timestamp,
     ) -> Option<Result<(Reply, u64), SandboxError>> {
-        if with_values || question.count() > BRIEF_QUESTIONS || known.is_slow.load(Ordering::Relaxed) {
+        if with_values || !question.is_brief() || known.is_slow.load(Ordering::Relaxed) {
             return None;
         }
-        let mut instance = self.take_holding(id, now)?;
+        let mut instance = self.take_holding(id, known, now)?;
         let reply = instance.answer_within(id, question, &self.limits, BRIEF);
-        let answered = if let Ok(Reply::Capabilities(some)) = &reply { some.len() } else { 1 };
-        if instance.fuel > BRIEF && answered == 1 {
-            known.is_slow.store(true, Ordering::Relaxed);
-        }
+        let answered = match &reply {
+            // The guest was stopped in the middle, so its instance is lost: once for each set that is so slow.
+            Err(SandboxError::Fuel) => {
+                known.is_slow.store(true, Ordering::Relaxed);
+                return None;
+            }
+            Ok(Reply::Capabilities(some)) => some.len(),
+            _ => 1,
+        };
         if reply.is_ok() && answered < question.count() {
-            self.give_back(instance, now);
+            self.give_back(instance, known, now);
             return None;
         }
         Some(self.answered(instance, id, known, Arc::clone(question), reply, now))
@@ -386,7 +489,7 @@ impl Shared {
         now: Timestamp,
     ) -> Result<(Reply, u64), SandboxError> {
         let fuel = instance.fuel;
-        self.give_back(instance, now);
+        self.give_back(instance, known, now);
         let reply = reply?;
         if let Some(turn) = self.shadow.turn() {
             let (shared, id, known, warm) = (Arc::clone(self), id.clone(), Arc::clone(known), reply.clone());
@@ -397,10 +500,19 @@ impl Shared {
     }
 
     /// Asks once more, for the moment of the first answer: rules may have expired since.
-    fn compare(&self, id: &PolicySetId, known: &KnownSet, question: &Question, warm: &Reply, at: Timestamp, _: Turn) {
+    fn compare(
+        &self,
+        id: &PolicySetId,
+        known: &KnownSet,
+        question: &Question,
+        warm: &Reply,
+        at: Timestamp,
+        _: shadow::Turn,
+    ) {
         let fresh = self.ask_fresh(id, known, question, at).map(|(reply, _)| reply);
         if self.shadow.judge(id, warm, fresh) == Comparison::Difference {
             self.warm.drop_all();
+            self.warm_wide.drop_all();
         }
     }
 
@@ -455,11 +567,6 @@ fn content_id(sources: &[PolicySource], identity: &IdentityValues) -> PolicySetI
         part(value.as_bytes());
     }
     PolicySetId(hex::encode(hash.finalize()).into())
-}
-
-/// A thread that panicked left nothing half done here: the maps are changed in single steps.
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Runs what may take longer than a worker of the runtime should be kept from others.

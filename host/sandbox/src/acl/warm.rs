@@ -5,7 +5,9 @@
 //! Invariant: what was lent when [`Warm::drop_all`] was called does not come back.
 
 use std::ops::{Deref, DerefMut};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::MutexGuard;
+
+use leasehold_model::lock::Mutex;
 
 pub(super) struct Warm<T> {
     state: Mutex<State<T>>,
@@ -36,6 +38,11 @@ impl<T> Warm<T> {
         Some(Lent { instance: state.idle.swap_remove(at), generation: state.generation })
     }
 
+    /// Whether an idle one is such.
+    pub(super) fn has(&self, wanted: impl FnMut(&mut T) -> bool) -> bool {
+        self.state().idle.iter_mut().any(wanted)
+    }
+
     /// Any, or a new one.
     pub(super) fn take_any<E>(&self, make: impl FnOnce() -> Result<T, E>) -> Result<Lent<T>, E> {
         let generation = {
@@ -63,9 +70,8 @@ impl<T> Warm<T> {
         state.idle.clear();
     }
 
-    /// A thread that panicked left nothing half done: the state is changed in single steps.
     fn state(&self) -> MutexGuard<'_, State<T>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

@@ -37,8 +37,8 @@ pub(crate) fn digest(bytes: &[u8]) -> String {
     hex::encode(Sha256::digest(bytes))
 }
 
-/// The parts of WebAssembly that guests may use: at most what `engine::settings` leaves on.
-fn features() -> WasmFeatures {
+/// The parts of WebAssembly that guests may use: what `engine::settings` leaves on, and a test compares the two.
+pub(crate) fn features() -> WasmFeatures {
     WasmFeatures::MUTABLE_GLOBAL
         | WasmFeatures::SATURATING_FLOAT_TO_INT
         | WasmFeatures::SIGN_EXTENSION

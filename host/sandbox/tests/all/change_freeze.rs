@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use leasehold_core::seams::sandbox::{ModuleDecision, Sandbox as _, SandboxError};
+use leasehold_core::seams::sandbox::{ModuleDecision, ModuleHost as _, SandboxError};
 use leasehold_model::{Operation, Ttl};
 
 use crate::support::{NOW, module_request, module_sandbox};
@@ -25,16 +25,16 @@ async fn credentials_are_refused_in_the_freeze_and_capped_outside_it() {
         serde_json::json!({ "windows": [window], "max_ttl": "1h" }).to_string().into_bytes()
     };
 
-    let frozen = sandbox.evaluate(&module, &config(NOW - 60, NOW + 60), &module_request()).await.unwrap();
+    let frozen = sandbox.evaluate("binding", &module, &config(NOW - 60, NOW + 60), &module_request()).await.unwrap();
     assert_eq!(frozen.decision, ModuleDecision::Deny);
     assert_eq!(frozen.messages, ["credentials are frozen until 2027-01-15T08:01:00Z: release"]);
 
-    let free = sandbox.evaluate(&module, &config(NOW - 60, NOW), &module_request()).await.unwrap();
+    let free = sandbox.evaluate("binding", &module, &config(NOW - 60, NOW), &module_request()).await.unwrap();
     assert_eq!((free.decision, free.max_ttl), (ModuleDecision::Allow, Some(Ttl::from_secs(3600))));
 
     let mut revoke = module_request();
     revoke.operation = Operation::Revoke;
-    let revoked = sandbox.evaluate(&module, &config(NOW - 60, NOW + 60), &revoke).await.unwrap();
+    let revoked = sandbox.evaluate("binding", &module, &config(NOW - 60, NOW + 60), &revoke).await.unwrap();
     assert_eq!(revoked.decision, ModuleDecision::Allow);
 }
 

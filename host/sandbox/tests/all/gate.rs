@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use leasehold_core::seams::sandbox::Sandbox as _;
+use leasehold_core::seams::sandbox::ModuleHost as _;
 use leasehold_sandbox::{Compiler, inspect_offline};
 use wasm_encoder::{
     BlockType, CodeSection, ExportKind, ExportSection, Function, FunctionSection, Instruction, Module, TypeSection,
@@ -284,7 +284,7 @@ async fn what_a_child_compiled_runs_as_what_this_process_compiled() {
     let mut verdicts = Vec::new();
     for sandbox in [here, there] {
         let digest = sandbox.load(&module).await.unwrap();
-        let verdict = sandbox.evaluate(&digest, b"", &crate::support::module_request()).await.unwrap();
+        let verdict = sandbox.evaluate("binding", &digest, b"", &crate::support::module_request()).await.unwrap();
         verdicts.push((verdict.max_ttl, verdict.fuel));
     }
     assert_eq!(verdicts[0], verdicts[1]);

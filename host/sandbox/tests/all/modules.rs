@@ -1,6 +1,6 @@
 //! A module's life: inspected, loaded, configured, asked, unloaded.
 
-use leasehold_core::seams::sandbox::{Digest, Sandbox as _, SandboxError};
+use leasehold_core::seams::sandbox::{Digest, ModuleHost as _, SandboxError};
 
 use crate::gate::appended;
 use crate::support::{module_request, module_sandbox, policy_probe};
@@ -12,15 +12,15 @@ async fn a_module_answers_between_load_and_unload_only() {
     let digest = Digest(sandbox.inspect(&bytes).await.unwrap().digest);
     let unknown = SandboxError::Unknown(digest.0.clone());
     // Looking at a module does not load it.
-    assert_eq!(sandbox.evaluate(&digest, b"{}", &module_request()).await.unwrap_err().why, unknown);
+    assert_eq!(sandbox.evaluate("binding", &digest, b"{}", &module_request()).await.unwrap_err().why, unknown);
 
     assert_eq!(sandbox.load(&bytes).await.unwrap(), digest);
     assert_eq!(sandbox.load(&bytes).await.unwrap(), digest);
     sandbox.configure(&digest, b"{}").await.unwrap();
-    sandbox.evaluate(&digest, b"{}", &module_request()).await.unwrap();
+    sandbox.evaluate("binding", &digest, b"{}", &module_request()).await.unwrap();
 
     sandbox.unload(&digest).await;
-    assert_eq!(sandbox.evaluate(&digest, b"{}", &module_request()).await.unwrap_err().why, unknown);
+    assert_eq!(sandbox.evaluate("binding", &digest, b"{}", &module_request()).await.unwrap_err().why, unknown);
     assert_eq!(sandbox.configure(&digest, b"{}").await.unwrap_err(), unknown);
 }
 
@@ -41,7 +41,7 @@ async fn many_modules_load_at_once() {
 async fn a_message_does_nothing_to_the_terminal_that_shows_it() {
     let sandbox = module_sandbox(|_| {});
     let digest = sandbox.load(&policy_probe("control-message")).await.unwrap();
-    let verdict = sandbox.evaluate(&digest, b"{}", &module_request()).await.unwrap();
+    let verdict = sandbox.evaluate("binding", &digest, b"{}", &module_request()).await.unwrap();
     assert_eq!(verdict.messages, [" [31mRED  !"]);
 }
 
@@ -62,7 +62,7 @@ fn with_more(core: &str, times: u8) -> Vec<u8> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn as_many_modules_run_at_once_as_have_places_however_much_each_has() {
-    let sandbox = std::sync::Arc::new(module_sandbox(|_| {}));
+    let sandbox = std::sync::Arc::new(module_sandbox(|config| config.limits.binding_at_once = 4));
     let tables = "(module (memory 1) (memory 1) (memory 1) (table 1 funcref) (table 1 funcref) (table 1 funcref))";
     for (core, times) in [("(module (memory 1))", 3), ("(module)", 26), (tables, 1)] {
         let digest = sandbox.load(&with_more(core, times)).await.unwrap();
@@ -71,7 +71,7 @@ async fn as_many_modules_run_at_once_as_have_places_however_much_each_has() {
                 let (sandbox, digest) = (sandbox.clone(), digest.clone());
                 tokio::spawn(async move {
                     for _ in 0..50 {
-                        sandbox.evaluate(&digest, b"{}", &module_request()).await.unwrap();
+                        sandbox.evaluate("binding", &digest, b"{}", &module_request()).await.unwrap();
                     }
                 })
             })

@@ -3,7 +3,7 @@
 use leasehold_acl as acl;
 use leasehold_core::request::Object;
 use leasehold_core::seams::sandbox as seam;
-use leasehold_core::seams::sandbox::{AclError, AclRequest, Dialect, Reason, Sandbox as _};
+use leasehold_core::seams::sandbox::{AclError, AclEvaluator as _, AclRequest, Dialect, Reason, TemplateRenderer as _};
 use leasehold_model::{Capabilities, Operation, Ttl};
 use leasehold_sandbox::Sandbox;
 use leasehold_statements as statements;

@@ -105,7 +105,10 @@ impl metrics::Recorder for Counts {
 
     fn register_counter(&self, key: &metrics::Key, _: &metrics::Metadata<'_>) -> metrics::Counter {
         let mut counts = self.0.lock().unwrap();
-        metrics::Counter::from_arc(Arc::clone(counts.entry(key.name().to_owned()).or_default()))
+        // `name{value}` where a size tells counters of one name apart, else `name`.
+        let size = key.labels().find(|label| label.key() == "size");
+        let name = size.map_or_else(|| key.name().to_owned(), |size| format!("{}{{{}}}", key.name(), size.value()));
+        metrics::Counter::from_arc(Arc::clone(counts.entry(name).or_default()))
     }
 
     fn register_gauge(&self, _: &metrics::Key, _: &metrics::Metadata<'_>) -> metrics::Gauge {

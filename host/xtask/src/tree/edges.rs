@@ -22,7 +22,8 @@ const ROOMS: [Room; 11] = [
     // A real PostgreSQL, a real store and the template guest's logic.
     Room { name: "builtin", ships_with: &["core", "model"], tested_with: &["devpg", "storage", "statements"] },
     Room { name: "http", ships_with: &["core", "model"], tested_with: &[] },
-    Room { name: "cli", ships_with: &["model"], tested_with: &[] },
+    // The grammar of policies, for `policy fmt` (0011): the one guest that a host crate ships natively.
+    Room { name: "cli", ships_with: &["model", "acl"], tested_with: &[] },
     Room { name: "devpg", ships_with: &[], tested_with: &[] },
     Room { name: "xtask", ships_with: &[], tested_with: &[] },
     Room {

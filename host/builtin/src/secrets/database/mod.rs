@@ -246,7 +246,7 @@ impl DatabaseEngine {
             Some(old) => read_role(name, &old.value)?,
             None => RoleRecord::default(),
         };
-        let mut warnings = role.merge(&request.fields, &*at.sandbox).await?;
+        let mut warnings = role.merge(&request.fields, &*at.templates).await?;
         if at.storage.get(&connection_key(&role.db_name)).await?.is_none() {
             warnings.push(format!(
                 "no connection named {:?} is configured yet: credentials cannot be read before it is",
@@ -344,7 +344,7 @@ impl Ending<'_> {
     async fn present_statements(&self) -> Option<Vec<String>> {
         let role = role(&self.at.storage, &self.effect.role).await.ok()??;
         let name = self.effect.username.as_str();
-        role.revocation.rendered(&*self.at.sandbox, &[("name", name), ("username", name)], "revocation").await.ok()
+        role.revocation.rendered(&*self.at.templates, &[("name", name), ("username", name)], "revocation").await.ok()
     }
 }
 

@@ -36,11 +36,11 @@ pub(super) async fn plan(
         ("password", password_at.as_str()),
         ("expiration", expiration_at.as_str()),
     ];
-    let creation = role.creation.rendered(&*at.sandbox, &values, "creation").await?;
+    let creation = role.creation.rendered(&*at.templates, &values, "creation").await?;
     if creation.is_empty() {
         return Err(RequestError::Engine("empty creation statements".to_owned()));
     }
-    let revocation = role.revocation.rendered(&*at.sandbox, values.get(..2).unwrap_or(&[]), "revocation").await?;
+    let revocation = role.revocation.rendered(&*at.templates, values.get(..2).unwrap_or(&[]), "revocation").await?;
     let effect = Effect {
         connection: role.db_name.clone(),
         role: role_name.to_owned(),

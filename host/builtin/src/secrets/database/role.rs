@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use leasehold_core::fields::Fields;
 use leasehold_core::request::{LogicalResponse, RequestError};
-use leasehold_core::seams::sandbox::{Diagnostic, Dialect, Purpose, Sandbox, SandboxError, Severity, TemplateReport};
+use leasehold_core::seams::sandbox::{
+    Diagnostic, Dialect, Purpose, SandboxError, Severity, TemplateRenderer, TemplateReport,
+};
 use leasehold_model::Ttl;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -53,7 +55,11 @@ impl RoleRecord {
     ///
     /// # Errors
     /// Wrong fields, in Vault's words. Statements are never refused.
-    pub(super) async fn merge(&mut self, fields: &Fields, sandbox: &dyn Sandbox) -> Result<Vec<String>, RequestError> {
+    pub(super) async fn merge(
+        &mut self,
+        fields: &Fields,
+        renderer: &dyn TemplateRenderer,
+    ) -> Result<Vec<String>, RequestError> {
         if let Some(name) = fields.text("db_name") {
             self.db_name = name.to_owned();
         }
@@ -111,7 +117,7 @@ impl RoleRecord {
             }
             list.dialect = wished;
             if !list.texts.is_empty() {
-                let report = match sandbox.check_template(&list.unpacked(), purpose, wished).await {
+                let report = match renderer.check_template(&list.unpacked(), purpose, wished).await {
                     Ok(report) => report,
                     // Another time or place may settle these.
                     Err(later @ (SandboxError::Busy | SandboxError::Loading)) => return Err(later.into()),
@@ -130,7 +136,7 @@ impl RoleRecord {
                 list.dialect = report.dialect;
                 warnings.extend(report.diagnostics.iter().map(|found| said(name, found)));
                 if purpose == Purpose::Creation {
-                    warnings.extend(odd_statements(sandbox, list).await);
+                    warnings.extend(odd_statements(renderer, list).await);
                 }
             }
         }
@@ -175,12 +181,12 @@ impl RoleRecord {
 
 /// Statements that will not do what they are meant for, and places where neither a password nor its verifier may be put:
 /// credentials of this role would be refused.
-async fn odd_statements(sandbox: &dyn Sandbox, list: &Templates) -> Vec<String> {
+async fn odd_statements(renderer: &dyn TemplateRenderer, list: &Templates) -> Vec<String> {
     const HERE: &str = "Lpasswordplaceholder";
     const NAME: &str = "Lname";
     let values = [("name", NAME), ("username", NAME), ("password", HERE), ("expiration", "Lexpiration")];
     // What does not render is among the component's own diagnostics.
-    let rendered = list.rendered(sandbox, &values, "creation").await.unwrap_or_default();
+    let rendered = list.rendered(renderer, &values, "creation").await.unwrap_or_default();
     let mut warnings = Vec::new();
     for (index, statement) in rendered.iter().enumerate() {
         if let Some(odd) = statements::advice(statement, NAME) {

@@ -20,7 +20,7 @@ const CONNECTION_FIELDS: &[Field] = &[
         Kind::CommaList,
         "Names or globs of the roles that may use this connection; \"*\" for all.",
     ),
-    Field::visible("root_rotation_statements", Kind::List, "Statements that rotate the admin's own password."),
+    Field::hidden("root_rotation_statements", Kind::List, "Statements that rotate the admin's own password."),
     Field::visible("password_policy", Kind::Text, "Password policy to use when generating passwords."),
     Field::hidden("connection_url", Kind::Text, "URL or key=value form; {{username}} and {{password}} are filled in."),
     Field::visible("username", Kind::Text, "The admin's name, for {{username}}."),
@@ -66,14 +66,14 @@ const CONNECTION_FIELDS: &[Field] = &[
 
 const ROLE_FIELDS: &[Field] = &[
     Field::visible("db_name", Kind::Text, "Name of the connection this role uses."),
-    Field::visible("creation_statements", Kind::List, "Statements that create the PostgreSQL role."),
-    Field::visible(
+    Field::hidden("creation_statements", Kind::List, "Statements that create the PostgreSQL role."),
+    Field::hidden(
         "revocation_statements",
         Kind::List,
         "Statements that remove it. Default: everything it has, then the role.",
     ),
-    Field::visible("renew_statements", Kind::List, "Statements that move its end. Default: ALTER ROLE … VALID UNTIL."),
-    Field::visible("rollback_statements", Kind::List, "Kept; PostgreSQL rolls back by itself."),
+    Field::hidden("renew_statements", Kind::List, "Statements that move its end. Default: ALTER ROLE … VALID UNTIL."),
+    Field::hidden("rollback_statements", Kind::List, "Kept; PostgreSQL rolls back by itself."),
     Field::visible("default_ttl", Kind::Duration, "Default TTL of leases of this role."),
     Field::visible("max_ttl", Kind::Duration, "Maximum TTL of leases of this role."),
     Field::visible("credential_type", Kind::Text, "password; others cannot be issued."),

@@ -1,7 +1,7 @@
 //! Statement texts of a role, and what the template component makes of them.
 
 use leasehold_core::request::RequestError;
-use leasehold_core::seams::sandbox::{Dialect, RenderError, Sandbox};
+use leasehold_core::seams::sandbox::{Dialect, RenderError, TemplateRenderer};
 use serde::{Deserialize, Serialize};
 
 use super::postgresql::statements;
@@ -29,7 +29,7 @@ impl Templates {
     /// Rendered and split. `plain` texts are split first, so that no value can add a statement; handlebars may span them.
     pub(super) async fn rendered(
         &self,
-        sandbox: &dyn Sandbox,
+        renderer: &dyn TemplateRenderer,
         values: &[(&str, &str)],
         purpose: &str,
     ) -> Result<Vec<String>, RequestError> {
@@ -47,10 +47,10 @@ impl Templates {
         match self.dialect {
             Dialect::Plain => {
                 let pieces: Vec<String> = texts.iter().flat_map(|text| statements::split(text)).collect();
-                sandbox.render(&pieces, Dialect::Plain, values).await.map_err(failed)
+                renderer.render(&pieces, Dialect::Plain, values).await.map_err(failed)
             }
             Dialect::Handlebars => {
-                let rendered = sandbox.render(&texts, Dialect::Handlebars, values).await.map_err(failed)?;
+                let rendered = renderer.render(&texts, Dialect::Handlebars, values).await.map_err(failed)?;
                 Ok(rendered.iter().flat_map(|text| statements::split(text)).collect())
             }
         }

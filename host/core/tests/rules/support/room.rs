@@ -91,7 +91,7 @@ impl World {
             storage: storage.clone(),
             clock,
             entropy,
-            sandbox: Arc::new(ScriptedSandbox::default()),
+            templates: Arc::new(ScriptedSandbox::default()),
             installation: "test".to_owned(),
             ttls: SystemTtls { default_lease_ttl: TTL, max_lease_ttl: Ttl::from_secs(2_764_800) },
         });
@@ -178,6 +178,7 @@ impl Room {
             expires_at: Some(now + ttl),
             last_renewed_at: None,
             renewed_ttl: None,
+            agreed_end: None,
         };
         self.tokens.insert(&TokenId::new(name), &record).await
     }

@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use leasehold_core::seams::sandbox::{
-    AclError, AclRequest, Diagnostic, Dialect, Digest, EvaluationFailed, IdentityValues, LoadError, ModuleFacts,
-    ModuleRequest, ModuleVerdict, PolicySetId, PolicySource, Purpose, Reason, RenderError, Sandbox, SandboxError,
-    Severity, TemplateReport, Verdict,
+    AclError, AclEvaluator, AclRequest, Diagnostic, Dialect, Digest, EvaluationFailed, IdentityValues, LoadError,
+    ModuleFacts, ModuleHost, ModuleRequest, ModuleVerdict, PolicySetId, PolicySource, Purpose, Reason, RenderError,
+    SandboxError, Severity, TemplateRenderer, TemplateReport, Verdict,
 };
 use leasehold_model::{Capabilities, Operation};
 
@@ -21,8 +21,12 @@ pub struct ScriptedSandbox {
     /// What the ACL was asked: path, operation, sudo.
     pub asked: Mutex<Vec<(String, Operation, bool)>>,
     pub module_asked: Mutex<Vec<ModuleRequest>>,
+    /// Whose places each call to a module took.
+    pub bindings_asked: Mutex<Vec<String>>,
     /// Modules are loaded while nobody holds this.
     pub may_load: tokio::sync::Mutex<()>,
+    /// The digests of modules that were loaded, in order.
+    pub loaded: Mutex<Vec<String>>,
     pub may_inspect: tokio::sync::Mutex<()>,
     pub may_configure: tokio::sync::Mutex<()>,
     /// How many sets were compiled.
@@ -88,7 +92,7 @@ fn wanted(operation: Operation) -> Capabilities {
 }
 
 #[async_trait]
-impl Sandbox for ScriptedSandbox {
+impl AclEvaluator for ScriptedSandbox {
     async fn compile_acl(&self, sources: &[PolicySource], _: &IdentityValues) -> Result<PolicySetId, AclError> {
         self.compiled.fetch_add(1, Ordering::SeqCst);
         let texts: Vec<&str> = sources.iter().map(|source| &*source.text).collect();
@@ -132,12 +136,35 @@ impl Sandbox for ScriptedSandbox {
     }
 
     async fn lint(&self, source: &PolicySource) -> Result<Vec<Diagnostic>, SandboxError> {
+        if source.text.starts_with("twice") {
+            return Ok(vec![finding("repeated-attribute", "At 1:1: twice".to_owned(), &source.name)]);
+        }
         if !source.text.starts_with("broken") {
-            return Ok(Vec::new());
+            let odd = source.text.lines().filter(|line| line.contains("odd"));
+            let warned = odd.enumerate().flat_map(|(index, line)| {
+                let line_number = u32::try_from(index).unwrap() + 1;
+                let warning = Diagnostic {
+                    severity: Severity::Warning,
+                    line: line_number,
+                    column: 6,
+                    help: Some("write it even".to_owned()),
+                    ..finding("odd", format!("{line:?} is odd"), &source.name)
+                };
+                let hint = Diagnostic { severity: Severity::Hint, ..finding("hint", "hm".to_owned(), &source.name) };
+                [warning, hint]
+            });
+            return Ok(warned.collect());
         }
         Ok(vec![finding("syntax", "At 1:1: broken".to_owned(), &source.name)])
     }
 
+    fn digest(&self) -> Digest {
+        Digest("ac1".to_owned())
+    }
+}
+
+#[async_trait]
+impl TemplateRenderer for ScriptedSandbox {
     async fn check_template(&self, _: &[String], _: Purpose, _: Dialect) -> Result<TemplateReport, SandboxError> {
         Err(SandboxError::Host("no templates here".to_owned()))
     }
@@ -146,6 +173,13 @@ impl Sandbox for ScriptedSandbox {
         Err(RenderError::Sandbox(SandboxError::Host("no templates here".to_owned())))
     }
 
+    fn digest(&self) -> Digest {
+        Digest("5ta7e".to_owned())
+    }
+}
+
+#[async_trait]
+impl ModuleHost for ScriptedSandbox {
     async fn inspect(&self, module: &[u8]) -> Result<ModuleFacts, LoadError> {
         let _turn = self.may_inspect.lock().await;
         Ok(ModuleFacts {
@@ -163,7 +197,9 @@ impl Sandbox for ScriptedSandbox {
 
     async fn load(&self, module: &[u8]) -> Result<Digest, LoadError> {
         let _turn = self.may_load.lock().await;
-        Ok(Digest(hex::encode(module)))
+        let digest = hex::encode(module);
+        self.loaded.lock().unwrap().push(digest.clone());
+        Ok(Digest(digest))
     }
 
     async fn unload(&self, _: &Digest) {}
@@ -175,16 +211,14 @@ impl Sandbox for ScriptedSandbox {
 
     async fn evaluate(
         &self,
+        binding: &str,
         module: &Digest,
         _: &[u8],
         ask: &ModuleRequest,
     ) -> Result<ModuleVerdict, EvaluationFailed> {
+        self.bindings_asked.lock().unwrap().push(binding.to_owned());
         self.module_asked.lock().unwrap().push(ask.clone());
         let script = self.module.lock().unwrap().clone();
         Ok(script.unwrap_or_else(|| Err(SandboxError::Unknown(module.0.clone())))?)
-    }
-
-    fn builtins(&self) -> Vec<(String, Digest)> {
-        vec![("acl".to_owned(), Digest("ac1".to_owned()))]
     }
 }

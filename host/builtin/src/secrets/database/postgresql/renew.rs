@@ -21,7 +21,7 @@ pub(crate) async fn statements(
     }
     let name = effect.username.as_str();
     let values = [("name", name), ("username", name), ("expiration", expiration.as_str())];
-    role.renew.rendered(&*at.sandbox, &values, "renew").await.map_err(|error: RequestError| match error {
+    role.renew.rendered(&*at.templates, &values, "renew").await.map_err(|error: RequestError| match error {
         RequestError::Sandbox(inner) => EngineError::Failed(format!("failed to render renew statements: {inner}")),
         other => EngineError::Failed(other.to_string()),
     })

@@ -1,8 +1,8 @@
 //! Items into text: two spaces for each level, equals signs in line, one empty line around what takes several.
 
-use super::parse::{Body, Comment, Element, Item, Value};
+use super::layout::{Body, Comment, Element, Item, Value};
 
-pub(super) fn body(body: &Body) -> String {
+pub(super) fn body(body: &Body<'_>) -> String {
     let mut text = String::new();
     write_body(&mut text, body, 0);
     text
@@ -12,7 +12,7 @@ fn indent(depth: usize) -> String {
     "  ".repeat(depth)
 }
 
-fn write_body(text: &mut String, body: &Body, depth: usize) {
+fn write_body(text: &mut String, body: &Body<'_>, depth: usize) {
     for (at, run) in runs(&body.items).into_iter().enumerate() {
         if at > 0 {
             text.push('\n');
@@ -28,7 +28,7 @@ fn write_body(text: &mut String, body: &Body, depth: usize) {
 }
 
 /// Splits items into those that stand line under line, and those that stand alone.
-fn runs(items: &[Item]) -> Vec<&[Item]> {
+fn runs<'i, 'a>(items: &'i [Item<'a>]) -> Vec<&'i [Item<'a>]> {
     let mut found = Vec::new();
     let mut from = 0;
     for at in 1..=items.len() {
@@ -46,7 +46,7 @@ fn runs(items: &[Item]) -> Vec<&[Item]> {
     found
 }
 
-fn fits_a_line(item: &Item) -> bool {
+fn fits_a_line(item: &Item<'_>) -> bool {
     match &item.value {
         Value::Literal(_) => true,
         value @ Value::List { .. } => is_short(value),
@@ -55,12 +55,12 @@ fn fits_a_line(item: &Item) -> bool {
 }
 
 /// A list that can stand on one line, as it did: no comments in it, nothing in it that takes lines.
-fn is_short(value: &Value) -> bool {
+fn is_short(value: &Value<'_>) -> bool {
     match value {
         Value::Literal(_) => true,
         Value::List { elements, tail, on_one_line } => {
             let bare =
-                |element: &Element| element.lead.is_empty() && element.trail.is_none() && is_short(&element.value);
+                |element: &Element<'_>| element.lead.is_empty() && element.trail.is_none() && is_short(&element.value);
             (*on_one_line || elements.is_empty()) && tail.is_empty() && elements.iter().all(bare)
         }
         Value::Heredoc(_) => false,
@@ -68,9 +68,9 @@ fn is_short(value: &Value) -> bool {
     }
 }
 
-fn write_run(text: &mut String, run: &[Item], depth: usize) {
-    let key_of = |item: &Item| item.keys.join(" ");
-    let shown = |item: &Item| {
+fn write_run(text: &mut String, run: &[Item<'_>], depth: usize) {
+    let key_of = |item: &Item<'_>| item.keys.join(" ");
+    let shown = |item: &Item<'_>| {
         let mut value = String::new();
         write_value(&mut value, &item.value, depth);
         value
@@ -99,10 +99,10 @@ fn write_run(text: &mut String, run: &[Item], depth: usize) {
     }
 }
 
-fn write_comments(text: &mut String, comments: &[Comment], depth: usize) {
+fn write_comments(text: &mut String, comments: &[Comment<'_>], depth: usize) {
     for (at, comment) in comments.iter().enumerate() {
         text.push_str(&indent(depth));
-        text.push_str(&comment.text);
+        text.push_str(comment.text);
         text.push('\n');
         let is_last_of_all = at + 1 == comments.len();
         if comment.gap_after && !is_last_of_all {
@@ -111,10 +111,9 @@ fn write_comments(text: &mut String, comments: &[Comment], depth: usize) {
     }
 }
 
-fn write_value(text: &mut String, value: &Value, depth: usize) {
+fn write_value(text: &mut String, value: &Value<'_>, depth: usize) {
     match value {
-        Value::Literal(literal) => text.push_str(literal),
-        Value::Heredoc(literal) => text.push_str(literal),
+        Value::Literal(literal) | Value::Heredoc(literal) => text.push_str(literal),
         Value::Object(body) if body.items.is_empty() && body.tail.is_empty() => text.push_str("{}"),
         Value::Object(body) => {
             text.push_str("{\n");
