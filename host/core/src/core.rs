@@ -22,6 +22,7 @@ use crate::seams::host::{Clock, Entropy, Metrics};
 use crate::seams::sandbox::{AclEvaluator, ModuleHost, TemplateRenderer};
 use crate::seams::seal::{KeyShare, Seal, SealError, SealStatus};
 use crate::seams::storage::{Batch, Expect, Storage};
+use crate::store_clock::StoreClock;
 use crate::token::create::First;
 use crate::token::store::{TokenKeys, decode, encode};
 use crate::token::{Tokens, create};
@@ -100,7 +101,10 @@ pub struct Initialized {
 /// The server without its doors.
 #[derive(Debug)]
 pub struct Core {
+    /// Its clock is [`Core::clock`].
     pub(crate) seams: Seams,
+    /// Goes by the store's.
+    clock: Arc<StoreClock>,
     pub(crate) settings: Settings,
     pub(crate) meter: Meter,
     unsealed: RwLock<Option<Arc<Unsealed>>>,
@@ -117,14 +121,11 @@ struct Running {
 
 impl Core {
     #[must_use]
-    pub fn new(seams: Seams, settings: Settings) -> Arc<Self> {
-        Arc::new(Self {
-            seams,
-            settings,
-            meter: Meter::new(),
-            unsealed: RwLock::new(None),
-            transition: Mutex::new(None),
-        })
+    pub fn new(mut seams: Seams, settings: Settings) -> Arc<Self> {
+        let clock = Arc::new(StoreClock::new(seams.clock.clone()));
+        seams.clock = clock.clone();
+        let (unsealed, transition) = (RwLock::new(None), Mutex::new(None));
+        Arc::new(Self { seams, clock, settings, meter: Meter::new(), unsealed, transition })
     }
 
     /// What exists while unsealed.
@@ -161,6 +162,7 @@ impl Core {
 
     async fn first_token(&self, first: First) -> Result<TokenId, RequestError> {
         let storage = &self.seams.storage;
+        self.clock.refresh(&**storage).await?;
         let installation = Installation {
             cluster_name: self
                 .settings
@@ -217,8 +219,13 @@ impl Core {
                     metrics::open(&unsealed.installation.cluster_name, true);
                     let (unsealed, (stop, stopped)) = (Arc::new(unsealed), watch::channel(false));
                     let leases = unsealed.leases.clone();
+                    let (clock, storage) = (self.clock.clone(), self.seams.storage.clone());
                     let leases = tokio::spawn(async move {
-                        tokio::join!(leases.clone().run(stopped.clone()), leases.compare_for_ever(stopped));
+                        tokio::join!(
+                            leases.clone().run(stopped.clone()),
+                            leases.compare_for_ever(stopped.clone()),
+                            clock.follow(&*storage, stopped),
+                        );
                     });
                     let opened = unsealed.clone();
                     // Compiling takes up to a minute for each; leases cannot wait for that.
@@ -257,6 +264,7 @@ impl Core {
             declared_audit_devices,
             ..
         } = &self.seams;
+        self.clock.refresh(&**storage).await?;
         let stored = storage.get(&keys::installation()).await?;
         let stored = stored.ok_or_else(|| RequestError::Internal("the installation has no id".to_owned()))?;
         let installation: Installation = decode("sys/installation", &stored.value)?;

@@ -21,6 +21,22 @@ pub fn is_outside_barrier(key: &Key) -> bool {
     *key == keyring() || *key == seal()
 }
 
+/// The keyed digest over all other values under `sys/`: it shows a row that was removed or put back from outside.
+#[must_use]
+pub fn integrity() -> Key {
+    Key::new("sys/integrity")
+}
+
+/// What servers keep in memory and decide from: policies, mounts, modules, bindings, audit devices, the key ring. A store numbers
+/// changes to these keys, so that a server can ask what it has missed. Tokens and leases are read when they are needed.
+pub const CACHED: &str = "sys/";
+
+/// Whether a change to this key is numbered; see [`CACHED`].
+#[must_use]
+pub fn is_cached(key: &Key) -> bool {
+    key.as_str().starts_with(CACHED)
+}
+
 /// Name and id of this installation.
 #[must_use]
 pub fn installation() -> Key {

@@ -23,6 +23,7 @@ pub mod random;
 pub mod request;
 pub mod routes;
 pub mod seams;
+mod store_clock;
 pub mod sys;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

@@ -17,6 +17,10 @@ pub(crate) fn server() -> Command {
         .arg(value("config", "FILE", "Configuration file (HCL)").value_parser(clap::value_parser!(PathBuf)))
         .arg(flag("dev", "Development server: in memory, one key share, unsealed, root token printed"))
         .arg(flag("check", "With -config: say what is wrong with the file and what it names, and start nothing"))
+        .arg(flag(
+            "accept-changed-storage",
+            "Unseal although rows under sys/ were changed outside the server; what is there counts from then on",
+        ))
         .arg(value("dev-root-token-id", "TOKEN", "Root token of the development server [VAULT_DEV_ROOT_TOKEN_ID]"))
         .arg(value("dev-listen-address", "ADDRESS", "Address of the development server [VAULT_DEV_LISTEN_ADDRESS; default 127.0.0.1:8200]"))
         .arg(flag("dev-no-store-token", "Do not write the root token to ~/.vault-token"))
@@ -76,7 +80,7 @@ fn start(arguments: &ArgMatches) -> Result<(), String> {
         (run::ServerMode::Dev(_), true) => {
             Err("-check goes with -config: a development server has no file to check".to_owned())
         }
-        (_, false) => run::run(&life, wish),
+        (_, false) => run::run(&life, wish, arguments.get_flag("accept-changed-storage")),
     }
 }
 

@@ -32,7 +32,7 @@ pub(crate) struct LogWish {
 ///
 /// # Errors
 /// In words for the operator; nothing is left open.
-pub(crate) fn run(life: &ServerMode, wish: LogWish) -> Result<(), String> {
+pub(crate) fn run(life: &ServerMode, wish: LogWish, accepts_changed_storage: bool) -> Result<(), String> {
     let config = match life {
         ServerMode::Dev(options) => dev::config(options),
         ServerMode::Configured(file) => read_file(file)?,
@@ -45,7 +45,7 @@ pub(crate) fn run(life: &ServerMode, wish: LogWish) -> Result<(), String> {
         .enable_all()
         .build()
         .map_err(|error| format!("could not start: {error}"))?;
-    runtime.block_on(live(life, config, wish, &level))
+    runtime.block_on(live(life, config, wish, accepts_changed_storage, &level))
 }
 
 fn read_file(file: &Path) -> Result<Config, String> {
@@ -139,7 +139,13 @@ pub(crate) fn check(file: &Path) -> Result<(), String> {
     Ok(())
 }
 
-async fn live(life: &ServerMode, config: Config, wish: LogWish, level: &log::Level) -> Result<(), String> {
+async fn live(
+    life: &ServerMode,
+    config: Config,
+    wish: LogWish,
+    accepts_changed_storage: bool,
+    level: &log::Level,
+) -> Result<(), String> {
     let metrics = metrics::start()?;
     let certificates = files(&config).await?;
     let mut bound = Vec::new();
@@ -147,7 +153,13 @@ async fn live(life: &ServerMode, config: Config, wish: LogWish, level: &log::Lev
         bound.push(Bound { listener: bind(&listener.address).await?, tls });
     }
     let addresses = addresses(&bound)?;
-    let core = wiring::core(&config.store, settings(&config), config.audit_directory.clone(), metrics)?;
+    let core = wiring::core(
+        &config.store,
+        settings(&config),
+        config.audit_directory.clone(),
+        accepts_changed_storage,
+        metrics,
+    )?;
     let frontend = Frontend::new(core.clone(), wiring::entropy(), RequestLimits::default());
 
     // Kept until the end: a development server's PostgreSQL goes with it.

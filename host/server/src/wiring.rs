@@ -27,6 +27,7 @@ pub(crate) fn core(
     store: &Store,
     settings: Settings,
     audit_directory: Option<PathBuf>,
+    accepts_changed_storage: bool,
     metrics: Arc<dyn Metrics>,
 ) -> Result<Arc<Core>, String> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -35,7 +36,8 @@ pub(crate) fn core(
         Store::Memory => Arc::new(MemoryStorage::new(clock.clone())),
         Store::Sqlite(path) => Arc::new(SqliteStorage::open(path, clock.clone()).map_err(|error| with_causes(&error))?),
     };
-    let barrier = Arc::new(Barrier::new(inner, clock.clone(), entropy.clone()));
+    let barrier = Barrier::new(inner, clock.clone(), entropy.clone());
+    let barrier = Arc::new(barrier.accepting_changed_rows(accepts_changed_storage));
     let mut sandbox = SandboxConfig::new(guests::builtins());
     sandbox.compiler = Compiler::this_program(&[COMPILE_WORKER]);
     let sandbox = Arc::new(Sandbox::new(sandbox, clock.clone()).map_err(|error| with_causes(&error))?);

@@ -6,9 +6,12 @@ use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
+use leasehold_core::keys;
 use leasehold_core::lease::{LeaseKind, LeaseRow, LeaseState};
 use leasehold_core::seams::host::Clock;
-use leasehold_core::seams::storage::{Batch, Change, Expect, Key, LeaseFilter, Page, Storage, StorageError, Versioned};
+use leasehold_core::seams::storage::{
+    Batch, Change, Changes, Expect, Key, LeaseFilter, Page, Storage, StorageError, Versioned,
+};
 use leasehold_model::{LeaseId, MountAccessor, Timestamp, TokenHash, Ttl};
 
 /// Passes the conformance suite; makes no promise about `kill -9`.
@@ -37,6 +40,25 @@ impl MemoryStorage {
 
 #[async_trait]
 impl Storage for MemoryStorage {
+    async fn now(&self) -> Result<Timestamp, StorageError> {
+        Ok(self.clock.now())
+    }
+
+    async fn changes(&self, since: u64) -> Result<Changes, StorageError> {
+        let state = self.state();
+        let next = state.version;
+        if since < state.horizon {
+            return Ok(Changes::All { next });
+        }
+        let written = state
+            .values
+            .range::<str, _>((Bound::Included(keys::CACHED), Bound::Unbounded))
+            .take_while(|(key, _)| key.starts_with(keys::CACHED));
+        let written = written.filter(|(_, value)| value.version > since).map(|(key, _)| key);
+        let deleted = state.tombstones.iter().filter(|(_, number)| **number > since).map(|(key, _)| key);
+        Ok(Changes::Keys { keys: written.chain(deleted).map(Key::new).collect(), next })
+    }
+
     async fn get(&self, key: &Key) -> Result<Option<Versioned>, StorageError> {
         Ok(self.state().values.get(key.as_str()).cloned())
     }
@@ -136,6 +158,15 @@ impl Storage for MemoryStorage {
     }
 }
 
+/// Whether a batch with this change takes a number.
+pub(crate) fn is_numbered(change: &Change) -> bool {
+    match change {
+        Change::Put { .. } => true,
+        Change::Delete { key, .. } => keys::is_cached(key),
+        _ => false,
+    }
+}
+
 #[derive(Default)]
 struct State {
     values: BTreeMap<String, Versioned>,
@@ -143,9 +174,17 @@ struct State {
     due: BTreeSet<(Timestamp, LeaseId)>,
     by_token: BTreeMap<TokenHash, BTreeSet<LeaseId>>,
     by_mount: BTreeMap<MountAccessor, BTreeSet<LeaseId>>,
-    /// Of the last batch that put something. One counter for all keys: a key made anew gets a greater version than it had.
+    /// Of the last batch that put something, or that deleted a cached key. One counter for all keys: a key made anew gets a greater
+    /// version than it had.
     version: u64,
+    /// Cached keys that were deleted, with the number of that change.
+    tombstones: BTreeMap<String, u64>,
+    /// Deletions up to this number may have been forgotten.
+    horizon: u64,
 }
+
+/// Deletions of cached keys that a store remembers: further ones push out the oldest, and with it the horizon up.
+pub(crate) const TOMBSTONES_MAX: usize = 4_096;
 
 /// How to take one change back.
 enum Undo {
@@ -157,9 +196,15 @@ impl State {
     fn commit(&mut self, batch: Batch) -> Result<(), StorageError> {
         let version = self.version + 1;
         let mut undo = Vec::with_capacity(batch.0.len());
-        let mut put = false;
+        let mut numbered = false;
+        let mut cached = Vec::new();
         for change in batch.0 {
-            put |= matches!(change, Change::Put { .. });
+            numbered |= is_numbered(&change);
+            match &change {
+                Change::Put { key, .. } if keys::is_cached(key) => cached.push((key.as_str().to_owned(), false)),
+                Change::Delete { key, .. } if keys::is_cached(key) => cached.push((key.as_str().to_owned(), true)),
+                _ => {}
+            }
             if let Err(error) = self.apply(change, version, &mut undo) {
                 for step in undo.into_iter().rev() {
                     match step {
@@ -170,8 +215,21 @@ impl State {
                 return Err(error);
             }
         }
-        if put {
+        if numbered {
             self.version = version;
+        }
+        for (key, is_deleted) in cached {
+            if is_deleted {
+                self.tombstones.insert(key, version);
+            } else {
+                self.tombstones.remove(&key);
+            }
+        }
+        while self.tombstones.len() > TOMBSTONES_MAX {
+            let oldest = self.tombstones.iter().min_by_key(|(_, number)| **number);
+            let Some((key, number)) = oldest.map(|(key, number)| (key.clone(), *number)) else { break };
+            self.tombstones.remove(&key);
+            self.horizon = self.horizon.max(number);
         }
         Ok(())
     }

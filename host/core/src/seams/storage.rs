@@ -65,7 +65,7 @@ pub enum Change {
     /// A new lease row; its id must not exist.
     Insert(LeaseRow),
     /// Replaces a lease row if it is in state `from` and its fence is `fence`. A row with an empty body leaves the stored one as
-    /// it is.
+    /// it is; a barrier has bound that one to the row's kind, end, token, mount and connection, which must then stay as well.
     Move {
         row: LeaseRow,
         from: LeaseState,
@@ -145,6 +145,15 @@ impl fmt::Debug for Batch {
     }
 }
 
+/// What has changed under the cached prefix (see [`keys::CACHED`](crate::keys::CACHED)) since a number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Changes {
+    /// These keys were written or deleted. `next` is what to ask from next time.
+    Keys { keys: Vec<Key>, next: u64 },
+    /// The store no longer knows all deletions since then: whatever is kept must be read again as a whole.
+    All { next: u64 },
+}
+
 /// Which lease rows to list; every field that is set must hold.
 #[derive(Clone, Debug, Default)]
 pub struct LeaseFilter {
@@ -183,6 +192,12 @@ pub enum StorageError {
 /// returned, what it wrote survives `kill -9` (durable stores).
 #[async_trait]
 pub trait Storage: Send + Sync {
+    /// The time by the store's own clock, which all servers over it share. Whatever is stored, or compared with what is stored,
+    /// is reckoned by it.
+    async fn now(&self) -> Result<Timestamp, StorageError>;
+    /// Keys under the cached prefix that were written or deleted after the change with the number `since`; 0 asks from the
+    /// beginning. Numbers become visible in their order, so that nobody who asks from `next` misses a change.
+    async fn changes(&self, since: u64) -> Result<Changes, StorageError>;
     async fn get(&self, key: &Key) -> Result<Option<Versioned>, StorageError>;
     /// Keys that start with `prefix`, after `after`, in byte order.
     async fn scan(&self, prefix: &Key, after: Option<&Key>, limit: u32) -> Result<Vec<Key>, StorageError>;

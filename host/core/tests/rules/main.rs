@@ -14,4 +14,5 @@ mod reconcile;
 mod routes;
 mod saga;
 mod support;
+mod time;
 mod tokens;

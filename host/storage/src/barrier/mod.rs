@@ -2,12 +2,16 @@
 //!
 //! Must not know: what a value means, who asks, or which store lies below.
 //!
-//! Start with [`ring`] (the keys and the format of what they seal), then [`seal`] (init, unseal, seal, rotate) and
-//! [`shares`] (how the root key is split). This file is the way of every read and write.
+//! Start with [`ring`] (the keys and the format of what they seal), then [`seal`] (init, unseal, seal, rotate),
+//! [`shares`] (how the root key is split), [`domain`] (what a value is bound to) and [`integrity`] (what shows that rows were changed
+//! from outside). This file is the way of every read and write.
 //!
 //! Invariants: nothing but the wrapped keys and the seal's configuration is stored as it stands; a value opens only under
-//! the key it was written to; a sealed barrier answers nothing and holds no key; no key seals 2³² values.
+//! the key it was written to, and a lease's body only in its own row; a sealed barrier answers nothing and holds no key; no key seals
+//! 2³² values; nothing is written under a key that the stored ring does not have.
 
+mod domain;
+mod integrity;
 mod ring;
 mod seal;
 mod shares;
@@ -23,7 +27,9 @@ use leasehold_core::keys;
 use leasehold_core::lease::{LeaseKind, LeaseRow, LeaseState};
 use leasehold_core::seams::host::{Clock, Entropy};
 use leasehold_core::seams::seal::SealError;
-use leasehold_core::seams::storage::{Batch, Change, Key, LeaseFilter, Page, Storage, StorageError, Versioned};
+use leasehold_core::seams::storage::{
+    Batch, Change, Changes, Expect, Key, LeaseFilter, Page, Storage, StorageError, Versioned,
+};
 use leasehold_model::{LeaseId, Timestamp, Ttl};
 use zeroize::Zeroize;
 
@@ -43,6 +49,10 @@ pub struct Barrier {
     config: OnceLock<SealConfig>,
     /// Values sealed with the newest key since this start.
     sealed_values: AtomicU64,
+    /// Writes under `sys/` take turns: each of them changes the one digest.
+    digest_turn: tokio::sync::Mutex<()>,
+    /// Go on, with a warning, when rows under `sys/` are not those that were written.
+    accepts_changed_rows: bool,
 }
 
 impl fmt::Debug for Barrier {
@@ -62,7 +72,16 @@ impl Barrier {
             unsealing: tokio::sync::Mutex::default(),
             config: OnceLock::new(),
             sealed_values: AtomicU64::new(0),
+            digest_turn: tokio::sync::Mutex::default(),
+            accepts_changed_rows: false,
         }
+    }
+
+    /// Unseals also when rows under `sys/` were changed from outside: from then on what is there counts. For the operator who has
+    /// looked at what happened.
+    #[must_use]
+    pub fn accepting_changed_rows(self, accepts: bool) -> Self {
+        Self { accepts_changed_rows: accepts, ..self }
     }
 
     fn ring(&self) -> Result<Arc<Ring>, StorageError> {
@@ -88,14 +107,40 @@ impl Barrier {
         }
     }
 
+    /// The stored ring in place of `seen`, which is too old. Keys that are there stay: a ring only grows.
+    async fn reload_ring(&self, seen: &Ring) -> Result<Arc<Ring>, StorageError> {
+        let key = keys::keyring();
+        let damaged = || StorageError::Corrupt(key.as_str().to_owned());
+        let stored = self.inner.get(&key).await?.ok_or_else(damaged)?;
+        let ring = Ring::unwrap_with(seen.root(), stored.value).ok_or_else(damaged)?;
+        let ring = Arc::new(ring.stored_as(stored.version, Some(seen)));
+        let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
+        if open.is_none() {
+            return Err(StorageError::Sealed);
+        }
+        *open = Some(Arc::clone(&ring));
+        Ok(ring)
+    }
+
+    /// A ring that knows who sealed these values, if there is one at all.
+    async fn ring_that_knows(&self, mut sealed: impl Iterator<Item = &[u8]>) -> Result<Arc<Ring>, StorageError> {
+        let ring = self.ring()?;
+        if sealed.all(|value| ring.knows(value)) { Ok(ring) } else { self.reload_ring(&ring).await }
+    }
+
     /// A row that does not open comes without a body: whoever needs that will notice, and all others can go on.
-    fn open_row(ring: &Ring, mut row: LeaseRow) -> LeaseRow {
-        row.body = ring.open(&lease_domain(&row.id), row.body).unwrap_or_default();
-        row
+    async fn open_rows(&self, mut rows: Vec<LeaseRow>) -> Result<Vec<LeaseRow>, StorageError> {
+        let ring = self.ring_that_knows(rows.iter().map(|row| row.body.as_slice())).await?;
+        for row in &mut rows {
+            let sealed = std::mem::take(&mut row.body);
+            row.body = ring.open_row(row, sealed).unwrap_or_default();
+        }
+        Ok(rows)
     }
 
     fn seal_row(&self, ring: &Ring, mut row: LeaseRow) -> Result<LeaseRow, StorageError> {
-        row.body = self.seal_bytes(ring, &lease_domain(&row.id), row.body)?;
+        let domain = domain::of_row(&row);
+        row.body = self.seal_bytes(ring, &domain, row.body)?;
         Ok(row)
     }
 
@@ -107,19 +152,27 @@ impl Barrier {
     }
 }
 
-/// A byte that no key can begin with: a lease's body never opens as the value of a key, nor the other way round.
-fn lease_domain(id: &LeaseId) -> Vec<u8> {
-    [b"\xfflease:", id.as_str().as_bytes()].concat()
-}
+/// How often a commit is made again because the ring or the digest changed meanwhile.
+const TRIES: u32 = 32;
 
 #[async_trait]
 impl Storage for Barrier {
+    async fn now(&self) -> Result<Timestamp, StorageError> {
+        self.inner.now().await
+    }
+
+    async fn changes(&self, since: u64) -> Result<Changes, StorageError> {
+        self.ring()?;
+        self.inner.changes(since).await
+    }
+
     async fn get(&self, key: &Key) -> Result<Option<Versioned>, StorageError> {
-        let ring = self.ring()?;
+        self.ring()?;
         let Some(Versioned { value, version }) = self.inner.get(key).await? else { return Ok(None) };
         if keys::is_outside_barrier(key) {
             return Ok(Some(Versioned { value, version }));
         }
+        let ring = self.ring_that_knows(std::iter::once(value.as_slice())).await?;
         match ring.open(key.as_str().as_bytes(), value) {
             Some(value) => Ok(Some(Versioned { value, version })),
             None => Err(StorageError::Corrupt(key.as_str().to_owned())),
@@ -132,13 +185,14 @@ impl Storage for Barrier {
     }
 
     async fn lease(&self, id: &LeaseId) -> Result<Option<LeaseRow>, StorageError> {
-        let ring = self.ring()?;
-        Ok(self.inner.lease(id).await?.map(|row| Self::open_row(&ring, row)))
+        self.ring()?;
+        let found = self.inner.lease(id).await?;
+        Ok(self.open_rows(found.into_iter().collect()).await?.pop())
     }
 
     async fn leases(&self, filter: &LeaseFilter, page: &Page) -> Result<Vec<LeaseRow>, StorageError> {
-        let ring = self.ring()?;
-        Ok(self.inner.leases(filter, page).await?.into_iter().map(|row| Self::open_row(&ring, row)).collect())
+        self.ring()?;
+        self.open_rows(self.inner.leases(filter, page).await?).await
     }
 
     async fn count_leases(&self) -> Result<Vec<(LeaseKind, LeaseState, u64)>, StorageError> {
@@ -149,26 +203,37 @@ impl Storage for Barrier {
     async fn commit(&self, batch: Batch) -> Result<(), StorageError> {
         let written = |change: &&Change| matches!(change, Change::Put { .. } | Change::Insert(_) | Change::Move { .. });
         let count = batch.0.iter().filter(written).count();
-        let ring = self.ring_for(u64::try_from(count).unwrap_or(u64::MAX)).await?;
+        let is_covered = |change: &Change| matches!(change, Change::Put { key, .. } | Change::Delete { key, .. } if integrity::covers(key));
+        let turn = if batch.0.iter().any(is_covered) { Some(self.digest_turn.lock().await) } else { None };
+        let count = u64::try_from(count + usize::from(turn.is_some())).unwrap_or(u64::MAX);
+        let mut ring = self.ring_for(count).await?;
+        let sealed_by = ring.newest_id();
         let mut sealed = Vec::with_capacity(batch.0.len());
         for change in batch.0 {
-            sealed.push(match change {
-                Change::Put { key, .. } | Change::Delete { key, .. } if keys::is_outside_barrier(&key) => {
-                    // Whoever could write here could lock everybody out; the barrier itself writes below itself.
-                    return Err(StorageError::Unavailable(format!("`{}` belongs to the barrier", key.as_str())));
-                }
-                Change::Put { key, value, expect } => {
-                    let value = self.seal_bytes(&ring, key.as_str().as_bytes(), value)?;
-                    Change::Put { key, value, expect }
-                }
-                Change::Insert(row) => Change::Insert(self.seal_row(&ring, row)?),
-                // Sealed, an empty body would replace what did not open, and that may open again under a restored key ring.
-                Change::Move { row, from, fence } if row.body.is_empty() => Change::Move { row, from, fence },
-                Change::Move { row, from, fence } => Change::Move { row: self.seal_row(&ring, row)?, from, fence },
-                other @ (Change::Delete { .. } | Change::Check { .. } | Change::Remove { .. }) => other,
-            });
+            sealed.push(self.seal_change(&ring, change)?);
         }
-        self.inner.commit(Batch(sealed)).await
+        for _ in 0..TRIES {
+            let mut changes = Vec::with_capacity(sealed.len() + 2);
+            changes.push(Change::Check { key: keys::keyring(), expect: Expect::Version(ring.version()) });
+            changes.extend(sealed.iter().cloned());
+            if turn.is_some() {
+                changes.push(self.digest_after(&ring, &sealed).await?);
+            }
+            match self.inner.commit(Batch(changes)).await {
+                Err(StorageError::Conflict(key)) if key == keys::keyring().as_str() => {
+                    ring = self.reload_ring(&ring).await?;
+                    // A key that another store lost in a fail-over must not be what anything is sealed with.
+                    if !ring.has_key(sealed_by) {
+                        return Err(StorageError::Unavailable(
+                            "the key that sealed a value is no longer in the key ring".to_owned(),
+                        ));
+                    }
+                }
+                Err(StorageError::Conflict(key)) if turn.is_some() && key == keys::integrity().as_str() => {}
+                done => return done,
+            }
+        }
+        Err(StorageError::Unavailable("the key ring changes all the time".to_owned()))
     }
 
     async fn claim_due(
@@ -178,18 +243,40 @@ impl Storage for Barrier {
         hold_for: Ttl,
         skip: &[String],
     ) -> Result<Vec<LeaseRow>, StorageError> {
-        let ring = self.ring()?;
-        let rows = self.inner.claim_due(holder, limit, hold_for, skip).await?;
-        Ok(rows.into_iter().map(|row| Self::open_row(&ring, row)).collect())
+        self.ring()?;
+        self.open_rows(self.inner.claim_due(holder, limit, hold_for, skip).await?).await
     }
 
     async fn claim(&self, holder: &str, id: &LeaseId, hold_for: Ttl) -> Result<Option<LeaseRow>, StorageError> {
-        let ring = self.ring()?;
-        Ok(self.inner.claim(holder, id, hold_for).await?.map(|row| Self::open_row(&ring, row)))
+        self.ring()?;
+        let claimed = self.inner.claim(holder, id, hold_for).await?;
+        Ok(self.open_rows(claimed.into_iter().collect()).await?.pop())
     }
 
     async fn next_due(&self) -> Result<Option<Timestamp>, StorageError> {
         self.ring()?;
         self.inner.next_due().await
+    }
+}
+
+impl Barrier {
+    fn seal_change(&self, ring: &Ring, change: Change) -> Result<Change, StorageError> {
+        Ok(match change {
+            Change::Put { key, .. } | Change::Delete { key, .. }
+                if keys::is_outside_barrier(&key) || key == keys::integrity() =>
+            {
+                // Whoever could write here could lock everybody out; the barrier itself writes below itself.
+                return Err(StorageError::Unavailable(format!("`{}` belongs to the barrier", key.as_str())));
+            }
+            Change::Put { key, value, expect } => {
+                let value = self.seal_bytes(ring, key.as_str().as_bytes(), value)?;
+                Change::Put { key, value, expect }
+            }
+            Change::Insert(row) => Change::Insert(self.seal_row(ring, row)?),
+            // Sealed, an empty body would replace what did not open, and that may open again under a restored key ring.
+            Change::Move { row, from, fence } if row.body.is_empty() => Change::Move { row, from, fence },
+            Change::Move { row, from, fence } => Change::Move { row: self.seal_row(ring, row)?, from, fence },
+            other @ (Change::Delete { .. } | Change::Check { .. } | Change::Remove { .. }) => other,
+        })
     }
 }

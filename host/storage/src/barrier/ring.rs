@@ -1,29 +1,38 @@
 //! The key ring: every key that ever sealed a value here, the newest of which seals new ones.
 //!
-//! A sealed value is `term (4 bytes, big endian) ‖ nonce (12) ‖ ciphertext ‖ tag (16)`: AES-256-GCM with the storage key, or
-//! the lease's domain and id, as associated data. The wrapped ring has the same form with term 0, under the root key.
+//! A sealed value is `key id (4 bytes, big endian) ‖ nonce (12) ‖ ciphertext ‖ tag (16)`: AES-256-GCM with the storage key, or
+//! the lease's domain (see [`super::domain`]), as associated data. The wrapped ring has the same form with id 0, under the root key.
+//!
+//! Key ids are random: two servers that each add a key, one of them to a copy of the ring that a fail-over then lost, never give
+//! two keys one id. Rings of the first format numbered their keys from 1; they are read, and unsealing gives them a newer key.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::hmac;
+use leasehold_core::lease::LeaseRow;
 use leasehold_core::seams::host::Entropy;
 use leasehold_core::seams::seal::SecretKey;
 use leasehold_model::Timestamp;
 use zeroize::{Zeroize, Zeroizing};
 
+use super::domain;
+
 pub(super) const KEY_LEN: usize = 32;
-const TERM_LEN: usize = 4;
-const HEADER_LEN: usize = TERM_LEN + NONCE_LEN;
+const ID_LEN: usize = 4;
+const HEADER_LEN: usize = ID_LEN + NONCE_LEN;
 const TAG_LEN: usize = 16;
 
 /// The wrapped ring's own associated data: its storage key.
 const WRAP_DOMAIN: &[u8] = b"sys/keyring";
-const WRAP_TERM: u32 = 0;
-const FORMAT: u8 = 1;
+const WRAP_ID: u32 = 0;
+/// Keys by their place, lease rows sealed without their columns.
+const FIRST_FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 
-/// A key seals at most this many values: nine tenths of the 2³² after which random nonces may meet (NIST SP 800-38D). The
-/// field's own number.
+/// A key seals at most this many values: nine tenths of the 2³² after which random nonces may meet (NIST SP 800-38D). Vault
+/// has the same number.
 pub(super) const SEALS_MAX: u64 = 3_865_470_566;
 /// Uses are counted on disk in blocks of this many, ahead of their use: a crash wastes some, and repeats none.
 pub(super) const SEALS_BLOCK: u64 = 1 << 20;
@@ -33,75 +42,131 @@ pub(super) struct Ring {
     /// Never changes, whatever is rotated: what is derived from it names things for ever.
     secret: Zeroizing<[u8; KEY_LEN]>,
     derive: hmac::Key,
-    /// By term, beginning with 1; never empty.
-    keys: Vec<TermKey>,
-    /// Values the newest key has sealed, or may have before a crash.
-    used: AtomicU64,
-    /// As stored: `used` stays below it.
+    /// Oldest first; never empty.
+    keys: Vec<RingKey>,
+    /// What this server may seal with the newest key. Shared with the ring that takes this one's place and has the same newest key.
+    uses: Arc<Uses>,
+    /// Uses of the newest key that all servers together have reserved, as stored.
     reserved: u64,
+    /// Of the stored ring: every commit checks that it still is this one.
+    version: u64,
 }
 
-struct TermKey {
+struct RingKey {
+    id: u32,
     bytes: Zeroizing<[u8; KEY_LEN]>,
     cipher: LessSafeKey,
     installed_at: Timestamp,
+    /// It has sealed lease rows without their columns.
+    is_first_format: bool,
 }
 
-impl TermKey {
-    fn new(bytes: Zeroizing<[u8; KEY_LEN]>, installed_at: Timestamp) -> Option<Self> {
+impl RingKey {
+    fn new(id: u32, bytes: Zeroizing<[u8; KEY_LEN]>, installed_at: Timestamp, is_first_format: bool) -> Option<Self> {
         let cipher = cipher(&bytes)?;
-        Some(Self { bytes, cipher, installed_at })
+        Some(Self { id, bytes, cipher, installed_at, is_first_format })
+    }
+
+    fn copy(&self) -> Option<Self> {
+        Self::new(self.id, self.bytes.clone(), self.installed_at, self.is_first_format)
+    }
+}
+
+/// How many values this server may seal with a key, and has.
+struct Uses {
+    taken: AtomicU64,
+    granted: u64,
+}
+
+impl Uses {
+    fn granted(granted: u64) -> Arc<Self> {
+        Arc::new(Self { taken: AtomicU64::new(0), granted })
     }
 }
 
 impl Ring {
     /// A first ring under a root key.
     pub(super) fn generate(entropy: &dyn Entropy, root: &[u8; KEY_LEN], now: Timestamp) -> Option<Self> {
-        let first = TermKey::new(random(entropy), now)?;
-        Some(Self::with(Zeroizing::new(*root), random(entropy), vec![first], 0, 0))
+        let first = RingKey::new(fresh_id(entropy, &[]), random(entropy), now, false)?;
+        Some(Self::with(Zeroizing::new(*root), random(entropy), vec![first], 0))
     }
 
     fn with(
         root: Zeroizing<[u8; KEY_LEN]>,
         secret: Zeroizing<[u8; KEY_LEN]>,
-        keys: Vec<TermKey>,
-        used: u64,
+        keys: Vec<RingKey>,
         reserved: u64,
     ) -> Self {
         let derive = hmac::Key::new(hmac::HMAC_SHA256, &*secret);
-        Self { root, secret, derive, keys, used: AtomicU64::new(used), reserved }
+        Self { root, secret, derive, keys, uses: Uses::granted(0), reserved, version: 0 }
     }
 
-    /// The same keys, with a further block of uses: `count` at least.
+    /// The same keys, with a further block of uses for this server: `count` at least. What is left of its last block is given up:
+    /// it may be in use at this moment.
     pub(super) fn with_room(&self, count: u64) -> Option<Self> {
-        let used = self.used.load(Ordering::Acquire).min(self.reserved);
         let reserved = self.reserved.saturating_add(count.max(SEALS_BLOCK)).min(SEALS_MAX);
-        Some(Self::with(self.root.clone(), self.secret.clone(), self.copy_keys()?, used, reserved))
+        let ring = Self::with(self.root.clone(), self.secret.clone(), self.copy_keys()?, reserved);
+        Some(Self { uses: Uses::granted(reserved - self.reserved), ..ring })
     }
 
     /// The same keys and a newer one, with a first block of uses.
     pub(super) fn rotated(&self, entropy: &dyn Entropy, now: Timestamp, count: u64) -> Option<Self> {
         let mut keys = self.copy_keys()?;
-        keys.push(TermKey::new(random(entropy), now)?);
-        Some(Self::with(self.root.clone(), self.secret.clone(), keys, 0, count.max(SEALS_BLOCK)))
+        keys.push(RingKey::new(fresh_id(entropy, &keys), random(entropy), now, false)?);
+        let reserved = count.max(SEALS_BLOCK);
+        let ring = Self::with(self.root.clone(), self.secret.clone(), keys, reserved);
+        Some(Self { uses: Uses::granted(reserved), ..ring })
     }
 
-    fn copy_keys(&self) -> Option<Vec<TermKey>> {
-        self.keys.iter().map(|key| TermKey::new(key.bytes.clone(), key.installed_at)).collect()
+    fn copy_keys(&self) -> Option<Vec<RingKey>> {
+        self.keys.iter().map(RingKey::copy).collect()
+    }
+
+    /// This ring as it is stored under `version`. When it has the same newest key as `before`, it goes on with the uses that were
+    /// granted to that one.
+    pub(super) fn stored_as(self, version: u64, before: Option<&Self>) -> Self {
+        let uses = match before {
+            Some(before) if before.newest_id() == self.newest_id() => Arc::clone(&before.uses),
+            _ => self.uses,
+        };
+        Self { version, uses, ..self }
+    }
+
+    pub(super) fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// The root key, to read the ring again with.
+    pub(super) fn root(&self) -> &[u8; KEY_LEN] {
+        &self.root
+    }
+
+    /// Whether some of its keys are of the first format and no newer one is there yet.
+    pub(super) fn is_first_format(&self) -> bool {
+        self.keys.last().is_some_and(|key| key.is_first_format)
+    }
+
+    pub(super) fn has_key(&self, id: u32) -> bool {
+        self.keys.iter().any(|key| key.id == id)
     }
 
     /// Takes `count` uses of the newest key; `false`: they are not reserved.
     pub(super) fn take(&self, count: u64) -> bool {
-        let used = self.used.fetch_add(count, Ordering::AcqRel).saturating_add(count);
-        used <= self.reserved
+        let taken = self.uses.taken.fetch_add(count, Ordering::AcqRel).saturating_add(count);
+        taken <= self.uses.granted
     }
 
-    /// Whether a further block would still leave room for `count` values.
+    /// Whether a further block would leave no room for `count` values.
     pub(super) fn is_used_up(&self, count: u64) -> bool {
         self.reserved.saturating_add(count.max(1)) > SEALS_MAX
     }
 
-    pub(super) fn newest(&self) -> (u32, Timestamp) {
+    pub(super) fn newest_id(&self) -> u32 {
+        self.keys.last().map_or(WRAP_ID, |key| key.id)
+    }
+
+    /// The number of keys there have been, which Vault calls the term, and when the newest was installed.
+    pub(super) fn term(&self) -> (u32, Timestamp) {
         let at = self.keys.last().map_or(Timestamp::from_secs(0), |key| key.installed_at);
         (u32::try_from(self.keys.len()).unwrap_or(u32::MAX), at)
     }
@@ -118,49 +183,87 @@ impl Ring {
     }
 
     pub(super) fn seal(&self, entropy: &dyn Entropy, domain: &[u8], plain: &[u8]) -> Option<Vec<u8>> {
-        let (term, _) = self.newest();
-        seal_with(&self.keys.last()?.cipher, term, entropy, domain, plain)
+        let key = self.keys.last()?;
+        seal_with(&key.cipher, key.id, entropy, domain, plain)
+    }
+
+    /// Whether a key of this ring has sealed this value. Another server may have added a key since this ring was read.
+    pub(super) fn knows(&self, sealed: &[u8]) -> bool {
+        sealed.first_chunk::<ID_LEN>().is_some_and(|id| self.has_key(u32::from_be_bytes(*id)))
     }
 
     /// `None`: damaged, of another ring, or of another domain. Decrypts in place.
     pub(super) fn open(&self, domain: &[u8], sealed: Vec<u8>) -> Option<Vec<u8>> {
-        let term = u32::from_be_bytes(*sealed.first_chunk::<TERM_LEN>()?);
-        let at = usize::try_from(term.checked_sub(1)?).ok()?;
-        open_with(&self.keys.get(at)?.cipher, domain, sealed)
+        open_with(&self.key_of(&sealed)?.cipher, domain, sealed)
+    }
+
+    /// The body of a lease row, likewise.
+    pub(super) fn open_row(&self, row: &LeaseRow, sealed: Vec<u8>) -> Option<Vec<u8>> {
+        let key = self.key_of(&sealed)?;
+        let domain = if key.is_first_format { domain::first_of_row(&row.id) } else { domain::of_row(row) };
+        open_with(&key.cipher, &domain, sealed)
+    }
+
+    fn key_of(&self, sealed: &[u8]) -> Option<&RingKey> {
+        let id = u32::from_be_bytes(*sealed.first_chunk::<ID_LEN>()?);
+        self.keys.iter().rev().find(|key| key.id == id)
     }
 
     /// What is stored under `sys/keyring`.
     pub(super) fn wrap(&self, entropy: &dyn Entropy) -> Option<Vec<u8>> {
-        let mut plain = Zeroizing::new(Vec::with_capacity(1 + KEY_LEN + 8 + 4 + self.keys.len() * (8 + KEY_LEN)));
+        let mut plain =
+            Zeroizing::new(Vec::with_capacity(1 + KEY_LEN + 8 + 4 + self.keys.len() * (4 + 8 + 1 + KEY_LEN)));
         plain.push(FORMAT);
         plain.extend_from_slice(&*self.secret);
         plain.extend_from_slice(&self.reserved.to_be_bytes());
         plain.extend_from_slice(&u32::try_from(self.keys.len()).ok()?.to_be_bytes());
         for key in &self.keys {
+            plain.extend_from_slice(&key.id.to_be_bytes());
+            plain.push(u8::from(key.is_first_format));
             plain.extend_from_slice(&key.installed_at.as_nanos().to_be_bytes());
             plain.extend_from_slice(&*key.bytes);
         }
-        seal_with(&cipher(&self.root)?, WRAP_TERM, entropy, WRAP_DOMAIN, &plain)
+        seal_with(&cipher(&self.root)?, WRAP_ID, entropy, WRAP_DOMAIN, &plain)
     }
 
     /// `None`: not the root key of this ring, or a damaged ring; the two cannot be told apart.
     pub(super) fn unwrap_with(root: &[u8; KEY_LEN], wrapped: Vec<u8>) -> Option<Self> {
         let plain = Zeroizing::new(open_with(&cipher(root)?, WRAP_DOMAIN, wrapped)?);
         let mut rest = plain.as_slice();
-        let [FORMAT] = chunk(&mut rest)? else { return None };
+        let [format] = chunk(&mut rest)?;
+        if format != FORMAT && format != FIRST_FORMAT {
+            return None;
+        }
         let secret = Zeroizing::new(chunk(&mut rest)?);
         let reserved = u64::from_be_bytes(chunk(&mut rest)?);
         let count = u32::from_be_bytes(chunk(&mut rest)?);
         let mut keys = Vec::new();
-        for _ in 0..count {
+        for place in 1..=count {
+            let (id, is_first_format) = if format == FIRST_FORMAT {
+                (place, true)
+            } else {
+                (u32::from_be_bytes(chunk(&mut rest)?), chunk::<1>(&mut rest)? != [0])
+            };
             let installed_at = Timestamp::from_nanos(i64::from_be_bytes(chunk(&mut rest)?));
-            keys.push(TermKey::new(Zeroizing::new(chunk(&mut rest)?), installed_at)?);
+            keys.push(RingKey::new(id, Zeroizing::new(chunk(&mut rest)?), installed_at, is_first_format)?);
         }
         if keys.is_empty() || !rest.is_empty() {
             return None;
         }
-        // Nobody knows how much of the last block was used before: all of it counts as used.
-        Some(Self::with(Zeroizing::new(*root), secret, keys, reserved, reserved))
+        // Nothing is granted: nobody knows how much of the last block was used before, so all of it counts as used.
+        Some(Self::with(Zeroizing::new(*root), secret, keys, reserved))
+    }
+}
+
+/// Not that of the wrapped ring, nor of a key that is there already.
+fn fresh_id(entropy: &dyn Entropy, keys: &[RingKey]) -> u32 {
+    loop {
+        let mut id = [0_u8; ID_LEN];
+        entropy.fill(&mut id);
+        let id = u32::from_be_bytes(id);
+        if id != WRAP_ID && keys.iter().all(|key| key.id != id) {
+            return id;
+        }
     }
 }
 
@@ -180,11 +283,11 @@ fn chunk<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
     Some(*head)
 }
 
-fn seal_with(cipher: &LessSafeKey, term: u32, entropy: &dyn Entropy, domain: &[u8], plain: &[u8]) -> Option<Vec<u8>> {
+fn seal_with(cipher: &LessSafeKey, id: u32, entropy: &dyn Entropy, domain: &[u8], plain: &[u8]) -> Option<Vec<u8>> {
     let mut nonce = [0_u8; NONCE_LEN];
     entropy.fill(&mut nonce);
     let mut sealed = Vec::with_capacity(HEADER_LEN + plain.len() + TAG_LEN);
-    sealed.extend_from_slice(&term.to_be_bytes());
+    sealed.extend_from_slice(&id.to_be_bytes());
     sealed.extend_from_slice(&nonce);
     sealed.extend_from_slice(plain);
     let body = sealed.get_mut(HEADER_LEN..)?;
@@ -198,7 +301,7 @@ fn seal_with(cipher: &LessSafeKey, term: u32, entropy: &dyn Entropy, domain: &[u
 }
 
 fn open_with(cipher: &LessSafeKey, domain: &[u8], mut sealed: Vec<u8>) -> Option<Vec<u8>> {
-    let nonce = *sealed.get(TERM_LEN..)?.first_chunk::<NONCE_LEN>()?;
+    let nonce = *sealed.get(ID_LEN..)?.first_chunk::<NONCE_LEN>()?;
     let nonce = Nonce::assume_unique_for_key(nonce);
     let body = sealed.get_mut(HEADER_LEN..)?;
     let plain = cipher.open_in_place(nonce, Aad::from(domain), body).ok()?.len();

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
 use leasehold_core::seams::seal::{KeyShare, KeyStatus, Seal, SealError, SealStatus, SecretKey};
-use leasehold_core::seams::storage::{Batch, Expect, StorageError};
+use leasehold_core::seams::storage::{Batch, Change, Expect, StorageError};
 use leasehold_core::{keys, random};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -91,11 +91,24 @@ impl Barrier {
         Ok((ring, wrapped.version))
     }
 
-    /// Stores a ring, then uses it. The caller holds `unsealing`, so no two changes meet here.
-    async fn install(&self, ring: Ring, expect: Expect) -> Result<(), SealError> {
+    /// Stores a ring, with another change in the same commit if there is one, then uses it. The caller holds `unsealing`, so no two
+    /// changes of this server meet here.
+    async fn install(&self, ring: Ring, expect: Expect, also: Option<Change>) -> Result<(), SealError> {
+        let key = keys::keyring();
+        let damaged = || SealError::Storage(StorageError::Corrupt(key.as_str().to_owned()));
         let wrapped = ring.wrap(&*self.entropy).ok_or_else(|| broken("the key ring could not be wrapped"))?;
-        self.inner.commit(Batch::new().put(keys::keyring(), wrapped, expect)).await?;
-        if self.ring().is_ok_and(|old| old.newest().0 != ring.newest().0) {
+        let mut batch = Batch::new().put(key.clone(), wrapped.clone(), expect);
+        batch.0.extend(also);
+        self.inner.commit(batch).await?;
+        let stored = self.inner.get(&key).await?.ok_or_else(damaged)?;
+        let ring = if stored.value == wrapped {
+            ring.stored_as(stored.version, None)
+        } else {
+            // Another server has stored a newer one already.
+            let newer = Ring::unwrap_with(ring.root(), stored.value).ok_or_else(damaged)?;
+            newer.stored_as(stored.version, Some(&ring))
+        };
+        if self.ring().is_ok_and(|old| old.newest_id() != ring.newest_id()) {
             self.sealed_values.store(0, Ordering::Relaxed);
         }
         self.set_ring(Some(Arc::new(ring)));
@@ -106,6 +119,23 @@ impl Barrier {
     async fn stored_version(&self) -> Result<Expect, SealError> {
         let stored = self.inner.get(&keys::keyring()).await?;
         Ok(stored.map_or(Expect::Absent, |stored| Expect::Version(stored.version)))
+    }
+
+    /// Whether the rows under `sys/` are those that were written. `false`: they are not, and the operator goes on with them.
+    async fn has_its_rows(&self, ring: &Ring) -> Result<bool, SealError> {
+        match self.check_integrity(ring).await {
+            Ok(()) => Ok(true),
+            Err(SealError::Invalid(why)) if self.accepts_changed_rows => {
+                tracing::warn!("unsealing all the same, as the server was started with -accept-changed-storage: {why}");
+                Ok(false)
+            }
+            Err(error) => {
+                if let SealError::Invalid(why) = &error {
+                    tracing::error!("{why}");
+                }
+                Err(error)
+            }
+        }
     }
 
     /// Reserves more uses of the newest key, or makes a newer one, unless somebody else did since `seen`.
@@ -122,7 +152,7 @@ impl Barrier {
             ring.with_room(count)
         };
         let next = next.ok_or_else(|| broken("no key could be made"))?;
-        self.install(next, self.stored_version().await?).await
+        self.install(next, self.stored_version().await?, None).await
     }
 }
 
@@ -182,11 +212,17 @@ impl Seal for Barrier {
         let parts = unsealing.take();
         let root = shares::combine(&parts, config.threshold)?;
         let (ring, version) = self.open_ring(&root).await?;
-        // A block of uses is reserved before the first: what the last run used of its own is not known.
-        let ring =
-            if ring.is_used_up(0) { ring.rotated(&*self.entropy, self.clock.now(), 0) } else { ring.with_room(0) };
-        let ring = ring.ok_or_else(|| broken("no key could be made"))?;
-        self.install(ring, Expect::Version(version)).await?;
+        let adopts = ring.is_first_format() || !self.has_its_rows(&ring).await?;
+        // A block of uses is reserved before the first: what the last run used of its own is not known. What is sealed from now on
+        // is sealed in the present format, which needs a key of its own.
+        let next = if ring.is_used_up(0) || ring.is_first_format() {
+            ring.rotated(&*self.entropy, self.clock.now(), 0)
+        } else {
+            ring.with_room(0)
+        };
+        let next = next.ok_or_else(|| broken("no key could be made"))?;
+        let digest = if adopts { Some(self.adopt_rows(&next).await?) } else { None };
+        self.install(next, Expect::Version(version), digest).await?;
         tracing::info!("the barrier is unsealed");
         self.status_with(&unsealing).await
     }
@@ -214,12 +250,12 @@ impl Seal for Barrier {
         let _changing = self.unsealing.lock().await;
         let ring = self.ring().map_err(|_| SealError::Sealed)?;
         let next = ring.rotated(&*self.entropy, self.clock.now(), 0).ok_or_else(|| broken("no key could be made"))?;
-        self.install(next, self.stored_version().await?).await
+        self.install(next, self.stored_version().await?, None).await
     }
 
     async fn key_status(&self) -> Result<KeyStatus, SealError> {
         let ring = self.ring().map_err(|_| SealError::Sealed)?;
-        let (term, installed_at) = ring.newest();
+        let (term, installed_at) = ring.term();
         Ok(KeyStatus { term, installed_at, encryptions: self.sealed_values.load(Ordering::Relaxed) })
     }
 

@@ -58,7 +58,8 @@ pub(super) async fn a_move_needs_the_state_and_the_fence(Fixture { storage, .. }
 
 pub(super) async fn a_move_without_a_body_keeps_the_stored_one(Fixture { storage, .. }: Fixture) {
     storage.commit(Batch::new().insert(row("a/1", 1))).await.unwrap();
-    let bare = LeaseRow { state: LeaseState::Revoking, body: vec![], ..row("a/1", 9) };
+    let bare =
+        LeaseRow { state: LeaseState::Revoking, next_at: Timestamp::from_secs(9), body: vec![], ..row("a/1", 1) };
     storage.commit(Batch::new().shift(bare.clone(), LeaseState::Active, 0)).await.unwrap();
     assert!(storage.lease(&bare.id).await.unwrap().unwrap() == LeaseRow { body: b"body of a/1".to_vec(), ..bare });
 }

@@ -6,6 +6,7 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a store that fails the suite is to panic")]
 
+mod changes;
 mod claims;
 mod leases;
 mod values;
@@ -70,6 +71,10 @@ const FACTS: &[Fact] = facts![
     claims::rows_of_skipped_connections_stay,
     claims::a_named_row_is_claimed_due_or_not,
     claims::the_next_turn_is_the_least,
+    changes::what_was_written_or_deleted_since_a_number_is_told,
+    changes::uncached_keys_are_not_numbered_when_they_go,
+    changes::old_deletions_are_forgotten_and_said_to_be,
+    changes::no_change_hides_behind_a_later_number,
 ];
 
 /// Puts a store through every fact. `make` makes an empty one with a [`ManualClock`] that stands at [`START_SECS`].

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use leasehold_core::lease::{LeaseKind, LeaseRow, LeaseState};
 use leasehold_core::seams::host::Clock;
-use leasehold_core::seams::storage::{Batch, Key, LeaseFilter, Page, Storage, StorageError, Versioned};
+use leasehold_core::seams::storage::{Batch, Changes, Key, LeaseFilter, Page, Storage, StorageError, Versioned};
 use leasehold_model::{LeaseId, Timestamp, Ttl};
 
 pub use open::OpenError;
@@ -31,6 +31,7 @@ use writer::Writer;
 
 /// Durable: what `commit` has answered survives `kill -9` and a power cut.
 pub struct SqliteStorage {
+    clock: Arc<dyn Clock>,
     readers: Arc<Readers>,
     writer: Writer,
 }
@@ -52,8 +53,21 @@ impl SqliteStorage {
     pub fn open(path: impl AsRef<Path>, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
         let opened = open::open(path.as_ref())?;
         let readers = Arc::new(Readers::new(path.as_ref().to_owned()));
-        let writer = Writer::start(opened, clock)?;
-        Ok(Self { readers, writer })
+        let writer = Writer::start(opened, Arc::clone(&clock))?;
+        Ok(Self { clock, readers, writer })
+    }
+
+    /// A second handle on a file that is open already, past the lock that keeps a second server out: what one handle promises must
+    /// hold for two.
+    ///
+    /// # Errors
+    /// As [`SqliteStorage::open`].
+    #[cfg(test)]
+    pub(crate) fn open_beside(path: impl AsRef<Path>, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
+        let opened = open::open_beside(path.as_ref())?;
+        let readers = Arc::new(Readers::new(path.as_ref().to_owned()));
+        let writer = Writer::start(opened, Arc::clone(&clock))?;
+        Ok(Self { clock, readers, writer })
     }
 
     /// Reads on this thread when `limit` is small, else on a blocking one.
@@ -73,6 +87,14 @@ impl SqliteStorage {
 
 #[async_trait]
 impl Storage for SqliteStorage {
+    async fn now(&self) -> Result<Timestamp, StorageError> {
+        Ok(self.clock.now())
+    }
+
+    async fn changes(&self, since: u64) -> Result<Changes, StorageError> {
+        self.list(u32::MAX, move |connection| reader::changes(connection, since)).await
+    }
+
     async fn get(&self, key: &Key) -> Result<Option<Versioned>, StorageError> {
         self.readers.read(|connection| reader::get(connection, key))
     }

@@ -44,11 +44,11 @@ pub(super) struct Opened {
     // Fields drop in this order: the database closes before the lock falls.
     pub(super) connection: Connection,
     pub(super) path: PathBuf,
-    _lock: Lock,
+    _lock: Option<Lock>,
 }
 
 /// Forward only, one file each; a file's place in this list is the schema version it leads to.
-const MIGRATIONS: [&str; 1] = [include_str!("migrations/0001_first.sql")];
+const MIGRATIONS: [&str; 2] = [include_str!("migrations/0001_first.sql"), include_str!("migrations/0002_changes.sql")];
 
 /// Nobody but an operator's shell competes for the file; its transactions are short.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -69,7 +69,13 @@ pub(super) fn open(path: &Path) -> Result<Opened, OpenError> {
         return Err(OpenError::Foreign(path.to_owned()));
     }
     let lock = Lock::take(path)?;
-    Ok(Opened { connection: prepare(path)?, path: path.to_owned(), _lock: lock })
+    Ok(Opened { connection: prepare(path)?, path: path.to_owned(), _lock: Some(lock) })
+}
+
+/// The same without our lock, for a second handle in one test.
+#[cfg(test)]
+pub(super) fn open_beside(path: &Path) -> Result<Opened, OpenError> {
+    Ok(Opened { connection: prepare(path)?, path: path.to_owned(), _lock: None })
 }
 
 fn prepare(path: &Path) -> Result<Connection, OpenError> {

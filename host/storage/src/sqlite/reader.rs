@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use leasehold_core::lease::{LeaseKind, LeaseRow, LeaseState};
-use leasehold_core::seams::storage::{Key, LeaseFilter, Page, StorageError, Versioned};
+use leasehold_core::seams::storage::{Changes, Key, LeaseFilter, Page, StorageError, Versioned};
 use leasehold_model::{LeaseId, Timestamp};
 use rusqlite::{Connection, OptionalExtension, ToSql};
 
@@ -69,6 +69,27 @@ pub(super) fn scan(
     let mut statement = connection.prepare_cached(&query.text).map_err(unavailable)?;
     let keys = statement.query_map(query.parameters().as_slice(), |row| row.get(0).map(|key: String| Key::new(key)));
     keys.and_then(Iterator::collect).map_err(unavailable)
+}
+
+/// The numbers and the keys are read in one transaction: a change between the two would be missed for ever.
+pub(super) fn changes(connection: &Connection, since: u64) -> Result<Changes, StorageError> {
+    const KEYS: &str = "select key from kv where version > ?1 and key >= 'sys/' and key < 'sys0' \
+                        union all select key from tombstone where version > ?1";
+    let read = || -> rusqlite::Result<Changes> {
+        let transaction = connection.unchecked_transaction()?;
+        let counter = |name: &str| {
+            let mut statement = transaction.prepare_cached("select value from counter where name = ?1")?;
+            statement.query_row([name], |row| row.get(0)).map(rows::number)
+        };
+        let (next, horizon) = (counter("version")?, counter("horizon")?);
+        if since < horizon {
+            return Ok(Changes::All { next });
+        }
+        let mut statement = transaction.prepare_cached(KEYS)?;
+        let keys = statement.query_map([rows::integer(since)], |row| row.get(0).map(|key: String| Key::new(key)))?;
+        Ok(Changes::Keys { keys: keys.collect::<rusqlite::Result<_>>()?, next })
+    };
+    read().map_err(unavailable)
 }
 
 pub(super) fn lease(connection: &Connection, id: &LeaseId) -> Result<Option<LeaseRow>, StorageError> {

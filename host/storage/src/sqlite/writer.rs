@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::vec::Drain;
 
+use leasehold_core::keys;
 use leasehold_core::lease::LeaseRow;
 use leasehold_core::seams::host::Clock;
 use leasehold_core::seams::storage::{Batch, Change, Expect, Key, StorageError};
@@ -18,7 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::open::{OpenError, Opened};
 use super::rows::{self, columns};
 use super::unavailable;
-use crate::memory::holds;
+use crate::memory::{TOMBSTONES_MAX, holds, is_numbered};
 
 /// Sends work to the thread; dropping it waits for the thread to finish what it has.
 pub(super) struct Writer {
@@ -42,12 +43,9 @@ enum Job {
 impl Writer {
     pub(super) fn start(opened: Opened, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
         let path = opened.path.clone();
-        let read = "select value from counter where name = 'version'";
-        let version = opened.connection.query_row(read, [], |row| row.get(0));
-        let version = version.map_err(|source| OpenError::Database { path: path.clone(), source })?;
         let (queue, jobs) = mpsc::channel(QUEUE_MAX);
-        let ledger = WriterThread { opened, clock, version: rows::number(version) };
-        let thread = thread::Builder::new().name("storage-writer".to_owned()).spawn(move || ledger.work(jobs));
+        let writer = WriterThread { opened, clock, version: 0 };
+        let thread = thread::Builder::new().name("storage-writer".to_owned()).spawn(move || writer.work(jobs));
         let thread = thread.map_err(|source: io::Error| OpenError::File { path, source })?;
         Ok(Self { queue: Some(queue), thread: Some(thread) })
     }
@@ -101,7 +99,8 @@ impl Drop for Writer {
 struct WriterThread {
     opened: Opened,
     clock: Arc<dyn Clock>,
-    /// Of the last batch that put something.
+    /// The number of the last change, as the transaction under way has read or raised it. It counts within one transaction only:
+    /// another handle on the file may raise it in between.
     version: u64,
 }
 
@@ -116,12 +115,10 @@ impl WriterThread {
     fn work(mut self, mut jobs: mpsc::Receiver<Job>) {
         let mut group = Vec::with_capacity(GROUP_MAX);
         while jobs.blocking_recv_many(&mut group, GROUP_MAX) > 0 {
-            let version = self.version;
             let mut done = Vec::with_capacity(group.len());
             let mut left = group.drain(..);
             let outcome = self.transact(&mut left, &mut done);
             if let Err(error) = &outcome {
-                self.version = version;
                 tracing::error!(error = %error, "could not write to storage");
                 if !self.opened.connection.is_autocommit()
                     && let Err(error) = self.opened.connection.execute_batch("rollback")
@@ -139,7 +136,9 @@ impl WriterThread {
     /// Takes jobs as it does them. An error means that nothing of any of them was written.
     fn transact(&mut self, jobs: &mut Drain<'_, Job>, done: &mut Vec<Done>) -> rusqlite::Result<()> {
         run(&self.opened.connection, "begin immediate")?;
-        let version = self.version;
+        // `begin immediate` has locked out every other writer: the number that is read now is the last one there is.
+        let version = counter(&self.opened.connection, "version")?;
+        self.version = version;
         for job in jobs {
             match job {
                 Job::Commit { batch, reply } => match self.batch(batch) {
@@ -160,8 +159,7 @@ impl WriterThread {
             }
         }
         if self.version != version {
-            let text = "update counter set value = ?1 where name = 'version'";
-            self.opened.connection.prepare_cached(text)?.execute([rows::integer(self.version)])?;
+            set_counter(&self.opened.connection, "version", self.version)?;
         }
         run(&self.opened.connection, "commit")
     }
@@ -170,7 +168,8 @@ impl WriterThread {
     fn batch(&mut self, batch: Batch) -> rusqlite::Result<Result<(), StorageError>> {
         let connection = &self.opened.connection;
         let version = self.version + 1;
-        let puts = batch.0.iter().any(|change| matches!(change, Change::Put { .. }));
+        let is_numbered = batch.0.iter().any(is_numbered);
+        let deletes = batch.0.iter().any(|change| matches!(change, Change::Delete { key, .. } if keys::is_cached(key)));
         run(connection, "savepoint batch")?;
         for change in batch.0 {
             if let Some(refused) = apply(connection, change, version)? {
@@ -180,7 +179,10 @@ impl WriterThread {
             }
         }
         run(connection, "release batch")?;
-        if puts {
+        if deletes {
+            forget_tombstones(connection)?;
+        }
+        if is_numbered {
             self.version = version;
         }
         Ok(Ok(()))
@@ -257,12 +259,20 @@ fn apply(connection: &Connection, change: Change, version: u64) -> rusqlite::Res
             let text = "insert into kv (key, value, version) values (?1, ?2, ?3) \
                         on conflict (key) do update set value = excluded.value, version = excluded.version";
             connection.prepare_cached(text)?.execute(params![key.as_str(), value, rows::integer(version)])?;
+            if keys::is_cached(&key) {
+                connection.prepare_cached("delete from tombstone where key = ?1")?.execute([key.as_str()])?;
+            }
         }
         Change::Delete { key, expect } => {
             if let Some(conflict) = check(connection, &key, expect)? {
                 return Ok(Some(conflict));
             }
             connection.prepare_cached("delete from kv where key = ?1")?.execute([key.as_str()])?;
+            if keys::is_cached(&key) {
+                let text = "insert into tombstone (key, version) values (?1, ?2) \
+                            on conflict (key) do update set version = excluded.version";
+                connection.prepare_cached(text)?.execute(params![key.as_str(), rows::integer(version)])?;
+            }
         }
         Change::Check { key, expect } => return check(connection, &key, expect),
         Change::Insert(row) => {
@@ -303,6 +313,27 @@ fn check(connection: &Connection, key: &Key, expect: Expect) -> rusqlite::Result
     let now: Option<i64> = statement.query_row([key.as_str()], |row| row.get(0)).optional()?;
     let fine = holds(expect, now.map(rows::number));
     Ok((!fine).then(|| StorageError::Conflict(key.as_str().to_owned())))
+}
+
+fn counter(connection: &Connection, name: &str) -> rusqlite::Result<u64> {
+    let mut statement = connection.prepare_cached("select value from counter where name = ?1")?;
+    statement.query_row([name], |row| row.get(0)).map(rows::number)
+}
+
+fn set_counter(connection: &Connection, name: &str, value: u64) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare_cached("update counter set value = ?2 where name = ?1")?;
+    statement.execute(params![name, rows::integer(value)]).map(drop)
+}
+
+/// Keeps the newest tombstones. Whoever asks for changes since before the newest one that went must read everything again.
+fn forget_tombstones(connection: &Connection) -> rusqlite::Result<()> {
+    let text = "select version from tombstone order by version desc limit 1 offset ?1";
+    let mut statement = connection.prepare_cached(text)?;
+    let newest_to_go: Option<i64> =
+        statement.query_row([i64::try_from(TOMBSTONES_MAX).unwrap_or(i64::MAX)], |row| row.get(0)).optional()?;
+    let Some(version) = newest_to_go else { return Ok(()) };
+    connection.prepare_cached("delete from tombstone where version <= ?1")?.execute([version])?;
+    set_counter(connection, "horizon", rows::number(version))
 }
 
 /// Words such as `commit`, prepared once.

@@ -6,9 +6,13 @@ mod histories;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use leasehold_core::seams::storage::Storage;
+use async_trait::async_trait;
+use leasehold_core::lease::{LeaseKind, LeaseRow, LeaseState};
+use leasehold_core::seams::storage::{Batch, Changes, Key, LeaseFilter, Page, Storage, StorageError, Versioned};
 use leasehold_core::testing::{CountingEntropy, ManualClock};
+use leasehold_model::{LeaseId, Timestamp, Ttl};
 use tempfile::TempDir;
 
 use crate::conformance::{self, Fixture, START_SECS};
@@ -54,6 +58,78 @@ async fn sqlite_keeps_what_every_store_promises() {
     conformance::run(|| async {
         let (clock, storage) = sqlite(&directory);
         Fixture { storage: Arc::new(storage), clock }
+    })
+    .await;
+}
+
+/// Writes go through one handle, reads through another: what one promises must hold for both together.
+#[derive(Debug)]
+struct TwoHandles {
+    first: SqliteStorage,
+    second: SqliteStorage,
+    turn: AtomicUsize,
+}
+
+impl TwoHandles {
+    /// Now the one, now the other.
+    fn next(&self) -> &SqliteStorage {
+        if self.turn.fetch_add(1, Ordering::Relaxed).is_multiple_of(2) { &self.first } else { &self.second }
+    }
+}
+
+#[async_trait]
+impl Storage for TwoHandles {
+    async fn now(&self) -> Result<Timestamp, StorageError> {
+        self.next().now().await
+    }
+    async fn changes(&self, since: u64) -> Result<Changes, StorageError> {
+        self.next().changes(since).await
+    }
+    async fn get(&self, key: &Key) -> Result<Option<Versioned>, StorageError> {
+        self.next().get(key).await
+    }
+    async fn scan(&self, prefix: &Key, after: Option<&Key>, limit: u32) -> Result<Vec<Key>, StorageError> {
+        self.next().scan(prefix, after, limit).await
+    }
+    async fn lease(&self, id: &LeaseId) -> Result<Option<LeaseRow>, StorageError> {
+        self.next().lease(id).await
+    }
+    async fn leases(&self, filter: &LeaseFilter, page: &Page) -> Result<Vec<LeaseRow>, StorageError> {
+        self.next().leases(filter, page).await
+    }
+    async fn count_leases(&self) -> Result<Vec<(LeaseKind, LeaseState, u64)>, StorageError> {
+        self.next().count_leases().await
+    }
+    async fn commit(&self, batch: Batch) -> Result<(), StorageError> {
+        self.next().commit(batch).await
+    }
+    async fn claim_due(
+        &self,
+        holder: &str,
+        limit: u32,
+        hold_for: Ttl,
+        skip: &[String],
+    ) -> Result<Vec<LeaseRow>, StorageError> {
+        self.next().claim_due(holder, limit, hold_for, skip).await
+    }
+    async fn claim(&self, holder: &str, id: &LeaseId, hold_for: Ttl) -> Result<Option<LeaseRow>, StorageError> {
+        self.next().claim(holder, id, hold_for).await
+    }
+    async fn next_due(&self) -> Result<Option<Timestamp>, StorageError> {
+        self.next().next_due().await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_handles_on_one_file_keep_what_every_store_promises() {
+    let directory = tempfile::tempdir().unwrap();
+    conformance::run(|| async {
+        let clock = clock();
+        let count = std::fs::read_dir(directory.path()).unwrap().count();
+        let file = directory.path().join(format!("{count}.db"));
+        let first = SqliteStorage::open(&file, clock.clone()).unwrap();
+        let second = SqliteStorage::open_beside(&file, clock.clone()).unwrap();
+        Fixture { storage: Arc::new(TwoHandles { first, second, turn: AtomicUsize::new(0) }), clock }
     })
     .await;
 }

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use leasehold_core::lease::{LeaseKind, LeaseRow, LeaseState};
-use leasehold_core::seams::storage::{Batch, Change, Key, LeaseFilter, Page, Storage, StorageError, Versioned};
+use leasehold_core::seams::storage::{
+    Batch, Change, Changes, Key, LeaseFilter, Page, Storage, StorageError, Versioned,
+};
 use leasehold_model::{LeaseId, Timestamp, Ttl};
 use leasehold_storage::MemoryStorage;
 
@@ -174,6 +176,16 @@ fn count_down<T: Copy>(at: &mut Option<(usize, T)>) -> Option<T> {
 
 #[async_trait]
 impl Storage for Process {
+    async fn now(&self) -> Result<Timestamp, StorageError> {
+        self.alive()?;
+        self.store.now().await
+    }
+
+    async fn changes(&self, since: u64) -> Result<Changes, StorageError> {
+        self.alive()?;
+        self.store.changes(since).await
+    }
+
     async fn get(&self, key: &Key) -> Result<Option<Versioned>, StorageError> {
         self.alive()?;
         self.store.get(key).await

@@ -60,17 +60,18 @@ impl Server {
     /// Initialised, not unsealed.
     pub async fn sealed() -> Self {
         let clock = Arc::new(PausedClock::new());
+        Self::sealed_over(Arc::new(MemoryStorage::new(clock.clone())), clock).await
+    }
+
+    /// The same over a store whose clock may be another one than the server's.
+    pub async fn sealed_over(store: Arc<MemoryStorage>, clock: Arc<dyn Clock>) -> Self {
         let target = Arc::<Target>::default();
-        let process = Process::new(Arc::new(MemoryStorage::new(clock.clone())), target.clone());
+        let process = Process::new(store, target.clone());
         let engine = Arc::new(ScriptedEngine::new(target.clone(), process.clone()));
         let sandbox = Arc::<ScriptedSandbox>::default();
         let audit = Arc::<Recorders>::default();
         let entropy: Arc<dyn Entropy> = Arc::new(CountingEntropy::default());
-        let barrier = Arc::new(Barrier::new(
-            process.clone() as Arc<dyn Storage>,
-            clock.clone() as Arc<dyn Clock>,
-            entropy.clone(),
-        ));
+        let barrier = Arc::new(Barrier::new(process.clone() as Arc<dyn Storage>, clock.clone(), entropy.clone()));
         let seams = Seams {
             storage: barrier.clone(),
             seal: barrier,
