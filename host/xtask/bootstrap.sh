@@ -2,7 +2,7 @@
 # Installs what building and testing Leasehold needs and this machine lacks; says in one line per step what it does, and
 # nothing at all when nothing is missing.
 #
-#   host/xtask/bootstrap.sh [lint] [openbao]
+#   host/xtask/bootstrap.sh [lint] [openbao] [mutants]
 #
 # Needs root, or sudo, and apt (Debian, Ubuntu). On other systems it names what is missing and the command to get it.
 # LEASEHOLD_NO_INSTALL=1 forbids installing: what is missing is then only named.
@@ -17,11 +17,12 @@ tools=$PWD/target/tools
 venv=$tools/venv
 PATH="$tools/bin:$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"
 
-want_lint='' want_openbao=''
+want_lint='' want_openbao='' want_mutants=''
 for wish in "$@"; do
   case $wish in
     lint) want_lint=1 ;;
     openbao) want_openbao=1 ;;
+    mutants) want_mutants=1 ;;
     *) echo "bootstrap: unknown wish \`$wish\`" >&2; exit 2 ;;
   esac
 done
@@ -276,12 +277,27 @@ wheels() {
   for program in ${programs[@]+"${programs[@]}"}; do ln -sf "../venv/bin/$program" "$tools/bin/$program"; done
 }
 
+# ---- cargo-mutants --------------------------------------------------------------------------------------------------
+
+# Nobody ships it as a program, so it is compiled, once, into target/tools/bin.
+mutants() {
+  [ -n "$want_mutants" ] || return 0
+  if has cargo-mutants; then return; fi
+  if [ -n "${LEASEHOLD_NO_INSTALL:-}" ]; then
+    lacks "cargo-mutants" "cargo install --locked cargo-mutants"
+    return
+  fi
+  say "compiling cargo-mutants into target/tools"
+  quietly cargo install --quiet --locked --root "$tools" --version 27.1.0 cargo-mutants
+}
+
 c_compiler
 rust
 rust_lint
 wasm
 postgresql
 wheels
+mutants
 
 if [ "${#missing[@]}" -gt 0 ]; then
   echo "This machine lacks:" >&2

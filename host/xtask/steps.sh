@@ -132,10 +132,21 @@ bench() {
   cargo bench --profile dev --package leasehold-tests --bench whole
 }
 
-task=${1:?demo, test, bench, lint or build}
+# Changes the code in small ways and looks whether the crate's own tests notice. Takes hours as a whole: SHARD=K/N runs the
+# K-th of N parts, the first being 0/N.
+mutants() {
+  bootstrap mutants
+  local shard=${SHARD:-0/1} caught=0
+  cargo mutants --dir . --package leasehold-core --test-package leasehold-core --shard "$shard" --output target/mutants/core || caught=$?
+  cargo mutants --dir guests --package leasehold-acl --test-package leasehold-acl --shard "$shard" --output target/mutants/acl || caught=$?
+  echo "what was missed stands in target/mutants/*/mutants.out/missed.txt"
+  return "$caught"
+}
+
+task=${1:?demo, test, bench, lint, build or mutants}
 shift
 case $task in
-  demo | bench | lint | build) "$task" "$@" ;;
+  demo | bench | lint | build | mutants) "$task" "$@" ;;
   test) run_tests ;;
   *) echo "unknown step: $task" >&2; exit 2 ;;
 esac
