@@ -28,6 +28,14 @@ modules() {
   for example in $(examples); do cargo xtask module "$example"; done
 }
 
+# Other people's client libraries, for the tests that walk them (tests/all/clients.rs): hvac, node-vault, vaultrs.
+clients() {
+  export LEASEHOLD_PYTHON=$PWD/target/tools/venv/bin/python3
+  export LEASEHOLD_NODE_MODULES=$PWD/target/tools/node/node_modules
+  cargo build --manifest-path tests/clients/vaultrs/Cargo.toml --target-dir target/clients
+  export LEASEHOLD_VAULTRS_WALK=$PWD/target/clients/debug/vaultrs-walk
+}
+
 demo() {
   bootstrap
   guests
@@ -36,14 +44,12 @@ demo() {
 }
 
 run_tests() {
-  bootstrap
+  bootstrap clients
   guests
   modules
+  clients
   # The real OpenBao to compare with, when there is one.
   if [ -z "${BAO:-}" ] && BAO=$(command -v bao); then export BAO; fi
-  local python=$PWD/target/tools/venv/bin/python3
-  # A Python that has hvac, for the tests that drive us with it.
-  if "$python" -c 'import hvac' 2>/dev/null; then export LEASEHOLD_PYTHON=$python; fi
   local log=target/test.log
   mkdir -p target
   # The function's own status: `set -e` does not reach into what stands before `||`.
