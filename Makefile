@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench lint build clean
+.PHONY: help demo test bench lint build mutants clean
 
 STEP := host/xtask/steps.sh
 
@@ -23,6 +23,9 @@ lint: ## formatting, clippy, the tree's rules, licences, the guests' bytes
 
 build: ## the optimised server, in target/release/leasehold
 	@$(STEP) build
+
+mutants: ## change the code in small ways and see whether tests notice; SHARD=K/N for a part
+	@$(STEP) mutants
 
 clean: ## remove everything that was built
 	@rm -rf target guests/target guests/*/fuzz/target host/fuzz/target examples/*/target

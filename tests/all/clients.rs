@@ -15,6 +15,55 @@ fn ready() -> (Server, Database<'static>) {
     (server, database)
 }
 
+/// What `make test` installs for these tests. Without it, says so on the terminal: nothing is skipped silently.
+fn given(variable: &str, what: &str) -> Option<String> {
+    use std::io::Write as _;
+    let value = std::env::var(variable).ok().filter(|value| !value.is_empty());
+    if value.is_none() {
+        let _ = writeln!(std::io::stderr(), "NOT RUN, because {variable} is not set (`make test` sets it): {what}");
+    }
+    value
+}
+
+/// Runs a walk of somebody else's client library, which says at its end that all its steps held.
+fn walk(program: &str, script: Option<&str>, variables: &[(&str, &str)]) {
+    let (server, _database) = ready();
+    let scripts = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("clients");
+    let output = Command::new(program)
+        .args(script.map(|name| scripts.join(name)))
+        .envs(variables.iter().copied())
+        .env("VAULT_ADDR", format!("http://{}", server.address()))
+        .env("VAULT_TOKEN", server.root_token())
+        .env("HOME", server.home())
+        .output()
+        .unwrap_or_else(|error| panic!("{program}: {error}"));
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && said.contains("steps held"), "{said}");
+    let leases = || server.root().list("sys/leases/lookup/database/creds/readonly").status;
+    eventually("the walk leaves no lease", || leases() == 404);
+}
+
+#[test]
+fn hvac_walks() {
+    if let Some(python) = given("LEASEHOLD_PYTHON", "the walk of hvac") {
+        walk(&python, Some("walk.py"), &[]);
+    }
+}
+
+#[test]
+fn node_vault_walks() {
+    if let Some(modules) = given("LEASEHOLD_NODE_MODULES", "the walk of node-vault") {
+        walk("node", Some("walk.js"), &[("NODE_PATH", &modules)]);
+    }
+}
+
+#[test]
+fn vaultrs_walks() {
+    if let Some(program) = given("LEASEHOLD_VAULTRS_WALK", "the walk of vaultrs") {
+        walk(&program, None, &[]);
+    }
+}
+
 #[test]
 fn openbaos_command_line_works_with_our_server() {
     let Some(bao) = Bao::find("OpenBao's command line with our server") else { return };
@@ -91,15 +140,8 @@ fn the_client_snippets_of_the_examples_run() {
         let beside = bao.program.parent().map(|parent| parent.display().to_string()).unwrap_or_default();
         run("bash", "bao.sh", &format!("{beside}:{path}"));
     }
-    match std::env::var("LEASEHOLD_PYTHON") {
-        Ok(python) => run(&python, "with_hvac.py", &path),
-        Err(_) => {
-            use std::io::Write as _;
-            let _ = writeln!(
-                std::io::stderr(),
-                "NOT RUN, because LEASEHOLD_PYTHON names no Python that has hvac: examples/clients/with_hvac.py"
-            );
-        }
+    if let Some(python) = given("LEASEHOLD_PYTHON", "examples/clients/with_hvac.py") {
+        run(&python, "with_hvac.py", &path);
     }
     assert_eq!(server.root().list("sys/leases/lookup/database/creds/readonly").status, 404, "they tidy up");
     let mut files: Vec<_> = std::fs::read_dir(&examples).unwrap().flatten().map(|entry| entry.file_name()).collect();
