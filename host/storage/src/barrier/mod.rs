@@ -99,12 +99,41 @@ impl Barrier {
         Ok(row)
     }
 
+    /// Every value of a batch, sealed under the newest key.
+    fn seal_batch(&self, ring: &Ring, batch: Batch) -> Result<Batch, StorageError> {
+        let mut sealed = Vec::with_capacity(batch.0.len());
+        for change in batch.0 {
+            sealed.push(match change {
+                Change::Put { key, .. } | Change::Delete { key, .. } if keys::is_outside_barrier(&key) => {
+                    // Whoever could write here could lock everybody out; the barrier itself writes below itself.
+                    return Err(StorageError::Unavailable(format!("`{}` belongs to the barrier", key.as_str())));
+                }
+                Change::Put { key, value, expect } => {
+                    let value = self.seal_bytes(ring, key.as_str().as_bytes(), value)?;
+                    Change::Put { key, value, expect }
+                }
+                Change::Insert(row) => Change::Insert(self.seal_row(ring, row)?),
+                // Sealed, an empty body would replace what did not open, and that may open again under a restored key ring.
+                Change::Move { row, from, fence } if row.body.is_empty() => Change::Move { row, from, fence },
+                Change::Move { row, from, fence } => Change::Move { row: self.seal_row(ring, row)?, from, fence },
+                other @ (Change::Delete { .. } | Change::Check { .. } | Change::Remove { .. }) => other,
+            });
+        }
+        Ok(Batch(sealed))
+    }
+
     /// Wipes the plain bytes.
     fn seal_bytes(&self, ring: &Ring, domain: &[u8], mut plain: Vec<u8>) -> Result<Vec<u8>, StorageError> {
         let sealed = ring.seal(&*self.entropy, domain, &plain);
         plain.zeroize();
         sealed.ok_or_else(|| StorageError::Unavailable("could not seal a value".to_owned()))
     }
+}
+
+/// How many values of a batch are sealed.
+fn sealings(batch: &Batch) -> u64 {
+    let written = |change: &&Change| matches!(change, Change::Put { .. } | Change::Insert(_) | Change::Move { .. });
+    u64::try_from(batch.0.iter().filter(written).count()).unwrap_or(u64::MAX)
 }
 
 /// A byte that no key can begin with: a lease's body never opens as the value of a key, nor the other way round.
@@ -147,28 +176,9 @@ impl Storage for Barrier {
     }
 
     async fn commit(&self, batch: Batch) -> Result<(), StorageError> {
-        let written = |change: &&Change| matches!(change, Change::Put { .. } | Change::Insert(_) | Change::Move { .. });
-        let count = batch.0.iter().filter(written).count();
-        let ring = self.ring_for(u64::try_from(count).unwrap_or(u64::MAX)).await?;
-        let mut sealed = Vec::with_capacity(batch.0.len());
-        for change in batch.0 {
-            sealed.push(match change {
-                Change::Put { key, .. } | Change::Delete { key, .. } if keys::is_outside_barrier(&key) => {
-                    // Whoever could write here could lock everybody out; the barrier itself writes below itself.
-                    return Err(StorageError::Unavailable(format!("`{}` belongs to the barrier", key.as_str())));
-                }
-                Change::Put { key, value, expect } => {
-                    let value = self.seal_bytes(&ring, key.as_str().as_bytes(), value)?;
-                    Change::Put { key, value, expect }
-                }
-                Change::Insert(row) => Change::Insert(self.seal_row(&ring, row)?),
-                // Sealed, an empty body would replace what did not open, and that may open again under a restored key ring.
-                Change::Move { row, from, fence } if row.body.is_empty() => Change::Move { row, from, fence },
-                Change::Move { row, from, fence } => Change::Move { row: self.seal_row(&ring, row)?, from, fence },
-                other @ (Change::Delete { .. } | Change::Check { .. } | Change::Remove { .. }) => other,
-            });
-        }
-        self.inner.commit(Batch(sealed)).await
+        let ring = self.ring_for(sealings(&batch)).await?;
+        let sealed = self.seal_batch(&ring, batch)?;
+        self.inner.commit(sealed).await
     }
 
     async fn claim_due(
