@@ -22,3 +22,15 @@ pub(crate) async fn commit_surely(
         known => Err(known),
     }
 }
+
+/// Commits a batch that deletes `key`; as [`commit_surely`].
+///
+/// # Errors
+/// As the store's; nothing was deleted then, as far as can be told.
+pub(crate) async fn delete_surely(storage: &dyn Storage, batch: Batch, key: &Key) -> Result<(), StorageError> {
+    let Err(error) = storage.commit(batch).await else { return Ok(()) };
+    match error {
+        StorageError::Unavailable(_) if matches!(storage.get(key).await, Ok(None)) => Ok(()),
+        known => Err(known),
+    }
+}

@@ -17,6 +17,7 @@ use super::form::Form;
 use super::hash::Salt;
 use super::lane::Lane;
 use super::line::{Entry, Phase, Style};
+use crate::commit::delete_surely;
 use crate::keys;
 use crate::request::RequestError;
 use crate::seams::audit::{AuditDevice, AuditDevices, Destination};
@@ -244,7 +245,8 @@ impl Broker {
             ));
         }
         let _changing = self.changing.lock().await;
-        self.storage.commit(Batch::new().delete(keys::audit(path))).await?;
+        let key = keys::audit(path);
+        delete_surely(&*self.storage, Batch::new().delete(key.clone()), &key).await?;
         self.change(|devices| devices.retain(|device| device.entry.path != path));
         Ok(())
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use leasehold_model::{LeaseId, MountAccessor, Timestamp, TokenHash};
 use tokio::time::Instant;
 
+use super::irrevocable::IRREVOCABLE_AFTER;
 use super::{
     CLAIM_TTL, EFFECT_GRACE, EFFECT_TIME, EndCause, LeaseError, LeaseKind, LeaseRow, LeaseState, Leases, NO_ANSWER,
 };

@@ -5,7 +5,7 @@ use std::sync::{Arc, RwLock};
 use leasehold_model::{MountAccessor, MountPath, Ttl};
 use serde::{Deserialize, Serialize};
 
-use crate::commit::commit_surely;
+use crate::commit::{commit_surely, delete_surely};
 use crate::keys;
 use crate::random;
 use crate::request::{Object, RequestError};
@@ -254,10 +254,9 @@ impl MountTable {
             }
             self.storage.commit(page.into_iter().fold(Batch::new(), Batch::delete)).await?;
         }
-        let gone = Batch::new()
-            .delete(keys::mount(entry.table.as_str(), &entry.accessor))
-            .delete(keys::mount_taint(&entry.accessor));
-        self.storage.commit(gone).await?;
+        let key = keys::mount(entry.table.as_str(), &entry.accessor);
+        let gone = Batch::new().delete(key.clone()).delete(keys::mount_taint(&entry.accessor));
+        delete_surely(&*self.storage, gone, &key).await?;
         self.change(|entries| entries.retain(|old| old.accessor != entry.accessor));
         Ok(())
     }

@@ -28,6 +28,8 @@ const SHOWN: &[Field] = &[
     Field::visible("ttl", Kind::Int, "Seconds that are left."),
     Field::visible("path", Kind::Text, "What was read to get it."),
     Field::visible("revoke_error", Kind::Text, "Why its revocation has failed so far."),
+    Field::visible("revoke_cause", Kind::Text, "Why it ends."),
+    Field::visible("revoke_time", Kind::Time, "Since when it should be gone."),
 ];
 
 const TYPE: Field = Field::visible("type", Kind::Text, "Which leases.").one_of(&["irrevocable"]).required();
