@@ -11,20 +11,20 @@ use crate::support::{Client, Credential, Database, Durable, Server, eventually};
 const READER: &str = "path \"database/creds/reader\" { capabilities = [\"read\"] }";
 
 /// A durable server with the file device `file/`.
-fn audited() -> (Server, PathBuf) {
+pub fn audited() -> (Server, PathBuf) {
     let server = Server::durable(&Durable::default());
     let file = server.home().join("audit/main.log");
     enable(&server, "file", &file);
     (server, file)
 }
 
-fn enable(server: &Server, name: &str, file: &Path) {
+pub fn enable(server: &Server, name: &str, file: &Path) {
     let body = json!({ "type": "file", "description": "for tests", "options": { "file_path": file } });
     server.root().put(&format!("sys/audit/{name}"), body).assert_status(204).assert_empty();
 }
 
 /// Every record of a file; each line must be one.
-fn records(file: &Path) -> Vec<Value> {
+pub fn records(file: &Path) -> Vec<Value> {
     let text = fs::read_to_string(file).unwrap();
     assert!(text.is_empty() || text.ends_with('\n'), "the last line has no end");
     text.lines()
@@ -33,7 +33,7 @@ fn records(file: &Path) -> Vec<Value> {
 }
 
 /// Request and response record of the latest request on this path.
-fn last(file: &Path, path: &str) -> (Value, Value) {
+pub fn last(file: &Path, path: &str) -> (Value, Value) {
     let all = records(file);
     let of = |kind: &str| {
         let found = all.iter().rev().find(|line| line["type"] == kind && line["request"]["path"] == path);
@@ -299,14 +299,14 @@ fn registered_headers_are_recorded_and_others_are_not() {
 
 /// Lets a device's file be as long as the file system allows, but for a rest: what does not fit fails to be written,
 /// as on a full disk.
-struct Full {
+pub struct Full {
     file: File,
     before: u64,
     longest: u64,
 }
 
 impl Full {
-    fn of(path: &Path) -> Self {
+    pub fn of(path: &Path) -> Self {
         let file = OpenOptions::new().write(true).open(path).unwrap();
         let before = file.metadata().unwrap().len();
         let (mut fits, mut fails) = (before, i64::MAX as u64);
@@ -318,7 +318,7 @@ impl Full {
         Self { file, before, longest: fits }
     }
 
-    fn leave(&self, rest: u64) {
+    pub fn leave(&self, rest: u64) {
         self.file.set_len(self.longest - rest).unwrap();
     }
 }
@@ -405,7 +405,9 @@ fn a_device_that_is_not_meant_as_it_is_written_is_refused() {
     asked("sys/audit/file/below", json!({ "file_path": "stdout" })).assert_error(400, "path already in use");
     asked("sys/audit/deep/one", json!({ "file_path": "stdout", "log_raw": "F" })).assert_status(204);
     asked("sys/audit/deep", json!({ "file_path": "stdout" })).assert_error(400, "path already in use");
-    asked("sys/audit/deeper", json!({ "file_path": "stdout" })).assert_status(204);
+    asked("sys/audit/deeper", json!({ "file_path": "stdout" }))
+        .assert_error(400, "another audit device writes to stdout already");
+    asked("sys/audit/deeper", json!({ "file_path": "deeper.log" })).assert_status(204);
 
     asked("sys/audit/none", json!({ "file_path": "Discard" })).assert_status(204).assert_empty();
     for folder in [server.home().join("audit"), server.home().to_owned()] {

@@ -17,6 +17,7 @@ mod audit;
 mod clients;
 mod crash;
 mod database;
+mod devices;
 mod documents;
 mod guide;
 mod hostile;

@@ -9,11 +9,27 @@ use std::sync::Arc;
 
 use leasehold_builtin::audit::Devices;
 use leasehold_core::request::RequestError;
-use leasehold_core::seams::audit::{AuditDevice, AuditDevices, AuditLine};
+use leasehold_core::seams::audit::{AuditDevice, AuditDevices, AuditError, AuditLine, Destination, Receipt};
+use tokio::sync::oneshot;
 
 async fn open(devices: &Devices, kind: &str, options: &[(&str, &str)]) -> Result<Arc<dyn AuditDevice>, RequestError> {
+    open_beside(devices, kind, options, &[]).await
+}
+
+async fn open_beside(
+    devices: &Devices,
+    kind: &str,
+    options: &[(&str, &str)],
+    taken: &[Destination],
+) -> Result<Arc<dyn AuditDevice>, RequestError> {
     let options: BTreeMap<String, String> = options.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-    devices.open(kind, &options).await
+    devices.open(kind, &options, taken).await
+}
+
+async fn write(device: &Arc<dyn AuditDevice>, line: &str) -> Result<(), AuditError> {
+    let (done, told) = oneshot::channel();
+    device.submit(AuditLine(line.to_owned()), Receipt::new(move |written| drop(done.send(written))));
+    told.await.unwrap()
 }
 
 async fn refusal(devices: &Devices, kind: &str, options: &[(&str, &str)]) -> String {
@@ -33,8 +49,8 @@ async fn lines_are_appended_whole_and_the_file_is_private() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("audit.log");
     let device = open(&Devices::of_configuration(), "file", &[("file_path", text(&path))]).await.unwrap();
-    device.write(&AuditLine("{\"a\":1}")).await.unwrap();
-    device.write(&AuditLine("{\"b\":2}")).await.unwrap();
+    write(&device, "{\"a\":1}").await.unwrap();
+    write(&device, "{\"b\":2}").await.unwrap();
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "{\"a\":1}\n{\"b\":2}\n");
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
 
@@ -47,7 +63,7 @@ async fn lines_are_appended_whole_and_the_file_is_private() {
 async fn many_writers_never_mix_their_lines() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("audit.log");
-    // Two devices on one file, as two servers that were told the same path.
+    // Two servers that were told the same path.
     let devices = Devices::of_configuration();
     let (one, two) = (
         open(&devices, "file", &[("file_path", text(&path))]).await.unwrap(),
@@ -59,7 +75,7 @@ async fn many_writers_never_mix_their_lines() {
             tokio::spawn(async move {
                 let line = writer.to_string().repeat(5_000);
                 for _ in 0..20 {
-                    device.write(&AuditLine(&line)).await.unwrap();
+                    write(&device, &line).await.unwrap();
                 }
             })
         })
@@ -79,22 +95,22 @@ async fn reopening_follows_a_rotation() {
     let folder = tempfile::tempdir().unwrap();
     let (path, rotated) = (folder.path().join("audit.log"), folder.path().join("audit.log.1"));
     let device = open(&Devices::of_configuration(), "file", &[("file_path", text(&path))]).await.unwrap();
-    device.write(&AuditLine("old")).await.unwrap();
+    write(&device, "old").await.unwrap();
     std::fs::rename(&path, &rotated).unwrap();
-    device.write(&AuditLine("between")).await.unwrap();
+    write(&device, "between").await.unwrap();
     device.reopen().await.unwrap();
-    device.write(&AuditLine("new")).await.unwrap();
+    write(&device, "new").await.unwrap();
     assert_eq!(std::fs::read_to_string(&rotated).unwrap(), "old\nbetween\n");
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "new\n");
 
     std::fs::remove_file(&path).unwrap();
     std::fs::create_dir(&path).unwrap();
     assert!(device.reopen().await.is_err(), "a device that cannot be opened again says so");
-    device.write(&AuditLine("still the old file")).await.unwrap();
+    write(&device, "still the old file").await.unwrap();
 }
 
 #[tokio::test]
-async fn devices_are_refused_in_the_fields_words() {
+async fn devices_are_refused_in_vaults_words() {
     let devices = Devices::of_configuration();
     assert_eq!(refusal(&devices, "nosuch", &[]).await, "unknown backend type: \"nosuch\"");
     assert_eq!(refusal(&devices, "file", &[]).await, "file_path is required");
@@ -151,9 +167,81 @@ async fn a_device_enabled_through_the_api_stays_in_its_directory() {
 
     for path in ["audit.log".to_owned(), "team/audit.log".to_owned(), text(&inside.join("absolute.log")).to_owned()] {
         let device = open(&devices, "file", &[("file_path", &path)]).await.unwrap();
-        device.write(&AuditLine("x")).await.unwrap();
+        write(&device, "x").await.unwrap();
     }
     assert!(
         refusal(&Devices::of_api(None), "file", &[("file_path", "x")]).await.contains("no directory is configured")
     );
+}
+
+#[tokio::test]
+async fn a_torn_line_is_closed_by_whoever_opens_the_file_next() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("audit.log");
+    let devices = Devices::of_configuration();
+    for (before, after) in [
+        ("", "new\n"),
+        ("whole\n", "whole\nnew\n"),
+        ("{\"half\":", "{\"half\":\nnew\n"),
+        ("whole\n{\"half\":", "whole\n{\"half\":\nnew\n"),
+    ] {
+        std::fs::write(&path, before).unwrap();
+        let device = open(&devices, "file", &[("file_path", text(&path))]).await.unwrap();
+        write(&device, "new").await.unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), after, "opened at the start");
+        // After a rotation.
+        std::fs::write(&path, before).unwrap();
+        device.reopen().await.unwrap();
+        write(&device, "new").await.unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), after, "opened again");
+    }
+    // What may not be read may be torn: an empty line does less harm than two records in one.
+    std::fs::write(&path, "half").unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o200)).unwrap();
+    let device = open(&devices, "file", &[("file_path", text(&path)), ("mode", "0000")]).await.unwrap();
+    write(&device, "new").await.unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "half\nnew\n");
+}
+
+#[tokio::test]
+async fn no_second_device_writes_to_a_file_and_nothing_of_it_is_changed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("audit.log");
+    let (devices, api) = (Devices::of_configuration(), Devices::of_api(Some(folder.path().to_owned())));
+    let first = open(&devices, "file", &[("file_path", text(&path))]).await.unwrap();
+    let taken: Vec<Destination> = first.destination().into_iter().collect();
+    std::fs::hard_link(&path, folder.path().join("other-name")).unwrap();
+    symlink(folder.path(), folder.path().join("way-round")).unwrap();
+    for name in ["audit.log", "other-name", "way-round/audit.log"] {
+        for devices in [&api, &devices] {
+            let file = folder.path().join(name);
+            let options = [("file_path", text(&file)), ("mode", "0640")];
+            let said = open_beside(devices, "file", &options, &taken).await.err().unwrap().to_string();
+            assert!(said.contains("another audit device writes to"), "{said}");
+        }
+    }
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(open_beside(&api, "file", &[("file_path", "third.log")], &taken).await.is_ok());
+
+    let stdout =
+        open(&api, "file", &[("file_path", "stdout")]).await.unwrap().destination().into_iter().collect::<Vec<_>>();
+    assert!(open_beside(&api, "file", &[("file_path", "STDOUT")], &stdout).await.is_err());
+}
+
+#[tokio::test]
+async fn the_api_lets_nobody_else_at_an_audit_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let (devices, api) = (Devices::of_configuration(), Devices::of_api(Some(folder.path().to_owned())));
+    for mode in ["0777", "0604", "0602", "0o601"] {
+        let said = refusal(&api, "file", &[("file_path", "x.log"), ("mode", mode)]).await;
+        assert!(said.starts_with("mode must not let others"), "{mode}: {said}");
+        assert!(!folder.path().join("x.log").exists());
+    }
+    for mode in ["0600", "0640", "0660", "0000", ""] {
+        open(&api, "file", &[("file_path", "x.log"), ("mode", mode)]).await.unwrap();
+    }
+    // The operator's own file says what the operator wants.
+    let path = folder.path().join("y.log");
+    open(&devices, "file", &[("file_path", text(&path)), ("mode", "0644")]).await.unwrap();
 }

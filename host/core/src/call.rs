@@ -1,5 +1,6 @@
 //! One admitted request, as handlers of `sys/` and `auth/token/` see it, and what they share.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use leasehold_model::{Operation, Ttl};
@@ -58,6 +59,8 @@ pub(crate) use {handler, sealed_handler};
 pub struct SealedCall<'a> {
     pub(crate) core: &'a Arc<Core>,
     pub(crate) fields: Fields,
+    /// The address of whoever asks, if it is known.
+    pub(crate) from: Option<IpAddr>,
 }
 
 /// An admitted request.
@@ -90,6 +93,18 @@ impl Call<'_> {
 
     pub fn caller(&self) -> Result<&Caller, RequestError> {
         self.caller.ok_or(RequestError::BadToken)
+    }
+
+    /// Who asks, for the record of what they caused.
+    pub fn asker(&self) -> String {
+        match self.caller {
+            Some(caller) if !caller.record.accessor.as_str().is_empty() => {
+                format!("the token with accessor {}", caller.record.accessor.as_str())
+            }
+            // A batch token has no accessor.
+            Some(caller) => format!("a batch token of `{}`", caller.record.display_name),
+            None => "somebody without a token".to_owned(),
+        }
     }
 
     /// Lets the policy modules judge what this request does to a lease, on the lease's own path.

@@ -1,9 +1,10 @@
 //! The server's state: what plugs in, what exists only while unsealed, and the moves between the two.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, RwLock};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::{Arc, MutexGuard, PoisonError, RwLock};
 
-use leasehold_model::{LeaseId, TokenId, Ttl};
+use leasehold_model::{TokenId, Ttl};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
@@ -20,12 +21,12 @@ use crate::seams::audit::AuditDevices;
 use crate::seams::engine::SecretsEngine;
 use crate::seams::host::{Clock, Entropy, Metrics};
 use crate::seams::sandbox::{AclEvaluator, ModuleHost, TemplateRenderer};
-use crate::seams::seal::{KeyShare, Seal, SealError, SealStatus};
-use crate::seams::storage::{Batch, Expect, Storage};
+use crate::seams::seal::{KeyShare, Seal, SealError, SealStatus, SecretKey};
+use crate::seams::storage::{Batch, Expect, Storage, StorageError};
 use crate::store_clock::StoreClock;
+use crate::token::Tokens;
 use crate::token::create::First;
 use crate::token::store::{TokenKeys, decode, encode};
-use crate::token::{Tokens, create};
 
 /// What the operator configured.
 #[derive(Clone, Debug)]
@@ -110,6 +111,8 @@ pub struct Core {
     unsealed: RwLock<Option<Arc<Unsealed>>>,
     /// One opening or closing at a time; holds what runs while unsealed.
     transition: Mutex<Option<Running>>,
+    /// From where the shares came that have been given so far: no more addresses than shares.
+    givers: std::sync::Mutex<BTreeSet<IpAddr>>,
 }
 
 #[derive(Debug)]
@@ -124,8 +127,15 @@ impl Core {
     pub fn new(mut seams: Seams, settings: Settings) -> Arc<Self> {
         let clock = Arc::new(StoreClock::new(seams.clock.clone()));
         seams.clock = clock.clone();
-        let (unsealed, transition) = (RwLock::new(None), Mutex::new(None));
-        Arc::new(Self { seams, clock, settings, meter: Meter::new(), unsealed, transition })
+        Arc::new(Self {
+            seams,
+            clock,
+            settings,
+            meter: Meter::new(),
+            unsealed: RwLock::new(None),
+            transition: Mutex::new(None),
+            givers: std::sync::Mutex::default(),
+        })
     }
 
     /// What exists while unsealed.
@@ -145,36 +155,48 @@ impl Core {
         Ok(status)
     }
 
-    /// Makes keys and the first root token. The server stays sealed.
+    /// Makes keys and the first root token, in one step of the store: when it fails, it can be done again. The server stays sealed.
     ///
     /// # Errors
     /// Vault's words for wrong numbers; already initialised.
     pub async fn init(&self, shares: u8, threshold: u8, first: First) -> Result<Initialized, RequestError> {
         let _transition = self.transition.lock().await;
-        let keys = self.seams.seal.init(shares, threshold).await.map_err(seal_error)?;
-        for share in keys.iter().take(usize::from(threshold.max(1))) {
-            self.seams.seal.unseal(&share.0).await.map_err(seal_error)?;
-        }
-        let made = self.first_token(first).await;
-        self.seams.seal.seal().await;
-        Ok(Initialized { shares: keys, root_token: made? })
+        self.clock.refresh(&*self.seams.storage).await?;
+        let token = first.token(&*self.seams.entropy);
+        let values = |derive: &dyn Fn(&str) -> SecretKey| self.first_values(derive, &first, &token);
+        let shares = self.seams.seal.init_with(shares, threshold, &values).await.map_err(seal_error)?;
+        Ok(Initialized { shares, root_token: token })
     }
 
-    async fn first_token(&self, first: First) -> Result<TokenId, RequestError> {
-        let storage = &self.seams.storage;
-        self.clock.refresh(&**storage).await?;
+    /// What an installation begins with: its name, the mounts that are always there, and one token.
+    fn first_values(
+        &self,
+        derive: &dyn Fn(&str) -> SecretKey,
+        first: &First,
+        token: &TokenId,
+    ) -> Result<Batch, StorageError> {
+        let Seams { storage, clock, entropy, .. } = &self.seams;
         let installation = Installation {
             cluster_name: self
                 .settings
                 .cluster_name
                 .clone()
-                .unwrap_or_else(|| format!("leasehold-cluster-{}", random::hex_digits(&*self.seams.entropy, 8))),
-            cluster_id: random::uuid(&*self.seams.entropy),
+                .unwrap_or_else(|| format!("leasehold-cluster-{}", random::hex_digits(&**entropy, 8))),
+            cluster_id: random::uuid(&**entropy),
         };
-        storage.commit(Batch::new().put(keys::installation(), encode(&installation)?, Expect::Absent)).await?;
-        let mounts = MountTable::load(storage.clone(), &*self.seams.entropy).await?;
-        let tokens = self.tokens(&mounts)?;
-        Ok(create::first(&tokens, &*self.seams.clock, first).await?)
+        let mut batch = Batch::new().put(keys::installation(), encode(&installation)?, Expect::Absent);
+        let entries = MountTable::first(&**entropy)?;
+        for entry in &entries {
+            batch = batch.put(keys::mount(entry.table.as_str(), &entry.accessor), encode(entry)?, Expect::Absent);
+        }
+        let mount = entries.iter().find(|entry| entry.kind == "token").map(|entry| entry.accessor.clone());
+        let mount = mount.ok_or_else(|| StorageError::Corrupt("auth/token/".to_owned()))?;
+        let keys = TokenKeys { hash: derive("token"), batch: derive("batch-token") };
+        let tokens = Tokens::new(storage.clone(), clock.clone(), entropy.clone(), &keys, mount);
+        let record = first.record(tokens.new_accessor(), clock.now());
+        let (_, inserted) = tokens.insertion(token, &record)?;
+        batch.0.extend(inserted.0);
+        Ok(batch)
     }
 
     fn tokens(&self, mounts: &MountTable) -> Result<Tokens, RequestError> {
@@ -198,12 +220,20 @@ impl Core {
     /// # Errors
     /// Vault's words for a wrong share.
     pub async fn unseal(self: &Arc<Self>, share: &[u8]) -> Result<SealStatus, RequestError> {
+        self.unseal_from(share, None).await
+    }
+
+    /// As [`Core::unseal`], by whoever is at this address.
+    ///
+    /// # Errors
+    /// As [`Core::unseal`].
+    pub async fn unseal_from(self: &Arc<Self>, share: &[u8], from: Option<IpAddr>) -> Result<SealStatus, RequestError> {
         let (core, share) = (Arc::clone(self), KeyShare(share.to_vec().into()));
-        let opening = tokio::spawn(async move { core.take_share(&share).await });
+        let opening = tokio::spawn(async move { core.take_share(&share, from).await });
         opening.await.map_err(|_| RequestError::Internal("unsealing ended early".to_owned()))?
     }
 
-    async fn take_share(&self, share: &KeyShare) -> Result<SealStatus, RequestError> {
+    async fn take_share(&self, share: &KeyShare, from: Option<IpAddr>) -> Result<SealStatus, RequestError> {
         {
             let mut transition = self.transition.lock().await;
             if self.unsealed().is_ok() {
@@ -212,8 +242,10 @@ impl Core {
             }
             let status = self.seams.seal.unseal(&share.0).await.map_err(seal_error)?;
             if status.sealed {
+                self.givers().extend(from);
                 return Ok(status);
             }
+            self.givers().clear();
             match self.load_unsealed().await {
                 Ok(unsealed) => {
                     metrics::open(&unsealed.installation.cluster_name, true);
@@ -244,10 +276,27 @@ impl Core {
         self.seal_status().await.map_err(seal_error)
     }
 
+    /// Forgets the shares given so far. Anybody may ask for it, so it is done only for those who have given one: nobody else may
+    /// keep the server from being unsealed.
+    ///
     /// # Errors
-    /// As storage.
-    pub async fn reset_unseal(&self) -> Result<SealStatus, RequestError> {
+    /// As storage; the address is not of somebody who has given a share.
+    pub async fn reset_unseal(&self, from: Option<IpAddr>) -> Result<SealStatus, RequestError> {
+        {
+            let mut givers = self.givers();
+            if from.is_some_and(|from| !givers.is_empty() && !givers.contains(&from)) {
+                return Err(RequestError::invalid(
+                    "only from an address that has given one of the present shares can they be reset; a wrong share is never \
+                     kept, so that unsealing can go on",
+                ));
+            }
+            givers.clear();
+        }
         self.seams.seal.reset().await.map_err(seal_error)
+    }
+
+    fn givers(&self) -> MutexGuard<'_, BTreeSet<IpAddr>> {
+        self.givers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn load_unsealed(&self) -> Result<Unsealed, RequestError> {
@@ -307,6 +356,7 @@ impl Core {
     /// Stops work on leases, shuts the barrier, wipes the keys.
     pub async fn seal(&self) {
         let mut transition = self.transition.lock().await;
+        self.givers().clear();
         let unsealed = self.unsealed.write().unwrap_or_else(std::sync::PoisonError::into_inner).take();
         if let Some(running) = transition.take() {
             running.modules.abort();
@@ -322,17 +372,10 @@ impl Core {
         tracing::info!("sealed");
     }
 
-    /// The client was gone before it had the credential of this lease.
-    pub async fn undelivered(&self, id: &LeaseId) {
-        if let Ok(unsealed) = self.unsealed() {
-            unsealed.leases.undelivered(id).await;
-        }
-    }
-
     /// After a log rotation.
     pub async fn reopen_audit(&self) {
         if let Ok(unsealed) = self.unsealed() {
-            unsealed.audit.reopen().await;
+            unsealed.audit.reopen();
         }
     }
 }

@@ -9,6 +9,7 @@
 
 pub mod audit;
 mod call;
+mod commit;
 pub mod connection;
 pub mod core;
 pub mod fail;
@@ -29,5 +30,6 @@ pub mod sys;
 pub mod testing;
 pub mod token;
 mod ttl;
+mod undelivered;
 
 pub use crate::core::{Core, Settings};

@@ -12,6 +12,7 @@ use crate::audit::{Entry, Phase};
 use crate::call::{Call, SystemHandler, lease_error, module_request};
 use crate::core::{Core, Unsealed};
 use crate::fields::{Field, Fields};
+use crate::lease::EndCause;
 use crate::lease::issue::IssueRequest;
 use crate::metrics;
 use crate::mount::MountEntry;
@@ -23,6 +24,7 @@ use crate::seams::engine::{EngineHandler, EngineRequest, Outcome, SecretValue, S
 use crate::seams::sandbox::{AclRequest, SandboxError, Verdict};
 use crate::sys;
 use crate::token::{self, Caller};
+use crate::undelivered::Undelivered;
 
 /// What is known of a request so far: audit wants it whether or not the request goes on.
 #[derive(Default)]
@@ -36,6 +38,8 @@ struct RequestTrace {
     judgements: Vec<Judgement>,
     /// The least ceiling of the policy modules.
     ceiling: Option<Ttl>,
+    /// The token lives, or the route needs none: only then is the body worth a place in audit.
+    is_known: bool,
 }
 
 /// Who serves a mount.
@@ -158,13 +162,11 @@ impl Core {
             let began = core.seams.clock.now();
             let answer = core.process(request).await;
             core.meter.handled(began, core.seams.clock.now());
-            if let Err(Ok(unheard)) = heard.send(answer)
-                && let Ok(unsealed) = core.unsealed()
-            {
-                let _ = core.take_back(&unsealed, &unheard).await;
-            }
+            // Dropped on its way, wherever that is, it takes back what it hands out.
+            let _ = heard.send(Undelivered::new(core, answer));
         });
-        answer.await.unwrap_or_else(|_| Err(RequestError::Internal("the request's task died".to_owned())))
+        let died = || Err(RequestError::Internal("the request's task died".to_owned()));
+        answer.await.ok().and_then(Undelivered::deliver).unwrap_or_else(died)
     }
 
     async fn process(self: &Arc<Self>, mut request: LogicalRequest) -> Result<LogicalResponse, RequestError> {
@@ -179,13 +181,15 @@ impl Core {
         if let Err(error) = &outcome {
             log(&request, error);
         }
-        match trace.caller.take().filter(|caller| caller.last_use) {
-            Some(caller) => self.after_last_use(&unsealed, &caller, outcome).await,
-            None => outcome,
+        if outcome.as_ref().is_ok_and(|answer| answer.seals) {
+            // The record is written: sealing takes the devices away.
+            drop(unsealed);
+            self.seal().await;
         }
+        outcome
     }
 
-    /// The request between its two audit records.
+    /// The request between its two audit records. What the second one says is what the client gets: nothing is decided after it.
     async fn answer(
         self: &Arc<Self>,
         unsealed: &Arc<Unsealed>,
@@ -193,36 +197,32 @@ impl Core {
         trace: &mut RequestTrace,
     ) -> Result<LogicalResponse, RequestError> {
         let admitted = self.admit(unsealed, request, trace).await;
-        self.record(unsealed, request, trace, Phase::Request, None, admitted.as_ref().err()).await?;
-        let outcome = match admitted {
-            Ok(admitted) => self.carry_out(unsealed, request, trace, admitted).await,
-            Err(error) => Err(error),
+        let asked = self.record(unsealed, request, trace, Phase::Request, None, admitted.as_ref().err()).await;
+        let is_recorded = asked.is_ok();
+        let outcome = match (asked, admitted) {
+            (Ok(()), Ok(admitted)) => self.carry_out(unsealed, request, trace, admitted).await,
+            (Ok(()), Err(error)) | (Err(error), _) => Err(error),
         };
+        let outcome = match trace.caller.clone().filter(|caller| caller.last_use) {
+            Some(caller) => self.after_last_use(unsealed, &caller, outcome).await,
+            None => outcome,
+        };
+        if !is_recorded {
+            return outcome;
+        }
         let recorded =
             self.record(unsealed, request, trace, Phase::Response, outcome.as_ref().ok(), outcome.as_ref().err()).await;
         match (recorded, outcome) {
             (Ok(()), outcome) => outcome,
             // The secret does not leave, so it must not live.
             (Err(error), Ok(answer)) => {
-                self.take_back(unsealed, &answer).await?;
+                if let Some(handed_out) = answer.handed_out() {
+                    self.take_back(unsealed, &handed_out, &EndCause::Withheld).await?;
+                }
                 Err(error)
             }
             (Err(error), Err(_)) => Err(error),
         }
-    }
-
-    /// Ends what an answer hands out that nobody will get.
-    async fn take_back(&self, unsealed: &Unsealed, answer: &LogicalResponse) -> Result<(), RequestError> {
-        if let Some(lease) = answer.issued() {
-            unsealed.leases.undelivered(lease).await;
-        }
-        if let Some(token) =
-            answer.auth.as_ref().and_then(|auth| auth.client_token.as_ref()).filter(|_| answer.is_new_token())
-        {
-            let hash = unsealed.tokens.hash(token);
-            unsealed.leases.end_token(&hash, token::store::Children::AreRevoked).await.map_err(lease_error)?;
-        }
-        Ok(())
     }
 
     /// Everything up to the verdict. Fills in `trace` as it goes.
@@ -253,6 +253,8 @@ impl Core {
             (None, false) => return Err(RequestError::BadToken),
             (Some(token), false) => trace.caller = Some(unsealed.tokens.admit(token).await?),
         }
+        trace.is_known = true;
+
         let admitted = match (backend, matched, &routed) {
             // A slash at the end says nothing where the rest of a path is one name, or where there is a list.
             (Some(backend), Some(matched), Some((_, rest)))
@@ -480,8 +482,17 @@ impl Core {
         caller: &Caller,
         outcome: Result<LogicalResponse, RequestError>,
     ) -> Result<LogicalResponse, RequestError> {
-        unsealed.leases.end_token(&caller.hash, token::store::Children::AreRevoked).await.map_err(lease_error)?;
-        if outcome.as_ref().is_ok_and(|answer| answer.issued().is_some()) {
+        let ended =
+            unsealed.leases.end_token(&caller.hash, token::store::Children::AreRevoked, &EndCause::UsedUp).await;
+        let handed_out = outcome.as_ref().ok().and_then(LogicalResponse::handed_out);
+        if let Err(error) = ended {
+            // Its row is due in a moment, and then everything ends.
+            if let Some(handed_out) = handed_out {
+                let _ = self.take_back(unsealed, &handed_out, &EndCause::Withheld).await;
+            }
+            return Err(lease_error(error));
+        }
+        if handed_out.is_some_and(|handed_out| handed_out.lease.is_some()) {
             return Err(RequestError::invalid(
                 "Secret cannot be returned; token had one use left, so leased credentials were immediately revoked.",
             ));
@@ -501,11 +512,15 @@ impl Core {
         if !unsealed.audit.is_enabled() {
             return Ok(());
         }
-        let error = error.map(|error| match error {
-            RequestError::Sandbox(cause) => format!("{error}: {cause}"),
+        let error = error.and_then(|error| match error {
+            // That nothing is there is an answer like any other, in Vault too.
+            RequestError::NotFound => None,
+            RequestError::Sandbox(cause) => Some(format!("{error}: {cause}")),
             // As the client reads it.
-            RequestError::Denied | RequestError::DeniedByModule { .. } => format!("1 error occurred:\n\t* {error}\n\n"),
-            other => other.to_string(),
+            RequestError::Denied | RequestError::DeniedByModule { .. } => {
+                Some(format!("1 error occurred:\n\t* {error}\n\n"))
+            }
+            other => Some(other.to_string()),
         });
         let entry = Entry {
             phase,
@@ -519,6 +534,7 @@ impl Core {
             acl_digest: &unsealed.acl_digest,
             response,
             error: error.as_deref(),
+            shows_data: trace.is_known,
             headers: &unsealed.audit.pick_headers(&request.headers),
         };
         unsealed.audit.record(&entry).await

@@ -69,6 +69,24 @@ pub struct LogicalResponse {
     pub status: Option<u16>,
     /// Body to send as it stands, with its content type (metrics text).
     pub raw: Option<(String, &'static str)>,
+    /// The server seals once this answer is recorded, and answers when it has.
+    pub seals: bool,
+}
+
+/// What an answer hands out that did not exist before. It must not outlive an answer that nobody got. `Debug` shows no token.
+#[derive(Clone)]
+pub struct HandedOut {
+    pub lease: Option<LeaseId>,
+    pub token: Option<TokenId>,
+    /// Names the token.
+    accessor: String,
+}
+
+impl fmt::Debug for HandedOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { lease, token: _, accessor } = self;
+        f.debug_struct("HandedOut").field("lease", lease).field("accessor", accessor).finish_non_exhaustive()
+    }
 }
 
 impl LogicalResponse {
@@ -116,10 +134,14 @@ impl LogicalResponse {
         self.data.as_ref().and(self.lease.as_ref()).map(|lease| &lease.id)
     }
 
-    /// Whether this answer hands out a token that did not exist before.
+    /// What this answer hands out, if it hands out anything.
     #[must_use]
-    pub fn is_new_token(&self) -> bool {
-        self.auth.as_ref().is_some_and(|auth| auth.is_new)
+    pub fn handed_out(&self) -> Option<HandedOut> {
+        let lease = self.issued().cloned();
+        let auth = self.auth.as_ref().filter(|auth| auth.is_new);
+        let token = auth.and_then(|auth| auth.client_token.clone());
+        let accessor = auth.map(|auth| auth.accessor.clone()).unwrap_or_default();
+        (lease.is_some() || token.is_some()).then_some(HandedOut { lease, token, accessor })
     }
 
     #[must_use]

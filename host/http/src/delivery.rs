@@ -1,7 +1,7 @@
-//! A leased credential that nobody takes is given back at once, not at its expiry.
+//! A leased credential or a new token that nobody takes is given back at once, not at its expiry.
 //!
 //! "Taken" is what this end can see: the connection asked for the bytes. A client that vanishes while the bytes travel
-//! leaves its lease to the TTL.
+//! leaves them to their TTL.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,27 +10,27 @@ use std::task::{Context, Poll};
 use axum::body::Body;
 use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
-use leasehold_model::LeaseId;
+use leasehold_core::request::HandedOut;
 
 use crate::pipeline::Pipeline;
 
-/// Gives the lease back when dropped, unless it was kept.
+/// Gives back what an answer hands out when dropped, unless the answer was taken.
 pub(crate) struct UndeliveredGuard {
     pipeline: Arc<dyn Pipeline>,
-    lease: Option<LeaseId>,
+    handed_out: Option<HandedOut>,
 }
 
 impl UndeliveredGuard {
-    pub(crate) fn new(pipeline: Arc<dyn Pipeline>, lease: LeaseId) -> Self {
-        Self { pipeline, lease: Some(lease) }
+    pub(crate) fn new(pipeline: Arc<dyn Pipeline>, handed_out: HandedOut) -> Self {
+        Self { pipeline, handed_out: Some(handed_out) }
     }
 }
 
 impl Drop for UndeliveredGuard {
     fn drop(&mut self) {
-        if let Some(lease) = self.lease.take() {
-            tracing::info!(lease.id = %lease, "the client was gone before it was given its lease");
-            Arc::clone(&self.pipeline).undelivered(lease);
+        if let Some(handed_out) = self.handed_out.take() {
+            tracing::info!(?handed_out, "the client was gone before it was given its answer");
+            Arc::clone(&self.pipeline).undelivered(handed_out);
         }
     }
 }
@@ -55,7 +55,7 @@ impl HttpBody for Leased {
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let polled = Pin::new(&mut self.body).poll_frame(context);
         if matches!(polled, Poll::Ready(Some(Ok(_)))) {
-            self.promise.lease = None;
+            self.promise.handed_out = None;
         }
         polled
     }

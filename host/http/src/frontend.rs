@@ -147,8 +147,8 @@ impl Frontend {
     }
 
     fn deliver(&self, id: &str, operation: Operation, answer: &LogicalResponse) -> Response<Body> {
-        // From here on an issued lease goes back unless its body is taken.
-        let promise = answer.issued().map(|lease| UndeliveredGuard::new(Arc::clone(&self.pipeline), lease.clone()));
+        // From here on an issued lease or a new token goes back unless its body is taken.
+        let promise = answer.handed_out().map(|given| UndeliveredGuard::new(Arc::clone(&self.pipeline), given));
         let response = envelope::of_answer(id, operation, answer);
         match promise {
             Some(promise) => response.map(|body| delivery::after(body, promise)),

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use leasehold_core::request::{LeaseAnswer, LogicalRequest, LogicalResponse, RequestError, Shape};
+use leasehold_core::request::{HandedOut, LeaseAnswer, LogicalRequest, LogicalResponse, RequestError, Shape};
 use leasehold_core::testing::CountingEntropy;
 use leasehold_model::{LeaseId, Ttl};
 use serde_json::json;
@@ -59,8 +59,8 @@ impl Pipeline for Scripted {
         }
     }
 
-    fn undelivered(self: Arc<Self>, lease: LeaseId) {
-        let _ = self.undelivered.send(lease);
+    fn undelivered(self: Arc<Self>, handed_out: HandedOut) {
+        let _ = self.undelivered.send(handed_out.lease.unwrap());
     }
 }
 

@@ -61,9 +61,11 @@ pub(crate) fn core(
 pub(crate) async fn unusable_audit_devices(declared: &[DeviceEntry]) -> Vec<String> {
     let devices = Devices::of_configuration();
     let mut problems = Vec::new();
+    let mut taken = Vec::new();
     for DeviceEntry { kind, path, options, .. } in declared {
-        if let Err(error) = devices.open(kind, options).await {
-            problems.push(format!("audit \"{kind}\" ({path}): {}", with_causes(&error)));
+        match devices.open(kind, options, &taken).await {
+            Ok(device) => taken.extend(device.destination()),
+            Err(error) => problems.push(format!("audit \"{kind}\" ({path}): {}", with_causes(&error))),
         }
     }
     problems

@@ -3,14 +3,19 @@
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use leasehold_core::request::RequestError;
-use leasehold_core::seams::audit::{AuditDevice, AuditDevices};
+use leasehold_core::seams::audit::{AuditDevice, AuditDevices, Destination};
 
 use super::discard::Discard;
-use super::file::FileDevice;
+use super::file::{FileDevice, Unopened};
 use super::stdout::Stdout;
+use super::writer::on_a_thread;
+
+/// Opening a file on a file server that is gone takes for ever.
+const OPEN_TIME: Duration = Duration::from_secs(10);
 
 /// Who asks for a device decides where its file may lie.
 #[derive(Clone, Debug)]
@@ -42,7 +47,12 @@ impl Devices {
         Self { place: directory.map_or(Place::Nowhere, Place::Beneath) }
     }
 
-    fn file(&self, options: &BTreeMap<String, String>) -> Result<Arc<dyn AuditDevice>, RequestError> {
+    /// May block.
+    fn file(
+        &self,
+        options: &BTreeMap<String, String>,
+        taken: &[Destination],
+    ) -> Result<Arc<dyn AuditDevice>, RequestError> {
         let path = options
             .get("file_path")
             .or_else(|| options.get("path"))
@@ -56,18 +66,39 @@ impl Devices {
             return Err(RequestError::invalid("unknown format type: only \"json\" is supported"));
         }
         let mode = mode(options.get("mode").map(String::as_str))?;
+        let in_use = || RequestError::Invalid(format!("another audit device writes to {path} already"));
         if path.eq_ignore_ascii_case("stdout") {
-            return Ok(Arc::new(Stdout));
+            if taken.contains(&Stdout::destination()) {
+                return Err(in_use());
+            }
+            let unusable = |error| RequestError::Invalid(format!("standard output cannot be written to: {error}"));
+            return Ok(Arc::new(Stdout::open().map_err(unusable)?));
         }
         if path.eq_ignore_ascii_case("discard") {
             return Ok(Arc::new(Discard));
         }
-        let path = self.allowed(Path::new(path))?;
-        let device = FileDevice::open(&path, mode).map_err(|error| {
-            RequestError::invalid(format!("sanity check failed; unable to open {}: {error}", path.display()))
+        if mode & 0o007 != 0 {
+            match self.place {
+                // What the operator's own file says is done, and said.
+                Place::Anywhere => {
+                    tracing::warn!("the mode of the audit file {path} lets every user of this machine at it")
+                }
+                _ => {
+                    return Err(RequestError::invalid(
+                        "mode must not let others than the file's owner and group at the file: use 0600 or 0640",
+                    ));
+                }
+            }
+        }
+        let allowed = self.allowed(Path::new(path))?;
+        let device = FileDevice::open(&allowed, mode, taken).map_err(|error| match error {
+            Unopened::Taken => in_use(),
+            Unopened::System(error) => {
+                RequestError::Invalid(format!("sanity check failed; unable to open {}: {error}", allowed.display()))
+            }
         })?;
         // An option may name it relative to somewhere.
-        tracing::info!(path = %path.display(), "audit records are written to {}", path.display());
+        tracing::info!(path = %allowed.display(), "audit records are written to {}", allowed.display());
         Ok(Arc::new(device))
     }
 
@@ -128,10 +159,20 @@ fn mode(text: Option<&str>) -> Result<u32, RequestError> {
 
 #[async_trait]
 impl AuditDevices for Devices {
-    async fn open(&self, kind: &str, options: &BTreeMap<String, String>) -> Result<Arc<dyn AuditDevice>, RequestError> {
-        match kind {
-            "file" => self.file(options),
-            other => Err(RequestError::invalid(format!("unknown backend type: {other:?}"))),
+    async fn open(
+        &self,
+        kind: &str,
+        options: &BTreeMap<String, String>,
+        taken: &[Destination],
+    ) -> Result<Arc<dyn AuditDevice>, RequestError> {
+        if kind != "file" {
+            return Err(RequestError::Invalid(format!("unknown backend type: {kind:?}")));
         }
+        let (devices, options, taken) = (self.clone(), options.clone(), taken.to_vec());
+        let opened = on_a_thread(OPEN_TIME, move || devices.file(&options, &taken)).await;
+        opened.unwrap_or_else(|| {
+            let seconds = OPEN_TIME.as_secs();
+            Err(RequestError::Invalid(format!("sanity check failed; the file could not be opened within {seconds} s")))
+        })
     }
 }

@@ -1,4 +1,8 @@
-//! Hands every record to every device. When devices are enabled and none took a record, nothing happens and nothing leaves.
+//! Hands every record to every device at once. When devices are enabled and none of those that count took a record, nothing
+//! happens and nothing leaves.
+//!
+//! Where the server's configuration declares devices, these alone count: whoever may enable devices through the API must not be
+//! able to keep a record from the operator by adding one that throws records away.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, RwLock};
@@ -6,19 +10,33 @@ use std::time::Duration;
 
 use metrics::counter;
 use serde::{Deserialize, Serialize};
+use tokio::sync::{Mutex, mpsc};
+use tokio::time::Instant;
 
 use super::form::Form;
 use super::hash::Salt;
+use super::lane::Lane;
 use super::line::{Entry, Phase, Style};
+use crate::commit::delete_surely;
 use crate::keys;
 use crate::request::RequestError;
-use crate::seams::audit::{AuditDevice, AuditDevices, AuditLine};
+use crate::seams::audit::{AuditDevice, AuditDevices, Destination};
 use crate::seams::seal::SecretKey;
-use crate::seams::storage::{Batch, Expect, Storage, StorageError};
+use crate::seams::storage::{Batch, Expect, Key, Storage, StorageError};
 use crate::token::store::{decode, encode};
 
-/// A device that takes longer counts as failed: it must not hold up the others.
+/// A device that takes longer counts as failed.
 const WRITE_TIME: Duration = Duration::from_secs(10);
+/// How much longer a request waits for other devices once one that counts has its record.
+const COMPANION_TIME: Duration = Duration::from_secs(1);
+/// Each device has a thread, and each request is written to all of them.
+const DEVICES_MAX: usize = 32;
+/// Each is looked for in every request.
+const HEADERS_MAX: usize = 128;
+/// Longer names are not sent by anybody.
+const HEADER_NAME_MAX: usize = 256;
+/// Keys read at once.
+const PAGE: u32 = 500;
 
 /// One enabled device, as the API shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,7 +53,7 @@ struct Device {
     entry: DeviceEntry,
     form: Form,
     salt: Salt,
-    sink: Arc<dyn AuditDevice>,
+    lane: Arc<Lane>,
     /// From the server's configuration: cannot be disabled over the API.
     declared: bool,
 }
@@ -53,6 +71,8 @@ pub struct Broker {
     headers: RwLock<Arc<BTreeMap<String, AuditedHeader>>>,
     factory: Arc<dyn AuditDevices>,
     key: SecretKey,
+    /// One change of the devices at a time: what they write to is compared before anything is changed.
+    changing: Mutex<()>,
 }
 
 impl std::fmt::Debug for Broker {
@@ -78,22 +98,35 @@ impl Broker {
             headers: RwLock::new(Arc::new(BTreeMap::new())),
             factory,
             key,
+            changing: Mutex::default(),
         };
         for entry in declared.1 {
             let form = Form::of(&entry.options)?;
-            let sink = declared.0.open(&entry.kind, &entry.options).await?;
+            let sink = declared.0.open(&entry.kind, &entry.options, &broker.taken()).await?;
             broker.install(entry.clone(), form, sink, true);
         }
-        for key in storage.scan(&keys::audit(""), None, 1_000).await? {
-            if let Some(stored) = storage.get(&key).await? {
-                let entry: DeviceEntry = decode(key.as_str(), &stored.value)?;
-                // Stored before options were looked at: nothing that is hashed by default is shown for it.
-                let form = Form::of(&entry.options).unwrap_or_default();
-                let sink = broker.factory.open(&entry.kind, &entry.options).await?;
-                broker.install(entry, form, sink, false);
+        for key in all_keys(&*storage, &keys::audit("")).await? {
+            let Some(stored) = storage.get(&key).await? else { continue };
+            let entry: DeviceEntry = decode(key.as_str(), &stored.value)?;
+            if broker.has_path(&entry.path) {
+                tracing::error!(
+                    "audit device `{}` is declared in the configuration: the one that was enabled through the API is left out",
+                    entry.path
+                );
+                continue;
+            }
+            // Stored before options were looked at: nothing that is hashed by default is shown for it.
+            let form = Form { raw: false, ..Form::of(&entry.options).unwrap_or_default() };
+            match broker.factory.open(&entry.kind, &entry.options, &broker.taken()).await {
+                Ok(sink) => broker.install(entry, form, sink, false),
+                // A declared one is there, and it alone counts.
+                Err(error) if !declared.1.is_empty() => {
+                    tracing::error!(%error, "audit device `{}`, which was enabled through the API, is left out", entry.path);
+                }
+                Err(error) => return Err(error),
             }
         }
-        for key in storage.scan(&keys::audited_header(""), None, 1_000).await? {
+        for key in all_keys(&*storage, &keys::audited_header("")).await? {
             if let Some(stored) = storage.get(&key).await? {
                 let header: AuditedHeader = decode(key.as_str(), &stored.value)?;
                 broker.change_headers(|headers| {
@@ -118,19 +151,25 @@ impl Broker {
         self.all().iter().map(|device| device.entry.clone()).collect()
     }
 
+    fn has_path(&self, path: &str) -> bool {
+        self.all().iter().any(|device| device.entry.path == path)
+    }
+
+    /// What the devices write to now.
+    fn taken(&self) -> Vec<Destination> {
+        self.all().iter().filter_map(|device| device.lane.sink.destination()).collect()
+    }
+
     /// Writes one record to every device.
     ///
     /// # Errors
-    /// [`RequestError::Audit`] when there are devices and none of them has it.
+    /// [`RequestError::Audit`] when there are devices and none of those that count has it.
     pub async fn record(&self, entry: &Entry<'_>) -> Result<(), RequestError> {
         let devices = self.all();
         if devices.is_empty() {
             return Ok(());
         }
-        let mut written = false;
-        for device in devices.iter() {
-            written |= device.write(entry).await;
-        }
+        let written = write(&devices, entry).await;
         // As in Vault: a failure is a record that no device has.
         match (entry.phase, written) {
             (Phase::Request, true) => counter!("vault.audit.log_request").increment(1),
@@ -146,33 +185,54 @@ impl Broker {
     /// # Errors
     /// The factory's words; `path already in use`; a device that does not take the test record.
     pub async fn enable(&self, entry: DeviceEntry, test: &Entry<'_>) -> Result<(), RequestError> {
+        let _changing = self.changing.lock().await;
         // One path must not be the beginning of another: both end in a slash.
         let overlaps = |known: &str| known.starts_with(&entry.path) || entry.path.starts_with(known);
-        if self.all().iter().any(|device| overlaps(&device.entry.path)) {
+        let present = self.all();
+        if present.iter().any(|device| overlaps(&device.entry.path)) {
             return Err(RequestError::invalid("path already in use"));
+        }
+        if present.len() >= DEVICES_MAX {
+            return Err(RequestError::Invalid(format!(
+                "{DEVICES_MAX} audit devices are enabled, which is as many as there may be: disable one of them first"
+            )));
         }
         if entry.options.contains_key("prefix") {
             return Err(RequestError::invalid("audit log prefixing is not allowed"));
         }
         let form = Form::of(&entry.options)?;
-        let sink = self.factory.open(&entry.kind, &entry.options).await?;
-        let device = Device {
+        if form.raw {
+            return Err(RequestError::invalid(
+                "log_raw cannot be set through the API: it would write tokens and credentials in clear; declare the device in the \
+                 server's configuration",
+            ));
+        }
+        let sink = self.factory.open(&entry.kind, &entry.options, &self.taken()).await?;
+        let device = Arc::new(Device {
             form,
             salt: Salt::new(&self.key, &entry.path),
-            entry: entry.clone(),
-            sink: sink.clone(),
+            lane: Lane::new(&entry.path, sink),
+            entry,
             declared: false,
-        };
-        if !device.write(test).await {
+        });
+        if !write(std::slice::from_ref(&device), test).await {
             return Err(RequestError::invalid("sanity check failed; unable to write a test record to this device"));
         }
-        let key = keys::audit(&entry.path);
-        match self.storage.commit(Batch::new().put(key, encode(&entry)?, Expect::Absent)).await {
+        let (key, value) = (keys::audit(&device.entry.path), encode(&device.entry)?);
+        match self.storage.commit(Batch::new().put(key.clone(), value.clone(), Expect::Absent)).await {
             Ok(()) => {}
-            Err(StorageError::Conflict(_)) => return Err(RequestError::invalid("path already in use")),
-            Err(other) => return Err(other.into()),
+            Err(error) => {
+                // Stored by a commit that was said to have failed, now or when this was asked before: then it is enabled.
+                let stored = self.storage.get(&key).await.ok().flatten();
+                match (stored.is_some_and(|stored| stored.value == value), error) {
+                    (true, _) => {}
+                    (false, StorageError::Conflict(_)) => return Err(RequestError::invalid("path already in use")),
+                    (false, other) => return Err(other.into()),
+                }
+            }
         }
-        self.install(entry, form, sink, false);
+        device.lane.show_stalled(false);
+        self.change(|devices| devices.push(device));
         Ok(())
     }
 
@@ -184,7 +244,9 @@ impl Broker {
                 "this device is declared in the server's configuration: remove it there",
             ));
         }
-        self.storage.commit(Batch::new().delete(keys::audit(path))).await?;
+        let _changing = self.changing.lock().await;
+        let key = keys::audit(path);
+        delete_surely(&*self.storage, Batch::new().delete(key.clone()), &key).await?;
         self.change(|devices| devices.retain(|device| device.entry.path != path));
         Ok(())
     }
@@ -195,18 +257,23 @@ impl Broker {
         self.all().iter().find(|device| device.entry.path == path).map(|device| device.salt.text(text))
     }
 
-    /// Closes and opens every device's file, after a rotation.
-    pub async fn reopen(&self) {
-        for device in self.all().iter() {
-            if let Err(error) = device.sink.reopen().await {
-                tracing::error!(%error, "could not reopen audit device `{}`", device.entry.path);
-            }
+    /// Closes and opens every device's file, after a rotation. A device that does not answer keeps nobody waiting: it opens its
+    /// file again when it gets there.
+    pub fn reopen(&self) {
+        for device in self.all().iter().cloned() {
+            tokio::spawn(async move {
+                if let Err(error) = device.lane.sink.reopen().await {
+                    tracing::error!(%error, "could not reopen audit device `{}`", device.entry.path);
+                }
+            });
         }
     }
 
     fn install(&self, entry: DeviceEntry, form: Form, sink: Arc<dyn AuditDevice>, declared: bool) {
         let salt = Salt::new(&self.key, &entry.path);
-        self.change(|devices| devices.push(Arc::new(Device { entry, form, salt, sink, declared })));
+        let lane = Lane::new(&entry.path, sink);
+        lane.show_stalled(false);
+        self.change(|devices| devices.push(Arc::new(Device { entry, form, salt, lane, declared })));
     }
 
     fn change(&self, apply: impl FnOnce(&mut Vec<Arc<Device>>)) {
@@ -224,9 +291,18 @@ impl Broker {
     }
 
     /// # Errors
-    /// As storage.
-    pub async fn set_header(&self, header: AuditedHeader) -> Result<(), StorageError> {
+    /// As storage; there may be so many of them, and no longer ones.
+    pub async fn set_header(&self, header: AuditedHeader) -> Result<(), RequestError> {
         let lower = header.name.to_lowercase();
+        if lower.len() > HEADER_NAME_MAX {
+            return Err(RequestError::Invalid(format!("a header's name has at most {HEADER_NAME_MAX} bytes")));
+        }
+        let known = self.headers();
+        if known.len() >= HEADERS_MAX && !known.contains_key(&lower) {
+            return Err(RequestError::Invalid(format!(
+                "{HEADERS_MAX} request headers are audited, which is as many as there may be: remove one of them first"
+            )));
+        }
         self.storage.commit(Batch::new().put(keys::audited_header(&lower), encode(&header)?, Expect::Anything)).await?;
         self.change_headers(|headers| {
             headers.insert(lower, header);
@@ -264,17 +340,56 @@ impl Broker {
 }
 
 impl Device {
-    async fn write(&self, entry: &Entry<'_>) -> bool {
+    fn line(&self, entry: &Entry<'_>) -> String {
         let Form { raw, hash_accessor, elide_lists } = self.form;
-        let style = Style { salt: &self.salt, raw, hash_accessor, elide_lists };
-        let line = entry.render(&style);
-        let why = match tokio::time::timeout(WRITE_TIME, self.sink.write(&AuditLine(&line))).await {
-            Ok(Ok(())) => return true,
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => "took too long".to_owned(),
-        };
-        counter!("leasehold_audit_failures_total", "device" => self.entry.path.clone()).increment(1);
-        tracing::error!(why, "audit device `{}` did not take a record", self.entry.path);
-        false
+        entry.render(&Style { salt: &self.salt, raw, hash_accessor, elide_lists })
+    }
+}
+
+/// Whether a device that counts has the record.
+async fn write(devices: &[Arc<Device>], entry: &Entry<'_>) -> bool {
+    let any_declared = devices.iter().any(|device| device.declared);
+    let counts = |device: &Device| device.declared || !any_declared;
+    // A device that must have it will not: then none gets it, for what is refused now must not be recorded as done later.
+    if devices.iter().all(|device| !counts(device) || device.lane.is_stalled()) {
+        return false;
+    }
+    let (outcomes, mut told) = mpsc::unbounded_channel();
+    let mut awaited = vec![false; devices.len()];
+    for (position, (device, is_awaited)) in devices.iter().zip(&mut awaited).enumerate() {
+        *is_awaited = !device.lane.is_stalled();
+        device.lane.submit(device.line(entry), position, &outcomes);
+    }
+    drop(outcomes);
+    let begun = Instant::now();
+    let mut end = begun + WRITE_TIME;
+    let mut written = false;
+    while awaited.contains(&true) {
+        let Ok(Some((position, is_written))) = tokio::time::timeout_at(end, told.recv()).await else { break };
+        if let Some(is_awaited) = awaited.get_mut(position) {
+            *is_awaited = false;
+        }
+        if is_written && devices.get(position).is_some_and(|device| counts(device)) && !written {
+            written = true;
+            end = end.min(Instant::now() + COMPANION_TIME);
+        }
+    }
+    for (device, is_awaited) in devices.iter().zip(awaited) {
+        if is_awaited {
+            device.lane.stall(begun.elapsed());
+        }
+    }
+    written
+}
+
+/// However many there are.
+async fn all_keys(storage: &dyn Storage, prefix: &Key) -> Result<Vec<Key>, StorageError> {
+    let mut found: Vec<Key> = Vec::new();
+    loop {
+        let page = storage.scan(prefix, found.last(), PAGE).await?;
+        if page.is_empty() {
+            return Ok(found);
+        }
+        found.extend(page);
     }
 }

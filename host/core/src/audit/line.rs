@@ -1,11 +1,14 @@
 //! One record, as JSON (contract.md §7). Keys with zero values are left out.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
 use aws_lc_rs::digest;
 use base64::Engine as _;
 use leasehold_model::Timestamp;
 use serde_json::{Value, json};
 
-use super::hash::Salt;
+use super::hash::{self, Salt, Shown};
 use crate::connection::ConnectionInfo;
 use crate::mount::MountEntry;
 use crate::policy::egp::Judgement;
@@ -35,9 +38,18 @@ pub struct Entry<'a> {
     pub acl_digest: &'a str,
     pub response: Option<&'a LogicalResponse>,
     pub error: Option<&'a str>,
+    /// Whether the record may show the request's body: not that of somebody whose token nobody knows.
+    pub shows_data: bool,
     /// Request headers that the operator registered: name, values, whether to hash.
     pub headers: &'a [(String, Vec<String>, bool)],
 }
+
+/// Longer texts are cut: a path, an error, a warning, the value of a header.
+const TEXT_MAX: usize = 8 << 10;
+/// Of a token's policies, and of its metadata, in bytes.
+const NAMES_MAX: usize = 32 << 10;
+/// So many warnings, or values of one header.
+const LIST_MAX: usize = 16;
 
 /// How one device wants its lines.
 #[derive(Debug)]
@@ -63,7 +75,7 @@ impl Entry<'_> {
         if self.phase == Phase::Response {
             line.insert("response".into(), self.response(style));
         }
-        put(&mut line, "error", self.error);
+        put(&mut line, "error", self.error.map(|error| cut(error, TEXT_MAX)).as_deref());
         Value::Object(line).to_string()
     }
 
@@ -81,13 +93,14 @@ impl Entry<'_> {
             auth.insert("accessor".into(), style.accessor(record.accessor.as_str()).into());
         }
         auth.insert("display_name".into(), record.display_name.clone().into());
-        auth.insert("policies".into(), json!(record.policies));
-        auth.insert("token_policies".into(), json!(record.policies));
+        let policies = json!(few(&record.policies));
+        auth.insert("policies".into(), policies.clone());
+        auth.insert("token_policies".into(), policies);
         if let Some(verdict) = self.verdict {
             auth.insert("policy_results".into(), self.policy_results(verdict));
         }
         if let Some(meta) = &record.meta {
-            auth.insert("metadata".into(), json!(meta));
+            auth.insert("metadata".into(), metadata(meta));
         }
         if caller.uses_before != 0 {
             auth.insert("remaining_uses".into(), caller.uses_before.into());
@@ -148,10 +161,10 @@ impl Entry<'_> {
             request.insert("client_token_accessor".into(), style.accessor(caller.record.accessor.as_str()).into());
         }
         request.insert("namespace".into(), json!({"id": "root"}));
-        request.insert("path".into(), asked.path.clone().into());
-        if !asked.data.is_empty() {
+        request.insert("path".into(), cut(&asked.path, TEXT_MAX).into_owned().into());
+        if !asked.data.is_empty() && self.shows_data {
             let clear = self.mount.map(|m| m.audit_non_hmac_request_keys.as_slice()).unwrap_or_default();
-            request.insert("data".into(), style.object(&asked.data, clear));
+            put_data(&mut request, &asked.data, style.object(&asked.data, clear), style);
         }
         if let Some(body) = &asked.raw_body {
             request.insert("body_bytes".into(), body.len().into());
@@ -170,8 +183,8 @@ impl Entry<'_> {
                 .headers
                 .iter()
                 .map(|(name, values, hash)| {
-                    let values: Vec<String> =
-                        values.iter().map(|v| if *hash { style.salt.text(v) } else { v.clone() }).collect();
+                    let shown = |v: &String| if *hash { style.salt.text(v) } else { cut(v, TEXT_MAX).into_owned() };
+                    let values: Vec<String> = values.iter().take(LIST_MAX).map(shown).collect();
                     (name.clone(), json!(values))
                 })
                 .collect();
@@ -200,10 +213,11 @@ impl Entry<'_> {
                 shown.insert("accessor".into(), style.accessor(&auth.accessor).into());
             }
             shown.insert("display_name".into(), auth.display_name.clone().into());
-            shown.insert("policies".into(), json!(auth.policies));
-            shown.insert("token_policies".into(), json!(auth.policies));
-            if let Some(metadata) = &auth.metadata {
-                shown.insert("metadata".into(), json!(metadata));
+            let policies = json!(few(&auth.policies));
+            shown.insert("policies".into(), policies.clone());
+            shown.insert("token_policies".into(), policies);
+            if let Some(meta) = &auth.metadata {
+                shown.insert("metadata".into(), metadata(meta));
             }
             if auth.num_uses != 0 {
                 shown.insert("num_uses".into(), auth.num_uses.into());
@@ -220,13 +234,14 @@ impl Entry<'_> {
         }
         if let Some(data) = &answer.data {
             let clear = self.clear_in(data);
-            response.insert(
-                "data".into(),
-                style.elided(data).map_or_else(|| style.object(data, &clear), |data| style.object(&data, &clear)),
-            );
+            match style.elided(data) {
+                Some(elided) => put_data(&mut response, &elided, style.object(&elided, &clear), style),
+                None => put_data(&mut response, data, style.object(data, &clear), style),
+            }
         }
         if !answer.warnings.is_empty() {
-            response.insert("warnings".into(), json!(answer.warnings));
+            let warnings: Vec<_> = answer.warnings.iter().take(LIST_MAX).map(|text| cut(text, TEXT_MAX)).collect();
+            response.insert("warnings".into(), json!(warnings));
         }
         response.into()
     }
@@ -264,8 +279,8 @@ impl Style<'_> {
         if self.hash_accessor { self.secret(text) } else { text.to_owned() }
     }
 
-    fn object(&self, object: &Object, clear: &[String]) -> Value {
-        if self.raw { Value::Object(object.clone()) } else { self.salt.object(object, clear) }
+    fn object(&self, object: &Object, clear: &[String]) -> Shown {
+        if self.raw { hash::raw(object) } else { self.salt.object(object, clear) }
     }
 
     /// A list answer with the number of its keys in place of them, if the device wants that.
@@ -284,6 +299,45 @@ impl Style<'_> {
         };
         Some(data.iter().map(elided).collect())
     }
+}
+
+/// What of a body fits into a record. Of a longer one the record has the HMAC of the whole besides, as JSON
+/// without blanks, so that an auditor who has the body can prove that it was this one.
+fn put_data(object: &mut Object, whole: &Object, shown: Shown, style: &Style<'_>) {
+    object.insert("data".into(), shown.value);
+    if shown.is_cut {
+        let whole = serde_json::to_string(whole).unwrap_or_default();
+        object.insert("data_truncated".into(), style.salt.text(&whole).into());
+    }
+}
+
+/// As many policies as fit into a record.
+fn few(policies: &[String]) -> &[String] {
+    let mut length = 0_usize;
+    let fits = policies.iter().take_while(|name| {
+        length = length.saturating_add(name.len());
+        length <= NAMES_MAX
+    });
+    policies.get(..fits.count()).unwrap_or_default()
+}
+
+/// As much of a token's metadata as fits into a record.
+fn metadata(meta: &BTreeMap<String, String>) -> Value {
+    let mut length = 0_usize;
+    let fits = meta.iter().take_while(|(name, value)| {
+        length = length.saturating_add(name.len()).saturating_add(value.len());
+        length <= NAMES_MAX
+    });
+    Value::Object(fits.map(|(name, value)| (name.clone(), value.clone().into())).collect())
+}
+
+/// The beginning of a text that is too long for a record.
+fn cut(text: &str, most: usize) -> Cow<'_, str> {
+    if text.len() <= most {
+        return Cow::Borrowed(text);
+    }
+    let end = text.floor_char_boundary(most);
+    Cow::Owned(format!("{}…", text.get(..end).unwrap_or_default()))
 }
 
 fn put_mount(object: &mut Object, mount: &MountEntry) {

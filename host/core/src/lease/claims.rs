@@ -7,8 +7,8 @@ use std::time::Duration;
 use leasehold_model::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-use super::revoke::Cause;
-use super::{CLAIM_TTL, LeaseError, LeaseKind, LeaseRow, LeaseState, Leases, TARGET_SLOTS};
+use super::revoke::Trigger;
+use super::{CLAIM_TTL, EndCause, LeaseError, LeaseKind, LeaseRow, LeaseState, Leases, TARGET_SLOTS};
 use crate::seams::engine::EngineError;
 use crate::seams::storage::{Batch, StorageError};
 
@@ -161,7 +161,7 @@ impl Leases {
     async fn work_on(&self, row: LeaseRow) -> Result<(), LeaseError> {
         match (row.kind, row.state) {
             (LeaseKind::Token, _) => self.end_due_token(row).await,
-            (LeaseKind::Secret, LeaseState::Revoking) => self.undo(row, Cause::Due).await.map(drop),
+            (LeaseKind::Secret, LeaseState::Revoking) => self.undo(row, Trigger::Due).await.map(drop),
             // Its clock was ahead when this was claimed, or it was renewed in between.
             (LeaseKind::Secret, LeaseState::Active) if row.expires_at > self.now() => {
                 let due = row.expires_at;
@@ -170,9 +170,13 @@ impl Leases {
             }
             (LeaseKind::Secret, from @ (LeaseState::Active | LeaseState::Issuing)) => {
                 let fence = row.fence;
-                let revoking = LeaseRow { state: LeaseState::Revoking, ..row };
+                let (cause, since) = match from {
+                    LeaseState::Issuing => (EndCause::NotIssued, self.now()),
+                    _ => (EndCause::Expired, row.expires_at),
+                };
+                let revoking = LeaseRow { state: LeaseState::Revoking, ..row }.ending(&cause, since);
                 self.storage.commit(Batch::new().shift(revoking.clone(), from, fence)).await?;
-                self.undo(revoking, Cause::Due).await.map(drop)
+                self.undo(revoking, Trigger::Due).await.map(drop)
             }
         }
     }

@@ -2,8 +2,10 @@
 
 use leasehold_model::{LeaseId, Timestamp, Ttl};
 
-use super::revoke::Cause;
-use super::{EFFECT_GRACE, EFFECT_TIME, LeaseBody, LeaseError, LeaseKind, LeaseRow, LeaseState, Leases, NO_ANSWER};
+use super::revoke::Trigger;
+use super::{
+    EFFECT_GRACE, EFFECT_TIME, EndCause, LeaseBody, LeaseError, LeaseKind, LeaseRow, LeaseState, Leases, NO_ANSWER,
+};
 use crate::keys;
 use crate::mount::MountEntry;
 use crate::random;
@@ -73,6 +75,7 @@ impl Leases {
             effect: plan.effect,
             attempts: 0,
             last_error: None,
+            ending: None,
         };
         let row = LeaseRow {
             id: id.clone(),
@@ -186,10 +189,10 @@ impl Leases {
         match self.storage.lease(&row.id).await? {
             // Still ours, or made active by a commit that was said to have failed.
             Some(found) if found.fence == row.fence && found.state != LeaseState::Revoking => {
-                let revoking = LeaseRow { state: LeaseState::Revoking, ..row };
+                let revoking = LeaseRow { state: LeaseState::Revoking, ..row }.ending(&EndCause::NotIssued, self.now());
                 self.storage.commit(Batch::new().shift(revoking.clone(), found.state, found.fence)).await?;
                 // The outcome is stored with the row and logged; the caller's own error is what the client hears.
-                drop(self.undo(revoking, Cause::Due).await);
+                drop(self.undo(revoking, Trigger::Due).await);
                 Ok(())
             }
             // Revoked meanwhile, with its token or its mount. Whoever undoes it already may have begun before our effect.
@@ -231,7 +234,7 @@ impl Leases {
     async fn leave_to_ticker(&self, row: LeaseRow) {
         let id = row.id.clone();
         let fence = row.fence;
-        let revoking = LeaseRow { state: LeaseState::Revoking, ..row };
+        let revoking = LeaseRow { state: LeaseState::Revoking, ..row }.ending(&EndCause::NotIssued, self.now());
         // Otherwise it falls due as `Issuing`, at the same time and with the same end.
         if let Err(error) = self.storage.commit(Batch::new().shift(revoking, LeaseState::Issuing, fence)).await {
             tracing::warn!(lease.id = %id, %error, "could not mark lease {id}: it falls due at its deadline");

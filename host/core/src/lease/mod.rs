@@ -4,11 +4,13 @@
 //!
 //! Start with [`record`] (the row) and [`states`] (the legal moves), then [`issue`] (intent, effect, commit), [`renew`], [`revoke`],
 //! and [`claims`] (who works on what is due). [`tokens`] says what happens to leases when a token ends, [`reconcile`] finds out
-//! where leases and targets do not agree.
+//! where leases and targets do not agree; [`ending`] is why something ends.
 //!
-//! Invariants: a PostgreSQL role exists only if a lease row names it. A lease never returns from `Revoking`.
+//! Invariants: a PostgreSQL role exists only if a lease row names it. A lease never returns from `Revoking`. Every end has a cause.
 
 pub mod claims;
+pub mod ending;
+pub mod irrevocable;
 pub mod issue;
 pub mod reconcile;
 pub mod record;
@@ -18,7 +20,7 @@ pub mod revoke;
 pub mod states;
 pub mod tokens;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -30,8 +32,9 @@ use crate::seams::engine::LeaseIntent;
 use crate::seams::host::{Clock, Entropy};
 use crate::seams::storage::{Storage, StorageError};
 use crate::token::Tokens;
-use crate::token::store::decode;
+use crate::token::store::{decode, encode};
 
+pub use ending::{EndCause, Ending};
 pub use record::{LeaseBody, LeaseRow};
 pub use states::{LeaseKind, LeaseState};
 
@@ -88,7 +91,7 @@ pub enum LeaseError {
     Store(#[from] StorageError),
 }
 
-/// The lease room.
+/// What is kept of leases, and all that is done to them.
 pub struct Leases {
     pub(crate) storage: Arc<dyn Storage>,
     pub(crate) clock: Arc<dyn Clock>,
@@ -104,6 +107,8 @@ pub struct Leases {
     /// Work under way at all, and per target: a dead target cannot starve the others.
     pub(crate) slots: Arc<Semaphore>,
     pub(crate) health: Mutex<HashMap<String, claims::ConnectionHealth>>,
+    /// Leases that the API shows as irrevocable: kept, so that a scrape need not open every row.
+    pub(crate) irrevocable: Mutex<HashSet<LeaseId>>,
 }
 
 impl std::fmt::Debug for Leases {
@@ -128,6 +133,7 @@ impl Leases {
             wake: Notify::new(),
             slots: Arc::new(Semaphore::new(claims::SLOTS)),
             health: Mutex::new(HashMap::new()),
+            irrevocable: Mutex::default(),
         }
     }
 
@@ -172,6 +178,19 @@ impl LeaseRow {
             expires_at: self.expires_at,
             deadline,
             effect: body.effect.clone(),
+        }
+    }
+
+    /// With the cause of its end, in a row that goes to `Revoking`. The first cause stays. What cannot be read stays as it is.
+    pub(crate) fn ending(self, cause: &EndCause, since: Timestamp) -> Self {
+        let Ok(body) = self.read_body() else { return self };
+        if body.ending.is_some() {
+            return self;
+        }
+        let ending = Some(Ending { cause: cause.clone(), since });
+        match encode(&LeaseBody { ending, ..body }) {
+            Ok(body) => Self { body, ..self },
+            Err(_) => self,
         }
     }
 

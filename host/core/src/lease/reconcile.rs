@@ -65,6 +65,12 @@ impl Leases {
     pub async fn compare_for_ever(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
         let mut last = LastTime::default();
         let mut wait = FIRST_AFTER;
+        tokio::select! {
+            found = self.find_irrevocable() => if let Err(error) = found {
+                tracing::warn!(%error, "could not count the leases that cannot be revoked");
+            },
+            () = told(&mut stop) => return,
+        }
         loop {
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}

@@ -6,6 +6,7 @@ use leasehold_model::{LeaseId, MountAccessor, Timestamp, TokenHash, Ttl};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::ending::Ending;
 use super::states::{LeaseKind, LeaseState};
 
 /// One row. All columns but `body` are readable by whoever holds the storage: nothing secret may stand in them.
@@ -64,4 +65,7 @@ pub struct LeaseBody {
     pub attempts: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
+    /// Of a row in `Revoking`: why it is there, and since when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ending: Option<Ending>,
 }

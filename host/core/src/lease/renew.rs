@@ -163,6 +163,7 @@ mod tests {
             effect: serde_json::Value::Null,
             attempts: 0,
             last_error: None,
+            ending: None,
         };
         let row = LeaseRow {
             id: "a/b".parse().unwrap(),

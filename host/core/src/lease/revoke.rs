@@ -6,7 +6,10 @@ use std::time::Duration;
 use leasehold_model::{LeaseId, MountAccessor, Timestamp, TokenHash};
 use tokio::time::Instant;
 
-use super::{CLAIM_TTL, EFFECT_GRACE, EFFECT_TIME, LeaseError, LeaseKind, LeaseRow, LeaseState, Leases, NO_ANSWER};
+use super::irrevocable::IRREVOCABLE_AFTER;
+use super::{
+    CLAIM_TTL, EFFECT_GRACE, EFFECT_TIME, EndCause, LeaseError, LeaseKind, LeaseRow, LeaseState, Leases, NO_ANSWER,
+};
 use crate::seams::engine::EngineError;
 use crate::seams::storage::{Batch, LeaseFilter, Page, StorageError};
 use crate::token::store::encode;
@@ -18,9 +21,9 @@ pub enum Wait {
     UntilStored,
 }
 
-/// Why a lease is undone now.
+/// What makes a revocation be tried now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Cause {
+pub(crate) enum Trigger {
     /// Its turn has come.
     Due,
     /// Somebody asked for it, and waits.
@@ -41,10 +44,11 @@ const BACKOFF_BASE: Duration = Duration::from_secs(10);
 const BACKOFF_MAX: Duration = Duration::from_secs(600);
 /// When the target was busy with other work.
 const BUSY_FOR: Duration = Duration::from_millis(500);
-/// After so many failures the API shows a lease as irrevocable; trying goes on.
-pub const IRREVOCABLE_AFTER: u32 = 6;
 /// Rows moved in one commit when many leases end together.
 const MARK_BATCH: u32 = 200;
+/// Rows read at once.
+pub(super) const PAGE: u32 = 1_000;
+const PAGE_LEN: usize = PAGE as usize;
 /// How long a revocation waits for whoever works on the row: an effect has ended by then. Real time, not the clock's.
 const PATIENCE: Duration = Duration::from_secs(EFFECT_TIME.as_secs() + 2 * EFFECT_GRACE.as_secs());
 /// How often it looks.
@@ -64,18 +68,18 @@ impl Leases {
     ///
     /// # Errors
     /// With [`Wait::UntilGone`]: the engine's words; the lease stays in `Revoking` and is tried again by itself.
-    pub async fn revoke(&self, id: &LeaseId, wait: Wait) -> Result<(), LeaseError> {
+    pub async fn revoke(&self, id: &LeaseId, wait: Wait, cause: &EndCause) -> Result<(), LeaseError> {
         let Some(row) = self.storage.lease(id).await? else { return Ok(()) };
         if row.kind == LeaseKind::Token {
-            return self.end_token(&row.token, crate::token::store::Children::AreRevoked).await;
+            return self.end_token(&row.token, crate::token::store::Children::AreRevoked, cause).await;
         }
         match wait {
-            Wait::UntilStored => self.queue_revocation(id).await,
-            Wait::UntilGone => self.revoke_now(id).await,
+            Wait::UntilStored => self.queue_revocation(id, cause).await,
+            Wait::UntilGone => self.revoke_now(id, cause).await,
         }
     }
 
-    async fn revoke_now(&self, id: &LeaseId) -> Result<(), LeaseError> {
+    async fn revoke_now(&self, id: &LeaseId, cause: &EndCause) -> Result<(), LeaseError> {
         let end = Instant::now() + PATIENCE;
         loop {
             match self.storage.claim(&self.claimant(), id, CLAIM_TTL).await {
@@ -83,7 +87,8 @@ impl Leases {
                 Ok(Some(row)) => {
                     // Due as soon as our hold ends: a crash must not leave it to its old expiry.
                     let next_at = self.now();
-                    let revoking = LeaseRow { state: LeaseState::Revoking, next_at, ..row.clone() };
+                    let revoking =
+                        LeaseRow { state: LeaseState::Revoking, next_at, ..row.clone() }.ending(cause, next_at);
                     match self.storage.commit(Batch::new().shift(revoking.clone(), row.state, row.fence)).await {
                         Ok(()) => {}
                         // Somebody stored the same duty: look again.
@@ -91,7 +96,7 @@ impl Leases {
                         Err(other) => return Err(other.into()),
                     }
                     crate::fail::point("revoke-marked");
-                    match self.undo(revoking, Cause::Asked).await {
+                    match self.undo(revoking, Trigger::Asked).await {
                         Err(LeaseError::Store(StorageError::Fenced(_))) if Instant::now() < end => {}
                         Ok(Undone::Later(_)) if Instant::now() < end => tokio::time::sleep(LOOK_AGAIN).await,
                         Ok(Undone::Later(why)) => return Err(LeaseError::Engine(why)),
@@ -100,7 +105,7 @@ impl Leases {
                 }
                 // An issue, a renewal or another revocation is at it. It may hang: the duty must not wait for it.
                 Err(StorageError::Fenced(_)) if Instant::now() < end => {
-                    self.queue_revocation(id).await?;
+                    self.queue_revocation(id, cause).await?;
                     tokio::time::sleep(LOOK_AGAIN).await;
                 }
                 Err(StorageError::Fenced(_)) => return Err(LeaseError::Busy(id.clone())),
@@ -110,13 +115,13 @@ impl Leases {
     }
 
     /// Moves one secret to `Revoking`, whoever holds it.
-    async fn queue_revocation(&self, id: &LeaseId) -> Result<(), LeaseError> {
+    async fn queue_revocation(&self, id: &LeaseId, cause: &EndCause) -> Result<(), LeaseError> {
         loop {
             let Some(row) = self.storage.lease(id).await?.filter(|row| row.state != LeaseState::Revoking) else {
                 return Ok(());
             };
             let (from, fence) = (row.state, row.fence);
-            match self.storage.commit(Batch::new().shift(self.as_revoking(row), from, fence)).await {
+            match self.storage.commit(Batch::new().shift(self.as_revoking(row, cause), from, fence)).await {
                 Ok(()) => {
                     crate::fail::point("revoke-stored");
                     self.wake.notify_one();
@@ -131,8 +136,9 @@ impl Leases {
 
     /// A row as it goes to `Revoking` without a claim. It is due now; but an effect on its way must have happened before it can be
     /// undone, so a row that is being issued stays held until its issuer is through or its deadline is over.
-    fn as_revoking(&self, row: LeaseRow) -> LeaseRow {
+    fn as_revoking(&self, row: LeaseRow, cause: &EndCause) -> LeaseRow {
         let fence = row.fence + 1;
+        let row = row.ending(cause, self.now());
         match (row.state, row.held_until) {
             (LeaseState::Issuing, Some(until)) => {
                 LeaseRow { state: LeaseState::Revoking, fence, next_at: until, ..row }
@@ -145,7 +151,7 @@ impl Leases {
     ///
     /// # Errors
     /// The engine's words; [`LeaseError::Damaged`].
-    pub(crate) async fn undo(&self, row: LeaseRow, cause: Cause) -> Result<Undone, LeaseError> {
+    pub(crate) async fn undo(&self, row: LeaseRow, trigger: Trigger) -> Result<Undone, LeaseError> {
         let mut body = match row.read_body() {
             Ok(body) => body,
             Err(error) => return Err(self.park_damaged(row, error).await?),
@@ -169,10 +175,15 @@ impl Leases {
                 self.target_is_up(&row.connection);
                 self.storage.commit(Batch::new().remove(row.id.clone(), row.fence)).await?;
                 crate::fail::point("revoke-removed");
-                let lag = self.now().since(row.expires_at.min(self.now()));
+                self.note_irrevocable(&row.id, false);
+                let ending = body.ending.as_ref();
+                let cause = ending.map_or(EndCause::Unknown, |ending| ending.cause.clone());
+                // Since it should have been gone: its expiry, or the moment at which somebody asked for its end.
+                let due = ending.map_or(row.expires_at, |ending| ending.since).min(self.now());
+                let lag = self.now().since(due);
                 metrics::histogram!("leasehold_revocation_lag_seconds").record(lag.as_secs_f64());
                 metrics::counter!("leasehold_leases_revoked_total").increment(1);
-                tracing::info!(lease.id = %row.id, "revoked lease {}", row.id);
+                tracing::info!(lease.id = %row.id, cause = cause.as_str(), "revoked lease {}: {cause}", row.id);
                 return Ok(Undone::Gone);
             }
             Err(EngineError::Busy(why)) => {
@@ -186,8 +197,11 @@ impl Leases {
         crate::fail::point("revoke-failed");
         metrics::counter!("leasehold_revocation_failures_total").increment(1);
         // However often somebody asks: it gets no later, and no sooner irrevocable, than by itself.
-        if cause == Cause::Due || body.attempts == 0 {
+        if trigger == Trigger::Due || body.attempts == 0 {
             body.attempts = body.attempts.saturating_add(1);
+        }
+        if body.attempts >= IRREVOCABLE_AFTER {
+            self.note_irrevocable(&row.id, true);
         }
         let wait = self.backoff(body.attempts);
         body.last_error = Some(error.to_string());
@@ -202,6 +216,7 @@ impl Leases {
     /// Nobody can undo a row that cannot be read. It stays, for an operator to deal with, and is in nobody's way.
     async fn park_damaged(&self, row: LeaseRow, error: LeaseError) -> Result<LeaseError, StorageError> {
         tracing::error!(lease.id = %row.id, "{error}");
+        self.note_irrevocable(&row.id, true);
         let fence = row.fence;
         let later = row.released(self.now() + BACKOFF_MAX);
         self.storage.commit(Batch::new().shift(later, LeaseState::Revoking, fence)).await?;
@@ -222,61 +237,98 @@ impl Leases {
     ///
     /// # Errors
     /// The first that could not be revoked; the others were tried all the same.
-    pub async fn revoke_prefix(self: &Arc<Self>, prefix: &str, wait: Wait) -> Result<(), PrefixOrStore> {
-        let ids = self.below(prefix).await?;
-        if ids.len() > 1 {
-            // All at once: what waits for its turn must not live on because the request ends before.
-            self.mark(&LeaseFilter { id_prefix: Some(slashed(prefix)), ..LeaseFilter::default() }).await?;
+    pub async fn revoke_prefix(
+        self: &Arc<Self>,
+        prefix: &str,
+        wait: Wait,
+        cause: &EndCause,
+    ) -> Result<(), PrefixOrStore> {
+        if let Some(id) = self.exactly(prefix).await? {
+            let revoked = self.revoke(&id, wait, cause).await;
+            return revoked
+                .map_err(|error| PrefixOrStore::Lease(Box::new(PrefixFailure { id, position: 1, total: 1, error })));
         }
-        self.revoke_all(ids, wait).await
+        let filter = LeaseFilter { id_prefix: Some(slashed(prefix)), ..LeaseFilter::default() };
+        // All at once: what waits for its turn must not live on because the request ends before.
+        self.mark(&filter, cause).await?;
+        self.revoke_all(&filter, wait, cause).await
     }
 
-    async fn revoke_all(self: &Arc<Self>, ids: Vec<LeaseId>, wait: Wait) -> Result<(), PrefixOrStore> {
-        let total = ids.len();
-        let mut first = None;
-        let mut work = tokio::task::JoinSet::new();
-        let mut queue = ids.into_iter().enumerate();
+    /// Page by page, however many there are.
+    async fn revoke_all(
+        self: &Arc<Self>,
+        filter: &LeaseFilter,
+        wait: Wait,
+        cause: &EndCause,
+    ) -> Result<(), PrefixOrStore> {
+        let total = self.count(filter).await?;
+        let mut first: Option<PrefixFailure> = None;
+        let mut before = 0;
+        let mut after = None;
         loop {
-            while work.len() < super::TARGET_SLOTS {
-                let Some((position, id)) = queue.next() else { break };
-                let leases = self.clone();
-                work.spawn(async move { (position, leases.revoke(&id, wait).await, id) });
+            let page = self.page_of_ids(filter, after.as_ref()).await?;
+            let Some(last) = page.last() else { break };
+            after = Some(last.clone());
+            let mut work = tokio::task::JoinSet::new();
+            let mut queue = page.into_iter().enumerate();
+            loop {
+                while work.len() < super::TARGET_SLOTS {
+                    let Some((position, id)) = queue.next() else { break };
+                    let (leases, cause) = (self.clone(), cause.clone());
+                    let position = before + position + 1;
+                    work.spawn(async move { (position, leases.revoke(&id, wait, &cause).await, id) });
+                }
+                let Some(done) = work.join_next().await else { break };
+                if let Ok((position, Err(error), id)) = done
+                    && first.as_ref().is_none_or(|first| position < first.position)
+                {
+                    first = Some(PrefixFailure { id, position, total, error });
+                }
             }
-            let Some(done) = work.join_next().await else { break };
-            if let Ok((position, Err(error), id)) = done
-                && first.as_ref().is_none_or(|f: &PrefixFailure| position + 1 < f.position)
-            {
-                first = Some(PrefixFailure { id, position: position + 1, total, error });
-            }
+            before += PAGE_LEN;
         }
-        first.map_or(Ok(()), |failure| Err(PrefixOrStore::Lease(Box::new(failure))))
+        first.map_or(Ok(()), |mut failure| {
+            // Some may have come meanwhile.
+            failure.total = failure.total.max(failure.position);
+            Err(PrefixOrStore::Lease(Box::new(failure)))
+        })
     }
 
     /// Forgets every lease below a prefix; what the engine cannot undo stays behind in the target.
     ///
     /// # Errors
     /// As storage.
-    pub async fn revoke_force(self: &Arc<Self>, prefix: &str) -> Result<(), StorageError> {
-        let mut work = tokio::task::JoinSet::new();
-        let mut queue = self.below(prefix).await?.into_iter();
+    pub async fn revoke_force(self: &Arc<Self>, prefix: &str, cause: &EndCause) -> Result<(), StorageError> {
+        if let Some(id) = self.exactly(prefix).await? {
+            return self.revoke_or_forget(&id, cause).await;
+        }
+        let filter = LeaseFilter { id_prefix: Some(slashed(prefix)), ..LeaseFilter::default() };
         let mut first = Ok(());
+        let mut after = None;
         loop {
-            while work.len() < super::TARGET_SLOTS {
-                let Some(id) = queue.next() else { break };
-                let leases = self.clone();
-                work.spawn(async move { leases.revoke_or_forget(&id).await });
-            }
-            let Some(done) = work.join_next().await else { return first };
-            if let (Ok(()), Ok(Err(error))) = (&first, done) {
-                first = Err(error);
+            let page = self.page_of_ids(&filter, after.as_ref()).await?;
+            let Some(last) = page.last() else { return first };
+            after = Some(last.clone());
+            let mut work = tokio::task::JoinSet::new();
+            let mut queue = page.into_iter();
+            loop {
+                while work.len() < super::TARGET_SLOTS {
+                    let Some(id) = queue.next() else { break };
+                    let (leases, cause) = (self.clone(), cause.clone());
+                    work.spawn(async move { leases.revoke_or_forget(&id, &cause).await });
+                }
+                let Some(done) = work.join_next().await else { break };
+                if let (Ok(()), Ok(Err(error))) = (&first, done) {
+                    first = Err(error);
+                }
             }
         }
     }
 
-    async fn revoke_or_forget(&self, id: &LeaseId) -> Result<(), StorageError> {
+    async fn revoke_or_forget(&self, id: &LeaseId, cause: &EndCause) -> Result<(), StorageError> {
         let Some(row) = self.storage.lease(id).await? else { return Ok(()) };
         let tried = match self.refuse_if_down(&row.connection) {
-            Ok(()) => self.revoke(id, Wait::UntilGone).await,
+            Ok(()) => self.revoke(id, Wait::UntilGone, cause).await,
             // It did not answer a moment ago: that is what force is for.
             down => down,
         };
@@ -286,7 +338,7 @@ impl Leases {
             Err(LeaseError::Store(error)) => return Err(error),
             Err(error) => error,
         };
-        tracing::warn!(lease.id = %id, %error, "forgetting lease {id} by force: its role may remain");
+        tracing::warn!(lease.id = %id, cause = cause.as_str(), %error, "forgetting lease {id}: {cause}; its role may remain");
         self.forget(id).await
     }
 
@@ -303,41 +355,43 @@ impl Leases {
                 Err(other) => return Err(other),
             }
         }
+        self.note_irrevocable(id, false);
         Ok(())
     }
 
-    /// Ids of a prefix, as `revoke-prefix` understands it.
-    async fn below(&self, prefix: &str) -> Result<Vec<LeaseId>, StorageError> {
-        if !prefix.ends_with('/')
-            && let Ok(id) = prefix.parse::<LeaseId>()
-            && self.storage.lease(&id).await?.is_some()
-        {
-            return Ok(vec![id]);
-        }
-        let filter = LeaseFilter { id_prefix: Some(slashed(prefix)), ..LeaseFilter::default() };
-        self.ids(&filter).await
+    /// The lease that a prefix names, where it names one.
+    async fn exactly(&self, prefix: &str) -> Result<Option<LeaseId>, StorageError> {
+        let id = prefix.parse::<LeaseId>().ok().filter(|_| !prefix.ends_with('/'));
+        let Some(id) = id else { return Ok(None) };
+        Ok(self.storage.lease(&id).await?.map(|row| row.id))
     }
 
     /// All leases of one mount, ended before it goes.
     ///
     /// # Errors
     /// As [`Leases::revoke_prefix`].
-    pub async fn revoke_mount(self: &Arc<Self>, mount: &MountAccessor) -> Result<(), PrefixOrStore> {
+    pub async fn revoke_mount(self: &Arc<Self>, mount: &MountAccessor, cause: &EndCause) -> Result<(), PrefixOrStore> {
         let filter =
             LeaseFilter { mount: Some(mount.clone()), kind: Some(LeaseKind::Secret), ..LeaseFilter::default() };
-        self.mark(&filter).await?;
-        let ids = self.ids(&filter).await?;
-        self.revoke_all(ids, Wait::UntilGone).await
+        self.mark(&filter, cause).await?;
+        self.revoke_all(&filter, Wait::UntilGone, cause).await
     }
 
-    async fn ids(&self, filter: &LeaseFilter) -> Result<Vec<LeaseId>, StorageError> {
-        let mut found: Vec<LeaseId> = Vec::new();
+    async fn page_of_ids(&self, filter: &LeaseFilter, after: Option<&LeaseId>) -> Result<Vec<LeaseId>, StorageError> {
+        let page = self.storage.leases(filter, &Page { after: after.cloned(), limit: PAGE }).await?;
+        Ok(page.into_iter().map(|row| row.id).collect())
+    }
+
+    async fn count(&self, filter: &LeaseFilter) -> Result<usize, StorageError> {
+        let mut count = 0;
+        let mut after = None;
         loop {
-            let page = self.storage.leases(filter, &Page { after: found.last().cloned(), limit: 1_000 }).await?;
-            if page.is_empty() {
-                return Ok(found);
+            let page = self.page_of_ids(filter, after.as_ref()).await?;
+            count += page.len();
+            match page.last() {
+                Some(last) => after = Some(last.clone()),
+                None => return Ok(count),
             }
-            found.extend(page.into_iter().map(|row| row.id));
         }
     }
 
@@ -351,7 +405,7 @@ impl Leases {
         let mut names: Vec<String> = Vec::new();
         let mut after: Option<LeaseId> = None;
         loop {
-            let page = self.storage.leases(&filter, &Page { after, limit: 1_000 }).await?;
+            let page = self.storage.leases(&filter, &Page { after, limit: PAGE }).await?;
             let Some(last) = page.last().map(|row| row.id.clone()) else { return Ok(names) };
             let mut folder = None;
             for rest in page.iter().filter_map(|row| row.id.as_str().strip_prefix(prefix)) {
@@ -381,7 +435,7 @@ impl Leases {
         let mut found: Vec<LeaseRow> = Vec::new();
         loop {
             let after = found.last().map(|row| row.id.clone());
-            let page = self.storage.leases(filter, &Page { after, limit: 1_000 }).await?;
+            let page = self.storage.leases(filter, &Page { after, limit: PAGE }).await?;
             if page.is_empty() {
                 return Ok(found);
             }
@@ -393,13 +447,12 @@ impl Leases {
     ///
     /// # Errors
     /// As storage.
-    pub(super) async fn mark_secrets_of(&self, token: &TokenHash) -> Result<(), StorageError> {
-        self.mark(&LeaseFilter { token: Some(token.clone()), kind: Some(LeaseKind::Secret), ..LeaseFilter::default() })
-            .await
+    pub(super) async fn mark_secrets_of(&self, token: &TokenHash, cause: &EndCause) -> Result<(), StorageError> {
+        self.mark(&LeaseFilter { token: Some(token.clone()), ..LeaseFilter::default() }, cause).await
     }
 
     /// Moves all secrets of a filter to `Revoking`: see [`Leases::as_revoking`].
-    async fn mark(&self, filter: &LeaseFilter) -> Result<(), StorageError> {
+    async fn mark(&self, filter: &LeaseFilter, cause: &EndCause) -> Result<(), StorageError> {
         for state in [LeaseState::Active, LeaseState::Issuing] {
             let filter = LeaseFilter { state: Some(state), kind: Some(LeaseKind::Secret), ..filter.clone() };
             loop {
@@ -410,7 +463,7 @@ impl Leases {
                 let mut batch = Batch::new();
                 for row in page {
                     let fence = row.fence;
-                    batch = batch.shift(self.as_revoking(row), state, fence);
+                    batch = batch.shift(self.as_revoking(row, cause), state, fence);
                 }
                 match self.storage.commit(batch).await {
                     // One of them moved by itself: read again.
@@ -421,14 +474,6 @@ impl Leases {
         }
         self.wake.notify_one();
         Ok(())
-    }
-
-    /// The client was gone before it had its credential.
-    pub async fn undelivered(&self, id: &LeaseId) {
-        tracing::info!(lease.id = %id, "the client of lease {id} hung up before its answer: revoking");
-        if let Err(error) = self.revoke(id, Wait::UntilStored).await {
-            tracing::warn!(lease.id = %id, %error, "could not revoke undelivered lease {id}: it ends at its expiry");
-        }
     }
 }
 
@@ -443,12 +488,6 @@ pub enum PrefixOrStore {
 
 fn slashed(prefix: &str) -> String {
     if prefix.ends_with('/') { prefix.to_owned() } else { format!("{prefix}/") }
-}
-
-/// Whether the API shows a row as irrevocable.
-#[must_use]
-pub fn is_irrevocable(state: LeaseState, attempts: u32) -> bool {
-    state == LeaseState::Revoking && attempts >= IRREVOCABLE_AFTER
 }
 
 /// `ttl` as look-ups show it: negative once past.

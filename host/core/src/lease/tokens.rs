@@ -2,29 +2,45 @@
 
 use leasehold_model::TokenHash;
 
-use super::{LeaseError, LeaseRow, LeaseState, Leases};
-use crate::seams::storage::{Batch, LeaseFilter, StorageError};
+use super::{EndCause, LeaseError, LeaseRow, LeaseState, Leases};
+use crate::seams::storage::{Batch, Key, LeaseFilter, StorageError};
 use crate::token::store::Children;
+
+/// A token that has ended, and how far its children have been dealt with.
+struct Ended {
+    token: TokenHash,
+    /// Empty when it had ended before.
+    accessor: String,
+    child: Option<Key>,
+}
 
 impl Leases {
     /// Ends a token and what descends from it. When this returns none of them can act, and the duty to undo their leases is
     /// stored. A crash in between leaves rows in `Revoking`, from which the ticker goes on: a token's row goes only when its
-    /// children have been buried, each under a row of its own, and its leases are marked.
+    /// children have ended, each under a row of its own, and its leases are marked.
     ///
     /// # Errors
     /// As storage.
-    pub async fn end_token(&self, token: &TokenHash, children: Children) -> Result<(), LeaseError> {
-        self.tokens.revoke_one(token, children).await?;
+    pub async fn end_token(&self, token: &TokenHash, children: Children, cause: &EndCause) -> Result<(), LeaseError> {
+        let accessor = self.tokens.revoke_one(token, children, cause).await?;
         crate::fail::point("token-buried");
-        let mut open = vec![token.clone()];
-        while let Some(next) = open.pop() {
-            for child in self.tokens.children(&next).await? {
-                self.tokens.revoke_one(&child, Children::AreRevoked).await?;
-                crate::fail::point("child-buried");
-                open.push(child);
+        // Depth first, child by child: nothing here grows with the number of children.
+        let mut open = vec![Ended { token: token.clone(), accessor, child: None }];
+        while let Some(ended) = open.last_mut() {
+            match self.tokens.next_child(&ended.token, ended.child.as_ref()).await? {
+                Some((key, child)) => {
+                    ended.child = Some(key);
+                    let because = EndCause::ParentEnded { parent: ended.accessor.clone() };
+                    let accessor = self.tokens.revoke_one(&child, Children::AreRevoked, &because).await?;
+                    crate::fail::point("child-buried");
+                    open.push(Ended { token: child, accessor, child: None });
+                }
+                None => {
+                    let Some(Ended { token, accessor, .. }) = open.pop() else { break };
+                    self.mark_secrets_of(&token, &EndCause::TokenEnded { token: accessor }).await?;
+                    self.remove_token_row(&token).await?;
+                }
             }
-            self.mark_secrets_of(&next).await?;
-            self.remove_token_row(&next).await?;
         }
         self.wake.notify_one();
         Ok(())
@@ -48,22 +64,29 @@ impl Leases {
         Ok(())
     }
 
-    /// A claimed token row that fell due: expired, or left behind by a crash.
+    /// A claimed token row that fell due: expired, used up, or left behind by a crash.
     pub(super) async fn end_due_token(&self, row: LeaseRow) -> Result<(), LeaseError> {
         let token = row.token.clone();
+        let mut cause =
+            row.read_body().ok().and_then(|body| body.ending).map_or(EndCause::Unknown, |ending| ending.cause);
         if row.state == LeaseState::Active {
             let fence = row.fence;
             let due = row.expires_at;
+            cause = EndCause::Expired;
             if due > self.now() {
-                return Ok(self
-                    .storage
-                    .commit(Batch::new().shift(row.released(due), LeaseState::Active, fence))
-                    .await?);
+                if !self.tokens.is_used_up(&token).await? {
+                    return Ok(self
+                        .storage
+                        .commit(Batch::new().shift(row.released(due), LeaseState::Active, fence))
+                        .await?);
+                }
+                cause = EndCause::UsedUp;
             }
             // Refused when it was renewed since the claim: whoever was told so must keep it.
-            let ending = LeaseRow { state: LeaseState::Revoking, ..row };
+            let since = due.min(self.now());
+            let ending = LeaseRow { state: LeaseState::Revoking, ..row }.ending(&cause, since);
             self.storage.commit(Batch::new().shift(ending, LeaseState::Active, fence)).await?;
         }
-        self.end_token(&token, Children::AreRevoked).await
+        self.end_token(&token, Children::AreRevoked, &cause).await
     }
 }

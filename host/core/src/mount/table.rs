@@ -5,6 +5,7 @@ use std::sync::{Arc, RwLock};
 use leasehold_model::{MountAccessor, MountPath, Ttl};
 use serde::{Deserialize, Serialize};
 
+use crate::commit::{commit_surely, delete_surely};
 use crate::keys;
 use crate::random;
 use crate::request::{Object, RequestError};
@@ -140,19 +141,31 @@ impl MountTable {
             }
         }
         let table = Self { storage, entries: RwLock::new(Arc::new(entries)), writing: tokio::sync::Mutex::new(()) };
-        for (kind, path, which, description) in [
-            ("system", "sys/", Table::Mount, "system endpoints used for control, policy and debugging"),
-            ("token", "auth/token/", Table::Auth, "token based credentials"),
-        ] {
-            if table.by_path(path).is_none() {
-                let path = path.parse().map_err(|_| StorageError::Corrupt(path.to_owned()))?;
-                let mut entry = MountEntry::new(which, path, kind, entropy);
-                description.clone_into(&mut entry.description);
-                entry.seal_wrap = kind == "system";
+        for entry in Self::first(entropy)? {
+            if table.by_path(entry.path.as_str()).is_none() {
                 table.put(entry, Expect::Absent).await?;
             }
         }
         Ok(table)
+    }
+
+    /// The mounts that are always there, as they begin.
+    ///
+    /// # Errors
+    /// None that happens: their paths are well formed.
+    pub(crate) fn first(entropy: &dyn Entropy) -> Result<Vec<MountEntry>, StorageError> {
+        let mut first = Vec::new();
+        for (kind, path, which, description) in [
+            ("system", "sys/", Table::Mount, "system endpoints used for control, policy and debugging"),
+            ("token", "auth/token/", Table::Auth, "token based credentials"),
+        ] {
+            let path = path.parse().map_err(|_| StorageError::Corrupt(path.to_owned()))?;
+            let mut entry = MountEntry::new(which, path, kind, entropy);
+            description.clone_into(&mut entry.description);
+            entry.seal_wrap = kind == "system";
+            first.push(entry);
+        }
+        Ok(first)
     }
 
     #[must_use]
@@ -214,12 +227,12 @@ impl MountTable {
     }
 
     async fn put(&self, entry: MountEntry, expect: Expect) -> Result<(), StorageError> {
-        let key = keys::mount(entry.table.as_str(), &entry.accessor);
-        let mut batch = Batch::new().put(key, encode(&entry)?, expect);
+        let (key, value) = (keys::mount(entry.table.as_str(), &entry.accessor), encode(&entry)?);
+        let mut batch = Batch::new().put(key.clone(), value.clone(), expect);
         if entry.tainted {
             batch = batch.put(keys::mount_taint(&entry.accessor), Vec::new(), Expect::Anything);
         }
-        self.storage.commit(batch).await?;
+        commit_surely(&*self.storage, batch, &key, &value).await?;
         self.change(|entries| {
             entries.retain(|old| old.accessor != entry.accessor);
             entries.push(Arc::new(entry));
@@ -241,10 +254,9 @@ impl MountTable {
             }
             self.storage.commit(page.into_iter().fold(Batch::new(), Batch::delete)).await?;
         }
-        let gone = Batch::new()
-            .delete(keys::mount(entry.table.as_str(), &entry.accessor))
-            .delete(keys::mount_taint(&entry.accessor));
-        self.storage.commit(gone).await?;
+        let key = keys::mount(entry.table.as_str(), &entry.accessor);
+        let gone = Batch::new().delete(key.clone()).delete(keys::mount_taint(&entry.accessor));
+        delete_surely(&*self.storage, gone, &key).await?;
         self.change(|entries| entries.retain(|old| old.accessor != entry.accessor));
         Ok(())
     }

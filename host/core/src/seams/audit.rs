@@ -9,9 +9,9 @@ use async_trait::async_trait;
 use crate::request::RequestError;
 
 /// A finished line: secrets in it are HMACs already, unless the operator wants them raw.
-pub struct AuditLine<'a>(pub &'a str);
+pub struct AuditLine(pub String);
 
-impl fmt::Debug for AuditLine<'_> {
+impl fmt::Debug for AuditLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "AuditLine({} bytes)", self.0.len())
     }
@@ -24,16 +24,73 @@ pub struct AuditError {
     pub why: String,
 }
 
-/// Writes lines. When `write` has returned `Ok`, the operating system has the whole line.
+/// Answers for one line, once. A receipt that is dropped without an answer says that the line was not written.
+pub struct Receipt(Option<Box<dyn FnOnce(Result<(), AuditError>) + Send>>);
+
+impl Receipt {
+    #[must_use]
+    pub fn new(answer: impl FnOnce(Result<(), AuditError>) + Send + 'static) -> Self {
+        Self(Some(Box::new(answer)))
+    }
+
+    pub fn answer(mut self, written: Result<(), AuditError>) {
+        if let Some(answer) = self.0.take() {
+            answer(written);
+        }
+    }
+}
+
+impl Drop for Receipt {
+    fn drop(&mut self) {
+        if let Some(answer) = self.0.take() {
+            answer(Err(AuditError { device: String::new(), why: "the device ended without an answer".to_owned() }));
+        }
+    }
+}
+
+impl fmt::Debug for Receipt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Receipt")
+    }
+}
+
+/// What a device writes to. Two devices must not write to the same file: one of them could change its mode, or say what the
+/// other must not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Destination {
+    /// As an operator would name it.
+    pub name: String,
+    /// Device and inode of a file.
+    pub file: Option<(u64, u64)>,
+}
+
+impl Destination {
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.name == other.name || (self.file.is_some() && self.file == other.file)
+    }
+}
+
+/// Writes lines, one after another, in the order in which they were submitted.
 #[async_trait]
 pub trait AuditDevice: Send + Sync {
-    async fn write(&self, line: &AuditLine<'_>) -> Result<(), AuditError>;
+    /// Takes a line and returns at once, however long the writing takes. The receipt is answered with `Ok` when the operating
+    /// system has the whole line.
+    fn submit(&self, line: AuditLine, receipt: Receipt);
     /// Closes and opens again, after a rotation.
     async fn reopen(&self) -> Result<(), AuditError>;
+    /// `None`: a device that keeps nothing.
+    fn destination(&self) -> Option<Destination>;
 }
 
 /// Makes devices of a type from their options; refuses with a text for the client.
 #[async_trait]
 pub trait AuditDevices: Send + Sync {
-    async fn open(&self, kind: &str, options: &BTreeMap<String, String>) -> Result<Arc<dyn AuditDevice>, RequestError>;
+    /// `taken` is what other devices write to: it is refused, before anything about it is changed.
+    async fn open(
+        &self,
+        kind: &str,
+        options: &BTreeMap<String, String>,
+        taken: &[Destination],
+    ) -> Result<Arc<dyn AuditDevice>, RequestError>;
 }

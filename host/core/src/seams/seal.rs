@@ -5,15 +5,24 @@ use std::fmt;
 use async_trait::async_trait;
 use leasehold_model::Timestamp;
 
-use super::storage::StorageError;
+use super::storage::{Batch, StorageError};
+
+/// Puts together what an installation begins with. It is given what derives the keys that exist only while unsealed.
+pub type FirstValues<'a> = &'a (dyn Fn(&dyn Fn(&str) -> SecretKey) -> Result<Batch, StorageError> + Send + Sync);
 
 /// Opens and shuts the barrier. The barrier implements [`Storage`](super::storage::Storage) and this.
 #[async_trait]
 pub trait Seal: Send + Sync {
     async fn status(&self) -> Result<SealStatus, SealError>;
     /// Makes keys and shares; leaves the barrier shut. Once only.
-    async fn init(&self, shares: u8, threshold: u8) -> Result<Vec<KeyShare>, SealError>;
-    /// Takes one share; opens the barrier when there are enough of them.
+    async fn init(&self, shares: u8, threshold: u8) -> Result<Vec<KeyShare>, SealError> {
+        self.init_with(shares, threshold, &|_| Ok(Batch::new())).await
+    }
+    /// As [`Seal::init`]; the keys are stored together with what `first` puts, in one step: a failure leaves an empty store, which
+    /// can be initialised again, and never keys whose shares nobody has.
+    async fn init_with(&self, shares: u8, threshold: u8, first: FirstValues<'_>) -> Result<Vec<KeyShare>, SealError>;
+    /// Takes one share; opens the barrier when there are enough of them. A share that is not of this key is refused and counts for
+    /// nothing: whoever gives it does not spoil those of others.
     async fn unseal(&self, share: &[u8]) -> Result<SealStatus, SealError>;
     /// Forgets the shares given so far.
     async fn reset(&self) -> Result<SealStatus, SealError>;

@@ -16,7 +16,7 @@ const ENABLE: &[Field] = &[
     Field::visible(
         "options",
         Kind::KvPairs,
-        "file_path (not absolute: beneath the server's audit_directory), mode, log_raw, hmac_accessor, elide_list_responses.",
+        "file_path (not absolute: beneath the server's audit_directory), mode, hmac_accessor, elide_list_responses.",
     ),
     Field::visible("local", Kind::Bool, "Accepted."),
 ];
@@ -132,6 +132,7 @@ async fn enable(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
         acl_digest: "",
         response: None,
         error: None,
+        shows_data: true,
         headers: &[],
     };
     call.unsealed.audit.enable(entry, &test).await?;

@@ -4,14 +4,11 @@ use leasehold_model::{LeaseId, Operation, Ttl};
 use serde_json::{Value, json};
 
 use crate::call::{Call, Handled, SystemHandler, handler, lease_error};
-use crate::core::Unsealed;
 use crate::fields::{Field, Kind};
-use crate::lease::LeaseError;
-use crate::lease::revoke::{PrefixOrStore, Wait, is_irrevocable, shown_ttl};
-use crate::lease::{LeaseKind, LeaseState};
+use crate::lease::revoke::{PrefixOrStore, Wait, shown_ttl};
+use crate::lease::{EndCause, LeaseError, LeaseState};
 use crate::request::{LogicalResponse, Object, RequestError};
 use crate::routes::{Access, Answer, Op, Route};
-use crate::seams::storage::{LeaseFilter, StorageError};
 use crate::token::routes::TIDYING;
 
 const LEASE_ID: Field = Field::visible("lease_id", Kind::Any, "The lease.");
@@ -31,6 +28,8 @@ const SHOWN: &[Field] = &[
     Field::visible("ttl", Kind::Int, "Seconds that are left."),
     Field::visible("path", Kind::Text, "What was read to get it."),
     Field::visible("revoke_error", Kind::Text, "Why its revocation has failed so far."),
+    Field::visible("revoke_cause", Kind::Text, "Why it ends."),
+    Field::visible("revoke_time", Kind::Time, "Since when it should be gone."),
 ];
 
 const TYPE: Field = Field::visible("type", Kind::Text, "Which leases.").one_of(&["irrevocable"]).required();
@@ -125,7 +124,8 @@ pub const ROUTES: &[Route<SystemHandler>] = &[
 ];
 
 async fn revoke_force(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
-    call.unsealed.leases.revoke_force(call.capture("prefix")).await?;
+    let cause = EndCause::Forced { by: call.asker() };
+    call.unsealed.leases.revoke_force(call.capture("prefix"), &cause).await?;
     Ok(LogicalResponse::empty())
 }
 
@@ -170,6 +170,11 @@ async fn lookup(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
     data.insert("path".into(), id.path().into());
     if let Some(error) = body.last_error {
         data.insert("revoke_error".into(), error.into());
+    }
+    // Ours: why it ends, and since when it should be gone.
+    if let Some(ending) = body.ending {
+        data.insert("revoke_cause".into(), ending.cause.to_string().into());
+        data.insert("revoke_time".into(), ending.since.rfc3339().into());
     }
     Ok(LogicalResponse::data(data))
 }
@@ -243,7 +248,8 @@ fn ended(wait: Wait) -> LogicalResponse {
 async fn revoke(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
     let wait = wait(call);
     if let Some(id) = id(call)? {
-        match call.unsealed.leases.revoke(&id, wait).await {
+        let cause = EndCause::Revoked { by: call.asker() };
+        match call.unsealed.leases.revoke(&id, wait, &cause).await {
             Ok(()) => {}
             Err(LeaseError::Engine(why)) => {
                 return Err(RequestError::Invalid(format!(
@@ -258,7 +264,8 @@ async fn revoke(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
 
 async fn revoke_prefix(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
     let wait = wait(call);
-    match call.unsealed.leases.revoke_prefix(call.capture("prefix"), wait).await {
+    let cause = EndCause::Revoked { by: call.asker() };
+    match call.unsealed.leases.revoke_prefix(call.capture("prefix"), wait, &cause).await {
         Ok(()) => Ok(ended(wait)),
         Err(PrefixOrStore::Store(error)) => Err(error.into()),
         Err(failure) => Err(RequestError::Invalid(failure.to_string())),
@@ -266,24 +273,23 @@ async fn revoke_prefix(call: &Call<'_>) -> Result<LogicalResponse, RequestError>
 }
 
 async fn count_irrevocable(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
-    let found = irrevocable(call).await?;
-    Ok(LogicalResponse::json(json!({ "lease_count": found.len(), "counts": {} })))
+    demand_irrevocable(call)?;
+    let (_, count) = call.unsealed.leases.irrevocable(0).await?;
+    Ok(LogicalResponse::json(json!({ "lease_count": count, "counts": {} })))
 }
 
 async fn list_irrevocable(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
-    let found = irrevocable(call).await?;
-    let limit = limit(call.fields.text("limit").unwrap_or_default())?;
-    let count = found.len();
-    let shown: Vec<Value> = found.into_iter().take(limit).collect();
+    demand_irrevocable(call)?;
+    let most = limit(call.fields.text("limit").unwrap_or_default())?.min(NAMES_MAX);
+    let (found, count) = call.unsealed.leases.irrevocable(most).await?;
+    let shown: Vec<Value> =
+        found.into_iter().map(|(id, why)| json!({ "lease_id": id.as_str(), "error": why })).collect();
     Ok(LogicalResponse::json(json!({ "lease_count": count, "leases": shown })))
 }
 
 /// No others can be asked for.
-async fn irrevocable(call: &Call<'_>) -> Result<Vec<Value>, RequestError> {
-    if call.fields.text("type") != Some("irrevocable") {
-        return Err(RequestError::NotFound);
-    }
-    Ok(irrevocable_ones(call.unsealed).await?)
+fn demand_irrevocable(call: &Call<'_>) -> Result<(), RequestError> {
+    if call.fields.text("type") == Some("irrevocable") { Ok(()) } else { Err(RequestError::NotFound) }
 }
 
 fn limit(text: &str) -> Result<usize, RequestError> {
@@ -298,20 +304,4 @@ fn limit(text: &str) -> Result<usize, RequestError> {
         .ok()
         .filter(|limit| *limit > 0)
         .ok_or_else(|| RequestError::Engine("limit must be 'none' or a positive integer".to_owned()))
-}
-
-/// Each with what stands in its way.
-pub(super) async fn irrevocable_ones(unsealed: &Unsealed) -> Result<Vec<Value>, StorageError> {
-    let filter =
-        LeaseFilter { state: Some(LeaseState::Revoking), kind: Some(LeaseKind::Secret), ..LeaseFilter::default() };
-    let mut found = Vec::new();
-    for row in unsealed.leases.rows(&filter).await? {
-        let why = match row.read_body() {
-            Ok(body) if is_irrevocable(row.state, body.attempts) => body.last_error.unwrap_or_default(),
-            Ok(_) => continue,
-            Err(error) => error.to_string(),
-        };
-        found.push(json!({ "lease_id": row.id.as_str(), "error": why }));
-    }
-    Ok(found)
 }

@@ -47,6 +47,6 @@ fn asks_for_text(headers: &BTreeMap<String, Vec<String>>) -> bool {
 /// What is counted only when somebody asks.
 async fn measure(unsealed: &Unsealed) -> Result<(), RequestError> {
     let counts = unsealed.leases.measure().await?;
-    metrics::leases(&counts, super::leases::irrevocable_ones(unsealed).await?.len());
+    metrics::leases(&counts, unsealed.leases.irrevocable_count());
     Ok(())
 }

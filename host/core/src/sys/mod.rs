@@ -21,6 +21,7 @@ use std::sync::Arc;
 use leasehold_model::Operation;
 
 use crate::call::{SealedCall, SystemHandler};
+use crate::connection::ConnectionInfo;
 use crate::core::Core;
 use crate::fields::Fields;
 use crate::request::{LogicalRequest, LogicalResponse, RequestError};
@@ -86,7 +87,8 @@ pub(crate) async fn before_unseal(
         Ok(fields) => fields,
         Err(error) => return Some(Err(RequestError::Invalid(error.to_string()))),
     };
-    Some(handle(&SealedCall { core, fields }).await)
+    let from = request.client.as_ref().and_then(ConnectionInfo::address);
+    Some(handle(&SealedCall { core, fields, from }).await)
 }
 
 async fn is_uninitialized(core: &Core) -> bool {

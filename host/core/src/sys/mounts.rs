@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::call::{Call, SystemHandler, handler};
 use crate::fields::{Field, Kind};
+use crate::lease::EndCause;
 use crate::lease::revoke::PrefixOrStore;
 use crate::mount::{MountEntry, Table, version};
 use crate::request::{LogicalResponse, Object, RequestError, Shape};
@@ -382,7 +383,8 @@ async fn disable(call: &Call<'_>, table: Table) -> Result<LogicalResponse, Reque
     if !call.unsealed.mounts.update(&entry.accessor, taint).await? {
         return Ok(LogicalResponse::empty());
     }
-    match call.unsealed.leases.revoke_mount(&entry.accessor).await {
+    let cause = EndCause::MountDisabled { mount: entry.path.to_string(), by: call.asker() };
+    match call.unsealed.leases.revoke_mount(&entry.accessor, &cause).await {
         Ok(()) => {}
         Err(PrefixOrStore::Store(error)) => return Err(error.into()),
         Err(failure) => return Err(RequestError::Invalid(half_way(&entry, &failure))),

@@ -165,11 +165,12 @@ async fn init(call: &SealedCall<'_>) -> Result<LogicalResponse, RequestError> {
 
 async fn unseal(call: &SealedCall<'_>) -> Result<LogicalResponse, RequestError> {
     let (core, fields) = (call.core, &call.fields);
+    let from = call.from;
     if !core.seal_status().await.map_err(seal_error)?.initialized {
         return Err(RequestError::invalid("Vault is not initialized"));
     }
     if fields.bool("reset").unwrap_or(false) {
-        let status = core.reset_unseal().await?;
+        let status = core.reset_unseal(from).await?;
         return Ok(status_answer(core, &status));
     }
     let Some(key) = fields.text("key").filter(|key| !key.is_empty()) else {
@@ -184,7 +185,7 @@ async fn unseal(call: &SealedCall<'_>) -> Result<LogicalResponse, RequestError> 
     if core.unsealed().is_err() && share.len() < 16 {
         return Err(RequestError::invalid("invalid key: key is shorter than minimum 16 bytes"));
     }
-    let status = core.unseal(&share).await?;
+    let status = core.unseal_from(&share, from).await?;
     Ok(status_answer(core, &status))
 }
 
@@ -250,11 +251,8 @@ async fn health(call: &SealedCall<'_>) -> Result<LogicalResponse, RequestError> 
     Ok(LogicalResponse::data(data).shaped(Shape::Plain).with_status(code))
 }
 
-async fn seal(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
-    // After the answer's audit record: sealing takes the devices away.
-    let core = call.core.clone();
-    tokio::spawn(async move { core.seal().await });
-    Ok(LogicalResponse::empty())
+async fn seal(_: &Call<'_>) -> Result<LogicalResponse, RequestError> {
+    Ok(LogicalResponse { seals: true, ..LogicalResponse::empty() })
 }
 
 async fn step_down(_: &Call<'_>) -> Result<LogicalResponse, RequestError> {

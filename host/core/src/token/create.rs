@@ -8,7 +8,7 @@ use leasehold_model::{Accessor, Timestamp, TokenId, Ttl};
 use super::{Caller, TokenKind, TokenRecord, Tokens};
 use crate::fields::{Field, Fields, Kind};
 use crate::request::RequestError;
-use crate::seams::host::Clock;
+use crate::seams::host::{Clock, Entropy};
 use crate::seams::storage::StorageError;
 use crate::ttl::{self, TtlBounds};
 
@@ -309,38 +309,44 @@ pub enum First {
     Development(Option<TokenId>),
 }
 
-/// Makes the first token of an installation.
-///
-/// # Errors
-/// As storage.
-pub async fn first(tokens: &Tokens, clock: &dyn Clock, first: First) -> Result<TokenId, StorageError> {
-    let (path, display_name, id) = match first {
-        First::Root => ("auth/token/root", "root", None),
-        First::Development(id) => ("auth/token/create", "token", id),
-    };
-    let record = TokenRecord {
-        kind: TokenKind::Service,
-        accessor: tokens.new_accessor(),
-        parent: None,
-        policies: vec!["root".to_owned()],
-        path: path.to_owned(),
-        display_name: display_name.to_owned(),
-        meta: None::<BTreeMap<_, _>>,
-        num_uses: 0,
-        creation_uses: 0,
-        created_at: clock.now(),
-        creation_ttl: Ttl::ZERO,
-        explicit_max_ttl: Ttl::ZERO,
-        period: Ttl::ZERO,
-        renewable: false,
-        expires_at: None,
-        last_renewed_at: None,
-        renewed_ttl: None,
-        agreed_end: None,
-    };
-    let id = id.unwrap_or_else(|| tokens.new_id());
-    tokens.insert(&id, &record).await?;
-    Ok(id)
+impl First {
+    /// Its id.
+    #[must_use]
+    pub fn token(&self, entropy: &dyn Entropy) -> TokenId {
+        match self {
+            Self::Development(Some(id)) => id.clone(),
+            Self::Root | Self::Development(None) => super::store::new_id(entropy),
+        }
+    }
+
+    /// What is kept of it.
+    #[must_use]
+    pub fn record(&self, accessor: Accessor, now: Timestamp) -> TokenRecord {
+        let (path, display_name) = match self {
+            Self::Root => ("auth/token/root", "root"),
+            Self::Development(_) => ("auth/token/create", "token"),
+        };
+        TokenRecord {
+            kind: TokenKind::Service,
+            accessor,
+            parent: None,
+            policies: vec!["root".to_owned()],
+            path: path.to_owned(),
+            display_name: display_name.to_owned(),
+            meta: None::<BTreeMap<_, _>>,
+            num_uses: 0,
+            creation_uses: 0,
+            created_at: now,
+            creation_ttl: Ttl::ZERO,
+            explicit_max_ttl: Ttl::ZERO,
+            period: Ttl::ZERO,
+            renewable: false,
+            expires_at: None,
+            last_renewed_at: None,
+            renewed_ttl: None,
+            agreed_end: None,
+        }
+    }
 }
 
 #[cfg(test)]

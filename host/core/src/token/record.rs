@@ -96,3 +96,36 @@ impl TokenRecord {
         Ttl::from_secs(u64::try_from(left).unwrap_or(0))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_lives_until_the_moment_at_which_it_expires() {
+        let end = Timestamp::from_secs(1_060);
+        let record = TokenRecord {
+            kind: TokenKind::Service,
+            accessor: Accessor::new("a"),
+            parent: None,
+            policies: Vec::new(),
+            path: String::new(),
+            display_name: String::new(),
+            meta: None,
+            num_uses: 0,
+            creation_uses: 0,
+            created_at: Timestamp::from_secs(1_000),
+            creation_ttl: Ttl::from_secs(60),
+            explicit_max_ttl: Ttl::ZERO,
+            period: Ttl::ZERO,
+            renewable: false,
+            expires_at: Some(end),
+            last_renewed_at: None,
+            renewed_ttl: None,
+            agreed_end: None,
+        };
+        assert!(!record.is_expired(Timestamp::from_nanos(end.as_nanos() - 1)));
+        assert!(record.is_expired(end), "at that moment it is over");
+        assert!(!TokenRecord { expires_at: None, ..record }.is_expired(Timestamp::NEVER));
+    }
+}

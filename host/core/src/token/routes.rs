@@ -8,6 +8,7 @@ use super::create::{self, TokenTtls};
 use super::store::{Children, may_be_token};
 use crate::call::{Call, SystemHandler, handler, lease_error};
 use crate::fields::{Field, Kind};
+use crate::lease::EndCause;
 use crate::metrics;
 use crate::request::{AuthAnswer, LogicalResponse, Object, RequestError};
 use crate::routes::{Access, Answer, Op, Route};
@@ -235,9 +236,17 @@ async fn tidy(_: &Call<'_>) -> Result<LogicalResponse, RequestError> {
 }
 
 async fn accessors(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
-    let keys = call.unsealed.tokens.accessors().await?;
-    if keys.is_empty() { Err(RequestError::NotFound) } else { Ok(LogicalResponse::json(json!({ "keys": keys }))) }
+    let keys = call.unsealed.tokens.accessors(ACCESSORS_MAX).await?;
+    let is_cut = keys.len() >= ACCESSORS_MAX;
+    if keys.is_empty() {
+        return Err(RequestError::NotFound);
+    }
+    let answer = LogicalResponse::json(json!({ "keys": keys }));
+    Ok(if is_cut { answer.warn(format!("only the first {ACCESSORS_MAX} accessors are listed")) } else { answer })
 }
+
+/// More make no answer that anybody reads.
+const ACCESSORS_MAX: usize = 100_000;
 
 fn missing_token() -> RequestError {
     RequestError::invalid("missing token ID")
@@ -323,7 +332,8 @@ async fn by_accessor(call: &Call<'_>) -> Result<Option<(TokenHash, TokenRecord)>
 }
 
 async fn end(call: &Call<'_>, hash: &TokenHash, children: Children) -> Result<LogicalResponse, RequestError> {
-    call.unsealed.leases.end_token(hash, children).await.map_err(lease_error)?;
+    let cause = EndCause::Revoked { by: call.asker() };
+    call.unsealed.leases.end_token(hash, children, &cause).await.map_err(lease_error)?;
     Ok(LogicalResponse::empty())
 }
 

@@ -1,13 +1,14 @@
 //! All that touches stored tokens.
 
 use aws_lc_rs::hmac;
-use leasehold_model::{Accessor, LeaseId, MountAccessor, Timestamp, TokenHash, TokenId};
+use leasehold_model::{Accessor, LeaseId, MountAccessor, Timestamp, TokenHash, TokenId, Ttl};
 use std::sync::Arc;
 
 use super::Caller;
 use super::batch::{self, Sealer};
 use super::record::TokenRecord;
 use crate::keys;
+use crate::lease::ending::EndCause;
 use crate::lease::record::{LeaseBody, LeaseRow};
 use crate::lease::states::{LeaseKind, LeaseState};
 use crate::random;
@@ -19,7 +20,19 @@ use crate::seams::storage::{Batch, Expect, Key, Storage, StorageError};
 /// Longer ones are not ours: nobody may make us hash megabytes before authentication.
 pub const TOKEN_LEN_MAX: usize = 1_024;
 
-/// What this room needs of the seal.
+/// Children that become orphans in one commit.
+const CHILDREN_AT_ONCE: u32 = 200;
+
+/// How long the request may take that takes a token's last use: longer than any effect. After that the token ends in any case.
+const LAST_USE_TIME: Ttl = Ttl::from_secs(60);
+
+/// A new service token: `s.` and 24 base62 characters (142 bits).
+#[must_use]
+pub(super) fn new_id(entropy: &dyn Entropy) -> TokenId {
+    TokenId::new(format!("s.{}", random::base62(entropy, 24)))
+}
+
+/// What this module needs of the seal.
 #[derive(Debug)]
 pub struct TokenKeys {
     /// Stored tokens are found by their HMAC.
@@ -70,10 +83,9 @@ impl Tokens {
         TokenHash::from_hex(hex::encode(hmac::sign(&self.key, token.expose().as_bytes())))
     }
 
-    /// A new service token: `s.` and 24 base62 characters (142 bits).
     #[must_use]
     pub fn new_id(&self) -> TokenId {
-        TokenId::new(format!("s.{}", random::base62(&*self.entropy, 24)))
+        new_id(&*self.entropy)
     }
 
     #[must_use]
@@ -86,6 +98,16 @@ impl Tokens {
     /// # Errors
     /// `Conflict` when the id is taken or the parent has gone in the meantime.
     pub async fn insert(&self, id: &TokenId, record: &TokenRecord) -> Result<TokenHash, StorageError> {
+        let (hash, batch) = self.insertion(id, record)?;
+        self.storage.commit(batch).await?;
+        Ok(hash)
+    }
+
+    /// What [`Tokens::insert`] writes.
+    ///
+    /// # Errors
+    /// None that happens: a record can be written.
+    pub(crate) fn insertion(&self, id: &TokenId, record: &TokenRecord) -> Result<(TokenHash, Batch), StorageError> {
         let hash = self.hash(id);
         let mut batch = Batch::new()
             .put(keys::token(&hash), encode(record)?, Expect::Absent)
@@ -98,8 +120,7 @@ impl Tokens {
                 Expect::Anything,
             );
         }
-        self.storage.commit(batch).await?;
-        Ok(hash)
+        Ok((hash, batch))
     }
 
     /// # Errors
@@ -180,15 +201,21 @@ impl Tokens {
                 return Err(RequestError::BadToken);
             }
             let uses_before = record.num_uses;
-            record.num_uses = if record.num_uses == 1 { -1 } else { record.num_uses - 1 };
-            let batch = Batch::new().put(keys::token(&hash), encode(&record)?, Expect::Version(version));
+            let last_use = record.num_uses == 1;
+            record.num_uses = if last_use { -1 } else { record.num_uses - 1 };
+            let mut batch = Batch::new().put(keys::token(&hash), encode(&record)?, Expect::Version(version));
+            let row = if last_use { self.storage.lease(&lease_id(&record.path, &hash)?).await? } else { None };
+            if let Some(row) = row.filter(|row| row.state == LeaseState::Active) {
+                // The request ends the token. Should it not get there, the token's row is due by then.
+                let (fence, due) = (row.fence, self.clock.now() + LAST_USE_TIME);
+                let due = due.min(row.next_at);
+                let used_up = LeaseRow { fence: fence + 1, ..row }.released(due);
+                batch = batch.shift(used_up, LeaseState::Active, fence);
+            }
             match self.storage.commit(batch).await {
-                Ok(()) => {
-                    let last_use = record.num_uses < 0;
-                    return Ok(Caller { hash, record, uses_before, last_use });
-                }
-                // Another request took a use at the same moment: look again.
-                Err(StorageError::Conflict(_)) => {}
+                Ok(()) => return Ok(Caller { hash, record, uses_before, last_use }),
+                // Another request took a use at the same moment, or the token is being ended: look again.
+                Err(StorageError::Conflict(_) | StorageError::Fenced(_)) => {}
                 Err(other) => return Err(other.into()),
             }
         }
@@ -215,14 +242,25 @@ impl Tokens {
             .await
     }
 
+    /// Whether the last use of a stored token was taken.
+    ///
+    /// # Errors
+    /// As [`Storage::get`].
+    pub(crate) async fn is_used_up(&self, hash: &TokenHash) -> Result<bool, StorageError> {
+        Ok(self.find(hash).await?.is_some_and(|(record, _)| record.num_uses < 0))
+    }
+
     /// Ends one token at once: after this it cannot act. Its children and leases are the lease module's next work, which
-    /// survives a crash because the row says `Revoking`.
+    /// survives a crash because the row says `Revoking`. The answer is its accessor, and empty when it had ended before.
     ///
     /// # Errors
     /// As [`Storage::commit`].
-    pub async fn revoke_one(&self, hash: &TokenHash, fate: Children) -> Result<(), StorageError> {
+    pub async fn revoke_one(&self, hash: &TokenHash, fate: Children, cause: &EndCause) -> Result<String, StorageError> {
+        if fate == Children::BecomeOrphans {
+            self.cut_loose(hash).await?;
+        }
         loop {
-            let Some(stored) = self.storage.get(&keys::token(hash)).await? else { return Ok(()) };
+            let Some(stored) = self.storage.get(&keys::token(hash)).await? else { return Ok(String::new()) };
             let record: TokenRecord = decode(keys::token(hash).as_str(), &stored.value)?;
             let mut batch = Batch(vec![crate::seams::storage::Change::Delete {
                 key: keys::token(hash),
@@ -234,54 +272,74 @@ impl Tokens {
             }
             let id = lease_id(&record.path, hash)?;
             if let Some(row) = self.storage.lease(&id).await? {
-                let (from, fence) = (row.state, row.fence);
-                let row = LeaseRow {
-                    state: LeaseState::Revoking,
-                    next_at: self.clock.now(),
-                    fence: fence + 1,
-                    holder: None,
-                    held_until: None,
-                    ..row
-                };
-                batch = batch.shift(row, from, fence);
-            }
-            if matches!(fate, Children::BecomeOrphans) {
-                for child in self.children(hash).await? {
-                    if let Some((orphan, version)) = self.find(&child).await? {
-                        let orphan = TokenRecord { parent: None, ..orphan };
-                        batch = batch.put(keys::token(&child), encode(&orphan)?, Expect::Version(version));
-                    }
-                    batch = batch.delete(keys::token_child(hash, &child));
-                }
+                let (from, fence, now) = (row.state, row.fence, self.clock.now());
+                let revoking = LeaseRow { state: LeaseState::Revoking, fence: fence + 1, ..row };
+                batch = batch.shift(revoking.released(now).ending(cause, now), from, fence);
             }
             match self.storage.commit(batch).await {
                 Err(StorageError::Conflict(_) | StorageError::Fenced(_)) => {}
-                done => return done,
+                Err(other) => return Err(other),
+                Ok(()) => {
+                    let accessor = record.accessor.as_str().to_owned();
+                    tracing::info!(
+                        token.accessor = accessor,
+                        cause = cause.as_str(),
+                        "token {accessor} ended: {cause}"
+                    );
+                    return Ok(accessor);
+                }
             }
         }
     }
 
-    /// Direct children that exist.
-    ///
-    /// # Errors
-    /// As [`Storage::scan`].
-    pub async fn children(&self, hash: &TokenHash) -> Result<Vec<TokenHash>, StorageError> {
+    /// Makes orphans of a token's children, some at a time. A crash in between leaves orphans that somebody asked for, and a token
+    /// that can be revoked again.
+    async fn cut_loose(&self, hash: &TokenHash) -> Result<(), StorageError> {
         let prefix = keys::token_children(hash);
-        let mut found = Vec::new();
-        let mut after: Option<Key> = None;
         loop {
-            let page = self.storage.scan(&prefix, after.as_ref(), 1_000).await?;
-            let Some(last) = page.last().cloned() else { return Ok(found) };
-            found.extend(page.iter().filter_map(|k| k.as_str().strip_prefix(prefix.as_str())).map(TokenHash::from_hex));
-            after = Some(last);
+            let page = self.storage.scan(&prefix, None, CHILDREN_AT_ONCE).await?;
+            if page.is_empty() {
+                return Ok(());
+            }
+            let mut batch = Batch::new();
+            for key in page {
+                let child = key.as_str().strip_prefix(prefix.as_str()).map(TokenHash::from_hex).unwrap_or(hash.clone());
+                if let Some((orphan, version)) = self.find(&child).await? {
+                    let orphan = TokenRecord { parent: None, ..orphan };
+                    batch = batch.put(keys::token(&child), encode(&orphan)?, Expect::Version(version));
+                }
+                batch = batch.delete(key);
+            }
+            match self.storage.commit(batch).await {
+                // One of them was used or ended in between: look again.
+                Ok(()) | Err(StorageError::Conflict(_)) => {}
+                Err(other) => return Err(other),
+            }
         }
     }
 
-    /// All accessors, in order.
+    /// The direct child that comes after this key, if there is one.
     ///
     /// # Errors
     /// As [`Storage::scan`].
-    pub async fn accessors(&self) -> Result<Vec<String>, StorageError> {
+    pub(crate) async fn next_child(
+        &self,
+        hash: &TokenHash,
+        after: Option<&Key>,
+    ) -> Result<Option<(Key, TokenHash)>, StorageError> {
+        let prefix = keys::token_children(hash);
+        let found = self.storage.scan(&prefix, after, 1).await?.into_iter().next();
+        Ok(found.and_then(|key| {
+            let child = TokenHash::from_hex(key.as_str().strip_prefix(prefix.as_str())?);
+            Some((key, child))
+        }))
+    }
+
+    /// Accessors, in order; so many at most.
+    ///
+    /// # Errors
+    /// As [`Storage::scan`].
+    pub async fn accessors(&self, most: usize) -> Result<Vec<String>, StorageError> {
         let prefix = keys::token_accessor(&Accessor::new(""));
         let mut found = Vec::new();
         let mut after: Option<Key> = None;
@@ -289,6 +347,10 @@ impl Tokens {
             let page = self.storage.scan(&prefix, after.as_ref(), 1_000).await?;
             let Some(last) = page.last().cloned() else { return Ok(found) };
             found.extend(page.iter().filter_map(|k| k.as_str().strip_prefix(prefix.as_str())).map(str::to_owned));
+            if found.len() >= most {
+                found.truncate(most);
+                return Ok(found);
+            }
             after = Some(last);
         }
     }
@@ -338,6 +400,7 @@ fn body(record: &TokenRecord) -> Result<Vec<u8>, StorageError> {
         effect: serde_json::Value::Null,
         attempts: 0,
         last_error: None,
+        ending: None,
     };
     encode(&body)
 }

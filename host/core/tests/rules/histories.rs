@@ -8,6 +8,7 @@ use leasehold_core::token::store::Children;
 use leasehold_model::{LeaseId, Timestamp, TokenHash, Ttl};
 use proptest::prelude::*;
 
+use super::support::asked;
 use super::support::engine::{TROUBLES, Trouble};
 use super::support::faults::{FAULTS, Fault};
 use super::support::pass;
@@ -118,7 +119,7 @@ async fn act(room: &Room, known: &mut Known, step: &Step, n: usize) {
             let Some(id) = known.lease(*n) else { return };
             known.asked.insert(id.clone());
             let wait = if *wait { Wait::UntilGone } else { Wait::UntilStored };
-            if room.leases.revoke(&id, wait).await.is_ok() {
+            if room.leases.revoke(&id, wait, &asked()).await.is_ok() {
                 known.ended.insert(id.clone());
                 assert!(wait == Wait::UntilStored || !room.engine.target.has(&id), "{id} was said to be gone");
             }
@@ -126,11 +127,11 @@ async fn act(room: &Room, known: &mut Known, step: &Step, n: usize) {
         Step::EndToken(n) => {
             let Some(token) = known.token(*n) else { return };
             known.doomed.insert(token.clone());
-            let _ = room.leases.end_token(&token, Children::AreRevoked).await;
+            let _ = room.leases.end_token(&token, Children::AreRevoked, &asked()).await;
         }
         Step::EndTokenKeepChildren(n) => {
             let Some(token) = known.token(*n) else { return };
-            let done = room.leases.end_token(&token, Children::BecomeOrphans).await;
+            let done = room.leases.end_token(&token, Children::BecomeOrphans, &asked()).await;
             known.doomed.insert(token.clone());
             if done.is_ok() {
                 // Their fate is their own from now on, unless it was sealed before.
@@ -149,7 +150,7 @@ async fn act(room: &Room, known: &mut Known, step: &Step, n: usize) {
         }
         Step::Prefix => {
             known.asked.extend(known.leases.iter().map(|(id, ..)| id.clone()));
-            if room.leases.revoke_prefix("db", Wait::UntilGone).await.is_ok() {
+            if room.leases.revoke_prefix("db", Wait::UntilGone, &asked()).await.is_ok() {
                 known.ended.extend(known.leases.iter().map(|(id, ..)| id.clone()));
             }
         }

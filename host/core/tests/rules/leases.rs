@@ -9,6 +9,7 @@ use leasehold_core::token::store::Children;
 use leasehold_model::{Operation, Ttl};
 use serde_json::{Value, json};
 
+use super::support::asked;
 use super::support::engine::Trouble;
 use super::support::pass;
 use super::support::room::{Room, World};
@@ -48,17 +49,17 @@ async fn while_issuing<F: Future<Output = ()>>(
 async fn a_revocation_waits_for_the_effect_that_it_undoes() {
     while_issuing(|room| async move {
         let id = room.issuing().await;
-        room.leases.revoke(&id, Wait::UntilGone).await.unwrap();
+        room.leases.revoke(&id, Wait::UntilGone, &asked()).await.unwrap();
     })
     .await;
     while_issuing(|room| async move {
         let id = room.issuing().await;
-        room.leases.revoke(&id, Wait::UntilStored).await.unwrap();
+        room.leases.revoke(&id, Wait::UntilStored, &asked()).await.unwrap();
         assert_eq!(room.row(&id).await.unwrap().state, LeaseState::Revoking);
     })
     .await;
     while_issuing(|room| async move {
-        room.leases.revoke_prefix("db", Wait::UntilGone).await.unwrap();
+        room.leases.revoke_prefix("db", Wait::UntilGone, &asked()).await.unwrap();
     })
     .await;
 }
@@ -67,7 +68,7 @@ async fn a_revocation_waits_for_the_effect_that_it_undoes() {
 async fn a_token_that_ends_during_an_issue_takes_the_lease_with_it() {
     let (world, room) = while_issuing(|room| async move {
         let token = room.tokens.hash(&leasehold_model::TokenId::new("t"));
-        room.leases.end_token(&token, Children::AreRevoked).await.unwrap();
+        room.leases.end_token(&token, Children::AreRevoked, &asked()).await.unwrap();
     })
     .await;
     assert!(world.rows().await.is_empty());
@@ -87,7 +88,7 @@ async fn an_unmount_during_an_issue_leaves_nothing_and_nothing_begins_after_it()
         // A request that was admitted before the taint.
         let token = room.tokens.hash(&leasehold_model::TokenId::new("t"));
         assert!(matches!(room.issue(&token).await, Err(LeaseError::NoEngine(_))));
-        room.leases.revoke_mount(&entry.accessor).await.unwrap();
+        room.leases.revoke_mount(&entry.accessor, &asked()).await.unwrap();
         room.mounts.remove(&entry).await.unwrap();
     })
     .await;
@@ -148,7 +149,7 @@ async fn an_issue_that_reached_nobody_leaves_nothing_of_a_dead_token_either() {
         tokio::spawn(async move { room.issue(&token).await })
     };
     pass(1).await;
-    room.leases.end_token(&token, Children::AreRevoked).await.unwrap();
+    room.leases.end_token(&token, Children::AreRevoked, &asked()).await.unwrap();
     assert!(issuing.await.unwrap().is_err());
     assert!(world.rows().await.is_empty() && world.target.count("revoke") == 0);
 }
@@ -165,7 +166,7 @@ async fn a_revocation_during_a_renewal_wins() {
         tokio::spawn(async move { room.leases.renew(&id, None, None).await })
     };
     pass(1).await;
-    room.leases.revoke(&id, Wait::UntilGone).await.unwrap();
+    room.leases.revoke(&id, Wait::UntilGone, &asked()).await.unwrap();
     assert!(matches!(renewal.await.unwrap(), Err(LeaseError::Overtaken(_))));
     assert!(!world.target.has(&id) && room.row(&id).await.is_none());
     room.assert_no_violation("renewal");
@@ -228,7 +229,7 @@ async fn a_dead_target_holds_up_no_other_and_is_tried_again() {
         ids.push(room.issue(&token).await.unwrap());
     }
     *world.target.refuses.lock().unwrap() = Some("revoke");
-    room.leases.end_token(&token, Children::AreRevoked).await.unwrap();
+    room.leases.end_token(&token, Children::AreRevoked, &asked()).await.unwrap();
     room.tick(200).await;
     assert_eq!(world.secrets().await.len(), 40, "nothing is forgotten");
     let tries = world.target.count("revoke");
@@ -248,7 +249,7 @@ async fn a_hanging_revocation_leaves_slots_for_others() {
     }
     *room.engine.takes.lock().unwrap() = Duration::from_secs(1_000_000);
     let other = room.token("other", None, Ttl::from_secs(10)).await;
-    room.leases.end_token(&token, Children::AreRevoked).await.unwrap();
+    room.leases.end_token(&token, Children::AreRevoked, &asked()).await.unwrap();
     room.tick(15).await;
     assert!(!world.token_lives(&other).await, "tokens end while a target hangs");
 }
@@ -261,7 +262,7 @@ async fn revocations_that_have_failed_before_keep_no_fresh_one_waiting() {
     for _ in 0..60 {
         let id = room.issue(&token).await.unwrap();
         world.target.stuck.lock().unwrap().insert(id.clone());
-        room.leases.revoke(&id, Wait::UntilStored).await.unwrap();
+        room.leases.revoke(&id, Wait::UntilStored, &asked()).await.unwrap();
     }
     // Each has had its first try by then, and each is due again.
     room.tick(300).await;
@@ -278,7 +279,7 @@ async fn work_that_a_busy_target_turned_away_is_done_in_a_moment() {
     let token = room.token("t", None, LONG).await;
     let id = room.issue(&token).await.unwrap();
     room.process.trouble_at(0, Trouble::Busy);
-    room.leases.revoke(&id, Wait::UntilGone).await.unwrap();
+    room.leases.revoke(&id, Wait::UntilGone, &asked()).await.unwrap();
     assert!(!world.target.has(&id) && world.secrets().await.is_empty());
 }
 
@@ -290,7 +291,7 @@ async fn whoever_asks_again_and_again_makes_no_later_end() {
     let id = room.issue(&token).await.unwrap();
     *world.target.refuses.lock().unwrap() = Some("revoke");
     for _ in 0..8 {
-        room.leases.revoke(&id, Wait::UntilGone).await.unwrap_err();
+        room.leases.revoke(&id, Wait::UntilGone, &asked()).await.unwrap_err();
     }
     assert_eq!(room.leases.find(&id).await.unwrap().unwrap().1.attempts, 1);
     *world.target.refuses.lock().unwrap() = None;
@@ -310,7 +311,7 @@ async fn force_waits_for_no_target_that_does_not_answer() {
     *world.target.is_down.lock().unwrap() = true;
     let begun = tokio::time::Instant::now();
     room.process.force.store(true, std::sync::atomic::Ordering::SeqCst);
-    room.leases.revoke_force("db/creds/app").await.unwrap();
+    room.leases.revoke_force("db/creds/app", &asked()).await.unwrap();
     assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
     assert!(world.secrets().await.is_empty());
 }
@@ -627,4 +628,55 @@ async fn a_damaged_row_keeps_no_other_from_its_end() {
     let held = server.rows().await.into_iter().find(|row| row.id == bad).unwrap();
     assert!(held.state == LeaseState::Revoking && held.holder.is_none(), "it waits, and no worker waits for it");
     server.read(ROOT, "db/creds/app").await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unmount_ends_the_leases_of_its_mount_and_no_others() {
+    let server = Server::start().await;
+    server.root("sys/mounts/other", json!({ "type": "scripted" })).await.unwrap();
+    let kept = lease_of(&server.read(ROOT, "db/creds/app").await.unwrap());
+    let ended = lease_of(&server.read(ROOT, "other/creds/app").await.unwrap());
+    let token = server.token(json!({ "ttl": "1h" })).await;
+    server.call(Some(ROOT), Operation::Delete, "sys/mounts/other", Value::Null).await.unwrap();
+    assert!(server.target.has(&kept) && !server.target.has(&ended));
+    assert!(server.lives(&token).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_to_be_revoked_is_free_and_due_at_once_unless_it_is_being_issued() {
+    let world = World::new();
+    let room = std::sync::Arc::new(world.start().await);
+    let token = room.token("t", None, LONG).await;
+    let id = room.issue(&token).await.unwrap();
+    let before = room.row(&id).await.unwrap();
+    room.leases.revoke(&id, Wait::UntilStored, &asked()).await.unwrap();
+    let row = room.row(&id).await.unwrap();
+    assert_eq!(row.state, LeaseState::Revoking);
+    assert_eq!((row.holder, row.held_until), (None, None));
+    assert!(row.fence > before.fence, "whoever worked on it does not any more");
+    assert!(row.next_at <= room.at(0));
+
+    // What is being issued stays held until its issuer is through.
+    *room.engine.takes.lock().unwrap() = Duration::from_secs(2);
+    let issuing = {
+        let (room, token) = (room.clone(), token.clone());
+        tokio::spawn(async move { room.issue(&token).await })
+    };
+    pass(1).await;
+    let id = room.issuing().await;
+    let before = room.row(&id).await.unwrap();
+    room.leases.revoke(&id, Wait::UntilStored, &asked()).await.unwrap();
+    let row = room.row(&id).await.unwrap();
+    assert_eq!((row.state, row.holder, row.held_until), (LeaseState::Revoking, before.holder, before.held_until));
+    assert!(row.fence > before.fence && Some(row.next_at) == row.held_until);
+    assert!(issuing.await.unwrap().is_err());
+    // A renewal that is refused gives its claim back.
+    *room.engine.takes.lock().unwrap() = Duration::ZERO;
+    let id = room.issue(&token).await.unwrap();
+    let before = room.row(&id).await.unwrap();
+    room.process.trouble_at(0, Trouble::Fails);
+    assert!(room.leases.renew(&id, None, None).await.is_err());
+    let row = room.row(&id).await.unwrap();
+    assert_eq!((row.state, row.holder, row.held_until), (LeaseState::Active, None, None));
+    assert_eq!((row.next_at, row.expires_at), (before.next_at, before.expires_at));
 }

@@ -5,14 +5,17 @@
 //! the order of one request; the rest are tables of rules.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
+mod audit;
 mod histories;
 mod leases;
 mod mounts;
+mod operator;
 mod pipeline;
 mod policies;
 mod reconcile;
 mod routes;
 mod saga;
 mod support;
+mod threads;
 mod time;
 mod tokens;

@@ -9,6 +9,7 @@ use leasehold_core::seams::engine::OwnedRole;
 use leasehold_model::{LeaseId, TokenHash, Ttl};
 use serde_json::Value;
 
+use super::support::asked;
 use super::support::engine::{Trouble, role};
 use super::support::pass;
 use super::support::room::{Room, World};
@@ -126,13 +127,16 @@ async fn what_is_under_way_is_no_finding() {
     };
     pass(1).await;
     room.issue(&token).await.unwrap();
-    room.leases.revoke(&ends, Wait::UntilGone).await.unwrap();
+    room.leases.revoke(&ends, Wait::UntilGone, &asked()).await.unwrap();
     // A third is being issued, without a role, and a fourth is being revoked, with its role, when the leases are read.
     let half_way = room.issue(&token).await.unwrap();
     *room.engine.takes.lock().unwrap() = Duration::from_secs(20);
     let slow = {
         let (room, token) = (room.clone(), token.clone());
-        tokio::spawn(async move { tokio::join!(room.issue(&token), room.leases.revoke(&half_way, Wait::UntilGone)) })
+        let cause = asked();
+        tokio::spawn(
+            async move { tokio::join!(room.issue(&token), room.leases.revoke(&half_way, Wait::UntilGone, &cause)) },
+        )
     };
     assert_eq!(comparing.await.unwrap(), Findings::default());
     let (issued, revoked) = slow.await.unwrap();
@@ -146,7 +150,7 @@ async fn a_lease_under_revocation_whose_role_is_gone_is_no_finding() {
     let (room, token) = start(&world).await;
     let id = room.issue(&token).await.unwrap();
     room.process.trouble_at(0, Trouble::LiesFailure);
-    assert!(room.leases.revoke(&id, Wait::UntilGone).await.is_err());
+    assert!(room.leases.revoke(&id, Wait::UntilGone, &asked()).await.is_err());
     assert!(!world.target.has(&id) && room.row(&id).await.is_some());
     assert_eq!(room.leases.compare(&mut LastTime::default()).await.unwrap(), Findings::default());
 }

@@ -9,6 +9,7 @@ use leasehold_core::lease::revoke::Wait;
 use leasehold_core::token::store::Children;
 use leasehold_model::{LeaseId, TokenHash, Ttl};
 
+use super::support::asked;
 use super::support::engine::TROUBLES;
 use super::support::faults::FAULTS;
 use super::support::pass;
@@ -83,14 +84,16 @@ impl Saga {
                 Err(_) => Told::Refused,
             },
             Self::Renew => done(room.leases.renew(first, Some(Ttl::from_secs(3 * 86_400)), None).await.map(drop)),
-            Self::Revoke => done(room.leases.revoke(first, Wait::UntilGone).await),
-            Self::RevokeLater => done(room.leases.revoke(first, Wait::UntilStored).await),
-            Self::RevokePrefix => match room.leases.revoke_prefix("db/creds", Wait::UntilGone).await {
+            Self::Revoke => done(room.leases.revoke(first, Wait::UntilGone, &asked()).await),
+            Self::RevokeLater => done(room.leases.revoke(first, Wait::UntilStored, &asked()).await),
+            Self::RevokePrefix => match room.leases.revoke_prefix("db/creds", Wait::UntilGone, &asked()).await {
                 Ok(()) => Told::Done,
                 Err(_) => Told::Refused,
             },
-            Self::EndToken => done(room.leases.end_token(&scene.parent, Children::AreRevoked).await),
-            Self::EndTokenKeepChildren => done(room.leases.end_token(&scene.parent, Children::BecomeOrphans).await),
+            Self::EndToken => done(room.leases.end_token(&scene.parent, Children::AreRevoked, &asked()).await),
+            Self::EndTokenKeepChildren => {
+                done(room.leases.end_token(&scene.parent, Children::BecomeOrphans, &asked()).await)
+            }
             Self::Unmount => {
                 let entry = room.mounts.by_path("db/").unwrap();
                 let taint = |entry: &mut leasehold_core::mount::MountEntry| {
@@ -100,7 +103,7 @@ impl Saga {
                 if room.mounts.update(&entry.accessor, taint).await.is_err() {
                     return Told::Refused;
                 }
-                if room.leases.revoke_mount(&entry.accessor).await.is_err() {
+                if room.leases.revoke_mount(&entry.accessor, &asked()).await.is_err() {
                     return Told::Refused;
                 }
                 if room.mounts.remove(&entry).await.is_ok() { Told::Done } else { Told::Refused }
@@ -223,9 +226,19 @@ async fn without_trouble_every_saga_does_what_it_says() {
         let world = World::new();
         let room = world.start().await;
         let scene = scene(&room).await;
+        let before = room.row(&scene.leases[0]).await.unwrap().expires_at;
+        let asked_at = room.clock_now();
         assert!(!matches!(saga.run(&room, &scene).await, Told::Refused), "{saga:?}");
         room.tick(5).await;
         world.assert_settled(&format!("{saga:?}")).await;
+        if saga == Saga::Renew {
+            let row = room.row(&scene.leases[0]).await.unwrap();
+            let wanted = asked_at + Ttl::from_secs(3 * 86_400);
+            assert!(row.expires_at > before, "a renewal moves the end");
+            assert_eq!((row.expires_at, row.next_at), (wanted, wanted), "to where it was asked for");
+            let (_, body) = room.leases.find(&scene.leases[0]).await.unwrap().unwrap();
+            assert_eq!(body.last_renewed_at, Some(asked_at));
+        }
         let active: BTreeSet<LeaseId> = world.secrets().await.into_iter().map(|row| row.id).collect();
         assert!(active.is_disjoint(&saga.victims(&scene)), "{saga:?}");
     }

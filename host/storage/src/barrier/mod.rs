@@ -144,6 +144,31 @@ impl Barrier {
         Ok(row)
     }
 
+    /// Every value of a batch, sealed under the newest key.
+    fn seal_batch(&self, ring: &Ring, batch: Batch) -> Result<Batch, StorageError> {
+        let mut sealed = Vec::with_capacity(batch.0.len());
+        for change in batch.0 {
+            sealed.push(match change {
+                Change::Put { key, .. } | Change::Delete { key, .. }
+                    if keys::is_outside_barrier(&key) || key == keys::integrity() =>
+                {
+                    // Whoever could write here could lock everybody out; the barrier itself writes below itself.
+                    return Err(StorageError::Unavailable(format!("`{}` belongs to the barrier", key.as_str())));
+                }
+                Change::Put { key, value, expect } => {
+                    let value = self.seal_bytes(ring, key.as_str().as_bytes(), value)?;
+                    Change::Put { key, value, expect }
+                }
+                Change::Insert(row) => Change::Insert(self.seal_row(ring, row)?),
+                // Sealed, an empty body would replace what did not open, and that may open again under a restored key ring.
+                Change::Move { row, from, fence } if row.body.is_empty() => Change::Move { row, from, fence },
+                Change::Move { row, from, fence } => Change::Move { row: self.seal_row(ring, row)?, from, fence },
+                other @ (Change::Delete { .. } | Change::Check { .. } | Change::Remove { .. }) => other,
+            });
+        }
+        Ok(Batch(sealed))
+    }
+
     /// Wipes the plain bytes.
     fn seal_bytes(&self, ring: &Ring, domain: &[u8], mut plain: Vec<u8>) -> Result<Vec<u8>, StorageError> {
         let sealed = ring.seal(&*self.entropy, domain, &plain);
@@ -154,6 +179,12 @@ impl Barrier {
 
 /// How often a commit is made again because the ring or the digest changed meanwhile.
 const TRIES: u32 = 32;
+
+/// How many values of a batch are sealed.
+fn sealings(batch: &Batch) -> u64 {
+    let written = |change: &&Change| matches!(change, Change::Put { .. } | Change::Insert(_) | Change::Move { .. });
+    u64::try_from(batch.0.iter().filter(written).count()).unwrap_or(u64::MAX)
+}
 
 #[async_trait]
 impl Storage for Barrier {
@@ -201,17 +232,11 @@ impl Storage for Barrier {
     }
 
     async fn commit(&self, batch: Batch) -> Result<(), StorageError> {
-        let written = |change: &&Change| matches!(change, Change::Put { .. } | Change::Insert(_) | Change::Move { .. });
-        let count = batch.0.iter().filter(written).count();
         let is_covered = |change: &Change| matches!(change, Change::Put { key, .. } | Change::Delete { key, .. } if integrity::covers(key));
         let turn = if batch.0.iter().any(is_covered) { Some(self.digest_turn.lock().await) } else { None };
-        let count = u64::try_from(count + usize::from(turn.is_some())).unwrap_or(u64::MAX);
-        let mut ring = self.ring_for(count).await?;
+        let mut ring = self.ring_for(sealings(&batch).saturating_add(u64::from(turn.is_some()))).await?;
         let sealed_by = ring.newest_id();
-        let mut sealed = Vec::with_capacity(batch.0.len());
-        for change in batch.0 {
-            sealed.push(self.seal_change(&ring, change)?);
-        }
+        let Batch(sealed) = self.seal_batch(&ring, batch)?;
         for _ in 0..TRIES {
             let mut changes = Vec::with_capacity(sealed.len() + 2);
             changes.push(Change::Check { key: keys::keyring(), expect: Expect::Version(ring.version()) });
@@ -256,27 +281,5 @@ impl Storage for Barrier {
     async fn next_due(&self) -> Result<Option<Timestamp>, StorageError> {
         self.ring()?;
         self.inner.next_due().await
-    }
-}
-
-impl Barrier {
-    fn seal_change(&self, ring: &Ring, change: Change) -> Result<Change, StorageError> {
-        Ok(match change {
-            Change::Put { key, .. } | Change::Delete { key, .. }
-                if keys::is_outside_barrier(&key) || key == keys::integrity() =>
-            {
-                // Whoever could write here could lock everybody out; the barrier itself writes below itself.
-                return Err(StorageError::Unavailable(format!("`{}` belongs to the barrier", key.as_str())));
-            }
-            Change::Put { key, value, expect } => {
-                let value = self.seal_bytes(ring, key.as_str().as_bytes(), value)?;
-                Change::Put { key, value, expect }
-            }
-            Change::Insert(row) => Change::Insert(self.seal_row(ring, row)?),
-            // Sealed, an empty body would replace what did not open, and that may open again under a restored key ring.
-            Change::Move { row, from, fence } if row.body.is_empty() => Change::Move { row, from, fence },
-            Change::Move { row, from, fence } => Change::Move { row: self.seal_row(ring, row)?, from, fence },
-            other @ (Change::Delete { .. } | Change::Check { .. } | Change::Remove { .. }) => other,
-        })
     }
 }

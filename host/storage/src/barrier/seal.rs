@@ -4,21 +4,32 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
-use leasehold_core::seams::seal::{KeyShare, KeyStatus, Seal, SealError, SealStatus, SecretKey};
+use leasehold_core::seams::seal::{FirstValues, KeyShare, KeyStatus, Seal, SealError, SealStatus, SecretKey};
 use leasehold_core::seams::storage::{Batch, Change, Expect, StorageError};
 use leasehold_core::{keys, random};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::Barrier;
 use super::ring::{self, KEY_LEN, Ring};
 use super::shares::{self, SHARE_LEN_MAX, SHARE_LEN_MIN};
+use super::{Barrier, sealings};
 
 /// What is stored under `sys/seal`: how the root key is split. No secret.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct SealConfig {
     shares: u8,
     threshold: u8,
+    /// A digest of each share. A share is random, and as long as a key: nobody finds it by its digest. With these a wrong share is
+    /// known before it is kept. Empty in stores from before they were kept; the next unsealing adds them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    digests: Vec<String>,
+}
+
+impl SealConfig {
+    /// Whether this may be one of the shares.
+    fn may_be_share(&self, share: &[u8]) -> bool {
+        self.digests.is_empty() || self.digests.contains(&shares::digest(share))
+    }
 }
 
 /// The shares given so far.
@@ -50,15 +61,15 @@ impl Barrier {
     }
 
     /// Reads the configuration until it is there; from then on it never changes.
-    async fn seal_config(&self) -> Result<Option<SealConfig>, SealError> {
+    async fn seal_config(&self) -> Result<Option<&SealConfig>, SealError> {
         if let Some(config) = self.config.get() {
-            return Ok(Some(*config));
+            return Ok(Some(config));
         }
         let key = keys::seal();
         let Some(stored) = self.inner.get(&key).await? else { return Ok(None) };
         let config: SealConfig =
             serde_json::from_slice(&stored.value).map_err(|_| StorageError::Corrupt(key.as_str().to_owned()))?;
-        Ok(Some(*self.config.get_or_init(|| config)))
+        Ok(Some(self.config.get_or_init(|| config)))
     }
 
     async fn status_with(&self, unsealing: &Unsealing) -> Result<SealStatus, SealError> {
@@ -79,13 +90,7 @@ impl Barrier {
         let Some(wrapped) = self.inner.get(&key).await? else {
             return Err(StorageError::Corrupt(key.as_str().to_owned()).into());
         };
-        let wrong = || {
-            SealError::Invalid(
-                "unable to retrieve stored keys: invalid key: failed to decrypt keys from storage: \
-                 cipher: message authentication failed"
-                    .to_owned(),
-            )
-        };
+        let wrong = wrong_share;
         let root: &[u8; KEY_LEN] = root.try_into().map_err(|_| wrong())?;
         let ring = Ring::unwrap_with(root, wrapped.value).ok_or_else(wrong)?;
         Ok((ring, wrapped.version))
@@ -113,6 +118,16 @@ impl Barrier {
         }
         self.set_ring(Some(Arc::new(ring)));
         Ok(())
+    }
+
+    /// To a configuration from before digests were kept. They hold from the next start on.
+    async fn add_digests(&self, config: &SealConfig, parts: &[Zeroizing<Vec<u8>>]) {
+        let Some(all) = shares::all(parts, config.shares, config.threshold) else { return };
+        let digests = all.iter().map(|share| shares::digest(&share.0)).collect();
+        let Ok(value) = serde_json::to_vec(&SealConfig { digests, ..*config }) else { return };
+        if let Err(error) = self.inner.commit(Batch::new().put(keys::seal(), value, Expect::Present)).await {
+            tracing::warn!(%error, "could not store the digests of the shares: the next unsealing tries again");
+        }
     }
 
     /// As stored now: a second server with this store, should there ever be one, makes us fail instead of lose its key.
@@ -163,24 +178,41 @@ impl Seal for Barrier {
         self.status_with(&unsealing).await
     }
 
-    async fn init(&self, shares: u8, threshold: u8) -> Result<Vec<KeyShare>, SealError> {
+    async fn init_with(&self, shares: u8, threshold: u8, first: FirstValues<'_>) -> Result<Vec<KeyShare>, SealError> {
         let _changing = self.unsealing.lock().await;
         if self.seal_config().await?.is_some() {
             return Err(SealError::AlreadyInitialized);
         }
         shares::check(shares, threshold)?;
         let root = ring::random(&*self.entropy);
-        let ring = Ring::generate(&*self.entropy, &root, self.clock.now());
-        let wrapped = ring.and_then(|ring| ring.wrap(&*self.entropy));
-        let wrapped = wrapped.ok_or_else(|| broken("the key ring could not be made"))?;
-        let config = serde_json::to_vec(&SealConfig { shares, threshold }).map_err(|_| broken("no configuration"))?;
+        let no_ring = || broken("the key ring could not be made");
+        let ring = Ring::generate(&*self.entropy, &root, self.clock.now()).ok_or_else(no_ring)?;
+        let first = first(&|purpose| ring.derive(purpose))?;
+        // One more for the digest over them.
+        let count = sealings(&first).saturating_add(1);
+        let ring = ring.with_room(count).ok_or_else(no_ring)?;
+        if !ring.take(count) {
+            return Err(no_ring());
+        }
+        let mut sealed = self.seal_batch(&ring, first)?;
+        let digest = self.digest_after(&ring, &sealed.0).await?;
+        sealed.0.push(digest);
+        let wrapped = ring.wrap(&*self.entropy).ok_or_else(no_ring)?;
+        let dealt = shares::split(&*self.entropy, &root, shares, threshold);
+        let digests = dealt.iter().map(|share| shares::digest(&share.0)).collect();
+        let config = SealConfig { shares, threshold, digests };
+        let config = serde_json::to_vec(&config).map_err(|_| broken("no configuration"))?;
         let batch =
-            Batch::new().put(keys::keyring(), wrapped, Expect::Absent).put(keys::seal(), config, Expect::Absent);
-        self.inner.commit(batch).await.map_err(|error| match error {
-            StorageError::Conflict(_) => SealError::AlreadyInitialized,
-            error => SealError::Storage(error),
-        })?;
-        Ok(shares::split(&*self.entropy, &root, shares, threshold))
+            sealed.put(keys::keyring(), wrapped.clone(), Expect::Absent).put(keys::seal(), config, Expect::Absent);
+        match self.inner.commit(batch).await {
+            Ok(()) => Ok(dealt),
+            Err(StorageError::Conflict(_)) => Err(SealError::AlreadyInitialized),
+            // It may have happened all the same, and then nobody could ever unseal without these shares.
+            Err(error) => match self.inner.get(&keys::keyring()).await {
+                Ok(Some(stored)) if stored.value == wrapped => Ok(dealt),
+                _ => Err(error.into()),
+            },
+        }
     }
 
     async fn unseal(&self, share: &[u8]) -> Result<SealStatus, SealError> {
@@ -196,6 +228,9 @@ impl Seal for Barrier {
         }
         if share.len() > SHARE_LEN_MAX {
             return Err(invalid(&format!("key is longer than maximum {SHARE_LEN_MAX} bytes")));
+        }
+        if !config.may_be_share(share) {
+            return Err(wrong_share());
         }
         // The same share again is no progress.
         if unsealing.parts.iter().any(|part| part.as_slice() == share) {
@@ -223,6 +258,9 @@ impl Seal for Barrier {
         let next = next.ok_or_else(|| broken("no key could be made"))?;
         let digest = if adopts { Some(self.adopt_rows(&next).await?) } else { None };
         self.install(next, Expect::Version(version), digest).await?;
+        if config.digests.is_empty() {
+            self.add_digests(config, &parts).await;
+        }
         tracing::info!("the barrier is unsealed");
         self.status_with(&unsealing).await
     }
@@ -262,6 +300,14 @@ impl Seal for Barrier {
     fn derive(&self, purpose: &str) -> Result<SecretKey, SealError> {
         Ok(self.ring().map_err(|_| SealError::Sealed)?.derive(purpose))
     }
+}
+
+fn wrong_share() -> SealError {
+    SealError::Invalid(
+        "unable to retrieve stored keys: invalid key: failed to decrypt keys from storage: \
+         cipher: message authentication failed"
+            .to_owned(),
+    )
 }
 
 fn invalid(why: &str) -> SealError {

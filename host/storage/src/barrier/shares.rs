@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 
+use aws_lc_rs::digest;
 use blahaj::{Share, Sharks};
 use leasehold_core::seams::host::Entropy;
 use leasehold_core::seams::seal::{KeyShare, SealError};
@@ -64,6 +65,42 @@ pub(super) fn combine(parts: &[Zeroizing<Vec<u8>>], threshold: u8) -> Result<Zer
     Ok(Zeroizing::new(root))
 }
 
+/// Names a share without saying anything about it.
+pub(super) fn digest(share: &[u8]) -> String {
+    let mut context = digest::Context::new(&digest::SHA256);
+    context.update(b"leasehold unseal share 1\0");
+    context.update(share);
+    hex::encode(context.finish())
+}
+
+/// All shares of a key, from enough of them. `None`: these are none.
+pub(super) fn all(parts: &[Zeroizing<Vec<u8>>], shares: u8, threshold: u8) -> Option<Vec<KeyShare>> {
+    if let ([only], 1) = (parts, threshold) {
+        return Some(vec![KeyShare(only.clone())]);
+    }
+    let known: Vec<Share> = parts.iter().map(|part| Share::try_from(part.as_slice())).collect::<Result<_, _>>().ok()?;
+    (1..=shares).map(|place| share_at(place, &known, threshold)).collect()
+}
+
+/// The library finds the value at zero, where the key is. Moved by `place`, which is to add it in this field, what stands at
+/// `place` stands at zero.
+fn share_at(place: u8, known: &[Share], threshold: u8) -> Option<KeyShare> {
+    let here = known.iter().find(|share| share.x.0 == place);
+    let y = match here {
+        Some(share) => share.y.iter().map(|value| value.0).collect(),
+        None => {
+            let moved = known.iter().cloned().map(|mut share| {
+                share.x.0 ^= place;
+                share
+            });
+            Sharks(threshold).recover(&moved.collect::<Vec<Share>>()).ok()?
+        }
+    };
+    let mut share = Zeroizing::new(vec![place]);
+    share.extend(y);
+    Some(KeyShare(share))
+}
+
 /// Our one source of randomness, as the library wants it.
 struct Dice<'a>(&'a dyn Entropy);
 
@@ -89,3 +126,21 @@ impl TryRng for Dice<'_> {
 }
 
 impl TryCryptoRng for Dice<'_> {}
+
+#[cfg(test)]
+mod tests {
+    use leasehold_core::testing::CountingEntropy;
+
+    use super::*;
+
+    #[test]
+    fn enough_shares_give_all_the_others() {
+        let root = [0x5a; KEY_LEN];
+        for (shares, threshold) in [(1, 1), (2, 2), (5, 3), (7, 7), (40, 12)] {
+            let dealt = split(&CountingEntropy::default(), &root, shares, threshold);
+            let plain = |shares: &[KeyShare]| shares.iter().map(|share| share.0.to_vec()).collect::<Vec<_>>();
+            let given: Vec<_> = dealt.iter().rev().take(threshold.into()).map(|share| share.0.clone()).collect();
+            assert_eq!(plain(&all(&given, shares, threshold).unwrap()), plain(&dealt), "{threshold} of {shares}");
+        }
+    }
+}

@@ -72,24 +72,50 @@ async fn any_threshold_of_shares_unseals_and_fewer_do_not() {
     }
 }
 
-/// The texts are those of OpenBao 2.7.2, asked with the same shares.
+/// The words are OpenBao's. There, a wrong share is found out only when there are enough of them, and takes the right ones along.
 #[tokio::test]
-async fn wrong_shares_are_refused_in_vaults_words_and_start_over() {
+async fn a_wrong_share_is_refused_and_spoils_no_other() {
     let barrier = over(&memory());
     let shares = barrier.init(5, 3).await.unwrap();
     assert_eq!(text(barrier.unseal(&[1; 15]).await), "invalid key: key is shorter than minimum 16 bytes");
     assert_eq!(text(barrier.unseal(&[1; 34]).await), "invalid key: key is longer than maximum 33 bytes");
-    assert_eq!(barrier.status().await.unwrap().progress, 0);
-    let short = shares[0].0[..20].to_vec();
     let mut twin = shares[0].0.to_vec();
     twin[9] ^= 1;
+    let garbage = [vec![0x33; 33], [&[0], &shares[2].0[1..]].concat(), shares[0].0[..20].to_vec(), twin];
+    let annoy = async |progress: u8| {
+        for share in &garbage {
+            let said = text(barrier.unseal(share).await);
+            assert!(said.ends_with("cipher: message authentication failed"), "{said}");
+            assert_eq!(barrier.status().await.unwrap().progress, progress);
+        }
+    };
+    annoy(0).await;
+    for (given, share) in shares[..2].iter().enumerate() {
+        barrier.unseal(&share.0).await.unwrap();
+        annoy(u8::try_from(given + 1).unwrap()).await;
+    }
+    assert_eq!(barrier.reset().await.unwrap().progress, 0);
+    for share in &shares[2..] {
+        barrier.unseal(&share.0).await.unwrap();
+    }
+    assert!(!barrier.is_sealed());
+}
+
+/// As a store was initialised before the digests of the shares were kept with it.
+#[tokio::test]
+async fn a_store_without_digests_gets_them_when_it_is_unsealed() {
+    let inner = memory();
+    let shares = over(&inner).init(5, 3).await.unwrap();
+    let old = Batch::new().put(keys::seal(), br#"{"shares":5,"threshold":3}"#.to_vec(), Expect::Present);
+    inner.commit(old).await.unwrap();
+
+    let barrier = over(&inner);
     let combined = "invalid key: failed to compute combined key: ";
-    let wrong = "unable to retrieve stored keys: invalid key: failed to decrypt keys from storage: \
-                 cipher: message authentication failed";
+    let mut twin = shares[0].0.to_vec();
+    twin[9] ^= 1;
     for (third, why) in [
-        (vec![0x33; 33], wrong.to_owned()),
-        ([&[0], &shares[2].0[1..]].concat(), wrong.to_owned()),
-        (short, format!("{combined}all parts must be the same length")),
+        (vec![0x33; 33], "unable to retrieve stored keys: invalid key: failed to decrypt keys from storage: cipher: message authentication failed".to_owned()),
+        (shares[0].0[..20].to_vec(), format!("{combined}all parts must be the same length")),
         (twin, format!("{combined}duplicate part detected")),
     ] {
         barrier.unseal(&shares[0].0).await.unwrap();
@@ -98,12 +124,17 @@ async fn wrong_shares_are_refused_in_vaults_words_and_start_over() {
         let status = barrier.status().await.unwrap();
         assert!(status.sealed && status.progress == 0 && status.nonce.is_empty(), "{status:?}");
     }
-    barrier.unseal(&shares[0].0).await.unwrap();
-    assert_eq!(barrier.reset().await.unwrap().progress, 0);
-    for share in &shares[2..] {
+    for share in &shares[1..4] {
         barrier.unseal(&share.0).await.unwrap();
     }
     assert!(!barrier.is_sealed());
+
+    let next = over(&inner);
+    for (given, share) in [&shares[4], &shares[0]].into_iter().enumerate() {
+        assert_eq!(usize::from(next.unseal(&share.0).await.unwrap().progress), given + 1);
+        assert!(next.unseal(&[0x33; 33]).await.is_err());
+    }
+    assert!(!next.unseal(&shares[2].0).await.unwrap().sealed);
 }
 
 #[tokio::test]

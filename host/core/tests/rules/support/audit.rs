@@ -1,11 +1,11 @@
-//! A device that remembers its lines, and refuses those that a test names.
+//! A device that remembers its lines, refuses those that a test names, and can stop answering.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use leasehold_core::request::RequestError;
-use leasehold_core::seams::audit::{AuditDevice, AuditDevices, AuditError, AuditLine};
+use leasehold_core::seams::audit::{AuditDevice, AuditDevices, AuditError, AuditLine, Destination, Receipt};
 use serde_json::Value;
 
 #[derive(Debug, Default)]
@@ -13,6 +13,29 @@ pub struct Recorder {
     lines: Mutex<Vec<String>>,
     /// Lines with this text are refused.
     pub refuses: Mutex<Option<&'static str>>,
+    /// It takes lines and does not write them.
+    blocked: Mutex<Option<Vec<(AuditLine, Receipt)>>>,
+    pub destination: Mutex<Option<Destination>>,
+}
+
+impl Recorder {
+    /// As a pipe that nobody reads.
+    pub fn block(&self) {
+        *self.blocked.lock().unwrap() = Some(Vec::new());
+    }
+
+    /// Writes what it was given meanwhile.
+    pub fn unblock(&self) {
+        let waiting = self.blocked.lock().unwrap().take();
+        for (line, receipt) in waiting.into_iter().flatten() {
+            self.submit(line, receipt);
+        }
+    }
+
+    /// Lines that it was given and has not written.
+    pub fn waiting(&self) -> usize {
+        self.blocked.lock().unwrap().as_ref().map_or(0, Vec::len)
+    }
 }
 
 impl Recorder {
@@ -36,16 +59,25 @@ impl Recorder {
 
 #[async_trait]
 impl AuditDevice for Recorder {
-    async fn write(&self, line: &AuditLine<'_>) -> Result<(), AuditError> {
-        if self.refuses.lock().unwrap().is_some_and(|text| line.0.contains(text)) {
-            return Err(AuditError { device: "recorder".to_owned(), why: "no space left on device".to_owned() });
+    fn submit(&self, line: AuditLine, receipt: Receipt) {
+        if let Some(waiting) = &mut *self.blocked.lock().unwrap() {
+            waiting.push((line, receipt));
+            return;
         }
-        self.lines.lock().unwrap().push(line.0.to_owned());
-        Ok(())
+        if self.refuses.lock().unwrap().is_some_and(|text| line.0.contains(text)) {
+            let why = "no space left on device".to_owned();
+            return receipt.answer(Err(AuditError { device: "recorder".to_owned(), why }));
+        }
+        self.lines.lock().unwrap().push(line.0);
+        receipt.answer(Ok(()));
     }
 
     async fn reopen(&self) -> Result<(), AuditError> {
         Ok(())
+    }
+
+    fn destination(&self) -> Option<Destination> {
+        self.destination.lock().unwrap().clone()
     }
 }
 
@@ -58,7 +90,12 @@ pub struct Recorders {
 
 #[async_trait]
 impl AuditDevices for Recorders {
-    async fn open(&self, kind: &str, _: &BTreeMap<String, String>) -> Result<Arc<dyn AuditDevice>, RequestError> {
+    async fn open(
+        &self,
+        kind: &str,
+        _: &BTreeMap<String, String>,
+        _: &[Destination],
+    ) -> Result<Arc<dyn AuditDevice>, RequestError> {
         match kind {
             "first" => Ok(self.first.clone()),
             "second" => Ok(self.second.clone()),

@@ -43,6 +43,10 @@ pub struct Process {
     pub violations: Mutex<Vec<String>>,
     /// What was claimed because it is due comes so late.
     pub pause_after_claims: Mutex<Duration>,
+    /// How often leases were listed.
+    pub lists: Mutex<usize>,
+    /// Changes of the largest batch so far.
+    largest: Mutex<usize>,
 }
 
 impl fmt::Debug for Process {
@@ -62,6 +66,8 @@ impl Process {
             force: AtomicBool::new(false),
             violations: Mutex::default(),
             pause_after_claims: Mutex::default(),
+            lists: Mutex::default(),
+            largest: Mutex::default(),
         })
     }
 
@@ -106,6 +112,10 @@ impl Process {
         }
     }
 
+    pub fn largest_batch(&self) -> usize {
+        *self.largest.lock().unwrap()
+    }
+
     fn alive(&self) -> Result<(), StorageError> {
         if self.is_dead() { Err(StorageError::Unavailable("the process is dead".to_owned())) } else { Ok(()) }
     }
@@ -122,6 +132,9 @@ impl Process {
                 }
                 Change::Move { row, from, .. } if !from.may_become(row.state) => {
                     self.complain(format!("{} moves from {from:?} to {:?}", row.id, row.state));
+                }
+                Change::Move { row, fence, .. } if row.fence < *fence => {
+                    self.complain(format!("the fence of {} falls from {fence} to {}", row.id, row.fence));
                 }
                 Change::Remove { id, fence } if !self.force.load(Ordering::SeqCst) => {
                     let found = self.store.lease(id).await.unwrap();
@@ -203,6 +216,7 @@ impl Storage for Process {
 
     async fn leases(&self, filter: &LeaseFilter, page: &Page) -> Result<Vec<LeaseRow>, StorageError> {
         self.alive()?;
+        *self.lists.lock().unwrap() += 1;
         self.store.leases(filter, page).await
     }
 
@@ -212,6 +226,10 @@ impl Storage for Process {
     }
 
     async fn commit(&self, batch: Batch) -> Result<(), StorageError> {
+        {
+            let mut largest = self.largest.lock().unwrap();
+            *largest = batch.0.len().max(*largest);
+        }
         self.watch(&batch).await;
         self.write(self.store.commit(batch)).await
     }

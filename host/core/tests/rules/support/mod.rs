@@ -3,12 +3,14 @@
 pub mod audit;
 pub mod engine;
 pub mod faults;
+pub mod meter;
 pub mod room;
 pub mod sandbox;
 pub mod server;
 
 use std::time::Duration;
 
+use leasehold_core::lease::EndCause;
 use leasehold_core::seams::host::Clock;
 use leasehold_model::Timestamp;
 use tokio::time::Instant;
@@ -30,6 +32,11 @@ impl Clock for PausedClock {
     fn now(&self) -> Timestamp {
         Timestamp::from_secs(START) + self.0.elapsed()
     }
+}
+
+/// The cause that tests give for an end.
+pub fn asked() -> EndCause {
+    EndCause::Revoked { by: "a test".to_owned() }
 }
 
 /// Lets time pass, and with it whatever falls due.

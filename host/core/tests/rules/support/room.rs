@@ -219,6 +219,10 @@ impl Room {
         self.process.store.lease(id).await.unwrap()
     }
 
+    pub fn clock_now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
     pub fn at(&self, secs: u64) -> Timestamp {
         self.clock.now() + Ttl::from_secs(secs)
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use leasehold_core::audit::DeviceEntry;
 use leasehold_core::core::Seams;
 use leasehold_core::lease::LeaseRow;
 use leasehold_core::request::{LogicalRequest, LogicalResponse, RequestError};
@@ -44,6 +45,9 @@ pub struct Server {
     pub sandbox: Arc<ScriptedSandbox>,
     pub audit: Arc<Recorders>,
     pub share: Vec<u8>,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<CountingEntropy>,
+    declared: Vec<DeviceEntry>,
 }
 
 pub type Answer = Result<LogicalResponse, RequestError>;
@@ -59,24 +63,70 @@ impl Server {
 
     /// Initialised, not unsealed.
     pub async fn sealed() -> Self {
-        let clock = Arc::new(PausedClock::new());
-        Self::sealed_over(Arc::new(MemoryStorage::new(clock.clone())), clock).await
+        Self::sealed_with(Vec::new()).await
     }
 
-    /// The same over a store whose clock may be another one than the server's.
+    /// Unsealed, with these audit devices declared in its configuration.
+    pub async fn declaring(audit: Vec<DeviceEntry>) -> Self {
+        let server = Self::sealed_with(audit).await;
+        server.unseal().await;
+        server.root("sys/mounts/db", json!({ "type": "scripted" })).await.unwrap();
+        server
+    }
+
+    async fn sealed_with(declared: Vec<DeviceEntry>) -> Self {
+        let mut server = Self::empty(declared);
+        let made = server.core.init(1, 1, First::Development(Some(TokenId::new(ROOT)))).await.unwrap();
+        server.share = made.shares[0].0.to_vec();
+        server
+    }
+
+    /// Over an empty store.
+    pub fn empty(declared: Vec<DeviceEntry>) -> Self {
+        let clock = Arc::new(PausedClock::new());
+        let store = Arc::new(MemoryStorage::new(clock.clone()));
+        Self::over(store, Arc::default(), clock, Arc::new(CountingEntropy::default()), declared)
+    }
+
+    /// Initialised, over a store whose clock may be another one than the server's.
     pub async fn sealed_over(store: Arc<MemoryStorage>, clock: Arc<dyn Clock>) -> Self {
-        let target = Arc::<Target>::default();
+        let mut server =
+            Self::over(store, Arc::default(), clock, Arc::new(CountingEntropy::default()), Vec::new());
+        let made = server.core.init(1, 1, First::Development(Some(TokenId::new(ROOT)))).await.unwrap();
+        server.share = made.shares[0].0.to_vec();
+        server
+    }
+
+    /// A further process, over what this one has stored; sealed.
+    pub fn again(&self) -> Self {
+        self.process.die();
+        let (store, target) = (self.process.store.clone(), self.target.clone());
+        let mut next = Self::over(store, target, self.clock.clone(), self.entropy.clone(), self.declared.clone());
+        next.share.clone_from(&self.share);
+        next
+    }
+
+    fn over(
+        store: Arc<MemoryStorage>,
+        target: Arc<Target>,
+        clock: Arc<dyn Clock>,
+        entropy: Arc<CountingEntropy>,
+        declared: Vec<DeviceEntry>,
+    ) -> Self {
         let process = Process::new(store, target.clone());
         let engine = Arc::new(ScriptedEngine::new(target.clone(), process.clone()));
         let sandbox = Arc::<ScriptedSandbox>::default();
         let audit = Arc::<Recorders>::default();
-        let entropy: Arc<dyn Entropy> = Arc::new(CountingEntropy::default());
-        let barrier = Arc::new(Barrier::new(process.clone() as Arc<dyn Storage>, clock.clone(), entropy.clone()));
+        let barrier = Arc::new(Barrier::new(
+            process.clone() as Arc<dyn Storage>,
+            clock.clone(),
+            entropy.clone() as Arc<dyn Entropy>,
+        ));
         let seams = Seams {
             storage: barrier.clone(),
             seal: barrier,
-            clock,
-            entropy,
+            clock: clock.clone(),
+            entropy: entropy.clone(),
             acl: sandbox.clone(),
             templates: sandbox.clone(),
             modules: sandbox.clone(),
@@ -92,12 +142,10 @@ impl Server {
             commit_date: String::new(),
             cluster_name: None,
             storage_type: "inmem",
-            audit: Vec::new(),
+            audit: declared.clone(),
         };
         let core = Core::new(seams, settings);
-        let made = core.init(1, 1, First::Development(Some(TokenId::new(ROOT)))).await.unwrap();
-        let share = made.shares[0].0.to_vec();
-        Self { core, process, target, engine, sandbox, audit, share }
+        Self { core, process, target, engine, sandbox, audit, share: Vec::new(), clock, entropy, declared }
     }
 
     pub async fn unseal(&self) {
