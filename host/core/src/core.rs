@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, RwLock};
 
-use leasehold_model::{LeaseId, TokenId, Ttl};
+use leasehold_model::{TokenId, Ttl};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
@@ -314,10 +314,11 @@ impl Core {
         tracing::info!("sealed");
     }
 
-    /// The client was gone before it had the credential of this lease.
-    pub async fn undelivered(&self, id: &LeaseId) {
-        if let Ok(unsealed) = self.unsealed() {
-            unsealed.leases.undelivered(id).await;
+    /// Whether this token lives. Takes none of its uses.
+    pub async fn knows(&self, token: &TokenId) -> bool {
+        match self.unsealed() {
+            Ok(unsealed) => unsealed.tokens.recognise(token).await.is_ok(),
+            Err(_) => false,
         }
     }
 

@@ -17,7 +17,7 @@ use crate::metrics;
 use crate::mount::MountEntry;
 use crate::policy::egp::Judgement;
 use crate::policy::{decide, egp_paths};
-use crate::request::{LogicalRequest, LogicalResponse, Object, RequestError};
+use crate::request::{HandedOut, LogicalRequest, LogicalResponse, Object, RequestError};
 use crate::routes::{self, Captures, Found, Route};
 use crate::seams::engine::{EngineHandler, EngineRequest, Outcome, SecretValue, SecretsEngine};
 use crate::seams::sandbox::{AclRequest, SandboxError, Verdict};
@@ -213,16 +213,19 @@ impl Core {
 
     /// Ends what an answer hands out that nobody will get.
     async fn take_back(&self, unsealed: &Unsealed, answer: &LogicalResponse) -> Result<(), RequestError> {
-        if let Some(lease) = answer.issued() {
-            unsealed.leases.undelivered(lease).await;
+        match answer.handed_out() {
+            Some(handed_out) => end_handed_out(unsealed, &handed_out).await,
+            None => Ok(()),
         }
-        if let Some(token) =
-            answer.auth.as_ref().and_then(|auth| auth.client_token.as_ref()).filter(|_| answer.is_new_token())
-        {
-            let hash = unsealed.tokens.hash(token);
-            unsealed.leases.end_token(&hash, token::store::Children::AreRevoked).await.map_err(lease_error)?;
+    }
+
+    /// The client was gone before the answer that hands this out was written to its connection.
+    pub async fn undelivered(&self, handed_out: &HandedOut) {
+        // A sealed server ends nothing; the lease and the token end at their TTL.
+        let Ok(unsealed) = self.unsealed() else { return };
+        if let Err(error) = end_handed_out(&unsealed, handed_out).await {
+            tracing::warn!(%error, "could not revoke an undelivered token: it ends at its expiry");
         }
-        Ok(())
     }
 
     /// Everything up to the verdict. Fills in `trace` as it goes.
@@ -252,6 +255,10 @@ impl Core {
             }
             (None, false) => return Err(RequestError::BadToken),
             (Some(token), false) => trace.caller = Some(unsealed.tokens.admit(token).await?),
+        }
+        if request.body_withheld {
+            // Nothing below may judge a request by data that was not read.
+            return Err(RequestError::BodyTooLarge);
         }
         let admitted = match (backend, matched, &routed) {
             // A slash at the end says nothing where the rest of a path is one name, or where there is a list.
@@ -561,6 +568,17 @@ fn cut_out(answer: &mut LogicalResponse, after: &str, limit: usize) {
             _ => {}
         }
     }
+}
+
+async fn end_handed_out(unsealed: &Unsealed, handed_out: &HandedOut) -> Result<(), RequestError> {
+    if let Some(lease) = &handed_out.lease {
+        unsealed.leases.undelivered(lease).await;
+    }
+    if let Some(token) = &handed_out.token {
+        let hash = unsealed.tokens.hash(token);
+        unsealed.leases.end_token(&hash, token::store::Children::AreRevoked).await.map_err(lease_error)?;
+    }
+    Ok(())
 }
 
 /// Client errors are the client's business; what broke goes to the log with its whole chain, once.

@@ -30,6 +30,9 @@ pub struct LogicalRequest {
     pub headers: BTreeMap<String, Vec<String>>,
     /// An uploaded body that is not JSON (`application/wasm`); only routes that ask for it see it.
     pub raw_body: Option<Vec<u8>>,
+    /// The body was too large to be read for somebody who shows no living token. `data` is empty and says nothing: such a
+    /// request is refused, never carried out.
+    pub body_withheld: bool,
 }
 
 /// The body and the token stay out of every log.
@@ -116,6 +119,15 @@ impl LogicalResponse {
         self.data.as_ref().and(self.lease.as_ref()).map(|lease| &lease.id)
     }
 
+    /// What must be taken back if nobody receives this answer.
+    #[must_use]
+    pub fn handed_out(&self) -> Option<HandedOut> {
+        let lease = self.issued().cloned();
+        let new_auth = self.auth.as_ref().filter(|auth| auth.is_new);
+        let token = new_auth.and_then(|auth| auth.client_token.clone());
+        (lease.is_some() || token.is_some()).then_some(HandedOut { lease, token })
+    }
+
     /// Whether this answer hands out a token that did not exist before.
     #[must_use]
     pub fn is_new_token(&self) -> bool {
@@ -147,6 +159,13 @@ pub struct LeaseAnswer {
     pub id: LeaseId,
     pub renewable: bool,
     pub ttl: Ttl,
+}
+
+/// What one answer hands out for the first time. If nobody receives the answer, nobody may keep it.
+#[derive(Clone, Debug, Default)]
+pub struct HandedOut {
+    pub lease: Option<LeaseId>,
+    pub token: Option<TokenId>,
 }
 
 /// The `auth` block: a token as it is handed out or renewed.
@@ -216,6 +235,9 @@ pub enum RequestError {
     /// 415 `E(text)`.
     #[error("{0}")]
     UnsupportedMediaType(String),
+    /// 413 `E(http: request body too large)`.
+    #[error("http: request body too large")]
+    BodyTooLarge,
     /// 429 `E(text)`.
     #[error("{0}")]
     TooMany(String),
