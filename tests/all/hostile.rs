@@ -74,13 +74,11 @@ fn huge_deep_and_long_requests_are_refused_before_authentication() {
     let many = json!({ "a": vec!["x"; 1_000] }).to_string();
     let error = "refused JSON input due to high complexity: exceeded maximum number of strings";
     nobody.bytes("PUT", PROBE, many.as_bytes(), &[]).assert_error(400, error);
-    for deep in ["[".repeat(1_000_000), format!("{{\"a\":{}{}}}", "[".repeat(20_000), "]".repeat(20_000))] {
-        nobody.bytes("PUT", PROBE, deep.as_bytes(), &[]).assert_status(400);
+    let deep = |depth: usize| format!("{{\"a\":{}{}}}", "[".repeat(depth), "]".repeat(depth));
+    nobody.bytes("PUT", PROBE, deep(20_000).as_bytes(), &[]).assert_status(400);
+    for deep in ["[".repeat(1_000_000), deep(200_000)] {
+        server.root().bytes("PUT", PROBE, deep.as_bytes(), &[]).assert_status(400);
     }
-    let head =
-        format!("PUT /v1/{PROBE} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", 33 << 20);
-    let answer = nobody.raw(&[head.as_bytes(), &vec![b' '; 33 << 20]].concat());
-    answer.assert_error(413, "http: request body too large");
     for length in [5_000, 70_000, 1_500_000] {
         let answer = nobody.raw_path("GET", &format!("/v1/sys/policies/acl/{}", "a".repeat(length)));
         assert!(matches!(answer.status, 414 | 431), "{}", answer.status);
@@ -94,6 +92,29 @@ fn huge_deep_and_long_requests_are_refused_before_authentication() {
         let answer = nobody.raw(garbage);
         assert!(matches!(answer.status, 0 | 400), "{answer}");
     }
+    still_up(&server);
+}
+
+/// Attack A4: 31 MiB without a token cost 62 MiB of audit and a full disk.
+#[test]
+fn only_a_living_token_may_send_megabytes() {
+    let server = Server::dev();
+    let (root, nobody) = (server.root(), server.nobody());
+    let large = json!({ "policy": "x".repeat(1 << 20) }).to_string();
+    for client in [&nobody, &nobody.with_token("s.unknown")] {
+        client.bytes("PUT", PROBE, large.as_bytes(), &[]).assert_error(403, "permission denied");
+    }
+    root.bytes("PUT", PROBE, large.as_bytes(), &[]).assert_error_has(400, "failed to parse policy: ");
+    for path in ["sys/unseal", "sys/init"] {
+        nobody.bytes("PUT", path, large.as_bytes(), &[]).assert_error(413, "http: request body too large");
+    }
+    let token = server.root_token();
+    let head = format!(
+        "PUT /v1/{PROBE} HTTP/1.1\r\nHost: x\r\nX-Vault-Token: {token}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+        33 << 20
+    );
+    let answer = root.raw(&[head.as_bytes(), &vec![b' '; 33 << 20]].concat());
+    answer.assert_error(413, "http: request body too large");
     still_up(&server);
 }
 

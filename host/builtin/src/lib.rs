@@ -1,6 +1,6 @@
 //! What ships with the server: secrets engines and audit devices.
 //!
-//! Must not know: axum, wasmtime, SQLite. Everything here stands behind a seam of `leasehold-core`.
+//! Must not know: hyper, wasmtime, SQLite. Everything here stands behind a seam of `leasehold-core`.
 //!
 //! Start with [`registry`] (what there is), then [`secrets::database`] and [`audit`].
 //!

@@ -372,6 +372,14 @@ impl Core {
         tracing::info!("sealed");
     }
 
+    /// Whether this token lives. Takes none of its uses.
+    pub async fn knows(&self, token: &TokenId) -> bool {
+        match self.unsealed() {
+            Ok(unsealed) => unsealed.tokens.recognise(token).await.is_ok(),
+            Err(_) => false,
+        }
+    }
+
     /// After a log rotation.
     pub async fn reopen_audit(&self) {
         if let Ok(unsealed) = self.unsealed() {

@@ -1,6 +1,6 @@
 //! The rules of Leasehold, and the seams behind which everything technical stands.
 //!
-//! Must not know: axum, wasmtime, SQLite, tokio-postgres. It compiles and runs its tests without them.
+//! Must not know: hyper, wasmtime, SQLite, tokio-postgres. It compiles and runs its tests without them.
 //!
 //! Start with [`request`] (what goes in and comes out), then [`seams`] (what the rest plugs into), then [`pipeline`]
 //! (the one function every request takes), then the modules: [`token`], [`policy`], [`mount`], [`lease`], [`audit`], [`sys`].

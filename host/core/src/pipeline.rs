@@ -18,7 +18,7 @@ use crate::metrics;
 use crate::mount::MountEntry;
 use crate::policy::egp::Judgement;
 use crate::policy::{decide, egp_paths};
-use crate::request::{LogicalRequest, LogicalResponse, Object, RequestError};
+use crate::request::{HandedOut, LogicalRequest, LogicalResponse, Object, RequestError};
 use crate::routes::{self, Captures, Found, Route};
 use crate::seams::engine::{EngineHandler, EngineRequest, Outcome, SecretValue, SecretsEngine};
 use crate::seams::sandbox::{AclRequest, SandboxError, Verdict};
@@ -255,6 +255,10 @@ impl Core {
         }
         trace.is_known = true;
 
+        if request.body_withheld {
+            // Nothing below may judge a request by data that was not read.
+            return Err(RequestError::BodyTooLarge);
+        }
         let admitted = match (backend, matched, &routed) {
             // A slash at the end says nothing where the rest of a path is one name, or where there is a list.
             (Some(backend), Some(matched), Some((_, rest)))

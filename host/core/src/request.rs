@@ -30,6 +30,9 @@ pub struct LogicalRequest {
     pub headers: BTreeMap<String, Vec<String>>,
     /// An uploaded body that is not JSON (`application/wasm`); only routes that ask for it see it.
     pub raw_body: Option<Vec<u8>>,
+    /// The body was too large to be read for somebody who shows no living token. `data` is empty and says nothing: such a
+    /// request is refused, never carried out.
+    pub body_withheld: bool,
 }
 
 /// The body and the token stay out of every log.
@@ -238,6 +241,9 @@ pub enum RequestError {
     /// 415 `E(text)`.
     #[error("{0}")]
     UnsupportedMediaType(String),
+    /// 413 `E(http: request body too large)`.
+    #[error("http: request body too large")]
+    BodyTooLarge,
     /// 429 `E(text)`.
     #[error("{0}")]
     TooMany(String),

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use axum::body::Body;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use leasehold_core::request::{AuthAnswer, LogicalResponse, Object, Shape};
 use leasehold_model::Operation;
@@ -10,6 +9,7 @@ use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
+use crate::delivery::Payload;
 use crate::go_json;
 
 pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -18,7 +18,7 @@ const HSTS: HeaderValue = HeaderValue::from_static("max-age=31536000; includeSub
 const HSTS_NAME: HeaderName = header::STRICT_TRANSPORT_SECURITY;
 
 /// A response with the headers that stand on everything.
-pub(crate) fn response(status: StatusCode, kind: Option<HeaderValue>, body: Body) -> Response<Body> {
+pub(crate) fn response(status: StatusCode, kind: Option<HeaderValue>, body: Payload) -> Response<Payload> {
     let mut response = Response::new(body);
     *response.status_mut() = status;
     let headers = response.headers_mut();
@@ -31,12 +31,16 @@ pub(crate) fn response(status: StatusCode, kind: Option<HeaderValue>, body: Body
 }
 
 /// `value` as a whole body.
-pub(crate) fn json(status: StatusCode, kind: HeaderValue, value: &impl Serialize) -> Response<Body> {
+pub(crate) fn json(status: StatusCode, kind: HeaderValue, value: &impl Serialize) -> Response<Payload> {
     match bytes(value) {
-        Ok(bytes) => response(status, Some(kind), Body::from(bytes)),
+        Ok(bytes) => response(status, Some(kind), Payload::from(bytes)),
         Err(error) => {
             tracing::error!(%error, "an answer could not be written as JSON");
-            response(StatusCode::INTERNAL_SERVER_ERROR, Some(JSON), Body::from("{\"errors\":[\"internal error\"]}\n"))
+            response(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                Some(JSON),
+                Payload::from("{\"errors\":[\"internal error\"]}\n"),
+            )
         }
     }
 }
@@ -51,11 +55,11 @@ pub(crate) fn bytes(value: &impl Serialize) -> Result<Vec<u8>, serde_json::Error
 }
 
 /// Status and bytes of a success, as Vault renders results.
-pub(crate) fn of_answer(request_id: &str, operation: Operation, answer: &LogicalResponse) -> Response<Body> {
+pub(crate) fn of_answer(request_id: &str, operation: Operation, answer: &LogicalResponse) -> Response<Payload> {
     let wished = answer.status.and_then(|status| StatusCode::from_u16(status).ok());
     if let Some((text, kind)) = &answer.raw {
         let status = wished.unwrap_or(StatusCode::OK);
-        return response(status, Some(HeaderValue::from_static(kind)), Body::from(text.clone()));
+        return response(status, Some(HeaderValue::from_static(kind)), Payload::from(text.clone()));
     }
     match found(operation, answer) {
         Content::Something => {}
@@ -64,9 +68,9 @@ pub(crate) fn of_answer(request_id: &str, operation: Operation, answer: &Logical
             return json(wished.unwrap_or(StatusCode::NOT_FOUND), JSON, &Envelope { request_id, answer });
         }
         Content::Nothing if reads(operation) && wished.is_none() => {
-            return response(StatusCode::NOT_FOUND, Some(JSON), Body::from("{\"errors\":[]}\n"));
+            return response(StatusCode::NOT_FOUND, Some(JSON), Payload::from("{\"errors\":[]}\n"));
         }
-        Content::Nothing => return response(wished.unwrap_or(StatusCode::NO_CONTENT), Some(JSON), Body::empty()),
+        Content::Nothing => return response(wished.unwrap_or(StatusCode::NO_CONTENT), Some(JSON), Payload::empty()),
     }
     let status = wished.unwrap_or(StatusCode::OK);
     match (answer.shape, &answer.data) {

@@ -2,17 +2,17 @@
 //!
 //! `E(x)` is `{"errors":["x"]}`; `M(x)` Vault's multi-error form; nothing is `{"errors":[]}`.
 
-use axum::body::Body;
 use http::{HeaderValue, Response, StatusCode, header};
 use leasehold_core::request::RequestError;
 use serde::Serialize;
 
+use crate::delivery::Payload;
 use crate::envelope::{self, JSON};
 use crate::json::JsonError;
 use crate::listener::ForwardedError;
 use crate::query::FormError;
 
-/// What the door itself refuses, before the core hears of it.
+/// What the front end itself refuses, before the core hears of it.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FrontendError {
     #[error("the clean path is `{to}`")]
@@ -61,6 +61,9 @@ pub(crate) enum FrontendError {
     Forwarded(#[from] ForwardedError),
     #[error("the server is busy, try again")]
     Busy,
+    /// In the words of a rate limit quota.
+    #[error("request path \"{0}\": rate limit quota exceeded")]
+    TooOften(String),
     #[error("context deadline exceeded")]
     Time,
 }
@@ -78,7 +81,7 @@ impl Said {
     }
 }
 
-pub(crate) fn of_door(error: &FrontendError) -> Response<Body> {
+pub(crate) fn of_frontend(error: &FrontendError) -> Response<Payload> {
     let (status, said) = match error {
         FrontendError::Unclean { to, shows_page } => {
             (StatusCode::TEMPORARY_REDIRECT, Said::Redirect(to.clone(), shows_page.then(|| page(to))))
@@ -92,6 +95,7 @@ pub(crate) fn of_door(error: &FrontendError) -> Response<Body> {
         FrontendError::Namespace => (StatusCode::NOT_FOUND, Said::one(error)),
         FrontendError::MediaType(_) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, Said::one(error)),
         FrontendError::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, Said::one(error)),
+        FrontendError::TooOften(_) => (StatusCode::TOO_MANY_REQUESTS, Said::one(error)),
         FrontendError::Busy | FrontendError::Time => (StatusCode::SERVICE_UNAVAILABLE, Said::one(error)),
         FrontendError::Relative
         | FrontendError::InternalOnly
@@ -106,14 +110,21 @@ pub(crate) fn of_door(error: &FrontendError) -> Response<Body> {
         | FrontendError::Form(_) => (StatusCode::BAD_REQUEST, Said::one(error)),
     };
     let mut answer = response(status, said);
-    // What is left of a body that was not read cannot be told from the next request.
     if matches!(error, FrontendError::BodyTooLarge | FrontendError::Body | FrontendError::Time) {
-        answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        close_after(&mut answer);
+    }
+    if matches!(error, FrontendError::TooOften(_)) {
+        answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     }
     answer
 }
 
-pub(crate) fn of_request(error: &RequestError, request_id: &str) -> Response<Body> {
+/// What is left of a body that was not read cannot be told from the next request.
+pub(crate) fn close_after(answer: &mut Response<Payload>) {
+    answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+}
+
+pub(crate) fn of_request(error: &RequestError, request_id: &str) -> Response<Payload> {
     let internal = || Said::one(format!("internal error, request id {request_id}"));
     let (status, said) = match error {
         RequestError::Invalid(text) => (StatusCode::BAD_REQUEST, Said::one(text)),
@@ -131,6 +142,7 @@ pub(crate) fn of_request(error: &RequestError, request_id: &str) -> Response<Bod
         RequestError::UnsupportedOperation => (StatusCode::METHOD_NOT_ALLOWED, Said::one(multi(&error.to_string()))),
         RequestError::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, Said::List(Vec::new())),
         RequestError::UnsupportedMediaType(text) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, Said::one(text)),
+        RequestError::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, Said::one(error)),
         RequestError::TooMany(text) => (StatusCode::TOO_MANY_REQUESTS, Said::one(text)),
         RequestError::Engine(text) => (StatusCode::INTERNAL_SERVER_ERROR, Said::one(multi(text))),
         RequestError::Sealed => (StatusCode::SERVICE_UNAVAILABLE, Said::one(error)),
@@ -142,13 +154,13 @@ pub(crate) fn of_request(error: &RequestError, request_id: &str) -> Response<Bod
     response(status, said)
 }
 
-fn response(status: StatusCode, said: Said) -> Response<Body> {
+fn response(status: StatusCode, said: Said) -> Response<Payload> {
     let errors = match said {
-        Said::Nothing => return envelope::response(status, None, Body::empty()),
+        Said::Nothing => return envelope::response(status, None, Payload::empty()),
         Said::List(errors) => errors,
         Said::Redirect(to, page) => {
             let kind = page.is_some().then_some(HeaderValue::from_static("text/html; charset=utf-8"));
-            let mut answer = envelope::response(status, kind, page.map_or_else(Body::empty, Body::from));
+            let mut answer = envelope::response(status, kind, page.map_or_else(Payload::empty, Payload::from));
             if let Ok(to) = HeaderValue::try_from(to) {
                 answer.headers_mut().insert(header::LOCATION, to);
             }
@@ -177,7 +189,7 @@ mod tests {
     use leasehold_core::seams::sandbox::SandboxError;
     use leasehold_core::seams::storage::StorageError;
 
-    async fn shown(response: Response<Body>) -> (u16, String) {
+    async fn shown(response: Response<Payload>) -> (u16, String) {
         let status = response.status().as_u16();
         let bytes = response.into_body().collect().await.unwrap().to_bytes();
         (status, String::from_utf8(bytes.to_vec()).unwrap())
@@ -202,6 +214,7 @@ mod tests {
             (RequestError::UnsupportedOperation, 405, m("unsupported operation")),
             (RequestError::MethodNotAllowed, 405, none),
             (RequestError::UnsupportedMediaType(text()), 415, e(quoted)),
+            (RequestError::BodyTooLarge, 413, e("http: request body too large")),
             (RequestError::TooMany(text()), 429, e(quoted)),
             (RequestError::Engine(text()), 500, m(quoted)),
             (RequestError::Sealed, 503, e("Vault is sealed")),
@@ -222,11 +235,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_redirect_names_the_clean_path() {
-        let answer = of_door(&FrontendError::Unclean { to: "/v1/x&y".into(), shows_page: true });
+        let answer = of_frontend(&FrontendError::Unclean { to: "/v1/x&y".into(), shows_page: true });
         assert_eq!(answer.headers()["location"], "/v1/x&y");
         assert_eq!(answer.headers()["content-type"], "text/html; charset=utf-8");
         assert_eq!(shown(answer).await, (307, "<a href=\"/v1/x&amp;y\">Temporary Redirect</a>.\n\n".to_owned()));
-        let bare = of_door(&FrontendError::Unprintable);
+        let bare = of_frontend(&FrontendError::Unprintable);
         assert!(bare.headers().get("content-type").is_none());
         assert_eq!(shown(bare).await, (400, String::new()));
     }

@@ -197,7 +197,7 @@ mod tests {
 
     fn refused(method: &str, uri: &str, headers: &[(&str, &str)]) -> (u16, String) {
         let error = read(method, uri, headers).map(|head| head.path).unwrap_err();
-        (crate::error::of_door(&error).status().as_u16(), error.to_string())
+        (crate::error::of_frontend(&error).status().as_u16(), error.to_string())
     }
 
     #[test]

@@ -7,20 +7,19 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
-use axum::Router;
-use axum::body::Body;
-use axum::extract::{Request, State};
-use http::Response;
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode, header};
+use hyper::body::Body;
 use leasehold_core::connection::ConnectionInfo;
 use leasehold_core::random;
 use leasehold_core::request::{LogicalRequest, LogicalResponse, Object};
 use leasehold_core::seams::host::Entropy;
-use leasehold_model::Operation;
+use leasehold_model::{Operation, TokenId};
 use tokio::sync::Semaphore;
 use tracing::Instrument;
 
-use crate::body::{self, Carried};
-use crate::delivery::{self, UndeliveredGuard};
+use crate::body::{self, Carried, Reading};
+use crate::delivery::{Outbox, Payload, UndeliveredGuard};
 use crate::envelope;
 use crate::error::{self, FrontendError};
 use crate::extract::{self, Head};
@@ -28,7 +27,8 @@ use crate::limits::{Budget, RequestLimits, Share};
 use crate::listener::{Peer, Places};
 use crate::metrics::Meter;
 use crate::pipeline::Pipeline;
-use crate::plain::{HEALTH, HealthCodes};
+use crate::plain::{self, HEALTH, HealthCodes};
+use crate::rate::RateLimit;
 
 /// Translates between HTTP and the core.
 pub struct Frontend {
@@ -41,6 +41,10 @@ pub struct Frontend {
     /// Of all listeners together.
     pub(crate) connections: Arc<Semaphore>,
     pub(crate) places: Places,
+    /// Bodies that are being read.
+    reading: Semaphore,
+    bodies: Places,
+    proofs: RateLimit,
 }
 
 impl fmt::Debug for Frontend {
@@ -54,77 +58,140 @@ impl Frontend {
     #[must_use]
     pub fn new(pipeline: Arc<dyn Pipeline>, entropy: Arc<dyn Entropy>, limits: RequestLimits) -> Arc<Self> {
         let budget = Budget::new(limits.bodies_kib_max);
-        let under_way = Semaphore::new(limits.requests_max);
-        let connections = Arc::new(Semaphore::new(limits.connections_max));
-        let places = Places::new(limits.connections_per_address_max);
-        Arc::new(Self { pipeline, entropy, limits, meter: Meter::new(), budget, under_way, connections, places })
+        Arc::new(Self {
+            pipeline,
+            entropy,
+            meter: Meter::new(),
+            budget,
+            under_way: Semaphore::new(limits.requests_max),
+            connections: Arc::new(Semaphore::new(limits.connections_max)),
+            places: Places::new(limits.connections_per_address_max),
+            reading: Semaphore::new(limits.requests_max),
+            bodies: Places::new(limits.bodies_per_address_max),
+            proofs: RateLimit::new(limits.proofs_per_second, limits.proofs_burst),
+            limits,
+        })
     }
 
-    /// Every method on every path ends here.
-    pub fn router(self: &Arc<Self>) -> Router {
-        Router::new()
-            .fallback(async |State(frontend): State<Arc<Self>>, request: Request| frontend.answer(request).await)
-            .with_state(Arc::clone(self))
-    }
-
-    async fn answer(&self, request: Request) -> Response<Body> {
+    /// Every method on every path ends here. What the answer hands out is taken back unless `outbox` hears that the answer
+    /// was written.
+    pub(crate) async fn answer<B>(&self, request: Request<B>, peer: &Peer, outbox: &Outbox) -> Response<Payload>
+    where
+        B: Body<Data = Bytes, Error: Send> + Unpin + Send + 'static,
+    {
         let began = Instant::now();
+        let method = request.method().clone();
         let mut operation = None;
-        let rules = request.extensions().get::<Arc<Peer>>().map(|peer| Arc::clone(&peer.rules));
-        let mut answer = match self.under_way.try_acquire() {
-            Err(_) => error::of_door(&FrontendError::Busy),
-            Ok(_permit) => {
-                let answering = self.answer_in_time(request, &mut operation);
-                match tokio::time::timeout(self.limits.request_time, answering).await {
-                    Ok(Ok(answer)) => answer,
-                    Ok(Err(refused)) => error::of_door(&refused),
-                    Err(_) => error::of_door(&FrontendError::Time),
-                }
-            }
+        let answering = self.answer_in_time(request, peer, outbox, &mut operation);
+        let mut answer = match tokio::time::timeout(self.limits.request_time, answering).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(refused)) => error::of_frontend(&refused),
+            Err(_) => error::of_frontend(&FrontendError::Time),
         };
-        if let Some(rules) = rules {
-            rules.response_headers.put_on(answer.status(), answer.headers_mut());
-        }
+        peer.rules.response_headers.put_on(answer.status(), answer.headers_mut());
         self.meter.count(operation, answer.status(), began.elapsed());
-        answer
+        framed(&method, answer)
     }
 
-    async fn answer_in_time(
+    async fn answer_in_time<B>(
         &self,
-        request: Request,
+        request: Request<B>,
+        peer: &Peer,
+        outbox: &Outbox,
         operation: &mut Option<Operation>,
-    ) -> Result<Response<Body>, FrontendError> {
+    ) -> Result<Response<Payload>, FrontendError>
+    where
+        B: Body<Data = Bytes, Error: Send> + Unpin + Send + 'static,
+    {
         let (parts, body) = request.into_parts();
-        let peer = parts.extensions.get::<Arc<Peer>>();
-        let client = peer.map(|peer| peer.of_request(&parts.headers)).transpose()?;
+        let client = peer.of_request(&parts.headers)?;
         let head = extract::head(&parts, &self.limits)?;
         *operation = Some(head.operation);
+        if head.has_body
+            && plain::carries_proof(&head.path)
+            && client.address().is_some_and(|address| !self.proofs.allows(address))
+        {
+            return Err(FrontendError::TooOften(head.path));
+        }
         let namespace = head.namespace.clone();
         let mut share = Share::default();
         let carried = if head.has_body {
-            let bytes = body::read(body, &self.limits, &self.budget, &mut share).await?;
-            body::decode(bytes, &parts.headers, &self.limits, &self.budget, &mut share)?
+            match self.read(body, head.token.as_ref(), &client, &mut share).await? {
+                Some(bytes) => body::decode(bytes, &parts.headers, &self.limits, &self.budget, &mut share)?,
+                None => Carried::Withheld,
+            }
         } else {
             Carried::Data(None)
         };
-        let mut answer = self.ask(head, carried, client).await?;
+        let is_withheld = matches!(carried, Carried::Withheld);
+        let _permit = self.under_way.try_acquire().map_err(|_| FrontendError::Busy)?;
+        let mut answer = self.ask(head, carried, client, outbox).await?;
         if let Some(namespace) = namespace {
             answer.headers_mut().insert("x-vault-namespace", namespace);
         }
+        if is_withheld {
+            error::close_after(&mut answer);
+        }
         Ok(answer)
+    }
+
+    /// All of a body, however slowly it comes. `None`: it is larger than it may be without a living token, and most of it
+    /// was not read.
+    async fn read<B>(
+        &self,
+        body: B,
+        token: Option<&TokenId>,
+        client: &ConnectionInfo,
+        share: &mut Share,
+    ) -> Result<Option<Bytes>, FrontendError>
+    where
+        B: Body<Data = Bytes, Error: Send> + Unpin + Send + 'static,
+    {
+        // Places of their own: whoever sends a body slowly must not hold up requests that have none.
+        let _permit = self.reading.try_acquire().map_err(|_| FrontendError::Busy)?;
+        let held = match client.address() {
+            Some(address) => Some(self.bodies.take(address).ok_or(FrontendError::Busy)?),
+            // Whoever may open a Unix socket is on this machine.
+            None => None,
+        };
+        let mut reading = Reading::new(body, &self.budget, share);
+        let limits = &self.limits;
+        let small = limits.unknown_body_max.min(limits.body_max);
+        let is_late = match tokio::time::timeout(limits.unknown_body_time, reading.up_to(small)).await {
+            Ok(Ok(None)) => false,
+            Ok(done) => return done,
+            Err(_) => true,
+        };
+        let is_known = match token {
+            Some(token) => self.pipeline.knows(token).await,
+            None => false,
+        };
+        let refused = match is_known {
+            true => match reading.up_to(limits.body_max).await? {
+                Some(whole) => return Ok(Some(whole)),
+                None => Err(FrontendError::BodyTooLarge),
+            },
+            false if is_late => Err(FrontendError::Time),
+            false => Ok(None),
+        };
+        tokio::spawn(body::linger(reading.into_rest(), limits.body_max.saturating_mul(2), held));
+        refused
     }
 
     async fn ask(
         &self,
         head: Head,
         carried: Carried,
-        client: Option<ConnectionInfo>,
-    ) -> Result<Response<Body>, FrontendError> {
+        client: ConnectionInfo,
+        outbox: &Outbox,
+    ) -> Result<Response<Payload>, FrontendError> {
         let Head { operation, path, parameters, token, headers, has_body, namespace: _ } = head;
+        let body_withheld = matches!(carried, Carried::Withheld);
         let (data, raw_body) = match carried {
             Carried::Data(data) if has_body => (data.unwrap_or_default(), None),
             Carried::Data(_) => (parameters, None),
             Carried::Raw(bytes) => (parameters, Some(bytes.to_vec())),
+            Carried::Withheld => (Object::new(), None),
         };
         let is_health = path == HEALTH && operation == Operation::Read;
         let codes =
@@ -132,27 +199,56 @@ impl Frontend {
         let data = if is_health { Object::new() } else { data };
         let id = random::uuid(self.entropy.as_ref());
         let span = tracing::info_span!("request", request.id = %id, operation = operation.as_str(), path = %path);
-        let request =
-            LogicalRequest { id: id.clone(), operation, path, data, token, client, wrap_ttl: None, headers, raw_body };
+        let client = Some(client);
+        let request = LogicalRequest {
+            id: id.clone(),
+            operation,
+            path,
+            data,
+            token,
+            client,
+            wrap_ttl: None,
+            headers,
+            raw_body,
+            body_withheld,
+        };
         let mut result = Arc::clone(&self.pipeline).handle(request).instrument(span.clone()).await;
         if is_health && let Ok(answer) = &mut result {
             answer.status = Some(codes.apply(answer.status.unwrap_or(200)));
         }
         let _entered = span.enter();
         Ok(match result {
-            Ok(answer) => self.deliver(&id, operation, &answer),
+            Ok(answer) => self.deliver(&id, operation, &answer, outbox),
             // The core has logged what broke here.
             Err(failed) => error::of_request(&failed, &id),
         })
     }
 
-    fn deliver(&self, id: &str, operation: Operation, answer: &LogicalResponse) -> Response<Body> {
-        // From here on an issued lease or a new token goes back unless its body is taken.
-        let promise = answer.handed_out().map(|given| UndeliveredGuard::new(Arc::clone(&self.pipeline), given));
+    fn deliver(&self, id: &str, operation: Operation, answer: &LogicalResponse, outbox: &Outbox) -> Response<Payload> {
+        let guard = answer.handed_out().map(|given| UndeliveredGuard::new(Arc::clone(&self.pipeline), given));
         let response = envelope::of_answer(id, operation, answer);
-        match promise {
-            Some(promise) => response.map(|body| delivery::after(body, promise)),
+        match guard {
+            Some(guard) => response.map(|body| body.guarded(guard, outbox.clone())),
             None => response,
         }
     }
+}
+
+/// Takes the body away where HTTP allows none, and the headers that would announce one: an answer to HEAD, and every
+/// status that has no body by definition. HTTP/2 clients end the whole stream over such a body, and HTTP/1 clients
+/// take it for the next answer.
+fn framed(method: &Method, mut response: Response<Payload>) -> Response<Payload> {
+    let status = response.status();
+    let is_bodiless = status.is_informational()
+        || matches!(status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED);
+    if is_bodiless || *method == Method::HEAD {
+        *response.body_mut() = Payload::empty();
+        response.headers_mut().remove(header::CONTENT_LENGTH);
+        response.headers_mut().remove(header::TRANSFER_ENCODING);
+    }
+    if status == StatusCode::NOT_MODIFIED {
+        // As Go does: it would describe what is not sent.
+        response.headers_mut().remove(header::CONTENT_TYPE);
+    }
+    response
 }

@@ -2,13 +2,13 @@
 //!
 //! Must not know: leases, storage, policies, what a route means. It translates and it bounds.
 //!
-//! Start with [`door`] (one request from bytes to bytes), then `path` (the one canonical path), `extract` and `body`
-//! (what is read), `envelope` and `error` (what is written), [`listener`] (sockets and the rules of each) and [`serve`]
-//! (connections, TLS, draining).
+//! Start with [`frontend`] (one request from bytes to bytes), then `path` (the one canonical path), `extract` and `body`
+//! (what is read), `envelope`, `error` and `delivery` (what is written), [`listener`] (sockets and the rules of each) and
+//! [`serve`] (connections, TLS, draining).
 //!
 //! Invariants: everything a client can make large has a bound that holds before anybody asks who the client is. The path
 //! that the policy sees is the path that the router uses. Every status code of an error is decided in `error`. A lease
-//! whose answer nobody took is given back.
+//! or a new token whose answer was not written to the socket is taken back.
 
 mod body;
 mod delivery;
@@ -28,6 +28,7 @@ mod plain;
 #[cfg(any(test, fuzzing))]
 pub mod properties;
 mod query;
+mod rate;
 pub mod serve;
 #[cfg(test)]
 mod tests;

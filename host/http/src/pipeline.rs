@@ -5,14 +5,18 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use leasehold_core::Core;
 use leasehold_core::request::{HandedOut, LogicalRequest, LogicalResponse, RequestError};
+use leasehold_model::TokenId;
 
-/// Answers requests. The core does; tests of the door put something simpler here.
+/// Answers requests. The core does; tests of this crate put something simpler here.
 #[async_trait]
 pub trait Pipeline: Send + Sync {
     /// Dropping the future must not cancel what has begun: work that has to finish runs in a task of its own.
     async fn handle(self: Arc<Self>, request: LogicalRequest) -> Result<LogicalResponse, RequestError>;
 
-    /// The client was gone, or its time over, before it was given this lease or token. Returns at once.
+    /// Whether this token lives: its holder may send large bodies. Takes none of its uses; nobody is known while sealed.
+    async fn knows(&self, token: &TokenId) -> bool;
+
+    /// The client was gone, or its time over, before the answer that hands this out was written. Returns at once.
     fn undelivered(self: Arc<Self>, handed_out: HandedOut);
 }
 
@@ -20,6 +24,10 @@ pub trait Pipeline: Send + Sync {
 impl Pipeline for Core {
     async fn handle(self: Arc<Self>, request: LogicalRequest) -> Result<LogicalResponse, RequestError> {
         Core::handle(&self, request).await
+    }
+
+    async fn knows(&self, token: &TokenId) -> bool {
+        Core::knows(self, token).await
     }
 
     fn undelivered(self: Arc<Self>, handed_out: HandedOut) {

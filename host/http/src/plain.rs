@@ -24,6 +24,19 @@ pub(crate) fn is_plain(path: &str) -> bool {
     matches!(path, HEALTH | "sys/seal-status" | "sys/leader" | "sys/init" | "sys/unseal")
 }
 
+/// Whether a write to this path carries its proof in the body, so that anybody may try one after the other. Mounts may have
+/// any path below `auth/`; a write that only looks like a login is counted as well, which costs nobody anything.
+pub(crate) fn carries_proof(path: &str) -> bool {
+    if let Some(below) = path.strip_prefix("auth/") {
+        return below.split('/').skip(1).any(|segment| segment == "login");
+    }
+    let Some(below) = path.strip_prefix("sys/") else { return false };
+    matches!(below, "init" | "unseal" | "wrapping/unwrap" | "wrapping/rewrap" | "wrapping/lookup")
+        || ["rekey/", "rekey-recovery-key/", "rotate/root/", "rotate/recovery/", "generate-root/"]
+            .iter()
+            .any(|prefix| below.starts_with(prefix))
+}
+
 /// Whether a route is only there for the root namespace.
 pub(crate) fn is_root_only(path: &str) -> bool {
     const ROOT_ONLY: [&str; 11] = [
@@ -111,6 +124,25 @@ mod tests {
         assert_eq!(codes(json!({})).unwrap(), HealthCodes::default());
         for bad in ["x", "", "99", "1000", "-1", "199"] {
             assert_eq!(codes(json!({"standbycode": bad})), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_anybody_may_try_again_and_again_is_counted() {
+        for path in [
+            "auth/userpass/login/alice",
+            "auth/team/approle/login",
+            "sys/unseal",
+            "sys/init",
+            "sys/wrapping/unwrap",
+            "sys/rekey/update",
+            "sys/rekey/verify",
+            "sys/generate-root/update",
+        ] {
+            assert!(carries_proof(path), "{path}");
+        }
+        for path in ["auth/login", "auth/token/create", "sys/seal", "database/creds/login", "sys/wrapping/wrap"] {
+            assert!(!carries_proof(path), "{path}");
         }
     }
 

@@ -1,18 +1,17 @@
 //! Connections: accepted up to a number, with TLS or without, timed, and drained at the end.
 
+use std::convert::Infallible;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use axum::body::Body;
-use axum::extract::Request;
+use http::Request;
 use hyper::body::Incoming;
-use hyper::service::{Service, service_fn};
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::service::TowerToHyperService;
 use leasehold_core::connection::{ClientCertificate, ConnectionInfo};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{OwnedSemaphorePermit, watch};
@@ -21,6 +20,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::server::TlsStream;
 
+use crate::delivery::{Flushing, Outbox};
 use crate::frontend::Frontend;
 use crate::listener::{self, Listener, Peer, Place, Rules, Socket, Stream};
 
@@ -46,8 +46,12 @@ pub async fn serve(listener: Listener, frontend: Arc<Frontend>, mut stop: watch:
             }
         };
         let (frontend, rules) = (Arc::clone(&frontend), Arc::clone(&rules));
-        let connection = Connection { frontend, rules, stop: stop.clone(), _slot: slot };
-        connections.spawn(connection.run(stream, tls.as_ref().map(|tls| Arc::clone(&tls.borrow()))));
+        let connection = Connection { frontend, rules, stop: stop.clone() };
+        let tls = tls.as_ref().map(|tls| Arc::clone(&tls.borrow()));
+        connections.spawn(async move {
+            connection.run(stream, tls).await;
+            drop(slot);
+        });
     }
     drop(socket);
     let finished = async { while connections.join_next().await.is_some() {} };
@@ -55,6 +59,11 @@ pub async fn serve(listener: Listener, frontend: Arc<Frontend>, mut stop: watch:
         tracing::warn!("some connections did not finish in time and were closed");
     }
 }
+
+/// HTTP/2's own default. Bodies are read at once, so a larger one would only hold what nobody wants to read.
+const STREAM_WINDOW: u32 = 64 << 10;
+/// Two streams can be filled; hyper's default of 1 MiB would let 4,096 connections hold 4 GiB.
+const CONNECTION_WINDOW: u32 = 128 << 10;
 
 /// A free slot first: what cannot be served waits in the listen queue.
 async fn accept(socket: &Socket, frontend: &Frontend) -> io::Result<(Stream, OwnedSemaphorePermit)> {
@@ -74,11 +83,10 @@ enum Readable {
     Tls(Box<TlsStream<Stream>>),
 }
 
-struct Connection {
-    frontend: Arc<Frontend>,
-    rules: Arc<Rules>,
-    stop: watch::Receiver<bool>,
-    _slot: OwnedSemaphorePermit,
+pub(crate) struct Connection {
+    pub(crate) frontend: Arc<Frontend>,
+    pub(crate) rules: Arc<Rules>,
+    pub(crate) stop: watch::Receiver<bool>,
 }
 
 impl Connection {
@@ -141,22 +149,25 @@ impl Connection {
         Ok(Some(Prepared { stream, info, _place: place }))
     }
 
-    async fn answer<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(&self, stream: S, peer: Peer, is_http2: bool) {
-        let router = TowerToHyperService::new(self.frontend.router());
+    /// Answers until the other end has nothing more to ask.
+    pub(crate) async fn answer<S>(&self, stream: S, peer: Peer, is_http2: bool)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let has_asked = Arc::new(AtomicBool::new(false));
-        let asked = Arc::clone(&has_asked);
-        let peer = Arc::new(peer);
-        let asking = Arc::clone(&peer);
+        let (outbox, peer) = (Outbox::default(), Arc::new(peer));
+        let (frontend, asked) = (Arc::clone(&self.frontend), Arc::clone(&has_asked));
+        let (asking, answers) = (Arc::clone(&peer), outbox.clone());
         let service = service_fn(move |request: Request<Incoming>| {
             asked.store(true, Ordering::Relaxed);
-            let mut request = request.map(Body::new);
-            request.extensions_mut().insert(Arc::clone(&asking));
-            router.call(request)
+            let (frontend, asking, answers) = (Arc::clone(&frontend), Arc::clone(&asking), answers.clone());
+            async move { Ok::<_, Infallible>(frontend.answer(request, &asking, &answers).await) }
         });
+        let stream = Flushing::new(stream, outbox);
         let builder = self.builder(is_http2);
         let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
         // HTTP/2 has no deadline for its preface; this one holds for both.
-        let mut first = pin!(tokio::time::sleep(self.frontend.limits.header_time));
+        let mut first = pin!(tokio::time::sleep(self.frontend.limits.first_header_time));
         let mut stop = self.stop.clone();
         let (mut is_stopping, mut is_timed) = (false, true);
         loop {
@@ -195,6 +206,9 @@ impl Connection {
             .timer(TokioTimer::new())
             .max_concurrent_streams(limits.streams_max)
             .max_header_list_size(u32::try_from(limits.headers_max).unwrap_or(u32::MAX))
+            // What a client may send before anybody reads it.
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
             .keep_alive_interval(limits.header_time)
             .keep_alive_timeout(limits.handshake_time);
         if is_http2 { builder.http2_only() } else { builder.http1_only() }

@@ -1,23 +1,31 @@
-//! The door over real connections, with a scripted pipeline behind it.
+//! The front end over real connections, with a scripted pipeline behind it.
+
+mod bodies;
+mod delivery;
+mod framing;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use leasehold_core::request::{HandedOut, LeaseAnswer, LogicalRequest, LogicalResponse, RequestError, Shape};
+use leasehold_core::connection::ConnectionInfo;
+use leasehold_core::request::{
+    AuthAnswer, HandedOut, LeaseAnswer, LogicalRequest, LogicalResponse, RequestError, Shape,
+};
 use leasehold_core::testing::CountingEntropy;
-use leasehold_model::{LeaseId, Ttl};
+use leasehold_model::{Timestamp, TokenId, Ttl};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc, watch};
 
+use crate::listener::Peer;
 use crate::{Frontend, Pipeline, RequestLimits, serve};
 
-/// Echoes what it was asked; `slow` answers when told to, `lease` hands out a lease.
+/// Echoes what it was asked; `slow` answers when told to, `lease` hands out a lease, `token` a token.
 struct Scripted {
-    undelivered: mpsc::UnboundedSender<LeaseId>,
+    undelivered: mpsc::UnboundedSender<HandedOut>,
     began: Notify,
     go_on: Notify,
     dropped: Arc<AtomicU32>,
@@ -41,11 +49,15 @@ impl Pipeline for Scripted {
                 self.go_on.notified().await;
                 Ok(LogicalResponse::json(json!({"slow": true})))
             }
-            "lease" => {
+            "lease" | "large-lease" => {
                 let id = "lease/x".parse().map_err(|_| RequestError::NotFound)?;
                 let lease = LeaseAnswer { id, renewable: true, ttl: Ttl::from_secs(60) };
-                Ok(LogicalResponse { lease: Some(lease), ..LogicalResponse::json(json!({"password": "p"})) })
+                // More than the buffers of two sockets hold together.
+                let length = if request.path == "lease" { 1 } else { 32 << 20 };
+                let data = json!({"password": "p".repeat(length)});
+                Ok(LogicalResponse { lease: Some(lease), ..LogicalResponse::json(data) })
             }
+            "token" => Ok(LogicalResponse { auth: Some(new_token()), ..LogicalResponse::default() }),
             "sys/health" => Ok(LogicalResponse::json(json!({"sealed": true})).shaped(Shape::Plain).with_status(503)),
             "broken" => Err(RequestError::Internal("the password is hunter2".to_owned())),
             _ => Ok(LogicalResponse::json(json!({
@@ -53,30 +65,69 @@ impl Pipeline for Scripted {
                 "path": request.path,
                 "data": request.data,
                 "raw": request.raw_body.map(|body| body.len()),
+                "withheld": request.body_withheld,
                 "token": request.token.is_some(),
                 "client": request.client.is_some(),
             }))),
         }
     }
 
+    async fn knows(&self, token: &TokenId) -> bool {
+        token.expose() == "s.known"
+    }
+
     fn undelivered(self: Arc<Self>, handed_out: HandedOut) {
-        let _ = self.undelivered.send(handed_out.lease.unwrap());
+        let _ = self.undelivered.send(handed_out);
+    }
+}
+
+fn new_token() -> AuthAnswer {
+    AuthAnswer {
+        display_name: String::new(),
+        issued_at: Timestamp::NEVER,
+        client_token: Some(TokenId::new("s.new")),
+        accessor: "accessor".to_owned(),
+        policies: Vec::new(),
+        metadata: None,
+        ttl: Ttl::from_secs(60),
+        renewable: true,
+        token_type: "service",
+        orphan: false,
+        num_uses: 0,
+        is_new: true,
     }
 }
 
 struct Served {
     address: std::net::SocketAddr,
     pipeline: Arc<Scripted>,
-    undelivered: mpsc::UnboundedReceiver<LeaseId>,
+    undelivered: mpsc::UnboundedReceiver<HandedOut>,
     stop: watch::Sender<bool>,
     serving: tokio::task::JoinHandle<()>,
 }
 
-async fn served(limits: RequestLimits) -> Served {
+struct Prepared {
+    frontend: Arc<Frontend>,
+    pipeline: Arc<Scripted>,
+    undelivered: mpsc::UnboundedReceiver<HandedOut>,
+}
+
+fn prepared(limits: RequestLimits) -> Prepared {
     let (sender, undelivered) = mpsc::unbounded_channel();
     let pipeline =
         Arc::new(Scripted { undelivered: sender, began: Notify::new(), go_on: Notify::new(), dropped: Arc::default() });
     let frontend = Frontend::new(pipeline.clone(), Arc::new(CountingEntropy::default()), limits);
+    Prepared { frontend, pipeline, undelivered }
+}
+
+/// What the listener knows of a client on this machine.
+fn peer() -> Peer {
+    let info = ConnectionInfo::of_peer(([127, 0, 0, 1], 4711).into());
+    Peer { info, rules: Arc::default() }
+}
+
+async fn served(limits: RequestLimits) -> Served {
+    let Prepared { frontend, pipeline, undelivered } = prepared(limits);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = watch::channel(false);
@@ -111,7 +162,7 @@ async fn a_request_travels_through() {
         "cache-control: no-store",
         "content-type: application/json",
         "strict-transport-security: max-age=31536000; includeSubDomains",
-        "\"data\":{\"operation\":\"update\",\"path\":\"a/b c\",\"data\":{\"k\":\"\\u003cv\\u003e\"},\"raw\":null,\"token\":true,\"client\":true}",
+        "\"data\":{\"operation\":\"update\",\"path\":\"a/b c\",\"data\":{\"k\":\"\\u003cv\\u003e\"},\"raw\":null,\"withheld\":false,\"token\":true,\"client\":true}",
         "\"auth\":null}\n",
     ] {
         assert!(answer.contains(part), "{part}: {answer}");
@@ -135,12 +186,14 @@ async fn health_answers_with_the_code_that_was_asked_for() {
 #[tokio::test]
 async fn large_inputs_are_refused_before_anybody_is_asked() {
     let served = served(RequestLimits { body_max: 1_000, ..RequestLimits::default() }).await;
-    let body = served.ask("POST /v1/a HTTP/1.1", &[b'x'; 1_001]).await;
+    let body = served.ask("POST /v1/a HTTP/1.1\r\nX-Vault-Token: s.known", &[b'x'; 1_001]).await;
     assert!(body.starts_with("HTTP/1.1 413 ") && body.contains("connection: close"), "{body}");
     assert!(body.ends_with("{\"errors\":[\"http: request body too large\"]}\n"), "{body}");
     let path = served.ask(&format!("GET /v1/{} HTTP/1.1", "a".repeat(10_000)), b"").await;
     assert!(path.starts_with("HTTP/1.1 414 "), "{path}");
-    let headers = served.ask(&format!("GET /v1/a HTTP/1.1\r\nX-Big: {}", "a".repeat(100_000)), b"").await;
+    let headers = served.ask(&format!("GET /v1/a HTTP/1.1\r\nX-Big: {}", "a".repeat(15_000)), b"").await;
+    assert!(headers.starts_with("HTTP/1.1 200 "), "{headers}");
+    let headers = served.ask(&format!("GET /v1/a HTTP/1.1\r\nX-Big: {}", "a".repeat(16 << 10)), b"").await;
     assert!(headers.starts_with("HTTP/1.1 431 "), "{headers}");
     let many = served.ask(&format!("GET /v1/a HTTP/1.1{}", "\r\nX-A: b".repeat(200)), b"").await;
     assert!(many.starts_with("HTTP/1.1 431 "), "{many}");
@@ -152,30 +205,6 @@ async fn what_broke_here_is_not_told_to_the_client() {
     let answer = served.ask("GET /v1/broken HTTP/1.1", b"").await;
     assert!(answer.starts_with("HTTP/1.1 500 ") && answer.contains("internal error, request id "), "{answer}");
     assert!(!answer.contains("hunter2"), "{answer}");
-}
-
-#[tokio::test]
-async fn a_lease_that_was_taken_stays_with_its_client() {
-    let mut served = served(RequestLimits::default()).await;
-    let answer = served.ask("GET /v1/lease HTTP/1.1", b"").await;
-    assert!(answer.contains("\"lease_id\":\"lease/x\"") && answer.contains("\"password\":\"p\""), "{answer}");
-    served.stop.send(true).unwrap();
-    served.serving.await.unwrap();
-    assert!(served.undelivered.try_recv().is_err());
-}
-
-#[tokio::test]
-async fn a_lease_whose_body_nobody_asks_for_is_given_back() {
-    let (sender, mut undelivered) = mpsc::unbounded_channel();
-    let pipeline =
-        Arc::new(Scripted { undelivered: sender, began: Notify::new(), go_on: Notify::new(), dropped: Arc::default() });
-    let frontend = Frontend::new(pipeline, Arc::new(CountingEntropy::default()), RequestLimits::default());
-    let request = http::Request::get("/v1/lease").body(axum::body::Body::empty()).unwrap();
-    let service = hyper_util::service::TowerToHyperService::new(frontend.router());
-    let response = hyper::service::Service::call(&service, request).await.unwrap();
-    assert_eq!(response.status(), 200);
-    drop(response);
-    assert_eq!(undelivered.recv().await.unwrap().as_str(), "lease/x");
 }
 
 #[tokio::test]
@@ -198,10 +227,27 @@ async fn a_request_has_its_time_and_no_more() {
 
 #[tokio::test]
 async fn a_connection_that_says_nothing_is_closed() {
-    let served = served(RequestLimits { header_time: Duration::from_millis(50), ..RequestLimits::default() }).await;
-    let mut stream = served.send(b"GET /v1/a HT").await;
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).await.unwrap();
+    let limits = RequestLimits { first_header_time: Duration::from_millis(50), ..RequestLimits::default() };
+    let served = served(limits).await;
+    for begun in [b"GET /v1/a HT".as_slice(), b""] {
+        let mut stream = served.send(begun).await;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.unwrap();
+    }
+}
+
+/// A3 of the attack: one client must not hold all places.
+#[tokio::test]
+async fn one_address_has_a_share_of_the_connections() {
+    let served = served(RequestLimits { connections_per_address_max: 1, ..RequestLimits::default() }).await;
+    let holds = served.send(b"").await;
+    // The first may not have been accepted yet when the second connects: the second is accepted after it.
+    let mut second = served.send(b"").await;
+    assert_eq!(second.read(&mut [0; 1]).await.unwrap_or(0), 0, "the second connection is closed");
+    drop(holds);
+    while !served.ask("GET /v1/a HTTP/1.1", b"").await.starts_with("HTTP/1.1 200 ") {
+        tokio::task::yield_now().await;
+    }
 }
 
 #[tokio::test]

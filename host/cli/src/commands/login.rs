@@ -55,6 +55,9 @@ pub(super) fn login(run: &mut Run) -> Result<(), Failure> {
     };
     let secret = unwrapped(&mut client, secret, store)?;
     let Some(auth) = secret.auth.as_ref() else {
+        if run.switch("no-print") {
+            return Ok(());
+        }
         // A wrapped token that is not to be stored stays wrapped.
         return if token_only {
             print::secret_field(run.env, run.format, &secret, "wrapping_token")
@@ -191,7 +194,14 @@ fn keep(run: &mut Run, token: &SecretString, secret: &Secret) -> Result<(), Fail
     };
     if let Err(why) = stored {
         run.env.warn(&format!("Error storing token: {why}"));
-        run.env.warn(&format!("{}\n", wrapped("Authentication was successful, but the token was not persisted. The resulting token is shown below for your records.")));
+        if run.switch("no-print") {
+            // Nobody asked for the token on standard output, which may well be a log.
+            let lost = "Authentication was successful, but the token was not persisted, and it is not shown because of -no-print. Log in again once the token can be stored, or without -no-print.";
+            run.env.warn(&format!("{}\n", wrapped(lost)));
+            return Err(Failure::Status(2));
+        }
+        let shown = "Authentication was successful, but the token was not persisted. The resulting token is shown below for your records.";
+        run.env.warn(&format!("{}\n", wrapped(shown)));
         print::secret(run.env, run.format, secret)?;
         return Err(Failure::Status(2));
     }

@@ -47,6 +47,36 @@ fn a_key_share_can_be_piped() {
     assert_eq!((ran.status, asked.len()), (1, 0), "{}", ran.stderr);
 }
 
+/// Field case S6 (hashicorp/vault#32089): a token that could not be stored was printed in spite of `-no-print`.
+#[test]
+fn a_login_that_must_not_print_prints_no_token_whatever_goes_wrong() {
+    let found = json!({ "data": { "id": "s.shown-nowhere", "accessor": "a", "ttl": 60, "policies": ["default"] } });
+    let issued = json!({ "auth": { "client_token": "s.shown-nowhere", "accessor": "a", "policies": ["default"] } });
+    let wrapped = json!({ "wrap_info": { "token": "s.shown-nowhere", "wrapped_accessor": "a", "ttl": 60 } });
+    let by_token = ["login", "-no-print", "s.shown-nowhere"].as_slice();
+    let by_password = ["login", "-no-print", "-method=userpass", "username=u", "password=shown-nowhere"].as_slice();
+    let taken_apart =
+        ["login", "-no-print", "-token-only", "-wrap-ttl=60", "-method=userpass", "username=u", "password=x"];
+    for (answer, arguments, status) in [
+        (&found, by_token, 2),
+        (&found, &["login", "-no-print", "-format=json", "s.shown-nowhere"], 2),
+        (&found, &["login", "-no-print", "-field=token", "s.shown-nowhere"], 2),
+        (&issued, by_password, 2),
+        (&wrapped, &taken_apart, 0),
+    ] {
+        for variable in ["VAULT_TOKEN_PATH", "LEASEHOLD_TOKEN_PATH"] {
+            let (ran, _) = run_with(vec![Answer::new(200, answer)], &[(variable, "/nosuch/x")], arguments);
+            assert_eq!(ran.status, status, "{arguments:?}: {}", ran.stderr);
+            assert_eq!(ran.stdout, "", "{arguments:?}");
+            assert!(!ran.stderr.contains("shown-nowhere"), "{arguments:?}: {}", ran.stderr);
+            assert!(status == 0 || ran.stderr.contains("not persisted"), "{arguments:?}: {}", ran.stderr);
+        }
+    }
+    let arguments = ["login", "s.shown-nowhere"];
+    let (ran, _) = run_with(vec![Answer::new(200, &found)], &[("VAULT_TOKEN_PATH", "/nosuch/x")], &arguments);
+    assert!(ran.stdout.contains("s.shown-nowhere"), "who may see it is not left without it: {}", ran.stderr);
+}
+
 #[test]
 fn who_cannot_be_asked_is_told_what_reads_standard_input() {
     for (arguments, piped) in [

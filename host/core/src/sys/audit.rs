@@ -119,6 +119,7 @@ async fn enable(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
         wrap_ttl: None,
         headers: std::collections::BTreeMap::new(),
         raw_body: None,
+        body_withheld: false,
     };
     let test = Entry {
         phase: Phase::Request,

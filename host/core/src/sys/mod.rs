@@ -83,6 +83,9 @@ pub(crate) async fn before_unseal(
     }
     let Some(op) = route.op(request.operation) else { return Some(Err(RequestError::MethodNotAllowed)) };
     let SystemHandler::WhileSealed(handle) = op.handler else { return None };
+    if request.body_withheld {
+        return Some(Err(RequestError::BodyTooLarge));
+    }
     let fields = match Fields::coerce(op.fields, &request.data) {
         Ok(fields) => fields,
         Err(error) => return Some(Err(RequestError::Invalid(error.to_string()))),

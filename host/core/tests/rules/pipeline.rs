@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use leasehold_core::request::RequestError;
 use leasehold_core::seams::sandbox::{ModuleDecision, ModuleVerdict, SandboxError};
-use leasehold_model::{Operation, Ttl};
+use leasehold_model::{Operation, TokenId, Ttl};
 use serde_json::{Value, json};
 
 use super::support::engine::PASSWORD;
@@ -64,6 +64,39 @@ async fn whoever_is_refused_is_audited_before_he_hears_of_it() {
     let denied = server.audit.first.last("request");
     assert_eq!(denied["auth"]["policy_results"]["allowed"], false);
     assert_eq!(server.target.count("effect"), 0);
+}
+
+/// Attack A4: what was not read is refused in the words of its path, recorded, and never carried out.
+#[tokio::test(start_paused = true)]
+async fn a_request_whose_body_was_withheld_is_refused_and_recorded() {
+    let server = Server::start().await;
+    server.audited().await;
+    let withheld = async |token: Option<&str>, path: &str| {
+        let mut asked = request(token, Operation::Update, path, Value::Null);
+        asked.body_withheld = true;
+        refusal(server.core.handle(asked).await)
+    };
+    let too_large = "BodyTooLarge: http: request body too large";
+    for (token, path, error) in [
+        (None, "db/roles/r", "BadToken: permission denied"),
+        (Some("s.unknown"), "db/roles/r", "BadToken: permission denied"),
+        // It was made after the front end had asked.
+        (Some(ROOT), "db/roles/r", too_large),
+        (Some(ROOT), "sys/mounts/other", too_large),
+    ] {
+        server.audit.first.clear();
+        assert_eq!(withheld(token, path).await, error, "{path}");
+        let line = server.audit.first.last("request");
+        assert_eq!(line["request"]["path"], path);
+        assert_eq!(line["request"]["data"], Value::Null, "{path}");
+    }
+    for path in ["sys/init", "sys/unseal"] {
+        assert_eq!(withheld(None, path).await, too_large, "{path}");
+    }
+    assert!(server.read(ROOT, "sys/mounts/other").await.is_err(), "nothing was carried out");
+    assert!(server.core.knows(&TokenId::new(ROOT)).await && !server.core.knows(&TokenId::new("s.unknown")).await);
+    let sealed = Server::sealed().await;
+    assert!(!sealed.core.knows(&TokenId::new(ROOT)).await);
 }
 
 #[tokio::test(start_paused = true)]

@@ -25,7 +25,7 @@ use tokio_rustls::rustls::ServerConfig;
 
 pub use forwarded::{ForwardedError, ForwardedFor};
 pub use headers::{ResponseHeaders, StatusPattern};
-pub(crate) use places::{Place, Places};
+pub(crate) use places::{Place, Places, holder};
 pub use proxy_protocol::{ProxyBehavior, ProxyProtocol};
 pub(crate) use stream::Stream;
 

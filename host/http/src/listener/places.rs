@@ -1,17 +1,18 @@
-//! Places for open connections: some in all, and fewer for each address, so that one client cannot take them all.
+//! What one client address may hold at a time (open connections, bodies that are being read), so that one client cannot
+//! take the places of all others.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Connections that are open, by address.
+/// What each address holds.
 #[derive(Debug)]
 pub(crate) struct Places {
     per_address: usize,
     taken: Arc<Mutex<HashMap<IpAddr, usize>>>,
 }
 
-/// One open connection's place; free again when dropped.
+/// One place that an address holds; free again when dropped.
 #[derive(Debug)]
 pub(crate) struct Place {
     address: IpAddr,
@@ -49,7 +50,7 @@ impl Drop for Place {
 }
 
 /// Whoever has one IPv6 address usually has its whole /64.
-fn holder(address: IpAddr) -> IpAddr {
+pub(crate) fn holder(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => {
             let [a, b, c, d, ..] = v6.segments();

@@ -38,7 +38,7 @@ const ROOMS: [Room; 11] = [
 /// One heavy technology, one home.
 const HOMES: [(&str, &[&str]); 4] = [
     ("wasmtime", &["sandbox"]),
-    ("axum", &["http"]),
+    ("hyper", &["http"]),
     ("rusqlite", &["storage"]),
     ("tokio-postgres", &["builtin", "storage", "tests"]),
 ];
@@ -126,8 +126,8 @@ mod tests {
     fn a_heavy_library_has_one_home() {
         assert_eq!(one("leasehold-sandbox", "wasmtime", None), Vec::<String>::new());
         assert_eq!(one("leasehold-core", "wasmtime", None).len(), 1);
-        assert_eq!(one("leasehold-server", "axum", None).len(), 1);
-        assert_eq!(one("leasehold-server", "axum", Some("dev")).len(), 1);
+        assert_eq!(one("leasehold-server", "hyper", None).len(), 1);
+        assert_eq!(one("leasehold-server", "hyper", Some("dev")).len(), 1);
     }
 
     #[test]

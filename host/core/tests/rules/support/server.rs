@@ -233,6 +233,7 @@ pub fn request(token: Option<&str>, operation: Operation, path: &str, data: Valu
         wrap_ttl: None,
         headers: BTreeMap::new(),
         raw_body: None,
+        body_withheld: false,
     }
 }
 

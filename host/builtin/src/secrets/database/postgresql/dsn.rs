@@ -430,31 +430,18 @@ fn pairs(text: &str) -> Result<Vec<(String, String)>, DsnError> {
     }
 }
 
+/// The option that a slip of the finger may have meant. Longer names are nobody's slip, and comparing costs the product of
+/// both lengths.
 fn nearest(name: &str) -> Option<&'static str> {
+    if name.len() > 40 {
+        return None;
+    }
     OPTIONS
         .into_iter()
-        .map(|known| (distance(name, known), known))
-        .filter(|(far, _)| *far <= 3)
+        .map(|known| (strsim::levenshtein(name, known), known))
+        .filter(|(distance, _)| *distance <= 3)
         .min()
         .map(|(_, near)| near)
-}
-
-/// Edits from one word to the other.
-fn distance(from: &str, to: &str) -> usize {
-    if from.len() > 40 {
-        return usize::MAX;
-    }
-    let mut row: Vec<usize> = (0..=to.len()).collect();
-    for (above, letter) in from.bytes().enumerate() {
-        let mut next = vec![above + 1];
-        for ((costs, wanted), left) in row.windows(2).zip(to.bytes()).zip(0..) {
-            let (diagonal, up) = (costs.first().copied().unwrap_or(0), costs.last().copied().unwrap_or(0));
-            let beside = next.get(left).copied().unwrap_or(0);
-            next.push((diagonal + usize::from(letter != wanted)).min(up + 1).min(beside + 1));
-        }
-        row = next;
-    }
-    row.last().copied().unwrap_or(usize::MAX)
 }
 
 #[cfg(test)]
