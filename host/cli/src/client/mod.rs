@@ -10,6 +10,7 @@ mod answer;
 mod curl;
 mod policy;
 mod tls;
+mod unix;
 mod waiting;
 
 use std::time::Duration;
