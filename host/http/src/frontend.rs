@@ -25,10 +25,10 @@ use crate::envelope;
 use crate::error::{self, FrontendError};
 use crate::extract::{self, Head};
 use crate::limits::{Budget, RequestLimits, Share};
-use crate::listener::{Peer, Places};
+use crate::listener::{Peer, Places, Rules};
 use crate::metrics::Meter;
 use crate::pipeline::Pipeline;
-use crate::plain::{HEALTH, HealthCodes};
+use crate::plain::{HEALTH, HealthCodes, METRICS};
 
 /// Translates between HTTP and the core.
 pub struct Frontend {
@@ -107,7 +107,8 @@ impl Frontend {
         } else {
             Carried::Data(None)
         };
-        let mut answer = self.ask(head, carried, client).await?;
+        let rules = peer.map(|peer| Arc::clone(&peer.rules)).unwrap_or_default();
+        let mut answer = self.ask(head, carried, client, &rules).await?;
         if let Some(namespace) = namespace {
             answer.headers_mut().insert("x-vault-namespace", namespace);
         }
@@ -119,6 +120,7 @@ impl Frontend {
         head: Head,
         carried: Carried,
         client: Option<ConnectionInfo>,
+        rules: &Rules,
     ) -> Result<Response<Body>, FrontendError> {
         let Head { operation, path, parameters, token, headers, has_body, namespace: _ } = head;
         let (data, raw_body) = match carried {
@@ -134,7 +136,16 @@ impl Frontend {
         let span = tracing::info_span!("request", request.id = %id, operation = operation.as_str(), path = %path);
         let request =
             LogicalRequest { id: id.clone(), operation, path, data, token, client, wrap_ttl: None, headers, raw_body };
-        let mut result = Arc::clone(&self.pipeline).handle(request).instrument(span.clone()).await;
+        let is_metrics = request.path == METRICS && request.operation == Operation::Read;
+        if is_metrics && rules.disallows_metrics {
+            return Err(FrontendError::Elsewhere);
+        }
+        let pipeline = Arc::clone(&self.pipeline);
+        let mut result = if is_metrics && rules.unauthenticated_metrics {
+            Ok(pipeline.metrics(request).instrument(span.clone()).await)
+        } else {
+            pipeline.handle(request).instrument(span.clone()).await
+        };
         if is_health && let Ok(answer) = &mut result {
             answer.status = Some(codes.apply(answer.status.unwrap_or(200)));
         }

@@ -13,6 +13,9 @@ pub trait Pipeline: Send + Sync {
     /// Dropping the future must not cancel what has begun: work that has to finish runs in a task of its own.
     async fn handle(self: Arc<Self>, request: LogicalRequest) -> Result<LogicalResponse, RequestError>;
 
+    /// What this process has counted, for a listener that shows it to everybody; also while the server is sealed.
+    async fn metrics(self: Arc<Self>, request: LogicalRequest) -> LogicalResponse;
+
     /// The client was gone, or its time over, before it was given this lease. Returns at once.
     fn undelivered(self: Arc<Self>, lease: LeaseId);
 }
@@ -21,6 +24,10 @@ pub trait Pipeline: Send + Sync {
 impl Pipeline for Core {
     async fn handle(self: Arc<Self>, request: LogicalRequest) -> Result<LogicalResponse, RequestError> {
         Core::handle(&self, request).await
+    }
+
+    async fn metrics(self: Arc<Self>, request: LogicalRequest) -> LogicalResponse {
+        Core::metrics(&self, &request).await
     }
 
     fn undelivered(self: Arc<Self>, lease: LeaseId) {

@@ -59,6 +59,10 @@ impl Pipeline for Scripted {
         }
     }
 
+    async fn metrics(self: Arc<Self>, _: LogicalRequest) -> LogicalResponse {
+        LogicalResponse::json(json!({"metrics": "for everybody"})).shaped(Shape::Plain)
+    }
+
     fn undelivered(self: Arc<Self>, lease: LeaseId) {
         let _ = self.undelivered.send(lease);
     }
