@@ -132,10 +132,17 @@ bench() {
   cargo bench --profile dev --package leasehold-tests --bench whole
 }
 
-task=${1:?demo, test, bench, lint or build}
+torture() {
+  bootstrap
+  guests
+  cargo build --release --package leasehold-server
+  cargo bench --profile dev --package leasehold-tests --bench torture
+}
+
+task=${1:?demo, test, bench, torture, lint or build}
 shift
 case $task in
-  demo | bench | lint | build) "$task" "$@" ;;
+  demo | bench | torture | lint | build) "$task" "$@" ;;
   test) run_tests ;;
   *) echo "unknown step: $task" >&2; exit 2 ;;
 esac
