@@ -192,6 +192,9 @@ fn a_unix_socket_serves_the_api_and_goes_with_the_server() {
     let cli = Cli::new(&under_test(), &format!("unix://{}", socket.display()), &home, Some(&server.root_token()));
     let read = cli.run(&["read", "-format=json", "sys/mounts"]);
     assert!(read.stdout.contains("cubbyhole") || read.stdout.contains("\"sys/\""), "{read:?}");
+    let curl = cli.run(&["read", "-output-curl-string", "sys/mounts"]);
+    let said = format!("{}{}", curl.stdout, curl.stderr);
+    assert!(said.contains(&format!("--unix-socket '{}'", socket.display())), "{said}");
     assert_eq!(server.terminate(), Some(0));
     assert!(!socket.exists(), "the socket's file is removed at the end");
 }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::support::torture::{Load, Tortured};
-use crate::support::{Database, eventually, under_test};
+use crate::support::{Database, eventually, own_postgresql, under_test};
 
 /// What a server under load may take, in MiB: bodies have 256 MiB together, and a build for tests is larger than a release.
 const MEMORY_MAX_MIB: u64 = 700;
@@ -59,4 +59,22 @@ fn an_audit_device_that_nobody_reads_stops_nothing() {
 #[test]
 fn stream_resets_stop_nothing() {
     survives(Load::StreamResets);
+}
+
+/// Requests and revocations that wait for a database do not hold up the end: the process ends within its own deadline.
+#[test]
+fn a_database_that_hangs_does_not_hold_up_the_end() {
+    let postgresql = own_postgresql();
+    let database = Database::first_of(&postgresql);
+    let mut server = Tortured::start(&under_test(), Load::GarbageShares, &database);
+    let _ends_while_it_hangs = server.lease();
+    postgresql.pause().unwrap();
+    // Its end has come, and the revocation hangs; so does a request.
+    let root = server.root();
+    let asking = std::thread::spawn(move || root.try_request("GET", "database/creds/short", None).is_ok());
+    std::thread::sleep(Duration::from_secs(5));
+    let took = server.terminate(STOP_MAX);
+    assert!(took.is_some(), "SIGTERM was not obeyed\n{}", server.log());
+    postgresql.resume().unwrap();
+    let _ = asking.join();
 }
