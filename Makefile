@@ -2,12 +2,12 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench lint build mutants clean
+.PHONY: help demo test bench torture lint build mutants clean
 
 STEP := host/xtask/steps.sh
 
 help: ## show this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/\1|\2/' | while IFS='|' read -r name text; do printf 'make %-7s %s\n' "$$name" "$$text"; done
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/\1|\2/' | while IFS='|' read -r name text; do printf 'make %-8s %s\n' "$$name" "$$text"; done
 
 demo: ## walk the whole guide against a private PostgreSQL; ONCE=1 ends by itself
 	@$(STEP) demo $(if $(ONCE),once,stay)
@@ -17,6 +17,9 @@ test: ## run every test
 
 bench: ## measure, beside OpenBao when `bao` is there
 	@$(STEP) bench
+
+torture: ## what loads without a token do to the optimised server: latency, lag of expiry, memory
+	@$(STEP) torture
 
 lint: ## formatting, clippy, the tree's rules, licences, the guests' bytes
 	@$(STEP) lint

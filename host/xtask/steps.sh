@@ -149,10 +149,17 @@ mutants() {
   return "$caught"
 }
 
-task=${1:?demo, test, bench, lint, build or mutants}
+torture() {
+  bootstrap
+  guests
+  cargo build --release --package leasehold-server
+  cargo bench --profile dev --package leasehold-tests --bench torture
+}
+
+task=${1:?demo, test, bench, torture, lint, build or mutants}
 shift
 case $task in
-  demo | bench | lint | build | mutants) "$task" "$@" ;;
+  demo | bench | torture | lint | build | mutants) "$task" "$@" ;;
   test) run_tests ;;
   *) echo "unknown step: $task" >&2; exit 2 ;;
 esac

@@ -113,7 +113,10 @@ fn files_that_cannot_be_used_are_told_before_the_start() {
     let (status, said) =
         started(folder.path(), &format!("ui = true\n{store}{listener}{}", audit("audit.log")), &["-check"]);
     assert_eq!(status, Some(0), "{said}");
-    assert!(said.contains("warning: line 1: `ui` has no effect") && said.contains("would start with"), "{said}");
+    assert!(
+        said.contains("warning: server.hcl: line 1: `ui` has no effect") && said.contains("would start with"),
+        "{said}"
+    );
     for made in ["x.db", "audit.log"] {
         assert!(!folder.path().join(made).exists(), "nothing was started: {made}");
     }

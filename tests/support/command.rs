@@ -65,7 +65,7 @@ impl Cli {
     pub fn new(program: &Path, address: &str, home: &Path, token: Option<&str>) -> Self {
         Self {
             program: program.to_owned(),
-            address: format!("http://{address}"),
+            address: if address.contains("://") { address.to_owned() } else { format!("http://{address}") },
             home: home.to_owned(),
             directory: home.to_owned(),
             token: token.map(str::to_owned),

@@ -19,6 +19,7 @@ mod probes;
 mod secrets;
 mod server;
 mod tls;
+pub mod torture;
 mod wait;
 
 pub use answer::Answer;

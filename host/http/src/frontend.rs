@@ -24,10 +24,10 @@ use crate::envelope;
 use crate::error::{self, FrontendError};
 use crate::extract::{self, Head};
 use crate::limits::{Budget, RequestLimits, Share};
-use crate::listener::{Peer, Places};
+use crate::listener::{Peer, Places, Rules};
 use crate::metrics::Meter;
 use crate::pipeline::Pipeline;
-use crate::plain::{self, HEALTH, HealthCodes};
+use crate::plain::{self, HEALTH, HealthCodes, METRICS};
 use crate::rate::RateLimit;
 
 /// Translates between HTTP and the core.
@@ -125,7 +125,7 @@ impl Frontend {
         };
         let is_withheld = matches!(carried, Carried::Withheld);
         let _permit = self.under_way.try_acquire().map_err(|_| FrontendError::Busy)?;
-        let mut answer = self.ask(head, carried, client, outbox).await?;
+        let mut answer = self.ask(head, carried, client, &peer.rules, outbox).await?;
         if let Some(namespace) = namespace {
             answer.headers_mut().insert("x-vault-namespace", namespace);
         }
@@ -183,6 +183,7 @@ impl Frontend {
         head: Head,
         carried: Carried,
         client: ConnectionInfo,
+        rules: &Rules,
         outbox: &Outbox,
     ) -> Result<Response<Payload>, FrontendError> {
         let Head { operation, path, parameters, token, headers, has_body, namespace: _ } = head;
@@ -212,7 +213,16 @@ impl Frontend {
             raw_body,
             body_withheld,
         };
-        let mut result = Arc::clone(&self.pipeline).handle(request).instrument(span.clone()).await;
+        let is_metrics = request.path == METRICS && request.operation == Operation::Read;
+        if is_metrics && rules.disallows_metrics {
+            return Err(FrontendError::Elsewhere);
+        }
+        let pipeline = Arc::clone(&self.pipeline);
+        let mut result = if is_metrics && rules.unauthenticated_metrics {
+            Ok(pipeline.metrics(request).instrument(span.clone()).await)
+        } else {
+            pipeline.handle(request).instrument(span.clone()).await
+        };
         if is_health && let Ok(answer) = &mut result {
             answer.status = Some(codes.apply(answer.status.unwrap_or(200)));
         }

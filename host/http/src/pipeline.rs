@@ -13,6 +13,9 @@ pub trait Pipeline: Send + Sync {
     /// Dropping the future must not cancel what has begun: work that has to finish runs in a task of its own.
     async fn handle(self: Arc<Self>, request: LogicalRequest) -> Result<LogicalResponse, RequestError>;
 
+    /// What this process has counted, for a listener that shows it to everybody; also while the server is sealed.
+    async fn metrics(self: Arc<Self>, request: LogicalRequest) -> LogicalResponse;
+
     /// Whether this token lives: its holder may send large bodies. Takes none of its uses; nobody is known while sealed.
     async fn knows(&self, token: &TokenId) -> bool;
 
@@ -24,6 +27,10 @@ pub trait Pipeline: Send + Sync {
 impl Pipeline for Core {
     async fn handle(self: Arc<Self>, request: LogicalRequest) -> Result<LogicalResponse, RequestError> {
         Core::handle(&self, request).await
+    }
+
+    async fn metrics(self: Arc<Self>, request: LogicalRequest) -> LogicalResponse {
+        Core::metrics(&self, &request).await
     }
 
     async fn knows(&self, token: &TokenId) -> bool {

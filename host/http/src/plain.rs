@@ -6,6 +6,7 @@ use leasehold_core::request::Object;
 use serde_json::Value;
 
 pub(crate) const HEALTH: &str = "sys/health";
+pub(crate) const METRICS: &str = "sys/metrics";
 
 /// Whether this method may be used on this path; of other routes the core knows.
 pub(crate) fn allows(path: &str, method: &Method) -> bool {

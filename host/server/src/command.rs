@@ -14,9 +14,13 @@ pub(crate) fn server() -> Command {
     };
     Command::new("server")
         .about("Starts a server")
-        .arg(value("config", "FILE", "Configuration file (HCL)").value_parser(clap::value_parser!(PathBuf)))
+        .arg(
+            value("config", "PATH", "Configuration: a file (HCL or JSON), or a folder of them; may be given several times")
+                .action(ArgAction::Append)
+                .value_parser(clap::value_parser!(PathBuf)),
+        )
         .arg(flag("dev", "Development server: in memory, one key share, unsealed, root token printed"))
-        .arg(flag("check", "With -config: say what is wrong with the file and what it names, and start nothing"))
+        .arg(flag("check", "With -config: say what is wrong with the files and what they name, and start, write and remove nothing"))
         .arg(flag(
             "accept-changed-storage",
             "Unseal although rows under sys/ were changed outside the server; what is there counts from then on",
@@ -25,8 +29,8 @@ pub(crate) fn server() -> Command {
         .arg(value("dev-listen-address", "ADDRESS", "Address of the development server [VAULT_DEV_LISTEN_ADDRESS; default 127.0.0.1:8200]"))
         .arg(flag("dev-no-store-token", "Do not write the root token to ~/.vault-token"))
         .arg(flag("dev-postgres", "Start a private PostgreSQL, with a connection `postgresql` and a role `readonly` ready to read"))
-        .arg(value("log-level", "LEVEL", "trace, debug, info, warn or error"))
-        .arg(value("log-format", "FORMAT", "standard or json"))
+        .arg(value("log-level", "LEVEL", "trace, debug, info, warn or error [VAULT_LOG_LEVEL]"))
+        .arg(value("log-format", "FORMAT", "standard or json [VAULT_LOG_FORMAT]"))
         .after_help(
             "Examples:\n  $ leasehold server -dev -dev-root-token-id=root\n  $ leasehold server -dev -dev-postgres\n  $ leasehold server -config=/etc/leasehold.hcl\n  $ leasehold server -config=/etc/leasehold.hcl -check",
         )
@@ -53,39 +57,40 @@ fn start(arguments: &ArgMatches) -> Result<(), String> {
     let format = text("log-format")
         .map(|text| config::LogFormat::parse(&text).ok_or(format!("unknown log format `{text}`: standard or json")))
         .transpose()?;
-    let file = arguments.get_one::<PathBuf>("config");
-    let life = match (arguments.get_flag("dev"), file) {
-        (true, None) => run::ServerMode::Dev(dev::Options {
-            root_token: set(text("dev-root-token-id"), "VAULT_DEV_ROOT_TOKEN_ID"),
-            address: set(text("dev-listen-address"), "VAULT_DEV_LISTEN_ADDRESS")
+    let files: Vec<PathBuf> = arguments.get_many::<PathBuf>("config").into_iter().flatten().cloned().collect();
+    let mode = match (arguments.get_flag("dev"), files.is_empty()) {
+        (true, true) => run::ServerMode::Dev(dev::Options {
+            root_token: set(text("dev-root-token-id"), "DEV_ROOT_TOKEN_ID"),
+            address: set(text("dev-listen-address"), "DEV_LISTEN_ADDRESS")
                 .unwrap_or_else(|| config::defaults::LISTEN_ADDRESS.to_owned()),
             store_token: !arguments.get_flag("dev-no-store-token"),
             postgresql: arguments.get_flag("dev-postgres"),
         }),
-        (true, Some(_)) => {
+        (true, false) => {
             return Err(
                 "-dev and -config do not go together: a development server has no configuration file".to_owned()
             );
         }
-        (false, Some(file)) => run::ServerMode::Configured(file.clone()),
-        (false, None) => {
+        (false, false) => run::ServerMode::Configured(files),
+        (false, true) => {
             return Err(
-                "say -config=FILE, or -dev for a development server; `leasehold server -help` has examples".to_owned()
+                "say -config=PATH, or -dev for a development server; `leasehold server -help` has examples".to_owned()
             );
         }
     };
-    let wish = run::LogWish { level, format };
-    match (&life, arguments.get_flag("check")) {
-        (run::ServerMode::Configured(file), true) => run::check(file),
+    let flags = run::LogFlags { level, format };
+    match (&mode, arguments.get_flag("check")) {
+        (run::ServerMode::Configured(files), true) => run::check(files),
         (run::ServerMode::Dev(_), true) => {
             Err("-check goes with -config: a development server has no file to check".to_owned())
         }
-        (_, false) => run::run(&life, wish, arguments.get_flag("accept-changed-storage")),
+        (_, false) => run::run(&mode, flags, arguments.get_flag("accept-changed-storage")),
     }
 }
 
 fn set(flag: Option<String>, variable: &str) -> Option<String> {
-    flag_or(flag, std::env::var(variable).ok())
+    let of = |prefix: &str| std::env::var(format!("{prefix}{variable}")).ok().filter(|text| !text.is_empty());
+    flag_or(flag, config::environment::PREFIXES.into_iter().find_map(of))
 }
 
 /// The flag wins; an empty one asks for the default, as a script's unset variable does.

@@ -14,7 +14,7 @@ use leasehold_model::{Operation, TokenId};
 use serde_json::{Value, json};
 
 use crate::causes::with_causes;
-use crate::config::{Config, Listener, LogFormat, LogLevel, Store, defaults};
+use crate::config::{Address, Config, Listener};
 use crate::wiring;
 
 pub(crate) struct Options {
@@ -27,17 +27,9 @@ pub(crate) struct Options {
 
 pub(crate) fn config(options: &Options) -> Config {
     Config {
-        store: Store::Memory,
-        listeners: vec![Listener { address: options.address.clone(), tls: None }],
-        default_lease_ttl: defaults::DEFAULT_LEASE_TTL,
-        max_lease_ttl: defaults::MAX_LEASE_TTL,
-        api_addr: None,
-        cluster_name: None,
-        log_level: LogLevel::Info,
-        log_format: LogFormat::Standard,
+        listeners: vec![Listener::plain(Address::Tcp(options.address.clone()))],
         audit_directory: std::env::temp_dir().canonicalize().ok(),
-        audit: Vec::new(),
-        warnings: Vec::new(),
+        ..Config::with_defaults()
     }
 }
 

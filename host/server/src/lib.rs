@@ -2,19 +2,24 @@
 //!
 //! Must not know: what a request means. Every rule lives in the core.
 //!
-//! Start with [`main_with_args`], then `run` (a server's life), `wiring` (which adapter stands behind which seam), `dev` (the development
-//! server) and `config` (the configuration file).
+//! Start with [`main_with_args`], then `run` (a server's life), `wiring` (which adapter stands behind which seam), `dev` (the
+//! development server), `config` (the configuration), `bind` (sockets), `signals`, `descriptors` (open files) and `service`
+//! (what a service manager is told).
 
+mod bind;
 mod causes;
 mod clock;
 mod command;
 mod config;
+mod descriptors;
 mod dev;
 mod entropy;
 mod guests;
 mod log;
 mod metrics;
 mod run;
+mod service;
+mod signals;
 mod tls;
 mod tools;
 mod wiring;

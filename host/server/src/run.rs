@@ -5,165 +5,160 @@ use std::sync::Arc;
 
 use leasehold_core::Core;
 use leasehold_core::core::Settings;
+use leasehold_http::listener::Listener as Served;
 use leasehold_http::{Frontend, RequestLimits, serve};
 use leasehold_model::Timestamp;
-use tokio::net::TcpListener;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::config::{self, Config, Listener, LogFormat, LogLevel, defaults};
-use crate::{dev, log, metrics, tls, wiring};
+use crate::bind::{self, Certificate};
+use crate::config::environment::Overlay;
+use crate::config::{Address, Config, LogFormat, LogLevel, defaults, files};
+use crate::descriptors::{self, Connections};
+use crate::service::{self, PidFile, State};
+use crate::signals::{Signals, Told};
+use crate::{dev, log, metrics, wiring};
 
 /// Which kind of server.
 pub(crate) enum ServerMode {
     Dev(dev::Options),
-    Configured(PathBuf),
+    /// Files and folders, in their order.
+    Configured(Vec<PathBuf>),
 }
 
-/// What the command line says about the log; it wins over the file.
+/// What the command line says; it wins over the environment, which wins over the files.
 #[derive(Clone, Copy)]
-pub(crate) struct LogWish {
+pub(crate) struct LogFlags {
     pub(crate) level: Option<LogLevel>,
     pub(crate) format: Option<LogFormat>,
+}
+
+/// Where a server's configuration comes from, read again at SIGHUP.
+struct Origin<'a> {
+    mode: &'a ServerMode,
+    flags: LogFlags,
+    environment: Overlay,
+}
+
+impl Origin<'_> {
+    fn read(&self) -> Result<Config, String> {
+        let mut config = match self.mode {
+            ServerMode::Dev(options) => dev::config(options),
+            ServerMode::Configured(paths) => files::configuration(paths)?,
+        };
+        self.environment.put_on(&mut config);
+        config.log_level = self.flags.level.unwrap_or(config.log_level);
+        config.log_format = self.flags.format.unwrap_or(config.log_format);
+        Ok(config)
+    }
 }
 
 /// Runs until a signal ends it.
 ///
 /// # Errors
 /// In words for the operator; nothing is left open.
-pub(crate) fn run(life: &ServerMode, wish: LogWish, accepts_changed_storage: bool) -> Result<(), String> {
-    let config = match life {
-        ServerMode::Dev(options) => dev::config(options),
-        ServerMode::Configured(file) => read_file(file)?,
-    };
-    let level = log::start(wish.level.unwrap_or(config.log_level), wish.format.unwrap_or(config.log_format))?;
+pub(crate) fn run(mode: &ServerMode, flags: LogFlags, accepts_changed_storage: bool) -> Result<(), String> {
+    let origin = Origin { mode, flags, environment: Overlay::of_this_process()? };
+    let config = origin.read()?;
+    let level = log::start(config.log_level, config.log_format)?;
     for warning in &config.warnings {
         tracing::warn!("configuration: {warning}");
     }
+    for warning in &origin.environment.warnings {
+        tracing::warn!("{warning}");
+    }
+    let limit = descriptors::raise();
+    let connections = descriptors::connections(limit, config.connections_max, config.connections_per_address_max);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|error| format!("could not start: {error}"))?;
-    runtime.block_on(live(life, config, wish, accepts_changed_storage, &level))
-}
-
-fn read_file(file: &Path) -> Result<Config, String> {
-    let text = std::fs::read_to_string(file).map_err(|error| format!("could not read {}: {error}", file.display()))?;
-    config::read(&text).map_err(|problems| {
-        let lines: Vec<String> =
-            problems.iter().map(|problem| format!("  line {}: {}", problem.line, problem.what)).collect();
-        format!("{} is not a configuration:\n{}", file.display(), lines.join("\n"))
-    })
-}
-
-/// A bound listener with what is needed to read its certificate again.
-struct Bound {
-    listener: TcpListener,
-    tls: Option<Certificate>,
-}
-
-/// A listener's certificate, which is read again at SIGHUP.
-struct Certificate {
-    /// Of the listener, as the configuration names it.
-    address: String,
-    cert: PathBuf,
-    key: PathBuf,
-    sender: watch::Sender<Arc<rustls::ServerConfig>>,
-}
-
-impl Certificate {
-    /// From the files that the configuration names now. What is wrong with them is logged, and what was read before stays.
-    fn read_again(&mut self, wished: Option<&Config>) {
-        let listener = wished.and_then(|config| config.listeners.iter().find(|one| one.address == self.address));
-        let (cert, key) =
-            listener.and_then(|listener| listener.tls.clone()).unwrap_or_else(|| (self.cert.clone(), self.key.clone()));
-        match tls::load(&cert, &key) {
-            Ok(config) => {
-                self.sender.send_replace(config);
-                tracing::info!("read {} again", cert.display());
-                (self.cert, self.key) = (cert, key);
-            }
-            Err(why) => tracing::error!("could not reload a certificate: {why}"),
-        }
-    }
-}
-
-impl Listener {
-    fn certificate(&self) -> Result<Option<Certificate>, String> {
-        let Some((cert, key)) = &self.tls else { return Ok(None) };
-        let sender = watch::Sender::new(tls::load(cert, key)?);
-        Ok(Some(Certificate { address: self.address.clone(), cert: cert.clone(), key: key.clone(), sender }))
-    }
-}
-
-async fn bind(address: &str) -> Result<TcpListener, String> {
-    // A port alone means every address of this machine, as in Vault.
-    let every = address.starts_with(':').then(|| format!("0.0.0.0{address}"));
-    TcpListener::bind(every.as_deref().unwrap_or(address)).await.map_err(|error| match error.kind() {
-        std::io::ErrorKind::AddrInUse => {
-            format!("could not listen on {address}: another program does; stop it or choose another address")
-        }
-        _ => format!("could not listen on {address}: {error}"),
-    })
+    let ended = runtime.block_on(live(&origin, config, connections, accepts_changed_storage, &level));
+    // What still blocks a thread (a device that nobody reads, a dead file server) must not hold up the end.
+    runtime.shutdown_background();
+    ended
 }
 
 /// Every file that the configuration names, before the first socket is opened: certificates are read, audit files opened.
-async fn files(config: &Config) -> Result<Vec<Option<Certificate>>, String> {
-    let certificates: Vec<_> = config.listeners.iter().map(Listener::certificate).collect();
+async fn named_files(config: &Config) -> Result<Vec<Option<Certificate>>, String> {
+    let certificates: Vec<_> = config.listeners.iter().map(Certificate::of).collect();
     let mut problems: Vec<String> = certificates.iter().filter_map(|one| one.as_ref().err().cloned()).collect();
     problems.extend(wiring::unusable_audit_devices(&config.audit).await);
     if problems.is_empty() { certificates.into_iter().collect() } else { Err(problems.join("\n")) }
 }
 
-/// Says what is wrong with a configuration and with what it names, and starts nothing.
+/// Says what is wrong with a configuration and with what it names. It starts, writes, opens for writing and removes nothing.
 ///
 /// # Errors
 /// In words for the operator.
-pub(crate) fn check(file: &Path) -> Result<(), String> {
-    let config = read_file(file)?;
-    let named =
-        config.audit.iter().flat_map(|device| ["file_path", "path"].map(|name| device.options.get(name))).flatten();
-    let absent: Vec<&String> = named.filter(|path| !Path::new(path).exists()).collect();
-    let runtime = tokio::runtime::Builder::new_current_thread().build();
-    let tried = runtime.map_err(|error| format!("could not start: {error}"))?.block_on(files(&config));
-    for made in absent {
-        // Whoever checks may not be who runs the server. Where nothing was made there is nothing to remove.
-        let _ = std::fs::remove_file(made);
-    }
-    tried?;
-    for warning in &config.warnings {
+pub(crate) fn check(paths: &[PathBuf]) -> Result<(), String> {
+    let environment = Overlay::of_this_process()?;
+    let config = files::configuration(paths)?;
+    let warnings = config.warnings.iter().map(ToString::to_string).chain(environment.warnings.iter().cloned());
+    for warning in warnings {
         println!("warning: {warning}");
     }
-    println!("{} is a configuration that the server would start with", file.display());
+    let certificates = config.listeners.iter().map(|listener| Certificate::of(listener).err());
+    let audit = config.audit.iter().map(|device| unusable_audit_file(device).err());
+    let problems: Vec<String> = certificates.chain(audit).flatten().collect();
+    if !problems.is_empty() {
+        return Err(problems.join("\n"));
+    }
+    let names: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+    println!("{} is a configuration that the server would start with", names.join(", "));
     Ok(())
 }
 
+/// Whether a declared device could be opened, as far as that can be seen without opening it.
+fn unusable_audit_file(device: &leasehold_core::audit::DeviceEntry) -> Result<(), String> {
+    let Some(text) = ["file_path", "path"].into_iter().find_map(|name| device.options.get(name)) else { return Ok(()) };
+    if ["stdout", "discard"].iter().any(|special| text.eq_ignore_ascii_case(special)) {
+        return Ok(());
+    }
+    let path = Path::new(text);
+    let named = |why: &dyn std::fmt::Display| format!("audit \"{}\" ({}): {text}: {why}", device.kind, device.path);
+    match std::fs::symlink_metadata(path) {
+        Ok(file) if file.is_symlink() => {
+            Err(named(&"it is a symbolic link, which is not followed: name the file itself"))
+        }
+        Ok(file) if !file.is_file() => Err(named(&"it is not a regular file")),
+        Ok(_) => rustix::fs::access(path, rustix::fs::Access::WRITE_OK).map_err(|error| named(&error)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            std::fs::metadata(folder).map_err(|error| named(&error))?;
+            let needed = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
+            rustix::fs::access(folder, needed).map_err(|error| named(&format!("{}: {error}", folder.display())))
+        }
+        Err(error) => Err(named(&error)),
+    }
+}
+
 async fn live(
-    life: &ServerMode,
+    origin: &Origin<'_>,
     config: Config,
-    wish: LogWish,
+    connections: Connections,
     accepts_changed_storage: bool,
     level: &log::Level,
 ) -> Result<(), String> {
     let metrics = metrics::start()?;
-    let certificates = files(&config).await?;
-    let mut bound = Vec::new();
-    for (listener, tls) in config.listeners.iter().zip(certificates) {
-        bound.push(Bound { listener: bind(&listener.address).await?, tls });
+    let certificates = named_files(&config).await?;
+    let mut listeners = Vec::new();
+    for (listener, certificate) in config.listeners.iter().zip(&certificates) {
+        listeners.push(bind::bind(listener, certificate.as_ref()).await?);
     }
-    let addresses = addresses(&bound)?;
-    let core = wiring::core(
-        &config.store,
-        settings(&config),
-        config.audit_directory.clone(),
-        accepts_changed_storage,
-        metrics,
-    )?;
-    let frontend = Frontend::new(core.clone(), wiring::entropy(), RequestLimits::default());
+    let addresses = addresses(&listeners)?;
+    let core = wiring::core(&config.store, settings(&config), config.audit_directory.clone(), accepts_changed_storage, metrics)?;
+    let limits = RequestLimits {
+        connections_max: connections.all,
+        connections_per_address_max: connections.per_address,
+        request_time: config.request_time,
+        ..RequestLimits::default()
+    };
+    let frontend = Frontend::new(core.clone(), wiring::entropy(), limits);
+    let _pid_file = config.pid_file.as_deref().map(PidFile::write).transpose()?;
 
     // Kept until the end: a development server's PostgreSQL goes with it.
-    let _development = match life {
+    let _development = match origin.mode {
         ServerMode::Dev(options) => Some(dev::prepare(&core, options, &addresses).await?),
         ServerMode::Configured(_) => {
             eprintln!("==> Leasehold server listening on {addresses}");
@@ -177,71 +172,54 @@ async fn live(
         }
     };
     let (stop, stopped) = watch::channel(false);
-    let mut doors = JoinSet::new();
-    let mut certificates = Vec::new();
-    for Bound { listener, tls } in bound {
-        let receiver = tls.as_ref().map(|certificate| certificate.sender.subscribe());
-        certificates.extend(tls);
-        let listener = leasehold_http::listener::Listener { tls: receiver, ..listener.into() };
-        doors.spawn(serve::serve(listener, frontend.clone(), stopped.clone(), defaults::DRAIN));
+    let mut frontends = JoinSet::new();
+    for listener in listeners {
+        frontends.spawn(serve::serve(listener, frontend.clone(), stopped.clone(), defaults::DRAIN));
     }
-    // From here on: until now a signal has simply ended the program.
-    let mut signals = Signals::heard()?;
-    until_told_to_stop(life, &config, wish, level, &core, certificates, &mut signals).await;
+    let mut signals = Signals::heard(defaults::DRAIN + defaults::SEAL_TIME + defaults::LAST_RESORT)?;
+    service::notify(State::Ready).await;
+    let certificates = certificates.into_iter().flatten().collect();
+    until_told_to_stop(origin, &config, level, &core, certificates, &mut signals).await;
     tracing::info!(
         "stopping: requests under way have {} s to finish; another signal stops at once",
         defaults::DRAIN.as_secs()
     );
-    // Nobody listens any more if this fails: then all doors have closed already.
+    service::notify(State::Stopping).await;
+    // Nobody listens any more if this fails: then all frontends have ended already.
     let _ = stop.send(true);
     tokio::select! {
         () = async {
-            while doors.join_next().await.is_some() {}
-            // Waits for revocations under way.
-            core.seal().await;
+            while frontends.join_next().await.is_some() {}
+            // Waits for revocations under way, but not for a database that does not answer.
+            if tokio::time::timeout(defaults::SEAL_TIME, core.seal()).await.is_err() {
+                tracing::warn!("what is under way did not end in {} s: it is done again after the next start", defaults::SEAL_TIME.as_secs());
+            }
         } => {}
-        () = signals.end() => tracing::warn!("stopping at once: what is under way is undone or done again after the next start"),
+        () = told_to_stop(&mut signals) => tracing::warn!("stopping at once: what is under way is undone or done again after the next start"),
     }
     Ok(())
 }
 
-/// What an operator tells a server that runs.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hangup: Signal,
-}
-
-impl Signals {
-    fn heard() -> Result<Self, String> {
-        let hear = |kind| signal(kind).map_err(|error| format!("could not listen for signals: {error}"));
-        Ok(Self {
-            terminate: hear(SignalKind::terminate())?,
-            interrupt: hear(SignalKind::interrupt())?,
-            hangup: hear(SignalKind::hangup())?,
-        })
-    }
-
-    async fn end(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
+async fn told_to_stop(signals: &mut Signals) {
+    while signals.next().await != Told::Stop {}
 }
 
 /// As they are: the configuration may leave the port to the system.
-fn addresses(bound: &[Bound]) -> Result<String, String> {
-    let found: Result<Vec<String>, _> =
-        bound.iter().map(|bound| bound.listener.local_addr().map(|address| address.to_string())).collect();
+fn addresses(listeners: &[Served]) -> Result<String, String> {
+    let found: Result<Vec<String>, _> = listeners.iter().map(|listener| listener.socket.local_address()).collect();
     found.map(|addresses| addresses.join(", ")).map_err(|error| error.to_string())
 }
 
 /// Of the first listener; one on every address is reached on this machine.
 fn address_for_clients(config: &Config, addresses: &str) -> String {
-    let scheme = if config.listeners.first().is_some_and(|listener| listener.tls.is_some()) { "https" } else { "http" };
     let first = addresses.split(", ").next().unwrap_or_default();
-    format!("{scheme}://{}", first.replace("0.0.0.0", "127.0.0.1").replace("[::]", "[::1]"))
+    match config.listeners.first().map(|listener| (&listener.address, listener.tls.is_some())) {
+        Some((Address::Unix { .. }, _)) => first.to_owned(),
+        listener => {
+            let scheme = if listener.is_some_and(|(_, is_tls)| is_tls) { "https" } else { "http" };
+            format!("{scheme}://{}", first.replace("0.0.0.0", "127.0.0.1").replace("[::]", "[::1]"))
+        }
+    }
 }
 
 fn settings(config: &Config) -> Settings {
@@ -262,31 +240,28 @@ fn commit_date() -> String {
 }
 
 async fn until_told_to_stop(
-    life: &ServerMode,
+    origin: &Origin<'_>,
     running: &Config,
-    wish: LogWish,
     level: &log::Level,
     core: &Arc<Core>,
     mut certificates: Vec<Certificate>,
     signals: &mut Signals,
 ) {
-    loop {
-        tokio::select! {
-            _ = signals.terminate.recv() => return,
-            _ = signals.interrupt.recv() => return,
-            _ = signals.hangup.recv() => {
-                reload(life, running, wish, level, &mut certificates);
-                core.reopen_audit().await;
-            }
+    while signals.next().await == Told::Reload {
+        service::notify(State::Reloading).await;
+        reload(origin, running, level, &mut certificates);
+        if tokio::time::timeout(defaults::REOPEN_TIME, core.reopen_audit()).await.is_err() {
+            tracing::error!("audit files could not be reopened in {} s", defaults::REOPEN_TIME.as_secs());
         }
+        service::notify(State::Ready).await;
     }
 }
 
 /// What is wrong on a reload is logged, and what was read before stays.
-fn reload(life: &ServerMode, running: &Config, wish: LogWish, level: &log::Level, certificates: &mut [Certificate]) {
-    let wished = match life {
+fn reload(origin: &Origin<'_>, running: &Config, level: &log::Level, certificates: &mut [Certificate]) {
+    let wished = match origin.mode {
         ServerMode::Dev(_) => None,
-        ServerMode::Configured(file) => match read_file(file) {
+        ServerMode::Configured(_) => match origin.read() {
             Ok(config) => Some(config),
             Err(why) => {
                 tracing::error!("could not reload: {why}");
@@ -295,21 +270,12 @@ fn reload(life: &ServerMode, running: &Config, wish: LogWish, level: &log::Level
         },
     };
     if let Some(config) = &wished {
-        level.set(wish.level.unwrap_or(config.log_level));
+        level.set(config.log_level);
         for name in running.needs_restart_for(config) {
             tracing::warn!("`{name}` has changed in the configuration: restart the server to take that over");
         }
     }
     for certificate in certificates {
         certificate.read_again(wished.as_ref());
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #[tokio::test]
-    async fn a_port_alone_means_every_address() {
-        let bound = super::bind(":0").await.unwrap().local_addr().unwrap();
-        assert!(bound.ip().is_unspecified(), "{bound}");
     }
 }

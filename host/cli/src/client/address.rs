@@ -3,6 +3,8 @@
 //! Paths are cleaned before they are sent, as Vault's client does it: doubled slashes go, `..` takes one step back,
 //! and what a URL cannot carry is escaped. So what is sent is one canonical path.
 
+use std::path::{Path, PathBuf};
+
 use ureq::http::Uri;
 
 use super::ClientError;
@@ -16,12 +18,25 @@ pub(crate) struct Address {
     prefix: String,
     scheme_and_authority: String,
     is_https: bool,
+    socket: Option<PathBuf>,
 }
 
 impl Address {
     pub(crate) fn parse(text: &str) -> Result<Self, ClientError> {
         let wrong = |why: &str| ClientError::Setup(format!("failed to parse address \"{text}\": {why}"));
         let trimmed = text.trim();
+        if let Some(path) = trimmed.strip_prefix("unix://") {
+            if !path.starts_with('/') {
+                return Err(wrong("a Unix socket is named by its whole path, such as unix:///run/leasehold.sock"));
+            }
+            return Ok(Self {
+                text: trimmed.to_owned(),
+                prefix: String::new(),
+                scheme_and_authority: "http://localhost".to_owned(),
+                is_https: false,
+                socket: Some(PathBuf::from(path)),
+            });
+        }
         let uri: Uri = trimmed.parse().map_err(|_| wrong("it is not a URL, such as http://127.0.0.1:8200"))?;
         let authority = uri.authority().ok_or_else(|| wrong("the host is missing"))?;
         if authority.as_str().contains('@') {
@@ -33,7 +48,7 @@ impl Address {
         let is_https = match uri.scheme_str() {
             Some("https") => true,
             Some("http") => false,
-            _ => return Err(wrong("it must begin with http:// or https://")),
+            _ => return Err(wrong("it must begin with https://, http:// or unix://")),
         };
         let scheme = if is_https { "https" } else { "http" };
         Ok(Self {
@@ -41,6 +56,7 @@ impl Address {
             prefix: uri.path().to_owned(),
             scheme_and_authority: format!("{scheme}://{authority}"),
             is_https,
+            socket: None,
         })
     }
 
@@ -52,8 +68,16 @@ impl Address {
         self.is_https
     }
 
+    /// The server's Unix socket, if it is reached through one.
+    pub(crate) fn socket(&self) -> Option<&Path> {
+        self.socket.as_deref()
+    }
+
     /// Whether the server is on this machine, where no proxy is of use.
     pub(crate) fn is_loopback(&self) -> bool {
+        if self.socket.is_some() {
+            return true;
+        }
         let host = self.text.parse::<Uri>().ok().and_then(|uri| uri.host().map(str::to_owned)).unwrap_or_default();
         let address = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
         host == "localhost" || address.is_ok_and(|address| address.is_loopback())
@@ -127,6 +151,15 @@ fn form(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_unix_socket_is_an_address() {
+        let address = Address::parse("unix:///run/leasehold.sock").unwrap();
+        assert_eq!(address.socket(), Some(Path::new("/run/leasehold.sock")));
+        assert_eq!(address.url("sys/health", &[]), "http://localhost/v1/sys/health");
+        assert!(address.is_loopback() && !address.is_https());
+        assert!(Address::parse("unix://run/leasehold.sock").is_err());
+    }
 
     #[test]
     fn a_path_is_cleaned_and_escaped_before_it_is_sent() {

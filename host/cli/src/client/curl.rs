@@ -1,11 +1,22 @@
 //! `-output-curl-string`: the request as a command line for curl, with the way to the token instead of the token.
 
+use std::path::Path;
+
 use secrecy::{ExposeSecret, SecretString};
 
 use super::{ApiRequest, Body, tls};
 
-pub(super) fn line(call: &ApiRequest, url: &str, headers: &[(String, SecretString)], tls: &tls::Files) -> String {
+pub(super) fn line(
+    call: &ApiRequest,
+    url: &str,
+    headers: &[(String, SecretString)],
+    tls: &tls::Files,
+    socket: Option<&Path>,
+) -> String {
     let mut line = String::from("curl ");
+    if let Some(socket) = socket {
+        line.push_str(&format!("--unix-socket {} ", quoted(&socket.to_string_lossy())));
+    }
     if tls.skip_verify {
         line.push_str("--insecure ");
     }

@@ -10,6 +10,7 @@ mod answer;
 mod curl;
 mod policy;
 mod tls;
+mod unix;
 mod waiting;
 
 use std::time::Duration;
@@ -281,7 +282,7 @@ impl Client {
         match self.dry_run {
             None => {}
             Some(DryRun::CurlString) => {
-                return Err(ClientError::NotSent(curl::line(call, &url, &headers, &self.tls)));
+                return Err(ClientError::NotSent(curl::line(call, &url, &headers, &self.tls, self.address.socket())));
             }
             Some(DryRun::Policy) => return Err(ClientError::NotSent(policy::rule(call))),
         }

@@ -17,6 +17,7 @@ use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 
 use super::ClientError;
 use super::address::Address;
+use super::unix::UnixConnector;
 use crate::environment::Environment;
 
 /// Where distributions keep their bundle of trusted authorities.
@@ -152,10 +153,17 @@ pub(super) fn agent(address: &Address, files: &Files, timeout: Duration) -> Resu
         config = config.tls_config(tls.build());
     }
     let resolver = KnownHost { real: real_host(address, files), default: DefaultResolver::default() };
-    Ok(ureq::Agent::with_parts(config.build(), DefaultConnector::new(), resolver))
+    Ok(match address.socket() {
+        Some(socket) => ureq::Agent::with_parts(config.build(), UnixConnector(socket.to_owned()), resolver),
+        None => ureq::Agent::with_parts(config.build(), DefaultConnector::new(), resolver),
+    })
 }
 
 fn real_host(address: &Address, files: &Files) -> Option<(String, u16)> {
+    if address.socket().is_some() {
+        // Nothing is resolved for a socket: `localhost` need not be known.
+        return Some(("127.0.0.1".to_owned(), 80));
+    }
     files.server_name.as_ref()?;
     let uri: Uri = address.shown().parse().ok()?;
     Some((uri.host()?.to_owned(), uri.port_u16().unwrap_or(443)))

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::Value;
+
 use crate::call::{Call, SystemHandler, handler};
-use crate::core::Unsealed;
+use crate::core::{Core, Unsealed};
 use crate::fields::{Field, Kind};
 use crate::metrics;
-use crate::request::{LogicalResponse, RequestError};
+use crate::request::{LogicalRequest, LogicalResponse, RequestError};
 use crate::routes::{Access, Answer, Op, Route};
 
 pub const ROUTES: &[Route<SystemHandler>] = &[Route::new(
@@ -19,22 +21,48 @@ pub const ROUTES: &[Route<SystemHandler>] = &[Route::new(
 )];
 
 async fn show(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
-    let metrics = &call.core.seams.metrics;
-    let answer = |text: String, kind| LogicalResponse { raw: Some((text, kind)), ..LogicalResponse::default() };
-    let as_text = match call.fields.text("format").unwrap_or_default() {
-        "" => asks_for_text(&call.request.headers),
+    measure(call.unsealed).await?;
+    Ok(answer(call.core, call.fields.text("format").unwrap_or_default(), &call.request.headers))
+}
+
+impl Core {
+    /// The same without a token and without an audit record, for a listener that allows it; also while sealed.
+    pub async fn metrics(&self, request: &LogicalRequest) -> LogicalResponse {
+        if let Ok(unsealed) = self.unsealed()
+            && let Err(error) = measure(&unsealed).await
+        {
+            // What is known without the storage is worth showing.
+            tracing::warn!(%error, "leases could not be counted for a scrape");
+        }
+        let format = request.data.get("format").and_then(Value::as_str).unwrap_or_default();
+        answer(self, format, &request.headers)
+    }
+}
+
+fn answer(core: &Core, format: &str, headers: &BTreeMap<String, Vec<String>>) -> LogicalResponse {
+    let metrics = &core.seams.metrics;
+    let raw = |text: String, kind| LogicalResponse { raw: Some((text, kind)), ..LogicalResponse::default() };
+    let as_text = match format {
+        "" => asks_for_text(headers),
         "prometheus" => true,
         other => {
             let other: String = other.chars().take(64).collect();
-            return Ok(answer(format!("metric response format {other:?} unknown"), "text/plain").with_status(400));
+            return raw(format!("metric response format {other:?} unknown"), "text/plain").with_status(400);
         }
     };
-    measure(call.unsealed).await?;
-    Ok(if as_text {
-        answer(metrics.prometheus(), "text/plain; version=0.0.4; charset=utf-8")
+    if as_text {
+        raw(with_state(metrics.prometheus()), "text/plain; version=0.0.4; charset=utf-8")
     } else {
-        answer(metrics.json().to_string(), "application/json")
-    })
+        raw(metrics.json().to_string(), "application/json")
+    }
+}
+
+/// Before the first unsealing nobody knows the cluster's name, the gauge's label; an alert on a sealed server must work then, too.
+fn with_state(mut text: String) -> String {
+    if !text.contains("\nvault_core_unsealed{") {
+        text.push_str("# TYPE vault_core_unsealed gauge\nvault_core_unsealed 0\n");
+    }
+    text
 }
 
 /// What Prometheus sends of itself.

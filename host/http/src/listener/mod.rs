@@ -56,6 +56,8 @@ pub struct Rules {
     pub response_headers: ResponseHeaders,
     /// `sys/metrics` answers without a token, also while the server is sealed.
     pub unauthenticated_metrics: bool,
+    /// `sys/metrics` is not served here.
+    pub disallows_metrics: bool,
 }
 
 impl Rules {

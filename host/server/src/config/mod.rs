@@ -1,19 +1,29 @@
-//! The configuration file: HCL as Vault's. Everything wrong with it is said at once, before anything is opened.
+//! The configuration: HCL or JSON as Vault's, one file or several. Everything wrong with it is said at once, before
+//! anything is opened.
 //!
-//! Start with [`Config`], then `read` (from text), and `defaults` (every number).
+//! Start with [`Config`], then `settings` (the table of everything that may be said), `read` (from text), `files` (which
+//! files), `environment` (variables) and `defaults` (every number).
 
 pub(crate) mod defaults;
+pub(crate) mod environment;
+pub(crate) mod files;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod properties;
 mod read;
+pub(crate) mod settings;
+pub(crate) mod suites;
+mod tree;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use leasehold_core::audit::DeviceEntry;
+use leasehold_http::listener::{ForwardedFor, ProxyProtocol, ResponseHeaders};
 use leasehold_model::Ttl;
 
-pub(crate) use read::read;
+pub(crate) use read::{Refused, Remark, Source, read};
 
 /// Where everything is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,13 +55,40 @@ pub(crate) struct Config {
     pub(crate) audit_directory: Option<PathBuf>,
     /// Devices that this file declares.
     pub(crate) audit: Vec<DeviceEntry>,
+    pub(crate) pid_file: Option<PathBuf>,
+    /// How long a request may take.
+    pub(crate) request_time: Duration,
+    /// Open connections over all listeners; none: what the limit of open files allows.
+    pub(crate) connections_max: Option<usize>,
+    pub(crate) connections_per_address_max: Option<usize>,
     /// What was accepted and has no effect.
-    pub(crate) warnings: Vec<String>,
+    pub(crate) warnings: Vec<Remark>,
 }
 
 impl Config {
-    /// What `wished` says otherwise and only a start takes over, in the file's words. The level of the log and the files of
-    /// certificates are not among it.
+    /// A server in memory that listens nowhere.
+    pub(crate) fn with_defaults() -> Self {
+        Self {
+            store: Store::Memory,
+            listeners: Vec::new(),
+            default_lease_ttl: defaults::DEFAULT_LEASE_TTL,
+            max_lease_ttl: defaults::MAX_LEASE_TTL,
+            api_addr: None,
+            cluster_name: None,
+            log_level: LogLevel::Info,
+            log_format: LogFormat::Standard,
+            audit_directory: None,
+            audit: Vec::new(),
+            pid_file: None,
+            request_time: defaults::REQUEST_TIME,
+            connections_max: None,
+            connections_per_address_max: None,
+            warnings: Vec::new(),
+        }
+    }
+
+    /// What `wished` says otherwise and only a start takes over, in the file's words. The level of the log and everything
+    /// about TLS but whether there is any are not among it.
     pub(crate) fn needs_restart_for(&self, wished: &Self) -> Vec<&'static str> {
         // Every field is placed here, so that no new one is passed over in silence.
         let Self {
@@ -65,14 +102,18 @@ impl Config {
             log_format,
             audit_directory,
             audit,
+            pid_file,
+            request_time,
+            connections_max,
+            connections_per_address_max,
             warnings: _,
         } = wished;
-        let doors = |all: &[Listener]| -> Vec<(String, bool)> {
-            all.iter().map(|listener| (listener.address.clone(), listener.tls.is_some())).collect()
+        let without_tls = |all: &[Listener]| -> Vec<(Listener, bool)> {
+            all.iter().map(|listener| (Listener { tls: None, ..listener.clone() }, listener.tls.is_some())).collect()
         };
         let changed = [
             ("storage", self.store != *store),
-            ("listener", doors(&self.listeners) != doors(listeners)),
+            ("listener", without_tls(&self.listeners) != without_tls(listeners)),
             ("default_lease_ttl", self.default_lease_ttl != *default_lease_ttl),
             ("max_lease_ttl", self.max_lease_ttl != *max_lease_ttl),
             ("api_addr", self.api_addr != *api_addr),
@@ -80,6 +121,10 @@ impl Config {
             ("log_format", self.log_format != *log_format),
             ("audit_directory", self.audit_directory != *audit_directory),
             ("audit", self.audit != *audit),
+            ("pid_file", self.pid_file != *pid_file),
+            ("default_max_request_duration", self.request_time != *request_time),
+            ("connections_max", self.connections_max != *connections_max),
+            ("connections_per_address_max", self.connections_per_address_max != *connections_per_address_max),
         ];
         changed.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
     }
@@ -87,9 +132,70 @@ impl Config {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Listener {
-    pub(crate) address: String,
-    /// Certificate chain and key; none: plain HTTP.
-    pub(crate) tls: Option<(PathBuf, PathBuf)>,
+    pub(crate) address: Address,
+    /// None: plain HTTP.
+    pub(crate) tls: Option<TlsSettings>,
+    pub(crate) proxy_protocol: Option<ProxyProtocol>,
+    pub(crate) forwarded_for: Option<ForwardedFor>,
+    pub(crate) response_headers: ResponseHeaders,
+    pub(crate) unauthenticated_metrics: bool,
+    pub(crate) disallows_metrics: bool,
+}
+
+impl Listener {
+    /// Without TLS and without rules of its own.
+    pub(crate) fn plain(address: Address) -> Self {
+        Self {
+            address,
+            tls: None,
+            proxy_protocol: None,
+            forwarded_for: None,
+            response_headers: ResponseHeaders::default(),
+            unauthenticated_metrics: false,
+            disallows_metrics: false,
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Address {
+    /// `host:port`.
+    Tcp(String),
+    Unix {
+        path: PathBuf,
+        mode: Option<u32>,
+        user: Option<String>,
+        group: Option<String>,
+    },
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => f.write_str(address),
+            Self::Unix { path, .. } => write!(f, "unix://{}", path.display()),
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TlsSettings {
+    /// Certificate chain and key.
+    pub(crate) cert: PathBuf,
+    pub(crate) key: PathBuf,
+    /// Whose certificates clients may show; none: they are not asked for any.
+    pub(crate) client_ca: Option<PathBuf>,
+    pub(crate) requires_client: bool,
+    pub(crate) min: TlsVersion,
+    pub(crate) max: TlsVersion,
+    /// Of TLS 1.2, by Go's names; empty: all.
+    pub(crate) suites: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum TlsVersion {
+    Tls12,
+    Tls13,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,6 +208,8 @@ pub(crate) enum LogLevel {
 }
 
 impl LogLevel {
+    pub(crate) const NAMES: [&str; 5] = ["trace", "debug", "info", "warn", "error"];
+
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Trace => "trace",
@@ -114,8 +222,12 @@ impl LogLevel {
 
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let text = text.to_lowercase();
-        if text == "err" {
-            return Some(Self::Error);
+        // As Vault spells them, too.
+        match text.as_str() {
+            "err" => return Some(Self::Error),
+            "notice" => return Some(Self::Info),
+            "warning" => return Some(Self::Warn),
+            _ => {}
         }
         [Self::Trace, Self::Debug, Self::Info, Self::Warn, Self::Error].into_iter().find(|level| level.as_str() == text)
     }
@@ -128,6 +240,8 @@ pub(crate) enum LogFormat {
 }
 
 impl LogFormat {
+    pub(crate) const NAMES: [&str; 2] = ["standard", "json"];
+
     pub(crate) fn parse(text: &str) -> Option<Self> {
         match text {
             "standard" => Some(Self::Standard),

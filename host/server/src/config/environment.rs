@@ -1,0 +1,295 @@
+//! Environment variables: every one of Vault's and OpenBao's, what becomes of it, and what the server takes from them.
+//!
+//! A variable is looked for as `LEASEHOLD_X`, then `VAULT_X`, then `BAO_X`. `host/docs/configuration.md` shows the table (a
+//! test compares them).
+//!
+//! Start with [`VARIABLES`], then [`Overlay`].
+
+use super::settings::Answer::{self, NoMeaning, NotSupported, Works};
+use super::{Config, LogFormat, LogLevel};
+
+pub(crate) const PREFIXES: [&str; 3] = ["LEASEHOLD_", "VAULT_", "BAO_"];
+
+/// Which program reads it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum By {
+    Server,
+    Client,
+}
+
+/// One row; the name is without its prefix.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Variable {
+    pub(crate) name: &'static str,
+    pub(crate) by: By,
+    pub(crate) answer: Answer,
+    pub(crate) text: &'static str,
+}
+
+const fn row(name: &'static str, by: By, answer: Answer, text: &'static str) -> Variable {
+    Variable { name, by, answer, text }
+}
+
+use By::{Client, Server};
+
+const ONE_NODE: &str = "there is one node, and no cluster to join";
+const AGENT: &str = "it belongs to the agent or proxy, which is another program";
+const NO_PLUGINS: &str = "engines are built in";
+const NO_SSH: &str = "there is no `ssh` command";
+const INLINE: &str = "write it to a file, and name that";
+
+pub(crate) const VARIABLES: &[Variable] = &[
+    row("LOG_LEVEL", Server, Works, "as `log_level`; `-log-level` wins over it"),
+    row("LOG_FORMAT", Server, Works, "as `log_format`; `-log-format` wins over it"),
+    row("API_ADDR", Server, Works, "as `api_addr`, over which it wins"),
+    row("REDIRECT_ADDR", Server, Works, "the old name of `API_ADDR`"),
+    row("ADVERTISE_ADDR", Server, Works, "the oldest name of `API_ADDR`"),
+    row("DEV_ROOT_TOKEN_ID", Server, Works, "as `-dev-root-token-id`"),
+    row("DEV_LISTEN_ADDRESS", Server, Works, "as `-dev-listen-address`"),
+    row(
+        "SEAL_TYPE",
+        Server,
+        NotSupported,
+        "unset it, and unseal with `leasehold operator unseal`; `shamir` is what holds",
+    ),
+    row("CLUSTER_ADDR", Server, NoMeaning, ONE_NODE),
+    row("RAFT_NODE_ID", Server, NoMeaning, ONE_NODE),
+    row("RAFT_PATH", Server, NoMeaning, "the storage is what the configuration says"),
+    row("RAFT_RETRY_JOIN_AS_NON_VOTER", Server, NoMeaning, ONE_NODE),
+    row("RAFT_AUTOPILOT_DISABLE", Server, NoMeaning, ONE_NODE),
+    row("RAFT_FREELIST_TYPE", Server, NoMeaning, ONE_NODE),
+    row("RAFT_FREELIST_SYNC", Server, NoMeaning, ONE_NODE),
+    row("RAFT_INITIAL_MMAP_SIZE", Server, NoMeaning, ONE_NODE),
+    row("RAFT_DISABLE_MAP_POPULATE", Server, NoMeaning, ONE_NODE),
+    row("CLUSTER_TLS_SESSION_LOG_LEVEL", Server, NoMeaning, ONE_NODE),
+    row("REDUNDANCY_ZONE", Server, NoMeaning, ONE_NODE),
+    row("GRPC_MAX_STREAMS", Server, NoMeaning, ONE_NODE),
+    row("GRPC_LOGGING", Server, NoMeaning, ONE_NODE),
+    row(
+        "K8S_POD_NAME",
+        Server,
+        NoMeaning,
+        "the server sets no labels on its pod: use a readiness probe on `sys/health`",
+    ),
+    row(
+        "K8S_NAMESPACE",
+        Server,
+        NoMeaning,
+        "the server sets no labels on its pod: use a readiness probe on `sys/health`",
+    ),
+    row("PG_CONNECTION_URL", Server, NoMeaning, "the storage is what the configuration says"),
+    row("LICENSE", Server, NoMeaning, "no licence is needed"),
+    row("LICENSE_PATH", Server, NoMeaning, "no licence is needed"),
+    row("UI", Server, NoMeaning, "there is no web interface"),
+    row(
+        "LOCAL_CONFIG",
+        Server,
+        NoMeaning,
+        "it is read by the entry point of Vault's image: write a file, and say `-config`",
+    ),
+    row("DISABLE_USER_LOCKOUT", Server, NoMeaning, "the lockout of userpass and approle stays on"),
+    row("DISABLE_PUBLIC_ACME", Server, NoMeaning, "there is no ACME server"),
+    row("DISABLE_LOCAL_AUTH_MOUNT_ENTITIES", Server, NoMeaning, "there are no entities"),
+    row("DISABLE_KV_GAUGE", Server, NoMeaning, "there is no such gauge"),
+    row(
+        "ENABLE_FILE_PERMISSIONS_CHECK",
+        Server,
+        NoMeaning,
+        "files that hold secrets are made readable by their owner only",
+    ),
+    row("ALLOW_PENDING_REMOVAL_MOUNTS", Server, NoMeaning, "no engine is pending removal"),
+    row(
+        "SKIP_LOGGING_LEASE_EXPIRATIONS",
+        Server,
+        NoMeaning,
+        "the end of each lease is logged; raise `log_level` to hide it",
+    ),
+    row("ROLLBACK_WORKERS", Server, NoMeaning, "there are no rollback workers"),
+    row("LEASE_REVOCATION_WORKERS", Server, NoMeaning, "each target has slots of its own for revocations"),
+    row("POSTUNSEAL_FUNC_CONCURRENCY", Server, NoMeaning, "unsealing does not depend on it"),
+    row("DEV_TEMP_DIR", Server, NoMeaning, "a development server is in memory"),
+    row("STACKTRACE_WRITE_TO_FILE", Server, NoMeaning, "there are no stack traces to write"),
+    row("STACKTRACE_FILE_PATH", Server, NoMeaning, "there are no stack traces to write"),
+    row("PPROF_WRITE_TO_FILE", Server, NoMeaning, "there are no profiles to write"),
+    row("PPROF_FILE_PATH", Server, NoMeaning, "there are no profiles to write"),
+    row("INMEM_LOG_ALL_OPS", Server, NoMeaning, "operations of the storage are not logged"),
+    row("PLUGIN_METADATA_MODE", Server, NoMeaning, NO_PLUGINS),
+    row("PLUGIN_AUTOMTLS_ENABLED", Server, NoMeaning, NO_PLUGINS),
+    row("PLUGIN_MULTIPLEXING_OPT_OUT", Server, NoMeaning, NO_PLUGINS),
+    row("PLUGIN_MLOCK_ENABLED", Server, NoMeaning, NO_PLUGINS),
+    row("PLUGIN_TMPDIR", Server, NoMeaning, NO_PLUGINS),
+    row("MIGRATE_CONFIG_PATH", Server, NoMeaning, "there is no migration from another storage"),
+    row("INTERACTIVE_DEMO_SERVER", Server, NoMeaning, "use `-dev`"),
+    row(
+        "ADDR",
+        Client,
+        Works,
+        "where the server is, `https://…`, `http://…` or `unix:///path`; `-address` wins over it",
+    ),
+    row("TOKEN", Client, Works, "the token; the file of `TOKEN_PATH` otherwise"),
+    row("TOKEN_PATH", Client, Works, "the token's file; `~/.vault-token`"),
+    row("NAMESPACE", Client, Works, "sent along; there is the root namespace only"),
+    row("CACERT", Client, Works, "authorities of the server's certificate, or the certificate itself, PEM"),
+    row("CAPATH", Client, Works, "the same as a folder"),
+    row("CLIENT_CERT", Client, Works, "the client's certificate, PEM"),
+    row("CLIENT_KEY", Client, Works, "its key, PEM"),
+    row("TLS_SERVER_NAME", Client, Works, "the name that the server's certificate must have"),
+    row("SKIP_VERIFY", Client, Works, "the server's certificate is not looked at"),
+    row("CLIENT_TIMEOUT", Client, Works, "how long a request may take; 60s"),
+    row("MAX_RETRIES", Client, Works, "how often a request that the server could not answer is repeated; 2"),
+    row("WRAP_TTL", Client, Works, "sent along; the server refuses response wrapping"),
+    row("DISABLE_REDIRECTS", Client, Works, "redirects are not followed"),
+    row("FORMAT", Client, Works, "`table`, `json` or `yaml`"),
+    row("CLI_NO_COLOR", Client, Works, "plain text, as `NO_COLOR`"),
+    row("CACERT_BYTES", Client, NotSupported, INLINE),
+    row("CLIENT_CERT_BYTES", Client, NotSupported, INLINE),
+    row("CLIENT_KEY_BYTES", Client, NotSupported, INLINE),
+    row("HTTP_PROXY", Client, NotSupported, "use `HTTPS_PROXY` or `ALL_PROXY` without a prefix"),
+    row("PROXY_ADDR", Client, NotSupported, "use `HTTPS_PROXY` or `ALL_PROXY` without a prefix"),
+    row("SRV_LOOKUP", Client, NotSupported, "name the host in `ADDR`"),
+    row("AGENT_ADDR", Client, NotSupported, "name it in `ADDR`"),
+    row("RATE_LIMIT", Client, NotSupported, "pace the caller"),
+    row("MFA", Client, NotSupported, "there is no multi-factor login"),
+    row("UNWRAP_TOKEN", Client, NotSupported, "there is no response wrapping"),
+    row("DETAILED", Client, NotSupported, "say `-detailed`"),
+    row("CONFIG_PATH", Client, NoMeaning, "there are no token helpers: use `TOKEN_PATH`"),
+    row("BINARY", Client, NoMeaning, "it belongs to Vault's tests"),
+    row("SSH_EXECUTABLE", Client, NoMeaning, NO_SSH),
+    row("SSH_HOST_KEY_HOSTNAMES", Client, NoMeaning, NO_SSH),
+    row("SSH_HOST_KEY_MOUNT_POINT", Client, NoMeaning, NO_SSH),
+    row("SSH_STRICT_HOST_KEY_CHECKING", Client, NoMeaning, NO_SSH),
+    row("SSH_USER_KNOWN_HOSTS_FILE", Client, NoMeaning, NO_SSH),
+    row("AGENT_CONFIG_PATH", Client, NoMeaning, AGENT),
+    row("AGENT_DISABLE_KEEP_ALIVES", Client, NoMeaning, AGENT),
+    row("AGENT_DISABLE_IDLE_CONNECTIONS", Client, NoMeaning, AGENT),
+    row("PROXY_CONFIG_PATH", Client, NoMeaning, AGENT),
+    row("PROXY_DISABLE_KEEP_ALIVES", Client, NoMeaning, AGENT),
+    row("PROXY_DISABLE_IDLE_CONNECTIONS", Client, NoMeaning, AGENT),
+];
+
+/// What a server takes from its environment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Overlay {
+    pub(crate) log_level: Option<LogLevel>,
+    pub(crate) log_format: Option<LogFormat>,
+    api_addr: Option<String>,
+    pub(crate) warnings: Vec<String>,
+}
+
+impl Overlay {
+    /// From the variables of this process.
+    ///
+    /// # Errors
+    /// In words for the operator.
+    pub(crate) fn of_this_process() -> Result<Self, String> {
+        Self::of(
+            std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))),
+        )
+    }
+
+    fn of(variables: impl Iterator<Item = (String, String)>) -> Result<Self, String> {
+        let set: Vec<(String, String)> = variables.filter(|(_, value)| !value.is_empty()).collect();
+        let find = |short: &str| {
+            PREFIXES.iter().find_map(|prefix| {
+                let name = format!("{prefix}{short}");
+                set.iter().find(|(known, _)| *known == name).cloned()
+            })
+        };
+        let log_level = find("LOG_LEVEL")
+            .map(|(name, text)| {
+                LogLevel::parse(&text)
+                    .ok_or(format!("{name}: unknown log level `{text}`: {}", LogLevel::NAMES.join(", ")))
+            })
+            .transpose()?;
+        let log_format = find("LOG_FORMAT")
+            .map(|(name, text)| {
+                LogFormat::parse(&text)
+                    .ok_or(format!("{name}: unknown log format `{text}`: {}", LogFormat::NAMES.join(", ")))
+            })
+            .transpose()?;
+        let api_addr =
+            ["API_ADDR", "REDIRECT_ADDR", "ADVERTISE_ADDR"].into_iter().find_map(find).map(|(_, address)| address);
+        let mut warnings = Vec::new();
+        for (name, value) in &set {
+            let Some(short) = PREFIXES.iter().find_map(|prefix| name.strip_prefix(prefix)) else { continue };
+            // What only clients read may stand in the environment of a server: an operator's shell has it.
+            let Some(row) = VARIABLES.iter().find(|row| row.name == short && row.by == Server) else { continue };
+            match row.answer {
+                Works => {}
+                NotSupported if row.name == "SEAL_TYPE" && value == "shamir" => {}
+                NotSupported => return Err(format!("the environment's `{name}` is not supported: {}", row.text)),
+                NoMeaning => warnings.push(format!("the environment's `{name}` has no effect: {}", row.text)),
+            }
+        }
+        Ok(Self { log_level, log_format, api_addr, warnings })
+    }
+
+    /// What the environment says wins over the file.
+    pub(crate) fn put_on(&self, config: &mut Config) {
+        if let Some(level) = self.log_level {
+            config.log_level = level;
+        }
+        if let Some(format) = self.log_format {
+            config.log_format = format;
+        }
+        if let Some(address) = &self.api_addr {
+            config.api_addr = Some(address.clone());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn overlay(variables: &[(&str, &str)]) -> Result<Overlay, String> {
+        Overlay::of(variables.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())))
+    }
+
+    #[test]
+    fn the_servers_variables_win_in_their_order() {
+        let found = overlay(&[
+            ("BAO_LOG_LEVEL", "error"),
+            ("VAULT_LOG_LEVEL", "DEBUG"),
+            ("LEASEHOLD_LOG_LEVEL", ""),
+            ("BAO_LOG_FORMAT", "json"),
+            ("VAULT_REDIRECT_ADDR", "https://old"),
+            ("BAO_API_ADDR", "https://new"),
+            ("VAULT_TOKEN", "hvs.x"),
+            ("VAULT_PORT_8200_TCP", "tcp://10.0.0.1:8200"),
+        ])
+        .unwrap();
+        assert_eq!((found.log_level, found.log_format), (Some(LogLevel::Debug), Some(LogFormat::Json)));
+        let mut config = Config::with_defaults();
+        found.put_on(&mut config);
+        assert_eq!(config.api_addr.as_deref(), Some("https://new"));
+        assert!(found.warnings.is_empty(), "{found:?}");
+    }
+
+    #[test]
+    fn what_helm_charts_set_is_answered() {
+        let found = overlay(&[
+            ("VAULT_K8S_POD_NAME", "vault-0"),
+            ("VAULT_K8S_NAMESPACE", "vault"),
+            ("VAULT_ADDR", "http://127.0.0.1:8200"),
+            ("VAULT_API_ADDR", "http://10.0.0.7:8200"),
+            ("VAULT_CLUSTER_ADDR", "https://vault-0.vault-internal:8201"),
+            ("VAULT_RAFT_NODE_ID", "vault-0"),
+            ("VAULT_LOG_LEVEL", "info"),
+            ("SKIP_CHOWN", "true"),
+        ])
+        .unwrap();
+        assert_eq!(found.warnings.len(), 4, "{found:?}");
+        assert!(overlay(&[("BAO_SEAL_TYPE", "awskms")]).unwrap_err().contains("operator unseal"));
+        assert_eq!(overlay(&[("VAULT_SEAL_TYPE", "shamir")]), Ok(Overlay::default()));
+        assert!(overlay(&[("VAULT_LOG_LEVEL", "loud")]).unwrap_err().contains("VAULT_LOG_LEVEL: unknown log level"));
+    }
+
+    #[test]
+    fn each_variable_has_one_row() {
+        for (at, row) in VARIABLES.iter().enumerate() {
+            assert!(VARIABLES.iter().skip(at + 1).all(|other| other.name != row.name), "{}", row.name);
+            assert!(!row.text.is_empty() && !row.text.contains('|'), "{}", row.name);
+        }
+    }
+}
