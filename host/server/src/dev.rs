@@ -36,6 +36,7 @@ pub(crate) fn config(options: &Options) -> Config {
         log_level: LogLevel::Info,
         log_format: LogFormat::Standard,
         audit_directory: std::env::temp_dir().canonicalize().ok(),
+        connection_files_dir: None,
         audit: Vec::new(),
         warnings: Vec::new(),
     }

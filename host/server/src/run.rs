@@ -147,7 +147,8 @@ async fn live(life: &ServerMode, config: Config, wish: LogWish, level: &log::Lev
         bound.push(Bound { listener: bind(&listener.address).await?, tls });
     }
     let addresses = addresses(&bound)?;
-    let core = wiring::core(&config.store, settings(&config), config.audit_directory.clone(), metrics)?;
+    let (audit, files) = (config.audit_directory.clone(), config.connection_files_dir.clone());
+    let core = wiring::core(&config.store, settings(&config), audit, files, metrics)?;
     let frontend = Frontend::new(core.clone(), wiring::entropy(), RequestLimits::default());
 
     // Kept until the end: a development server's PostgreSQL goes with it.

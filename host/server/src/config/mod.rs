@@ -43,6 +43,8 @@ pub(crate) struct Config {
     pub(crate) log_format: LogFormat,
     /// Where audit files that the API enables may lie.
     pub(crate) audit_directory: Option<PathBuf>,
+    /// Where files must lie that database connections name.
+    pub(crate) connection_files_dir: Option<PathBuf>,
     /// Devices that this file declares.
     pub(crate) audit: Vec<DeviceEntry>,
     /// What was accepted and has no effect.
@@ -64,6 +66,7 @@ impl Config {
             log_level: _,
             log_format,
             audit_directory,
+            connection_files_dir,
             audit,
             warnings: _,
         } = wished;
@@ -79,6 +82,7 @@ impl Config {
             ("cluster_name", self.cluster_name != *cluster_name),
             ("log_format", self.log_format != *log_format),
             ("audit_directory", self.audit_directory != *audit_directory),
+            ("connection_files_dir", self.connection_files_dir != *connection_files_dir),
             ("audit", self.audit != *audit),
         ];
         changed.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()

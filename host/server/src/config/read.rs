@@ -39,6 +39,7 @@ const KEYS: &[&str] = &[
     "log_level",
     "log_format",
     "audit_directory",
+    "connection_files_dir",
 ];
 const LISTENER_KEYS: &[&str] = &["address", "tls_cert_file", "tls_key_file", "tls_min_version", "tls_disable"];
 const LISTENER_IGNORED: &[&str] = &[
@@ -158,6 +159,7 @@ impl Reader<'_> {
             log_level: LogLevel::Info,
             log_format: LogFormat::Standard,
             audit_directory: None,
+            connection_files_dir: None,
             audit: Vec::new(),
             warnings: Vec::new(),
         };
@@ -214,6 +216,13 @@ impl Reader<'_> {
             "api_addr" => config.api_addr = self.text_of(attribute),
             "cluster_name" => config.cluster_name = self.text_of(attribute),
             "audit_directory" => config.audit_directory = self.text_of(attribute).map(PathBuf::from),
+            "connection_files_dir" => match self.text_of(attribute).map(PathBuf::from) {
+                Some(path) if !path.is_absolute() || path.parent().is_none() => self.problem(
+                    line,
+                    "`connection_files_dir` must be the absolute path of a directory other than `/`".to_owned(),
+                ),
+                path => config.connection_files_dir = path,
+            },
             "log_level" => {
                 if let Some(text) = self.text_of(attribute) {
                     match LogLevel::parse(&text) {
