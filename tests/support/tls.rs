@@ -15,14 +15,19 @@ use tempfile::TempDir;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A certificate for 127.0.0.1 that signs itself, and its key: `NAME.crt` and `NAME.key` in `folder`.
+/// A certificate for 127.0.0.1 that signs itself, and its key: `NAME.crt` and `NAME.key` in `folder`. It calls itself an authority,
+/// as openssl makes one unless it is told otherwise.
 ///
 /// # Panics
 /// When `openssl` is not there.
 pub fn certificate(folder: &Path, name: &str) -> PathBuf {
+    self_signed(folder, name, "basicConstraints=critical,CA:TRUE")
+}
+
+fn self_signed(folder: &Path, name: &str, constraints: &str) -> PathBuf {
     let output = Command::new("openssl")
         .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"])
-        .args(["-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE"])
+        .args(["-addext", "subjectAltName=IP:127.0.0.1", "-addext", constraints])
         .args(["-keyout", &format!("{name}.key"), "-out", &format!("{name}.crt")])
         .current_dir(folder)
         .output()
@@ -54,7 +59,7 @@ impl Pairs {
     pub fn make() -> Self {
         let folder = TempDir::new().expect("a directory");
         for pair in [Pair::First, Pair::Second] {
-            certificate(folder.path(), pair.name());
+            self_signed(folder.path(), pair.name(), "basicConstraints=critical,CA:FALSE");
         }
         Self(folder)
     }

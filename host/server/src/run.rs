@@ -147,7 +147,8 @@ async fn live(
         listeners.push(bind::bind(listener, certificate.as_ref()).await?);
     }
     let addresses = addresses(&listeners)?;
-    let core = wiring::core(&config.store, settings(&config), config.audit_directory.clone(), accepts_changed_storage, metrics)?;
+    let (audit, files) = (config.audit_directory.clone(), config.connection_files_dir.clone());
+    let core = wiring::core(&config.store, settings(&config), audit, files, accepts_changed_storage, metrics)?;
     let limits = RequestLimits {
         connections_max: connections.all,
         connections_per_address_max: connections.per_address,

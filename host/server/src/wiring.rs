@@ -27,6 +27,7 @@ pub(crate) fn core(
     store: &Store,
     settings: Settings,
     audit_directory: Option<PathBuf>,
+    connection_files_dir: Option<PathBuf>,
     accepts_changed_storage: bool,
     metrics: Arc<dyn Metrics>,
 ) -> Result<Arc<Core>, String> {
@@ -49,7 +50,7 @@ pub(crate) fn core(
         acl: sandbox.clone(),
         templates: sandbox.clone(),
         modules: sandbox,
-        engines: leasehold_builtin::registry::secrets_engines(),
+        engines: leasehold_builtin::registry::secrets_engines(connection_files_dir),
         audit_devices: Arc::new(Devices::of_api(audit_directory)),
         declared_audit_devices: Arc::new(Devices::of_configuration()),
         metrics,

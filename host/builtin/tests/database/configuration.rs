@@ -50,7 +50,7 @@ async fn wrong_connections_are_refused_in_the_fields_words() {
         ),
         (
             json!({"plugin_name": pg, "connection_url": url, "username": "u", "private_key": "k"}),
-            "error creating database object: private_key is not supported yet: client certificates are to come",
+            "error creating database object: tls_certificate and private_key must be given together",
         ),
     ] {
         assert_eq!(refused(world.write("config/wrong", body).await), said);
@@ -87,6 +87,25 @@ async fn a_connection_is_tried_before_it_is_stored_and_no_error_holds_its_passwo
         world.read("config/x").await.unwrap()["connection_details"]["connection_url"],
         "postgresql://u:xxxxx@127.0.0.1:1/d"
     );
+}
+
+/// D6: a password that begins like the user's name took user and database out of the message.
+#[tokio::test]
+async fn an_error_names_user_and_database_although_the_password_holds_their_letters() {
+    let world = World::on(shared_server());
+    let (host, port) = (world.pg.host(), world.pg.port());
+    world.pg.psql("CREATE ROLE postgres2 LOGIN PASSWORD 'postgres2password'").unwrap();
+    let body = |password: &str| {
+        json!({
+            "plugin_name": "postgresql-database-plugin", "username": "postgres2", "password": password,
+            "connection_url": format!("postgresql://{{{{username}}}}:{{{{password}}}}@{host}:{port}/postgres2_app"),
+        })
+    };
+    let said = refused(world.write("config/named", body("postgres2password")).await);
+    assert!(said.contains("`user=postgres2 database=postgres2_app`"), "{said}");
+    assert!(said.contains("FATAL: database \"postgres2_app\" does not exist (SQLSTATE 3D000)"), "{said}");
+    let said = refused(world.write("config/named", body("postgres2passwore")).await);
+    assert!(said.contains("failed for user \"postgres2\"") && !said.contains("passwore"), "{said}");
 }
 
 #[tokio::test]

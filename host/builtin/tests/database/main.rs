@@ -5,12 +5,15 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on should say where")]
 
 mod attacks;
+mod certificates;
 mod configuration;
+mod connection_pages;
 mod hostile;
 mod issuing;
 mod orphans;
 mod outages;
 mod renewal;
 mod revocation;
+mod stored_password;
 mod support;
 mod tls;

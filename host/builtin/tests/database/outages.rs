@@ -104,6 +104,32 @@ async fn a_hanging_server_is_down_within_seconds_and_blocks_no_other_connection(
     within(10, world.revoke(&issued)).await.unwrap();
 }
 
+/// After a fail-over that leaves sessions hanging, each of them cost five seconds more before the new server was used.
+#[tokio::test]
+async fn one_hanging_session_empties_the_pool() {
+    let world = World::on(Arc::new(own_server(Options::default())));
+    world.connect("pg", json!({})).await;
+    world.role("readonly", MEMBER, json!({})).await;
+    let busy = (0..4).map(|_| world.issue("readonly"));
+    futures_util::future::join_all(busy).await;
+    let pids = world.pg.psql("SELECT pid FROM pg_stat_activity WHERE application_name = 'leasehold'").unwrap();
+    assert!(pids.lines().count() > 1, "the pool has several sessions: {pids}");
+    let signal = |name: &str| {
+        let done = std::process::Command::new("kill").arg(name).args(pids.lines()).status().unwrap();
+        assert!(done.success());
+    };
+    signal("-STOP");
+    // Which of them hang is not known before one does; then none of the others is tried.
+    let first = within(15, issue_error(&world, "readonly")).await;
+    let began = std::time::Instant::now();
+    let issued = within(15, world.issue("readonly")).await;
+    let took = began.elapsed();
+    signal("-CONT");
+    assert!(first.to_string().contains("did not answer"), "{first}");
+    assert!(took < Duration::from_secs(3), "{took:?}");
+    within(10, world.revoke(&issued)).await.unwrap();
+}
+
 #[tokio::test]
 async fn a_server_without_a_free_connection_says_so() {
     let world = World::on(Arc::new(own_server(Options { max_connections: 8, ..Options::default() })));

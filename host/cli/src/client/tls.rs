@@ -1,32 +1,32 @@
 //! TLS: which certificates are trusted, and the agent that speaks it.
 //!
-//! Trusted is what was named (`-ca-cert`, `-ca-path` and their variables), else the system's own bundle. The
-//! cryptography is aws-lc's and named here, so that no other crate's choice of a process-wide default matters.
+//! Trusted is what was named (`-ca-cert`, `-ca-path` and their variables), else the system's own bundle. `leasehold-tls` judges the
+//! server's certificate, as it does for every TLS client of ours: ureq's own way knows no self-signed certificate that is trusted itself.
 
 use std::fmt;
 use std::fs;
+use std::io::{Read as _, Write as _};
 use std::net::ToSocketAddrs;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use leasehold_tls::{
+    ClientIdentity, NameRule, Proof, SYSTEM_BUNDLES, ServerVerifier, Versions, client_config, identity,
+};
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use ureq::http::Uri;
-use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem};
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
-use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
+use ureq::unversioned::transport::{
+    Buffers, ConnectProxyConnector, ConnectionDetails, Connector, Either, LazyBuffers, NextTimeout, TcpConnector,
+    Transport, TransportAdapter,
+};
 
 use super::ClientError;
 use super::address::Address;
 use super::unix::UnixConnector;
 use crate::environment::Environment;
-
-/// Where distributions keep their bundle of trusted authorities.
-const SYSTEM_BUNDLES: [&str; 4] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-];
 
 /// Which files and names the connection uses.
 #[derive(Default)]
@@ -87,7 +87,7 @@ impl Files {
         (uri.scheme_str() == Some("https")).then_some((name, uri))
     }
 
-    fn trusted(&self) -> Result<Vec<Certificate<'static>>, ClientError> {
+    fn trusted(&self) -> Result<Vec<CertificateDer<'static>>, ClientError> {
         if let Some(file) = &self.ca_cert {
             return certificates(Path::new(file));
         }
@@ -111,26 +111,33 @@ impl Files {
         }
     }
 
-    fn client_cert(&self) -> Result<Option<ClientCert>, ClientError> {
-        let Some((cert, key)) = &self.client else { return Ok(None) };
-        let chain = certificates(Path::new(cert))?;
-        let wrong = |why: &str| ClientError::Setup(format!("failed to setup TLS config: `{key}` {why}"));
-        let pem = fs::read(key).map_err(|error| wrong(&format!("could not be read: {error}")))?;
-        let key = PrivateKey::from_pem(&pem).map_err(|_| wrong("holds no private key in PEM form"))?;
-        Ok(Some(ClientCert::new_with_certs(&chain, key)))
+    fn client_identity(&self) -> Result<Option<ClientIdentity>, ClientError> {
+        let Some((certificate, key)) = &self.client else { return Ok(None) };
+        let read = |file: &str| {
+            let wrong =
+                |error| ClientError::Setup(format!("failed to setup TLS config: `{file}` could not be read: {error}"));
+            fs::read(file).map_err(wrong)
+        };
+        let found = identity(&read(certificate)?, &read(key)?);
+        let wrong = |why| ClientError::Setup(format!("failed to setup TLS config: `{certificate}` with `{key}` {why}"));
+        found.map(Some).map_err(wrong)
+    }
+
+    fn config(&self) -> Result<ClientConfig, ClientError> {
+        let verifier = if self.skip_verify {
+            ServerVerifier::anyone()
+        } else {
+            ServerVerifier::new(Proof::Name, NameRule::Alternative, self.trusted()?)
+        };
+        let config = client_config(verifier, self.client_identity()?, Versions::Both);
+        config.map_err(|error| ClientError::Setup(format!("failed to setup TLS config: {error}")))
     }
 }
 
-fn certificates(file: &Path) -> Result<Vec<Certificate<'static>>, ClientError> {
+fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, ClientError> {
     let wrong = |why: String| ClientError::Setup(format!("failed to setup TLS config: `{}` {why}", file.display()));
     let pem = fs::read(file).map_err(|error| wrong(format!("could not be read: {error}")))?;
-    let found: Vec<_> = parse_pem(&pem)
-        .filter_map(|item| match item {
-            Ok(PemItem::Certificate(certificate)) => Some(certificate),
-            _ => None,
-        })
-        .collect();
-    if found.is_empty() { Err(wrong("holds no certificate in PEM form".to_owned())) } else { Ok(found) }
+    leasehold_tls::certificates(&pem).map_err(|why| wrong(why.to_string()))
 }
 
 /// Builds the agent. Redirects and statuses are ours to judge.
@@ -144,19 +151,87 @@ pub(super) fn agent(address: &Address, files: &Files, timeout: Duration) -> Resu
     if address.is_loopback() {
         config = config.proxy(None);
     }
-    if address.is_https() {
-        let tls = TlsConfig::builder()
-            .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-            .disable_verification(files.skip_verify)
-            .client_cert(files.client_cert()?)
-            .root_certs(RootCerts::from(if files.skip_verify { Vec::new() } else { files.trusted()? }));
-        config = config.tls_config(tls.build());
-    }
+    // Nothing is read for plain HTTP: files that are named and missing are no reason to fail there.
+    let tls = if address.is_https() { Some(Arc::new(files.config()?)) } else { None };
     let resolver = KnownHost { real: real_host(address, files), default: DefaultResolver::default() };
+    let connector =
+        ().chain(ConnectProxyConnector::default()).chain(TcpConnector::default()).chain(TlsConnector { tls });
     Ok(match address.socket() {
         Some(socket) => ureq::Agent::with_parts(config.build(), UnixConnector(socket.to_owned()), resolver),
-        None => ureq::Agent::with_parts(config.build(), DefaultConnector::new(), resolver),
+        None => ureq::Agent::with_parts(config.build(), connector, resolver),
     })
+}
+
+/// Puts TLS around a connection to an `https` address.
+struct TlsConnector {
+    tls: Option<Arc<ClientConfig>>,
+}
+
+impl fmt::Debug for TlsConnector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TlsConnector")
+    }
+}
+
+impl<In: Transport> Connector<In> for TlsConnector {
+    type Out = Either<In, TlsTransport>;
+
+    fn connect(&self, details: &ConnectionDetails<'_>, chained: Option<In>) -> Result<Option<Self::Out>, ureq::Error> {
+        let Some(transport) = chained else { return Ok(None) };
+        if !details.needs_tls() || transport.is_tls() {
+            return Ok(Some(Either::A(transport)));
+        }
+        let config = self.tls.as_ref().ok_or(ureq::Error::Tls("TLS was not set up for this address"))?;
+        let host = details.uri.host().unwrap_or_default().trim_matches(['[', ']']);
+        let name = ServerName::try_from(host.to_owned())
+            .map_err(|_| ureq::Error::Tls("the host is no name that a certificate can have"))?;
+        let failed = |error| ureq::Error::Io(std::io::Error::other(error));
+        let mut connection = ClientConnection::new(Arc::clone(config), name).map_err(failed)?;
+        let mut socket = TransportAdapter::new(transport.boxed(), details.current_time.clone());
+        socket.set_timeout(details.timeout);
+        connection.complete_io(&mut socket)?;
+        let buffers = LazyBuffers::new(details.config.input_buffer_size(), details.config.output_buffer_size());
+        Ok(Some(Either::B(TlsTransport { buffers, stream: StreamOwned::new(connection, socket) })))
+    }
+}
+
+/// A connection with TLS around it.
+struct TlsTransport {
+    buffers: LazyBuffers,
+    stream: StreamOwned<ClientConnection, TransportAdapter>,
+}
+
+impl fmt::Debug for TlsTransport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TlsTransport")
+    }
+}
+
+impl Transport for TlsTransport {
+    fn buffers(&mut self) -> &mut dyn Buffers {
+        &mut self.buffers
+    }
+
+    fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
+        self.stream.get_mut().set_timeout(timeout);
+        let output = self.buffers.output().get(..amount).unwrap_or_default();
+        Ok(self.stream.write_all(output)?)
+    }
+
+    fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
+        self.stream.get_mut().set_timeout(timeout);
+        let amount = self.stream.read(self.buffers.input_append_buf())?;
+        self.buffers.input_appended(amount);
+        Ok(amount > 0)
+    }
+
+    fn is_open(&mut self) -> bool {
+        self.stream.get_mut().get_mut().is_open()
+    }
+
+    fn is_tls(&self) -> bool {
+        true
+    }
 }
 
 fn real_host(address: &Address, files: &Files) -> Option<(String, u16)> {
@@ -216,12 +291,6 @@ pub(super) fn explain(error: &ureq::Error, address: &Address) -> String {
         return format!(
             "{said}\n\nThe server seems to speak TLS: try an address that begins with https://, for example\n\n    $ export LEASEHOLD_ADDR='{}'",
             address.shown().replacen("http", "https", 1)
-        );
-    }
-    if said.contains("CaUsedAsEndEntity") {
-        return format!(
-            "{said}\n\nThe server's certificate says of itself that it is an authority (`CA:TRUE`), and such a one is not taken for a server.\n\
-             Make one that is none; with openssl: -addext basicConstraints=critical,CA:FALSE"
         );
     }
     if said.contains("UnknownIssuer") {

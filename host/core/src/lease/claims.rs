@@ -46,7 +46,7 @@ struct NoRetrySlot;
 #[derive(Debug)]
 struct Down {
     until: Timestamp,
-    /// The engine's words, which name no mount: whoever asks meanwhile hears the same.
+    /// The engine's words, which name no mount: whoever asks meanwhile hears the same, and how long that lasts.
     why: String,
 }
 
@@ -271,10 +271,14 @@ impl Leases {
     /// Requests for a target that is known to be down fail at once instead of queueing.
     pub(super) fn refuse_if_down(&self, connection: &str) -> Result<(), LeaseError> {
         let now = self.now();
-        let why = self.with_health(connection, |health| {
-            health.down.as_ref().filter(|down| down.until > now).map(|down| down.why.clone())
+        let down = self.with_health(connection, |health| {
+            let down = health.down.as_ref().filter(|down| down.until > now)?;
+            Some((down.why.clone(), down.until.since(now)))
         });
-        why.map_or(Ok(()), |why| Err(LeaseError::Engine(why)))
+        let Some((why, left)) = down else { return Ok(()) };
+        // Rounded up: whoever waits for so long finds that it is tried.
+        let secs = left.as_secs() + u64::from(left.subsec_nanos() > 0);
+        Err(LeaseError::Engine(format!("{why}; it is not tried again for {secs} s")))
     }
 
     /// Numbers for operators; returned without the states.

@@ -435,8 +435,8 @@ async fn a_limit_that_is_lowered_reaches_leases_that_live() {
 async fn whoever_asks_for_a_target_that_is_down_hears_its_own_words_at_once() {
     let server = Server::start().await;
     server.process.trouble_at(0, Trouble::Unreached);
-    for _ in 0..2 {
-        assert_eq!(refusal(server.read(ROOT, "db/creds/app").await), "Engine: connection refused");
+    for said in ["Engine: connection refused", "Engine: connection refused; it is not tried again for 5 s"] {
+        assert_eq!(refusal(server.read(ROOT, "db/creds/app").await), said);
     }
     assert_eq!(server.target.count("effect"), 1, "the second did not try");
     pass(6).await;

@@ -53,6 +53,8 @@ pub(crate) struct Config {
     pub(crate) log_format: LogFormat,
     /// Where audit files that the API enables may lie.
     pub(crate) audit_directory: Option<PathBuf>,
+    /// Where files must lie that database connections name.
+    pub(crate) connection_files_dir: Option<PathBuf>,
     /// Devices that this file declares.
     pub(crate) audit: Vec<DeviceEntry>,
     pub(crate) pid_file: Option<PathBuf>,
@@ -78,6 +80,7 @@ impl Config {
             log_level: LogLevel::Info,
             log_format: LogFormat::Standard,
             audit_directory: None,
+            connection_files_dir: None,
             audit: Vec::new(),
             pid_file: None,
             request_time: defaults::REQUEST_TIME,
@@ -101,6 +104,7 @@ impl Config {
             log_level: _,
             log_format,
             audit_directory,
+            connection_files_dir,
             audit,
             pid_file,
             request_time,
@@ -120,6 +124,7 @@ impl Config {
             ("cluster_name", self.cluster_name != *cluster_name),
             ("log_format", self.log_format != *log_format),
             ("audit_directory", self.audit_directory != *audit_directory),
+            ("connection_files_dir", self.connection_files_dir != *connection_files_dir),
             ("audit", self.audit != *audit),
             ("pid_file", self.pid_file != *pid_file),
             ("default_max_request_duration", self.request_time != *request_time),

@@ -237,6 +237,13 @@ impl Reader<'_> {
             "api_addr" | "redirect_addr" => config.api_addr = self.text_of(item),
             "cluster_name" => config.cluster_name = self.text_of(item),
             "audit_directory" => config.audit_directory = self.text_of(item).map(PathBuf::from),
+            "connection_files_dir" => match self.text_of(item).map(PathBuf::from) {
+                Some(path) if !path.is_absolute() || path.parent().is_none() => self.problem(
+                    item.line,
+                    "`connection_files_dir` must be the absolute path of a directory other than `/`".to_owned(),
+                ),
+                path => config.connection_files_dir = path,
+            },
             "pid_file" => config.pid_file = self.text_of(item).filter(|path| !path.is_empty()).map(PathBuf::from),
             "connections_max" => config.connections_max = self.count_of(item),
             "connections_per_address_max" => config.connections_per_address_max = self.count_of(item),

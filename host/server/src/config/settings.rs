@@ -98,6 +98,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     row("", "pid_file", Works, "the process id is written there at start and removed at the end"),
     row("", "default_max_request_duration", Works, "how long a request may take; 90s, at most 1h"),
     row("", "audit_directory", Works, "Leasehold's own: where audit files that the API enables may lie"),
+    row("", "connection_files_dir", Works, "Leasehold's own: where files that database connections name may lie"),
     row(
         "",
         "connections_max",

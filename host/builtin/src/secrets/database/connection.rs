@@ -1,4 +1,9 @@
 //! `config/:name`: where a target is and how to log in there.
+//!
+//! Invariants: a stored password goes nowhere else, and in no other way, than where it was given for. A private key and a password are
+//! never read back.
+
+mod foreign;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -11,8 +16,10 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::postgresql::dsn::{self, Dsn, DsnError};
+use super::postgresql::dsn::{self, Dsn, DsnError, SslMode};
+use super::postgresql::failure::TargetError;
 use super::postgresql::scram;
+use super::postgresql::tls::Inline;
 
 pub(super) const PLUGIN: &str = "postgresql-database-plugin";
 pub(super) const PASSWORD_IN_URL: &str = "Password found in connection_url, use a templated url to enable root rotation and prevent read access to \
@@ -22,8 +29,12 @@ const SCRAM_ITERATIONS_MAX: NonZeroU32 = NonZeroU32::new(100_000).unwrap();
 /// Vault's default; anything else would need its template language.
 const DEFAULT_USERNAME_TEMPLATE: &str = "{{ printf \"v-%s-%s-%s-%s\" (.DisplayName | truncate 8) (.RoleName | truncate 8) (random 20) (unix_time) | truncate 63 }}";
 
+/// Told at a write, and logged when such a connection is opened.
+pub(super) const OLD_FILES: &str = "connection_url names files as it could before connection_files_dir was asked for: they are still \
+     read, but send their text in tls_ca, tls_certificate and private_key, or move them there";
+
 /// Keys of `connection_details` with a meaning here; others are kept as they are.
-const DETAILS: [&str; 13] = [
+const DETAILS: [&str; 14] = [
     "username",
     "max_open_connections",
     "max_idle_connections",
@@ -33,6 +44,7 @@ const DETAILS: [&str; 13] = [
     "scram_iterations",
     "disable_escaping",
     "tls_ca",
+    "tls_certificate",
     "reassign_owned_to",
     "drop_owned",
     "drop_orphans",
@@ -75,6 +87,10 @@ pub(super) struct ConnectionRecord {
     pub(super) password_policy: String,
     connection_url: SecretString,
     password: SecretString,
+    /// Of the client certificate in `tls_certificate`.
+    private_key: SecretString,
+    /// Files that the URL names were checked to lie where the server's configuration lets them.
+    files_confined: bool,
     /// What tells the server from every other, as it said when the connection was last verified.
     pub(super) server: Option<String>,
     /// All else, as given.
@@ -98,6 +114,10 @@ struct Stored {
     connection_url: String,
     password: String,
     #[serde(default)]
+    private_key: String,
+    #[serde(default)]
+    files_confined: bool,
+    #[serde(default)]
     server: Option<String>,
     details: BTreeMap<String, Value>,
 }
@@ -108,11 +128,12 @@ fn no_plugin(why: &str) -> String {
 }
 
 impl ConnectionRecord {
-    /// Only what is given changes.
+    /// Only what is given changes. Returns what is to be told.
     ///
     /// # Errors
     /// Vault's words for 400, complete.
-    pub(super) fn merge(&mut self, fields: &Fields) -> Result<(), String> {
+    pub(super) fn merge(&mut self, fields: &Fields) -> Result<Vec<String>, String> {
+        let before = self.clone();
         let text = |name| fields.text(name).map(str::to_owned);
         if let Some(name) = text("plugin_name") {
             self.plugin_name = name;
@@ -146,10 +167,8 @@ impl ConnectionRecord {
         if let Some(password) = text("password") {
             self.password = SecretString::from(password);
         }
-        for name in ["tls_certificate", "private_key"] {
-            if fields.text(name).is_some_and(|value| !value.is_empty()) {
-                return Err(creating(&format!("{name} is not supported yet: client certificates are to come")));
-            }
+        if let Some(key) = text("private_key").or_else(|| text("tls_private_key")) {
+            self.private_key = SecretString::from(key);
         }
         for name in DETAILS {
             let given = fields
@@ -165,10 +184,14 @@ impl ConnectionRecord {
         for (name, value) in fields.unknown() {
             self.details.insert(name.clone(), value.clone());
         }
-        self.check().map_err(|why| creating(&why))
+        let judged = foreign::judge(fields).and_then(|mut warnings| {
+            warnings.extend(self.check(&before, fields)?);
+            Ok(warnings)
+        });
+        judged.map_err(|why| creating(&why))
     }
 
-    fn check(&self) -> Result<(), String> {
+    fn check(&mut self, before: &Self, fields: &Fields) -> Result<Vec<String>, String> {
         if self.connection_url.expose_secret().is_empty() {
             return Err("connection_url cannot be empty".to_owned());
         }
@@ -183,11 +206,84 @@ impl ConnectionRecord {
         {
             return Err("username_template is not supported yet: leave it out to get Vault's default".to_owned());
         }
+        if fields.text("password_policy").is_some_and(|policy| !policy.is_empty()) {
+            return Err(
+                "password_policy is not supported: passwords have 24 random letters, digits and hyphens".to_owned()
+            );
+        }
         self.password_authentication()?;
         self.limits()?;
         self.leftovers(String::new())?;
-        self.dsn().map_err(|error| error.to_string())?;
-        Ok(())
+        let dsn = self.dsn().map_err(|error| error.to_string())?;
+        self.check_password_stays(before, &dsn, fields)?;
+        let mut warnings = dsn.warnings.clone();
+        warnings.extend(self.check_tls(&dsn)?);
+        warnings.extend(self.confine_files(before, &dsn));
+        if fields.list("root_rotation_statements").is_some_and(|statements| !statements.is_empty()) {
+            warnings.push(
+                "root_rotation_statements are kept and have no effect yet: the admin's password is not rotated"
+                    .to_owned(),
+            );
+        }
+        Ok(warnings)
+    }
+
+    /// Whoever may write a connection does not thereby learn its password: a write that has the stored one sent elsewhere, or in
+    /// another way, must bring it.
+    fn check_password_stays(&self, before: &Self, dsn: &Dsn, fields: &Fields) -> Result<(), String> {
+        let is_new = before.connection_url.expose_secret().is_empty();
+        let is_in_url = !self.connection_url.expose_secret().contains(dsn::PASSWORD_TAG);
+        let is_brought = if is_in_url { fields.text("connection_url") } else { fields.text("password") }.is_some();
+        if is_new || dsn.password.is_none() || is_brought {
+            return Ok(());
+        }
+        let is_same_way = before.dsn().is_ok_and(|before| before.travel() == dsn.travel())
+            && before.inline_tls().roots == self.inline_tls().roots;
+        if is_same_way {
+            return Ok(());
+        }
+        Err("this write has the stored password sent to another place or in another way (host, port, sslmode, tls_ca or another \
+             setting of TLS or login): send password again with it. If nobody knows the password any more, send username and password \
+             of another admin"
+            .to_owned())
+    }
+
+    fn check_tls(&self, dsn: &Dsn) -> Result<Vec<String>, String> {
+        let inline = self.inline_tls();
+        if inline.certificate.is_some() != inline.key.is_some() {
+            return Err("tls_certificate and private_key must be given together".to_owned());
+        }
+        if inline.certificate.is_some() && dsn.certificate.is_some() {
+            return Err("sslcert in connection_url and tls_certificate exclude each other".to_owned());
+        }
+        let has_roots = inline.roots.is_some() || dsn.root_certificate.is_some();
+        let mut warnings = Vec::new();
+        match dsn.ssl_mode {
+            SslMode::VerifyCa if !has_roots => {
+                return Err("sslmode=verify-ca needs to know the authority: send its certificate in tls_ca. With verify-full the \
+                            authorities that this system trusts will do"
+                    .to_owned());
+            }
+            SslMode::Disable if inline.certificate.is_some() || dsn.certificate.is_some() => {
+                warnings.push("the client certificate has no effect: sslmode=disable uses no TLS".to_owned());
+            }
+            SslMode::Disable | SslMode::Allow | SslMode::Prefer if has_roots => {
+                warnings.push("no certificate of the server is checked: of the sslmodes only require, verify-ca and verify-full ask \
+                               tls_ca or sslrootcert"
+                    .to_owned());
+            }
+            _ => {}
+        }
+        Ok(warnings)
+    }
+
+    /// Files that were named before they had to lie in one directory are read on; any other must.
+    fn confine_files(&mut self, before: &Self, dsn: &Dsn) -> Option<String> {
+        let is_as_before = !before.connection_url.expose_secret().is_empty()
+            && !before.files_confined
+            && before.dsn().is_ok_and(|before| before.files() == dsn.files());
+        self.files_confined = !is_as_before || dsn.files().is_empty();
+        (!self.files_confined).then(|| OLD_FILES.to_owned())
     }
 
     pub(super) fn dsn(&self) -> Result<Dsn, DsnError> {
@@ -195,8 +291,32 @@ impl ConnectionRecord {
         Dsn::parse(self.connection_url.expose_secret(), self.username(), &self.password, raw)
     }
 
-    pub(super) fn tls_ca(&self) -> Option<&str> {
-        self.detail_text("tls_ca").filter(|text| !text.is_empty())
+    /// PEM texts that were sent instead of files.
+    pub(super) fn inline_tls(&self) -> Inline<'_> {
+        let text = |name| self.detail_text(name).filter(|text| !text.is_empty());
+        let key = Some(self.private_key.expose_secret()).filter(|key| !key.is_empty());
+        Inline { roots: text("tls_ca"), certificate: text("tls_certificate"), key }
+    }
+
+    /// Whether the files that the connection names must lie where the server's configuration lets them: they must in all that is
+    /// written since that was asked for.
+    pub(super) fn has_confined_files(&self) -> bool {
+        self.files_confined
+    }
+
+    /// What messages may name, although the password may hold the same letters.
+    fn names(&self) -> Vec<String> {
+        self.dsn().map(|dsn| dsn.names().into_iter().map(str::to_owned).collect()).unwrap_or_default()
+    }
+
+    /// Whether files are read that lie wherever somebody said before that was limited.
+    pub(super) fn reads_old_files(&self) -> bool {
+        !self.files_confined && self.dsn().is_ok_and(|dsn| !dsn.files().is_empty())
+    }
+
+    /// An error as it may be told: without this connection's secrets.
+    pub(super) fn scrubbed(&self, error: TargetError) -> TargetError {
+        error.scrubbed(&self.secrets().iter().collect::<Vec<_>>(), &self.names())
     }
 
     /// What this connection must never show, for taking it out of error texts.
@@ -304,6 +424,8 @@ impl ConnectionRecord {
             password_policy: self.password_policy.clone(),
             connection_url: self.connection_url.expose_secret().to_owned(),
             password: self.password.expose_secret().to_owned(),
+            private_key: self.private_key.expose_secret().to_owned(),
+            files_confined: self.files_confined,
             server: self.server.clone(),
             details: self.details.clone(),
         })
@@ -319,6 +441,8 @@ impl ConnectionRecord {
             password_policy: stored.password_policy,
             connection_url: SecretString::from(stored.connection_url),
             password: SecretString::from(stored.password),
+            private_key: SecretString::from(stored.private_key),
+            files_confined: stored.files_confined,
             server: stored.server,
             details: stored.details,
         })

@@ -26,6 +26,7 @@ pub mod properties {
 }
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -44,6 +45,7 @@ use connection::{ConnectionRecord, Leftovers, creating};
 use effect::Effect;
 use metrics::DatabaseOperation;
 use postgresql::failure::TargetError;
+use postgresql::files::ConnectionFiles;
 use postgresql::pool::{ConnectionPool, Turns};
 use postgresql::revoke::End;
 use postgresql::role_identity::RoleIdentity;
@@ -56,6 +58,7 @@ pub struct DatabaseEngine {
     /// With the version of the stored connection they were made from.
     targets: Mutex<HashMap<TargetId, (u64, Arc<ConnectionPool>)>>,
     turns: Arc<Turns>,
+    files: ConnectionFiles,
 }
 
 impl std::fmt::Debug for DatabaseEngine {
@@ -135,7 +138,18 @@ const COLLISIONS_MAX: u32 = 3;
 impl DatabaseEngine {
     #[must_use]
     pub fn new() -> Self {
-        Self { targets: Mutex::default(), turns: Arc::default() }
+        Self::with_files(None)
+    }
+
+    /// Connections may name files beneath `directory`; without one they may name none.
+    #[must_use]
+    pub fn with_files(directory: Option<PathBuf>) -> Self {
+        let files = ConnectionFiles::beneath(directory);
+        Self { targets: Mutex::default(), turns: Arc::default(), files }
+    }
+
+    async fn pool(&self, record: &ConnectionRecord) -> Result<Arc<ConnectionPool>, String> {
+        ConnectionPool::new(record, Arc::clone(&self.turns), &self.files).await.map(Arc::new)
     }
 
     /// Opened anew when what is stored has changed, on whichever node that was.
@@ -148,9 +162,11 @@ impl DatabaseEngine {
         if let Some(target) = self.cached(&id, stored.version) {
             return Ok(Opened { record, target });
         }
-        let target = Arc::new(ConnectionPool::new(&record, Arc::clone(&self.turns)).map_err(Unusable::Broken)?);
-        self.keep(id, stored.version, &target);
-        Ok(Opened { record, target })
+        if record.reads_old_files() {
+            tracing::warn!(connection = name, "{}", connection::OLD_FILES);
+        }
+        let target = self.pool(&record).await.map_err(Unusable::Broken)?;
+        Ok(Opened { record, target: self.keep(id, stored.version, target) })
     }
 
     fn cached(&self, id: &TargetId, version: u64) -> Option<Arc<ConnectionPool>> {
@@ -158,11 +174,16 @@ impl DatabaseEngine {
         targets.get(id).filter(|(known, _)| *known == version).map(|(_, target)| Arc::clone(target))
     }
 
-    fn keep(&self, id: TargetId, version: u64, target: &Arc<ConnectionPool>) {
+    /// The pool to use: somebody else may have opened the same meanwhile.
+    fn keep(&self, id: TargetId, version: u64, target: Arc<ConnectionPool>) -> Arc<ConnectionPool> {
         let mut targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, old)) = targets.insert(id, (version, Arc::clone(target))) {
-            old.close();
+        match targets.get(&id) {
+            Some((known, kept)) if *known == version => return Arc::clone(kept),
+            Some((_, old)) => old.close(),
+            None => {}
         }
+        targets.insert(id, (version, Arc::clone(&target)));
+        target
     }
 
     fn retain_pools(&self, keep: impl Fn(&TargetId) -> bool) {
@@ -201,14 +222,11 @@ impl DatabaseEngine {
                 .map_err(|_| RequestError::Internal(format!("the stored connection {name:?} is not readable")))?,
             None => ConnectionRecord::default(),
         };
-        record.merge(&request.fields).map_err(RequestError::Invalid)?;
-        let target = ConnectionPool::new(&record, Arc::clone(&self.turns))
-            .map_err(|why| RequestError::Invalid(creating(&why)))?;
-        let mut warnings = Vec::new();
+        let mut warnings = record.merge(&request.fields).map_err(RequestError::Invalid)?;
+        let target = self.pool(&record).await.map_err(|why| RequestError::Invalid(creating(&why)))?;
         if request.fields.bool("verify_connection").unwrap_or(true) {
-            let secrets = record.secrets();
             let server = target.verify().await.map_err(|error| {
-                let error = error.scrubbed(&secrets.iter().collect::<Vec<_>>());
+                let error = record.scrubbed(error);
                 RequestError::Invalid(creating(&format!("error verifying connection: {error}")))
             })?;
             warnings.extend(server.warnings);
@@ -232,7 +250,7 @@ impl DatabaseEngine {
         self.retain_pools(|id| *id != (at.mount.accessor.clone(), name.to_owned()));
         let opened = self.open(at, name).await?;
         opened.target.ping().await.map_err(|error| {
-            let error = error.scrubbed(&opened.record.secrets().iter().collect::<Vec<_>>());
+            let error = opened.record.scrubbed(error);
             RequestError::Engine(format!("error verifying connection: {error}"))
         })?;
         Ok(LogicalResponse::empty())
@@ -351,7 +369,7 @@ impl Ending<'_> {
 impl Opened {
     /// In the wire's words, without a secret.
     fn failed(&self, error: TargetError) -> EngineError {
-        error.scrubbed(&self.record.secrets().iter().collect::<Vec<_>>()).into_engine()
+        self.record.scrubbed(error).into_engine()
     }
 }
 

@@ -45,8 +45,9 @@ const CONNECTION_FIELDS: &[Field] = &[
         Kind::Text,
         "PEM certificates of the authority that the server's certificate must come from.",
     ),
-    Field::hidden("tls_certificate", Kind::Text, "Not supported yet."),
-    Field::hidden("private_key", Kind::Text, "Not supported yet."),
+    Field::hidden("tls_certificate", Kind::Text, "PEM certificate that we show to the server, with its chain."),
+    Field::hidden("private_key", Kind::Text, "PEM key of tls_certificate. Never read back."),
+    Field::hidden("tls_private_key", Kind::Text, "Another name of private_key."),
     Field::visible(
         "reassign_owned_to",
         Kind::Text,

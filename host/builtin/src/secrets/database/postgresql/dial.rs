@@ -1,17 +1,29 @@
-//! Opens one session on a target, as `sslmode` wishes.
+//! Opens one session on a target, as `sslmode` says.
+//!
+//! The five modes are libpq's, with one difference: where `prefer` goes on in plain text although the server said that it speaks TLS,
+//! that is told (a warning when the connection is written, a line in the log, a metric).
 
+use std::error::Error as _;
+use std::io;
+use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 use std::time::Duration;
 
-use deadpool_postgres::Connect;
 use secrecy::ExposeSecret;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::{TcpStream, UnixStream, lookup_host};
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_postgres::config::{ChannelBinding as Binding, SslNegotiation};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Config, Error, NoTls};
 
-use super::dsn::{Dsn, SslMode};
+use super::dsn::{ChannelBinding, Dsn, SslMode, TargetSession};
+use super::failure::chain;
 use super::sql::{ident, literal, rows};
 use super::tls::Tls;
+use super::wire::{AsItIs, Line, LoginPolicy, LoginRefused, Negotiated, negotiate};
 
 /// No statement of ours takes longer; one that hangs on a lock must not hold a connection for ever. Shorter than an effect may take,
 /// so that the server itself says what took so long.
@@ -19,42 +31,273 @@ pub(crate) const STATEMENT_MAX: Duration = Duration::from_secs(25);
 const LOCK_MAX: Duration = Duration::from_secs(10);
 /// A node that stalls inside a transaction loses it.
 const IDLE_IN_TRANSACTION_MAX: Duration = Duration::from_secs(60);
+/// Less than this and no role could be made or ended.
+const STATEMENT_MIN: Duration = Duration::from_secs(1);
+/// How many addresses of one name are tried.
+const ADDRESSES_MAX: usize = 16;
+
+/// Counted each time that a session is in plain text because a TLS handshake failed.
+const PLAIN_TEXT_SESSIONS: &str = "leasehold_database_plain_text_fallbacks_total";
+
+/// Why there is no session.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DialError {
+    #[error("error connecting to server: {0}")]
+    Connect(io::Error),
+    #[error("error performing TLS handshake: {0}")]
+    Tls(io::Error),
+    #[error("error performing TLS handshake: server does not support TLS")]
+    NoTls,
+    /// This server will not do, or asks for what we do not give.
+    #[error("{0}")]
+    Refused(String),
+    #[error("{}", said(.0))]
+    Postgres(Error),
+}
+
+impl DialError {
+    pub(crate) fn as_db_error(&self) -> Option<&tokio_postgres::error::DbError> {
+        match self {
+            Self::Postgres(error) => error.as_db_error(),
+            _ => None,
+        }
+    }
+
+    /// Whether the other kind of connection may do: `pg_hba.conf` has no line for this kind.
+    fn is_about_kind(&self) -> bool {
+        matches!(self, Self::Postgres(error) if error.code() == Some(&SqlState::INVALID_AUTHORIZATION_SPECIFICATION))
+    }
+
+    /// Whether the next host of the list may do. A server that knows us and lets us in no further is the answer.
+    fn is_about_host(&self) -> bool {
+        !matches!(self, Self::Postgres(error) if error.code().is_some_and(|code| code.code().starts_with("28")))
+    }
+}
+
+fn said(error: &Error) -> String {
+    match error.as_db_error() {
+        Some(db) => format!("{}: {} (SQLSTATE {})", db.severity(), db.message(), db.code().code()),
+        None => chain(error),
+    }
+}
+
+impl From<Error> for DialError {
+    fn from(error: Error) -> Self {
+        let mut cause = error.source();
+        while let Some(next) = cause {
+            let refused = next.downcast_ref::<io::Error>().and_then(|io| io.get_ref()?.downcast_ref::<LoginRefused>());
+            if let Some(refused) = refused {
+                return Self::Refused(refused.to_string());
+            }
+            cause = next.source();
+        }
+        Self::Postgres(error)
+    }
+}
+
+/// A session, and the task that carries its bytes.
+pub(crate) type Dialled = (Client, JoinHandle<()>);
 
 /// Knows how to reach one target.
 #[derive(Clone)]
 pub(crate) struct Dialer {
-    pub(crate) dsn: std::sync::Arc<Dsn>,
+    pub(crate) dsn: Arc<Dsn>,
     tls: Option<Tls>,
+    /// Why the last session that should have been encrypted is not.
+    fallback: Arc<StdMutex<Option<String>>>,
 }
 
 impl Dialer {
-    /// # Errors
-    /// What is wrong with the certificates.
-    pub(crate) fn new(dsn: Dsn, inline_roots: Option<&str>) -> Result<Self, String> {
-        let tls = match dsn.ssl_mode {
-            SslMode::Disable => None,
-            mode => Some(Tls::new(mode, dsn.root_certificate.as_deref(), inline_roots)?),
-        };
-        Ok(Self { dsn: std::sync::Arc::new(dsn), tls })
+    /// `tls`: none where the connection never speaks it.
+    pub(crate) fn new(dsn: Dsn, tls: Option<Tls>) -> Self {
+        Self { dsn: Arc::new(dsn), tls, fallback: Arc::default() }
+    }
+
+    /// Why sessions are in plain text although the server offers TLS, if they are.
+    pub(crate) fn plain_text_because(&self) -> Option<String> {
+        self.fallback.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// A session in `database`, ready for statements.
-    pub(crate) async fn dial(&self, database: &str) -> Result<(Client, JoinHandle<()>), Error> {
-        use tokio_postgres::config::SslMode as Wire;
-        let (client, task) = match (self.dsn.ssl_mode, &self.tls) {
-            (SslMode::Disable, _) | (_, None) => self.plain(database).await?,
-            (SslMode::Allow, Some(tls)) => match self.plain(database).await {
-                Err(error) if is_refused_as_it_is(&error) => self.encrypted(database, tls, Wire::Require).await?,
-                other => other?,
-            },
-            (SslMode::Prefer, Some(tls)) => match self.encrypted(database, tls, Wire::Prefer).await {
-                Err(error) if is_refused_as_it_is(&error) => self.plain(database).await?,
-                other => other?,
-            },
-            (_, Some(tls)) => self.encrypted(database, tls, Wire::Require).await?,
+    pub(crate) async fn dial(&self, database: &str) -> Result<Dialled, DialError> {
+        let mut error = DialError::Connect(io::Error::new(io::ErrorKind::NotFound, "no host is named"));
+        for ((host, port), address) in self.dsn.hosts.iter().zip(&self.dsn.addresses) {
+            let place = match address {
+                Some(address) => Place::Net(vec![SocketAddr::new(*address, *port)]),
+                None if host.starts_with('/') => Place::Local(format!("{host}/.s.PGSQL.{port}")),
+                None => match lookup_host((host.as_str(), *port)).await {
+                    Ok(found) => Place::Net(found.take(ADDRESSES_MAX).collect()),
+                    Err(why) => {
+                        error = DialError::Connect(why);
+                        continue;
+                    }
+                },
+            };
+            match self.dial_host(host, &place, database).await {
+                Ok(dialled) => return Ok(dialled),
+                Err(why) if !why.is_about_host() => return Err(why),
+                Err(why) => error = why,
+            }
+        }
+        Err(error)
+    }
+
+    async fn dial_host(&self, host: &str, place: &Place, database: &str) -> Result<Dialled, DialError> {
+        let one = async |address: Option<&SocketAddr>| {
+            let (client, task) = self.dial_place(host, place, address, database).await?;
+            self.fits(&client).await?;
+            self.ready(&client).await?;
+            Ok((client, task))
         };
-        self.ready(&client).await?;
-        Ok((client, task))
+        match place {
+            Place::Local(_) => one(None).await,
+            Place::Net(addresses) => {
+                let mut error = DialError::Connect(io::Error::new(io::ErrorKind::NotFound, "the host has no address"));
+                for address in addresses {
+                    match one(Some(address)).await {
+                        Ok(dialled) => return Ok(dialled),
+                        Err(why) if !why.is_about_host() => return Err(why),
+                        Err(why) => error = why,
+                    }
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn dial_place(
+        &self,
+        host: &str,
+        place: &Place,
+        address: Option<&SocketAddr>,
+        database: &str,
+    ) -> Result<Dialled, DialError> {
+        let address = match (place, address) {
+            // A socket of this machine needs no TLS, and PostgreSQL speaks none there.
+            (Place::Local(path), _) => {
+                let stream = self.in_time(UnixStream::connect(Path::new(path))).await?;
+                return self.log_in(Line::local(stream, self.policy(true)), database, false).await;
+            }
+            (Place::Net(_), Some(address)) => *address,
+            (Place::Net(_), None) => return Err(DialError::Connect(io::ErrorKind::NotFound.into())),
+        };
+        let Some(tls) = &self.tls else { return self.plain(address, database).await };
+        match self.dsn.ssl_mode {
+            SslMode::Disable => self.plain(address, database).await,
+            SslMode::Allow => match self.plain(address, database).await {
+                Err(error) if error.is_about_kind() => self.encrypted(address, host, tls, database, false).await,
+                other => other,
+            },
+            SslMode::Prefer => match self.encrypted(address, host, tls, database, true).await {
+                Err(error) if matches!(error, DialError::Tls(_)) || error.is_about_kind() => {
+                    let session = self.plain(address, database).await?;
+                    self.tell_plain_text(host, &error);
+                    Ok(session)
+                }
+                other => other,
+            },
+            _ => self.encrypted(address, host, tls, database, false).await,
+        }
+    }
+
+    /// Never silently: whoever stands between us and the server can make a handshake fail.
+    fn tell_plain_text(&self, host: &str, error: &DialError) {
+        metrics::counter!(PLAIN_TEXT_SESSIONS).increment(1);
+        let why = error.to_string();
+        let mut known = self.fallback.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.as_deref() != Some(&why) {
+            tracing::warn!(
+                host,
+                why,
+                "sessions on a database are in plain text: it offers TLS, which failed, and sslmode=prefer allows that; set \
+                 sslmode=require"
+            );
+            *known = Some(why);
+        }
+    }
+
+    async fn plain(&self, address: SocketAddr, database: &str) -> Result<Dialled, DialError> {
+        let stream = self.connect(address).await?;
+        self.log_in(Line::plain(stream, self.policy(false)), database, false).await
+    }
+
+    async fn encrypted(
+        &self,
+        address: SocketAddr,
+        host: &str,
+        tls: &Tls,
+        database: &str,
+        or_plain: bool,
+    ) -> Result<Dialled, DialError> {
+        let stream = self.connect(address).await?;
+        match negotiate(stream, tls, host).await.map_err(DialError::Tls)? {
+            Negotiated::Encrypted(stream) => {
+                let line = Line::encrypted(stream, self.policy(tls.is_verified));
+                self.log_in(line, database, true).await
+            }
+            Negotiated::Plain(stream) if or_plain => {
+                self.log_in(Line::plain(stream, self.policy(false)), database, false).await
+            }
+            Negotiated::Plain(_) => Err(DialError::NoTls),
+        }
+    }
+
+    fn policy(&self, clear_text: bool) -> LoginPolicy {
+        LoginPolicy { logins: self.dsn.logins, clear_text }
+    }
+
+    async fn log_in(&self, line: Line, database: &str, is_encrypted: bool) -> Result<Dialled, DialError> {
+        let mut config = self.config(database);
+        if is_encrypted {
+            config.ssl_mode(tokio_postgres::config::SslMode::Require).ssl_negotiation(SslNegotiation::Direct);
+            let (client, connection) = config.connect_raw(line, AsItIs).await?;
+            return Ok((client, tokio::spawn(drive(connection))));
+        }
+        config.ssl_mode(tokio_postgres::config::SslMode::Disable);
+        let (client, connection) = config.connect_raw(line, NoTls).await?;
+        Ok((client, tokio::spawn(drive(connection))))
+    }
+
+    async fn connect(&self, address: SocketAddr) -> Result<TcpStream, DialError> {
+        let stream = self.in_time(TcpStream::connect(address)).await?;
+        stream.set_nodelay(true).map_err(DialError::Connect)?;
+        let (wanted, socket) = (&self.dsn.keepalive, SockRef::from(&stream));
+        if wanted.enabled {
+            let mut keepalive = TcpKeepalive::new().with_time(wanted.idle.unwrap_or(KEEPALIVE_IDLE));
+            if let Some(interval) = wanted.interval {
+                keepalive = keepalive.with_interval(interval);
+            }
+            if let Some(count) = wanted.count {
+                keepalive = keepalive.with_retries(count);
+            }
+            socket.set_tcp_keepalive(&keepalive).map_err(DialError::Connect)?;
+        }
+        if wanted.user_timeout.is_some() {
+            socket.set_tcp_user_timeout(wanted.user_timeout).map_err(DialError::Connect)?;
+        }
+        Ok(stream)
+    }
+
+    async fn in_time<T>(&self, connecting: impl Future<Output = io::Result<T>>) -> Result<T, DialError> {
+        match timeout(self.dsn.connect_timeout, connecting).await {
+            Ok(connected) => connected.map_err(DialError::Connect),
+            Err(_) => Err(DialError::Connect(io::Error::new(io::ErrorKind::TimedOut, "connection timed out"))),
+        }
+    }
+
+    /// Whether this server is of the kind that `target_session_attrs` asks for.
+    async fn fits(&self, client: &Client) -> Result<(), DialError> {
+        let (sql, refusal) = match self.dsn.target_session {
+            TargetSession::Any => return Ok(()),
+            TargetSession::ReadWrite => ("SHOW transaction_read_only", "database does not allow writes"),
+            TargetSession::Primary => (
+                "SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN 'on' ELSE 'off' END",
+                "server is in hot standby mode",
+            ),
+        };
+        let answer = client.simple_query(sql).await?;
+        let is_other = rows(&answer).next().and_then(|row| row.first().copied().flatten()) == Some("on");
+        if is_other { Err(DialError::Refused(refusal.to_owned())) } else { Ok(()) }
     }
 
     /// Puts a session into the state in which statements may run on it, whatever role and database would have it be.
@@ -66,8 +309,8 @@ impl Dialer {
         Ok(())
     }
 
-    /// Whoever may change the database's settings can name a schema of his before `pg_catalog`, which is searched first only as long
-    /// as nobody names it: his functions would then run with the admin's rights.
+    /// Whoever may change the database's settings can name a schema of theirs before `pg_catalog`, which is searched first only as
+    /// long as nobody names it: their functions would then run with the admin's rights.
     async fn put_catalog_first(&self, client: &Client) -> Result<(), Error> {
         let answer = client.simple_query("SELECT pg_catalog.unnest(pg_catalog.current_schemas(true))").await?;
         let path: Vec<&str> = rows(&answer).filter_map(|row| row.first().copied().flatten()).collect();
@@ -75,51 +318,25 @@ impl Dialer {
             return Ok(());
         }
         let others: Vec<String> = path.into_iter().filter(|schema| *schema != CATALOG).map(ident).collect();
-        client.batch_execute(&set_path(&others.join(", "))).await
+        client.batch_execute(&set("search_path", &others.join(", "))).await
     }
 
-    async fn plain(&self, database: &str) -> Result<(Client, JoinHandle<()>), Error> {
-        let config = self.config(database, tokio_postgres::config::SslMode::Disable);
-        let (client, connection) = config.connect(NoTls).await?;
-        Ok((client, tokio::spawn(drive(connection))))
-    }
-
-    async fn encrypted(
-        &self,
-        database: &str,
-        tls: &Tls,
-        mode: tokio_postgres::config::SslMode,
-    ) -> Result<(Client, JoinHandle<()>), Error> {
-        let (client, connection) = self.config(database, mode).connect(tls.clone()).await?;
-        Ok((client, tokio::spawn(drive(connection))))
-    }
-
-    fn config(&self, database: &str, mode: tokio_postgres::config::SslMode) -> Config {
-        let Dsn { hosts, user, password, connect_timeout, application_name, .. } = &*self.dsn;
+    fn config(&self, database: &str) -> Config {
+        let Dsn { user, password, application_name, .. } = &*self.dsn;
         let mut config = Config::new();
-        config
-            .user(user)
-            .dbname(database)
-            .ssl_mode(mode)
-            .connect_timeout(*connect_timeout)
-            .application_name(application_name)
-            .target_session_attrs(self.dsn.target_session)
-            .keepalives(self.dsn.keepalives);
-        for (host, port) in hosts {
-            if host.starts_with('/') {
-                config.host_path(Path::new(host));
-            } else {
-                config.host(host);
-            }
-            config.port(*port);
-        }
+        config.user(user).dbname(database).application_name(application_name);
+        config.channel_binding(match self.dsn.channel_binding {
+            ChannelBinding::Disable => Binding::Disable,
+            ChannelBinding::Prefer => Binding::Prefer,
+            ChannelBinding::Require => Binding::Require,
+        });
         if let Some(password) = password {
             config.password(password.expose_secret());
         }
-        if let Some(idle) = self.dsn.keepalives_idle {
-            config.keepalives_idle(idle);
-        }
-        if let Some(options) = &self.dsn.options {
+        // The role goes here, so that `RESET ROLE` leads back to it.
+        let role = self.dsn.role.as_deref().map(|role| format!("-c role={}", escaped(role)));
+        let options = [self.dsn.options.clone(), role].into_iter().flatten().collect::<Vec<_>>().join(" ");
+        if !options.is_empty() {
             config.options(options);
         }
         config
@@ -127,50 +344,60 @@ impl Dialer {
 
     /// Sent as statements, not as start-up options: poolers in front of a server refuse those.
     fn settings(&self) -> String {
+        let limits = &self.dsn.timeouts;
+        let least = |asked: Option<Duration>, ours: Duration| asked.unwrap_or(ours).min(ours).as_millis();
         let mut sql = format!(
-            "SET SESSION AUTHORIZATION DEFAULT; SET ROLE NONE; SET default_transaction_read_only = off; \
+            "SET SESSION AUTHORIZATION DEFAULT; {}; SET default_transaction_read_only = off; \
              SET default_transaction_isolation = 'read committed'; SET row_security = on; SET standard_conforming_strings = on; \
              SET TimeZone = {}; SET statement_timeout = {}; SET lock_timeout = {}; SET idle_in_transaction_session_timeout = {}",
+            if self.dsn.role.is_some() { "RESET ROLE" } else { "SET ROLE NONE" },
             literal(&self.dsn.time_zone),
-            STATEMENT_MAX.as_millis(),
-            LOCK_MAX.as_millis(),
-            IDLE_IN_TRANSACTION_MAX.as_millis()
+            least(limits.statement, STATEMENT_MAX).max(STATEMENT_MIN.as_millis()),
+            least(limits.lock, LOCK_MAX),
+            least(limits.idle_in_transaction, IDLE_IN_TRANSACTION_MAX)
         );
+        for (name, value) in &self.dsn.settings {
+            sql.push_str("; ");
+            sql.push_str(&set(name, value));
+        }
         if let Some(path) = &self.dsn.search_path {
             sql.push_str("; ");
-            sql.push_str(&set_path(path));
+            sql.push_str(&set("search_path", path));
         }
         sql
     }
 }
 
-const CATALOG: &str = "pg_catalog";
-
-/// A list of names, which no quoting could keep together: handed over as one text.
-fn set_path(names: &str) -> String {
-    format!("SELECT pg_catalog.set_config('search_path', {}, false)", literal(names))
+/// Where a host is.
+enum Place {
+    Net(Vec<SocketAddr>),
+    Local(String),
 }
 
-/// Whether the other kind of connection may do: the handshake failed, or `pg_hba.conf` has no line for this kind.
-fn is_refused_as_it_is(error: &Error) -> bool {
-    match error.code() {
-        Some(code) => *code == SqlState::INVALID_AUTHORIZATION_SPECIFICATION,
-        None => error.to_string().contains("TLS"),
+const CATALOG: &str = "pg_catalog";
+/// Linux' own default is the same.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(2 * 60 * 60);
+
+/// Sets a setting of the session. A list of names, which no quoting could keep together, is handed over as one text.
+fn set(name: &str, value: &str) -> String {
+    format!("SELECT pg_catalog.set_config({}, {}, false)", literal(name), literal(value))
+}
+
+/// As PostgreSQL splits start-up options: blanks and backslashes need a backslash.
+fn escaped(value: &str) -> String {
+    let mut text = String::with_capacity(value.len());
+    for letter in value.chars() {
+        if letter.is_whitespace() || letter == '\\' {
+            text.push('\\');
+        }
+        text.push(letter);
     }
+    text
 }
 
 /// Notices and errors of a session have nowhere to go but its requests; a broken one shows there.
 async fn drive(connection: impl Future<Output = Result<(), Error>>) {
     if let Err(error) = connection.await {
-        tracing::debug!(error = %super::failure::chain(&error), "a session on a target ended");
-    }
-}
-
-impl Connect for Dialer {
-    fn connect(
-        &self,
-        _: &Config,
-    ) -> std::pin::Pin<Box<dyn Future<Output = Result<(Client, JoinHandle<()>), Error>> + Send + '_>> {
-        Box::pin(async move { self.dial(&self.dsn.database).await })
+        tracing::debug!(error = %chain(&error), "a session on a target ended");
     }
 }

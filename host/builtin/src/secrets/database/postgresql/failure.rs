@@ -39,9 +39,12 @@ impl TargetError {
         self.is_code(&SqlState::T_R_DEADLOCK_DETECTED) || self.is_code(&SqlState::INTERNAL_ERROR)
     }
 
-    /// Takes out every part of a secret that a message of the server quotes.
-    pub(crate) fn scrubbed(self, secrets: &[&SecretString]) -> Self {
-        let clean = |text: String| secrets.iter().fold(text, |text, secret| scrub(&text, secret.expose_secret()));
+    /// Takes out every part of a secret that a message of the server quotes. `names` are no secret, whatever letters they share with
+    /// one: of users, databases, hosts and roles.
+    pub(crate) fn scrubbed<N: AsRef<str>>(self, secrets: &[&SecretString], names: &[N]) -> Self {
+        let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
+        let clean =
+            |text: String| secrets.iter().fold(text, |text, secret| scrub(&text, secret.expose_secret(), &names));
         match self {
             Self::Down(text) => Self::Down(clean(text)),
             Self::Unreached(text) => Self::Unreached(clean(text)),
@@ -131,8 +134,9 @@ pub(crate) fn chain(error: &tokio_postgres::Error) -> String {
 /// Shorter parts of a secret may be chance; 8 of 24 characters still leave 95 bits.
 const PART_MIN: usize = 8;
 
-/// `text` with every run of 8 or more characters that also stands in `secret` taken out, whatever their case.
-fn scrub(text: &str, secret: &str) -> String {
+/// `text` with every run of 8 or more characters that also stands in `secret` taken out, whatever their case; but not a run that is
+/// no more than a part of one of `names`.
+fn scrub(text: &str, secret: &str, names: &[&str]) -> String {
     let least = PART_MIN.min(secret.len());
     if least == 0 || !secret.is_ascii() {
         return if secret.is_empty() { text.to_owned() } else { text.replace(secret, "[redacted]") };
@@ -152,6 +156,7 @@ fn scrub(text: &str, secret: &str) -> String {
             }
         }
     }
+    show_names(haystack, names, &mut hidden);
     let mut clean = String::with_capacity(text.len());
     let mut was_hidden = false;
     for (at, letter) in text.char_indices() {
@@ -166,9 +171,42 @@ fn scrub(text: &str, secret: &str) -> String {
     clean
 }
 
+/// Shows again what was hidden of a name and of nothing else. A hidden run that goes on beyond the name is a part of the secret.
+fn show_names(text: &[u8], names: &[&str], hidden: &mut [bool]) {
+    for name in names.iter().map(|name| name.to_ascii_lowercase()).filter(|name| !name.is_empty()) {
+        for (at, window) in text.windows(name.len()).enumerate() {
+            let end = at + name.len();
+            let is_hidden = |at: Option<usize>| at.and_then(|at| hidden.get(at)).copied().unwrap_or(false);
+            let goes_on =
+                is_hidden(at.checked_sub(1)) && is_hidden(Some(at)) || is_hidden(Some(end - 1)) && is_hidden(Some(end));
+            if window == name.as_bytes() && !goes_on {
+                hidden.iter_mut().take(end).skip(at).for_each(|flag| *flag = false);
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// D6: a password that begins like the user and the database took their names out of the message.
+    #[test]
+    fn a_name_is_shown_although_a_password_holds_it() {
+        let names = ["postgres2", "postgres2_app", "db.postgres2.example"];
+        for (said, shown) in [
+            ("database \"postgres2_app\" does not exist", "database \"postgres2_app\" does not exist"),
+            ("`user=postgres2 database=postgres2_app`: h", "`user=postgres2 database=postgres2_app`: h"),
+            ("no host \"db.postgres2.example\"", "no host \"db.postgres2.example\""),
+            ("near \"postgres2password\"", "near \"[redacted]\""),
+            ("near \"postgres2pa\"", "near \"[redacted]\""),
+            ("near \"xpostgres2password\" of postgres2", "near \"x[redacted]\" of postgres2"),
+        ] {
+            assert_eq!(scrub(said, "postgres2password", &names), shown);
+        }
+        // The password is the user's name: the name is what the message means.
+        assert_eq!(scrub("user \"postgres2\"", "postgres2", &names), "user \"postgres2\"");
+    }
 
     #[test]
     fn no_part_of_a_secret_that_a_server_quotes_gets_through() {
@@ -180,12 +218,12 @@ mod tests {
             ("ü Abcdefgh-IJKLMNOP-12345678 ü", "ü [redacted] ü"),
             ("nothing of it", "nothing of it"),
         ] {
-            assert_eq!(scrub(said, secret), kept);
+            assert_eq!(scrub(said, secret, &[]), kept);
         }
-        assert_eq!(scrub("a short pw here", "pw"), "a short [redacted] here");
-        assert_eq!(scrub("x", ""), "x");
-        assert_eq!(scrub("password authentication failed", "rootpassword"), "password authentication failed");
-        assert_eq!(scrub("at \"rootpassword\": password", "rootpassword"), "at \"[redacted]\": password");
-        assert_eq!(scrub("at \"password1\"", "rootpassword1"), "at \"[redacted]\"");
+        assert_eq!(scrub("a short pw here", "pw", &[]), "a short [redacted] here");
+        assert_eq!(scrub("x", "", &[]), "x");
+        assert_eq!(scrub("password authentication failed", "rootpassword", &[]), "password authentication failed");
+        assert_eq!(scrub("at \"rootpassword\": password", "rootpassword", &[]), "at \"[redacted]\": password");
+        assert_eq!(scrub("at \"password1\"", "rootpassword1", &[]), "at \"[redacted]\"");
     }
 }

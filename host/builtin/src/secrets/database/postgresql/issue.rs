@@ -55,7 +55,7 @@ pub(crate) async fn issue(
     let done = in_one_transaction(target, at, intent, &statements, &own).await;
     let session = done.map_err(|error| {
         let known: Vec<&SecretString> = secrets.iter().chain([&issued.password, &issued.sent]).collect();
-        error.scrubbed(&known)
+        error.scrubbed(&known, &target.names())
     })?;
     target.finish_after(session, &effect.creation).await;
     Ok(SecretData(vec![

@@ -4,9 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use deadpool_postgres::{
-    Hook, HookError, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, TimeoutType,
-};
+use deadpool::Runtime;
+use deadpool::managed::{self, Hook, HookError, Metrics, PoolError, RecycleError, RecycleResult, TimeoutType};
 use futures_util::future::join_all;
 use tokio::sync::{Mutex, Notify, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
@@ -15,15 +14,20 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, SimpleQueryMessage};
 
 use super::super::connection::ConnectionRecord;
-use super::dial::{Dialer, STATEMENT_MAX};
-use super::failure::{TargetError, chain, is_down};
+use super::dial::{DialError, Dialer, STATEMENT_MAX};
+use super::dsn::SslMode;
+use super::failure::{TargetError, is_down};
+use super::files::{ConnectionFiles, Named};
 use super::sql::{ident, rows};
 use super::statements::leaves_session_alone;
+use super::tls::Tls;
 
 /// How long a server may take to answer what costs it nothing; longer, and it counts as hanging.
 pub(crate) const ANSWER_MAX: Duration = Duration::from_secs(5);
 /// How long work waits for a connection of the pool, or for its turn.
 pub(crate) const WAIT_MAX: Duration = Duration::from_secs(10);
+/// How long a session may take to come about where several hosts are tried, unless one may take longer.
+const DIAL_MAX: Duration = Duration::from_secs(15);
 /// The server's own time limits end a statement; this is the net below them.
 const MARGIN: Duration = Duration::from_secs(2);
 /// Sessions outside the pool, in other databases of the server.
@@ -65,9 +69,43 @@ pub(crate) struct Server {
     pub(crate) warnings: Vec<String>,
 }
 
+/// A session of the pool; dropped, it is closed.
+pub(crate) struct Member {
+    client: Client,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Makes the sessions of a pool.
+pub(crate) struct Manager(Dialer);
+
+impl managed::Manager for Manager {
+    type Type = Member;
+    type Error = DialError;
+
+    async fn create(&self) -> Result<Member, DialError> {
+        let (client, task) = self.0.dial(&self.0.dsn.database).await?;
+        Ok(Member { client, task })
+    }
+
+    async fn recycle(&self, member: &mut Member, _: &Metrics) -> RecycleResult<DialError> {
+        if member.client.is_closed() { Err(RecycleError::message("the session is closed")) } else { Ok(()) }
+    }
+}
+
+type Pool = managed::Pool<Manager>;
+type Object = managed::Object<Manager>;
+
 /// A configured connection, open.
 pub(crate) struct ConnectionPool {
     dialer: Dialer,
+    /// How long one session may take to come about, whatever host it is at last.
+    wait: Duration,
     pool: Pool,
     pool_size: usize,
     idle_max: usize,
@@ -78,22 +116,28 @@ pub(crate) struct ConnectionPool {
 }
 
 impl ConnectionPool {
-    /// Opens nothing yet; reads certificates.
+    /// Opens no session yet; reads certificates.
     ///
     /// # Errors
     /// What is wrong with the configuration, in words for the client.
-    pub(crate) fn new(record: &ConnectionRecord, turns: Arc<Turns>) -> Result<Self, String> {
+    pub(crate) async fn new(
+        record: &ConnectionRecord,
+        turns: Arc<Turns>,
+        files: &ConnectionFiles,
+    ) -> Result<Self, String> {
         let dsn = record.dsn().map_err(|error| error.to_string())?;
-        let wait = dsn.connect_timeout.max(ANSWER_MAX);
-        let dialer = Dialer::new(dsn, record.tls_ca())?;
+        let hosts = u32::try_from(dsn.hosts.len()).unwrap_or(u32::MAX);
+        let wait = dsn.connect_timeout.saturating_mul(hosts).clamp(ANSWER_MAX, DIAL_MAX.max(dsn.connect_timeout));
+        let named = if record.has_confined_files() { Named::ByRequest } else { Named::ByOldRecord };
+        let tls = match dsn.ssl_mode {
+            SslMode::Disable => None,
+            _ => Some(Tls::load(&dsn, record.inline_tls(), files, named).await?),
+        };
+        let dialer = Dialer::new(dsn, tls);
         let limits = record.limits()?;
-        let manager = Manager::from_connect(
-            tokio_postgres::Config::new(),
-            dialer.clone(),
-            ManagerConfig { recycling_method: RecyclingMethod::Fast },
-        );
+        let manager = Manager(dialer.clone());
         let lifetime = limits.lifetime;
-        let too_old = Hook::sync_fn(move |_, metrics| match lifetime {
+        let too_old = Hook::sync_fn(move |_, metrics: &Metrics| match lifetime {
             Some(lifetime) if metrics.created.elapsed() > lifetime => Err(HookError::message("too old")),
             _ => Ok(()),
         });
@@ -108,6 +152,7 @@ impl ConnectionPool {
             .map_err(|error| error.to_string())?;
         Ok(Self {
             dialer,
+            wait,
             pool,
             pool_size: limits.open,
             idle_max: limits.idle,
@@ -123,6 +168,11 @@ impl ConnectionPool {
 
     pub(crate) fn user(&self) -> &str {
         &self.dialer.dsn.user
+    }
+
+    /// What messages may name, although the password may hold the same letters.
+    pub(crate) fn names(&self) -> Vec<&str> {
+        self.dialer.dsn.names()
     }
 
     /// The time of the target, if it told it lately.
@@ -174,8 +224,7 @@ impl ConnectionPool {
             Ok(Ok(permit)) => permit,
             _ => return Err(TargetError::Busy("sessions in other databases wait for each other too long".to_owned())),
         };
-        let wait = self.dialer.dsn.connect_timeout.max(ANSWER_MAX);
-        match timeout(wait, self.dialer.dial(database)).await {
+        match timeout(self.wait, self.dialer.dial(database)).await {
             Ok(Ok((client, task))) => {
                 Ok(Session { held: Some(Held::Own { client, task, _place: permit }), server: self.dialer.dsn.label() })
             }
@@ -224,6 +273,12 @@ impl ConnectionPool {
                 ident(user)
             ));
         }
+        if let Some(why) = self.dialer.plain_text_because() {
+            warnings.push(format!(
+                "sessions are in plain text: the server offers TLS, which failed ({why}), and sslmode=prefer allows that: set \
+                 sslmode=require"
+            ));
+        }
         Ok(Server { identity: self.identity().await?, warnings })
     }
 
@@ -262,18 +317,12 @@ impl ConnectionPool {
         self.pool.close();
     }
 
-    fn failed_to_connect(&self, error: &tokio_postgres::Error) -> TargetError {
-        match error.as_db_error() {
-            Some(db) => {
-                let text = format!("{}: {} (SQLSTATE {})", db.severity(), db.message(), db.code().code());
-                self.unreachable(&text)
-            }
-            None => self.unreachable(&chain(error)),
-        }
+    fn failed_to_connect(&self, error: &DialError) -> TargetError {
+        self.unreachable(&error.to_string())
     }
 
     /// A server that answers for one database that it does not let us in there is not down.
-    fn failed_to_connect_to(&self, database: &str, error: &tokio_postgres::Error) -> TargetError {
+    fn failed_to_connect_to(&self, database: &str, error: &DialError) -> TargetError {
         match error.as_db_error() {
             // Also one that lets in too few: that is the database's own limit, set by whoever owns it.
             Some(db) if !is_down(db.code()) || *db.code() == SqlState::TOO_MANY_CONNECTIONS => {
@@ -313,7 +362,7 @@ pub(crate) struct Session {
 impl Session {
     fn client(&self) -> Result<&Client, TargetError> {
         match &self.held {
-            Some(Held::Pooled(object, _)) => Ok(object),
+            Some(Held::Pooled(object, _)) => Ok(&object.client),
             Some(Held::Own { client, .. }) => Ok(client),
             None => Err(TargetError::Down("the session is over".to_owned())),
         }
@@ -383,7 +432,13 @@ impl Session {
         }
     }
 
+    /// The other sessions that wait in the pool lead to the same server: each would be waited for as long once more.
     fn hangs(&self, within: Duration) -> TargetError {
+        if let Some(Held::Pooled(object, _)) = &self.held
+            && let Some(pool) = Object::pool(object)
+        {
+            pool.retain(|_, _| false);
+        }
         TargetError::Down(format!("{} did not answer within {} s", self.server, within.as_secs_f32()))
     }
 }

@@ -1,0 +1,20 @@
+//! The TLS side of every client of ours: which server certificates are trusted, and for which names.
+//!
+//! Must not know: PostgreSQL, HTTP, configuration. It gets certificates in PEM form and says what a peer proved.
+//!
+//! Start with [`ServerVerifier`]; `certificate` reads the few parts of an X.509 certificate that rustls does not tell, `names`
+//! compares a certificate's names with a host, `roots` reads PEM text and finds the system's bundle.
+//!
+//! Invariants: no byte that a peer sends makes this crate panic. [`Proof::None`] still checks that the peer holds the private key of the
+//! certificate that it showed. Everything that is not understood is refused.
+
+mod certificate;
+mod config;
+mod names;
+mod roots;
+mod verifier;
+
+pub use config::{ClientIdentity, Versions, client_config};
+pub use names::NameRule;
+pub use roots::{PemError, SYSTEM_BUNDLES, certificates, identity, system_bundle};
+pub use verifier::{Proof, ServerVerifier, end_point};

@@ -1,0 +1,60 @@
+//! Certificates and keys in PEM form, and the bundle that the system trusts.
+
+use std::path::Path;
+
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+use crate::config::ClientIdentity;
+
+/// Where distributions keep their bundle of trusted authorities.
+pub const SYSTEM_BUNDLES: [&str; 4] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+
+/// What is wrong with a PEM text. Quotes nothing of it: it may be a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PemError {
+    #[error("holds no certificate in PEM form")]
+    NoCertificate,
+    #[error("holds a damaged certificate")]
+    DamagedCertificate,
+    #[error("holds no private key in PEM form that is not encrypted")]
+    NoKey,
+    #[error("holds a private key of a kind that is not supported")]
+    UnusableKey,
+    #[error("holds a key that does not belong to the certificate")]
+    OtherKey,
+}
+
+/// All certificates of a PEM text; text between them is passed over.
+///
+/// # Errors
+/// There is none, or one is damaged.
+pub fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, PemError> {
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    match found {
+        Ok(found) if found.is_empty() => Err(PemError::NoCertificate),
+        Ok(found) => Ok(found),
+        Err(_) => Err(PemError::DamagedCertificate),
+    }
+}
+
+/// A client's certificate chain and key.
+///
+/// # Errors
+/// One of them is missing or damaged, or they do not belong together.
+pub fn identity(chain: &[u8], key: &[u8]) -> Result<ClientIdentity, PemError> {
+    let chain = certificates(chain)?;
+    let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| PemError::NoKey)?;
+    ClientIdentity::new(chain, key)
+}
+
+/// The first bundle that is there.
+#[must_use]
+pub fn system_bundle() -> Option<&'static Path> {
+    SYSTEM_BUNDLES.iter().map(Path::new).find(|path| path.is_file())
+}
