@@ -6,6 +6,7 @@ use std::sync::Arc;
 use leasehold_core::core::Seams;
 use leasehold_core::lease::LeaseRow;
 use leasehold_core::request::{LogicalRequest, LogicalResponse, RequestError};
+use leasehold_core::seams::auth::AuthMethod;
 use leasehold_core::seams::engine::SecretsEngine;
 use leasehold_core::seams::host::{Clock, Entropy, Metrics};
 use leasehold_core::seams::storage::{Batch, LeaseFilter, Page, Storage};
@@ -18,6 +19,7 @@ use serde_json::{Value, json};
 
 use super::PausedClock;
 use super::audit::Recorders;
+use super::auth::ScriptedMethod;
 use super::engine::{ScriptedEngine, Target};
 use super::faults::Process;
 use super::sandbox::ScriptedSandbox;
@@ -41,6 +43,7 @@ pub struct Server {
     pub process: Arc<Process>,
     pub target: Arc<Target>,
     pub engine: Arc<ScriptedEngine>,
+    pub method: Arc<ScriptedMethod>,
     pub sandbox: Arc<ScriptedSandbox>,
     pub audit: Arc<Recorders>,
     pub share: Vec<u8>,
@@ -64,6 +67,7 @@ impl Server {
         let process = Process::new(Arc::new(MemoryStorage::new(clock.clone())), target.clone());
         let engine = Arc::new(ScriptedEngine::new(target.clone(), process.clone()));
         let sandbox = Arc::<ScriptedSandbox>::default();
+        let method = Arc::<ScriptedMethod>::default();
         let audit = Arc::<Recorders>::default();
         let entropy: Arc<dyn Entropy> = Arc::new(CountingEntropy::default());
         let barrier = Arc::new(Barrier::new(
@@ -79,6 +83,7 @@ impl Server {
             acl: sandbox.clone(),
             templates: sandbox.clone(),
             modules: sandbox.clone(),
+            auth_methods: BTreeMap::from([("scripted", method.clone() as Arc<dyn AuthMethod>)]),
             engines: BTreeMap::from([("scripted", engine.clone() as Arc<dyn SecretsEngine>)]),
             audit_devices: audit.clone(),
             declared_audit_devices: audit.clone(),
@@ -96,7 +101,7 @@ impl Server {
         let core = Core::new(seams, settings);
         let made = core.init(1, 1, First::Development(Some(TokenId::new(ROOT)))).await.unwrap();
         let share = made.shares[0].0.to_vec();
-        Self { core, process, target, engine, sandbox, audit, share }
+        Self { core, process, target, engine, method, sandbox, audit, share }
     }
 
     pub async fn unseal(&self) {
