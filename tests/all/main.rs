@@ -13,7 +13,9 @@
 mod support;
 
 mod acl;
+mod approle;
 mod audit;
+mod auth;
 mod clients;
 mod crash;
 mod database;
@@ -31,4 +33,5 @@ mod policies;
 mod routing;
 mod seal;
 mod tokens;
+mod userpass;
 mod wording;
