@@ -13,7 +13,9 @@
 mod support;
 
 mod acl;
+mod approle;
 mod audit;
+mod auth;
 mod clients;
 mod crash;
 mod database;
@@ -34,4 +36,5 @@ mod routing;
 mod seal;
 mod tokens;
 mod torture;
+mod userpass;
 mod wording;

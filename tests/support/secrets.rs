@@ -8,7 +8,8 @@ use serde_json::Value;
 /// Shorter texts are found everywhere by chance.
 const SHORTEST: usize = 8;
 /// Keys of answers whose values are secret.
-const KEYS: [&str; 7] = ["client_token", "password", "keys", "keys_base64", "root_token", "unseal_keys_b64", "id"];
+const KEYS: [&str; 8] =
+    ["client_token", "password", "keys", "keys_base64", "root_token", "unseal_keys_b64", "id", "secret_id"];
 
 /// A set that all clients of one server share.
 #[derive(Clone, Debug, Default)]

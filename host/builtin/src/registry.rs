@@ -1,11 +1,14 @@
-//! The kinds of secrets engines that can be mounted. A new one is one line here.
+//! The kinds of secrets engines and auth methods that can be mounted. A new one is one line here.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use leasehold_core::seams::auth::AuthMethod;
 use leasehold_core::seams::engine::SecretsEngine;
 
+use crate::auth::approle::AppRole;
+use crate::auth::userpass::Userpass;
 use crate::secrets::database::DatabaseEngine;
 
 /// By the `type` that a mount names. One value serves all mounts of its kind.
@@ -17,6 +20,14 @@ pub fn secrets_engines(connection_files: Option<PathBuf>) -> BTreeMap<&'static s
     BTreeMap::from([("database", database)])
 }
 
+/// By the `type` that an auth mount names. One value serves all mounts of its kind.
+#[must_use]
+pub fn auth_methods() -> BTreeMap<&'static str, Arc<dyn AuthMethod>> {
+    let approle: Arc<dyn AuthMethod> = Arc::new(AppRole::new());
+    let userpass: Arc<dyn AuthMethod> = Arc::new(Userpass::new());
+    BTreeMap::from([("approle", approle), ("userpass", userpass)])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -24,5 +35,10 @@ mod tests {
     #[test]
     fn the_database_engine_ships_with_the_server() {
         assert_eq!(secrets_engines(None).into_keys().collect::<Vec<_>>(), ["database"]);
+    }
+
+    #[test]
+    fn two_auth_methods_ship_with_the_server() {
+        assert_eq!(auth_methods().into_keys().collect::<Vec<_>>(), ["approle", "userpass"]);
     }
 }

@@ -12,12 +12,14 @@ use tokio::task::JoinHandle;
 use crate::audit::{Broker, DeviceEntry};
 use crate::keys;
 use crate::lease::Leases;
+use crate::lockout::Lockouts;
 use crate::metrics::{self, Meter};
-use crate::mount::{Engines, MountTable, SystemTtls};
+use crate::mount::{AuthMethods, Engines, MountTable, SystemTtls};
 use crate::policy::{Egps, Modules, Policies};
 use crate::random;
 use crate::request::RequestError;
 use crate::seams::audit::AuditDevices;
+use crate::seams::auth::AuthMethod;
 use crate::seams::engine::SecretsEngine;
 use crate::seams::host::{Clock, Entropy, Metrics};
 use crate::seams::sandbox::{AclEvaluator, ModuleHost, TemplateRenderer};
@@ -56,6 +58,7 @@ pub struct Seams {
     pub templates: Arc<dyn TemplateRenderer>,
     pub modules: Arc<dyn ModuleHost>,
     pub engines: BTreeMap<&'static str, Arc<dyn SecretsEngine>>,
+    pub auth_methods: BTreeMap<&'static str, Arc<dyn AuthMethod>>,
     /// For devices enabled over the API.
     pub audit_devices: Arc<dyn AuditDevices>,
     /// For devices that the configuration declares.
@@ -86,6 +89,8 @@ pub struct Unsealed {
     pub egps: Egps,
     pub mounts: Arc<MountTable>,
     pub engines: Arc<Engines>,
+    pub methods: AuthMethods,
+    pub lockouts: Lockouts,
     pub leases: Arc<Leases>,
     pub audit: Broker,
     /// Digest of the ACL component: stands in every audit record it decided.
@@ -349,6 +354,8 @@ impl Core {
             installation,
             tokens,
             mounts,
+            methods: AuthMethods::new(self.seams.auth_methods.clone(), engines.clone()),
+            lockouts: Lockouts::default(),
             engines,
         })
     }

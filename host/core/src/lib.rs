@@ -16,6 +16,8 @@ pub mod fail;
 pub mod fields;
 pub mod keys;
 pub mod lease;
+pub mod lockout;
+mod login;
 mod metrics;
 pub mod mount;
 pub mod pipeline;

@@ -61,13 +61,13 @@ pub(crate) fn lease_made(cluster: &str, mount: &MountEntry, ttl: Ttl) {
     .increment(1);
 }
 
-pub(crate) fn token_made(cluster: &str, kind: &'static str, ttl: Ttl) {
+pub(crate) fn token_made(cluster: &str, mount: &MountEntry, kind: &'static str, ttl: Ttl) {
     counter!(
         "vault.token.creation",
-        "auth_method" => "token",
+        "auth_method" => mount.kind.clone(),
         "cluster" => cluster.to_owned(),
         "creation_ttl" => bucket(ttl),
-        "mount_point" => "auth/token/",
+        "mount_point" => mount.path.to_string(),
         "namespace" => "root",
         "token_type" => kind,
     )

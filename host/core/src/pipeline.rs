@@ -3,6 +3,7 @@
 //! What is decided where: `token` admits, `policy` judges, the engine plans, the lease module acts. This file
 //! only keeps the order, and the order is the security of the whole.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use leasehold_model::{Operation, Ttl};
@@ -14,12 +15,14 @@ use crate::core::{Core, Unsealed};
 use crate::fields::{Field, Fields};
 use crate::lease::EndCause;
 use crate::lease::issue::IssueRequest;
+use crate::login;
 use crate::metrics;
-use crate::mount::MountEntry;
+use crate::mount::{MountEntry, Table};
 use crate::policy::egp::Judgement;
 use crate::policy::{decide, egp_paths};
 use crate::request::{HandedOut, LogicalRequest, LogicalResponse, Object, RequestError};
 use crate::routes::{self, Captures, Found, Route};
+use crate::seams::auth::{AuthHandler, AuthMethod, AuthRequest};
 use crate::seams::engine::{EngineHandler, EngineRequest, Outcome, SecretValue, SecretsEngine};
 use crate::seams::sandbox::{AclRequest, SandboxError, Verdict};
 use crate::sys;
@@ -47,12 +50,14 @@ enum Backend {
     /// `sys/` and `auth/token/`: handlers that see all that is unsealed.
     System(&'static [Route<SystemHandler>]),
     Secrets(Arc<dyn SecretsEngine>),
+    Auth(Arc<dyn AuthMethod>),
 }
 
 /// The route of a request, by its backend, and the handler of its operation if there is one.
 enum Matched {
     System(Found<SystemHandler>),
     Secrets(Arc<dyn SecretsEngine>, Found<EngineHandler>),
+    Auth(Arc<dyn AuthMethod>, Found<AuthHandler>),
     /// The mount itself, which only help is asked about.
     Mount,
 }
@@ -63,6 +68,7 @@ macro_rules! on_route {
         match $matched {
             Matched::System($found) => $then,
             Matched::Secrets(_, $found) => $then,
+            Matched::Auth(_, $found) => $then,
             Matched::Mount => $else,
         }
     };
@@ -100,6 +106,7 @@ impl Backend {
         match entry.kind.as_str() {
             "system" => Some(Self::System(sys::ROUTES)),
             "token" => Some(Self::System(token::routes::ROUTES)),
+            _ if entry.table == Table::Auth => unsealed.methods.of(entry).cloned().map(Self::Auth),
             kind => unsealed.engines.of_kind(kind).cloned().map(Self::Secrets),
         }
     }
@@ -113,6 +120,7 @@ impl Backend {
             Self::Secrets(engine) => {
                 Matched::Secrets(Arc::clone(engine), routes::find(engine.routes(), path, operation)?)
             }
+            Self::Auth(method) => Matched::Auth(Arc::clone(method), routes::find(method.routes(), path, operation)?),
         })
     }
 
@@ -120,6 +128,7 @@ impl Backend {
         match self {
             Self::System(routes) => routes::is_folder(routes, path),
             Self::Secrets(engine) => routes::is_folder(engine.routes(), path),
+            Self::Auth(method) => routes::is_folder(method.routes(), path),
         }
     }
 
@@ -131,6 +140,8 @@ impl Backend {
                 sys::help::of_route(engine.routes(), found.route, path)
             }
             (Self::Secrets(engine), _) => sys::help::of_mount(engine.routes()),
+            (Self::Auth(method), Matched::Auth(_, found)) => sys::help::of_route(method.routes(), found.route, path),
+            (Self::Auth(method), _) => sys::help::of_mount(method.routes()),
         }
     }
 }
@@ -240,18 +251,22 @@ impl Core {
             _ => None,
         };
         let open = matched.as_ref().is_some_and(Matched::is_unauthenticated);
+        // As in Vault: whoever logs in may still send a token that has long ended. Help is for those who have one.
+        let is_login = open && matches!(backend, Some(Backend::Auth(_))) && request.operation != Operation::Help;
         trace.operation = Some(request.operation);
         trace.mount = routed.as_ref().map(|(entry, _)| entry.clone());
+        let client = client_of(request);
         match (&request.token, open) {
             (None, true) => {}
+            (Some(_), true) if is_login => {}
             (Some(token), true) => {
-                let known = unsealed.tokens.recognise(token).await;
+                let known = unsealed.tokens.recognise(token, client).await;
                 // Help is for everybody.
                 trace.caller = if request.operation == Operation::Help { known.ok() } else { Some(known?) };
                 trace.verdict = trace.caller.as_ref().map(|_| Verdict::unasked());
             }
             (None, false) => return Err(RequestError::BadToken),
-            (Some(token), false) => trace.caller = Some(unsealed.tokens.admit(token).await?),
+            (Some(token), false) => trace.caller = Some(unsealed.tokens.admit(token, client).await?),
         }
         trace.is_known = true;
 
@@ -344,6 +359,19 @@ impl Core {
         matched: Option<&Matched>,
         trace: &RequestTrace,
     ) -> Result<Operation, RequestError> {
+        if let (Operation::Update, Some(Matched::Auth(method, found))) = (request.operation, matched)
+            && let Some(entry) = trace.mount.as_deref().filter(|_| found.route.existence_check)
+        {
+            let asked = AuthRequest {
+                context: unsealed.methods.context(entry),
+                operation: Operation::Update,
+                pattern: found.route.pattern,
+                captures: found.captures.clone(),
+                fields: Fields::default(),
+                client: None,
+            };
+            return Ok(if method.exists(&asked).await? { Operation::Update } else { Operation::Create });
+        }
         let (Operation::Update, Some(Matched::Secrets(engine, found))) = (request.operation, matched) else {
             return Ok(request.operation);
         };
@@ -393,6 +421,18 @@ impl Core {
             Matched::Secrets(engine, Found { op: Some(op), captures, .. }) => {
                 let asked = (operation, captures, fields);
                 self.ask_engine(unsealed, request, trace, (&engine, op.handler), asked).await?
+            }
+            Matched::Auth(method, Found { op: Some(op), route, captures }) => {
+                let Some(mount) = &trace.mount else { return Err(RequestError::BadToken) };
+                let asked = AuthRequest {
+                    context: unsealed.methods.context(mount),
+                    operation,
+                    pattern: route.pattern,
+                    captures,
+                    fields,
+                    client: client_of(request),
+                };
+                login::ask(self, unsealed, request, mount, (&method, op.handler), &asked).await?
             }
             Matched::System(Found { op: Some(op), captures, .. }) => {
                 let SystemHandler::Unsealed(handle) = op.handler else { return Err(RequestError::UnsupportedPath) };
@@ -520,6 +560,9 @@ impl Core {
             // That nothing is there is an answer like any other, in Vault too.
             RequestError::NotFound => None,
             RequestError::Sandbox(cause) => Some(format!("{error}: {cause}")),
+            RequestError::LoginRefused { reason, .. } | RequestError::LoginDenied { reason } => {
+                Some(format!("{error}: {reason}"))
+            }
             // As the client reads it.
             RequestError::Denied | RequestError::DeniedByModule { .. } => {
                 Some(format!("1 error occurred:\n\t* {error}\n\n"))
@@ -543,6 +586,11 @@ impl Core {
         };
         unsealed.audit.record(&entry).await
     }
+}
+
+/// The address that a token's own addresses are compared with.
+fn client_of(request: &LogicalRequest) -> Option<IpAddr> {
+    request.client.as_ref().and_then(|client| client.address()).map(|address| address.to_canonical())
 }
 
 /// Turns the path into the one that policies, router and audit see: what names the same thing must read the same, or a rule

@@ -211,6 +211,15 @@ pub enum RequestError {
     /// 400 `M(text)`: Vault wraps what an engine's framework refuses.
     #[error("{0}")]
     InvalidMulti(String),
+    /// 400 `E(said)`: a login whose proof is not good. The client learns `said`; the audit record has the reason besides.
+    #[error("{said}")]
+    LoginRefused { said: &'static str, reason: String },
+    /// 403 `E(permission denied)`: a login that is refused whatever its proof is. Only the audit record has the reason.
+    #[error("permission denied")]
+    LoginDenied { reason: String },
+    /// 500 `E(text)`, as in Vault: a login that does not say who logs in, or with what.
+    #[error("{0}")]
+    LoginIncomplete(&'static str),
     /// 403 `E(permission denied)`: no token, an unknown or an expired one.
     #[error("permission denied")]
     BadToken,

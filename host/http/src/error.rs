@@ -129,7 +129,9 @@ pub(crate) fn of_request(error: &RequestError, request_id: &str) -> Response<Pay
     let (status, said) = match error {
         RequestError::Invalid(text) => (StatusCode::BAD_REQUEST, Said::one(text)),
         RequestError::InvalidMulti(text) => (StatusCode::BAD_REQUEST, Said::one(multi(text))),
-        RequestError::BadToken => (StatusCode::FORBIDDEN, Said::one(error)),
+        RequestError::LoginRefused { said, reason: _ } => (StatusCode::BAD_REQUEST, Said::one(said)),
+        RequestError::LoginIncomplete(text) => (StatusCode::INTERNAL_SERVER_ERROR, Said::one(text)),
+        RequestError::BadToken | RequestError::LoginDenied { reason: _ } => (StatusCode::FORBIDDEN, Said::one(error)),
         RequestError::Denied => (StatusCode::FORBIDDEN, Said::one(multi(&error.to_string()))),
         RequestError::Forbidden(text) => (StatusCode::FORBIDDEN, Said::one(text)),
         RequestError::DeniedByModule { policy: _, messages } => {
@@ -205,6 +207,9 @@ mod tests {
         for (error, status, body) in [
             (RequestError::Invalid(text()), 400, e(quoted)),
             (RequestError::InvalidMulti(text()), 400, m(quoted)),
+            (RequestError::LoginRefused { said: "no", reason: text() }, 400, e("no")),
+            (RequestError::LoginIncomplete("missing password"), 500, e("missing password")),
+            (RequestError::LoginDenied { reason: text() }, 403, e("permission denied")),
             (RequestError::BadToken, 403, e("permission denied")),
             (RequestError::Denied, 403, m("permission denied")),
             (RequestError::Forbidden(text()), 403, e(quoted)),

@@ -7,6 +7,7 @@
 //!
 //! Invariants: a parsed name is well formed; a secret has no `Display`, no `Serialize`, and a `Debug` that hides it.
 
+pub mod cidr;
 pub mod duration;
 pub mod lease;
 pub mod lock;
@@ -16,6 +17,7 @@ pub mod operation;
 pub mod time;
 pub mod token;
 
+pub use cidr::Cidr;
 pub use lease::LeaseId;
 pub use mount::{MountAccessor, MountPath};
 pub use operation::{Capabilities, Operation};

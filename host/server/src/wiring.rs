@@ -51,6 +51,7 @@ pub(crate) fn core(
         templates: sandbox.clone(),
         modules: sandbox,
         engines: leasehold_builtin::registry::secrets_engines(connection_files_dir),
+        auth_methods: leasehold_builtin::registry::auth_methods(),
         audit_devices: Arc::new(Devices::of_api(audit_directory)),
         declared_audit_devices: Arc::new(Devices::of_configuration()),
         metrics,

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::known::help;
 use super::session::shell;
-use crate::support::{Database, Durable, Server, change_freeze};
+use crate::support::{Client, Database, Durable, Server, change_freeze};
 
 /// Commands that ask a person, and here find none.
 const ASKS: [&str; 2] = ["leasehold login", "leasehold operator unseal"];
@@ -60,6 +60,13 @@ fn prepare(server: &Server, database: &Database<'_>, example: &str) {
         root.post("database/config/postgresql", database.config()).assert_status(204);
         server.role("readonly", json!({ "db_name": "postgresql" }));
     }
+    if example.starts_with("leasehold auth enable") {
+        for path in ["userpass", "machines"] {
+            root.delete(&format!("sys/auth/{path}")).assert_status(204);
+        }
+    } else if example.starts_with("leasehold login -method") {
+        enable_auth(&root);
+    }
     if is_missing("sys/policies/acl/apps") {
         root.put("sys/policies/acl/apps", json!({ "policy": POLICY })).assert_status(204);
     }
@@ -68,6 +75,22 @@ fn prepare(server: &Server, database: &Database<'_>, example: &str) {
             .assert_status(200);
     }
 }
+
+/// Those who log in in examples.
+fn enable_auth(root: &Client) {
+    for (path, kind) in [("userpass", "userpass"), ("machines", "approle")] {
+        root.delete(&format!("sys/auth/{path}")).assert_status(204);
+        root.post(&format!("sys/auth/{path}"), json!({ "type": kind })).assert_status(204);
+    }
+    let password = json!({ "password": crate::support::ADMIN_PASSWORD });
+    root.post("auth/userpass/users/sally", password).assert_status(204);
+    root.post("auth/machines/role/apps", json!({ "role_id": "apps" })).assert_status(204);
+    let secret_id = json!({ "secret_id": SECRET_ID });
+    root.post("auth/machines/role/apps/custom-secret-id", secret_id).assert_status(200);
+}
+
+/// Of the role `apps` in examples.
+const SECRET_ID: &str = "secret-id-of-the-examples";
 
 /// The files that examples name.
 fn write_files(server: &Server, token: &str) {
@@ -83,6 +106,7 @@ fn write_files(server: &Server, token: &str) {
         ("freeze.json", "{\"max_ttl\":\"15m\"}"),
         ("password.txt", crate::support::ADMIN_PASSWORD),
         ("token.txt", token),
+        ("secret-id.txt", SECRET_ID),
         ("share.txt", server.shares().first().map(String::as_str).unwrap_or_default()),
     ] {
         fs::write(work.join(name), text).expect("a file can be written");

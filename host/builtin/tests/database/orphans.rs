@@ -238,6 +238,9 @@ impl Room {
             last_renewed_at: None,
             renewed_ttl: None,
             agreed_end: None,
+            mount: None,
+            bound_cidrs: Vec::new(),
+            login: None,
         };
         let token = tokens.insert(&TokenId::new("t"), &record).await.unwrap();
         let engines = Engines {

@@ -1,22 +1,24 @@
-//! `auth enable|list|disable|tune`.
+//! `auth enable|list|disable|tune|help`.
 
 use clap::Command;
+use serde_json::{Map, Value, json};
 
 use super::mounts::{self, Table};
 use super::run::{Run, bare_path, mount_path};
 use crate::client::ApiRequest;
-use crate::declare::{group, leaf, value};
+use crate::declare::{group, leaf, switch, value};
 use crate::failure::Failure;
 
 pub(super) fn tree() -> Command {
     let token_type =
         || value("token-type", "TYPE", "Kind of the tokens it makes: default-service, default-batch, service or batch");
-    group("auth", "Auth methods: who may come in, and how").subcommands([
+    // `help` is a command of its own here, as in Vault: it takes a method, not a command.
+    group("auth", "Auth methods: who may come in, and how").disable_help_subcommand(true).subcommands([
         mounts::enable_flags(leaf(
             "enable",
             "Enable an auth method",
             "TYPE",
-            "  $ leasehold auth enable userpass  # refused by this server",
+            "  $ leasehold auth enable userpass\n  $ leasehold auth enable -path=machines approle",
         ))
         .arg(token_type()),
         leaf("list", "List the auth methods", "", "  $ leasehold auth list\n  $ leasehold auth list -detailed"),
@@ -32,7 +34,17 @@ pub(super) fn tree() -> Command {
             "PATH",
             "  $ leasehold auth tune -max-lease-ttl=8h token/",
         ))
-        .arg(token_type()),
+        .arg(token_type())
+        .arg(value("user-lockout-threshold", "NUMBER", "So many failed logins in a row lock a name"))
+        .arg(value("user-lockout-duration", "DURATION", "How long a name stays locked"))
+        .arg(value("user-lockout-counter-reset-duration", "DURATION", "After so long a failed login is forgotten"))
+        .arg(switch("user-lockout-disable", "Lock nobody")),
+        leaf(
+            "help",
+            "Show how to log in with an auth method",
+            "TYPE | PATH",
+            "  $ leasehold auth help userpass\n  $ leasehold auth help machines/",
+        ),
     ])
 }
 
@@ -41,6 +53,7 @@ pub(super) fn run(run: &mut Run, command: &str) -> Result<(), Failure> {
         "enable" => enable(run),
         "list" => list(run),
         "disable" => disable(run),
+        "help" => help(run),
         _ => tune(run),
     }
 }
@@ -84,10 +97,107 @@ fn tune(run: &mut Run) -> Result<(), Failure> {
     let [path] = run.exactly()?;
     let client = run.client()?;
     let path = mount_path(bare_path(&path));
-    let body = mounts::tune_body(run)?;
+    let mut body = mounts::tune_body(run)?;
+    if let Some(lockout) = lockout(run) {
+        body["user_lockout_config"] = lockout;
+    }
     // Not `sys/auth/…/tune`: that one asks for sudo.
     client
         .send(&ApiRequest::post(format!("sys/mounts/auth/{path}tune")).json(body))
         .map_err(|error| Failure::while_doing(format!("Error tuning auth method {path}"), error))?;
     Ok(run.env.say(&format!("Success! Tuned the auth method at: {path}"))?)
 }
+
+/// What the flags say of the lockout; nothing when they say nothing. The server reads numbers and lengths from texts.
+fn lockout(run: &Run) -> Option<Value> {
+    let mut config = Map::new();
+    for (flag, key) in [
+        ("user-lockout-threshold", "lockout_threshold"),
+        ("user-lockout-duration", "lockout_duration"),
+        ("user-lockout-counter-reset-duration", "lockout_counter_reset_duration"),
+    ] {
+        config.extend(run.text(flag).filter(|text| !text.is_empty()).map(|text| (key.to_owned(), json!(text))));
+    }
+    config.extend(run.switch_if_given("user-lockout-disable").map(|off| ("lockout_disable".to_owned(), json!(off))));
+    (!config.is_empty()).then_some(Value::Object(config))
+}
+
+/// By a type's name without asking anybody; by a path with a look at the server's auth mounts.
+fn help(run: &mut Run) -> Result<(), Failure> {
+    let [word] = run.exactly()?;
+    let word = bare_path(&word).trim_end_matches('/').to_owned();
+    if let Some(text) = help_text(&word) {
+        return Ok(run.env.say(text)?);
+    }
+    let client = run.client()?;
+    let table = client
+        .send(&ApiRequest::get("sys/auth"))
+        .and_then(|answer| answer.data())
+        .map_err(|error| Failure::while_doing("Error listing authentication methods", error))?;
+    let entry = table.get(format!("{word}/"));
+    let kind = entry.and_then(|entry| entry.get("type")).and_then(Value::as_str);
+    let Some(kind) = kind else {
+        return Err(Failure::Server(format!("Error retrieving help: unknown authentication method: {word}")));
+    };
+    match help_text(kind) {
+        Some(text) => Ok(run.env.say(text)?),
+        None => Err(Failure::Server(format!("No method-specific CLI handler available for auth method \"{kind}\""))),
+    }
+}
+
+fn help_text(kind: &str) -> Option<&'static str> {
+    match kind {
+        "token" => Some(TOKEN_HELP),
+        "userpass" => Some(USERPASS_HELP),
+        "approle" => Some(APPROLE_HELP),
+        _ => None,
+    }
+}
+
+const TOKEN_HELP: &str = "\
+Usage: leasehold login [TOKEN]
+
+  The token auth method takes a token that exists already, checks it and keeps it.
+
+      $ leasehold login
+      Token (will be hidden):
+
+Configuration:
+
+  token=<string>
+      The token. If it is not given, the command asks for it.
+
+  lookup=<bool>
+      Whether to ask the server about the token first. The default is true.";
+
+const USERPASS_HELP: &str = "\
+Usage: leasehold login -method=userpass [CONFIG K=V...]
+
+  The userpass auth method takes a user name and a password.
+
+      $ leasehold login -method=userpass username=sally
+      Password (will be hidden):
+
+Configuration:
+
+  username=<string>
+      The name of the user.
+
+  password=<string>
+      The password. If it is not given, the command asks for it.";
+
+const APPROLE_HELP: &str = "\
+Usage: leasehold login -method=approle [CONFIG K=V...]
+
+  The approle auth method takes the id of a role and, unless the role needs none, a secret id.
+
+      $ leasehold login -method=approle role_id=ROLE_ID
+      Secret ID (will be hidden):
+
+Configuration:
+
+  role_id=<string>
+      The id of the role.
+
+  secret_id=<string>
+      The secret id. If it is not given, the command asks for it; empty, none is sent.";

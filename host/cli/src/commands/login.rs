@@ -1,4 +1,4 @@
-//! `login`: by token, or by user name and password.
+//! `login`: by token, by user name and password, or by role id and secret id.
 
 use clap::Command;
 use secrecy::{ExposeSecret, SecretString};
@@ -16,7 +16,7 @@ use crate::token_file::TokenFile;
 
 pub(super) fn tree() -> Command {
     leaf("login", "Authenticate and keep the token for later commands", "[TOKEN | KEY=VALUE...]", EXAMPLES)
-        .arg(value("method", "TYPE", "How to authenticate: token (default) or userpass"))
+        .arg(value("method", "TYPE", "How to authenticate: token (default), userpass or approle"))
         .arg(value("path", "PATH", "Where the method is enabled, if not at its own name"))
         .arg(switch("no-store", "Do not write the token to the token file"))
         .arg(switch("no-print", "Do not print the token"))
@@ -25,7 +25,9 @@ pub(super) fn tree() -> Command {
 
 const EXAMPLES: &str = "  $ leasehold login
   $ leasehold login s.24C1WPwTpPR0uUq6sfFYtu9o
-  $ leasehold login - < token.txt";
+  $ leasehold login - < token.txt
+  $ leasehold login -method=userpass username=sally password=- < password.txt
+  $ leasehold login -method=approle -path=machines role_id=apps secret_id=- < secret-id.txt";
 
 pub(super) fn login(run: &mut Run) -> Result<(), Failure> {
     let token_only = run.switch("token-only");
@@ -39,7 +41,7 @@ pub(super) fn login(run: &mut Run) -> Result<(), Failure> {
     if let Some(first) = words.first_mut().filter(|first| method == "token" && !first.contains('=')) {
         *first = format!("token={first}");
     }
-    if !matches!(method.as_str(), "token" | "userpass") {
+    if !matches!(method.as_str(), "token" | "userpass" | "approle") {
         return Err(Failure::Local(wrapped(&format!(
             "Unknown auth method: {method}. Use \"leasehold auth list\" to see the complete list of auth methods. Additionally, some auth methods are only available via the HTTP API."
         ))));
@@ -51,6 +53,7 @@ pub(super) fn login(run: &mut Run) -> Result<(), Failure> {
     let mut client = run.client_without_token()?;
     let secret = match method.as_str() {
         "token" => by_token(run, &mut client, &settings)?,
+        "approle" => by_role(run, &client, &path, &settings)?,
         _ => by_password(run, &client, &path, &settings)?,
     };
     let secret = unwrapped(&mut client, secret, store)?;
@@ -162,6 +165,27 @@ fn by_password(run: &mut Run, client: &Client, path: &str, settings: &Settings) 
     };
     let call =
         ApiRequest::put(format!("auth/{path}/login/{name}")).json(json!({ "password": password.expose_secret() }));
+    let answer = client.logical(&call).map_err(|error| Failure::while_doing("Error authenticating", error))?;
+    answer.ok_or_else(|| failed("empty response from credential provider"))
+}
+
+/// Vault's own command line cannot do this; what is sent is what its agent sends.
+fn by_role(run: &mut Run, client: &Client, path: &str, settings: &Settings) -> Result<Secret, Failure> {
+    let Some(role_id) = settings.of("role_id").filter(|id| !id.is_empty()) else {
+        return Err(failed("'role_id' must be specified"));
+    };
+    let mut body = json!({ "role_id": role_id });
+    let secret_id = match settings.of("secret_id") {
+        // A role with `bind_secret_id=false` needs none.
+        Some("") => None,
+        Some(secret_id) => Some(SecretString::from(secret_id)),
+        None if run.no_stdin() => return Err(failed("'secret_id' must be specified and refusing to pull from stdin")),
+        None => Some(ask(run, "Secret ID (will be hidden): ", "secret_id=-")?),
+    };
+    if let Some(secret_id) = &secret_id {
+        body["secret_id"] = json!(secret_id.expose_secret());
+    }
+    let call = ApiRequest::put(format!("auth/{path}/login")).json(body);
     let answer = client.logical(&call).map_err(|error| Failure::while_doing("Error authenticating", error))?;
     answer.ok_or_else(|| failed("empty response from credential provider"))
 }

@@ -7,7 +7,7 @@ use super::{
     EFFECT_GRACE, EFFECT_TIME, EndCause, LeaseBody, LeaseError, LeaseKind, LeaseRow, LeaseState, Leases, NO_ANSWER,
 };
 use crate::keys;
-use crate::mount::MountEntry;
+use crate::mount::{MountEntry, Table};
 use crate::random;
 use crate::request::LeaseAnswer;
 use crate::seams::engine::{EngineContext, EngineError, LeasePlan, SecretData, SecretsEngine};
@@ -99,6 +99,11 @@ impl Leases {
         if let Some(key) = &token_key {
             intent = intent.check(key.clone(), Expect::Present);
         }
+        if let Some(login) = holder.login() {
+            intent = intent
+                .check(keys::mount(Table::Auth.as_str(), login), Expect::Present)
+                .check(keys::mount_taint(login), Expect::Absent);
+        }
         let intent = intent
             // The mount may be on its way out: what begins after its leases were listed would never be undone.
             .check(keys::mount(mount.table.as_str(), &mount.accessor), Expect::Present)
@@ -107,6 +112,9 @@ impl Leases {
         match self.storage.commit(intent).await {
             Ok(()) => {}
             Err(StorageError::Conflict(key)) if token_key.is_some_and(|token| token.as_str() == key) => {
+                return Err(LeaseError::TokenGone);
+            }
+            Err(StorageError::Conflict(key)) if holder.login().is_some_and(|login| key.ends_with(login.as_str())) => {
                 return Err(LeaseError::TokenGone);
             }
             Err(StorageError::Conflict(_)) => return Err(LeaseError::NoEngine(id)),

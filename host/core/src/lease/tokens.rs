@@ -1,6 +1,6 @@
 //! The end of a token: its descendants end with it, and all their leases.
 
-use leasehold_model::TokenHash;
+use leasehold_model::{MountAccessor, TokenHash};
 
 use super::{EndCause, LeaseError, LeaseRow, LeaseState, Leases};
 use crate::seams::storage::{Batch, Key, LeaseFilter, StorageError};
@@ -42,6 +42,23 @@ impl Leases {
                 }
             }
         }
+        self.wake.notify_one();
+        Ok(())
+    }
+
+    /// Ends every token that logins at one auth mount have made, with what descends from them and all their leases. The mount is
+    /// tainted already: no login makes another one. A second call goes on where the first one failed.
+    ///
+    /// # Errors
+    /// As storage.
+    pub async fn end_tokens_of(&self, mount: &MountAccessor) -> Result<(), LeaseError> {
+        let filter =
+            LeaseFilter { mount: Some(mount.clone()), kind: Some(super::LeaseKind::Token), ..LeaseFilter::default() };
+        for row in self.rows(&filter).await? {
+            self.end_token(&row.token, Children::AreRevoked).await?;
+        }
+        // Batch tokens are stored nowhere and have ended with the mount; their leases have not.
+        self.mark_secrets_of(&self.tokens.batch_tokens_of(mount)).await?;
         self.wake.notify_one();
         Ok(())
     }

@@ -7,10 +7,12 @@
 //! Invariant: an engine reads and writes below `mount/<accessor>/` and nowhere else.
 
 pub mod engines;
+pub mod methods;
 pub mod storage;
 pub mod table;
 pub mod version;
 
 pub use engines::{Engines, SystemTtls};
-pub use storage::MountStorage;
-pub use table::{MountEntry, MountTable, Table};
+pub use methods::AuthMethods;
+pub use storage::{MountBatch, MountStorage};
+pub use table::{MountEntry, MountTable, MountTokenType, Table};

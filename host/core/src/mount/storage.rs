@@ -6,7 +6,10 @@ use std::sync::Arc;
 use leasehold_model::MountAccessor;
 
 use crate::keys;
-use crate::seams::storage::{Batch, Expect, Key, Storage, StorageError, Versioned};
+use crate::seams::storage::{Batch, Change, Expect, Key, Storage, StorageError, Versioned};
+
+/// How many names one step of [`MountStorage::names`] reads.
+const PAGE: u32 = 1_000;
 
 /// An engine's own corner. Names are relative to it.
 #[derive(Clone)]
@@ -18,6 +21,53 @@ pub struct MountStorage {
 impl fmt::Debug for MountStorage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "MountStorage({})", self.accessor)
+    }
+}
+
+/// Changes in one corner, written all or nothing. Names are relative to it.
+#[derive(Clone, Debug, Default)]
+pub struct MountBatch(Vec<MountChange>);
+
+#[derive(Clone)]
+enum MountChange {
+    Put(String, Vec<u8>, Expect),
+    Delete(String, Expect),
+    Check(String, Expect),
+}
+
+impl fmt::Debug for MountChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Put(name, _, expect) => write!(f, "Put({name}, {expect:?})"),
+            Self::Delete(name, expect) => write!(f, "Delete({name}, {expect:?})"),
+            Self::Check(name, expect) => write!(f, "Check({name}, {expect:?})"),
+        }
+    }
+}
+
+impl MountBatch {
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    #[must_use]
+    pub fn put(mut self, name: impl Into<String>, value: Vec<u8>, expect: Expect) -> Self {
+        self.0.push(MountChange::Put(name.into(), value, expect));
+        self
+    }
+
+    #[must_use]
+    pub fn delete(mut self, name: impl Into<String>, expect: Expect) -> Self {
+        self.0.push(MountChange::Delete(name.into(), expect));
+        self
+    }
+
+    /// Only a condition.
+    #[must_use]
+    pub fn check(mut self, name: impl Into<String>, expect: Expect) -> Self {
+        self.0.push(MountChange::Check(name.into(), expect));
+        self
     }
 }
 
@@ -47,6 +97,38 @@ impl MountStorage {
     /// As [`Storage::commit`].
     pub async fn delete(&self, name: &str) -> Result<(), StorageError> {
         self.storage.commit(Batch::new().delete(self.key(name))).await
+    }
+
+    /// At most `most` names below a folder, after `after` (empty: from the first one on), page by page.
+    ///
+    /// # Errors
+    /// As [`Storage::scan`].
+    pub async fn names(&self, folder: &str, after: &str, most: usize) -> Result<Vec<String>, StorageError> {
+        let mut names: Vec<String> = Vec::new();
+        while names.len() < most {
+            let last = names.last().map_or(after, String::as_str);
+            let wanted = u32::try_from(most - names.len()).map_or(PAGE, |wanted| wanted.min(PAGE));
+            let page = self.list(folder, Some(last).filter(|last| !last.is_empty()), wanted).await?;
+            let is_last = page.len() < wanted as usize;
+            names.extend(page);
+            if is_last {
+                break;
+            }
+        }
+        Ok(names)
+    }
+
+    /// Writes a whole batch in one atomic step.
+    ///
+    /// # Errors
+    /// [`StorageError::Conflict`] when an expectation does not hold: nothing was written.
+    pub async fn commit(&self, batch: MountBatch) -> Result<(), StorageError> {
+        let changes = batch.0.into_iter().map(|change| match change {
+            MountChange::Put(name, value, expect) => Change::Put { key: self.key(&name), value, expect },
+            MountChange::Delete(name, expect) => Change::Delete { key: self.key(&name), expect },
+            MountChange::Check(name, expect) => Change::Check { key: self.key(&name), expect },
+        });
+        self.storage.commit(Batch(changes.collect())).await
     }
 
     /// Names directly or deeper below `folder` (`role/`), without it, in byte order; at most `limit`, after `after`.

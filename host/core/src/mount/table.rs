@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::commit::{commit_surely, delete_surely};
 use crate::keys;
+use crate::lockout::LockoutRules;
 use crate::random;
 use crate::request::{Object, RequestError};
 use crate::seams::host::Entropy;
@@ -30,6 +31,38 @@ impl Table {
             Self::Mount => "mount",
             Self::Auth => "auth",
         }
+    }
+}
+
+/// Which kind of tokens an auth mount makes. `default-…` lets a user or role say otherwise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MountTokenType {
+    #[default]
+    DefaultService,
+    DefaultBatch,
+    Service,
+    Batch,
+}
+
+impl MountTokenType {
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::DefaultService => "default-service",
+            Self::DefaultBatch => "default-batch",
+            Self::Service => "service",
+            Self::Batch => "batch",
+        }
+    }
+
+    /// An empty text is the default, as in Vault.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        if text.is_empty() {
+            return Some(Self::default());
+        }
+        [Self::DefaultService, Self::DefaultBatch, Self::Service, Self::Batch].into_iter().find(|t| t.as_str() == text)
     }
 }
 
@@ -58,6 +91,12 @@ pub struct MountEntry {
     /// None as in the answer of a mount without options.
     #[serde(default)]
     pub options: Option<Object>,
+    /// Of an auth mount.
+    #[serde(default)]
+    pub token_type: MountTokenType,
+    /// Of an auth mount whose lockout was tuned; none: Vault's defaults.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lockout: Option<LockoutRules>,
     pub local: bool,
     pub seal_wrap: bool,
     /// A removal failed half way: nothing is routed here until it is tried again.
@@ -83,6 +122,8 @@ impl MountEntry {
             audit_non_hmac_request_keys: Vec::new(),
             audit_non_hmac_response_keys: Vec::new(),
             options: None,
+            token_type: MountTokenType::default(),
+            lockout: None,
             local: false,
             seal_wrap: false,
             tainted: false,

@@ -8,6 +8,7 @@ mod audit;
 mod capabilities;
 pub(crate) mod help;
 mod leases;
+mod locked_users;
 mod metrics;
 mod modules;
 mod mounts;
@@ -38,6 +39,7 @@ const TABLES: &[&[Route<SystemHandler>]] = &[
     ui::ROUTES,
     openapi::ROUTES,
     metrics::ROUTES,
+    locked_users::ROUTES,
 ];
 
 /// All routes; literal ones before captures.

@@ -5,22 +5,23 @@ use std::sync::Arc;
 use leasehold_model::{MountPath, Ttl, duration};
 use serde_json::{Value, json};
 
-use crate::call::{Call, SystemHandler, handler};
+use crate::call::{Call, SystemHandler, handler, lease_error};
 use crate::fields::{Field, Kind};
 use crate::lease::EndCause;
 use crate::lease::revoke::PrefixOrStore;
-use crate::mount::{MountEntry, Table, version};
+use crate::lockout::LockoutRules;
+use crate::mount::{MountEntry, MountTokenType, Table, version};
 use crate::request::{LogicalResponse, Object, RequestError, Shape};
 use crate::routes::{Access, Answer, Op, Route};
 use crate::seams::storage::StorageError;
 
 const ENABLE: &[Field] = &[
-    Field::visible("type", Kind::Text, "The kind of engine: `database`.").required(),
+    Field::visible("type", Kind::Text, "The kind of engine or method: `database`; `approle`, `userpass`.").required(),
     Field::visible("description", Kind::Text, "For people."),
     Field::visible(
         "config",
         Kind::Map,
-        "default_lease_ttl, max_lease_ttl, force_no_cache, listing_visibility, audit_non_hmac_*_keys.",
+        "default_lease_ttl, max_lease_ttl, force_no_cache, listing_visibility, token_type, audit_non_hmac_*_keys.",
     ),
     Field::visible("options", Kind::KvPairs, "The engine's own options."),
     Field::visible("local", Kind::Bool, "Accepted."),
@@ -42,7 +43,12 @@ const TUNE: &[Field] = &[
     Field::visible("audit_non_hmac_response_keys", Kind::CommaList, "Keys that audit shows in clear."),
     Field::visible("options", Kind::KvPairs, "The engine's own options."),
     Field::visible("plugin_version", Kind::Text, "The one that is there."),
-    Field::visible("token_type", Kind::Text, "Of auth methods that let people log in: none is here yet."),
+    Field::visible("token_type", Kind::Text, "Of an auth method: default-service, default-batch, service or batch."),
+    Field::visible(
+        "user_lockout_config",
+        Kind::Map,
+        "Of userpass and approle: lockout_threshold, lockout_duration, lockout_counter_reset_duration, lockout_disable.",
+    ),
 ];
 
 /// What Vault lets nobody change on the mounts that are always there.
@@ -128,7 +134,7 @@ pub const ROUTES: &[Route<SystemHandler>] = &[
         &[
             Op::read("Shows an auth method.", handler!(show_method)).answers(Answer::Data(ENTRY)),
             Op::update("Enables an auth method.", handler!(enable_method)).takes(ENABLE),
-            Op::delete("Disables an auth method.", handler!(disable_method)),
+            Op::delete("Disables an auth method; its tokens and their leases end.", handler!(disable_method)),
         ],
     ),
 ];
@@ -218,6 +224,9 @@ pub(super) fn shown(entry: &MountEntry) -> Object {
     config.insert("force_no_cache".into(), entry.force_no_cache.into());
     config.insert("max_lease_ttl".into(), entry.max_lease_ttl.as_secs().into());
     show_set(entry, &mut config);
+    if let Some(rules) = &entry.lockout {
+        config.insert("user_lockout_config".into(), lockout_shown(rules).into());
+    }
     let mut shown = Object::new();
     let mut put = |name: &str, value: Value| {
         shown.insert(name.to_owned(), value);
@@ -256,8 +265,18 @@ fn show_set(entry: &MountEntry, config: &mut Object) {
         }
     }
     if entry.table == Table::Auth {
-        config.insert("token_type".into(), "default-service".into());
+        config.insert("token_type".into(), entry.token_type.as_str().into());
     }
+}
+
+/// The lockout of a mount, with the keys under which Vault shows it.
+fn lockout_shown(rules: &LockoutRules) -> Object {
+    Object::from_iter([
+        ("user_lockout_counter_reset_duration".to_owned(), rules.counter_reset.as_secs().into()),
+        ("user_lockout_disable".to_owned(), rules.is_disabled.into()),
+        ("user_lockout_duration".to_owned(), rules.duration.as_secs().into()),
+        ("user_lockout_threshold".to_owned(), rules.threshold.into()),
+    ])
 }
 
 async fn enable(call: &Call<'_>, table: Table) -> Result<LogicalResponse, RequestError> {
@@ -274,7 +293,11 @@ async fn enable(call: &Call<'_>, table: Table) -> Result<LogicalResponse, Reques
     if matches!(kind, "system" | "token" | "cubbyhole" | "identity" | "ns_system" | "ns_token") {
         return Err(RequestError::Invalid(format!("mount type of \"{kind}\" is not mountable")));
     }
-    if table == Table::Auth || call.unsealed.engines.of_kind(kind).is_none() {
+    let is_known = match table {
+        Table::Mount => call.unsealed.engines.of_kind(kind).is_some(),
+        Table::Auth => call.unsealed.methods.of_kind(kind).is_some(),
+    };
+    if !is_known {
         return Err(RequestError::Invalid(format!("plugin not found in the catalog: {kind}")));
     }
     let mut entry = MountEntry::new(table, path, kind, &*call.core.seams.entropy);
@@ -333,6 +356,11 @@ fn configure(entry: &mut MountEntry, config: &Object, call: &Call<'_>) -> Result
         Some(Value::String(text)) => visibility(text)?,
         Some(other) => visibility(&other.to_string())?,
     };
+    entry.token_type = match config.get("token_type") {
+        None | Some(Value::Null) => MountTokenType::default(),
+        Some(Value::String(text)) => token_type(text)?,
+        Some(_) => return Err(RequestError::invalid("unable to convert given mount config information")),
+    };
     for (name, keys) in [
         ("audit_non_hmac_request_keys", &mut entry.audit_non_hmac_request_keys),
         ("audit_non_hmac_response_keys", &mut entry.audit_non_hmac_response_keys),
@@ -359,6 +387,40 @@ fn visibility(text: &str) -> Result<String, RequestError> {
     }
 }
 
+fn token_type(text: &str) -> Result<MountTokenType, RequestError> {
+    MountTokenType::parse(text).ok_or_else(|| RequestError::invalid("invalid value for 'token_type'"))
+}
+
+/// Takes over what `user_lockout_config` names; what was tuned before stays, and Vault's defaults fill the rest.
+fn tune_lockout(entry: &mut MountEntry, config: &Object) -> Result<(), RequestError> {
+    if !matches!(entry.kind.as_str(), "userpass" | "approle" | "ldap") {
+        return Err(RequestError::Invalid(format!(
+            "tuning of user lockout configuration for auth type {:?} not allowed",
+            entry.kind
+        )));
+    }
+    const FIELDS: &[Field] = &[
+        Field::visible("lockout_threshold", Kind::Int, ""),
+        Field::visible("lockout_duration", Kind::Duration, ""),
+        Field::visible("lockout_counter_reset_duration", Kind::Duration, ""),
+        Field::visible("lockout_disable", Kind::Bool, ""),
+    ];
+    let fields = crate::fields::Fields::coerce(FIELDS, config)
+        .map_err(|error| RequestError::Invalid(format!("user_lockout_config: {error}")))?;
+    let mut rules = entry.lockout.unwrap_or_default();
+    if let Some(threshold) = fields.int("lockout_threshold") {
+        rules.threshold = u32::try_from(threshold)
+            .ok()
+            .filter(|threshold| *threshold > 0)
+            .ok_or_else(|| RequestError::invalid("user_lockout_config: lockout_threshold must be greater than 0"))?;
+    }
+    rules.duration = fields.ttl("lockout_duration").unwrap_or(rules.duration);
+    rules.counter_reset = fields.ttl("lockout_counter_reset_duration").unwrap_or(rules.counter_reset);
+    rules.is_disabled = fields.bool("lockout_disable").unwrap_or(rules.is_disabled);
+    entry.lockout = Some(rules);
+    Ok(())
+}
+
 /// Ends every lease, then forgets what the engine stored. A lease that cannot be ended leaves the mount tainted: nothing is
 /// routed to it, and disabling it again goes on.
 async fn disable(call: &Call<'_>, table: Table) -> Result<LogicalResponse, RequestError> {
@@ -383,13 +445,21 @@ async fn disable(call: &Call<'_>, table: Table) -> Result<LogicalResponse, Reque
     if !call.unsealed.mounts.update(&entry.accessor, taint).await? {
         return Ok(LogicalResponse::empty());
     }
+    if entry.table == Table::Auth {
+        call.unsealed.leases.end_tokens_of(&entry.accessor).await.map_err(lease_error)?;
+    }
     let cause = EndCause::MountDisabled { mount: entry.path.to_string(), by: call.asker() };
     match call.unsealed.leases.revoke_mount(&entry.accessor, &cause).await {
         Ok(()) => {}
         Err(PrefixOrStore::Store(error)) => return Err(error.into()),
         Err(failure) => return Err(RequestError::Invalid(half_way(&entry, &failure))),
     }
-    if let Some(engine) = call.unsealed.engines.of_kind(&entry.kind) {
+    if entry.table == Table::Auth {
+        if let Some(method) = call.unsealed.methods.of(&entry) {
+            method.unmount(&call.unsealed.methods.context(&entry)).await;
+        }
+        call.unsealed.lockouts.forget_mount(&entry.accessor);
+    } else if let Some(engine) = call.unsealed.engines.of_kind(&entry.kind) {
         engine.unmount(&call.unsealed.engines.context(&entry)).await;
     }
     call.unsealed.mounts.remove(&entry).await?;
@@ -420,6 +490,7 @@ fn tuning(call: &Call<'_>, full: &str) -> Result<LogicalResponse, RequestError> 
         data.insert("options".into(), options.clone().into());
     }
     show_set(&entry, &mut data);
+    data.extend(entry.lockout.as_ref().map(lockout_shown).into_iter().flatten());
     Ok(LogicalResponse::data(data).shaped(Shape::Duplicated))
 }
 
@@ -481,12 +552,17 @@ fn tuned_by(tuned: &mut MountEntry, fields: &crate::fields::Fields, system_max: 
     if let Some(version) = fields.text("plugin_version") {
         version::check(&tuned.kind, version).map_err(|why| RequestError::Invalid(why.to_string()))?;
     }
-    if fields.text("token_type").is_some() {
-        return Err(RequestError::invalid(match tuned.table {
-            Table::Mount => "'token_type' can only be modified on auth mounts",
-            // The only auth method there is.
-            Table::Auth => "'token_type' cannot be set for 'token' or 'ns_token' auth mounts",
-        }));
+    if let Some(text) = fields.text("token_type") {
+        tuned.token_type = match tuned.table {
+            Table::Mount => return Err(RequestError::invalid("'token_type' can only be modified on auth mounts")),
+            Table::Auth if tuned.kind == "token" => {
+                return Err(RequestError::invalid("'token_type' cannot be set for 'token' or 'ns_token' auth mounts"));
+            }
+            Table::Auth => token_type(text)?,
+        };
+    }
+    if let Some(Value::Object(config)) = fields.any("user_lockout_config") {
+        tune_lockout(tuned, config)?;
     }
     Ok(())
 }

@@ -11,7 +11,7 @@ use super::ui;
 use crate::call::{Call, SystemHandler, handler};
 use crate::core::Unsealed;
 use crate::fields::{Field, Kind};
-use crate::mount::MountEntry;
+use crate::mount::{MountEntry, Table};
 use crate::request::{LogicalResponse, Object, RequestError, Shape};
 use crate::routes::{Access, Answer, Op, Route};
 use crate::token;
@@ -48,6 +48,11 @@ fn add_mount(paths: &mut Object, entry: &MountEntry, unsealed: &Unsealed) {
     match entry.kind.as_str() {
         "system" => add_paths(paths, prefix, super::ROUTES),
         "token" => add_paths(paths, prefix, token::routes::ROUTES),
+        _ if entry.table == Table::Auth => {
+            if let Some(method) = unsealed.methods.of(entry) {
+                add_paths(paths, prefix, method.routes());
+            }
+        }
         kind => {
             if let Some(engine) = unsealed.engines.of_kind(kind) {
                 add_paths(paths, prefix, engine.routes());

@@ -6,7 +6,7 @@ use std::fmt;
 use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use leasehold_model::{Accessor, Timestamp, TokenHash, TokenId, Ttl};
+use leasehold_model::{Accessor, Cidr, MountAccessor, Timestamp, TokenHash, TokenId, Ttl};
 use serde::{Deserialize, Serialize};
 
 use super::record::{TokenKind, TokenRecord};
@@ -48,6 +48,10 @@ struct Carried {
     created_at: Timestamp,
     #[serde(rename = "t")]
     ttl: Ttl,
+    #[serde(rename = "a", default, skip_serializing_if = "Option::is_none")]
+    mount: Option<MountAccessor>,
+    #[serde(rename = "b", default, skip_serializing_if = "Vec::is_empty")]
+    bound_cidrs: Vec<Cidr>,
 }
 
 impl Sealer {
@@ -67,6 +71,8 @@ impl Sealer {
             meta: record.meta.clone(),
             created_at: record.created_at,
             ttl: record.creation_ttl,
+            mount: record.mount.clone(),
+            bound_cidrs: record.bound_cidrs.clone(),
         };
         let mut nonce = [0; NONCE_LEN];
         entropy.fill(&mut nonce);
@@ -88,7 +94,7 @@ impl Sealer {
         let nonce = Nonce::assume_unique_for_key(*nonce);
         let opened = self.0.as_ref()?.open_in_place(nonce, Aad::from(PURPOSE), sealed).ok()?;
         let carried: Carried = serde_json::from_slice(opened).ok()?;
-        let Carried { policies, parent, path, display_name, meta, created_at, ttl } = carried;
+        let Carried { policies, parent, path, display_name, meta, created_at, ttl, mount, bound_cidrs } = carried;
         Some(TokenRecord {
             kind: TokenKind::Batch,
             accessor: Accessor::new(""),
@@ -109,6 +115,9 @@ impl Sealer {
             last_renewed_at: None,
             renewed_ttl: None,
             agreed_end: None,
+            mount,
+            bound_cidrs,
+            login: None,
         })
     }
 }
@@ -149,6 +158,9 @@ mod tests {
             last_renewed_at: None,
             renewed_ttl: None,
             agreed_end: None,
+            mount: Some(MountAccessor::new("auth_userpass_01234567")),
+            bound_cidrs: vec!["10.0.0.0/8".parse().unwrap()],
+            login: None,
         }
     }
 

@@ -1,10 +1,11 @@
 //! The rules of `auth/token/create` and `create-orphan` (contract.md §3.2).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use leasehold_model::duration::{self, DurationError};
-use leasehold_model::{Accessor, Timestamp, TokenId, Ttl};
+use leasehold_model::{Timestamp, TokenId, Ttl};
 
+use super::mint::{MintError, NewToken};
 use super::{Caller, TokenKind, TokenRecord, Tokens};
 use crate::fields::{Field, Fields, Kind};
 use crate::request::RequestError;
@@ -151,41 +152,32 @@ pub async fn create(
             .map(|name| format!("Policy \"{name}\" does not exist")),
     );
 
-    let meta = fields.pairs("meta").cloned();
-    let record = TokenRecord {
+    let new = NewToken {
         kind,
-        accessor: if is_batch { Accessor::new("") } else { tokens.new_accessor() },
         parent: (!orphan).then(|| wish.parent.hash.clone()),
+        mount: None,
         policies,
         path: wish.path.to_owned(),
         display_name: display_name(fields.text("display_name").unwrap_or_default()),
-        meta,
+        meta: fields.pairs("meta").cloned(),
         num_uses,
-        creation_uses: num_uses,
         created_at: now,
-        creation_ttl: ttl,
+        ttl,
         explicit_max_ttl,
         period,
-        renewable: fields.bool("renewable").unwrap_or(true) && !ttl.is_zero() && !is_batch,
-        expires_at: ttl.if_set().map(|ttl| now + ttl),
-        last_renewed_at: None,
-        renewed_ttl: None,
         agreed_end: wish.agreed_end(now),
+        renewable: fields.bool("renewable").unwrap_or(true),
+        // Nobody frees a token from its addresses by making another one with it.
+        bound_cidrs: parent.bound_cidrs.clone(),
+        login: None,
+        id: id.filter(|_| !is_batch),
     };
-    if is_batch {
-        let Some(id) = tokens.sealed(&record) else {
-            return refuse("batch token would be too long: give it fewer policies or less metadata");
-        };
-        return Ok(Created { id, record, warnings });
-    }
-    let custom = id.is_some();
-    let id = id.unwrap_or_else(|| tokens.new_id());
-    match tokens.insert(&id, &record).await {
-        Ok(_) => Ok(Created { id, record, warnings }),
-        Err(StorageError::Conflict(_)) if custom => refuse("cannot create a token with a duplicate ID"),
+    match tokens.mint(new).await {
+        Ok((id, record)) => Ok(Created { id, record, warnings }),
+        Err(error @ (MintError::TooLong | MintError::Duplicate)) => Err(RequestError::Invalid(error.to_string())),
         // The parent was revoked while this request was under way.
-        Err(StorageError::Conflict(_)) => Err(RequestError::BadToken),
-        Err(other) => Err(other.into()),
+        Err(MintError::Orphaned) => Err(RequestError::BadToken),
+        Err(MintError::Store(error)) => Err(error.into()),
     }
 }
 
@@ -345,6 +337,9 @@ impl First {
             last_renewed_at: None,
             renewed_ttl: None,
             agreed_end: None,
+            mount: None,
+            bound_cidrs: Vec::new(),
+            login: None,
         }
     }
 }

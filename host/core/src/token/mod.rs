@@ -10,14 +10,18 @@
 
 pub mod batch;
 pub mod create;
+pub mod mint;
+pub mod params;
 pub mod record;
 pub mod routes;
 pub mod store;
 
+pub use mint::{MintError, NewToken};
+pub use params::TokenParams;
 pub use record::{TokenKind, TokenRecord};
 pub use store::Tokens;
 
-use leasehold_model::{Timestamp, TokenHash};
+use leasehold_model::{MountAccessor, Timestamp, TokenHash};
 
 /// What a lease ends with, besides its own time.
 #[derive(Clone, Copy, Debug)]
@@ -25,8 +29,9 @@ pub enum Leaseholder<'a> {
     /// A stored token: the lease dies with it.
     Service(&'a TokenHash),
     /// Nobody notices the end of a batch token. So the lease dies with the token's parent, if it has one, and no renewal
-    /// passes the token's own end.
-    Batch { token: &'a TokenHash, parent: Option<&'a TokenHash>, until: Timestamp },
+    /// passes the token's own end. `login` is the auth mount that made it, with whose end its leases end too; they are kept
+    /// under `token`, which then stands for all batch tokens of that mount.
+    Batch { token: &'a TokenHash, parent: Option<&'a TokenHash>, login: Option<&'a MountAccessor>, until: Timestamp },
 }
 
 impl<'a> Leaseholder<'a> {
@@ -48,6 +53,16 @@ impl<'a> Leaseholder<'a> {
         }
     }
 
+    /// The auth mount that must be there.
+    #[must_use]
+    pub fn login(self) -> Option<&'a MountAccessor> {
+        match self {
+            // Its token ends with the mount, and is checked itself.
+            Self::Service(_) => None,
+            Self::Batch { login, .. } => login,
+        }
+    }
+
     #[must_use]
     pub fn until(self) -> Timestamp {
         match self {
@@ -66,6 +81,8 @@ pub struct Caller {
     pub uses_before: i32,
     /// This request took the token's last use.
     pub last_use: bool,
+    /// Of a batch token that a login made: under what its leases are kept. See [`Tokens::batch_tokens_of`].
+    pub group: Option<TokenHash>,
 }
 
 impl Caller {
@@ -78,9 +95,12 @@ impl Caller {
     #[must_use]
     pub fn leaseholder(&self) -> Leaseholder<'_> {
         match (self.record.kind, self.record.expires_at) {
-            (TokenKind::Batch, Some(until)) => {
-                Leaseholder::Batch { token: &self.hash, parent: self.record.parent.as_ref(), until }
-            }
+            (TokenKind::Batch, Some(until)) => Leaseholder::Batch {
+                token: self.group.as_ref().unwrap_or(&self.hash),
+                parent: self.record.parent.as_ref(),
+                login: self.record.mount.as_ref(),
+                until,
+            },
             _ => Leaseholder::Service(&self.hash),
         }
     }

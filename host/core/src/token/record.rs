@@ -1,8 +1,9 @@
 //! What is kept of a token. The token itself is not.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
-use leasehold_model::{Accessor, Timestamp, TokenHash, Ttl};
+use leasehold_model::{Accessor, Cidr, MountAccessor, Timestamp, TokenHash, Ttl};
 use serde::{Deserialize, Serialize};
 
 use crate::ttl;
@@ -64,6 +65,15 @@ pub struct TokenRecord {
     /// orphans included.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agreed_end: Option<Timestamp>,
+    /// The auth mount whose login made it, and with whose end it ends; none: `auth/token/`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mount: Option<MountAccessor>,
+    /// Only these addresses may use it; none: every address.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bound_cidrs: Vec<Cidr>,
+    /// What the auth method that made it needs to renew it. Opaque to this module; no secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub login: Option<serde_json::Value>,
 }
 
 impl TokenRecord {
@@ -87,6 +97,14 @@ impl TokenRecord {
     pub fn longest(&self) -> Ttl {
         let agreed = self.agreed_end.and_then(|end| u64::try_from(end.seconds_from(self.created_at)).ok());
         ttl::least(&[self.explicit_max_ttl, agreed.map_or(Ttl::ZERO, Ttl::from_secs)]).unwrap_or(Ttl::ZERO)
+    }
+
+    /// Whether a request from `client` may use it. As in Vault, a root token that does not expire is bound to no address: it is
+    /// the way back in. An address that is not known lies in no block.
+    #[must_use]
+    pub fn may_be_used_from(&self, client: Option<IpAddr>) -> bool {
+        let is_unbound = self.bound_cidrs.is_empty() || self.is_root() && self.expires_at.is_none();
+        is_unbound || client.is_some_and(|client| self.bound_cidrs.iter().any(|block| block.contains(client)))
     }
 
     /// Seconds left; zero when it does not expire.

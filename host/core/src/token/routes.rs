@@ -1,6 +1,8 @@
 //! The API of `auth/token/` (contract.md §3).
 
-use leasehold_model::{Accessor, Timestamp, TokenHash, TokenId, Ttl};
+use std::collections::BTreeMap;
+
+use leasehold_model::{Accessor, MountAccessor, Timestamp, TokenHash, TokenId, Ttl};
 use serde_json::{Value, json};
 
 use super::TokenRecord;
@@ -12,6 +14,7 @@ use crate::lease::EndCause;
 use crate::metrics;
 use crate::request::{AuthAnswer, LogicalResponse, Object, RequestError};
 use crate::routes::{Access, Answer, Op, Route};
+use crate::seams::auth::LoginToken;
 use crate::seams::storage::StorageError;
 use crate::ttl::{self, End, RequestedTtl, TtlBounds};
 
@@ -286,13 +289,15 @@ async fn create(call: &Call<'_>, orphan_route: bool) -> Result<LogicalResponse, 
     let made = create::create(&call.unsealed.tokens, &*call.core.seams.clock, exists, &wish, &call.fields).await?;
     call.unsealed.leases.wake();
     let cluster = &call.unsealed.installation.cluster_name;
-    metrics::token_made(cluster, made.record.kind.as_str(), made.record.creation_ttl);
+    if let Some(mount) = call.unsealed.mounts.by_path("auth/token/") {
+        metrics::token_made(cluster, &mount, made.record.kind.as_str(), made.record.creation_ttl);
+    }
     let auth = auth_answer(&made.record, made.record.creation_ttl, Some(made.id), true);
     Ok(LogicalResponse { auth: Some(auth), warnings: made.warnings, ..LogicalResponse::default() })
 }
 
 /// The `auth` block of a token.
-fn auth_answer(record: &TokenRecord, ttl: Ttl, client_token: Option<TokenId>, is_new: bool) -> AuthAnswer {
+pub(crate) fn auth_answer(record: &TokenRecord, ttl: Ttl, client_token: Option<TokenId>, is_new: bool) -> AuthAnswer {
     AuthAnswer {
         display_name: record.display_name.clone(),
         issued_at: record.created_at,
@@ -354,7 +359,7 @@ async fn renew(call: &Call<'_>, hash: &TokenHash, token: Option<TokenId>) -> Res
             return Err(RequestError::invalid("lease is not renewable"));
         }
         let now = call.core.seams.clock.now();
-        let Some(end) = new_end(call, &record, now) else {
+        let Some(end) = new_end(call, &record, now).await? else {
             return Err(RequestError::invalid("past the max TTL, cannot renew"));
         };
         record.expires_at = Some(end.at);
@@ -374,28 +379,58 @@ async fn renew(call: &Call<'_>, hash: &TokenHash, token: Option<TokenId>) -> Res
     Err(RequestError::Unavailable("token is in use by too many requests, try again".to_owned()))
 }
 
+/// How long a renewed token may live.
+struct Renewal {
+    /// Without an increment.
+    ttl: Ttl,
+    max_ttl: Ttl,
+    /// Zero: not periodic.
+    period: Ttl,
+}
+
 /// `None`: its maximum has passed.
-fn new_end(call: &Call<'_>, record: &TokenRecord, now: Timestamp) -> Option<End> {
-    let limits = limits(call);
-    let wish = record.period.if_set().map_or_else(
-        || {
-            let increment = call.fields.ttl("increment").and_then(Ttl::if_set);
+async fn new_end(call: &Call<'_>, record: &TokenRecord, now: Timestamp) -> Result<Option<End>, RequestError> {
+    let renewal = match &record.mount {
+        None => {
+            let limits = limits(call);
             let last = record.renewed_ttl.or(record.creation_ttl.if_set());
-            RequestedTtl::Ttl(increment.or(last).unwrap_or(limits.default_ttl))
-        },
-        RequestedTtl::Period,
-    );
-    ttl::end(
-        wish,
-        &TtlBounds {
-            created_at: record.created_at,
-            now,
-            max: limits.max_ttl,
-            explicit_max: record.explicit_max_ttl,
-            agreed_end: record.agreed_end.unwrap_or(Timestamp::NEVER),
-            ceiling: call.ceiling,
-        },
-    )
+            Renewal { ttl: last.unwrap_or(limits.default_ttl), max_ttl: limits.max_ttl, period: record.period }
+        }
+        Some(mount) => by_method(call, record, mount).await?,
+    };
+    let increment = call.fields.ttl("increment").and_then(Ttl::if_set);
+    let wish = match renewal.period.if_set() {
+        Some(period) => RequestedTtl::Period(period),
+        None => RequestedTtl::Ttl(increment.unwrap_or(renewal.ttl)),
+    };
+    let bounds = TtlBounds {
+        created_at: record.created_at,
+        now,
+        max: renewal.max_ttl,
+        explicit_max: record.explicit_max_ttl,
+        agreed_end: record.agreed_end.unwrap_or(Timestamp::NEVER),
+        ceiling: call.ceiling,
+    };
+    Ok(ttl::end(wish, &bounds))
+}
+
+/// What the method says that made the token: its user or role may have changed since, or be gone.
+async fn by_method(call: &Call<'_>, record: &TokenRecord, mount: &MountAccessor) -> Result<Renewal, RequestError> {
+    let methods = &call.unsealed.methods;
+    let Some((method, entry)) = methods.at(mount) else { return Err(RequestError::invalid("lease is not renewable")) };
+    let (nothing, no_data) = (BTreeMap::new(), Value::Null);
+    let token = LoginToken {
+        metadata: record.meta.as_ref().unwrap_or(&nothing),
+        internal: record.login.as_ref().unwrap_or(&no_data),
+        policies: &record.policies,
+    };
+    let limits = method.renew(&methods.context(&entry), &token).await?;
+    let ttls = methods.ttls(&entry);
+    Ok(Renewal {
+        ttl: limits.ttl.if_set().unwrap_or(ttls.default_lease_ttl),
+        max_ttl: ttl::least(&[limits.max_ttl, ttls.max_lease_ttl]).unwrap_or(ttls.max_lease_ttl),
+        period: limits.period,
+    })
 }
 
 /// A look-up's data. The id stands in it only when the one who asked has shown it.
@@ -406,6 +441,9 @@ fn shown(call: &Call<'_>, record: &TokenRecord, token: Option<&TokenId>) -> Obje
         data.insert(name.to_owned(), value);
     };
     put("accessor", record.accessor.as_str().into());
+    if !record.bound_cidrs.is_empty() {
+        put("bound_cidrs", json!(record.bound_cidrs));
+    }
     put("creation_time", record.created_at.as_secs().into());
     put("creation_ttl", record.creation_ttl.as_secs().into());
     put("display_name", record.display_name.clone().into());

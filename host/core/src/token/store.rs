@@ -2,6 +2,7 @@
 
 use aws_lc_rs::hmac;
 use leasehold_model::{Accessor, LeaseId, MountAccessor, Timestamp, TokenHash, TokenId, Ttl};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::Caller;
@@ -11,6 +12,7 @@ use crate::keys;
 use crate::lease::ending::EndCause;
 use crate::lease::record::{LeaseBody, LeaseRow};
 use crate::lease::states::{LeaseKind, LeaseState};
+use crate::mount::Table;
 use crate::random;
 use crate::request::RequestError;
 use crate::seams::host::{Clock, Entropy};
@@ -120,6 +122,12 @@ impl Tokens {
                 Expect::Anything,
             );
         }
+        if let Some(mount) = &record.mount {
+            // The mount may be on its way out: a token that begins after its tokens were listed would outlive it.
+            batch = batch
+                .check(keys::mount(Table::Auth.as_str(), mount), Expect::Present)
+                .check(keys::mount_taint(mount), Expect::Absent);
+        }
         Ok((hash, batch))
     }
 
@@ -151,11 +159,31 @@ impl Tokens {
         }
         let opened = self.batch.open(token).filter(|record| !record.is_expired(self.clock.now()));
         let Some(record) = opened else { return Ok(None) };
-        // It dies with its parent.
-        match &record.parent {
-            Some(parent) if self.find(parent).await?.is_none() => Ok(None),
-            _ => Ok(Some((hash, record))),
+        // It dies with its parent, and with the mount whose login made it.
+        if let Some(parent) = &record.parent
+            && self.find(parent).await?.is_none()
+        {
+            return Ok(None);
         }
+        if let Some(mount) = &record.mount
+            && !self.serves(mount).await?
+        {
+            return Ok(None);
+        }
+        Ok(Some((hash, record)))
+    }
+
+    /// Whether an auth mount is there and is not being removed.
+    async fn serves(&self, mount: &MountAccessor) -> Result<bool, StorageError> {
+        let is_there = self.storage.get(&keys::mount(Table::Auth.as_str(), mount)).await?.is_some();
+        Ok(is_there && self.storage.get(&keys::mount_taint(mount)).await?.is_none())
+    }
+
+    /// What stands for all batch tokens that logins at one mount have made: they are stored nowhere, and their leases are kept
+    /// under this hash, so that disabling the mount finds them. No token has it, because no token's text begins with a zero byte.
+    #[must_use]
+    pub fn batch_tokens_of(&self, mount: &MountAccessor) -> TokenHash {
+        self.hash(&TokenId::new(format!("\0mount {mount}")))
     }
 
     /// # Errors
@@ -169,33 +197,44 @@ impl Tokens {
         Ok(self.find(&hash).await?.map(|(record, _)| (hash, record)))
     }
 
-    /// Accepts a shown token where no use is taken: on open routes.
+    /// Accepts a shown token where no use is taken: on unauthenticated routes.
     ///
     /// # Errors
-    /// [`RequestError::BadToken`] for an unknown, expired or used-up one.
-    pub async fn recognise(&self, token: &TokenId) -> Result<Caller, RequestError> {
-        let found = self.find_shown(token).await?.filter(|(_, record)| record.num_uses >= 0);
+    /// [`RequestError::BadToken`] for an unknown, expired or used-up one, and for one that is bound to other addresses.
+    pub async fn recognise(&self, token: &TokenId, client: Option<IpAddr>) -> Result<Caller, RequestError> {
+        let is_good = |record: &TokenRecord| record.num_uses >= 0 && record.may_be_used_from(client);
+        let found = self.find_shown(token).await?.filter(|(_, record)| is_good(record));
         let (hash, record) = found.ok_or(RequestError::BadToken)?;
-        Ok(Caller { hash, uses_before: record.num_uses, record, last_use: false })
+        Ok(Caller { hash, uses_before: record.num_uses, group: self.group(&record), record, last_use: false })
+    }
+
+    /// Under what the leases of a batch token are kept that a login made.
+    fn group(&self, record: &TokenRecord) -> Option<TokenHash> {
+        record.mount.as_ref().filter(|_| record.is_batch()).map(|mount| self.batch_tokens_of(mount))
     }
 
     /// Accepts a shown token and takes one of its uses, if they are counted.
     ///
     /// # Errors
-    /// [`RequestError::BadToken`] for an unknown, expired or used-up one.
-    pub async fn admit(&self, token: &TokenId) -> Result<Caller, RequestError> {
+    /// [`RequestError::BadToken`] for an unknown, expired or used-up one, and for one that is bound to other addresses: from
+    /// those nobody takes a use of it either.
+    pub async fn admit(&self, token: &TokenId, client: Option<IpAddr>) -> Result<Caller, RequestError> {
         if !may_be_token(token.expose()) {
             return Err(RequestError::BadToken);
         }
         if token.expose().starts_with(batch::PREFIX) {
-            let (hash, record) = self.find_shown(token).await?.ok_or(RequestError::BadToken)?;
-            return Ok(Caller { hash, record, uses_before: 0, last_use: false });
+            let found = self.find_shown(token).await?.filter(|(_, record)| record.may_be_used_from(client));
+            let (hash, record) = found.ok_or(RequestError::BadToken)?;
+            return Ok(Caller { hash, group: self.group(&record), record, uses_before: 0, last_use: false });
         }
         let hash = self.hash(token);
         loop {
             let Some((mut record, version)) = self.find(&hash).await? else { return Err(RequestError::BadToken) };
+            if !record.may_be_used_from(client) {
+                return Err(RequestError::BadToken);
+            }
             if record.num_uses == 0 {
-                return Ok(Caller { hash, record, uses_before: 0, last_use: false });
+                return Ok(Caller { hash, record, uses_before: 0, last_use: false, group: None });
             }
             if record.num_uses < 0 {
                 return Err(RequestError::BadToken);
@@ -213,7 +252,7 @@ impl Tokens {
                 batch = batch.shift(used_up, LeaseState::Active, fence);
             }
             match self.storage.commit(batch).await {
-                Ok(()) => return Ok(Caller { hash, record, uses_before, last_use }),
+                Ok(()) => return Ok(Caller { hash, record, uses_before, last_use, group: None }),
                 // Another request took a use at the same moment, or the token is being ended: look again.
                 Err(StorageError::Conflict(_) | StorageError::Fenced(_)) => {}
                 Err(other) => return Err(other.into()),
@@ -367,7 +406,7 @@ impl Tokens {
             holder: None,
             held_until: None,
             token: hash.clone(),
-            mount: self.mount.clone(),
+            mount: record.mount.as_ref().unwrap_or(&self.mount).clone(),
             connection: String::new(),
             body: body(record)?,
         })

@@ -1,6 +1,7 @@
 //! What plugs into the core in these tests.
 
 pub mod audit;
+pub mod auth;
 pub mod engine;
 pub mod faults;
 pub mod meter;

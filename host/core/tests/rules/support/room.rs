@@ -179,6 +179,9 @@ impl Room {
             last_renewed_at: None,
             renewed_ttl: None,
             agreed_end: None,
+            mount: None,
+            bound_cidrs: Vec::new(),
+            login: None,
         };
         self.tokens.insert(&TokenId::new(name), &record).await
     }

@@ -7,6 +7,7 @@ use leasehold_core::audit::DeviceEntry;
 use leasehold_core::core::Seams;
 use leasehold_core::lease::LeaseRow;
 use leasehold_core::request::{LogicalRequest, LogicalResponse, RequestError};
+use leasehold_core::seams::auth::AuthMethod;
 use leasehold_core::seams::engine::SecretsEngine;
 use leasehold_core::seams::host::{Clock, Entropy, Metrics};
 use leasehold_core::seams::storage::{Batch, LeaseFilter, Page, Storage};
@@ -19,6 +20,7 @@ use serde_json::{Value, json};
 
 use super::PausedClock;
 use super::audit::Recorders;
+use super::auth::ScriptedMethod;
 use super::engine::{ScriptedEngine, Target};
 use super::faults::Process;
 use super::sandbox::ScriptedSandbox;
@@ -42,6 +44,7 @@ pub struct Server {
     pub process: Arc<Process>,
     pub target: Arc<Target>,
     pub engine: Arc<ScriptedEngine>,
+    pub method: Arc<ScriptedMethod>,
     pub sandbox: Arc<ScriptedSandbox>,
     pub audit: Arc<Recorders>,
     pub share: Vec<u8>,
@@ -116,6 +119,7 @@ impl Server {
         let process = Process::new(store, target.clone());
         let engine = Arc::new(ScriptedEngine::new(target.clone(), process.clone()));
         let sandbox = Arc::<ScriptedSandbox>::default();
+        let method = Arc::<ScriptedMethod>::default();
         let audit = Arc::<Recorders>::default();
         let barrier = Arc::new(Barrier::new(
             process.clone() as Arc<dyn Storage>,
@@ -130,6 +134,7 @@ impl Server {
             acl: sandbox.clone(),
             templates: sandbox.clone(),
             modules: sandbox.clone(),
+            auth_methods: BTreeMap::from([("scripted", method.clone() as Arc<dyn AuthMethod>)]),
             engines: BTreeMap::from([("scripted", engine.clone() as Arc<dyn SecretsEngine>)]),
             audit_devices: audit.clone(),
             declared_audit_devices: audit.clone(),
@@ -145,7 +150,7 @@ impl Server {
             audit: declared.clone(),
         };
         let core = Core::new(seams, settings);
-        Self { core, process, target, engine, sandbox, audit, share: Vec::new(), clock, entropy, declared }
+        Self { core, process, target, engine, method, sandbox, audit, share: Vec::new(), clock, entropy, declared }
     }
 
     pub async fn unseal(&self) {

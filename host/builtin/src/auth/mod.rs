@@ -1,0 +1,50 @@
+//! Auth methods that ship with the server, one folder each, and what they share.
+//!
+//! Must not know: HTTP, how tokens are made or stored. A method checks a proof and says what the token is like.
+//!
+//! Start with [`userpass`].
+//!
+//! Invariants: no password and no secret id is stored, logged or read back; a refusal reads the same whether or not a name exists.
+
+pub mod approle;
+mod old_names;
+pub mod userpass;
+
+use leasehold_core::mount::MountStorage;
+use leasehold_core::request::{LogicalResponse, RequestError};
+use leasehold_core::seams::auth::AuthRequest;
+use leasehold_core::seams::storage::Versioned;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+
+/// How often a change is tried when others change the same value at the same moment.
+const TRIES: usize = 32;
+
+/// Every try met another change.
+fn contended() -> RequestError {
+    RequestError::Unavailable("too many requests change this at the same time, try again".to_owned())
+}
+
+fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, RequestError> {
+    serde_json::to_vec(value).map_err(|_| RequestError::Internal("a value could not be written as JSON".to_owned()))
+}
+
+/// The error names the key, not the value.
+fn decode<T: DeserializeOwned>(key: &str, stored: &Versioned) -> Result<T, RequestError> {
+    serde_json::from_slice(&stored.value)
+        .map_err(|_| RequestError::Internal(format!("the stored value {key:?} is not readable")))
+}
+
+async fn load<T: DeserializeOwned>(storage: &MountStorage, key: &str) -> Result<Option<(T, u64)>, RequestError> {
+    let Some(stored) = storage.get(key).await? else { return Ok(None) };
+    Ok(Some((decode(key, &stored)?, stored.version)))
+}
+
+/// A list's answer: the names below a folder, those of the page that the fields `after` and `limit` ask for.
+async fn listed(request: &AuthRequest, folder: &str) -> Result<LogicalResponse, RequestError> {
+    let after = request.fields.text("after").unwrap_or_default();
+    let limit = request.fields.int("limit").and_then(|limit| usize::try_from(limit).ok()).filter(|limit| *limit > 0);
+    let names = request.context.storage.names(folder, after, limit.unwrap_or(usize::MAX)).await?;
+    if names.is_empty() { Err(RequestError::NotFound) } else { Ok(LogicalResponse::json(json!({ "keys": names }))) }
+}

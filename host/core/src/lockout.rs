@@ -1,0 +1,232 @@
+//! User lockout: how many logins in a row have failed for a name, and which names are locked because of that.
+//!
+//! Must not know: how a method checks a proof.
+//!
+//! Start with [`Lockouts`]. The counts live in memory and end with it: a restart unlocks every name. A name is counted whether or not
+//! it exists, so that a lock tells nobody which names there are.
+//!
+//! Invariants: the memory that failures take is bounded, for each mount by itself. A proof that was found good while its name became
+//! locked counts as refused.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, PoisonError};
+
+use leasehold_model::{MountAccessor, Timestamp, Ttl};
+use serde::{Deserialize, Serialize};
+
+/// The most names that are counted at one mount. Beyond that, the names that are not locked are forgotten first.
+const NAMES_MAX: usize = 10_000;
+/// The longest name that is counted: no method lets a longer one exist.
+const NAME_LEN_MAX: usize = 4_096;
+
+/// When a name becomes locked, and for how long. A mount's tuning may change it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockoutRules {
+    /// So many failures in a row lock a name.
+    pub threshold: u32,
+    /// How long a name stays locked after its last failure.
+    pub duration: Ttl,
+    /// A failure is forgotten when so much time has passed without another.
+    pub counter_reset: Ttl,
+    pub is_disabled: bool,
+}
+
+impl Default for LockoutRules {
+    /// Vault's defaults.
+    fn default() -> Self {
+        Self {
+            threshold: 5,
+            duration: Ttl::from_secs(15 * 60),
+            counter_reset: Ttl::from_secs(15 * 60),
+            is_disabled: false,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Failures {
+    count: u32,
+    last_at: Timestamp,
+}
+
+impl LockoutRules {
+    fn locks(&self, failures: Failures, now: Timestamp) -> bool {
+        !self.is_disabled && failures.count >= self.threshold && now < failures.last_at + self.duration
+    }
+
+    /// Whether failures that lie so far back still count.
+    fn remembers(&self, failures: Failures, now: Timestamp) -> bool {
+        now < failures.last_at + self.counter_reset.max(self.duration)
+    }
+}
+
+/// Failed logins of all mounts.
+#[derive(Debug, Default)]
+pub struct Lockouts(Mutex<HashMap<MountAccessor, HashMap<String, Failures>>>);
+
+impl Lockouts {
+    fn with<T>(&self, mount: &MountAccessor, act: impl FnOnce(&mut HashMap<String, Failures>) -> T) -> T {
+        let mut mounts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        act(mounts.entry(mount.clone()).or_default())
+    }
+
+    /// Whether logins under a name are refused without a look at their proof.
+    #[must_use]
+    pub fn is_locked(&self, mount: &MountAccessor, name: &str, rules: &LockoutRules, now: Timestamp) -> bool {
+        self.with(mount, |names| names.get(name).is_some_and(|failures| rules.locks(*failures, now)))
+    }
+
+    /// Counts a failed login.
+    pub fn failed(&self, mount: &MountAccessor, name: &str, rules: &LockoutRules, now: Timestamp) {
+        if rules.is_disabled || name.len() > NAME_LEN_MAX {
+            return;
+        }
+        self.with(mount, |names| {
+            if names.len() >= NAMES_MAX && !names.contains_key(name) {
+                make_room(names, rules, now);
+            }
+            let failures = names.entry(name.to_owned()).or_insert(Failures { count: 0, last_at: now });
+            if now >= failures.last_at + rules.counter_reset {
+                failures.count = 0;
+            }
+            *failures = Failures { count: failures.count.saturating_add(1), last_at: now };
+        });
+    }
+
+    /// A login under this name succeeded, or an operator unlocked it.
+    pub fn forget(&self, mount: &MountAccessor, name: &str) {
+        self.with(mount, |names| {
+            names.remove(name);
+        });
+    }
+
+    /// The mount is gone.
+    pub fn forget_mount(&self, mount: &MountAccessor) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(mount);
+    }
+
+    /// The locked names of each mount that has some, in order.
+    #[must_use]
+    pub fn locked(
+        &self,
+        rules: impl Fn(&MountAccessor) -> LockoutRules,
+        now: Timestamp,
+    ) -> BTreeMap<String, Vec<String>> {
+        let mounts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = BTreeMap::new();
+        for (mount, names) in mounts.iter() {
+            let rules = rules(mount);
+            let mut locked: Vec<String> = names
+                .iter()
+                .filter(|(_, failures)| rules.locks(**failures, now))
+                .map(|(name, _)| name.clone())
+                .collect();
+            locked.sort();
+            if !locked.is_empty() {
+                all.insert(mount.as_str().to_owned(), locked);
+            }
+        }
+        all
+    }
+}
+
+/// Each call frees many places at once, so that a flood of new names costs little for each of them.
+fn make_room(names: &mut HashMap<String, Failures>, rules: &LockoutRules, now: Timestamp) {
+    names.retain(|_, failures| rules.remembers(*failures, now));
+    if names.len() < NAMES_MAX / 2 {
+        return;
+    }
+    names.retain(|_, failures| rules.locks(*failures, now));
+    if names.len() < NAMES_MAX / 2 {
+        return;
+    }
+    // Only locked names are left: the later half stays.
+    let mut ends: Vec<Timestamp> = names.values().map(|failures| failures.last_at).collect();
+    ends.sort_unstable();
+    let Some(middle) = ends.get(ends.len() / 2).copied() else { return };
+    let mut room = NAMES_MAX / 2;
+    names.retain(|_, failures| {
+        let stays = failures.last_at >= middle && room > 0;
+        room -= usize::from(stays);
+        stays
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RULES: LockoutRules = LockoutRules {
+        threshold: 5,
+        duration: Ttl::from_secs(900),
+        counter_reset: Ttl::from_secs(900),
+        is_disabled: false,
+    };
+
+    fn at(secs: i64) -> Timestamp {
+        Timestamp::from_secs(secs)
+    }
+
+    fn mount(name: &str) -> MountAccessor {
+        MountAccessor::new(name)
+    }
+
+    #[test]
+    fn the_fifth_failure_locks_a_name_for_a_quarter_of_an_hour() {
+        let (lockouts, mount) = (Lockouts::default(), mount("a"));
+        for count in 1..=5 {
+            assert!(!lockouts.is_locked(&mount, "bob", &RULES, at(1_000)), "before failure {count}");
+            lockouts.failed(&mount, "bob", &RULES, at(1_000));
+        }
+        assert!(lockouts.is_locked(&mount, "bob", &RULES, at(1_899)));
+        assert!(!lockouts.is_locked(&mount, "bob", &RULES, at(1_900)));
+        assert!(!lockouts.is_locked(&mount, "alice", &RULES, at(1_000)));
+        assert!(!lockouts.is_locked(&self::mount("b"), "bob", &RULES, at(1_000)));
+        assert_eq!(lockouts.locked(|_| RULES, at(1_000)), BTreeMap::from([("a".to_owned(), vec!["bob".to_owned()])]));
+    }
+
+    #[test]
+    fn a_success_and_the_reset_time_begin_the_count_anew() {
+        let (lockouts, mount) = (Lockouts::default(), mount("a"));
+        let fail = |times: u32, now: i64| (0..times).for_each(|_| lockouts.failed(&mount, "bob", &RULES, at(now)));
+        fail(4, 1_000);
+        lockouts.forget(&mount, "bob");
+        fail(4, 1_000);
+        assert!(!lockouts.is_locked(&mount, "bob", &RULES, at(1_000)));
+        fail(4, 1_900);
+        assert!(!lockouts.is_locked(&mount, "bob", &RULES, at(1_900)), "the reset time had passed");
+        fail(1, 2_799);
+        assert!(lockouts.is_locked(&mount, "bob", &RULES, at(2_799)), "it had not");
+    }
+
+    #[test]
+    fn a_disabled_lockout_locks_nobody() {
+        let (lockouts, mount) = (Lockouts::default(), mount("a"));
+        let off = LockoutRules { is_disabled: true, ..RULES };
+        (0..9).for_each(|_| lockouts.failed(&mount, "bob", &off, at(1_000)));
+        assert!(!lockouts.is_locked(&mount, "bob", &RULES, at(1_000)));
+    }
+
+    #[test]
+    fn a_flood_of_names_is_bounded_and_unlocks_nobody() {
+        let (lockouts, mount) = (Lockouts::default(), mount("a"));
+        (0..5).for_each(|_| lockouts.failed(&mount, "bob", &RULES, at(1_000)));
+        for name in 0..3 * NAMES_MAX {
+            lockouts.failed(&mount, &format!("n{name}"), &RULES, at(1_001));
+        }
+        assert!(lockouts.with(&mount, |names| names.len()) <= NAMES_MAX);
+        assert!(lockouts.is_locked(&mount, "bob", &RULES, at(1_002)));
+        lockouts.failed(&mount, &"x".repeat(NAME_LEN_MAX + 1), &RULES, at(1_001));
+        assert!(lockouts.with(&mount, |names| names.keys().all(|name| name.len() <= NAME_LEN_MAX)));
+    }
+
+    #[test]
+    fn locked_names_are_bounded_too() {
+        let (lockouts, mount) = (Lockouts::default(), mount("a"));
+        let one = LockoutRules { threshold: 1, ..RULES };
+        for name in 0..2 * NAMES_MAX {
+            lockouts.failed(&mount, &format!("n{name}"), &one, at(1_000));
+        }
+        assert!(lockouts.with(&mount, |names| names.len()) <= NAMES_MAX);
+    }
+}

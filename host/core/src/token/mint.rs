@@ -1,0 +1,100 @@
+//! Making a token out of what is already decided: the one way in, for `auth/token/create` and for logins.
+
+use std::collections::BTreeMap;
+
+use leasehold_model::{Accessor, Cidr, MountAccessor, Timestamp, TokenHash, TokenId, Ttl};
+use serde_json::Value;
+
+use super::{TokenKind, TokenRecord, Tokens};
+use crate::seams::storage::StorageError;
+
+/// A token to be made. Whoever asks has checked every rule.
+#[derive(Debug)]
+pub struct NewToken {
+    pub kind: TokenKind,
+    /// None: an orphan.
+    pub parent: Option<TokenHash>,
+    /// The auth mount that makes it; none: `auth/token/`.
+    pub mount: Option<MountAccessor>,
+    /// Sorted, without doubles.
+    pub policies: Vec<String>,
+    /// The request path that makes it.
+    pub path: String,
+    pub display_name: String,
+    pub meta: Option<BTreeMap<String, String>>,
+    /// Zero: unlimited.
+    pub num_uses: i32,
+    pub created_at: Timestamp,
+    /// Zero: it does not expire.
+    pub ttl: Ttl,
+    pub explicit_max_ttl: Ttl,
+    pub period: Ttl,
+    /// No renewal passes this; none: nothing was agreed.
+    pub agreed_end: Option<Timestamp>,
+    /// Whether it may be renewed, if it is of a kind and a TTL that can.
+    pub renewable: bool,
+    pub bound_cidrs: Vec<Cidr>,
+    /// What the auth method will need to renew it.
+    pub login: Option<Value>,
+    /// The token's own text; none: a random one.
+    pub id: Option<TokenId>,
+}
+
+/// Why a token was not made.
+#[derive(Debug, thiserror::Error)]
+pub enum MintError {
+    /// A batch token carries its own record, and this one does not fit into a request's head.
+    #[error("batch token would be too long: give it fewer policies or less metadata")]
+    TooLong,
+    #[error("cannot create a token with a duplicate ID")]
+    Duplicate,
+    /// The parent or the mount went away while the request was under way.
+    #[error("what the token would belong to is gone")]
+    Orphaned,
+    #[error("could not store the token")]
+    Store(#[from] StorageError),
+}
+
+impl Tokens {
+    /// Stores a new token with its indexes and its lease row in one step, or seals it.
+    ///
+    /// # Errors
+    /// See [`MintError`]; then there is no token.
+    pub async fn mint(&self, new: NewToken) -> Result<(TokenId, TokenRecord), MintError> {
+        let is_batch = new.kind == TokenKind::Batch;
+        let record = TokenRecord {
+            kind: new.kind,
+            accessor: if is_batch { Accessor::new("") } else { self.new_accessor() },
+            parent: new.parent,
+            policies: new.policies,
+            path: new.path,
+            display_name: new.display_name,
+            meta: new.meta,
+            num_uses: new.num_uses,
+            creation_uses: new.num_uses,
+            created_at: new.created_at,
+            creation_ttl: new.ttl,
+            explicit_max_ttl: new.explicit_max_ttl,
+            period: new.period,
+            renewable: new.renewable && !new.ttl.is_zero() && !is_batch,
+            expires_at: new.ttl.if_set().map(|ttl| new.created_at + ttl),
+            last_renewed_at: None,
+            renewed_ttl: None,
+            agreed_end: new.agreed_end,
+            mount: new.mount,
+            bound_cidrs: new.bound_cidrs,
+            login: new.login.filter(|_| !is_batch),
+        };
+        if is_batch {
+            return self.sealed(&record).map(|id| (id, record)).ok_or(MintError::TooLong);
+        }
+        let is_custom = new.id.is_some();
+        let id = new.id.unwrap_or_else(|| self.new_id());
+        match self.insert(&id, &record).await {
+            Ok(_) => Ok((id, record)),
+            Err(StorageError::Conflict(_)) if is_custom => Err(MintError::Duplicate),
+            Err(StorageError::Conflict(_)) => Err(MintError::Orphaned),
+            Err(other) => Err(other.into()),
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! Logins: what is made of them while the world changes.
+
+use std::sync::Arc;
+
+use leasehold_core::lease::LeaseKind;
+use leasehold_model::Operation;
+use serde_json::{Value, json};
+
+use super::support::server::{ROOT, Server, refusal, token_of};
+
+async fn server() -> Arc<Server> {
+    let server = Server::start().await;
+    server.root("sys/auth/door", json!({ "type": "scripted" })).await.unwrap();
+    Arc::new(server)
+}
+
+/// Begins a login and waits until the method has it.
+async fn begin(server: &Arc<Server>, name: &str) -> tokio::task::JoinHandle<super::support::server::Answer> {
+    let (asked, path) = (server.clone(), format!("auth/door/login/{name}"));
+    let login = tokio::spawn(async move { asked.call(None, Operation::Update, &path, json!({})).await });
+    server.method.arrived.acquire().await.unwrap().forget();
+    login
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_login_whose_mount_goes_meanwhile_makes_no_token() {
+    let server = server().await;
+    let login = begin(&server, "slow").await;
+    server.call(Some(ROOT), Operation::Delete, "sys/auth/door", Value::Null).await.unwrap();
+    server.method.door.add_permits(1);
+    assert_eq!(refusal(login.await.unwrap()), "BadToken: permission denied");
+    let left: Vec<_> =
+        server.rows().await.into_iter().filter(|row| row.id.as_str().starts_with("auth/door/")).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disabled_mount_ends_its_tokens_and_no_others() {
+    let server = server().await;
+    let tokens: Vec<String> = {
+        let service = begin(&server, "a").await.await.unwrap().unwrap();
+        let batch = begin(&server, "batch").await.await.unwrap().unwrap();
+        vec![token_of(&service), token_of(&batch)]
+    };
+    let other = server.token(json!({ "policies": ["default"] })).await;
+    for token in tokens.iter().chain([&other]) {
+        assert!(server.lives(token).await, "{token}");
+    }
+    let row = server.rows().await.into_iter().find(|row| row.id.as_str().starts_with("auth/door/")).unwrap();
+    assert_eq!((row.kind, row.mount.as_str().split('_').next()), (LeaseKind::Token, Some("auth")));
+    server.call(Some(ROOT), Operation::Delete, "sys/auth/door", Value::Null).await.unwrap();
+    for token in &tokens {
+        assert!(!server.lives(token).await, "{token}");
+    }
+    assert!(server.lives(&other).await);
+}
+
+/// A good proof that was given while its name became locked is worth nothing: else many guesses at once would all be answered.
+#[tokio::test(start_paused = true)]
+async fn a_name_that_becomes_locked_locks_out_who_is_under_way() {
+    let server = server().await;
+    let good = begin(&server, "slow-bob").await;
+    let bad = begin(&server, "slow-bob-wrong").await;
+    for _ in 0..5 {
+        assert_eq!(refusal(begin(&server, "bob-wrong").await.await.unwrap()), "LoginRefused: no");
+    }
+    server.method.door.add_permits(2);
+    for login in [good, bad] {
+        assert_eq!(refusal(login.await.unwrap()), "LoginDenied: permission denied");
+    }
+    let asked = server.call(None, Operation::Update, "auth/door/login/bob", json!({})).await;
+    assert_eq!(refusal(asked), "LoginDenied: permission denied");
+    assert_eq!(server.method.arrived.available_permits(), 0, "the method is not even asked");
+}

@@ -1,0 +1,78 @@
+//! An auth method that lets everybody in, when the test says so.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use leasehold_core::auth_handler;
+use leasehold_core::request::RequestError;
+use leasehold_core::routes::{Access, Answer, Op, Route};
+use leasehold_core::seams::auth::{
+    AuthContext, AuthHandler, AuthMethod, AuthOutcome, AuthRequest, LoginLimits, LoginPlan, LoginToken, Refusal,
+};
+use leasehold_core::token::TokenParams;
+use leasehold_core::token::params::ChosenKind;
+use leasehold_model::Ttl;
+use serde_json::Value;
+use tokio::sync::Semaphore;
+
+/// A login as `slow` waits until the test opens the door; one as `wrong` is refused; one as `batch` gets a batch token.
+#[derive(Debug)]
+pub struct ScriptedMethod {
+    /// One permit for each login that has arrived.
+    pub arrived: Semaphore,
+    /// One permit lets one slow login in.
+    pub door: Semaphore,
+}
+
+impl Default for ScriptedMethod {
+    fn default() -> Self {
+        Self { arrived: Semaphore::new(0), door: Semaphore::new(0) }
+    }
+}
+
+const ROUTES: &[Route<AuthHandler>] = &[Route::new(
+    "login/:name",
+    Access::Unauthenticated,
+    "Lets everybody in.",
+    &[Op::update("Lets everybody in.", auth_handler!(ScriptedMethod, log_in)).answers(Answer::Auth)],
+)];
+
+impl ScriptedMethod {
+    async fn log_in(&self, request: &AuthRequest) -> Result<AuthOutcome, RequestError> {
+        let name = request.capture("name");
+        self.arrived.add_permits(1);
+        if name.starts_with("slow") {
+            self.door.acquire().await.expect("a door").forget();
+        }
+        if name.ends_with("wrong") {
+            return Ok(AuthOutcome::Refused(Refusal { said: "no", reason: "the test says so".to_owned() }));
+        }
+        let kind = if name == "batch" { ChosenKind::Batch } else { ChosenKind::Default };
+        Ok(AuthOutcome::Login(Box::new(LoginPlan {
+            display_name: name.to_owned(),
+            metadata: BTreeMap::new(),
+            token: TokenParams { kind, ttl: Ttl::from_secs(600), ..TokenParams::default() },
+            internal: Value::Null,
+        })))
+    }
+}
+
+#[async_trait]
+impl AuthMethod for ScriptedMethod {
+    fn routes(&self) -> &'static [Route<AuthHandler>] {
+        ROUTES
+    }
+
+    async fn exists(&self, _: &AuthRequest) -> Result<bool, RequestError> {
+        Ok(true)
+    }
+
+    /// All names that end alike are counted together.
+    fn alias(&self, request: &AuthRequest) -> Option<String> {
+        Some(request.capture("name").trim_start_matches("slow-").trim_end_matches("-wrong").to_owned())
+    }
+
+    async fn renew(&self, _: &AuthContext, _: &LoginToken<'_>) -> Result<LoginLimits, RequestError> {
+        Ok(LoginLimits { ttl: Ttl::ZERO, max_ttl: Ttl::ZERO, period: Ttl::ZERO })
+    }
+}

@@ -1,0 +1,315 @@
+//! Auth methods as such: enabling, tuning and disabling them, and what a login's token is.
+
+use serde_json::{Value, json};
+
+use crate::support::{Bao, Client, Credential, Database, Server, eventually};
+
+/// Enables a method at a path.
+pub(crate) fn enable(server: &Server, path: &str, kind: &str) {
+    server.root().post(&format!("sys/auth/{path}"), json!({ "type": kind })).assert_status(204).assert_empty();
+}
+
+fn user(server: &Server, mount: &str, name: &str, body: Value) {
+    server.root().post(&format!("auth/{mount}/users/{name}"), body).assert_status(204).assert_empty();
+}
+
+fn log_in(server: &Server, mount: &str, name: &str) -> Client {
+    let answer = server.nobody().post(&format!("auth/{mount}/login/{name}"), json!({ "password": "a-long-password" }));
+    server.as_token(&answer.assert_status(200).text("/auth/client_token"))
+}
+
+#[test]
+fn auth_methods_come_and_go_at_any_path() {
+    comes_and_goes(&Server::dev());
+}
+
+#[test]
+fn auth_methods_of_a_real_openbao_come_and_go_alike() {
+    let Some(bao) = Bao::find("auth methods that come and go, against a real OpenBao") else { return };
+    comes_and_goes(&Server::openbao(&bao));
+}
+
+fn comes_and_goes(server: &Server) {
+    let root = server.root();
+    let body = json!({ "type": "userpass", "description": "people", "config": { "max_lease_ttl": "2h", "token_type": "default-batch" } });
+    root.post("sys/auth/team/people", body).assert_status(204).assert_empty();
+    enable(server, "approle", "approle");
+    let all = root.get("sys/auth").assert_status(200);
+    assert!(all.text("/data/team~1people~1/accessor").starts_with("auth_userpass_"), "{all}");
+    assert_eq!(all.at("/data/team~1people~1/config/token_type"), json!("default-batch"), "{all}");
+    assert_eq!(all.at("/team~1people~1/description"), json!("people"), "{all}");
+    root.get("sys/auth/team/people").assert_status(200).assert_at("/data/config/max_lease_ttl", 7200);
+    root.get("sys/auth/nope").assert_error(400, "No auth engine at nope/");
+    for (path, body, why) in [
+        ("x", json!({ "type": "nosuch" }), "plugin not found in the catalog: nosuch"),
+        ("x", json!({ "type": "userpass", "config": { "token_type": "foo" } }), "invalid value for 'token_type'"),
+        ("team/people/more", json!({ "type": "userpass" }), "path is already in use at team/people/"),
+        ("token/x", json!({ "type": "userpass" }), "path is already in use at token/"),
+    ] {
+        root.post(&format!("sys/auth/{path}"), body).assert_error(400, why);
+    }
+    // The command line takes the second path.
+    for tune in ["sys/auth/team/people/tune", "sys/mounts/auth/team/people/tune"] {
+        root.post(tune, json!({ "token_type": "foo" })).assert_error(400, "invalid value for 'token_type'");
+        root.post(tune, json!({ "token_type": "service", "listing_visibility": "unauth" })).assert_status(204);
+        root.get(tune).assert_at("/data/token_type", "service").assert_at("/data/listing_visibility", "unauth");
+    }
+    let seen = server.nobody().get("sys/internal/ui/mounts").assert_status(200);
+    assert_eq!(seen.at("/data/auth/team~1people~1/type"), json!("userpass"), "{seen}");
+    assert!(seen.at("/data/auth/approle~1").is_null(), "{seen}");
+    root.delete("sys/auth/team/people").assert_status(204);
+    root.get("sys/auth/team/people").assert_error(400, "No auth engine at team/people/");
+    server.nobody().post("auth/team/people/login/x", json!({ "password": "y" })).assert_error(403, "permission denied");
+}
+
+#[test]
+fn only_sudo_enables_and_disables_auth_methods() {
+    let server = Server::dev();
+    let client = server.with_policy("p", "path \"sys/auth/*\" { capabilities = [\"create\", \"update\", \"delete\"] }");
+    client.post("sys/auth/userpass", json!({ "type": "userpass" })).assert_multi(403, "permission denied");
+    enable(&server, "userpass", "userpass");
+    client.delete("sys/auth/userpass").assert_multi(403, "permission denied");
+    let admin = server.with_policy("a", "path \"sys/auth/*\" { capabilities = [\"update\", \"delete\", \"sudo\"] }");
+    admin.delete("sys/auth/userpass").assert_status(204);
+    admin.post("sys/auth/userpass", json!({ "type": "userpass" })).assert_status(204);
+}
+
+#[test]
+fn a_login_ignores_whatever_token_comes_with_it() {
+    let server = Server::dev();
+    enable(&server, "userpass", "userpass");
+    user(&server, "userpass", "bob", json!({ "password": "a-long-password" }));
+    let once = server.root().child(json!({ "policies": ["default"], "num_uses": 1 }));
+    for token in ["s.AAAAAAAAAAAAAAAAAAAAAAAA", "x", "b.AAAA", once.as_str()] {
+        let client = server.nobody().with_token(token);
+        client.post("auth/userpass/login/bob", json!({ "password": "a-long-password" })).assert_status(200);
+        client.post("auth/userpass/login/bob", json!({ "password": "wrong" })).assert_status(400);
+    }
+    server.as_token(&once).get("auth/token/lookup-self").assert_status(200).assert_at("/data/num_uses", -1);
+}
+
+#[test]
+fn what_a_login_made_ends_with_its_mount() {
+    let server = Server::dev();
+    let database = Database::fresh();
+    server.connect(&database);
+    server.role("reader", json!({}));
+    let reads = "path \"database/creds/reader\" { capabilities = [\"read\"] }\n\
+                 path \"auth/token/create\" { capabilities = [\"update\"] }";
+    server.root().put("sys/policies/acl/reads", json!({ "policy": reads })).assert_status(204);
+    for mount in ["one", "two"] {
+        enable(&server, mount, "userpass");
+        user(&server, mount, "bob", json!({ "password": "a-long-password", "token_policies": "reads" }));
+        let batch = json!({ "password": "a-long-password", "token_policies": "reads", "token_type": "batch" });
+        user(&server, mount, "batch", batch);
+    }
+    let bob = log_in(&server, "one", "bob");
+    let child = server.as_token(&bob.child(json!({})));
+    let batch = log_in(&server, "one", "batch");
+    let other = log_in(&server, "two", "bob");
+    let other_batch = log_in(&server, "two", "batch");
+    let credential = |client: &Client| Credential::of(&client.get("database/creds/reader").assert_status(200));
+    let ended: Vec<Credential> = [&bob, &child, &batch].map(credential).into();
+    let kept: Vec<Credential> = [&other, &other_batch].map(credential).into();
+
+    server.root().delete("sys/auth/one").assert_status(204);
+    for client in [&bob, &child, &batch] {
+        client.get("auth/token/lookup-self").assert_error(403, "permission denied");
+    }
+    for client in [&other, &other_batch] {
+        client.get("auth/token/lookup-self").assert_status(200);
+    }
+    eventually("the roles of the mount's tokens are gone", || {
+        ended.iter().all(|credential| !database.has_role(&credential.user))
+    });
+    for credential in &kept {
+        assert!(database.has_role(&credential.user), "{}", credential.user);
+    }
+    // Another mount at the same path is another mount.
+    enable(&server, "one", "userpass");
+    server
+        .nobody()
+        .post("auth/one/login/bob", json!({ "password": "a-long-password" }))
+        .assert_error(400, "invalid username or password");
+    for client in [&bob, &batch] {
+        client.get("auth/token/lookup-self").assert_error(403, "permission denied");
+    }
+}
+
+#[test]
+fn a_token_is_used_from_its_addresses_only() {
+    bound(&Server::dev());
+}
+
+#[test]
+fn a_token_of_a_real_openbao_is_used_from_its_addresses_only() {
+    let Some(bao) = Bao::find("bound addresses, against a real OpenBao") else { return };
+    bound(&Server::openbao(&bao));
+}
+
+fn bound(server: &Server) {
+    let root = server.root();
+    enable(server, "approle", "approle");
+    enable(server, "userpass", "userpass");
+    // Only approle makes tokens that whoever logs in cannot use.
+    let role = json!({ "bind_secret_id": false, "token_bound_cidrs": "10.0.0.0/8", "role_id": "the-role", "token_num_uses": 3 });
+    root.post("auth/approle/role/r", role).assert_status(204);
+    let made = server.nobody().post("auth/approle/login", json!({ "role_id": "the-role" })).assert_status(200);
+    let client = server.as_token(&made.text("/auth/client_token"));
+    for path in ["auth/token/lookup-self", "sys/mounts", "sys/internal/ui/mounts"] {
+        client.get(path).assert_error(403, "permission denied");
+    }
+    root.post("auth/token/lookup-accessor", json!({ "accessor": made.text("/auth/accessor") }))
+        .assert_status(200)
+        .assert_at("/data/bound_cidrs", json!(["10.0.0.0/8"]));
+    let batch = json!({ "bind_secret_id": false, "token_bound_cidrs": "10.0.0.0/8", "role_id": "batch", "token_type": "batch" });
+    root.post("auth/approle/role/b", batch).assert_status(204);
+    let made = server.nobody().post("auth/approle/login", json!({ "role_id": "batch" })).assert_status(200);
+    let client = server.as_token(&made.text("/auth/client_token"));
+    client.get("auth/token/lookup-self").assert_error(403, "permission denied");
+
+    // Two blocks, one of which we are in.
+    let near = json!({ "password": "a-long-password", "token_bound_cidrs": "10.0.0.0/8,127.0.0.1" });
+    user(server, "userpass", "near", near);
+    log_in(server, "userpass", "near").get("auth/token/lookup-self").assert_status(200);
+    user(server, "userpass", "far", json!({ "password": "a-long-password", "token_bound_cidrs": "10.0.0.0/8" }));
+    let far = server.nobody().post("auth/userpass/login/far", json!({ "password": "a-long-password" }));
+    far.assert_error(403, "permission denied");
+    user(server, "userpass", "strict", json!({ "password": "a-long-password", "token_strictly_bind_ip": true }));
+    log_in(server, "userpass", "strict")
+        .get("auth/token/lookup-self")
+        .assert_status(200)
+        .assert_at("/data/bound_cidrs", json!(["127.0.0.1"]));
+}
+
+#[test]
+fn nobody_frees_a_token_from_its_addresses_by_making_another_one() {
+    let server = Server::dev();
+    enable(&server, "userpass", "userpass");
+    let makes = "path \"auth/token/create\" { capabilities = [\"update\"] }";
+    server.root().put("sys/policies/acl/makes", json!({ "policy": makes })).assert_status(204);
+    let strict = json!({ "password": "a-long-password", "token_policies": "makes", "token_strictly_bind_ip": true });
+    user(&server, "userpass", "bob", strict);
+    let bob = log_in(&server, "userpass", "bob");
+    for kind in ["service", "batch"] {
+        let child = server.as_token(&bob.child(json!({ "type": kind })));
+        child.get("auth/token/lookup-self").assert_status(200).assert_at("/data/bound_cidrs", json!(["127.0.0.1"]));
+    }
+}
+
+#[test]
+fn the_mount_says_how_long_tokens_live_and_of_what_kind_they_are() {
+    kinds_and_lengths(&Server::dev());
+}
+
+#[test]
+fn the_mount_of_a_real_openbao_says_the_same() {
+    let Some(bao) = Bao::find("kinds and lengths of tokens, against a real OpenBao") else { return };
+    kinds_and_lengths(&Server::openbao(&bao));
+}
+
+fn kinds_and_lengths(server: &Server) {
+    let root = server.root();
+    enable(server, "userpass", "userpass");
+    root.post("sys/auth/userpass/tune", json!({ "default_lease_ttl": "1h", "max_lease_ttl": "2h" })).assert_status(204);
+    for (name, body, wanted) in [
+        (
+            "plain",
+            json!({}),
+            json!({ "lease_duration": 3600, "token_type": "service", "renewable": true, "num_uses": 0 }),
+        ),
+        ("short", json!({ "token_ttl": "5m", "token_max_ttl": "10m" }), json!({ "lease_duration": 300 })),
+        ("long", json!({ "token_ttl": "9h" }), json!({ "lease_duration": 7200 })),
+        ("period", json!({ "token_period": "10m", "token_ttl": "1m" }), json!({ "lease_duration": 600 })),
+        ("end", json!({ "token_explicit_max_ttl": "7m" }), json!({ "lease_duration": 420 })),
+        ("uses", json!({ "token_num_uses": 4 }), json!({ "num_uses": 4 })),
+        (
+            "batch",
+            json!({ "token_type": "batch" }),
+            json!({ "token_type": "batch", "renewable": false, "accessor": "" }),
+        ),
+        ("bare", json!({ "token_no_default_policy": true }), json!({ "policies": [] })),
+        ("upper", json!({ "token_policies": "B,a" }), json!({ "policies": ["a", "b", "default"] })),
+    ] {
+        let mut body = body;
+        body["password"] = json!("a-long-password");
+        user(server, "userpass", name, body);
+        let answer =
+            server.nobody().post(&format!("auth/userpass/login/{name}"), json!({ "password": "a-long-password" }));
+        let answer = answer.assert_status(200);
+        for (key, value) in wanted.as_object().unwrap() {
+            let found = answer.at(&format!("/auth/{key}"));
+            // A second may have passed.
+            let is_near = found
+                .as_i64()
+                .zip(value.as_i64())
+                .is_some_and(|(found, wanted)| wanted - found <= 2 && found <= wanted);
+            assert!(found == *value || is_near, "{name}: {key} is not {value}\n{answer}");
+        }
+    }
+    root.post("sys/auth/userpass/tune", json!({ "token_type": "batch" })).assert_status(204);
+    let login = server.nobody().post("auth/userpass/login/plain", json!({ "password": "a-long-password" }));
+    login.assert_status(200).assert_at("/auth/token_type", "batch");
+}
+
+#[test]
+fn renewal_asks_the_method_how_the_user_is_now() {
+    let server = Server::dev();
+    enable(&server, "userpass", "userpass");
+    user(
+        &server,
+        "userpass",
+        "bob",
+        json!({ "password": "a-long-password", "token_policies": "p", "token_ttl": "10m" }),
+    );
+    let bob = log_in(&server, "userpass", "bob");
+    let renew = || bob.post("auth/token/renew-self", json!({}));
+    renew().assert_status(200).assert_at("/auth/lease_duration", 600).assert_at("/auth/metadata/username", "bob");
+    user(&server, "userpass", "bob", json!({ "token_ttl": "5m", "token_max_ttl": "8m" }));
+    renew().assert_status(200).assert_at("/auth/lease_duration", 300);
+    let more = bob.post("auth/token/renew-self", json!({ "increment": "1h" })).assert_status(200);
+    assert!(more.number("/auth/lease_duration") <= 480, "{more}");
+    user(&server, "userpass", "bob", json!({ "token_policies": "q" }));
+    renew().assert_multi(500, "failed to renew entry: policies have changed, not renewing");
+    server.root().delete("auth/userpass/users/bob").assert_status(204);
+    let gone = "failed to renew entry: user \"bob\" does not exist any more, not renewing";
+    renew().assert_multi(500, gone);
+    // What could not be renewed lives until its end all the same.
+    bob.get("auth/token/lookup-self").assert_status(200);
+}
+
+#[test]
+fn the_command_line_manages_auth_methods_and_logs_in() {
+    let server = Server::dev();
+    let cli = server.cli();
+    cli.line("auth enable -path=people -description=staff userpass")
+        .assert_status(0)
+        .assert_stdout("Success! Enabled userpass auth method at: people/");
+    cli.line("auth list").assert_status(0).assert_stdout("people/");
+    cli.line("write auth/people/users/bob password=a-long-password token_policies=default").assert_status(0);
+    server.secrets().tell("a-long-password");
+    let person = cli.without_token();
+    person
+        .line("login -method=userpass -path=people username=bob password=a-long-password")
+        .assert_status(0)
+        .assert_stdout("Success! You are now authenticated.");
+    person.line("token lookup").assert_status(0).assert_stdout("userpass");
+    person.line("login -method=userpass -path=people username=bob password=wrong-password").assert_status(2);
+    cli.line("auth tune -user-lockout-threshold=2 -token-type=batch people/").assert_status(0);
+    server
+        .root()
+        .get("sys/auth/people/tune")
+        .assert_at("/data/user_lockout_threshold", 2)
+        .assert_at("/data/token_type", "batch");
+    cli.line("auth enable approle").assert_status(0);
+    server.root().post("auth/approle/role/r", json!({ "role_id": "the-role" })).assert_status(204);
+    let made = server.root().post("auth/approle/role/r/custom-secret-id", json!({ "secret_id": "the-secret-id" }));
+    made.assert_status(200);
+    let login = person.line("login -method=approle role_id=the-role secret_id=the-secret-id -token-only");
+    assert!(login.assert_status(0).stdout.starts_with("s."));
+    cli.line("auth help people").assert_status(0).assert_stdout("login -method=userpass");
+    cli.line("auth help approle").assert_status(0).assert_stdout("login -method=approle");
+    cli.line("auth help nope").assert_status(2).assert_stderr("unknown authentication method: nope");
+    cli.line("auth disable people").assert_status(0);
+    assert!(!cli.line("auth list").assert_status(0).stdout.contains("people/"));
+}
