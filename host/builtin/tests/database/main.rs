@@ -8,6 +8,7 @@ mod attacks;
 mod configuration;
 mod hostile;
 mod issuing;
+mod memberships;
 mod orphans;
 mod outages;
 mod renewal;

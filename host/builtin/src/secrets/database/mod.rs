@@ -39,6 +39,7 @@ use leasehold_core::seams::engine::{
 use leasehold_core::seams::storage::{Expect, StorageError};
 use leasehold_model::{MountAccessor, Timestamp};
 use serde_json::json;
+use tokio_postgres::error::SqlState;
 
 use connection::{ConnectionRecord, Leftovers, creating};
 use effect::Effect;
@@ -287,7 +288,9 @@ impl DatabaseEngine {
         let role = role_to_renew(&at.storage, &effect).await?;
         let opened = self.open(at, &effect.connection).await?;
         let statements = renew::statements(at, &role, &effect, until).await?;
-        transaction::run(&opened.target, &effect.username, &statements).await.map_err(|error| opened.failed(error))
+        let purpose = if role.renew.texts.is_empty() { transaction::OURS } else { "renew" };
+        let renewed = transaction::run(&opened.target, &effect.username, purpose, &statements).await;
+        renewed.map_err(|error| opened.failed(error))
     }
 
     async fn delete_user(&self, at: &EngineContext, lease: &LeaseIntent) -> Result<(), EngineError> {
@@ -311,33 +314,75 @@ struct Ending<'a> {
 }
 
 impl Ending<'_> {
+    /// By the statements of the issue; when they fail for good, by those that the role has now; when these fail too, by ours.
     async fn carry_out(&self) -> Result<(), TargetError> {
-        match self.revoke(&self.effect.revocation).await {
+        let issued = self.effect.revocation.as_slice();
+        let error = match self.revoke(issued).await {
+            Err(error) if error.is_of_statement() && error.is_refusal() => error,
+            done => return done.map(drop),
+        };
+        let present = self.present_statements().await.filter(|present| !present.is_empty() && present != issued);
+        let error = match present {
             // Statements that were wrong when the lease was issued may have been put right since.
-            Err(error @ TargetError::Sql { .. }) if !self.effect.revocation.is_empty() => {
-                match self.present_statements().await {
-                    Some(present) if present != self.effect.revocation => self.revoke(&present).await,
-                    _ => Err(error),
-                }
-            }
-            done => done,
+            Some(present) => match self.revoke(&present).await {
+                Err(error) if error.is_of_statement() && error.is_refusal() => error,
+                done => return done.map(drop),
+            },
+            None => error,
+        };
+        tracing::warn!(
+            role = self.effect.username,
+            %error,
+            "the revocation statements for role {:?} fail: it is ended by the default revocation instead",
+            self.effect.username
+        );
+        match self.revoke(&[]).await {
+            // What they were to undo is not a role, so that ours have undone nothing.
+            Ok(End::Absent) if !self.effect.creates_role() => Err(error),
+            Ok(_) => Ok(()),
+            Err(ours) => Err(error.note(format!("the default revocation, tried next, failed too: {ours}"))),
         }
     }
 
-    async fn revoke(&self, statements: &[String]) -> Result<(), TargetError> {
-        let subject = RoleIdentity::named(&self.effect.username);
-        if revoke::revoke(self.target, &subject, statements, &self.leftovers).await? == End::Gone {
-            return Ok(());
+    async fn revoke(&self, statements: &[String]) -> Result<End, TargetError> {
+        let (name, installation) = (self.effect.username.as_str(), self.at.mount.installation.as_str());
+        match revoke::revoke(self.target, &RoleIdentity::named(name), statements, &self.leftovers).await? {
+            End::Gone => return Ok(End::Gone),
+            End::Kept => {
+                tracing::info!(
+                    role = name,
+                    "role {name:?} stays, without login and session, as its revocation statements say"
+                );
+                ownership_comment::keep(self.target, name, installation, self.lease).await;
+                return Ok(End::Kept);
+            }
+            End::Absent => {}
         }
         let origin = Origin {
-            name: &self.effect.username,
-            mark: ownership_comment::comment(&self.at.mount.installation, self.lease),
+            name,
+            mark: ownership_comment::comment(installation, self.lease),
             server: self.effect.server.as_deref(),
         };
-        let Some(renamed) = verify_absent::find(self.target, &origin).await? else { return Ok(()) };
+        let Some(renamed) = verify_absent::find(self.target, &origin).await? else {
+            return self.undo_without_role(statements).await.map(|()| End::Absent);
+        };
         tracing::warn!(role = renamed.name, was = origin.name, "a leased role had been renamed");
-        let subject = RoleIdentity::found(&renamed, &self.at.mount.installation);
-        revoke::revoke(self.target, &subject, &[], &self.leftovers).await.map(drop)
+        let subject = RoleIdentity::found(&renamed, installation);
+        revoke::revoke(self.target, &subject, &[], &self.leftovers).await
+    }
+
+    /// What creation statements make that do not say CREATE ROLE is not known here: a function may have made anything. So what undoes it
+    /// runs, although no role stands.
+    async fn undo_without_role(&self, statements: &[String]) -> Result<(), TargetError> {
+        if statements.is_empty() || self.effect.creates_role() {
+            return Ok(());
+        }
+        let name = &self.effect.username;
+        match transaction::run(self.target, name, transaction::REVOCATION, statements).await {
+            // It has been undone before, or was never done.
+            Err(error) if error.is_code(&SqlState::UNDEFINED_OBJECT) => Ok(()),
+            done => done,
+        }
     }
 
     /// The role's revocation statements as they are now; `None` when there is no such role any more, or they do not render.

@@ -128,7 +128,7 @@ impl Dialer {
     /// Sent as statements, not as start-up options: poolers in front of a server refuse those.
     fn settings(&self) -> String {
         let mut sql = format!(
-            "SET SESSION AUTHORIZATION DEFAULT; SET ROLE NONE; SET default_transaction_read_only = off; \
+            "SET SESSION AUTHORIZATION DEFAULT; RESET ROLE; SET default_transaction_read_only = off; \
              SET default_transaction_isolation = 'read committed'; SET row_security = on; SET standard_conforming_strings = on; \
              SET TimeZone = {}; SET statement_timeout = {}; SET lock_timeout = {}; SET idle_in_transaction_session_timeout = {}",
             literal(&self.dsn.time_zone),

@@ -235,7 +235,7 @@ impl ConnectionPool {
                 session.finish();
                 Ok(rows(&answer).next().and_then(|row| row.first().copied().flatten().map(str::to_owned)))
             }
-            Err(TargetError::Sql { .. }) => Ok(None),
+            Err(TargetError::Sql(_)) => Ok(None),
             Err(error) => Err(error),
         }
     }

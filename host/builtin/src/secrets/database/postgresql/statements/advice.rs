@@ -1,6 +1,6 @@
 //! What in creation statements will not go as their author thinks.
 
-use super::lexer::{Token, tokens};
+use super::lexer::{Kind, Token, tokens};
 use super::shared::names;
 
 /// In words what is odd about one rendered statement that makes `leased_role`; `None`: nothing is.
@@ -46,6 +46,27 @@ fn calls_without_schema(statement: &str) -> bool {
         })
 }
 
+/// Whether `CREATE ROLE` or one of its other spellings stands in a statement, in its blocks of code or in their literals.
+pub(crate) fn creates_role(statement: &str) -> bool {
+    creates_role_within(statement, 0)
+}
+
+/// Quotes inside of each other that are looked into.
+const QUOTES_MAX: u8 = 4;
+
+fn creates_role_within(text: &str, depth: u8) -> bool {
+    let words: Vec<Token<'_>> = tokens(text).filter(Token::is_significant).collect();
+    let says_so = words.windows(2).any(|two| match two {
+        [first, second] => first.is_word("create") && ["role", "user", "group"].iter().any(|kind| second.is_word(kind)),
+        _ => false,
+    });
+    let inside = |word: &Token<'_>| {
+        word.kind != Kind::QuotedIdentifier
+            && word.inside().is_some_and(|inside| creates_role_within(inside, depth + 1))
+    };
+    says_so || depth < QUOTES_MAX && words.iter().any(inside)
+}
+
 /// Whether a statement would leave a transaction, with the role in it, that outlasts everybody's session.
 pub(crate) fn prepares_transaction(statement: &str) -> bool {
     let words: Vec<Token<'_>> = tokens(statement).filter(Token::is_significant).take(2).collect();
@@ -72,6 +93,23 @@ mod tests {
         ] {
             let name = if sql.contains("v-x") { "v-x" } else { "v_x" };
             assert_eq!(advice(sql, name), None, "{sql}");
+        }
+    }
+
+    #[test]
+    fn a_role_that_is_created_is_seen_wherever_it_stands() {
+        for sql in [
+            "create /* a */ user x",
+            "DO $$ BEGIN CREATE ROLE x; END $$",
+            "DO $$ BEGIN EXECUTE format('CREATE ROLE %I', 'x'); END $$",
+            "DO 'BEGIN CREATE GROUP x; END'",
+        ] {
+            assert!(creates_role(sql), "{sql}");
+        }
+        for sql in
+            ["SELECT vault.create_user('x')", "INSERT INTO users VALUES ('x')", "CREATE USER_x", "-- CREATE ROLE"]
+        {
+            assert!(!creates_role(sql), "{sql}");
         }
     }
 
