@@ -362,8 +362,17 @@ fn revocation_statements_are_those_of_the_issue() {
 
     server.role("broken", json!({ "revocation_statements": "SELECT nosuchfunction();" }));
     let credential = root.credential("broken");
+    root.put("sys/leases/revoke", json!({ "lease_id": credential.lease })).assert_status(204);
+    assert!(!database.has_role(&credential.user), "the default revocation follows statements that fail for good");
+
+    let credential = root.credential("broken");
+    database.sql(&format!(
+        "CREATE TABLE of_the_superuser (x int); GRANT SELECT ON of_the_superuser TO \"{}\"",
+        credential.user
+    ));
     root.put("sys/leases/revoke", json!({ "lease_id": credential.lease }))
-        .assert_error_has(400, "failed to revoke entry: resp: (*logical.Response)(nil) err: ");
+        .assert_error_has(400, "failed to revoke entry: resp: (*logical.Response)(nil) err: ")
+        .assert_error_has(400, "of_the_superuser granted by \"postgres\"");
     assert!(root.has_lease(&credential.lease), "a lease whose revocation failed is kept");
     root.put("sys/leases/revoke-force/database/creds/broken", json!({})).assert_status(204);
     assert!(!root.has_lease(&credential.lease));

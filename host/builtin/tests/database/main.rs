@@ -6,6 +6,7 @@
 
 mod attacks;
 mod configuration;
+mod dry_run;
 mod hostile;
 mod issuing;
 mod memberships;

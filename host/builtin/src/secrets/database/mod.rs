@@ -37,19 +37,22 @@ use leasehold_core::seams::engine::{
     Outcome, OwnedRole, SecretData, SecretsEngine,
 };
 use leasehold_core::seams::storage::{Expect, StorageError};
-use leasehold_model::{MountAccessor, Timestamp};
+use leasehold_model::{LeaseId, MountAccessor, Timestamp};
 use serde_json::json;
 use tokio_postgres::error::SqlState;
 
 use connection::{ConnectionRecord, Leftovers, creating};
 use effect::Effect;
 use metrics::DatabaseOperation;
+use postgresql::dry_run::Report;
 use postgresql::failure::TargetError;
 use postgresql::pool::{ConnectionPool, Turns};
 use postgresql::revoke::End;
 use postgresql::role_identity::RoleIdentity;
 use postgresql::verify_absent::Origin;
-use postgresql::{issue, orphans, ownership_comment, reassign_owner, renew, revoke, transaction, verify_absent};
+use postgresql::{
+    dry_run, issue, orphans, ownership_comment, reassign_owner, renew, revoke, transaction, verify_absent,
+};
 use role::RoleRecord;
 
 /// All mounts of the engine. Keeps nothing but open pools; everything else is read from storage.
@@ -254,9 +257,45 @@ impl DatabaseEngine {
                 role.db_name
             ));
         }
+        let mut answer = LogicalResponse::empty();
+        if request.fields.bool("verify").unwrap_or(false) {
+            let report = self.try_out(request, name, &role).await?;
+            if let Some(why) = report.failure() {
+                return Err(RequestError::Invalid(format!("error verifying role: {why}")));
+            }
+            answer = LogicalResponse::json(json!({ "verification": report.to_json() }));
+            warnings.extend(report.warnings);
+        }
         let bytes = serde_json::to_vec(&role).map_err(|error| RequestError::Internal(error.to_string()))?;
         at.storage.put(&role_key(name), bytes, expect).await?;
-        Ok(warnings.into_iter().fold(LogicalResponse::empty(), LogicalResponse::warn))
+        Ok(warnings.into_iter().fold(answer, LogicalResponse::warn))
+    }
+
+    /// Runs the statements of a role that is about to be stored on its database, and rolls everything back.
+    async fn try_out(&self, request: &EngineRequest, name: &str, role: &RoleRecord) -> Result<Report, RequestError> {
+        let at = &request.context;
+        let refused = |why: String| RequestError::Invalid(format!("error verifying role: {why}"));
+        let opened = self.open(at, &role.db_name).await.map_err(|why| match why {
+            Unusable::Missing(name) => refused(missing(&name)),
+            Unusable::Broken(why) => refused(why),
+            Unusable::Storage(error) => error.into(),
+        })?;
+        let plan = plan::plan(request, name, role, &opened.record).await.map_err(|error| match error {
+            RequestError::Engine(why) | RequestError::Invalid(why) => refused(why),
+            other => other,
+        })?;
+        let effect = Effect::read(&plan.effect).map_err(|error| RequestError::Internal(error.to_string()))?;
+        let expires_at = at.clock.now() + plan.default_ttl.if_set().unwrap_or(at.mount.default_lease_ttl);
+        let renew = match role.renew.texts.is_empty() {
+            true => Vec::new(),
+            false => {
+                renew::statements(at, role, &effect, expires_at).await.map_err(|error| refused(error.to_string()))?
+            }
+        };
+        let authentication = opened.record.password_authentication().map_err(refused)?;
+        let secrets = opened.record.secrets();
+        let tried = dry_run::run(&opened.target, authentication, at, &effect, &renew, expires_at, &secrets).await;
+        tried.map_err(|error| refused(opened.failed(error).to_string()))
     }
 
     async fn plan(&self, request: &EngineRequest, name: &str) -> Result<Outcome, RequestError> {
@@ -549,6 +588,22 @@ impl SecretsEngine for DatabaseEngine {
     async fn owned_roles(&self, at: &EngineContext, target: &KnownTarget) -> Result<Vec<OwnedRole>, EngineError> {
         let opened = self.open(at, &target.name).await?;
         orphans::owned(&opened.target, &at.mount.installation).await.map_err(|error| opened.failed(error))
+    }
+
+    async fn stand_unmarked(
+        &self,
+        at: &EngineContext,
+        target: &KnownTarget,
+        leases: &[LeaseIntent],
+    ) -> Result<Vec<LeaseId>, EngineError> {
+        let opened = self.open(at, &target.name).await?;
+        let effects: Vec<(&LeaseId, Effect)> =
+            leases.iter().filter_map(|lease| Some((&lease.id, Effect::read(&lease.effect).ok()?))).collect();
+        let names: Vec<&str> = effects.iter().map(|(_, effect)| effect.username.as_str()).collect();
+        let standing = orphans::standing(&opened.target, &names).await.map_err(|error| opened.failed(error))?;
+        // What creates no role, as far as can be seen, misses none.
+        let is_well = |effect: &Effect| standing.contains(&effect.username) || !effect.creates_role();
+        Ok(effects.into_iter().filter(|(_, effect)| is_well(effect)).map(|(id, _)| id.clone()).collect())
     }
 
     async fn drop_orphan(

@@ -53,6 +53,12 @@ const CONNECTION_FIELDS: &[Field] = &[
         "The role that gets what leased roles owned; functions and views that they left run with its rights. Default: a role without \
          rights, one for each role here.",
     ),
+    Field::visible(
+        "creation_timeout",
+        Kind::Any,
+        "How long the creation statements of a role may take, unless the role says otherwise; at most 600s. Default 85s, a \
+         little less than a request has.",
+    ),
     // Everything else is kept with the connection and read back, as in Vault.
     Field::hidden("*", Kind::Any, "Kept as it is."),
     Field::visible("drop_owned", Kind::Bool, "If true, what leased roles owned is dropped instead."),
@@ -79,6 +85,17 @@ const ROLE_FIELDS: &[Field] = &[
     Field::visible("credential_type", Kind::Text, "password; others cannot be issued."),
     Field::visible("credential_config", Kind::KvPairs, "Options of the credential type."),
     Field::visible("template_dialect", Kind::Text, "handlebars (default) or plain."),
+    Field::visible(
+        "creation_timeout",
+        Kind::Duration,
+        "How long the creation statements may take; at most 600s. Default: as the connection says.",
+    ),
+    Field::visible(
+        "verify",
+        Kind::Bool,
+        "If true, the statements are tried on the database before the role is stored, in a transaction that is rolled back: the answer \
+         says what came of each, and a role whose statements fail is not stored. Default false.",
+    ),
 ];
 
 const PAGE_FIELDS: &[Field] = &[

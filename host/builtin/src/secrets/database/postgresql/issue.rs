@@ -11,17 +11,32 @@ use tokio_postgres::error::SqlState;
 use super::super::connection::PasswordAuthentication;
 use super::super::credential;
 use super::super::effect::{Effect, valid_until};
-use super::dial::STATEMENT_MAX;
 use super::failure::TargetError;
-use super::pool::{ANSWER_MAX, ConnectionPool, Session, TargetTime, WAIT_MAX, with_margin};
+use super::pool::{ANSWER_MAX, ConnectionPool, MARGIN, Session, TargetTime, WAIT_MAX};
 use super::sql::{ident, literal};
 use super::statements::{leaves_session_alone, prepares_transaction, sets_something, substitute, touches_shared};
 use super::{ownership_comment, scram};
 
 /// The password, and what goes into the statements in its place.
-struct Issued {
+pub(super) struct Issued {
     password: SecretString,
     sent: SecretString,
+}
+
+impl Issued {
+    pub(super) fn secrets(&self) -> [&SecretString; 2] {
+        [&self.password, &self.sent]
+    }
+}
+
+/// The creation statements as they are sent.
+pub(super) fn filled(effect: &Effect, expiration: &str, issued: &Issued) -> Result<Vec<SecretString>, TargetError> {
+    let one = |statement: &String| {
+        let statement = statement.replace(&effect.expiration_at, expiration);
+        substitute(&statement, &effect.password_at, &issued.sent)
+            .map_err(|error| TargetError::Refused(format!("failed to render creation statements: {error}")))
+    };
+    effect.creation.iter().map(one).collect()
 }
 
 /// # Errors
@@ -39,14 +54,7 @@ pub(crate) async fn issue(
         return Err(TargetError::Refused(why.to_owned()));
     }
     let issued = credential(at, authentication).await?;
-    let expiration = valid_until(intent.expires_at);
-    let mut statements = Vec::with_capacity(effect.creation.len());
-    for statement in &effect.creation {
-        let statement = statement.replace(&effect.expiration_at, &expiration);
-        let filled = substitute(&statement, &effect.password_at, &issued.sent)
-            .map_err(|error| TargetError::Refused(format!("failed to render creation statements: {error}")))?;
-        statements.push(filled);
-    }
+    let statements = filled(effect, &valid_until(intent.expires_at), &issued)?;
     let comment = ownership_comment::comment(&at.mount.installation, intent.id.random());
     // Their settings, a role that they put on among them, are not ours; a session that they change is cleared afterwards.
     let alone = effect.creation.iter().all(|statement| leaves_session_alone(statement) && !sets_something(statement));
@@ -57,7 +65,7 @@ pub(crate) async fn issue(
     let _turn = if is_shared { Some(target.turn(target.database(), WAIT_MAX).await?) } else { None };
     let done = in_one_transaction(target, at, intent, &statements, &mark).await;
     let session = done.map_err(|error| {
-        let known: Vec<&SecretString> = secrets.iter().chain([&issued.password, &issued.sent]).collect();
+        let known: Vec<&SecretString> = secrets.iter().chain(issued.secrets()).collect();
         error.scrubbed(&known)
     })?;
     target.finish_after(session, &effect.creation).await;
@@ -67,7 +75,10 @@ pub(crate) async fn issue(
     ]))
 }
 
-async fn credential(at: &EngineContext, authentication: PasswordAuthentication) -> Result<Issued, TargetError> {
+pub(super) async fn credential(
+    at: &EngineContext,
+    authentication: PasswordAuthentication,
+) -> Result<Issued, TargetError> {
     let password = credential::password(&*at.entropy);
     match authentication {
         PasswordAuthentication::Password => Ok(Issued { sent: password.clone(), password }),
@@ -115,8 +126,8 @@ async fn in_one_transaction(
     // Not one text with the commit: a target that sees us gone after its answer to the one does not begin the other.
     texts.push(&closing);
     // A target that hangs is noticed by the opening; what comes after it may take its time.
-    let heard_within = if begun.is_open { with_margin(left) } else { left.min(ANSWER_MAX) };
-    let mut answers = begun.session.pipeline(&texts, heard_within, with_margin(left)).await?;
+    let heard_within = if begun.is_open { left + MARGIN } else { left.min(ANSWER_MAX) };
+    let mut answers = begun.session.pipeline(&texts, heard_within, left + MARGIN).await?;
     let (closed, marked) = (answers.pop(), answers.pop());
     for (index, answer) in answers.into_iter().enumerate() {
         // What follows the first error only says that there was one. No COMMIT was reached; the session is closed.
@@ -138,7 +149,7 @@ async fn in_one_transaction(
         }
         (Some(Err(error)), Some(Err(_))) if error.is_refusal() => {
             let again = format!("ROLLBACK TO SAVEPOINT leasehold; {closing}");
-            let answer = begun.session.run(&again, with_margin(left)).await.map_err(or_too_late)?;
+            let answer = begun.session.run(&again, left + MARGIN).await.map_err(or_too_late)?;
             target.told_time(&answer, 1);
             Some(error)
         }
@@ -166,7 +177,7 @@ const NOW: &str =
 
 /// A transaction that ends with its deadline, with `left` of it to go.
 fn opening(left: Duration) -> String {
-    let limit = left.min(STATEMENT_MAX).as_millis().max(1);
+    let limit = left.as_millis().max(1);
     format!("BEGIN; SET LOCAL statement_timeout = {limit}; SET LOCAL synchronous_commit = on")
 }
 

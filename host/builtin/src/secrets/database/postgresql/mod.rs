@@ -7,6 +7,7 @@
 
 pub(crate) mod dial;
 pub(crate) mod disable_login;
+pub(crate) mod dry_run;
 pub(crate) mod dsn;
 pub(crate) mod failure;
 pub(crate) mod grants;

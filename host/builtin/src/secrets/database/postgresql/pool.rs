@@ -25,7 +25,7 @@ pub(crate) const ANSWER_MAX: Duration = Duration::from_secs(5);
 /// How long work waits for a connection of the pool, or for its turn.
 pub(crate) const WAIT_MAX: Duration = Duration::from_secs(10);
 /// The server's own time limits end a statement; this is the net below them.
-const MARGIN: Duration = Duration::from_secs(2);
+pub(crate) const MARGIN: Duration = Duration::from_secs(2);
 /// Sessions outside the pool, in other databases of the server.
 const ELSEWHERE_MAX: usize = 2;
 /// A target's clock may be set meanwhile: so long, what it said is believed.

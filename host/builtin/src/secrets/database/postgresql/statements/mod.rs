@@ -17,7 +17,7 @@ mod session;
 mod shared;
 mod split;
 
-pub(crate) use advice::{advice, creates_role, prepares_transaction};
+pub(crate) use advice::{advice, creates_role, ends_transaction, prepares_transaction};
 pub(crate) use secret::{Placement, placements, substitute};
 pub(crate) use session::{leaves_session_alone, sets_something};
 pub(crate) use shared::touches_shared;
