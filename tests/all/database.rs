@@ -392,10 +392,15 @@ fn reset_reopens_a_connection() {
 #[test]
 fn what_comes_later_is_an_unsupported_path() {
     let (server, _database) = ready();
-    for path in ["database/static-roles/x", "database/static-creds/x", "database/nonsense", "database/config/-x"] {
+    for path in ["database/nonsense", "database/config/-x", "database/rotate-rooted/pg"] {
         server.root().get(path).assert_multi(404, "unsupported path");
     }
-    server.root().post("database/rotate-root/pg", json!({})).assert_multi(404, "unsupported path");
+    // A path that Vault serves says what is missing.
+    for path in ["database/static-roles/x", "database/static-creds/x", "database/rotate-role/x"] {
+        server.root().get(path).assert_error_has(404, "unsupported path: static roles, whose passwords are rotated");
+    }
+    let rotation = server.root().post("database/rotate-root/pg", json!({}));
+    rotation.assert_error_has(404, "unsupported path: the password of a connection's own user is not rotated");
 }
 
 #[test]

@@ -225,6 +225,10 @@ impl From<LogicalResponse> for Outcome {
 pub trait SecretsEngine: Any + Send + Sync {
     /// The routes below the mount.
     fn routes(&self) -> &'static [Route<EngineHandler>];
+    /// What a path below the mount would be that Vault serves and this engine does not yet; `None` for one that nobody serves.
+    fn not_offered(&self, _below: &str) -> Option<&'static str> {
+        None
+    }
     /// Whether what a write names is there: tells create from update. Asked only on routes with an existence check.
     async fn exists(&self, request: &EngineRequest) -> Result<bool, RequestError>;
     async fn effect(&self, at: &EngineContext, intent: &LeaseIntent) -> Result<SecretData, EngineError>;

@@ -548,6 +548,10 @@ impl SecretsEngine for DatabaseEngine {
         routes::ROUTES
     }
 
+    fn not_offered(&self, below: &str) -> Option<&'static str> {
+        routes::not_offered(below)
+    }
+
     async fn exists(&self, request: &EngineRequest) -> Result<bool, RequestError> {
         let below = request.path.strip_prefix(request.context.mount.path.as_str()).unwrap_or(&request.path);
         let name = request.captures.get("name").map_or("", String::as_str);

@@ -98,6 +98,19 @@ const ROLE_FIELDS: &[Field] = &[
     ),
 ];
 
+/// What is missing where Vault serves a path and this engine does not yet.
+pub(super) fn not_offered(below: &str) -> Option<&'static str> {
+    match below.split('/').next() {
+        Some("static-roles" | "static-creds" | "rotate-role") => Some(
+            "static roles, whose passwords are rotated, are not supported yet: lease credentials with roles/:name and creds/:name",
+        ),
+        Some("rotate-root") => Some(
+            "the password of a connection's own user is not rotated yet: change it in PostgreSQL, then write it to config/:name",
+        ),
+        _ => None,
+    }
+}
+
 const PAGE_FIELDS: &[Field] = &[
     Field::visible("after", Kind::Text, "Begin after this name, which need not be there."),
     Field::visible("limit", Kind::Int, "How many names at most; 0 for all."),
