@@ -362,8 +362,17 @@ fn revocation_statements_are_those_of_the_issue() {
 
     server.role("broken", json!({ "revocation_statements": "SELECT nosuchfunction();" }));
     let credential = root.credential("broken");
+    root.put("sys/leases/revoke", json!({ "lease_id": credential.lease })).assert_status(204);
+    assert!(!database.has_role(&credential.user), "the default revocation follows statements that fail for good");
+
+    let credential = root.credential("broken");
+    database.sql(&format!(
+        "CREATE TABLE of_the_superuser (x int); GRANT SELECT ON of_the_superuser TO \"{}\"",
+        credential.user
+    ));
     root.put("sys/leases/revoke", json!({ "lease_id": credential.lease }))
-        .assert_error_has(400, "failed to revoke entry: resp: (*logical.Response)(nil) err: ");
+        .assert_error_has(400, "failed to revoke entry: resp: (*logical.Response)(nil) err: ")
+        .assert_error_has(400, "of_the_superuser granted by \"postgres\"");
     assert!(root.has_lease(&credential.lease), "a lease whose revocation failed is kept");
     root.put("sys/leases/revoke-force/database/creds/broken", json!({})).assert_status(204);
     assert!(!root.has_lease(&credential.lease));
@@ -383,10 +392,15 @@ fn reset_reopens_a_connection() {
 #[test]
 fn what_comes_later_is_an_unsupported_path() {
     let (server, _database) = ready();
-    for path in ["database/static-roles/x", "database/static-creds/x", "database/nonsense", "database/config/-x"] {
+    for path in ["database/nonsense", "database/config/-x", "database/rotate-rooted/pg"] {
         server.root().get(path).assert_multi(404, "unsupported path");
     }
-    server.root().post("database/rotate-root/pg", json!({})).assert_multi(404, "unsupported path");
+    // A path that Vault serves says what is missing.
+    for path in ["database/static-roles/x", "database/static-creds/x", "database/rotate-role/x"] {
+        server.root().get(path).assert_error_has(404, "unsupported path: static roles, whose passwords are rotated");
+    }
+    let rotation = server.root().post("database/rotate-root/pg", json!({}));
+    rotation.assert_error_has(404, "unsupported path: the password of a connection's own user is not rotated");
 }
 
 #[test]

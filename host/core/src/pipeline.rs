@@ -333,7 +333,7 @@ impl Core {
             }
         }
         let asked = trace.as_sent.as_deref().unwrap_or(&request.path);
-        let Some((entry, _)) = routed else {
+        let Some((entry, below)) = routed else {
             return Err(RequestError::NoRoute(format!("no handler for route \"{asked}\". route entry not found.")));
         };
         if entry.tainted {
@@ -341,7 +341,12 @@ impl Core {
                 "no handler for route \"{asked}\" on namespace \"\". route entry or namespace is tainted."
             )));
         }
-        let admitted = admitted.ok_or(RequestError::UnsupportedPath)?;
+        let admitted = admitted.ok_or_else(|| match Backend::of(&entry, unsealed) {
+            Some(Backend::Secrets(engine)) => engine
+                .not_offered(&below)
+                .map_or(RequestError::UnsupportedPath, |why| RequestError::NotOffered(why.to_owned())),
+            _ => RequestError::UnsupportedPath,
+        })?;
         if operation != Operation::Help && !admitted.matched.has_operation() {
             // The slash that a list appends leads nowhere where there is no folder.
             let leads_nowhere =

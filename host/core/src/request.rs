@@ -241,6 +241,9 @@ pub enum RequestError {
     /// 404 `M(unsupported path)`.
     #[error("unsupported path")]
     UnsupportedPath,
+    /// 404 `M(unsupported path: text)`: Vault serves it, and this server does not yet.
+    #[error("unsupported path: {0}")]
+    NotOffered(String),
     /// 405 `M(unsupported operation)`.
     #[error("unsupported operation")]
     UnsupportedOperation,

@@ -19,6 +19,8 @@ pub struct Options {
     pub log_statements: bool,
     /// Further server settings, `("deadlock_timeout", "100ms")`. Visible in `ps`: no secrets here.
     pub settings: Vec<(String, String)>,
+    /// The directory of `initdb` and `postgres`; `None`: as `LEASEHOLD_PG_BIN` says, else the ones that are installed.
+    pub programs: Option<PathBuf>,
 }
 
 impl Default for Options {
@@ -30,6 +32,7 @@ impl Default for Options {
             fsync: false,
             log_statements: false,
             settings: Vec::new(),
+            programs: None,
         }
     }
 }

@@ -29,9 +29,9 @@ pub(crate) struct Programs {
 }
 
 impl Programs {
-    /// `LEASEHOLD_PG_BIN`, then PATH, then the newest in the places where distributions put them.
-    pub(crate) fn find() -> Result<Self, Error> {
-        let bin = match env::var_os("LEASEHOLD_PG_BIN") {
+    /// `wanted`, then `LEASEHOLD_PG_BIN`, then PATH, then the newest in the places where distributions put them.
+    pub(crate) fn find(wanted: Option<&Path>) -> Result<Self, Error> {
+        let bin = match wanted.map(|path| path.as_os_str().to_owned()).or_else(|| env::var_os("LEASEHOLD_PG_BIN")) {
             Some(set) if complete(Path::new(&set)).is_none() => return Err(Error::WrongDirectory(set.into())),
             Some(set) => PathBuf::from(set),
             None => on_path().or_else(newest).ok_or_else(not_installed)?,

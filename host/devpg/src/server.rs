@@ -46,7 +46,7 @@ impl DevPg {
     /// # Errors
     /// [`Error::NotInstalled`] says what to install; [`Error::DidNotStart`] carries the end of the server's log.
     pub fn start(options: Options) -> Result<Self, Error> {
-        let programs = Programs::find()?;
+        let programs = Programs::find(options.programs.as_deref())?;
         let identity = Identity::find()?;
         let superuser_password = SecretString::from(random::hex(16)?);
         let Login { name: admin, password } = options.admin;

@@ -140,7 +140,9 @@ pub(crate) fn of_request(error: &RequestError, request_id: &str) -> Response<Pay
         }
         RequestError::NotFound => (StatusCode::NOT_FOUND, Said::List(Vec::new())),
         RequestError::NoRoute(text) => (StatusCode::NOT_FOUND, Said::one(text)),
-        RequestError::UnsupportedPath => (StatusCode::NOT_FOUND, Said::one(multi(&error.to_string()))),
+        RequestError::UnsupportedPath | RequestError::NotOffered(_) => {
+            (StatusCode::NOT_FOUND, Said::one(multi(&error.to_string())))
+        }
         RequestError::UnsupportedOperation => (StatusCode::METHOD_NOT_ALLOWED, Said::one(multi(&error.to_string()))),
         RequestError::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, Said::List(Vec::new())),
         RequestError::UnsupportedMediaType(text) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, Said::one(text)),
@@ -216,6 +218,7 @@ mod tests {
             (RequestError::NotFound, 404, none.clone()),
             (RequestError::NoRoute(text()), 404, e(quoted)),
             (RequestError::UnsupportedPath, 404, m("unsupported path")),
+            (RequestError::NotOffered(text()), 404, m(&format!("unsupported path: {quoted}"))),
             (RequestError::UnsupportedOperation, 405, m("unsupported operation")),
             (RequestError::MethodNotAllowed, 405, none),
             (RequestError::UnsupportedMediaType(text()), 415, e(quoted)),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use leasehold_core::request::RequestError;
+use leasehold_core::seams::engine::SecretsEngine as _;
 use leasehold_model::Operation;
 use serde_json::{Value, json};
 
@@ -223,6 +224,11 @@ async fn what_is_to_come_is_an_unsupported_path() {
     let world = World::new().await;
     for path in ["rotate-root/pg", "static-roles/x", "static-creds/x", "rotate-role/x", "creds/"] {
         assert!(matches!(world.write(path, json!({})).await, Err(RequestError::UnsupportedPath)), "{path}");
+        assert_eq!(
+            world.engine.not_offered(path).is_some(),
+            path != "creds/",
+            "{path}: what Vault serves says what is missing"
+        );
     }
     assert!(matches!(world.write("creds/x", json!({})).await, Err(RequestError::UnsupportedOperation)));
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use leasehold_core::request::RequestError;
+use leasehold_core::seams::engine::EngineError;
 use leasehold_devpg::Options;
 use leasehold_model::Ttl;
 use serde_json::json;
@@ -57,7 +58,7 @@ async fn every_failure_has_the_fields_words() {
     }
     let said = world.issue_fails("quotes").await;
     assert!(said.starts_with("failed to execute query: ERROR: syntax error at or near \"'v-token-quotes-"), "{said}");
-    assert!(said.ends_with("(SQLSTATE 42601)"), "{said}");
+    assert!(said.ends_with("(SQLSTATE 42601): creation statement 1 of 1, line 1"), "{said}");
 
     world.write("config/pg", json!({"allowed_roles": "app-*"})).await.unwrap();
     assert!(
@@ -72,16 +73,104 @@ async fn a_failed_statement_leaves_nothing_behind() {
     let plan = world.plan("half").await.unwrap();
     let username = plan.effect["username"].as_str().unwrap().to_owned();
     let error = world.effect(world.intent("half", &plan)).await.err().unwrap();
-    assert_eq!(error.to_string(), "failed to execute query: ERROR: division by zero (SQLSTATE 22012)");
+    assert_eq!(
+        error.to_string(),
+        "failed to execute query: ERROR: division by zero (SQLSTATE 22012): creation statement 2 of 2"
+    );
     assert!(!world.role_exists(&username));
 }
 
+/// Vault leases whatever the statements make; a role of PostgreSQL's need not be among it.
 #[tokio::test]
-async fn statements_that_make_no_role_of_that_name_are_an_error() {
+async fn statements_that_create_no_role_are_leased_renewed_and_undone() {
     let world = World::new().await;
-    world.role("other", "SELECT 1", json!({})).await;
-    let said = world.issue_fails("other").await;
-    assert!(said.contains("does not exist (SQLSTATE 42704)"), "{said}");
+    world.pg.psql("CREATE TABLE app_users (name text, until text); GRANT ALL ON app_users TO PUBLIC").unwrap();
+    let statements = json!({
+        "creation_statements": "INSERT INTO app_users VALUES ('{{name}}', '{{expiration}}'); SELECT '{{password}}'",
+        "renew_statements": "UPDATE app_users SET until = '{{expiration}}' WHERE name = '{{name}}'",
+        "revocation_statements": "DELETE FROM app_users WHERE name = '{{name}}'",
+    });
+    world.role("app", "", statements).await;
+    let issued = world.issue("app").await;
+    let until = issued.intent.expires_at + Ttl::from_secs(600);
+    let stored = format!(
+        "SELECT until::timestamptz = to_timestamp({} + 5) FROM app_users WHERE name = '{}'",
+        until.as_secs(),
+        issued.username
+    );
+    assert_eq!(world.pg.psql(&stored).unwrap(), "f");
+    world.renew(&issued, until).await.unwrap();
+    assert_eq!(world.pg.psql(&stored).unwrap(), "t");
+    for _ in 0..2 {
+        world.revoke(&issued).await.unwrap();
+        assert_eq!(world.pg.psql("SELECT count(*) FROM app_users").unwrap(), "0");
+    }
+
+    let failing = json!({ "revocation_statements": "DELETE FROM app_users WHERE name = '{{name}}'; SELECT 1 / 0" });
+    world.role("app", "INSERT INTO app_users VALUES ('{{name}}', '')", failing).await;
+    let issued = world.issue("app").await;
+    let error = world.revoke(&issued).await.unwrap_err().to_string();
+    assert!(
+        error.contains("revocation statement 2 of 2"),
+        "what they make is still there, and nobody else can undo it: {error}"
+    );
+}
+
+/// hashicorp/terraform-provider-vault#384, and other ways to leave a session otherwise than it was found.
+#[tokio::test]
+async fn creation_statements_may_leave_their_session_as_they_like() {
+    let world = World::on(Arc::new(own_server(Options::default())));
+    world.connect("pg", json!({ "max_open_connections": 1 })).await;
+    let admin = world.pg.admin_user().to_owned();
+    world
+        .pg
+        .psql(&format!("CREATE ROLE plain_group; GRANT plain_group TO \"{admin}\"; CREATE SCHEMA elsewhere"))
+        .unwrap();
+    for tail in [
+        "SET ROLE plain_group",
+        "SET LOCAL ROLE plain_group",
+        "SET search_path = elsewhere",
+        "SET search_path = ''",
+        "SET standard_conforming_strings = off",
+        "SET TIME ZONE 'Asia/Tokyo'; SET DateStyle = 'German'",
+        "SET statement_timeout = 0",
+        "SAVEPOINT leasehold",
+    ] {
+        world.role("tail", &format!("{MEMBER} {tail};"), json!({})).await;
+        let issued = world.issue("tail").await;
+        assert!(world.log_in(&issued).await.is_ok(), "{tail}");
+        assert!(world.comment(&issued).starts_with("leasehold:test-installation:"), "{tail}: no mark");
+        world.renew(&issued, issued.intent.expires_at).await.unwrap();
+        world.revoke(&issued).await.unwrap();
+        assert!(!world.role_exists(&issued.username), "{tail}");
+    }
+}
+
+#[tokio::test]
+async fn an_error_says_which_statement_and_which_line_and_what_postgresql_advises() {
+    let world = World::new().await;
+    for (creation, parts) in [
+        (
+            format!("{MEMBER}\nGRANT readonly TO \"{{{{name}}}}\";\nSELECT 1,\n  nonsense\n FROM customers;"),
+            vec!["creation statement 3 of 3, line 2", "column \"nonsense\" does not exist (SQLSTATE 42703)"],
+        ),
+        (
+            format!("{MEMBER} INSERT INTO customers (id, name, city) VALUES (1, 'a', 'b');"),
+            vec!["creation statement 2 of 2", "DETAIL: Column", "HINT: Use OVERRIDING SYSTEM VALUE"],
+        ),
+        (
+            format!("{MEMBER} DO $$ BEGIN RAISE EXCEPTION 'odd' USING DETAIL = 'in detail', HINT = 'do this'; END $$;"),
+            vec![
+                "creation statement 2 of 2; DETAIL: in detail; HINT: do this; CONTEXT: PL/pgSQL function inline_code_block line 1 at RAISE",
+            ],
+        ),
+    ] {
+        world.role("wrong", &creation, json!({})).await;
+        let said = world.issue_fails("wrong").await;
+        for part in parts {
+            assert!(said.contains(part), "{creation}: {said}");
+        }
+    }
 }
 
 #[tokio::test]
@@ -203,7 +292,10 @@ async fn grants_on_one_table_do_not_collide() {
         let world = Arc::clone(&world);
         tokio::spawn(async move {
             let issued = world.issue("granted").await;
-            world.revoke(&issued).await.unwrap();
+            // As the lease module does: what could not get its turn is tried again in a moment.
+            while let Err(error) = world.revoke(&issued).await {
+                assert!(matches!(error, EngineError::Busy(_)), "{error:?}");
+            }
         })
     });
     for one in many.collect::<Vec<_>>() {

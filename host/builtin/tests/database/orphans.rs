@@ -288,6 +288,23 @@ async fn the_lease_room_finds_both_kinds_and_drops_one_when_it_may() {
     assert!(!world.role_exists(&lost.username) && world.role_exists(&name_of(&world, &kept).await));
 }
 
+/// A role that our user may not comment on is known by its name, and what makes no role misses none.
+#[tokio::test]
+async fn a_lease_whose_role_carries_no_mark_is_not_reported_as_missing() {
+    let world = world().await;
+    let room = Room::over(&world).await;
+    let (unmarked, missing) = (room.issue(&world).await, room.issue(&world).await);
+    let name = name_of(&world, &unmarked).await;
+    world
+        .pg
+        .psql(&format!("COMMENT ON ROLE \"{name}\" IS NULL; DROP ROLE \"{}\"", name_of(&world, &missing).await))
+        .unwrap();
+    world.role("readonly", "SELECT '{{name}}'", json!({})).await;
+    room.issue(&world).await;
+    let found = room.leases.compare(&mut LastTime::default()).await.unwrap();
+    assert_eq!(found, Findings { missing: vec![missing], ..Findings::default() });
+}
+
 async fn name_of(world: &World, id: &LeaseId) -> String {
     owned(world).await.into_iter().find(|role| role.lease == id.random()).expect("its role stands").name
 }

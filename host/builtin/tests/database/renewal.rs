@@ -45,7 +45,7 @@ async fn renew_statements_are_the_roles_as_they_are_now() {
     let half = r#"ALTER ROLE "{{name}}" CONNECTION LIMIT 9; SELECT 1 / 0;"#;
     world.role("readonly", MEMBER, json!({"renew_statements": half})).await;
     let said = failed(world.renew(&issued, issued.intent.expires_at).await);
-    assert_eq!(said, "failed to execute query: ERROR: division by zero (SQLSTATE 22012)");
+    assert_eq!(said, "failed to execute query: ERROR: division by zero (SQLSTATE 22012): renew statement 2 of 2");
     assert_eq!(world.pg.psql(&limit).unwrap(), "7", "one transaction");
 }
 

@@ -249,25 +249,65 @@ async fn revocation_statements_are_those_of_the_issue() {
     assert_eq!(comment.unwrap(), format!("for {}", issued.username));
 }
 
+/// quarkusio/quarkus#8747: whoever writes NOLOGIN wants the role and its objects to stay.
 #[tokio::test]
-async fn statements_that_leave_the_role_in_place_do_not_leave_it_alive() {
-    let world = World::new().await;
-    world.role("lazy", MEMBER, json!({"revocation_statements": "SELECT 1;"})).await;
-    let issued = world.issue("lazy").await;
+async fn statements_that_succeed_and_leave_the_role_mean_what_they_say() {
+    let world = World::on(Arc::new(own_server(Options::default())));
+    world.connect("pg", json!({})).await;
+    for statements in [r#"ALTER ROLE "{{name}}" NOLOGIN;"#, "SELECT 1;", r#"REVOKE readonly FROM "{{name}}";"#] {
+        world.role("kept", OWNER, json!({ "revocation_statements": statements })).await;
+        let issued = world.issue("kept").await;
+        let session = world.log_in(&issued).await.unwrap();
+        session.batch_execute("CREATE TABLE theirs_still (x int)").await.unwrap();
+        for _ in 0..2 {
+            world.revoke(&issued).await.unwrap();
+            assert!(world.role_exists(&issued.username), "{statements}");
+            assert!(
+                !lives(&session).await && world.log_in(&issued).await.is_err(),
+                "{statements}: no login, no session"
+            );
+        }
+        let owner = world.pg.psql("SELECT tableowner FROM pg_tables WHERE tablename = 'theirs_still'").unwrap();
+        assert_eq!(owner, issued.username, "{statements}");
+        assert!(world.comment(&issued).starts_with("leasehold-kept:"), "it is nobody's orphan");
+        world.pg.psql("DROP TABLE theirs_still").unwrap();
+    }
+    // A login or a session is what no lease leaves behind, whatever its statements say.
+    world.role("alive", MEMBER, json!({ "revocation_statements": r#"ALTER ROLE "{{name}}" LOGIN;"# })).await;
+    let issued = world.issue("alive").await;
     world.revoke(&issued).await.unwrap();
     assert!(!world.role_exists(&issued.username));
+}
 
-    world.role("broken", MEMBER, json!({"revocation_statements": "SELECT 1 / 0;"})).await;
+#[tokio::test]
+async fn statements_that_fail_for_good_are_followed_by_the_default_revocation() {
+    let world = World::new().await;
+    for statements in ["SELECT 1 / 0;", "DROP ROLE no_such_role;", "nonsense", r#"DROP ROLE "{{name}}"; SELECT 1 / 0;"#]
+    {
+        world.role("broken", OWNER, json!({ "revocation_statements": statements })).await;
+        let issued = world.issue("broken").await;
+        let session = world.log_in(&issued).await.unwrap();
+        session.batch_execute("SELECT lo_create(0)").await.unwrap();
+        world.revoke(&issued).await.unwrap();
+        assert!(!world.role_exists(&issued.username) && !lives(&session).await, "{statements}");
+    }
+    // Where ours fail too, both are told.
+    world.role("broken", MEMBER, json!({ "revocation_statements": "SELECT 1; SELECT 1 / 0;" })).await;
     let issued = world.issue("broken").await;
-    let session = world.log_in(&issued).await.unwrap();
-    assert_eq!(
-        failed(world.revoke(&issued).await),
-        "failed to execute query: ERROR: division by zero (SQLSTATE 22012)"
+    world
+        .pg
+        .psql(&format!("CREATE TABLE theirs_too (x int); GRANT SELECT ON theirs_too TO \"{}\"", issued.username))
+        .unwrap();
+    let said = failed(world.revoke(&issued).await);
+    assert!(said.contains("division by zero (SQLSTATE 22012): revocation statement 2 of 2"), "{said}");
+    assert!(
+        said.contains("SELECT on table theirs_too granted by \"postgres\"")
+            || said.contains("SELECT on table public.theirs_too granted by \"postgres\""),
+        "{said}"
     );
-    assert!(!lives(&session).await && world.log_in(&issued).await.is_err(), "shut before the statements ran");
-
-    world.pg.psql(&format!("DROP ROLE \"{}\"", issued.username)).unwrap();
+    world.pg.psql("DROP TABLE theirs_too").unwrap();
     world.revoke(&issued).await.unwrap();
+    assert!(!world.role_exists(&issued.username));
 }
 
 #[tokio::test]
@@ -366,7 +406,7 @@ async fn a_catalogue_that_is_slow_to_read_does_not_count_as_a_target_that_hangs(
     let world = World::on(Arc::new(own_server(Options::default())));
     world.connect("pg", json!({})).await;
     // With statements of its own the role is not first dropped to see whether anything depends on it.
-    world.role("owner", OWNER, json!({"revocation_statements": "SELECT 1"})).await;
+    world.role("owner", OWNER, json!({"revocation_statements": "ALTER ROLE \"{{name}}\" LOGIN"})).await;
     let issued = world.issue("owner").await;
     make_things(&world, &issued, "slow").await;
     let pg = Arc::clone(&world.pg);

@@ -204,6 +204,13 @@ impl World {
             == "1"
     }
 
+    /// The comment on the PostgreSQL role of a lease.
+    pub fn comment(&self, issued: &Issued) -> String {
+        let sql =
+            format!("SELECT shobj_description(oid, 'pg_authid') FROM pg_roles WHERE rolname = '{}'", issued.username);
+        self.pg.psql(&sql).unwrap()
+    }
+
     /// A session of an issued credential.
     pub async fn log_in(&self, issued: &Issued) -> Result<tokio_postgres::Client, tokio_postgres::Error> {
         log_in(&self.pg, &issued.username, &issued.password, self.pg.database()).await

@@ -65,7 +65,10 @@ impl Leases {
             return Err(LeaseError::TokenGone);
         }
         let left = u64::try_from(expires_at.seconds_from(now)).unwrap_or(0);
-        let deadline = now + EFFECT_TIME;
+        let deadline = match plan.effect_time {
+            Some(time) => now + time,
+            None => now + EFFECT_TIME,
+        };
         let body = LeaseBody {
             issued_at: now,
             last_renewed_at: None,

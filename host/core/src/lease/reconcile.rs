@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use super::{EFFECT_TIME, LeaseState, Leases};
 use crate::mount::Table;
-use crate::seams::engine::{EngineContext, EngineError, KnownTarget, OrphanEnd, OwnedRole, SecretsEngine};
+use crate::seams::engine::{EngineContext, EngineError, KnownTarget, LeaseIntent, OrphanEnd, OwnedRole, SecretsEngine};
 use crate::seams::storage::{LeaseFilter, Page, StorageError};
 
 /// The first comparison after unsealing: what a restart left behind has been worked through by then.
@@ -162,11 +162,17 @@ impl Leases {
         if !unclaimed.is_empty() || !without_role.is_empty() {
             let Some(roles) = self.roles_of(&*engine, &context, &target).await else { return Ok(()) };
             let standing: BTreeSet<&str> = roles.iter().map(|role| role.lease.as_str()).collect();
+            let mut unmarked = Vec::new();
             for id in without_role.into_iter().filter(|id| !standing.contains(id.random())) {
-                if self.storage.lease(&id).await?.is_some_and(|row| row.state == LeaseState::Active) {
-                    missing.push(id);
+                let row = self.storage.lease(&id).await?.filter(|row| row.state == LeaseState::Active);
+                // Of a damaged row nothing is known but its name.
+                match row.map(|row| row.read_body().map(|body| row.intent(&body, row.expires_at))) {
+                    Some(Ok(intent)) => unmarked.push(intent),
+                    Some(Err(_)) => missing.push(id),
+                    None => {}
                 }
             }
+            missing.extend(self.missing_of(&*engine, &context, &target, unmarked).await);
             let is_unclaimed = |role: &OwnedRole| unclaimed.get(&role.lease).is_some_and(|known| known.contains(role));
             orphans = roles.into_iter().filter(is_unclaimed).collect();
         }
@@ -197,6 +203,30 @@ impl Leases {
         let found = SeenOrphans { mount: mount.to_owned(), name: target.name, orphans };
         last.0.insert(target.connection, found);
         Ok(())
+    }
+
+    /// Those of `leases` whose role is not there, under no mark and under no name.
+    async fn missing_of(
+        &self,
+        engine: &dyn SecretsEngine,
+        context: &EngineContext,
+        target: &KnownTarget,
+        leases: Vec<LeaseIntent>,
+    ) -> Vec<LeaseId> {
+        let connection = target.connection.as_str();
+        let mut missing: Vec<LeaseId> = Vec::new();
+        for some in leases.chunks(PAGE as usize) {
+            let found = match tokio::time::timeout(LIMIT, engine.stand_unmarked(context, target, some)).await {
+                Ok(Ok(found)) => found.into_iter().collect::<BTreeSet<_>>(),
+                Ok(Err(error)) => {
+                    tracing::warn!(connection, %error, "could not look for the roles of leases on `{connection}`");
+                    continue;
+                }
+                Err(_) => continue,
+            };
+            missing.extend(some.iter().map(|lease| &lease.id).filter(|id| !found.contains(id)).cloned());
+        }
+        missing
     }
 
     /// `None`: it could not be asked. That it is down is no news: whoever needs it will say so.

@@ -4,6 +4,7 @@ use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use leasehold_model::{LeaseId, MountAccessor, MountPath, Operation, Timestamp, Ttl};
@@ -89,6 +90,8 @@ pub struct LeasePlan {
     pub renewable: bool,
     /// Names the target for per-connection limits and back-off: unique in the installation.
     pub connection: String,
+    /// How long `effect` may take; `None`: as long as a renewal or a revocation.
+    pub effect_time: Option<Duration>,
     /// Opaque to core, stored sealed with the lease: all that `effect`, `renew` and `revoke` will need. No credential.
     pub effect: Value,
     pub warnings: Vec<String>,
@@ -222,6 +225,10 @@ impl From<LogicalResponse> for Outcome {
 pub trait SecretsEngine: Any + Send + Sync {
     /// The routes below the mount.
     fn routes(&self) -> &'static [Route<EngineHandler>];
+    /// What a path below the mount would be that Vault serves and this engine does not yet; `None` for one that nobody serves.
+    fn not_offered(&self, _below: &str) -> Option<&'static str> {
+        None
+    }
     /// Whether what a write names is there: tells create from update. Asked only on routes with an existence check.
     async fn exists(&self, request: &EngineRequest) -> Result<bool, RequestError>;
     async fn effect(&self, at: &EngineContext, intent: &LeaseIntent) -> Result<SecretData, EngineError>;
@@ -238,6 +245,16 @@ pub trait SecretsEngine: Any + Send + Sync {
     }
     /// All roles in a target that carry the mark of this installation, whichever mount or connection made them.
     async fn owned_roles(&self, _: &EngineContext, _: &KnownTarget) -> Result<Vec<OwnedRole>, EngineError> {
+        Ok(Vec::new())
+    }
+    /// Those of `leases` that are as they should be although [`SecretsEngine::owned_roles`] does not name them: what they made carries no
+    /// mark, or nothing of them can be seen in the target.
+    async fn stand_unmarked(
+        &self,
+        _: &EngineContext,
+        _: &KnownTarget,
+        _: &[LeaseIntent],
+    ) -> Result<Vec<LeaseId>, EngineError> {
         Ok(Vec::new())
     }
     /// Ends a role that no lease names, as [`SecretsEngine::revoke`] does by default: this very one, by its number, and only

@@ -12,6 +12,7 @@ use std::time::Duration;
 use leasehold_core::fields::{self, Fields};
 use leasehold_core::mount::version::{self, VersionError};
 use leasehold_core::request::{LogicalResponse, Object};
+use leasehold_model::Ttl;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -26,6 +27,11 @@ pub(super) const PASSWORD_IN_URL: &str = "Password found in connection_url, use 
      password information.";
 /// More would only burn CPU.
 const SCRAM_ITERATIONS_MAX: NonZeroU32 = NonZeroU32::new(100_000).unwrap();
+/// How long creation statements may take unless the role or the connection says otherwise: a little less than the 90 s that a request
+/// has, so that its client hears what PostgreSQL says.
+const CREATION_TIMEOUT: Ttl = Ttl::from_secs(85);
+/// A lease that is being issued holds one of the target's sessions, and is undone only after this time.
+const CREATION_TIMEOUT_MAX: Ttl = Ttl::from_secs(600);
 /// Vault's default; anything else would need its template language.
 const DEFAULT_USERNAME_TEMPLATE: &str = "{{ printf \"v-%s-%s-%s-%s\" (.DisplayName | truncate 8) (.RoleName | truncate 8) (random 20) (unix_time) | truncate 63 }}";
 
@@ -34,7 +40,8 @@ pub(super) const OLD_FILES: &str = "connection_url names files as it could befor
      read, but send their text in tls_ca, tls_certificate and private_key, or move them there";
 
 /// Keys of `connection_details` with a meaning here; others are kept as they are.
-const DETAILS: [&str; 14] = [
+const DETAILS: [&str; 15] = [
+    "creation_timeout",
     "username",
     "max_open_connections",
     "max_idle_connections",
@@ -213,6 +220,7 @@ impl ConnectionRecord {
         }
         self.password_authentication()?;
         self.limits()?;
+        self.creation_timeout(Ttl::ZERO)?;
         self.leftovers(String::new())?;
         let dsn = self.dsn().map_err(|error| error.to_string())?;
         self.check_password_stays(before, &dsn, fields)?;
@@ -317,6 +325,17 @@ impl ConnectionRecord {
     /// An error as it may be told: without this connection's secrets.
     pub(super) fn scrubbed(&self, error: TargetError) -> TargetError {
         error.scrubbed(&self.secrets().iter().collect::<Vec<_>>(), &self.names())
+    }
+
+    /// How long the creation statements of a role may take that says `wished`; zero: it says nothing.
+    pub(super) fn creation_timeout(&self, wished: Ttl) -> Result<Duration, String> {
+        let configured = match self.details.get("creation_timeout") {
+            None | Some(Value::Null) => Ttl::ZERO,
+            Some(value) => fields::length(value).map_err(|why| format!("invalid creation_timeout: {why}"))?,
+        };
+        check_creation_timeout(configured)?;
+        let seconds = wished.if_set().or(configured.if_set()).map_or(CREATION_TIMEOUT.as_secs(), |ttl| ttl.as_secs());
+        Ok(Duration::from_secs(seconds))
     }
 
     /// What this connection must never show, for taking it out of error texts.
@@ -455,6 +474,15 @@ impl ConnectionRecord {
     fn detail_text(&self, name: &str) -> Option<&str> {
         self.details.get(name).and_then(Value::as_str)
     }
+}
+
+/// # Errors
+/// In words for the client.
+pub(super) fn check_creation_timeout(timeout: Ttl) -> Result<(), String> {
+    if timeout <= CREATION_TIMEOUT_MAX {
+        return Ok(());
+    }
+    Err(format!("creation_timeout must not be longer than {} s", CREATION_TIMEOUT_MAX.as_secs()))
 }
 
 pub(super) fn creating(why: &str) -> String {

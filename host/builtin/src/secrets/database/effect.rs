@@ -5,6 +5,8 @@ use leasehold_model::{Timestamp, Ttl};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::postgresql::statements;
+
 /// The engine's own part of a lease row.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Effect {
@@ -28,6 +30,11 @@ pub(super) struct Effect {
 }
 
 impl Effect {
+    /// Whether the creation statements say in so many words that they create a PostgreSQL role. A function that they call may do so, too.
+    pub(super) fn creates_role(&self) -> bool {
+        self.creation.iter().any(|statement| statements::creates_role(statement))
+    }
+
     pub(super) fn read(value: &Value) -> Result<Self, EngineError> {
         Self::deserialize(value)
             .map_err(|_| EngineError::Failed("the lease's stored effect is not readable".to_owned()))

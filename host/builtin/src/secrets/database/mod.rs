@@ -11,6 +11,7 @@
 mod connection;
 mod credential;
 mod effect;
+mod ending;
 mod metrics;
 mod plan;
 mod postgresql;
@@ -38,19 +39,18 @@ use leasehold_core::seams::engine::{
     Outcome, OwnedRole, SecretData, SecretsEngine,
 };
 use leasehold_core::seams::storage::{Expect, StorageError};
-use leasehold_model::{MountAccessor, Timestamp};
+use leasehold_model::{LeaseId, MountAccessor, Timestamp};
 use serde_json::json;
 
-use connection::{ConnectionRecord, Leftovers, creating};
+use connection::{ConnectionRecord, creating};
 use effect::Effect;
+use ending::Ending;
 use metrics::DatabaseOperation;
+use postgresql::dry_run::Report;
 use postgresql::failure::TargetError;
 use postgresql::files::ConnectionFiles;
 use postgresql::pool::{ConnectionPool, Turns};
-use postgresql::revoke::End;
-use postgresql::role_identity::RoleIdentity;
-use postgresql::verify_absent::Origin;
-use postgresql::{issue, orphans, ownership_comment, reassign_owner, renew, revoke, transaction, verify_absent};
+use postgresql::{dry_run, issue, orphans, reassign_owner, renew, transaction};
 use role::RoleRecord;
 
 /// All mounts of the engine. Keeps nothing but open pools; everything else is read from storage.
@@ -271,9 +271,45 @@ impl DatabaseEngine {
                 role.db_name
             ));
         }
+        let mut answer = LogicalResponse::empty();
+        if request.fields.bool("verify").unwrap_or(false) {
+            let report = self.try_out(request, name, &role).await?;
+            if let Some(why) = report.failure() {
+                return Err(RequestError::Invalid(format!("error verifying role: {why}")));
+            }
+            answer = LogicalResponse::json(json!({ "verification": report.to_json() }));
+            warnings.extend(report.warnings);
+        }
         let bytes = serde_json::to_vec(&role).map_err(|error| RequestError::Internal(error.to_string()))?;
         at.storage.put(&role_key(name), bytes, expect).await?;
-        Ok(warnings.into_iter().fold(LogicalResponse::empty(), LogicalResponse::warn))
+        Ok(warnings.into_iter().fold(answer, LogicalResponse::warn))
+    }
+
+    /// Runs the statements of a role that is about to be stored on its database, and rolls everything back.
+    async fn try_out(&self, request: &EngineRequest, name: &str, role: &RoleRecord) -> Result<Report, RequestError> {
+        let at = &request.context;
+        let refused = |why: String| RequestError::Invalid(format!("error verifying role: {why}"));
+        let opened = self.open(at, &role.db_name).await.map_err(|why| match why {
+            Unusable::Missing(name) => refused(missing(&name)),
+            Unusable::Broken(why) => refused(why),
+            Unusable::Storage(error) => error.into(),
+        })?;
+        let plan = plan::plan(request, name, role, &opened.record).await.map_err(|error| match error {
+            RequestError::Engine(why) | RequestError::Invalid(why) => refused(why),
+            other => other,
+        })?;
+        let effect = Effect::read(&plan.effect).map_err(|error| RequestError::Internal(error.to_string()))?;
+        let expires_at = at.clock.now() + plan.default_ttl.if_set().unwrap_or(at.mount.default_lease_ttl);
+        let renew = match role.renew.texts.is_empty() {
+            true => Vec::new(),
+            false => {
+                renew::statements(at, role, &effect, expires_at).await.map_err(|error| refused(error.to_string()))?
+            }
+        };
+        let authentication = opened.record.password_authentication().map_err(refused)?;
+        let secrets = opened.record.secrets();
+        let tried = dry_run::run(&opened.target, authentication, at, &effect, &renew, expires_at, &secrets).await;
+        tried.map_err(|error| refused(opened.failed(error).to_string()))
     }
 
     async fn plan(&self, request: &EngineRequest, name: &str) -> Result<Outcome, RequestError> {
@@ -305,7 +341,9 @@ impl DatabaseEngine {
         let role = role_to_renew(&at.storage, &effect).await?;
         let opened = self.open(at, &effect.connection).await?;
         let statements = renew::statements(at, &role, &effect, until).await?;
-        transaction::run(&opened.target, &effect.username, &statements).await.map_err(|error| opened.failed(error))
+        let purpose = if role.renew.texts.is_empty() { transaction::OURS } else { "renew" };
+        let renewed = transaction::run(&opened.target, &effect.username, purpose, &statements).await;
+        renewed.map_err(|error| opened.failed(error))
     }
 
     async fn delete_user(&self, at: &EngineContext, lease: &LeaseIntent) -> Result<(), EngineError> {
@@ -315,54 +353,6 @@ impl DatabaseEngine {
         let leftovers = opened.record.leftovers(heir).map_err(EngineError::Failed)?;
         let ending = Ending { at, effect: &effect, lease: lease.id.random(), target: &opened.target, leftovers };
         ending.carry_out().await.map_err(|error| opened.failed(error))
-    }
-}
-
-/// The end of one lease.
-struct Ending<'a> {
-    at: &'a EngineContext,
-    effect: &'a Effect,
-    /// The random part of its name.
-    lease: &'a str,
-    target: &'a ConnectionPool,
-    leftovers: Leftovers,
-}
-
-impl Ending<'_> {
-    async fn carry_out(&self) -> Result<(), TargetError> {
-        match self.revoke(&self.effect.revocation).await {
-            // Statements that were wrong when the lease was issued may have been put right since.
-            Err(error @ TargetError::Sql { .. }) if !self.effect.revocation.is_empty() => {
-                match self.present_statements().await {
-                    Some(present) if present != self.effect.revocation => self.revoke(&present).await,
-                    _ => Err(error),
-                }
-            }
-            done => done,
-        }
-    }
-
-    async fn revoke(&self, statements: &[String]) -> Result<(), TargetError> {
-        let subject = RoleIdentity::named(&self.effect.username);
-        if revoke::revoke(self.target, &subject, statements, &self.leftovers).await? == End::Gone {
-            return Ok(());
-        }
-        let origin = Origin {
-            name: &self.effect.username,
-            mark: ownership_comment::comment(&self.at.mount.installation, self.lease),
-            server: self.effect.server.as_deref(),
-        };
-        let Some(renamed) = verify_absent::find(self.target, &origin).await? else { return Ok(()) };
-        tracing::warn!(role = renamed.name, was = origin.name, "a leased role had been renamed");
-        let subject = RoleIdentity::found(&renamed, &self.at.mount.installation);
-        revoke::revoke(self.target, &subject, &[], &self.leftovers).await.map(drop)
-    }
-
-    /// The role's revocation statements as they are now; `None` when there is no such role any more, or they do not render.
-    async fn present_statements(&self) -> Option<Vec<String>> {
-        let role = role(&self.at.storage, &self.effect.role).await.ok()??;
-        let name = self.effect.username.as_str();
-        role.revocation.rendered(&*self.at.templates, &[("name", name), ("username", name)], "revocation").await.ok()
     }
 }
 
@@ -482,6 +472,10 @@ impl SecretsEngine for DatabaseEngine {
         routes::ROUTES
     }
 
+    fn not_offered(&self, below: &str) -> Option<&'static str> {
+        routes::not_offered(below)
+    }
+
     async fn exists(&self, request: &EngineRequest) -> Result<bool, RequestError> {
         let below = request.path.strip_prefix(request.context.mount.path.as_str()).unwrap_or(&request.path);
         let name = request.captures.get("name").map_or("", String::as_str);
@@ -522,6 +516,22 @@ impl SecretsEngine for DatabaseEngine {
     async fn owned_roles(&self, at: &EngineContext, target: &KnownTarget) -> Result<Vec<OwnedRole>, EngineError> {
         let opened = self.open(at, &target.name).await?;
         orphans::owned(&opened.target, &at.mount.installation).await.map_err(|error| opened.failed(error))
+    }
+
+    async fn stand_unmarked(
+        &self,
+        at: &EngineContext,
+        target: &KnownTarget,
+        leases: &[LeaseIntent],
+    ) -> Result<Vec<LeaseId>, EngineError> {
+        let opened = self.open(at, &target.name).await?;
+        let effects: Vec<(&LeaseId, Effect)> =
+            leases.iter().filter_map(|lease| Some((&lease.id, Effect::read(&lease.effect).ok()?))).collect();
+        let names: Vec<&str> = effects.iter().map(|(_, effect)| effect.username.as_str()).collect();
+        let standing = orphans::standing(&opened.target, &names).await.map_err(|error| opened.failed(error))?;
+        // What creates no role, as far as can be seen, misses none.
+        let is_well = |effect: &Effect| standing.contains(&effect.username) || !effect.creates_role();
+        Ok(effects.into_iter().filter(|(_, effect)| is_well(effect)).map(|(id, _)| id.clone()).collect())
     }
 
     async fn drop_orphan(

@@ -56,6 +56,7 @@ pub(super) async fn plan(
         max_ttl: role.max_ttl,
         renewable: true,
         connection: super::target_name(at, &role.db_name),
+        effect_time: Some(connection.creation_timeout(role.creation_timeout).map_err(RequestError::Engine)?),
         effect: serde_json::to_value(effect).map_err(|error| RequestError::Internal(error.to_string()))?,
         warnings: Vec::new(),
     })

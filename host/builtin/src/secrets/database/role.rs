@@ -11,6 +11,7 @@ use leasehold_model::Ttl;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::connection::check_creation_timeout;
 use super::postgresql::statements::{self, Placement};
 use super::templates::Templates;
 
@@ -28,6 +29,9 @@ pub(super) struct RoleRecord {
     pub(super) credential_config: BTreeMap<String, String>,
     /// As wished; each list keeps the one that holds for it.
     pub(super) template_dialect: Dialect,
+    /// Zero: as the connection says.
+    #[serde(default)]
+    pub(super) creation_timeout: Ttl,
 }
 
 impl Default for RoleRecord {
@@ -43,9 +47,24 @@ impl Default for RoleRecord {
             credential_type: "password".to_owned(),
             credential_config: BTreeMap::new(),
             template_dialect: Dialect::Handlebars,
+            creation_timeout: Ttl::ZERO,
         }
     }
 }
+
+/// Fields that Vault knows elsewhere, and without which something else would happen than whoever writes them wants.
+const NOT_OF_A_ROLE: &[(&str, &str)] = &[
+    ("username_template", "it stands with the connection, config/:name"),
+    ("password_policy", "it stands in credential_config, or with the connection, config/:name"),
+    ("username", STATIC),
+    ("rotation_period", STATIC),
+    ("rotation_schedule", STATIC),
+    ("rotation_window", STATIC),
+    ("rotation_statements", STATIC),
+    ("self_managed_password", STATIC),
+    ("skip_import_rotation", STATIC),
+];
+const STATIC: &str = "static roles, whose passwords are rotated, are not supported yet";
 
 /// More than anybody writes; a role is read at every lease.
 const TEXT_MAX: usize = 1 << 20;
@@ -60,6 +79,11 @@ impl RoleRecord {
         fields: &Fields,
         renderer: &dyn TemplateRenderer,
     ) -> Result<Vec<String>, RequestError> {
+        for (name, why) in NOT_OF_A_ROLE {
+            if fields.unknown().contains_key(*name) {
+                return Err(RequestError::invalid(format!("{name} is not a field of a role: {why}")));
+            }
+        }
         if let Some(name) = fields.text("db_name") {
             self.db_name = name.to_owned();
         }
@@ -71,6 +95,10 @@ impl RoleRecord {
         }
         if let Some(ttl) = fields.ttl("max_ttl") {
             self.max_ttl = ttl;
+        }
+        if let Some(timeout) = fields.ttl("creation_timeout") {
+            check_creation_timeout(timeout).map_err(RequestError::Invalid)?;
+            self.creation_timeout = timeout;
         }
         if let Some(wished) = fields.text("credential_type") {
             self.credential_type = match wished {
@@ -96,7 +124,7 @@ impl RoleRecord {
                 std::mem::replace(&mut self.template_dialect, wished) != wished
             }
         };
-        let mut warnings = Vec::new();
+        let mut warnings = self.cannot_be_issued();
         let wished = self.template_dialect;
         let insists = fields.text("template_dialect") == Some("handlebars");
         for (name, purpose, list) in [
@@ -134,13 +162,34 @@ impl RoleRecord {
                     Err(error) => unread(name, &error),
                 };
                 list.dialect = report.dialect;
-                warnings.extend(report.diagnostics.iter().map(|found| said(name, found)));
+                warnings.extend(told(name, &report.diagnostics));
                 if purpose == Purpose::Creation {
                     warnings.extend(odd_statements(renderer, list).await);
                 }
             }
         }
         Ok(warnings)
+    }
+
+    /// What Vault takes and could issue, and what is refused here when credentials are read.
+    fn cannot_be_issued(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if self.credential_type != "password" {
+            warnings.push(format!(
+                "credential_type {:?} is not supported yet: reading credentials of this role fails until it is \"password\"",
+                self.credential_type
+            ));
+        }
+        for (name, value) in self.credential_config.iter().filter(|(_, value)| !value.is_empty()) {
+            warnings.push(match name.as_str() {
+                "password_policy" => format!(
+                    "password policies are not supported yet: reading credentials of this role fails as long as \
+                     credential_config names one ({value:?})"
+                ),
+                _ => format!("credential_config {name:?} has no effect: it belongs to a credential_type that is not supported yet"),
+            });
+        }
+        warnings
     }
 
     pub(super) fn answer(&self) -> LogicalResponse {
@@ -158,6 +207,9 @@ impl RoleRecord {
             if !self.credential_config.is_empty() {
                 data.insert("credential_config".to_owned(), json!(self.credential_config));
                 data.sort_keys();
+            }
+            if self.creation_timeout != Ttl::ZERO {
+                data.insert("creation_timeout".to_owned(), json!(self.creation_timeout));
             }
             data.insert("template_dialect".to_owned(), json!(self.template_dialect));
             let kept: serde_json::Map<String, Value> = [
@@ -224,6 +276,23 @@ fn unread(list: &str, error: &SandboxError) -> TemplateReport {
     TemplateReport { dialect: Dialect::Plain, diagnostics: vec![diagnostic] }
 }
 
+/// All diagnostics of one list; of those that say the same of many places, the first one, and how many there are.
+fn told(list: &str, diagnostics: &[Diagnostic]) -> Vec<String> {
+    const ONCE: [&str; 1] = ["direct-grant"];
+    let mut warnings = Vec::new();
+    for (index, found) in diagnostics.iter().enumerate() {
+        let alike = |other: &&Diagnostic| other.code == found.code;
+        if !ONCE.contains(&found.code.as_str()) {
+            warnings.push(said(list, found));
+        } else if !diagnostics.iter().take(index).any(|other| alike(&other)) {
+            let more = diagnostics.iter().filter(alike).count() - 1;
+            let more = if more > 0 { format!("; the same holds for {more} more") } else { String::new() };
+            warnings.push(said(list, found) + &more);
+        }
+    }
+    warnings
+}
+
 fn said(list: &str, found: &Diagnostic) -> String {
     let Diagnostic { at, line, column, message, help, .. } = found;
     let number = at.parse::<usize>().map_or_else(|_| at.clone(), |index| (index + 1).to_string());
@@ -250,6 +319,34 @@ mod tests {
             at: "0".to_owned(),
         };
         assert_eq!(said("creation_statements", &found), "creation_statements 1, line 2, column 7: odd (do it so)");
+    }
+
+    #[test]
+    fn what_holds_for_every_grant_is_said_once() {
+        let found = |code: &str, line| Diagnostic {
+            severity: Severity::Warning,
+            code: code.to_owned(),
+            message: code.to_owned(),
+            line,
+            column: 1,
+            help: None,
+            at: "0".to_owned(),
+        };
+        let all = [
+            found("direct-grant", 1),
+            found("other", 2),
+            found("direct-grant", 3),
+            found("other", 4),
+            found("direct-grant", 5),
+        ];
+        assert_eq!(
+            told("creation_statements", &all),
+            [
+                "creation_statements 1, line 1, column 1: direct-grant; the same holds for 2 more",
+                "creation_statements 1, line 2, column 1: other",
+                "creation_statements 1, line 4, column 1: other",
+            ]
+        );
     }
 
     #[test]

@@ -54,6 +54,12 @@ const CONNECTION_FIELDS: &[Field] = &[
         "The role that gets what leased roles owned; functions and views that they left run with its rights. Default: a role without \
          rights, one for each role here.",
     ),
+    Field::visible(
+        "creation_timeout",
+        Kind::Any,
+        "How long the creation statements of a role may take, unless the role says otherwise; at most 600s. Default 85s, a \
+         little less than a request has.",
+    ),
     // Everything else is kept with the connection and read back, as in Vault.
     Field::hidden("*", Kind::Any, "Kept as it is."),
     Field::visible("drop_owned", Kind::Bool, "If true, what leased roles owned is dropped instead."),
@@ -80,7 +86,31 @@ const ROLE_FIELDS: &[Field] = &[
     Field::visible("credential_type", Kind::Text, "password; others cannot be issued."),
     Field::visible("credential_config", Kind::KvPairs, "Options of the credential type."),
     Field::visible("template_dialect", Kind::Text, "handlebars (default) or plain."),
+    Field::visible(
+        "creation_timeout",
+        Kind::Duration,
+        "How long the creation statements may take; at most 600s. Default: as the connection says.",
+    ),
+    Field::visible(
+        "verify",
+        Kind::Bool,
+        "If true, the statements are tried on the database before the role is stored, in a transaction that is rolled back: the answer \
+         says what came of each, and a role whose statements fail is not stored. Default false.",
+    ),
 ];
+
+/// What is missing where Vault serves a path and this engine does not yet.
+pub(super) fn not_offered(below: &str) -> Option<&'static str> {
+    match below.split('/').next() {
+        Some("static-roles" | "static-creds" | "rotate-role") => Some(
+            "static roles, whose passwords are rotated, are not supported yet: lease credentials with roles/:name and creds/:name",
+        ),
+        Some("rotate-root") => Some(
+            "the password of a connection's own user is not rotated yet: change it in PostgreSQL, then write it to config/:name",
+        ),
+        _ => None,
+    }
+}
 
 const PAGE_FIELDS: &[Field] = &[
     Field::visible("after", Kind::Text, "Begin after this name, which need not be there."),

@@ -250,6 +250,7 @@ impl ScriptedEngine {
         }
         let (default_ttl, max_ttl) = *self.ttls.lock().unwrap();
         Ok(Outcome::Lease(LeasePlan {
+            effect_time: None,
             default_ttl,
             max_ttl,
             renewable: *self.renewable.lock().unwrap(),

@@ -199,6 +199,7 @@ impl Room {
     ) -> Result<Issued, LeaseError> {
         let mount = self.mounts.by_path("db/").ok_or(LeaseError::TokenGone)?;
         let plan = LeasePlan {
+            effect_time: None,
             default_ttl,
             max_ttl,
             renewable: true,

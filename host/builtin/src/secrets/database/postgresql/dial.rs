@@ -347,10 +347,9 @@ impl Dialer {
         let limits = &self.dsn.timeouts;
         let least = |asked: Option<Duration>, ours: Duration| asked.unwrap_or(ours).min(ours).as_millis();
         let mut sql = format!(
-            "SET SESSION AUTHORIZATION DEFAULT; {}; SET default_transaction_read_only = off; \
+            "SET SESSION AUTHORIZATION DEFAULT; RESET ROLE; SET default_transaction_read_only = off; \
              SET default_transaction_isolation = 'read committed'; SET row_security = on; SET standard_conforming_strings = on; \
              SET TimeZone = {}; SET statement_timeout = {}; SET lock_timeout = {}; SET idle_in_transaction_session_timeout = {}",
-            if self.dsn.role.is_some() { "RESET ROLE" } else { "SET ROLE NONE" },
             literal(&self.dsn.time_zone),
             least(limits.statement, STATEMENT_MAX).max(STATEMENT_MIN.as_millis()),
             least(limits.lock, LOCK_MAX),

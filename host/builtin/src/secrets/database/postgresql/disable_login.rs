@@ -12,6 +12,7 @@ use tokio_postgres::error::SqlState;
 use super::dial::STATEMENT_MAX;
 use super::failure::TargetError;
 use super::locks;
+use super::membership::Membership;
 use super::pool::{ANSWER_MAX, ConnectionPool, Session, bare, with_margin};
 use super::role_identity::RoleIdentity;
 use super::sql::{ident, rows};
@@ -24,6 +25,7 @@ const SHUT_TRIES: u32 = 4;
 /// What is left of a role that nobody can log in as any more.
 pub(crate) struct Standing {
     pub(crate) oid: u32,
+    pub(crate) can_login: bool,
     /// Also prepared transactions: both hold what the role holds.
     pub(crate) sessions: u32,
 }
@@ -48,7 +50,7 @@ pub(crate) async fn shut(
     settle(session, subject, seen).await
 }
 
-/// The same of a role whose login was taken away before.
+/// What is left of a role, whether or not its login was taken away.
 pub(crate) async fn look(session: &Session, subject: &RoleIdentity<'_>) -> Result<Option<Standing>, TargetError> {
     let seen = Seen::read(&session.ask(&standing_query(subject), ANSWER_MAX).await?)?;
     settle(session, subject, seen).await
@@ -68,7 +70,8 @@ impl Seen {
             return Err(TargetError::Refused("the target's catalogue is not readable".to_owned()));
         };
         let starting = row.get(2).copied().flatten().map(str::to_owned);
-        Ok(Some(Self { standing: Standing { oid, sessions }, starting }))
+        let can_login = row.get(3).copied().flatten() == Some("t");
+        Ok(Some(Self { standing: Standing { oid, can_login, sessions }, starting }))
     }
 }
 
@@ -126,7 +129,7 @@ fn standing_query(subject: &RoleIdentity<'_>) -> String {
     format!(
         "SELECT r.oid, (SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_get_activity(NULL) a WHERE a.usesysid = r.oid) \
          + (SELECT pg_catalog.count(*) FROM pg_catalog.pg_prepared_xact() p WHERE p.ownerid = r.oid), \
-         (SELECT {}) FROM pg_catalog.pg_roles r WHERE {}",
+         (SELECT {}), r.rolcanlogin FROM pg_catalog.pg_roles r WHERE {}",
         starting_sessions(),
         subject.is_row()
     )
@@ -141,19 +144,39 @@ fn starting_sessions() -> &'static str {
      AND NOT EXISTS (SELECT FROM pg_catalog.pg_stat_get_activity(NULL) s WHERE s.pid = l.pid AND s.usesysid <> 0)"
 }
 
-/// Ends the role's sessions and waits until the last one is gone.
-pub(crate) async fn end_sessions(session: &Session, name: &str, oid: u32) -> Result<(), TargetError> {
+/// Ends the role's sessions and waits until the last one is gone. Says in words which ones our user may not end.
+///
+/// # Errors
+/// Also when sessions that were told to end do not.
+pub(crate) async fn end_sessions(
+    session: &Session,
+    subject: &RoleIdentity<'_>,
+    oid: u32,
+    membership: &Membership,
+) -> Result<Option<String>, TargetError> {
+    let name = subject.name;
     let terminate = format!(
         "SELECT pg_catalog.count(*), pg_catalog.count(pg_catalog.pg_terminate_backend(a.pid)) \
          FROM pg_catalog.pg_stat_get_activity(NULL) a WHERE a.usesysid = {oid}"
     );
+    // Whoever does not inherit the role's rights has them as that role.
+    let as_role = format!("{}SET LOCAL ROLE {}; {terminate}", subject.check(), ident(name));
+    let by_set_role = matches!(membership, Membership::BySetRole);
     let mut waited = Duration::ZERO;
     let mut pause = Duration::from_millis(5);
     loop {
-        let answer = session.ask(&terminate, ANSWER_MAX).await?;
-        let left = rows(&answer).next().and_then(|row| row.first().copied().flatten().map(str::to_owned));
+        let answer = match session.ask(if by_set_role { &as_role } else { &terminate }, ANSWER_MAX).await {
+            Err(error) if error.is_refusal() && !RoleIdentity::is_lost(&error) => {
+                return Ok(Some(format!(
+                    "its sessions could not be ended ({error}): a superuser can end them, or GRANT pg_signal_backend to this \
+                     connection's user"
+                )));
+            }
+            answer => answer?,
+        };
+        let left = rows(&answer).last().and_then(|row| row.first().copied().flatten().map(str::to_owned));
         match left.as_deref() {
-            Some("0") => return Ok(()),
+            Some("0") => return Ok(None),
             Some(count) if waited >= SESSIONS_END_WITHIN => {
                 return Err(TargetError::Refused(format!("{count} sessions of role {name:?} do not end")));
             }
@@ -163,6 +186,15 @@ pub(crate) async fn end_sessions(session: &Session, name: &str, oid: u32) -> Res
         waited += pause;
         pause = (pause * 2).min(Duration::from_millis(250));
     }
+}
+
+/// How many sessions of a role there are, which may itself be gone.
+pub(crate) async fn sessions_left(session: &Session, oid: u32) -> Result<u32, TargetError> {
+    let sql =
+        format!("SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_get_activity(NULL) a WHERE a.usesysid = {oid}");
+    let answer = session.ask(&sql, ANSWER_MAX).await?;
+    let count = rows(&answer).next().and_then(|row| row.first().copied().flatten()?.parse().ok());
+    count.ok_or_else(|| TargetError::Refused("the target's catalogue is not readable".to_owned()))
 }
 
 /// Drops the role if it has no session; looks once more in the same transaction, now that nobody can log in.

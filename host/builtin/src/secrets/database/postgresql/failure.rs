@@ -4,7 +4,7 @@ use std::error::Error as _;
 
 use leasehold_core::seams::engine::EngineError;
 use secrecy::{ExposeSecret, SecretString};
-use tokio_postgres::error::SqlState;
+use tokio_postgres::error::{ErrorPosition, SqlState};
 
 /// Why a target did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -22,16 +22,91 @@ pub(crate) enum TargetError {
     #[error("the connection was configured anew meanwhile")]
     Reconfigured,
     /// PostgreSQL's own error.
-    #[error("{severity}: {message} (SQLSTATE {code})")]
-    Sql { severity: String, message: String, code: String, detail: Option<String> },
+    #[error("{0}")]
+    Sql(Box<SqlError>),
     /// Ours; complete as it stands.
     #[error("{0}")]
     Refused(String),
 }
 
+/// What PostgreSQL said of one statement, and which one that was.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct SqlError {
+    severity: String,
+    message: String,
+    code: String,
+    detail: Option<String>,
+    hint: Option<String>,
+    /// Where in a function or a block, in PostgreSQL's words.
+    context: Option<String>,
+    /// Counts characters of the text that was sent, from 1.
+    position: Option<usize>,
+    /// Which of the operator's statements it was; `None` for a statement of ours.
+    place: Option<String>,
+    /// What we found out about it, and what would help.
+    notes: Vec<String>,
+}
+
+impl std::fmt::Display for SqlError {
+    /// Vault's text first, so that whoever compares it finds it; then what a person needs to mend it.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {} (SQLSTATE {})", self.severity, self.message, self.code)?;
+        if let Some(place) = &self.place {
+            write!(f, ": {place}")?;
+        }
+        let labelled = [("DETAIL", &self.detail), ("HINT", &self.hint), ("CONTEXT", &self.context)];
+        for (label, text) in labelled.into_iter().filter_map(|(label, text)| Some((label, text.as_ref()?))) {
+            write!(f, "; {label}: {}", text.replace('\n', "; "))?;
+        }
+        self.notes.iter().try_for_each(|note| write!(f, "; {note}"))
+    }
+}
+
 impl TargetError {
     pub(crate) fn is_code(&self, wanted: &SqlState) -> bool {
-        matches!(self, Self::Sql { code, .. } if code == wanted.code())
+        matches!(self, Self::Sql(error) if error.code == wanted.code())
+    }
+
+    /// Whether PostgreSQL refused a statement for a reason that stays: the same statement would fail again. Not so: a lock that
+    /// somebody else holds, a change at the same time, a resource that is used up, a time limit.
+    pub(crate) fn is_refusal(&self) -> bool {
+        const PASSING: [&str; 7] = ["08", "40", "53", "55", "57", "58", "XX"];
+        match self {
+            Self::Sql(error) => !PASSING.iter().any(|class| error.code.starts_with(class)),
+            _ => false,
+        }
+    }
+
+    /// Whether it was one of the operator's statements that failed.
+    pub(crate) fn is_of_statement(&self) -> bool {
+        matches!(self, Self::Sql(error) if error.place.is_some())
+    }
+
+    /// Says which statement it was: `index` counts from 0, `text` is what was sent.
+    pub(crate) fn in_statement(self, purpose: &str, index: usize, count: usize, text: &str) -> Self {
+        let Self::Sql(mut error) = self else { return self };
+        let line = error.position.map(|position| {
+            let lines = text.chars().take(position.saturating_sub(1)).filter(|letter| *letter == '\n').count();
+            format!(", line {}", lines + 1)
+        });
+        error.place =
+            Some(format!("{purpose} statement {} of {count}{}", index + 1, line.as_deref().unwrap_or_default()));
+        Self::Sql(error)
+    }
+
+    /// Adds what we know about it; of an error of PostgreSQL's or of ours.
+    pub(crate) fn note(self, note: impl Into<String>) -> Self {
+        let note = note.into();
+        match self {
+            _ if note.is_empty() => self,
+            Self::Sql(mut error) => {
+                error.notes.push(note);
+                Self::Sql(error)
+            }
+            Self::Refused(text) => Self::Refused(format!("{text}; {note}")),
+            Self::Down(text) => Self::Down(format!("{text}; {note}")),
+            other => other,
+        }
     }
 
     /// Two changed one row of a catalogue at a time; "tuple concurrently updated" has no code of its own.
@@ -51,8 +126,13 @@ impl TargetError {
             Self::Busy(text) => Self::Busy(clean(text)),
             Self::Refused(text) => Self::Refused(clean(text)),
             Self::Reconfigured => Self::Reconfigured,
-            Self::Sql { severity, message, code, detail } => {
-                Self::Sql { severity, message: clean(message), code, detail: detail.map(clean) }
+            Self::Sql(mut error) => {
+                error.message = clean(error.message);
+                for part in [&mut error.detail, &mut error.hint, &mut error.context, &mut error.place] {
+                    *part = part.take().map(&clean);
+                }
+                error.notes = error.notes.into_iter().map(&clean).collect();
+                Self::Sql(error)
             }
         }
     }
@@ -72,7 +152,7 @@ impl TargetError {
             Self::Unreached(text) => EngineError::Unreached(format!("unable to start transaction: {text}")),
             Self::Busy(_) => EngineError::Busy(format!("unable to start transaction: {self}")),
             Self::Reconfigured => EngineError::Failed(format!("unable to start transaction: {self}")),
-            Self::Sql { .. } => EngineError::Failed(format!("failed to execute query: {self}")),
+            Self::Sql(_) => EngineError::Failed(format!("failed to execute query: {self}")),
             Self::Refused(text) => EngineError::Failed(text),
         }
     }
@@ -86,17 +166,39 @@ impl From<tokio_postgres::Error> for TargetError {
                 if is_down(db.code()) {
                     return Self::Down(text());
                 }
-                Self::Sql {
+                let position = match db.position() {
+                    Some(ErrorPosition::Original(at)) => usize::try_from(*at).ok(),
+                    _ => None,
+                };
+                Self::Sql(Box::new(SqlError {
                     severity: db.severity().to_owned(),
                     message: db.message().to_owned(),
                     code: db.code().code().to_owned(),
-                    detail: db.detail().map(str::to_owned),
-                }
+                    detail: db.detail().map(bounded),
+                    hint: db.hint().map(bounded),
+                    // The innermost line names the place; those above it only say who called.
+                    context: db
+                        .where_()
+                        .and_then(|text| text.lines().find(|line| line.starts_with("PL/")))
+                        .map(bounded),
+                    position,
+                    ..SqlError::default()
+                }))
             }
             None if is_lost(&error) => Self::Down(chain(&error)),
             // An answer of a kind that nobody asked for, as to COPY: nothing is wrong with the server.
             None => Self::Refused(format!("failed to execute query: {}", chain(&error))),
         }
+    }
+}
+
+/// A target may say as much as it likes; nobody reads more than this.
+const TEXT_MAX: usize = 1_000;
+
+fn bounded(text: &str) -> String {
+    match text.char_indices().nth(TEXT_MAX) {
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
+        None => text.to_owned(),
     }
 }
 
@@ -206,6 +308,38 @@ mod tests {
         }
         // The password is the user's name: the name is what the message means.
         assert_eq!(scrub("user \"postgres2\"", "postgres2", &names), "user \"postgres2\"");
+    }
+
+    #[test]
+    fn a_refusal_is_what_the_same_statement_would_meet_again() {
+        let error = |code: &str| TargetError::Sql(Box::new(SqlError { code: code.to_owned(), ..SqlError::default() }));
+        for code in ["42501", "42601", "22012", "2BP01", "0LP01", "P0001", "25001", "23505"] {
+            assert!(error(code).is_refusal(), "{code}");
+        }
+        for code in ["55P03", "40P01", "XX000", "57014", "53200", "58030"] {
+            assert!(!error(code).is_refusal(), "{code}");
+        }
+        assert!(!TargetError::Down("gone".to_owned()).is_refusal());
+    }
+
+    #[test]
+    fn an_error_names_its_statement_its_line_and_all_that_postgresql_said() {
+        let error = TargetError::Sql(Box::new(SqlError {
+            severity: "ERROR".to_owned(),
+            message: "no such thing".to_owned(),
+            code: "42704".to_owned(),
+            detail: Some("one\ntwo".to_owned()),
+            hint: Some("try S3cretS3cret".to_owned()),
+            position: Some(13),
+            ..SqlError::default()
+        }));
+        let error = error.in_statement("creation", 2, 5, "SELECT é\n, 1\n").note("what would help");
+        let said = error.scrubbed(&[&SecretString::from("S3cretS3cret")]).into_engine().to_string();
+        assert_eq!(
+            said,
+            "failed to execute query: ERROR: no such thing (SQLSTATE 42704): creation statement 3 of 5, line 2; \
+             DETAIL: one; two; HINT: try [redacted]; what would help"
+        );
     }
 
     #[test]

@@ -11,17 +11,32 @@ use tokio_postgres::error::SqlState;
 use super::super::connection::PasswordAuthentication;
 use super::super::credential;
 use super::super::effect::{Effect, valid_until};
-use super::dial::STATEMENT_MAX;
 use super::failure::TargetError;
-use super::pool::{ANSWER_MAX, ConnectionPool, Session, TargetTime, WAIT_MAX, with_margin};
+use super::pool::{ANSWER_MAX, ConnectionPool, MARGIN, Session, TargetTime, WAIT_MAX};
 use super::sql::{ident, literal};
-use super::statements::{prepares_transaction, substitute, touches_shared};
+use super::statements::{leaves_session_alone, prepares_transaction, sets_something, substitute, touches_shared};
 use super::{ownership_comment, scram};
 
 /// The password, and what goes into the statements in its place.
-struct Issued {
+pub(super) struct Issued {
     password: SecretString,
     sent: SecretString,
+}
+
+impl Issued {
+    pub(super) fn secrets(&self) -> [&SecretString; 2] {
+        [&self.password, &self.sent]
+    }
+}
+
+/// The creation statements as they are sent.
+pub(super) fn filled(effect: &Effect, expiration: &str, issued: &Issued) -> Result<Vec<SecretString>, TargetError> {
+    let one = |statement: &String| {
+        let statement = statement.replace(&effect.expiration_at, expiration);
+        substitute(&statement, &effect.password_at, &issued.sent)
+            .map_err(|error| TargetError::Refused(format!("failed to render creation statements: {error}")))
+    };
+    effect.creation.iter().map(one).collect()
 }
 
 /// # Errors
@@ -39,22 +54,18 @@ pub(crate) async fn issue(
         return Err(TargetError::Refused(why.to_owned()));
     }
     let issued = credential(at, authentication).await?;
-    let expiration = valid_until(intent.expires_at);
-    let mut statements = Vec::with_capacity(effect.creation.len());
-    for statement in &effect.creation {
-        let statement = statement.replace(&effect.expiration_at, &expiration);
-        let filled = substitute(&statement, &effect.password_at, &issued.sent)
-            .map_err(|error| TargetError::Refused(format!("failed to render creation statements: {error}")))?;
-        statements.push(filled);
-    }
+    let statements = filled(effect, &valid_until(intent.expires_at), &issued)?;
     let comment = ownership_comment::comment(&at.mount.installation, intent.id.random());
-    let own = format!("COMMENT ON ROLE {} IS {}", ident(&effect.username), literal(&comment));
+    // Their settings, a role that they put on among them, are not ours; a session that they change is cleared afterwards.
+    let alone = effect.creation.iter().all(|statement| leaves_session_alone(statement) && !sets_something(statement));
+    let reset = if alone { "" } else { "SET SESSION AUTHORIZATION DEFAULT; RESET ROLE; " };
+    let mark = format!("{reset}COMMENT ON ROLE {} IS {}", ident(&effect.username), literal(&comment));
     // Of the rendered text: a statement that holds the secret must not be copied about.
     let is_shared = effect.creation.iter().any(|statement| touches_shared(statement, &effect.username));
     let _turn = if is_shared { Some(target.turn(target.database(), WAIT_MAX).await?) } else { None };
-    let done = in_one_transaction(target, at, intent, &statements, &own).await;
+    let done = in_one_transaction(target, at, intent, &statements, &mark).await;
     let session = done.map_err(|error| {
-        let known: Vec<&SecretString> = secrets.iter().chain([&issued.password, &issued.sent]).collect();
+        let known: Vec<&SecretString> = secrets.iter().chain(issued.secrets()).collect();
         error.scrubbed(&known, &target.names())
     })?;
     target.finish_after(session, &effect.creation).await;
@@ -64,7 +75,10 @@ pub(crate) async fn issue(
     ]))
 }
 
-async fn credential(at: &EngineContext, authentication: PasswordAuthentication) -> Result<Issued, TargetError> {
+pub(super) async fn credential(
+    at: &EngineContext,
+    authentication: PasswordAuthentication,
+) -> Result<Issued, TargetError> {
     let password = credential::password(&*at.entropy);
     match authentication {
         PasswordAuthentication::Password => Ok(Issued { sent: password.clone(), password }),
@@ -86,7 +100,7 @@ async fn in_one_transaction(
     at: &EngineContext,
     intent: &LeaseIntent,
     statements: &[SecretString],
-    own: &str,
+    mark: &str,
 ) -> Result<Session, TargetError> {
     // However far this came: an open transaction without a statement ends with its session.
     let begun = begin(target, at, intent.deadline).await.map_err(TargetError::before_anything)?;
@@ -103,32 +117,57 @@ async fn in_one_transaction(
     }
     let opening = if begun.is_open { None } else { Some(opening(left)) };
     let closing = closing(begun.time.now().saturating_add(millis(left)));
+    // Our user may not be allowed to comment on the role: the operator's statements must not be lost with that.
+    let marking = format!("SAVEPOINT leasehold; {mark}");
     let mut texts: Vec<&str> = opening.as_deref().into_iter().collect();
+    let first = texts.len();
     texts.extend(statements.iter().map(|statement| statement.expose_secret()));
+    texts.push(&marking);
     // Not one text with the commit: a target that sees us gone after its answer to the one does not begin the other.
-    texts.push(own);
-    let closing_at = texts.len();
     texts.push(&closing);
     // A target that hangs is noticed by the opening; what comes after it may take its time.
-    let heard_within = if begun.is_open { with_margin(left) } else { left.min(ANSWER_MAX) };
-    let answers = begun.session.pipeline(&texts, heard_within, with_margin(left)).await?;
-    let mut first = None;
+    let heard_within = if begun.is_open { left + MARGIN } else { left.min(ANSWER_MAX) };
+    let mut answers = begun.session.pipeline(&texts, heard_within, left + MARGIN).await?;
+    let (closed, marked) = (answers.pop(), answers.pop());
     for (index, answer) in answers.into_iter().enumerate() {
-        match answer {
-            Ok(answer) if index == closing_at => target.told_time(&answer, 1),
-            Ok(_) => {}
-            Err(error) => {
-                let late = index == closing_at && error.is_code(&SqlState::DIVISION_BY_ZERO);
-                // What follows the first error only says that there was one.
-                first.get_or_insert(if late { too_late() } else { error });
+        // What follows the first error only says that there was one. No COMMIT was reached; the session is closed.
+        answer.map_err(|error| {
+            match index.checked_sub(first).and_then(|index| Some((index, statements.get(index)?))) {
+                Some((index, text)) => error.in_statement("creation", index, statements.len(), text.expose_secret()),
+                None => error,
+            }
+        })?;
+    }
+    let unmarked = match (marked, closed) {
+        (Some(marked), Some(Ok(answer))) => {
+            target.told_time(&answer, 1);
+            match marked {
+                Ok(_) => None,
+                // The operator's statements had ended the transaction, and with it the savepoint's.
+                Err(_) => begun.session.run(mark, ANSWER_MAX).await.err(),
             }
         }
+        (Some(Err(error)), Some(Err(_))) if error.is_refusal() => {
+            let again = format!("ROLLBACK TO SAVEPOINT leasehold; {closing}");
+            let answer = begun.session.run(&again, left + MARGIN).await.map_err(or_too_late)?;
+            target.told_time(&answer, 1);
+            Some(error)
+        }
+        (Some(Err(error)), _) => return Err(error),
+        (_, Some(Err(error))) => return Err(or_too_late(error)),
+        (None, _) | (_, None) => {
+            return Err(TargetError::Down("the target gave fewer answers than it was asked".to_owned()));
+        }
+    };
+    if let Some(error) = unmarked {
+        tracing::debug!(lease.id = %intent.id, %error, "the role of lease {} carries no comment", intent.id);
     }
-    match first {
-        // No COMMIT was reached, or one that rolls back; the session is closed.
-        Some(error) => Err(error),
-        None => Ok(begun.session),
-    }
+    Ok(begun.session)
+}
+
+/// The last statement divides by zero when its time is over.
+fn or_too_late(error: TargetError) -> TargetError {
+    if error.is_code(&SqlState::DIVISION_BY_ZERO) { too_late() } else { error }
 }
 
 /// The target's clock, in milliseconds since 1970. Every operator is named in full: this stands in the transaction of the
@@ -138,7 +177,7 @@ const NOW: &str =
 
 /// A transaction that ends with its deadline, with `left` of it to go.
 fn opening(left: Duration) -> String {
-    let limit = left.min(STATEMENT_MAX).as_millis().max(1);
+    let limit = left.as_millis().max(1);
     format!("BEGIN; SET LOCAL statement_timeout = {limit}; SET LOCAL synchronous_commit = on")
 }
 

@@ -1,6 +1,8 @@
 //! What keeps a leased role from being shut or dropped: a lock on its row, by a transaction that changed its password and does not
 //! end, in a session of its own, prepared, or in a session of another that ran a function of the role's.
 
+use std::convert::Infallible;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::sleep;
@@ -8,6 +10,7 @@ use tokio_postgres::error::SqlState;
 
 use super::dial::STATEMENT_MAX;
 use super::failure::TargetError;
+use super::membership;
 use super::ownership_comment::MARK;
 use super::pool::{ANSWER_MAX, ConnectionPool, Session, bare, with_margin};
 use super::role_identity::RoleIdentity;
@@ -29,9 +32,13 @@ pub(crate) async fn break_open(
     subject: &RoleIdentity<'_>,
 ) -> Result<(), TargetError> {
     // Whoever holds the role keeps it from being held by us, as `RoleIdentity::hold` would have it; to be its member does no harm.
-    let join = format!("{}GRANT {} TO CURRENT_USER", subject.check(), ident(subject.name));
-    session.run(&join, with_margin(STATEMENT_MAX)).await?;
-    session.run(&end_all(subject), ANSWER_MAX).await?;
+    membership::join_unheld(session, subject).await?;
+    match session.run(&end_all(subject), ANSWER_MAX).await {
+        Ok(_) => {}
+        // Those who hold the row are found below, whoever they are.
+        Err(error) if error.is_refusal() => {}
+        Err(error) => return Err(error),
+    }
     roll_back_prepared(target, session, subject).await?;
     end_blockers(target, session, subject).await
 }
@@ -43,10 +50,7 @@ async fn end_blockers(
     session: &Session,
     subject: &RoleIdentity<'_>,
 ) -> Result<(), TargetError> {
-    let answer = session.ask("SELECT pg_catalog.pg_backend_pid()", ANSWER_MAX).await?;
-    let Some(Some(us)) = rows(&answer).next().and_then(|row| row.first().map(|pid| pid.map(str::to_owned))) else {
-        return Ok(());
-    };
+    let Some(us) = process(session).await? else { return Ok(()) };
     // Whether or not the login goes now, the next try takes it away for good.
     let shut = format!("SET LOCAL lock_timeout = {}; {}{}", WAIT.as_millis(), subject.check(), subject.no_login());
     let waiting = session.run(&shut, ANSWER_MAX);
@@ -67,34 +71,149 @@ async fn end_blockers(
 
 /// Until we are seen to wait.
 const BLOCKED_BY: Duration = Duration::from_millis(200);
+/// How often a wait that goes on is looked at again.
+const LOOK_AGAIN: Duration = Duration::from_millis(700);
+
+/// The server's number for this session.
+pub(crate) async fn process(session: &Session) -> Result<Option<String>, TargetError> {
+    let answer = session.ask("SELECT pg_catalog.pg_backend_pid()", ANSWER_MAX).await?;
+    Ok(rows(&answer).next().and_then(|row| row.first().copied().flatten().map(str::to_owned)))
+}
+
+/// A session that others wait for.
+struct Blocker {
+    process: String,
+    role: String,
+    application: String,
+    /// What it is doing, where we may see that.
+    state: Option<String>,
+    /// A role with a mark of ours.
+    is_leased: bool,
+    /// Its login was taken away.
+    is_shut: bool,
+}
+
+impl std::fmt::Display for Blocker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { process, role, application, .. } = self;
+        write!(f, "process {process} of role {role:?} holds the lock (application {application:?}")?;
+        if let Some(state) = &self.state {
+            write!(f, ", {state}")?;
+        }
+        f.write_str(")")
+    }
+}
+
+async fn blockers(session: &Session, us: &str) -> Result<Vec<Blocker>, TargetError> {
+    let sql = format!(
+        "SELECT b.pid, coalesce(r.rolname, '?'), coalesce(a.application_name, ''), a.state, \
+         coalesce(pg_catalog.starts_with(pg_catalog.shobj_description(r.oid, 'pg_authid'), '{MARK}'), false), \
+         coalesce(NOT r.rolcanlogin, false) \
+         FROM pg_catalog.unnest(pg_catalog.pg_blocking_pids({us})) b (pid) \
+         JOIN pg_catalog.pg_stat_get_activity(NULL) a ON a.pid = b.pid LEFT JOIN pg_catalog.pg_roles r ON r.oid = a.usesysid"
+    );
+    let answer = session.ask(&sql, ANSWER_MAX).await?;
+    let one = |row: Vec<Option<&str>>| {
+        let text = |at: usize| row.get(at).copied().flatten().map(str::to_owned);
+        Some(Blocker {
+            process: text(0)?,
+            role: text(1)?,
+            application: text(2)?,
+            state: text(3),
+            is_leased: text(4)? == "t",
+            is_shut: text(5)? == "t",
+        })
+    };
+    Ok(rows(&answer).filter_map(one).collect())
+}
+
+/// Whether a session came to its end; `false`: our user may not end it.
+async fn end(session: &Session, blocker: &Blocker) -> Result<bool, TargetError> {
+    if blocker.is_leased {
+        // Only a member of the role may end its sessions. Whether we could become one shows below.
+        let join = membership::join(session, &RoleIdentity::named(&blocker.role)).await?;
+        tracing::debug!(role = blocker.role, ?join, "a leased role holds a lock that another one's revocation needs");
+    }
+    let terminate = format!("SELECT pg_catalog.pg_terminate_backend({})", blocker.process);
+    match session.run(&terminate, ANSWER_MAX).await {
+        Ok(_) => Ok(true),
+        Err(error) if error.is_code(&SqlState::INSUFFICIENT_PRIVILEGE) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
 
 async fn end_who_blocks(target: &ConnectionPool, us: &str) -> Result<(), TargetError> {
     let session = target.session_aside().await?;
-    let sql = format!(
-        "SELECT a.pid, r.rolname, pg_catalog.starts_with(pg_catalog.shobj_description(r.oid, 'pg_authid'), '{MARK}') \
-         FROM pg_catalog.unnest(pg_catalog.pg_blocking_pids({us})) b (pid) \
-         JOIN pg_catalog.pg_stat_get_activity(NULL) a ON a.pid = b.pid JOIN pg_catalog.pg_roles r ON r.oid = a.usesysid"
-    );
-    let answer = session.ask(&sql, ANSWER_MAX).await?;
-    for row in rows(&answer) {
-        let [Some(pid), Some(role), is_leased] = row.as_slice() else { continue };
-        if *is_leased == Some("t") {
-            // Only a member of it may end its sessions.
-            session.run(&format!("GRANT {} TO CURRENT_USER", ident(role)), with_margin(STATEMENT_MAX)).await?;
-        }
-        match session.run(&format!("SELECT pg_catalog.pg_terminate_backend({pid})"), ANSWER_MAX).await {
-            Ok(_) => {}
-            Err(error) if error.is_code(&SqlState::INSUFFICIENT_PRIVILEGE) => {
-                return Err(TargetError::Refused(format!(
-                    "an open transaction of role {role:?} (process {pid}) keeps the role from being changed, and this \
-                     connection's user may not end it"
-                )));
-            }
-            Err(error) => return Err(error),
+    for blocker in blockers(&session, us).await? {
+        if !end(&session, &blocker).await? {
+            let Blocker { process, role, .. } = &blocker;
+            return Err(TargetError::Refused(format!(
+                "an open transaction of role {role:?} (process {process}) keeps the role from being changed, and this \
+                 connection's user may not end it"
+            )));
         }
     }
     session.finish();
     Ok(())
+}
+
+/// Waits for `work`, a statement on the session `us` that may have to wait for a lock. Whoever holds it is ended if it is a leased role
+/// in revocation, which has no business any more; of all others the last one that was seen is returned in words.
+pub(crate) async fn watched<T>(
+    target: &ConnectionPool,
+    us: Option<&str>,
+    work: impl Future<Output = T>,
+) -> (T, Option<String>) {
+    let Some(us) = us else { return (work.await, None) };
+    let seen = Mutex::new(None);
+    let looking = async {
+        sleep(BLOCKED_BY).await;
+        // That nobody can be named or ended is no reason not to go on waiting.
+        if let Err(error) = look_who_blocks(target, us, &seen).await {
+            tracing::debug!(%error, "could not find out who holds a lock");
+        }
+        std::future::pending::<Infallible>().await
+    };
+    let done = tokio::select! {
+        done = work => done,
+        never = looking => match never {},
+    };
+    (done, seen.into_inner().unwrap_or_else(PoisonError::into_inner))
+}
+
+async fn look_who_blocks(target: &ConnectionPool, us: &str, seen: &Mutex<Option<String>>) -> Result<(), TargetError> {
+    let session = target.session_aside().await?;
+    loop {
+        for blocker in blockers(&session, us).await? {
+            let in_revocation = blocker.is_leased && blocker.is_shut;
+            let text = blocker.to_string();
+            *seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(text.clone());
+            if in_revocation && end(&session, &blocker).await? {
+                tracing::warn!("{text}, and is being revoked: that session was ended");
+            }
+        }
+        sleep(LOOK_AGAIN).await;
+    }
+}
+
+/// As [`watched`], for one answer: a lock that was not to be had names who held it.
+pub(crate) async fn naming_blocker<T>(
+    target: &ConnectionPool,
+    us: Option<&str>,
+    work: impl Future<Output = Result<T, TargetError>>,
+) -> Result<T, TargetError> {
+    let (done, held_by) = watched(target, us, work).await;
+    done.map_err(|error| blocked_by(error, held_by.as_deref()))
+}
+
+/// Adds who held the lock, if that is what the error is about.
+pub(crate) fn blocked_by(error: TargetError, held_by: Option<&str>) -> TargetError {
+    match held_by {
+        Some(held_by) if error.is_code(&SqlState::LOCK_NOT_AVAILABLE) || error.is_code(&SqlState::QUERY_CANCELED) => {
+            error.note(held_by)
+        }
+        _ => error,
+    }
 }
 
 /// Tells all sessions of the role to end; waits for none.

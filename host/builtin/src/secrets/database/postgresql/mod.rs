@@ -7,11 +7,14 @@
 
 pub(crate) mod dial;
 pub(crate) mod disable_login;
+pub(crate) mod dry_run;
 pub(crate) mod dsn;
 pub(crate) mod failure;
 pub(crate) mod files;
+pub(crate) mod grants;
 pub(crate) mod issue;
 pub(crate) mod locks;
+pub(crate) mod membership;
 pub(crate) mod orphans;
 pub(crate) mod owned_objects;
 pub(crate) mod ownership_comment;

@@ -1,5 +1,7 @@
 //! Roles that carry our mark: the lease module compares them with leases, and has those without one dropped.
 
+use std::collections::BTreeSet;
+
 use leasehold_core::seams::engine::{OrphanEnd, OwnedRole};
 
 use super::super::connection::Leftovers;
@@ -31,6 +33,19 @@ pub(crate) async fn owned(target: &ConnectionPool, installation: &str) -> Result
         _ => None,
     };
     Ok(rows(&answer).filter_map(one).collect())
+}
+
+/// Those of `names` that are roles of the target.
+pub(crate) async fn standing(target: &ConnectionPool, names: &[&str]) -> Result<BTreeSet<String>, TargetError> {
+    if names.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    let list = names.iter().map(|name| literal(name)).collect::<Vec<_>>().join(", ");
+    let session = target.session().await?;
+    let sql = format!("SELECT r.rolname FROM pg_catalog.pg_roles r WHERE r.rolname IN ({list})");
+    let answer = session.ask(&sql, ANSWER_MAX * 4).await?;
+    session.finish();
+    Ok(rows(&answer).filter_map(|row| row.first().copied().flatten().map(str::to_owned)).collect())
 }
 
 /// Ends a role without a lease as by the default revocation, or does nothing if its name means another by now.

@@ -1,12 +1,17 @@
 //! What a leased role owns or was granted, in every database of its server: given away, then taken from it.
 //!
 //! Never to the admin: a function with SECURITY DEFINER that a leased role left behind would run with the admin's rights.
+//!
+//! Invariant: what the role owns is dropped only where the connection says so, never because it could not be given away.
 
 use std::time::Duration;
 
 use super::super::connection::Leftovers;
 use super::dial::STATEMENT_MAX;
 use super::failure::TargetError;
+use super::grants::{Grant, Grants, grants, has_dependencies};
+use super::locks;
+use super::membership::Membership;
 use super::pool::{ANSWER_MAX, ConnectionPool, Session, with_margin};
 use super::reassign_owner;
 use super::role_identity::RoleIdentity;
@@ -19,27 +24,49 @@ const PORTION: usize = 500;
 /// How long for a turn, and in it for a lock: what must wait longer is done again later, and others go first meanwhile.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// What becomes of what the role owns.
+enum Estate {
+    /// It owns nothing, or what it owns is dropped with its rights.
+    Dropped,
+    Goes(String),
+    /// Nobody can inherit, for this reason.
+    Stays(TargetError),
+}
+
 /// Empties the role. Returns in words what could not be taken from it.
+///
+/// # Errors
+/// Not when the target refuses a step: then the next way is tried, and what is left in the end is in the list.
 pub(crate) async fn give_away(
     target: &ConnectionPool,
     subject: &RoleIdentity<'_>,
     oid: u32,
     leftovers: &Leftovers,
+    membership: &Membership,
 ) -> Result<Vec<String>, TargetError> {
     let session = target.session().await?;
     let databases = databases(&session, oid, target.database()).await?;
-    let heir = match databases.is_empty() {
-        true => None,
-        false => reassign_owner::ready(&session, leftovers, target.user(), oid).await?,
+    // Who has only rights needs no heir.
+    let owns = databases.iter().any(|(_, owns)| *owns);
+    let estate = match owns {
+        false => Estate::Dropped,
+        true => match reassign_owner::ready(&session, leftovers, target.user(), oid).await {
+            Ok(Some(heir)) => Estate::Goes(heir),
+            Ok(None) => Estate::Dropped,
+            Err(error) if error.is_refusal() => Estate::Stays(error),
+            Err(error) => return Err(error),
+        },
     };
     session.finish();
     let mut blockers = Vec::new();
-    for database in databases {
+    for (database, _) in databases {
         loop {
             // Rights on an object are one row of the catalogue: two who change it at once make one of them fail.
             let _turn = target.turn(&database, PATIENCE).await?;
             let session = target.session_at(&database).await?;
-            let emptied = empty(&session, subject, oid, heir.as_deref(), &database).await?;
+            let us = locks::process(&session).await?;
+            let work = Emptying { session: &session, subject, oid, membership, database: &database };
+            let emptied = locks::naming_blocker(target, us.as_deref(), work.carry_out(&estate)).await?;
             session.finish();
             match emptied {
                 Emptied::InPart => {}
@@ -54,17 +81,21 @@ pub(crate) async fn give_away(
     Ok(blockers)
 }
 
-/// Where the role owns or was granted something; what belongs to the whole server counts as `home`'s.
-/// `pg_shdepend` is as long as leased roles made it: to read it may take its time without the target counting as hanging.
-async fn databases(session: &Session, oid: u32, home: &str) -> Result<Vec<String>, TargetError> {
+/// Where the role owns or was granted something, and whether it owns something there; what belongs to the whole server counts as
+/// `home`'s. `pg_shdepend` is as long as leased roles made it: to read it may take its time without the target counting as hanging.
+async fn databases(session: &Session, oid: u32, home: &str) -> Result<Vec<(String, bool)>, TargetError> {
     let sql = format!(
-        "SELECT DISTINCT coalesce(d.datname, {}) FROM pg_catalog.pg_shdepend s \
+        "SELECT coalesce(d.datname, {}), bool_or(s.deptype = 'o') FROM pg_catalog.pg_shdepend s \
          LEFT JOIN pg_catalog.pg_database d ON d.oid = s.dbid \
-         WHERE s.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass AND s.refobjid = {oid}",
+         WHERE s.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass AND s.refobjid = {oid} GROUP BY 1",
         literal(home)
     );
     let answer = session.ask(&sql, with_margin(STATEMENT_MAX)).await?;
-    Ok(rows(&answer).filter_map(|row| row.first().copied().flatten().map(str::to_owned)).collect())
+    let one = |row: Vec<Option<&str>>| match row.as_slice() {
+        [Some(name), owns] => Some(((*name).to_owned(), *owns == Some("t"))),
+        _ => None,
+    };
+    Ok(rows(&answer).filter_map(one).collect())
 }
 
 /// How far one transaction came in one database.
@@ -77,44 +108,160 @@ enum Emptied {
 }
 
 /// One transaction in one database.
-async fn empty(
-    session: &Session,
-    subject: &RoleIdentity<'_>,
+struct Emptying<'a> {
+    session: &'a Session,
+    subject: &'a RoleIdentity<'a>,
     oid: u32,
-    heir: Option<&str>,
-    database: &str,
-) -> Result<Emptied, TargetError> {
-    let limit = with_margin(STATEMENT_MAX);
-    let name = subject.name;
-    let begin = format!(
-        "BEGIN; SET LOCAL search_path = pg_catalog; SET LOCAL lock_timeout = {}; {}",
-        PATIENCE.as_millis(),
-        subject.hold()
-    );
-    session.run(&begin, limit).await?;
-    let portion = portion(session, oid, heir).await?;
-    if let Some(heir) = heir {
-        let (lend, take_back) = rights_to_own(session, name, oid, heir).await?;
-        for grant in &lend {
-            session.run(grant, limit).await?;
+    membership: &'a Membership,
+    database: &'a str,
+}
+
+impl Emptying<'_> {
+    async fn carry_out(&self, estate: &Estate) -> Result<Emptied, TargetError> {
+        let limit = with_margin(STATEMENT_MAX);
+        let (session, oid) = (self.session, self.oid);
+        let begin = format!(
+            "BEGIN; SET LOCAL search_path = pg_catalog; SET LOCAL lock_timeout = {}; {}",
+            PATIENCE.as_millis(),
+            self.subject.hold()
+        );
+        session.run(&begin, limit).await?;
+        let mut left = Vec::new();
+        let heir = match estate {
+            Estate::Goes(heir) => Some(heir.as_str()),
+            _ => None,
+        };
+        let portion = match estate {
+            Estate::Stays(_) => None,
+            _ => portion(session, oid, heir).await?,
+        };
+        let failed = match (estate, &portion) {
+            (Estate::Goes(heir), _) => self.give_to(heir, portion.as_deref()).await?,
+            (Estate::Stays(error), _) => Some(error.to_string()),
+            (Estate::Dropped, Some(portion)) => attempt(session, portion).await?.map(|error| error.to_string()),
+            (Estate::Dropped, None) => None,
+        };
+        if portion.is_some() && failed.is_none() {
+            session.run("COMMIT", limit).await?;
+            return Ok(Emptied::InPart);
         }
-        let all = format!("REASSIGN OWNED BY {} TO {}", ident(name), ident(heir));
-        session.run(portion.as_ref().unwrap_or(&all), limit).await?;
-        for revoke in &take_back {
-            session.run(revoke, limit).await?;
+        // What could not be given away must not be dropped.
+        let stays = match (&failed, estate) {
+            (Some(why), Estate::Goes(_) | Estate::Stays(_)) if self.still_owns().await? => {
+                left.push(format!("what it owns in database {:?} could not be given away: {why}", self.database));
+                true
+            }
+            _ => false,
+        };
+        if !stays {
+            self.drop_owned().await?;
         }
-    } else if let Some(portion) = &portion {
-        session.run(portion, limit).await?;
+        self.take_back_rights().await?;
+        left.extend(blockers(session, oid, self.database).await?);
+        session.run("COMMIT", limit).await?;
+        Ok(Emptied::Wholly { left })
     }
-    let emptied = match portion {
-        Some(_) => Emptied::InPart,
-        None => {
-            session.run(&format!("DROP OWNED BY {}", ident(name)), limit).await?;
-            Emptied::Wholly { left: blockers(session, oid, database).await? }
+
+    /// Gives all, or the portion, to the heir. Says why that was not possible.
+    async fn give_to(&self, heir: &str, portion: Option<&str>) -> Result<Option<String>, TargetError> {
+        let (name, limit) = (self.subject.name, with_margin(STATEMENT_MAX));
+        let all = format!("REASSIGN OWNED BY {} TO {}", ident(name), ident(heir));
+        let give = portion.unwrap_or(&all);
+        let (lend, take_back) = rights_to_own(self.session, name, self.oid, heir).await?;
+        // As the role itself, which our user may become although it does not inherit from it.
+        let as_role = (
+            format!("GRANT {} TO {}", ident(heir), ident(name)),
+            format!("SET LOCAL ROLE {}; {give}; RESET ROLE", ident(name)),
+            format!("REVOKE {} FROM {}", ident(heir), ident(name)),
+        );
+        let ways: &[(&str, &str, &str)] = match self.membership {
+            Membership::BySetRole => &[("", give, ""), (&as_role.0, &as_role.1, &as_role.2)],
+            _ => &[("", give, "")],
+        };
+        let mut failed = None;
+        for (before, give, after) in ways {
+            self.session.run("SAVEPOINT leasehold_giving", limit).await?;
+            let mut lent = Vec::new();
+            for (grant, revoke) in lend.iter().zip(&take_back) {
+                // The right may not be needed, or not be ours to lend: giving shows it.
+                if attempt(self.session, grant).await?.is_none() {
+                    lent.push(revoke.as_str());
+                }
+            }
+            let steps = [*before, give, after].into_iter().chain(lent).filter(|step| !step.is_empty());
+            match attempt(self.session, &steps.collect::<Vec<_>>().join("; ")).await? {
+                None => return Ok(None),
+                Some(error) => {
+                    // Nothing that was lent may stay.
+                    self.session.run("ROLLBACK TO SAVEPOINT leasehold_giving", limit).await?;
+                    failed.get_or_insert(error.to_string());
+                }
+            }
         }
-    };
-    session.run("COMMIT", limit).await?;
-    Ok(emptied)
+        Ok(failed)
+    }
+
+    /// Whether something is left that would have to go to an heir. Default privileges and user mappings are nobody's data.
+    async fn still_owns(&self) -> Result<bool, TargetError> {
+        let sql = format!(
+            "SELECT 1 FROM pg_shdepend s WHERE s.refclassid = 'pg_authid'::regclass AND s.refobjid = {} AND s.deptype = 'o' \
+             AND s.classid NOT IN ('pg_default_acl'::regclass, 'pg_user_mapping'::regclass) \
+             AND s.dbid IN (0, (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())) LIMIT 1",
+            self.oid
+        );
+        let answer = self.session.run(&sql, with_margin(STATEMENT_MAX)).await?;
+        Ok(rows(&answer).next().is_some())
+    }
+
+    async fn drop_owned(&self) -> Result<(), TargetError> {
+        let going = grants(self.session, self.oid, Grants::By).await?;
+        let drop_owned = format!("DROP OWNED BY {}", ident(self.subject.name));
+        let mut refused = attempt(self.session, &drop_owned).await?;
+        if refused.is_some() && matches!(self.membership, Membership::BySetRole) {
+            let as_role = format!("SET LOCAL ROLE {}; {drop_owned}; RESET ROLE", ident(self.subject.name));
+            refused = attempt(self.session, &as_role).await?;
+        }
+        if let Some(error) = refused {
+            tracing::debug!(role = self.subject.name, %error, "DROP OWNED was refused: rights are taken back one by one");
+            return Ok(());
+        }
+        for Grant { rights, object, grantee, .. } in going.iter().take(BLOCKERS_MAX) {
+            tracing::warn!(
+                role = self.subject.name,
+                database = self.database,
+                "{rights} on {object} went from {grantee:?}, to whom leased role {:?} had granted it: it ended with the lease",
+                self.subject.name
+            );
+        }
+        Ok(())
+    }
+
+    /// Takes back right by right what `DROP OWNED` left: what others granted, or everything if it was refused.
+    async fn take_back_rights(&self) -> Result<(), TargetError> {
+        for grant in grants(self.session, self.oid, Grants::To).await? {
+            let Some(revoke) = grant.revoke(self.subject.name) else { continue };
+            // A right is taken back by whoever granted it; our user may become that role, or has granted it itself.
+            let by_grantor = format!("SET LOCAL ROLE {}; {revoke}; RESET ROLE", ident(&grant.grantor));
+            if attempt(self.session, &by_grantor).await?.is_some() {
+                drop(attempt(self.session, &revoke).await?);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Runs `sql` in the open transaction. Says what was refused; the transaction is then as it was before.
+async fn attempt(session: &Session, sql: &str) -> Result<Option<TargetError>, TargetError> {
+    let limit = with_margin(STATEMENT_MAX);
+    let text = format!("SAVEPOINT leasehold; {sql}; RELEASE SAVEPOINT leasehold");
+    match session.run(&text, limit).await {
+        Ok(_) => Ok(None),
+        Err(error) if error.is_refusal() => {
+            session.run("ROLLBACK TO SAVEPOINT leasehold; RELEASE SAVEPOINT leasehold", limit).await?;
+            Ok(Some(error))
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// Statements for some of the objects, when there are too many for one transaction: of tables and large objects alone there may be
@@ -177,6 +324,7 @@ async fn rights_to_own(
     if needs_groups {
         let groups = format!(
             "SELECT DISTINCT g.rolname FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid WHERE m.member = {oid} \
+             AND g.rolname <> CURRENT_USER \
              AND NOT EXISTS (SELECT FROM pg_auth_members h JOIN pg_roles r ON r.oid = h.member \
              WHERE h.roleid = m.roleid AND r.rolname = {})",
             literal(heir)
@@ -206,52 +354,29 @@ async fn owns_outside_schemas(session: &Session, oid: u32) -> Result<bool, Targe
     Ok(rows(&answer).next().is_some())
 }
 
-/// What is still there after `DROP OWNED`, with who granted it.
+/// What is still there in the end, with who granted it and who could take it back.
 async fn blockers(session: &Session, oid: u32, database: &str) -> Result<Vec<String>, TargetError> {
-    // `pg_shdepend` first: usually nothing is left, and the catalogues behind it are long.
-    let left = format!(
-        "SELECT count(*) FROM pg_shdepend s WHERE s.refclassid = 'pg_authid'::regclass AND s.refobjid = {oid} \
-         AND s.dbid IN (0, (SELECT d.oid FROM pg_database d WHERE d.datname = current_database()))"
-    );
-    let answer = session.run(&left, with_margin(STATEMENT_MAX)).await?;
-    if rows(&answer).next().and_then(|row| row.first().copied().flatten().map(|count| count == "0")) == Some(true) {
+    // Usually nothing is left.
+    if !has_dependencies(session, oid, "").await? {
         return Ok(Vec::new());
     }
-    let acl = |class: &str, column: &str| {
-        format!(
-            "SELECT '{class}'::regclass AS class, o.oid AS object, a.grantor, a.privilege_type FROM {class} o, \
-             LATERAL aclexplode(o.{column}) a WHERE a.grantee = {oid}"
-        )
-    };
-    let all = [
-        acl("pg_class", "relacl"),
-        acl("pg_namespace", "nspacl"),
-        acl("pg_proc", "proacl"),
-        acl("pg_type", "typacl"),
-        acl("pg_database", "datacl"),
-        format!(
-            "SELECT 'pg_class'::regclass, o.attrelid, a.grantor, a.privilege_type FROM pg_attribute o, \
-             LATERAL aclexplode(o.attacl) a WHERE a.grantee = {oid}"
-        ),
-    ]
-    .join(" UNION ALL ");
-    let sql = format!(
-        "SELECT pg_describe_object(s.classid, s.objid, 0), string_agg(DISTINCT g.privilege_type, ', '), \
-         string_agg(DISTINCT '\"' || coalesce(r.rolname, g.grantor::text) || '\"', ', ') \
-         FROM (SELECT DISTINCT d.classid, d.objid FROM pg_shdepend d WHERE d.refclassid = 'pg_authid'::regclass \
-         AND d.refobjid = {oid} AND d.dbid IN (0, (SELECT b.oid FROM pg_database b WHERE b.datname = current_database()))) s \
-         LEFT JOIN ({all}) g ON g.class = s.classid AND g.object = s.objid LEFT JOIN pg_roles r ON r.oid = g.grantor \
-         GROUP BY s.classid, s.objid LIMIT {BLOCKERS_MAX}"
+    let mut left: Vec<String> = grants(session, oid, Grants::To)
+        .await?
+        .into_iter()
+        .map(|Grant { rights, object, grantor, .. }| {
+            format!(
+                "{rights} on {object} granted by {grantor:?} in database {database:?} \
+                 (role {grantor:?} or a superuser acting as it can REVOKE that)"
+            )
+        })
+        .collect();
+    let others = format!(
+        "SELECT pg_describe_object(s.classid, s.objid, 0) FROM pg_shdepend s \
+         WHERE s.refclassid = 'pg_authid'::regclass AND s.refobjid = {oid} AND s.deptype <> 'a' \
+         AND s.dbid IN (0, (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())) LIMIT {BLOCKERS_MAX}"
     );
-    let answer = session.run(&sql, with_margin(STATEMENT_MAX)).await?;
-    let said = |row: Vec<Option<&str>>| {
-        let object = row.first().copied().flatten().unwrap_or("?");
-        match row.as_slice() {
-            [_, Some(rights), Some(grantors)] => {
-                format!("{rights} on {object} granted by {grantors} in database {database:?}")
-            }
-            _ => format!("{object} in database {database:?}"),
-        }
-    };
-    Ok(rows(&answer).map(said).collect())
+    let answer = session.run(&others, with_margin(STATEMENT_MAX)).await?;
+    let others = rows(&answer).filter_map(|row| row.first().copied().flatten().map(str::to_owned));
+    left.extend(others.map(|object| format!("{object} in database {database:?}")));
+    Ok(left)
 }

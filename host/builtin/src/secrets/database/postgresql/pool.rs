@@ -29,7 +29,7 @@ pub(crate) const WAIT_MAX: Duration = Duration::from_secs(10);
 /// How long a session may take to come about where several hosts are tried, unless one may take longer.
 const DIAL_MAX: Duration = Duration::from_secs(15);
 /// The server's own time limits end a statement; this is the net below them.
-const MARGIN: Duration = Duration::from_secs(2);
+pub(crate) const MARGIN: Duration = Duration::from_secs(2);
 /// Sessions outside the pool, in other databases of the server.
 const ELSEWHERE_MAX: usize = 2;
 /// A target's clock may be set meanwhile: so long, what it said is believed.
@@ -290,7 +290,7 @@ impl ConnectionPool {
                 session.finish();
                 Ok(rows(&answer).next().and_then(|row| row.first().copied().flatten().map(str::to_owned)))
             }
-            Err(TargetError::Sql { .. }) => Ok(None),
+            Err(TargetError::Sql(_)) => Ok(None),
             Err(error) => Err(error),
         }
     }

@@ -8,6 +8,7 @@ use tokio_postgres::error::SqlState;
 use super::super::connection::Leftovers;
 use super::dial::STATEMENT_MAX;
 use super::failure::TargetError;
+use super::membership::{self, Membership};
 use super::pool::{ANSWER_MAX, Session, with_margin};
 use super::sql::{ident, literal, rows};
 
@@ -94,11 +95,13 @@ async fn prepare(session: &Session, name: &str) -> Result<Heir, TargetError> {
                 Err(error) => return Err(error),
             }
             let made = look(session, name).await?;
-            made.ok_or_else(|| TargetError::Refused(format!("role {name:?} does not stay")))?
+            made.ok_or_else(|| TargetError::Refused(format!("role {name:?} disappeared right after it was created")))?
         }
     };
-    if !heir.is_ours {
-        session.run(&format!("GRANT {} TO CURRENT_USER", ident(name)), with_margin(STATEMENT_MAX)).await?;
+    if !heir.is_ours
+        && let Membership::None(error) = membership::join_heir(session, name).await?
+    {
+        return Err(error);
     }
     Ok(heir)
 }

@@ -2,11 +2,22 @@
 
 use super::dial::STATEMENT_MAX;
 use super::failure::TargetError;
+use super::locks;
 use super::pool::{ConnectionPool, WAIT_MAX, with_margin};
 use super::statements::touches_shared;
 
-/// Runs `statements` about `role`; the first error is what counts, and rolls all back.
-pub(crate) async fn run(target: &ConnectionPool, role: &str, statements: &[String]) -> Result<(), TargetError> {
+/// A statement that the operator did not write: an error names no place of theirs.
+pub(crate) const OURS: &str = "";
+/// Statements that end a role: who keeps them waiting is found out.
+pub(crate) const REVOCATION: &str = "revocation";
+
+/// Runs `statements` about `role`; the first error is what counts, and rolls all back. It names its statement as one of `purpose`.
+pub(crate) async fn run(
+    target: &ConnectionPool,
+    role: &str,
+    purpose: &str,
+    statements: &[String],
+) -> Result<(), TargetError> {
     let is_shared = statements.iter().any(|statement| touches_shared(statement, role));
     let _turn = if is_shared { Some(target.turn(target.database(), WAIT_MAX).await?) } else { None };
     let session = target.session().await?;
@@ -16,8 +27,19 @@ pub(crate) async fn run(target: &ConnectionPool, role: &str, statements: &[Strin
         many => std::iter::once("BEGIN").chain(many.iter().map(String::as_str)).chain(["COMMIT"]).collect(),
     };
     let limit = with_margin(STATEMENT_MAX);
+    let first = usize::from(texts.len() > statements.len());
+    let us = if purpose == REVOCATION { locks::process(&session).await? } else { None };
+    let (answers, held_by) = locks::watched(target, us.as_deref(), session.pipeline(&texts, limit, limit)).await;
     // A session that met an error is dropped, and its transaction with it.
-    session.pipeline(&texts, limit, limit).await?.into_iter().try_for_each(|answer| answer.map(drop))?;
+    for (index, answer) in answers?.into_iter().enumerate() {
+        let answer = answer.map_err(|error| locks::blocked_by(error, held_by.as_deref()));
+        answer.map_err(|error| {
+            match index.checked_sub(first).and_then(|index| Some((index, statements.get(index)?))) {
+                Some((index, text)) if purpose != OURS => error.in_statement(purpose, index, statements.len(), text),
+                _ => error,
+            }
+        })?;
+    }
     target.finish_after(session, statements).await;
     Ok(())
 }

@@ -17,9 +17,9 @@ mod session;
 mod shared;
 mod split;
 
-pub(crate) use advice::{advice, prepares_transaction};
+pub(crate) use advice::{advice, creates_role, ends_transaction, prepares_transaction};
 pub(crate) use secret::{Placement, placements, substitute};
-pub(crate) use session::leaves_session_alone;
+pub(crate) use session::{leaves_session_alone, sets_something};
 pub(crate) use shared::touches_shared;
 pub(crate) use split::{split, unpack};
 

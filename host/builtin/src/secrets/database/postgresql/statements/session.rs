@@ -12,6 +12,13 @@ pub(crate) fn leaves_session_alone(sql: &str) -> bool {
     })
 }
 
+/// Whether a statement of `sql` is a `SET`, if only for its transaction.
+pub(crate) fn sets_something(sql: &str) -> bool {
+    split(sql)
+        .iter()
+        .any(|statement| tokens(statement).find(Token::is_significant).is_some_and(|word| word.is_word("set")))
+}
+
 fn is_plain(words: &[Token<'_>]) -> bool {
     let Some((verb, rest)) = words.split_first() else { return true };
     let goes_on = |with: &[&str]| rest.first().is_some_and(|next| with.iter().any(|word| next.is_word(word)));
