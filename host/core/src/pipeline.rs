@@ -20,7 +20,7 @@ use crate::policy::{decide, egp_paths};
 use crate::request::{LogicalRequest, LogicalResponse, Object, RequestError};
 use crate::routes::{self, Captures, Found, Route};
 use crate::seams::engine::{EngineHandler, EngineRequest, Outcome, SecretValue, SecretsEngine};
-use crate::seams::sandbox::{AclRequest, SandboxError, Verdict};
+use crate::seams::sandbox::{AclRequest, Reason, SandboxError, Verdict};
 use crate::sys;
 use crate::token::{self, Caller};
 
@@ -84,6 +84,10 @@ impl Matched {
 
     fn fields(&self) -> &'static [Field] {
         on_route!(self, found => found.op.map_or(&[], |op| op.fields), &[])
+    }
+
+    fn takes_document(&self) -> bool {
+        on_route!(self, found => found.op.is_some_and(|op| op.is_document), false)
     }
 
     fn captures(&self) -> Option<&Captures> {
@@ -279,11 +283,10 @@ impl Core {
                 data: &request.data,
             };
             let mut verdict = decide::decide(&*self.seams.acl, &unsealed.policies, caller, &ask).await?;
-            if let Some(as_sent) = trace.as_sent.as_deref().filter(|_| verdict.allowed) {
-                // A rule may name either: what one of them denies is denied.
+            if let Some(as_sent) = trace.as_sent.as_deref().filter(|_| verdict.reason != Reason::Denied) {
                 let ask = AclRequest { path: as_sent, ..ask };
                 let other = decide::decide(&*self.seams.acl, &unsealed.policies, caller, &ask).await?;
-                verdict = if other.allowed { verdict } else { other };
+                verdict = decide::of_both_forms(verdict, other);
             }
             let (allowed, limit) = (verdict.allowed, verdict.limit);
             trace.verdict = Some(verdict);
@@ -368,9 +371,11 @@ impl Core {
         if operation == Operation::Help {
             return Ok(backend.help(&path, &matched));
         }
-        // What a pattern captured is no field, also when a client repeats it in the body.
         let mut data = request.data.clone();
-        data.retain(|name, _| matched.captures().is_none_or(|captures| !captures.contains_key(name.as_str())));
+        if !matched.takes_document() {
+            // What a pattern captured is no field, also when a client repeats it in the body.
+            data.retain(|name, _| matched.captures().is_none_or(|captures| !captures.contains_key(name.as_str())));
+        }
         let declared = matched.fields();
         let writes = matches!(operation, Operation::Create | Operation::Update);
         let fields = Fields::coerce(declared, &data).map_err(|error| {
@@ -378,11 +383,8 @@ impl Core {
             let bare = matched.has_existence_check() && writes;
             RequestError::Invalid(if bare { error.to_string() } else { format!("Field validation failed: {error}") })
         })?;
-        let mut ignored: Vec<String> = if writes && declared.iter().any(|field| field.name == "*") {
-            Vec::new()
-        } else {
-            fields.unknown().keys().cloned().collect()
-        };
+        let keeps_all = matched.takes_document() || writes && declared.iter().any(|field| field.name == "*");
+        let mut ignored: Vec<String> = if keeps_all { Vec::new() } else { fields.unknown().keys().cloned().collect() };
         let mut answer = match matched {
             Matched::Secrets(engine, Found { op: Some(op), captures, .. }) => {
                 let asked = (operation, captures, fields);

@@ -7,10 +7,12 @@
 //! Invariant: an engine reads and writes below `mount/<accessor>/` and nowhere else.
 
 pub mod engines;
+pub mod moves;
 pub mod storage;
 pub mod table;
 pub mod version;
 
 pub use engines::{Engines, SystemTtls};
-pub use storage::MountStorage;
+pub use moves::MoveStatus;
+pub use storage::{MountBatch, MountStorage};
 pub use table::{MountEntry, MountTable, Table};

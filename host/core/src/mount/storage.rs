@@ -49,6 +49,19 @@ impl MountStorage {
         self.storage.commit(Batch::new().delete(self.key(name))).await
     }
 
+    /// Writes several values all or nothing.
+    ///
+    /// # Errors
+    /// [`StorageError::Conflict`] when an expectation does not hold; nothing was written.
+    pub async fn commit(&self, batch: MountBatch) -> Result<(), StorageError> {
+        let changes = batch.0.into_iter().fold(Batch::new(), |all, change| match change {
+            MountChange::Put { name, value, expect } => all.put(self.key(&name), value, expect),
+            MountChange::Delete { name } => all.delete(self.key(&name)),
+            MountChange::Check { name, expect } => all.check(self.key(&name), expect),
+        });
+        self.storage.commit(changes).await
+    }
+
     /// Names directly or deeper below `folder` (`role/`), without it, in byte order; at most `limit`, after `after`.
     ///
     /// # Errors
@@ -58,5 +71,48 @@ impl MountStorage {
         let after = after.map(|name| self.key(&format!("{folder}{name}")));
         let keys = self.storage.scan(&prefix, after.as_ref(), limit).await?;
         Ok(keys.iter().filter_map(|key| key.as_str().strip_prefix(prefix.as_str())).map(str::to_owned).collect())
+    }
+}
+
+/// Changes to an engine's own corner, written in one step by [`MountStorage::commit`].
+#[derive(Default)]
+pub struct MountBatch(Vec<MountChange>);
+
+enum MountChange {
+    Put { name: String, value: Vec<u8>, expect: Expect },
+    Delete { name: String },
+    Check { name: String, expect: Expect },
+}
+
+/// Values stay out of it.
+impl fmt::Debug for MountBatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "MountBatch({} changes)", self.0.len())
+    }
+}
+
+impl MountBatch {
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    #[must_use]
+    pub fn put(mut self, name: impl Into<String>, value: Vec<u8>, expect: Expect) -> Self {
+        self.0.push(MountChange::Put { name: name.into(), value, expect });
+        self
+    }
+
+    #[must_use]
+    pub fn delete(mut self, name: impl Into<String>) -> Self {
+        self.0.push(MountChange::Delete { name: name.into() });
+        self
+    }
+
+    /// Only a condition.
+    #[must_use]
+    pub fn check(mut self, name: impl Into<String>, expect: Expect) -> Self {
+        self.0.push(MountChange::Check { name: name.into(), expect });
+        self
     }
 }

@@ -30,11 +30,58 @@ pub async fn decide(
     }?)
 }
 
-/// Capabilities on each path, for a list of policy names.
+/// The verdict on a request whose path came with a slash at its end, from those on the path without it and with it. Both name the
+/// same thing: what a rule grants on either is granted, and what a rule denies on either is denied.
+#[must_use]
+pub fn of_both_forms(bare: Verdict, slashed: Verdict) -> Verdict {
+    match (&bare.reason, &slashed.reason) {
+        (Reason::Denied, _) => bare,
+        (_, Reason::Denied) => slashed,
+        _ if slashed.allowed => slashed,
+        _ => bare,
+    }
+}
+
+/// The same for capabilities. Lists and scans are asked about the path with the slash alone, as they are decided.
+fn capabilities_of_both_forms(bare: Capabilities, slashed: Capabilities) -> Capabilities {
+    let lists = Capabilities::LIST.union(Capabilities::SCAN);
+    let of_folder = slashed.intersection(lists);
+    if slashed.contains(Capabilities::DENY) {
+        slashed
+    } else if bare.contains(Capabilities::DENY) {
+        // What else the path without the slash is denied, is denied here.
+        if of_folder == Capabilities::NONE { Capabilities::DENY } else { of_folder }
+    } else {
+        slashed.union(bare.difference(lists))
+    }
+}
+
+/// Capabilities on each path, for a list of policy names: what [`decide`] and [`of_both_forms`] would allow.
 ///
 /// # Errors
 /// As [`decide`].
 pub async fn capabilities(
+    acl: &dyn AclEvaluator,
+    policies: &Policies,
+    names: &[String],
+    paths: &[&str],
+) -> Result<Vec<Capabilities>, RequestError> {
+    let bare: Vec<&str> = paths.iter().map(|path| path.trim_end_matches('/')).collect();
+    let slashed = of_paths(acl, policies, names, paths).await?;
+    if bare == paths {
+        return Ok(slashed);
+    }
+    let bare = of_paths(acl, policies, names, &bare).await?;
+    let both = bare.into_iter().zip(slashed).zip(paths);
+    Ok(both
+        .map(|((bare, slashed), path)| match path.ends_with('/') {
+            true => capabilities_of_both_forms(bare, slashed),
+            false => slashed,
+        })
+        .collect())
+}
+
+async fn of_paths(
     acl: &dyn AclEvaluator,
     policies: &Policies,
     names: &[String],

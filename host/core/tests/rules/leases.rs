@@ -628,3 +628,14 @@ async fn a_damaged_row_keeps_no_other_from_its_end() {
     assert!(held.state == LeaseState::Revoking && held.holder.is_none(), "it waits, and no worker waits for it");
     server.read(ROOT, "db/creds/app").await.unwrap();
 }
+
+/// What only the target knew before an effect is stored with the lease, and told to whatever is done to it later.
+#[tokio::test(start_paused = true)]
+async fn what_an_effect_gave_back_reaches_renewals_and_revocations() {
+    let server = Server::start().await;
+    let lease = lease_of(&server.read(ROOT, "db/creds/app").await.unwrap());
+    server.root("sys/leases/renew", json!({ "lease_id": lease.as_str() })).await.unwrap();
+    server.root("sys/leases/revoke", json!({ "lease_id": lease.as_str() })).await.unwrap();
+    let made = json!({ "made": lease.random() });
+    assert_eq!(*server.target.receipts.lock().unwrap(), [made.clone(), made]);
+}

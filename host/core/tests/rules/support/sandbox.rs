@@ -122,7 +122,11 @@ impl AclEvaluator for ScriptedSandbox {
             needed = needed.union(Capabilities::SUDO);
         }
         let allowed = capabilities.contains(needed) && !capabilities.contains(Capabilities::DENY);
-        let reason = if allowed { Reason::Granted } else { Reason::NoRule };
+        let reason = match allowed {
+            true => Reason::Granted,
+            false if capabilities.contains(Capabilities::DENY) => Reason::Denied,
+            false => Reason::NoRule,
+        };
         let limit = *self.limit.lock().unwrap();
         Ok(Verdict { allowed, capabilities, reason, rules: Vec::new(), limit })
     }
