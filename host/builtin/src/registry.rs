@@ -10,6 +10,7 @@ use leasehold_core::seams::engine::SecretsEngine;
 use crate::auth::approle::AppRole;
 use crate::auth::userpass::Userpass;
 use crate::secrets::database::DatabaseEngine;
+use crate::secrets::kv::KvEngine;
 
 /// By the `type` that a mount names. One value serves all mounts of its kind.
 ///
@@ -17,7 +18,9 @@ use crate::secrets::database::DatabaseEngine;
 #[must_use]
 pub fn secrets_engines(connection_files: Option<PathBuf>) -> BTreeMap<&'static str, Arc<dyn SecretsEngine>> {
     let database: Arc<dyn SecretsEngine> = Arc::new(DatabaseEngine::with_files(connection_files));
-    BTreeMap::from([("database", database)])
+    let kv: Arc<dyn SecretsEngine> = Arc::new(KvEngine);
+    // `generic` is the old name of `kv`.
+    BTreeMap::from([("database", database), ("generic", Arc::clone(&kv)), ("kv", kv)])
 }
 
 /// By the `type` that an auth mount names. One value serves all mounts of its kind.
@@ -33,8 +36,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_database_engine_ships_with_the_server() {
-        assert_eq!(secrets_engines(None).into_keys().collect::<Vec<_>>(), ["database"]);
+    fn these_engines_ship_with_the_server() {
+        assert_eq!(secrets_engines(None).into_keys().collect::<Vec<_>>(), ["database", "generic", "kv"]);
     }
 
     #[test]

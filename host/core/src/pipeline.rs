@@ -96,6 +96,10 @@ impl Matched {
         on_route!(self, found => found.op.map_or(&[], |op| op.fields), &[])
     }
 
+    fn takes_document(&self) -> bool {
+        on_route!(self, found => found.op.is_some_and(|op| op.is_document), false)
+    }
+
     fn captures(&self) -> Option<&Captures> {
         on_route!(self, found => Some(&found.captures), None)
     }
@@ -407,9 +411,11 @@ impl Core {
         if operation == Operation::Help {
             return Ok(backend.help(&path, &matched));
         }
-        // What a pattern captured is no field, also when a client repeats it in the body.
         let mut data = request.data.clone();
-        data.retain(|name, _| matched.captures().is_none_or(|captures| !captures.contains_key(name.as_str())));
+        if !matched.takes_document() {
+            // What a pattern captured is no field, also when a client repeats it in the body.
+            data.retain(|name, _| matched.captures().is_none_or(|captures| !captures.contains_key(name.as_str())));
+        }
         let declared = matched.fields();
         let writes = matches!(operation, Operation::Create | Operation::Update);
         let fields = Fields::coerce(declared, &data).map_err(|error| {
@@ -417,11 +423,8 @@ impl Core {
             let bare = matched.has_existence_check() && writes;
             RequestError::Invalid(if bare { error.to_string() } else { format!("Field validation failed: {error}") })
         })?;
-        let mut ignored: Vec<String> = if writes && declared.iter().any(|field| field.name == "*") {
-            Vec::new()
-        } else {
-            fields.unknown().keys().cloned().collect()
-        };
+        let keeps_all = matched.takes_document() || writes && declared.iter().any(|field| field.name == "*");
+        let mut ignored: Vec<String> = if keeps_all { Vec::new() } else { fields.unknown().keys().cloned().collect() };
         let mut answer = match matched {
             Matched::Secrets(engine, Found { op: Some(op), captures, .. }) => {
                 let asked = (operation, captures, fields);

@@ -66,6 +66,8 @@ pub struct LogicalResponse {
     pub warnings: Vec<String>,
     pub lease: Option<LeaseAnswer>,
     pub auth: Option<AuthAnswer>,
+    /// `lease_duration` of an answer without a lease: when to read again (kv version 1).
+    pub read_again_in: Option<Ttl>,
     pub shape: Shape,
     /// A status other than the one that follows from the contents: 202 for queued work, 404 with an envelope, 429, 501, 503;
     /// 200 for an envelope around nothing.

@@ -76,13 +76,15 @@ pub struct Op<H: 'static> {
     /// One line, for help and OpenAPI.
     pub summary: &'static str,
     pub fields: &'static [Field],
+    /// The body as a whole is the value: none of its keys is a field, and none is lost.
+    pub is_document: bool,
     pub answer: Answer,
     pub handler: H,
 }
 
 impl<H: Copy> Op<H> {
     const fn new(operation: Operation, answer: Answer, summary: &'static str, handler: H) -> Self {
-        Self { operation, summary, fields: &[], answer, handler }
+        Self { operation, summary, fields: &[], is_document: false, answer, handler }
     }
 
     #[must_use]
@@ -119,6 +121,12 @@ impl<H: Copy> Op<H> {
     #[must_use]
     pub const fn takes(self, fields: &'static [Field]) -> Self {
         Self { fields, ..self }
+    }
+
+    /// The body is taken as it is: see [`Op::is_document`].
+    #[must_use]
+    pub const fn takes_document(self) -> Self {
+        Self { is_document: true, ..self }
     }
 
     #[must_use]

@@ -129,7 +129,10 @@ impl Serialize for Envelope<'_> {
         map.serialize_entry("request_id", request_id)?;
         map.serialize_entry("lease_id", lease.map_or("", |lease| lease.id.as_str()))?;
         map.serialize_entry("renewable", &lease.is_some_and(|lease| lease.renewable))?;
-        map.serialize_entry("lease_duration", &lease.map_or(0, |lease| lease.ttl.as_secs()))?;
+        map.serialize_entry(
+            "lease_duration",
+            &lease.map(|lease| lease.ttl).or(answer.read_again_in).map_or(0, |ttl| ttl.as_secs()),
+        )?;
         map.serialize_entry("data", &answer.data)?;
         map.serialize_entry("wrap_info", &None::<()>)?;
         map.serialize_entry("warnings", &(!answer.warnings.is_empty()).then_some(&answer.warnings))?;

@@ -2,6 +2,7 @@
 //!
 //! Must not know: HTTP, wasmtime, how leases are kept. An engine reads, plans, and acts on its target when the lease module says so.
 //!
-//! Start with [`database`].
+//! Start with [`kv`], which is the smallest, then [`database`].
 
 pub mod database;
+pub mod kv;

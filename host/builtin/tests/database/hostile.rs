@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use leasehold_core::seams::engine::{LeaseIntent, SecretsEngine};
 use leasehold_devpg::{DevPg, Options};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio_postgres::{Client, NoTls};
 
 use crate::support::{MEMBER, World, log_in, own_server};
@@ -203,6 +203,7 @@ async fn a_lease_with_a_hostile_role_name_ends_that_role_and_no_other() {
                 "connection": "pg", "role": "x", "username": name, "creation": [], "password_at": "La",
                 "expiration_at": "Lb", "revocation": [],
             }),
+            receipt: Value::Null,
         };
         SecretsEngine::revoke(&world.engine, &world.context, &intent).await.unwrap();
         assert!(!world.role_exists(name), "{name}");
@@ -266,7 +267,14 @@ async fn a_stored_effect_that_is_not_readable_is_an_error_and_no_panic() {
     let world = World::new().await;
     let now = world.context.clock.now();
     for effect in [json!(null), json!({}), json!({"connection": 1}), json!([1])] {
-        let intent = LeaseIntent { id: "a/b".parse().unwrap(), issued_at: now, expires_at: now, deadline: now, effect };
+        let intent = LeaseIntent {
+            id: "a/b".parse().unwrap(),
+            issued_at: now,
+            expires_at: now,
+            deadline: now,
+            effect,
+            receipt: Value::Null,
+        };
         let error = SecretsEngine::revoke(&world.engine, &world.context, &intent).await.unwrap_err();
         assert_eq!(error.to_string(), "the lease's stored effect is not readable");
     }

@@ -75,6 +75,7 @@ impl World {
                 accessor,
                 default_lease_ttl: Ttl::from_secs(2_764_800),
                 max_lease_ttl: Ttl::from_secs(2_764_800),
+                options: std::collections::BTreeMap::new(),
                 installation: "test-installation".to_owned(),
             },
         };
@@ -153,11 +154,12 @@ impl World {
             expires_at: now + Ttl::from_secs(3600),
             deadline: now + Duration::from_secs(20),
             effect: plan.effect.clone(),
+            receipt: Value::Null,
         }
     }
 
     pub async fn effect(&self, intent: LeaseIntent) -> Result<Issued, EngineError> {
-        let SecretData(values) = self.engine.effect(&self.context, &intent).await?;
+        let SecretData(values) = self.engine.effect(&self.context, &intent).await?.secret;
         let (mut username, mut password) = (String::new(), String::new());
         for (name, value) in values {
             match (name.as_str(), value) {

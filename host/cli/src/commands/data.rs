@@ -4,7 +4,7 @@ use clap::Command;
 use serde_json::{Value, json};
 
 use super::run::{Run, bare_path};
-use crate::client::{ApiRequest, ClientError, Reading, Secret};
+use crate::client::{ApiRequest, Client, ClientError, Reading, Secret};
 use crate::data;
 use crate::declare::{leaf, switch, value};
 use crate::failure::Failure;
@@ -91,8 +91,12 @@ fn show_text(run: &mut Run, path: &str, text: &str) -> Result<(), Failure> {
 pub(super) fn write(run: &mut Run) -> Result<(), Failure> {
     let (path, body) = path_and_body(run)?;
     let client = run.client()?;
-    let outcome = client.logical_or_not_found(&ApiRequest::put(&path).json(body));
-    show_written(run, &path, outcome)
+    write_to(run, &client, &path, body)
+}
+
+pub(super) fn write_to(run: &mut Run, client: &Client, path: &str, body: Value) -> Result<(), Failure> {
+    let outcome = client.logical_or_not_found(&ApiRequest::put(path).json(body));
+    show_written(run, path, outcome)
 }
 
 pub(super) fn patch(run: &mut Run) -> Result<(), Failure> {
@@ -104,14 +108,19 @@ pub(super) fn patch(run: &mut Run) -> Result<(), Failure> {
 
 fn path_and_body(run: &mut Run) -> Result<(String, Value), Failure> {
     let (path, words) = path_and_words(run, "1")?;
+    Ok((path, gathered(run, &words)?))
+}
+
+/// The body that words make.
+pub(super) fn gathered(run: &mut Run, words: &[String]) -> Result<Value, Failure> {
     if words.is_empty() && !run.switch("force") {
         return Err(Failure::Local("Must supply data or use -force".to_owned()));
     }
     let no_stdin = run.no_stdin();
     let gathered =
-        data::gather(run.env, &words, no_stdin).map_err(|problem| problem.local("Failed to parse K=V data"))?;
+        data::gather(run.env, words, no_stdin).map_err(|problem| problem.local("Failed to parse K=V data"))?;
     // A forced write without data carries `null`, as Vault's does.
-    Ok((path, gathered.map_or(Value::Null, Value::Object)))
+    Ok(gathered.map_or(Value::Null, Value::Object))
 }
 
 fn show_written(run: &mut Run, path: &str, outcome: Result<Option<Secret>, ClientError>) -> Result<(), Failure> {
@@ -126,6 +135,10 @@ pub(super) fn delete(run: &mut Run) -> Result<(), Failure> {
     let (path, words) = path_and_words(run, "at least 1")?;
     let client = run.client()?;
     let call = with_query(run, ApiRequest::delete(&path), &words, "Failed to parse string list data")?;
+    delete_at(run, &client, &path, call)
+}
+
+pub(super) fn delete_at(run: &mut Run, client: &Client, path: &str, call: ApiRequest) -> Result<(), Failure> {
     let secret = client
         .logical_or_not_found(&call)
         .map_err(|error| Failure::while_doing(format!("Error deleting {path}"), error))?;
@@ -142,7 +155,11 @@ pub(super) fn list(run: &mut Run, how: &str) -> Result<(), Failure> {
     let [path] = run.exactly()?;
     let path = bare_path(&path).to_owned();
     let client = run.client()?;
-    let mut call = ApiRequest::get(&path).query(how, "true");
+    list_at(run, &client, &path, how)
+}
+
+pub(super) fn list_at(run: &mut Run, client: &Client, path: &str, how: &str) -> Result<(), Failure> {
+    let mut call = ApiRequest::get(path).query(how, "true");
     if let Some(after) = run.text("after") {
         call = call.query("after", after);
     }
@@ -160,7 +177,7 @@ pub(super) fn list(run: &mut Run, how: &str) -> Result<(), Failure> {
         return Err(Failure::Status(2));
     }
     match (secret, keys) {
-        (None, _) => Err(nothing_at(&path)),
+        (None, _) => Err(nothing_at(path)),
         (Some(secret), _) if secret.data.is_none() => print::secret(run.env, run.format, &secret),
         (Some(secret), Some(keys)) => {
             if run.switch("detailed") && run.format != Format::Table {

@@ -7,6 +7,7 @@
 mod audit;
 mod auth;
 mod data;
+mod kv;
 mod lease;
 mod login;
 mod misc;
@@ -38,6 +39,7 @@ pub(crate) fn trees() -> Vec<Command> {
         policy::tree(),
         token::tree(),
         lease::tree(),
+        kv::tree(),
     ]);
     all.extend([audit::tree(), operator::tree(), module::tree()]);
     all.extend(misc::trees());
@@ -80,6 +82,7 @@ pub(crate) fn run(
         ["auth", command] => auth::run(run, command),
         ["policy", command] => policy::run(run, command),
         ["token", command] => token::run(run, command),
+        ["kv", command] => kv::run(run, command),
         ["lease", command] => lease::run(run, command),
         ["audit", command] => audit::run(run, command),
         ["operator", command] => operator::run(run, command),

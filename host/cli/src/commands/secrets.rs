@@ -41,7 +41,7 @@ pub(super) fn tree() -> Command {
             "move",
             "Move a secrets engine to another path",
             "FROM TO",
-            "  $ leasehold secrets move database/ postgres/  # refused by this server",
+            "  $ leasehold secrets move database/ postgres/",
         ),
     ])
 }

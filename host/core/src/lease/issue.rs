@@ -10,7 +10,7 @@ use crate::keys;
 use crate::mount::{MountEntry, Table};
 use crate::random;
 use crate::request::LeaseAnswer;
-use crate::seams::engine::{EngineContext, EngineError, LeasePlan, SecretData, SecretsEngine};
+use crate::seams::engine::{Effected, EngineContext, EngineError, LeasePlan, SecretData, SecretsEngine};
 use crate::seams::storage::{Batch, Expect, StorageError};
 use crate::token::Leaseholder;
 use crate::token::store::encode;
@@ -76,6 +76,7 @@ impl Leases {
             ttl,
             renewable: plan.renewable,
             effect: plan.effect,
+            receipt: serde_json::Value::Null,
             attempts: 0,
             last_error: None,
             ending: None,
@@ -125,9 +126,17 @@ impl Leases {
         }
         crate::fail::point("after-intent");
 
-        let data = self.run_effect(&*engine, &context, &row, &body, deadline).await?;
+        let effected = self.run_effect(&*engine, &context, &row, &body, deadline).await?;
         crate::fail::point("after-effect");
 
+        // From here on it is known what was made; an undoing gets it too.
+        let (row, body) = match effected.receipt {
+            serde_json::Value::Null => (row, body),
+            receipt => {
+                let body = LeaseBody { receipt, ..body };
+                (LeaseRow { body: encode(&body)?, ..row }, body)
+            }
+        };
         let active = LeaseRow { state: LeaseState::Active, ..row.clone() }.released(row.expires_at);
         if let Err(error) = self.storage.commit(Batch::new().shift(active, LeaseState::Issuing, row.fence)).await {
             self.take_back(&*engine, &context, row, &body).await;
@@ -141,7 +150,7 @@ impl Leases {
         self.wake.notify_one();
         metrics::counter!("leasehold_leases_issued_total", "mount" => mount.path.to_string()).increment(1);
         let ttl = Ttl::from_secs(left);
-        Ok(Issued { lease: LeaseAnswer { id, renewable: body.renewable, ttl }, data, warnings })
+        Ok(Issued { lease: LeaseAnswer { id, renewable: body.renewable, ttl }, data: effected.secret, warnings })
     }
 
     /// The effect, over by the deadline, or undone.
@@ -152,12 +161,12 @@ impl Leases {
         row: &LeaseRow,
         body: &LeaseBody,
         deadline: Timestamp,
-    ) -> Result<SecretData, LeaseError> {
+    ) -> Result<Effected, LeaseError> {
         let intent = row.intent(body, deadline);
         let opening = self.opening(&row.connection);
         // A slow commit has used some of the time up.
         match tokio::time::timeout(deadline.since(self.now()), engine.effect(context, &intent)).await {
-            Ok(Ok(data)) => Ok(data),
+            Ok(Ok(effected)) => Ok(effected),
             Ok(Err(error)) => {
                 self.note_target(&row.connection, opening, &error);
                 match error {

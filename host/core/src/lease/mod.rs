@@ -178,6 +178,7 @@ impl LeaseRow {
             expires_at: self.expires_at,
             deadline,
             effect: body.effect.clone(),
+            receipt: body.receipt.clone(),
         }
     }
 

@@ -60,6 +60,9 @@ pub struct LeaseBody {
     pub renewable: bool,
     /// The engine's own: user name, connection, revocation statements as they were at issue.
     pub effect: Value,
+    /// What the effect gave back, stored in the commit that made the lease active.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub receipt: Value,
     /// Failed tries of the revocation under way.
     #[serde(default)]
     pub attempts: u32,

@@ -161,6 +161,7 @@ mod tests {
             ttl: Ttl::from_secs(60),
             renewable: true,
             effect: serde_json::Value::Null,
+            receipt: serde_json::Value::Null,
             attempts: 0,
             last_error: None,
             ending: None,

@@ -8,11 +8,13 @@
 
 pub mod engines;
 pub mod methods;
+pub mod moves;
 pub mod storage;
 pub mod table;
 pub mod version;
 
 pub use engines::{Engines, SystemTtls};
 pub use methods::AuthMethods;
+pub use moves::MoveStatus;
 pub use storage::{MountBatch, MountStorage};
 pub use table::{MountEntry, MountTable, MountTokenType, Table};

@@ -142,3 +142,46 @@ impl MountStorage {
         Ok(keys.iter().filter_map(|key| key.as_str().strip_prefix(prefix.as_str())).map(str::to_owned).collect())
     }
 }
+
+/// Changes to an engine's own corner, written in one step by [`MountStorage::commit`].
+#[derive(Default)]
+pub struct MountBatch(Vec<MountChange>);
+
+enum MountChange {
+    Put { name: String, value: Vec<u8>, expect: Expect },
+    Delete { name: String },
+    Check { name: String, expect: Expect },
+}
+
+/// Values stay out of it.
+impl fmt::Debug for MountBatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "MountBatch({} changes)", self.0.len())
+    }
+}
+
+impl MountBatch {
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    #[must_use]
+    pub fn put(mut self, name: impl Into<String>, value: Vec<u8>, expect: Expect) -> Self {
+        self.0.push(MountChange::Put { name: name.into(), value, expect });
+        self
+    }
+
+    #[must_use]
+    pub fn delete(mut self, name: impl Into<String>) -> Self {
+        self.0.push(MountChange::Delete { name: name.into() });
+        self
+    }
+
+    /// Only a condition.
+    #[must_use]
+    pub fn check(mut self, name: impl Into<String>, expect: Expect) -> Self {
+        self.0.push(MountChange::Check { name: name.into(), expect });
+        self
+    }
+}

@@ -5,11 +5,13 @@ use std::sync::{Arc, RwLock};
 use leasehold_model::{MountAccessor, MountPath, Ttl};
 use serde::{Deserialize, Serialize};
 
+use super::moves::Moves;
 use crate::commit::{commit_surely, delete_surely};
 use crate::keys;
 use crate::lockout::LockoutRules;
 use crate::random;
 use crate::request::{Object, RequestError};
+use crate::seams::engine::MountOptions;
 use crate::seams::host::Entropy;
 use crate::seams::storage::{Batch, Expect, Key, Storage, StorageError};
 use crate::token::store::{decode, encode};
@@ -136,6 +138,13 @@ impl MountEntry {
         BUILTIN_VERSION
     }
 
+    /// The options as engines get them: texts.
+    #[must_use]
+    pub fn engine_options(&self) -> MountOptions {
+        let text = |value: &serde_json::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        self.options.iter().flatten().map(|(name, value)| (name.clone(), text(value))).collect()
+    }
+
     /// As `sys/auth` shows it: without `auth/`.
     #[must_use]
     pub fn shown_path(&self) -> &str {
@@ -152,6 +161,8 @@ pub struct MountTable {
     storage: Arc<dyn Storage>,
     entries: RwLock<Arc<Vec<Arc<MountEntry>>>>,
     writing: tokio::sync::Mutex<()>,
+    /// What became of moves.
+    pub moves: Moves,
 }
 
 impl std::fmt::Debug for MountTable {
@@ -181,7 +192,12 @@ impl MountTable {
                 after = Some(last);
             }
         }
-        let table = Self { storage, entries: RwLock::new(Arc::new(entries)), writing: tokio::sync::Mutex::new(()) };
+        let table = Self {
+            storage,
+            entries: RwLock::new(Arc::new(entries)),
+            writing: tokio::sync::Mutex::new(()),
+            moves: Moves::default(),
+        };
         for entry in Self::first(entropy)? {
             if table.by_path(entry.path.as_str()).is_none() {
                 table.put(entry, Expect::Absent).await?;
@@ -267,12 +283,35 @@ impl MountTable {
         Ok(true)
     }
 
+    /// Gives a closed mount another path and opens it there.
+    ///
+    /// # Errors
+    /// The path is in use by now, or the mount was moved or removed by somebody else.
+    pub async fn relocate(
+        &self,
+        accessor: &MountAccessor,
+        from: &MountPath,
+        to: MountPath,
+    ) -> Result<(), RequestError> {
+        let _writing = self.writing.lock().await;
+        if let Some(other) = self.all().iter().find(|other| other.path.conflicts_with(&to)) {
+            return Err(RequestError::Invalid(format!("path already in use at \"{}\"", other.path)));
+        }
+        let Some(entry) = self.by_accessor(accessor).filter(|entry| entry.path == *from) else {
+            return Err(RequestError::Invalid(format!("no matching mount at \"{from}\"")));
+        };
+        let moved = MountEntry { path: to, tainted: false, ..MountEntry::clone(&entry) };
+        Ok(self.put(moved, Expect::Present).await?)
+    }
+
     async fn put(&self, entry: MountEntry, expect: Expect) -> Result<(), StorageError> {
         let (key, value) = (keys::mount(entry.table.as_str(), &entry.accessor), encode(&entry)?);
         let mut batch = Batch::new().put(key.clone(), value.clone(), expect);
-        if entry.tainted {
-            batch = batch.put(keys::mount_taint(&entry.accessor), Vec::new(), Expect::Anything);
-        }
+        let taint = keys::mount_taint(&entry.accessor);
+        batch = match entry.tainted {
+            true => batch.put(taint, Vec::new(), Expect::Anything),
+            false => batch.delete(taint),
+        };
         commit_surely(&*self.storage, batch, &key, &value).await?;
         self.change(|entries| {
             entries.retain(|old| old.accessor != entry.accessor);

@@ -41,9 +41,14 @@ pub struct MountView {
     pub accessor: MountAccessor,
     pub default_lease_ttl: Ttl,
     pub max_lease_ttl: Ttl,
+    /// What whoever mounted the engine set for it.
+    pub options: MountOptions,
     /// Names this installation in ownership comments on PostgreSQL roles.
     pub installation: String,
 }
+
+/// The `options` of a mount: an engine's own.
+pub type MountOptions = BTreeMap<String, String>;
 
 pub struct EngineRequest {
     pub context: EngineContext,
@@ -145,6 +150,25 @@ pub struct LeaseIntent {
     /// `effect` must be over, or never happen, by this moment.
     pub deadline: Timestamp,
     pub effect: Value,
+    /// What the effect gave back, from the moment when the lease became active; null where it gave nothing.
+    pub receipt: Value,
+}
+
+/// What an effect made.
+#[derive(Debug)]
+pub struct Effected {
+    pub secret: SecretData,
+    /// What only the target knew before, and `renew` and `revoke` need: the id of a cloud's access key. No credential. It is stored
+    /// in the commit that makes the lease active. After a crash before that commit it is null, and `revoke` has to find what was
+    /// made by the lease's id.
+    pub receipt: Value,
+}
+
+impl From<SecretData> for Effected {
+    /// Where all that is needed later was known beforehand.
+    fn from(secret: SecretData) -> Self {
+        Self { secret, receipt: Value::Null }
+    }
 }
 
 /// What the client gets: public values and the one secret.
@@ -229,9 +253,14 @@ pub trait SecretsEngine: Any + Send + Sync {
     fn not_offered(&self, _below: &str) -> Option<&'static str> {
         None
     }
+    /// Whether the engine can be mounted with these options, in words for whoever mounts or tunes it.
+    fn check_options(&self, _: &MountOptions) -> Result<(), String> {
+        Ok(())
+    }
     /// Whether what a write names is there: tells create from update. Asked only on routes with an existence check.
     async fn exists(&self, request: &EngineRequest) -> Result<bool, RequestError>;
-    async fn effect(&self, at: &EngineContext, intent: &LeaseIntent) -> Result<SecretData, EngineError>;
+    /// Makes what the client gets. It carries the lease's id in the target, so that `revoke` finds it whatever is known of it.
+    async fn effect(&self, at: &EngineContext, intent: &LeaseIntent) -> Result<Effected, EngineError>;
     /// What holds for a lease at this moment, and not when it was issued: a renewal asks, so that a limit that was lowered
     /// reaches leases that live. Reads only.
     async fn limits(&self, at: &EngineContext, lease: &LeaseIntent) -> Result<LeaseLimits, EngineError>;

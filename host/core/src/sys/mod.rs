@@ -14,6 +14,7 @@ mod modules;
 mod mounts;
 mod openapi;
 mod policies;
+mod remount;
 mod seal;
 mod ui;
 
@@ -31,6 +32,7 @@ use crate::routes::{self, Access, Route};
 const TABLES: &[&[Route<SystemHandler>]] = &[
     seal::ROUTES,
     mounts::ROUTES,
+    remount::ROUTES,
     policies::ROUTES,
     capabilities::ROUTES,
     leases::ROUTES,
@@ -47,8 +49,7 @@ pub const ROUTES: &[Route<SystemHandler>] = &routes::joined::<_, { routes::count
 
 /// What Vault protects and nothing serves here: without `sudo` a token is refused before it learns that there is nothing. A
 /// `*` stands for any rest. What is served says in its own route who may call it.
-const PROTECTED: [&str; 11] = [
-    "sys/remount",
+const PROTECTED: [&str; 10] = [
     "sys/raw",
     "sys/raw/*",
     "sys/rotate/root",

@@ -16,7 +16,7 @@ use crate::routes::{Access, Answer, Op, Route};
 use crate::seams::storage::StorageError;
 
 const ENABLE: &[Field] = &[
-    Field::visible("type", Kind::Text, "The kind of engine or method: `database`; `approle`, `userpass`.").required(),
+    Field::visible("type", Kind::Text, "The kind of engine or method: `database`, `kv`; `approle`, `userpass`.").required(),
     Field::visible("description", Kind::Text, "For people."),
     Field::visible(
         "config",
@@ -281,35 +281,56 @@ fn lockout_shown(rules: &LockoutRules) -> Object {
 
 async fn enable(call: &Call<'_>, table: Table) -> Result<LogicalResponse, RequestError> {
     let full = full_path(call, table);
-    let kind = call.fields.text("type").unwrap_or_default();
-    if kind.is_empty() {
+    let named = call.fields.text("type").unwrap_or_default();
+    if named.is_empty() {
         return Err(RequestError::invalid("backend type must be specified as a string"));
     }
+    // As in Vault: two names for one engine, which say its version.
+    let (kind, version) = match named {
+        "kv-v1" => ("kv", Some("1")),
+        "kv-v2" => ("kv", Some("2")),
+        other => (other, None),
+    };
     let path: MountPath = full.parse().map_err(|_| RequestError::Invalid(format!("invalid mount path: {full:?}")))?;
-    let first = full.split('/').next().unwrap_or_default();
-    if table == Table::Mount && matches!(first, "sys" | "auth" | "cubbyhole" | "identity" | "audit") {
+    if is_reserved(table, &path) {
         return Err(RequestError::Invalid(format!("cannot mount \"{path}\"")));
     }
     if matches!(kind, "system" | "token" | "cubbyhole" | "identity" | "ns_system" | "ns_token") {
         return Err(RequestError::Invalid(format!("mount type of \"{kind}\" is not mountable")));
     }
-    let is_known = match table {
-        Table::Mount => call.unsealed.engines.of_kind(kind).is_some(),
-        Table::Auth => call.unsealed.methods.of_kind(kind).is_some(),
+    let engine = match table {
+        Table::Auth => None,
+        Table::Mount => call.unsealed.engines.of_kind(kind),
     };
-    if !is_known {
+    if engine.is_none() && (table == Table::Mount || call.unsealed.methods.of_kind(kind).is_none()) {
         return Err(RequestError::Invalid(format!("plugin not found in the catalog: {kind}")));
     }
     let mut entry = MountEntry::new(table, path, kind, &*call.core.seams.entropy);
     call.fields.text("description").unwrap_or_default().clone_into(&mut entry.description);
     entry.local = call.fields.bool("local").unwrap_or(false);
     entry.seal_wrap = call.fields.bool("seal_wrap").unwrap_or(false);
-    entry.options = Some(options(&call.fields).unwrap_or_default());
+    let mut given = options(&call.fields).unwrap_or_default();
+    if let Some(version) = version {
+        given.insert("version".to_owned(), version.into());
+    }
+    entry.options = Some(given);
+    engine.check_options(&entry.engine_options()).map_err(RequestError::Invalid)?;
     if let Some(Value::Object(config)) = call.fields.any("config") {
         configure(&mut entry, config, call)?;
     }
     call.unsealed.mounts.add(entry).await?;
     Ok(LogicalResponse::empty())
+}
+
+/// Paths that belong to the server itself.
+pub(super) fn is_reserved(table: Table, path: &MountPath) -> bool {
+    let first = path.as_str().split('/').next().unwrap_or_default();
+    table == Table::Mount && matches!(first, "sys" | "auth" | "cubbyhole" | "identity" | "audit")
+}
+
+/// Whether a mount may go to another path: those that are always there may not.
+pub(super) fn is_movable(entry: &MountEntry) -> bool {
+    !matches!(entry.kind.as_str(), "system" | "token" | "cubbyhole" | "identity")
 }
 
 /// As texts, whatever they were given as.
@@ -505,7 +526,13 @@ async fn apply_tuning(call: &Call<'_>, full: &str) -> Result<LogicalResponse, Re
     let missing = || RequestError::Invalid(format!("tune of path \"{shown_path}\" failed: no mount entry found"));
     let entry = entry.ok_or_else(missing)?;
     let system_max = call.unsealed.engines.ttls.max_lease_ttl;
-    let apply = |tuned: &mut MountEntry| -> Result<(), RequestError> { tuned_by(tuned, &call.fields, system_max) };
+    let apply = |tuned: &mut MountEntry| -> Result<(), RequestError> {
+        tuned_by(tuned, &call.fields, system_max)?;
+        match call.unsealed.engines.of_kind(&tuned.kind) {
+            Some(engine) => engine.check_options(&tuned.engine_options()).map_err(RequestError::Invalid),
+            None => Ok(()),
+        }
+    };
     if !call.unsealed.mounts.update(&entry.accessor, apply).await? {
         return Err(missing());
     }

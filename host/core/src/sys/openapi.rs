@@ -189,7 +189,11 @@ fn operation<H: Copy>(path: &str, route: &Route<H>, op: &Op<H>) -> Value {
         }
     }
     if matches!(op.operation, Operation::Create | Operation::Update | Operation::Patch) {
-        if !op.fields.is_empty() {
+        if op.is_document {
+            let any = json!({ "type": "object", "minProperties": 1 });
+            let content = json!({ "application/json": { "schema": any } });
+            told.insert("requestBody".into(), json!({ "required": true, "content": content }));
+        } else if !op.fields.is_empty() {
             told.insert("requestBody".into(), body(op.fields));
         }
     } else {

@@ -437,6 +437,7 @@ fn body(record: &TokenRecord) -> Result<Vec<u8>, StorageError> {
         ttl: record.creation_ttl,
         renewable: record.renewable,
         effect: serde_json::Value::Null,
+        receipt: serde_json::Value::Null,
         attempts: 0,
         last_error: None,
         ending: None,

@@ -680,3 +680,14 @@ async fn what_is_to_be_revoked_is_free_and_due_at_once_unless_it_is_being_issued
     assert_eq!((row.state, row.holder, row.held_until), (LeaseState::Active, None, None));
     assert_eq!((row.next_at, row.expires_at), (before.next_at, before.expires_at));
 }
+
+/// What only the target knew before an effect is stored with the lease, and told to whatever is done to it later.
+#[tokio::test(start_paused = true)]
+async fn what_an_effect_gave_back_reaches_renewals_and_revocations() {
+    let server = Server::start().await;
+    let lease = lease_of(&server.read(ROOT, "db/creds/app").await.unwrap());
+    server.root("sys/leases/renew", json!({ "lease_id": lease.as_str() })).await.unwrap();
+    server.root("sys/leases/revoke", json!({ "lease_id": lease.as_str() })).await.unwrap();
+    let made = json!({ "made": lease.random() });
+    assert_eq!(*server.target.receipts.lock().unwrap(), [made.clone(), made]);
+}

@@ -166,3 +166,65 @@ async fn mounts_and_data_are_there_after_a_restart() {
     assert_eq!(server.read(ROOT, "sys/mounts/db").await.unwrap().data, before);
     assert!(server.read(ROOT, "db/things/x").await.is_ok());
 }
+
+/// Asks until the move is over; how it ended.
+async fn moved(server: &Server, from: &str, to: &str) -> String {
+    let begun = server.root("sys/remount", json!({ "from": from, "to": to })).await.unwrap();
+    assert!(begun.warnings[0].contains("has been queued"), "{:?}", begun.warnings);
+    let id = begun.data.unwrap()["migration_id"].as_str().unwrap().to_owned();
+    for _ in 0..600 {
+        let shown = server.read(ROOT, &format!("sys/remount/status/{id}")).await.unwrap().data.unwrap();
+        match shown["migration_info"]["status"].as_str().unwrap() {
+            "in-progress" => pass(1).await,
+            ended => return ended.to_owned(),
+        }
+    }
+    panic!("the move does not end");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_moved_mount_keeps_what_is_stored_and_ends_its_leases() {
+    let server = Server::start().await;
+    server.root("db/things/a", json!({})).await.unwrap();
+    server.read(ROOT, "db/creds/app").await.unwrap();
+    assert_eq!(server.target.roles().len(), 1);
+    assert_eq!(moved(&server, "db/", "/team/pg").await, "success");
+    assert!(server.target.roles().is_empty() && server.rows().await.iter().all(|row| row.connection.is_empty()));
+    assert!(server.read(ROOT, "team/pg/things/a").await.is_ok());
+    assert!(matches!(server.read(ROOT, "db/things/a").await, Err(RequestError::NoRoute(_))));
+    let lease = server.read(ROOT, "team/pg/creds/app").await.unwrap().lease.unwrap();
+    assert!(lease.id.as_str().starts_with("team/pg/creds/app/"));
+    // The old path is free again.
+    server.root("sys/mounts/db", json!({ "type": "scripted" })).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_move_whose_leases_do_not_end_leaves_the_mount_where_it_was_and_at_work() {
+    let server = Server::start().await;
+    server.read(ROOT, "db/creds/app").await.unwrap();
+    *server.target.refuses.lock().unwrap() = Some("revoke");
+    assert_eq!(moved(&server, "db", "pg").await, "failure");
+    assert!(server.read(ROOT, "db/creds/app").await.is_ok(), "it works on");
+    assert!(matches!(server.read(ROOT, "pg/creds/app").await, Err(RequestError::NoRoute(_))));
+    *server.target.refuses.lock().unwrap() = None;
+    assert_eq!(moved(&server, "db", "pg").await, "success");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_moved_says_why() {
+    let server = Server::start().await;
+    for (from, to, why) in [
+        ("", "x", "both 'from' and 'to' path must be specified as a string"),
+        ("db", "/", "both 'from' and 'to' path must be specified as a string"),
+        ("nope", "x", "no matching mount at \"nope/\""),
+        ("sys", "x", "cannot remount \"sys/\""),
+        ("auth/token", "auth/x", "cannot remount \"auth/token/\""),
+        ("db", "auth/x", "cannot remount secret mount to auth mount \"auth/x/\""),
+        ("db", "sys/x", "cannot remount to \"sys/x/\""),
+        ("db", "db/below", "path already in use at \"db/\""),
+        ("db", "db", "path already in use at \"db/\""),
+    ] {
+        let answer = server.root("sys/remount", json!({ "from": from, "to": to })).await;
+        assert_eq!(refusal(answer), format!("Invalid: {why}"), "{from} to {to}");
+    }
+}

@@ -35,8 +35,8 @@ use leasehold_core::mount::MountStorage;
 use leasehold_core::request::{LogicalResponse, RequestError};
 use leasehold_core::routes::Route;
 use leasehold_core::seams::engine::{
-    EngineContext, EngineError, EngineHandler, EngineRequest, KnownTarget, LeaseIntent, LeaseLimits, OrphanEnd,
-    Outcome, OwnedRole, SecretData, SecretsEngine,
+    Effected, EngineContext, EngineError, EngineHandler, EngineRequest, KnownTarget, LeaseIntent, LeaseLimits,
+    OrphanEnd, Outcome, OwnedRole, SecretData, SecretsEngine,
 };
 use leasehold_core::seams::storage::{Expect, StorageError};
 use leasehold_model::{LeaseId, MountAccessor, Timestamp};
@@ -483,8 +483,9 @@ impl SecretsEngine for DatabaseEngine {
         Ok(request.context.storage.get(&key).await?.is_some())
     }
 
-    async fn effect(&self, at: &EngineContext, intent: &LeaseIntent) -> Result<SecretData, EngineError> {
-        DatabaseOperation::New.measured(self.new_user(at, intent)).await
+    async fn effect(&self, at: &EngineContext, intent: &LeaseIntent) -> Result<Effected, EngineError> {
+        // The user name is chosen before: there is nothing to find out.
+        DatabaseOperation::New.measured(self.new_user(at, intent)).await.map(Effected::from)
     }
 
     async fn limits(&self, at: &EngineContext, lease: &LeaseIntent) -> Result<LeaseLimits, EngineError> {

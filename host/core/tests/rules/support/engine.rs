@@ -9,8 +9,8 @@ use leasehold_core::fields::{Field, Kind};
 use leasehold_core::request::{LogicalResponse, RequestError};
 use leasehold_core::routes::{Access, Op, Route};
 use leasehold_core::seams::engine::{
-    EngineContext, EngineError, EngineHandler, EngineRequest, KnownTarget, LeaseIntent, LeaseLimits, LeasePlan,
-    OrphanEnd, Outcome, OwnedRole, SecretData, SecretValue, SecretsEngine,
+    Effected, EngineContext, EngineError, EngineHandler, EngineRequest, KnownTarget, LeaseIntent, LeaseLimits,
+    LeasePlan, OrphanEnd, Outcome, OwnedRole, SecretData, SecretValue, SecretsEngine,
 };
 use leasehold_core::seams::storage::Expect;
 use leasehold_model::{LeaseId, Operation, Timestamp, Ttl};
@@ -69,6 +69,8 @@ pub struct Target {
     pub roles: Mutex<BTreeSet<LeaseId>>,
     /// All steps, in order: `effect`, `renew`, `revoke`, `list`, `drop`.
     pub log: Mutex<Vec<String>>,
+    /// What renewals and revocations were told of what effects gave back.
+    pub receipts: Mutex<Vec<serde_json::Value>>,
     /// Leases whose revocation takes long and is then refused.
     pub stuck: Mutex<BTreeSet<LeaseId>>,
     pub is_down: Mutex<bool>,
@@ -272,7 +274,7 @@ impl SecretsEngine for ScriptedEngine {
         Ok(request.context.storage.get(&format!("thing/{name}")).await?.is_some())
     }
 
-    async fn effect(&self, _: &EngineContext, intent: &LeaseIntent) -> Result<SecretData, EngineError> {
+    async fn effect(&self, _: &EngineContext, intent: &LeaseIntent) -> Result<Effected, EngineError> {
         self.process.demand_row(&intent.id, "a role is about to be made before its row").await;
         let (target, id) = (self.target.clone(), intent.id.clone());
         let done =
@@ -281,10 +283,12 @@ impl SecretsEngine for ScriptedEngine {
             self.process.demand_row(&intent.id, "a role was made after its row had gone").await;
         }
         done?;
-        Ok(SecretData(vec![
+        let secret = SecretData(vec![
             ("username".to_owned(), SecretValue::Public("v-token".into())),
             ("password".to_owned(), SecretValue::Secret(PASSWORD.into())),
-        ]))
+        ]);
+        // As a cloud does, it says only now what it calls what it made.
+        Ok(Effected { secret, receipt: json!({ "made": intent.id.random() }) })
     }
 
     async fn limits(&self, _: &EngineContext, _: &LeaseIntent) -> Result<LeaseLimits, EngineError> {
@@ -293,6 +297,7 @@ impl SecretsEngine for ScriptedEngine {
     }
 
     async fn renew(&self, _: &EngineContext, lease: &LeaseIntent, _: Timestamp) -> Result<(), EngineError> {
+        self.target.receipts.lock().unwrap().push(lease.receipt.clone());
         if !self.target.has(&lease.id) {
             return Err(EngineError::Failed("ERROR: role does not exist (SQLSTATE 42704)".to_owned()));
         }
@@ -300,6 +305,7 @@ impl SecretsEngine for ScriptedEngine {
     }
 
     async fn revoke(&self, _: &EngineContext, lease: &LeaseIntent) -> Result<(), EngineError> {
+        self.target.receipts.lock().unwrap().push(lease.receipt.clone());
         let is_stuck = self.target.stuck.lock().unwrap().contains(&lease.id);
         if is_stuck {
             tokio::time::sleep(STUCK_FOR).await;

@@ -1,0 +1,135 @@
+//! `sys/remount`: a mount goes to another path. Its data stay; its leases end, since their names begin with the old path.
+//!
+//! Start with [`start`], which checks and answers, and [`carry_out`], which does the work.
+//!
+//! Invariants: while a mount moves, no request and no lease begins at it. After a failure it is where it was, and works. After a crash
+//! it is where it was and tainted; moving it again ends that.
+
+use std::sync::Arc;
+
+use leasehold_model::MountPath;
+use serde_json::json;
+
+use crate::call::{Call, SystemHandler, handler};
+use crate::core::Unsealed;
+use crate::fields::{Field, Kind};
+use crate::mount::{MountEntry, MoveStatus, Table};
+use crate::random;
+use crate::request::{LogicalResponse, RequestError, Shape};
+use crate::routes::{Access, Answer, Op, Route};
+
+pub const ROUTES: &[Route<SystemHandler>] = &[
+    Route::new(
+        "remount",
+        Access::Sudo,
+        "Moves a mount to another path.",
+        &[Op::update("Begins to move a mount; its leases end, its data stay.", handler!(start))
+            .takes(&[
+                Field::visible("from", Kind::Text, "Where the mount is.").required(),
+                Field::visible("to", Kind::Text, "Where it goes.").required(),
+            ])
+            .answers(Answer::Data(&[Field::visible("migration_id", Kind::Text, "Names the move.")]))],
+    ),
+    Route::new(
+        "remount/status/:migration_id",
+        Access::Token,
+        "How far a move has come.",
+        &[Op::read("Shows how far a move has come.", handler!(status)).answers(Answer::Data(&[
+            Field::visible("migration_id", Kind::Text, "Names the move."),
+            Field::visible("migration_info", Kind::Map, "Source, target and status of the move."),
+        ]))],
+    ),
+];
+
+const QUEUED: &str = "Mount move has been queued. Progress will be reported in Vault's server log, tagged with the returned migration_id";
+
+async fn start(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
+    let given = |name: &str| call.fields.text(name).unwrap_or_default().trim_matches('/');
+    let (from, to) = (given("from"), given("to"));
+    if from.is_empty() || to.is_empty() {
+        return Err(RequestError::invalid("both 'from' and 'to' path must be specified as a string"));
+    }
+    let slashed = |path: &str| format!("{path}/");
+    let entry = call
+        .unsealed
+        .mounts
+        .by_path(&slashed(from))
+        .ok_or_else(|| RequestError::Invalid(format!("no matching mount at \"{from}/\"")))?;
+    if !super::mounts::is_movable(&entry) {
+        return Err(RequestError::Invalid(format!("cannot remount \"{from}/\"")));
+    }
+    let path: MountPath = to.parse().map_err(|_| RequestError::Invalid(format!("invalid mount path: {to:?}")))?;
+    let goes_to = if to.starts_with("auth/") { Table::Auth } else { Table::Mount };
+    if goes_to != entry.table {
+        let (kind, other) = match entry.table {
+            Table::Auth => ("auth", "secret"),
+            Table::Mount => ("secret", "auth"),
+        };
+        return Err(RequestError::Invalid(format!("cannot remount {kind} mount to {other} mount \"{to}/\"")));
+    }
+    if super::mounts::is_reserved(entry.table, &path) {
+        return Err(RequestError::Invalid(format!("cannot remount to \"{to}/\"")));
+    }
+    if let Some(other) = call.unsealed.mounts.all().iter().find(|other| other.path.conflicts_with(&path)) {
+        return Err(RequestError::Invalid(format!("path already in use at \"{}\"", other.path)));
+    }
+    let id = random::uuid(&*call.core.seams.entropy);
+    call.unsealed.mounts.moves.note(&id, MoveStatus::begun(&entry.path, &path));
+    // It goes on when nobody waits for it any more.
+    let (unsealed, migration) = (Arc::clone(call.unsealed), id.clone());
+    tokio::spawn(async move {
+        let (from, to) = (entry.path.clone(), path.clone());
+        let state = match carry_out(&unsealed, &entry, path).await {
+            Ok(()) => {
+                tracing::info!(migration, "moved the mount {from} to {to}");
+                "success"
+            }
+            Err(error) => {
+                tracing::error!(migration, %error, "could not move the mount {from} to {to}: {error}");
+                "failure"
+            }
+        };
+        unsealed.mounts.moves.note(&migration, MoveStatus { state, ..MoveStatus::begun(&from, &to) });
+    });
+    Ok(LogicalResponse::json(json!({ "migration_id": id })).shaped(Shape::Duplicated).warn(QUEUED))
+}
+
+/// Closes the mount, ends its leases, gives it the new path and opens it there. A mount whose leases do not end opens again where
+/// it was.
+async fn carry_out(unsealed: &Unsealed, entry: &MountEntry, to: MountPath) -> Result<(), RequestError> {
+    let close = |moved: &mut MountEntry| -> Result<(), RequestError> {
+        moved.tainted = true;
+        Ok(())
+    };
+    if !unsealed.mounts.update(&entry.accessor, close).await? {
+        return Err(RequestError::Invalid(format!("no matching mount at \"{}\"", entry.path)));
+    }
+    crate::fail::point("move-closed");
+    let ended = unsealed.leases.revoke_mount(&entry.accessor).await;
+    crate::fail::point("move-revoked");
+    let outcome = match ended {
+        Ok(()) => unsealed.mounts.relocate(&entry.accessor, &entry.path, to).await,
+        Err(failure) => Err(RequestError::Invalid(failure.to_string())),
+    };
+    if outcome.is_err() {
+        let open = |moved: &mut MountEntry| -> Result<(), RequestError> {
+            moved.tainted = false;
+            Ok(())
+        };
+        unsealed.mounts.update(&entry.accessor, open).await?;
+    }
+    outcome
+}
+
+async fn status(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
+    let id = call.capture("migration_id");
+    let status = call.unsealed.mounts.moves.find(id).ok_or(RequestError::NotFound)?;
+    Ok(LogicalResponse::json(json!({
+        "migration_id": id,
+        "migration_info": {
+            "source_mount": status.from.as_str(),
+            "target_mount": status.to.as_str(),
+            "status": status.state,
+        },
+    })))
+}
