@@ -33,7 +33,7 @@ pub(super) fn tree() -> Command {
         ),
         leaf(
             "lint",
-            "Check a policy file as the server would, and say what is probably not meant; exits 2 if there is a warning",
+            "Say what in a policy file is probably not meant; exits 2 if anything",
             "FILE",
             "  $ leasehold policy lint apps-policy.hcl",
         ),

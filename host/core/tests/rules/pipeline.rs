@@ -137,6 +137,20 @@ async fn a_mandatory_module_that_gives_no_answer_refuses() {
     }
 }
 
+/// One module in two bindings: the places that one of them uses up are not the other's.
+#[tokio::test(start_paused = true)]
+async fn each_binding_is_asked_in_places_of_its_own() {
+    let server = Server::start().await;
+    let token = server.token_with("db/*: read").await;
+    server.judge("hard-mandatory", "db/*").await;
+    let other = json!({ "module": "probe", "paths": "db/creds/*", "enforcement_level": "advisory" });
+    server.root("sys/policies/egp/advice", other).await.unwrap();
+    *server.sandbox.module.lock().unwrap() = Some(verdict(ModuleDecision::Allow, None));
+    server.sandbox.bindings_asked.lock().unwrap().clear();
+    server.read(&token, "db/creds/app").await.unwrap();
+    assert_eq!(*server.sandbox.bindings_asked.lock().unwrap(), ["advice", "gate"]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_advisory_module_is_recorded_and_never_refuses() {
     let server = Server::start().await;
