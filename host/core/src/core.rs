@@ -380,9 +380,9 @@ impl Core {
     }
 
     /// Whether this token lives. Takes none of its uses.
-    pub async fn knows(&self, token: &TokenId) -> bool {
+    pub async fn knows(&self, token: &TokenId, client: Option<IpAddr>) -> bool {
         match self.unsealed() {
-            Ok(unsealed) => unsealed.tokens.recognise(token).await.is_ok(),
+            Ok(unsealed) => unsealed.tokens.recognise(token, client).await.is_ok(),
             Err(_) => false,
         }
     }

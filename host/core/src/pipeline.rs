@@ -20,7 +20,7 @@ use crate::metrics;
 use crate::mount::{MountEntry, Table};
 use crate::policy::egp::Judgement;
 use crate::policy::{decide, egp_paths};
-use crate::request::{HandedOut, LogicalRequest, LogicalResponse, Object, RequestError};
+use crate::request::{LogicalRequest, LogicalResponse, Object, RequestError};
 use crate::routes::{self, Captures, Found, Route};
 use crate::seams::auth::{AuthHandler, AuthMethod, AuthRequest};
 use crate::seams::engine::{EngineHandler, EngineRequest, Outcome, SecretValue, SecretsEngine};

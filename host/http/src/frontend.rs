@@ -163,7 +163,7 @@ impl Frontend {
             Err(_) => true,
         };
         let is_known = match token {
-            Some(token) => self.pipeline.knows(token).await,
+            Some(token) => self.pipeline.knows(token, client.address()).await,
             None => false,
         };
         let refused = match is_known {

@@ -1,5 +1,6 @@
 //! What stands behind the frontend.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -16,8 +17,8 @@ pub trait Pipeline: Send + Sync {
     /// What this process has counted, for a listener that shows it to everybody; also while the server is sealed.
     async fn metrics(self: Arc<Self>, request: LogicalRequest) -> LogicalResponse;
 
-    /// Whether this token lives: its holder may send large bodies. Takes none of its uses; nobody is known while sealed.
-    async fn knows(&self, token: &TokenId) -> bool;
+    /// Whether this token lives and may be used from this address: its holder may send large bodies. Takes none of its uses; nobody is known while sealed.
+    async fn knows(&self, token: &TokenId, client: Option<IpAddr>) -> bool;
 
     /// The client was gone, or its time over, before the answer that hands this out was written. Returns at once.
     fn undelivered(self: Arc<Self>, handed_out: HandedOut);
@@ -33,8 +34,8 @@ impl Pipeline for Core {
         Core::metrics(&self, &request).await
     }
 
-    async fn knows(&self, token: &TokenId) -> bool {
-        Core::knows(self, token).await
+    async fn knows(&self, token: &TokenId, client: Option<IpAddr>) -> bool {
+        Core::knows(self, token, client).await
     }
 
     fn undelivered(self: Arc<Self>, handed_out: HandedOut) {

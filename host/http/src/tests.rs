@@ -4,6 +4,7 @@ mod bodies;
 mod delivery;
 mod framing;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -76,7 +77,7 @@ impl Pipeline for Scripted {
         LogicalResponse::json(json!({"metrics": "for everybody"})).shaped(Shape::Plain)
     }
 
-    async fn knows(&self, token: &TokenId) -> bool {
+    async fn knows(&self, token: &TokenId, _: Option<IpAddr>) -> bool {
         token.expose() == "s.known"
     }
 

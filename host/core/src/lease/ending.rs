@@ -33,6 +33,11 @@ pub enum EndCause {
         mount: String,
         by: String,
     },
+    /// Its mount was moved to another path.
+    MountMoved {
+        mount: String,
+        by: String,
+    },
     /// Its client was gone before it had it.
     Undelivered,
     /// The answer that would have handed it out could not be recorded, or was refused.
@@ -55,6 +60,7 @@ impl EndCause {
             Self::TokenEnded { .. } => "token-ended",
             Self::ParentEnded { .. } => "parent-ended",
             Self::MountDisabled { .. } => "mount-disabled",
+            Self::MountMoved { .. } => "mount-moved",
             Self::Undelivered => "undelivered",
             Self::Withheld => "withheld",
             Self::NotIssued => "not-issued",
@@ -78,6 +84,7 @@ impl fmt::Display for EndCause {
             Self::TokenEnded { token } => named(f, "its token", token),
             Self::ParentEnded { parent } => named(f, "its parent token", parent),
             Self::MountDisabled { mount, by } => write!(f, "`{mount}` was disabled by {by}"),
+            Self::MountMoved { mount, by } => write!(f, "`{mount}` was moved by {by}"),
             Self::Undelivered => f.write_str("its client was gone before it had it"),
             Self::Withheld => f.write_str("the answer with it did not leave"),
             Self::NotIssued => f.write_str("its issue did not succeed"),
@@ -109,6 +116,7 @@ mod tests {
             EndCause::TokenEnded { token: text() },
             EndCause::ParentEnded { parent: String::new() },
             EndCause::MountDisabled { mount: "db/".to_owned(), by: text() },
+            EndCause::MountMoved { mount: "db/".to_owned(), by: text() },
             EndCause::Undelivered,
             EndCause::Withheld,
             EndCause::NotIssued,

@@ -51,14 +51,14 @@ impl Leases {
     ///
     /// # Errors
     /// As storage.
-    pub async fn end_tokens_of(&self, mount: &MountAccessor) -> Result<(), LeaseError> {
+    pub async fn end_tokens_of(&self, mount: &MountAccessor, cause: &EndCause) -> Result<(), LeaseError> {
         let filter =
             LeaseFilter { mount: Some(mount.clone()), kind: Some(super::LeaseKind::Token), ..LeaseFilter::default() };
         for row in self.rows(&filter).await? {
-            self.end_token(&row.token, Children::AreRevoked).await?;
+            self.end_token(&row.token, Children::AreRevoked, cause).await?;
         }
         // Batch tokens are stored nowhere and have ended with the mount; their leases have not.
-        self.mark_secrets_of(&self.tokens.batch_tokens_of(mount)).await?;
+        self.mark_secrets_of(&self.tokens.batch_tokens_of(mount), cause).await?;
         self.wake.notify_one();
         Ok(())
     }

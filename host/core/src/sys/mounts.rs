@@ -16,7 +16,8 @@ use crate::routes::{Access, Answer, Op, Route};
 use crate::seams::storage::StorageError;
 
 const ENABLE: &[Field] = &[
-    Field::visible("type", Kind::Text, "The kind of engine or method: `database`, `kv`; `approle`, `userpass`.").required(),
+    Field::visible("type", Kind::Text, "The kind of engine or method: `database`, `kv`; `approle`, `userpass`.")
+        .required(),
     Field::visible("description", Kind::Text, "For people."),
     Field::visible(
         "config",
@@ -314,7 +315,9 @@ async fn enable(call: &Call<'_>, table: Table) -> Result<LogicalResponse, Reques
         given.insert("version".to_owned(), version.into());
     }
     entry.options = Some(given);
-    engine.check_options(&entry.engine_options()).map_err(RequestError::Invalid)?;
+    if let Some(engine) = engine {
+        engine.check_options(&entry.engine_options()).map_err(RequestError::Invalid)?;
+    }
     if let Some(Value::Object(config)) = call.fields.any("config") {
         configure(&mut entry, config, call)?;
     }
@@ -466,10 +469,10 @@ async fn disable(call: &Call<'_>, table: Table) -> Result<LogicalResponse, Reque
     if !call.unsealed.mounts.update(&entry.accessor, taint).await? {
         return Ok(LogicalResponse::empty());
     }
-    if entry.table == Table::Auth {
-        call.unsealed.leases.end_tokens_of(&entry.accessor).await.map_err(lease_error)?;
-    }
     let cause = EndCause::MountDisabled { mount: entry.path.to_string(), by: call.asker() };
+    if entry.table == Table::Auth {
+        call.unsealed.leases.end_tokens_of(&entry.accessor, &cause).await.map_err(lease_error)?;
+    }
     match call.unsealed.leases.revoke_mount(&entry.accessor, &cause).await {
         Ok(()) => {}
         Err(PrefixOrStore::Store(error)) => return Err(error.into()),

@@ -10,9 +10,10 @@ use std::sync::Arc;
 use leasehold_model::MountPath;
 use serde_json::json;
 
-use crate::call::{Call, SystemHandler, handler};
+use crate::call::{Call, SystemHandler, handler, lease_error};
 use crate::core::Unsealed;
 use crate::fields::{Field, Kind};
+use crate::lease::EndCause;
 use crate::mount::{MountEntry, MoveStatus, Table};
 use crate::random;
 use crate::request::{LogicalResponse, RequestError, Shape};
@@ -77,9 +78,10 @@ async fn start(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
     call.unsealed.mounts.moves.note(&id, MoveStatus::begun(&entry.path, &path));
     // It goes on when nobody waits for it any more.
     let (unsealed, migration) = (Arc::clone(call.unsealed), id.clone());
+    let cause = EndCause::MountMoved { mount: entry.path.to_string(), by: call.asker() };
     tokio::spawn(async move {
         let (from, to) = (entry.path.clone(), path.clone());
-        let state = match carry_out(&unsealed, &entry, path).await {
+        let state = match carry_out(&unsealed, &entry, path, &cause).await {
             Ok(()) => {
                 tracing::info!(migration, "moved the mount {from} to {to}");
                 "success"
@@ -96,7 +98,12 @@ async fn start(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
 
 /// Closes the mount, ends its leases, gives it the new path and opens it there. A mount whose leases do not end opens again where
 /// it was.
-async fn carry_out(unsealed: &Unsealed, entry: &MountEntry, to: MountPath) -> Result<(), RequestError> {
+async fn carry_out(
+    unsealed: &Unsealed,
+    entry: &MountEntry,
+    to: MountPath,
+    cause: &EndCause,
+) -> Result<(), RequestError> {
     let close = |moved: &mut MountEntry| -> Result<(), RequestError> {
         moved.tainted = true;
         Ok(())
@@ -105,7 +112,11 @@ async fn carry_out(unsealed: &Unsealed, entry: &MountEntry, to: MountPath) -> Re
         return Err(RequestError::Invalid(format!("no matching mount at \"{}\"", entry.path)));
     }
     crate::fail::point("move-closed");
-    let ended = unsealed.leases.revoke_mount(&entry.accessor).await;
+    if entry.table == Table::Auth {
+        // What logins at the old path have made ends with that path, as their leases do.
+        unsealed.leases.end_tokens_of(&entry.accessor, cause).await.map_err(lease_error)?;
+    }
+    let ended = unsealed.leases.revoke_mount(&entry.accessor, cause).await;
     crate::fail::point("move-revoked");
     let outcome = match ended {
         Ok(()) => unsealed.mounts.relocate(&entry.accessor, &entry.path, to).await,

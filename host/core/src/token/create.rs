@@ -1,16 +1,15 @@
 //! The rules of `auth/token/create` and `create-orphan` (contract.md §3.2).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use leasehold_model::duration::{self, DurationError};
-use leasehold_model::{Timestamp, TokenId, Ttl};
+use leasehold_model::{Accessor, Timestamp, TokenId, Ttl};
 
 use super::mint::{MintError, NewToken};
 use super::{Caller, TokenKind, TokenRecord, Tokens};
 use crate::fields::{Field, Fields, Kind};
 use crate::request::RequestError;
 use crate::seams::host::{Clock, Entropy};
-use crate::seams::storage::StorageError;
 use crate::ttl::{self, TtlBounds};
 
 /// Zero durations and empty strings mean unset: Vault's clients send them always.

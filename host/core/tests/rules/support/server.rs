@@ -93,8 +93,7 @@ impl Server {
 
     /// Initialised, over a store whose clock may be another one than the server's.
     pub async fn sealed_over(store: Arc<MemoryStorage>, clock: Arc<dyn Clock>) -> Self {
-        let mut server =
-            Self::over(store, Arc::default(), clock, Arc::new(CountingEntropy::default()), Vec::new());
+        let mut server = Self::over(store, Arc::default(), clock, Arc::new(CountingEntropy::default()), Vec::new());
         let made = server.core.init(1, 1, First::Development(Some(TokenId::new(ROOT)))).await.unwrap();
         server.share = made.shares[0].0.to_vec();
         server
