@@ -64,6 +64,7 @@ impl AuthMethods {
                 accessor: entry.accessor.clone(),
                 default_lease_ttl: ttls.default_lease_ttl,
                 max_lease_ttl: ttls.max_lease_ttl,
+                options: entry.engine_options(),
                 installation: self.engines.installation.clone(),
             },
         }

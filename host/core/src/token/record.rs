@@ -141,6 +141,9 @@ mod tests {
             last_renewed_at: None,
             renewed_ttl: None,
             agreed_end: None,
+            mount: None,
+            bound_cidrs: Vec::new(),
+            login: None,
         };
         assert!(!record.is_expired(Timestamp::from_nanos(end.as_nanos() - 1)));
         assert!(record.is_expired(end), "at that moment it is over");

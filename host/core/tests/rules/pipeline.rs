@@ -94,9 +94,12 @@ async fn a_request_whose_body_was_withheld_is_refused_and_recorded() {
         assert_eq!(withheld(None, path).await, too_large, "{path}");
     }
     assert!(server.read(ROOT, "sys/mounts/other").await.is_err(), "nothing was carried out");
-    assert!(server.core.knows(&TokenId::new(ROOT)).await && !server.core.knows(&TokenId::new("s.unknown")).await);
+    assert!(
+        server.core.knows(&TokenId::new(ROOT), None).await
+            && !server.core.knows(&TokenId::new("s.unknown"), None).await
+    );
     let sealed = Server::sealed().await;
-    assert!(!sealed.core.knows(&TokenId::new(ROOT)).await);
+    assert!(!sealed.core.knows(&TokenId::new(ROOT), None).await);
 }
 
 #[tokio::test(start_paused = true)]

@@ -87,10 +87,10 @@ impl Report {
         (!failed.is_empty()).then(|| failed.join("; ") + &rest)
     }
 
-    fn scrubbed(mut self, secrets: &[&SecretString]) -> Self {
+    fn scrubbed(mut self, secrets: &[&SecretString], names: &[&str]) -> Self {
         for step in &mut self.steps {
             step.outcome = match std::mem::replace(&mut step.outcome, Outcome::NotRun) {
-                Outcome::Failed(error) => Outcome::Failed(error.scrubbed(secrets)),
+                Outcome::Failed(error) => Outcome::Failed(error.scrubbed(secrets, names)),
                 other => other,
             };
         }
@@ -148,8 +148,8 @@ pub(crate) async fn run(
     let known: Vec<&SecretString> = secrets.iter().chain(issued.secrets()).collect();
     // The session is dropped here, whatever state it is in: what is open in it is rolled back.
     match tried {
-        Ok(Ok(report)) => Ok(report.scrubbed(&known)),
-        Ok(Err(error)) => Err(error.scrubbed(&known)),
+        Ok(Ok(report)) => Ok(report.scrubbed(&known, &target.names())),
+        Ok(Err(error)) => Err(error.scrubbed(&known, &target.names())),
         Err(_) => Err(TargetError::Refused(format!(
             "the statements take longer than {} s; nothing of them stays",
             STATEMENT_MAX.as_secs()

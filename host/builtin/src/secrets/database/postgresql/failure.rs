@@ -334,7 +334,7 @@ mod tests {
             ..SqlError::default()
         }));
         let error = error.in_statement("creation", 2, 5, "SELECT é\n, 1\n").note("what would help");
-        let said = error.scrubbed(&[&SecretString::from("S3cretS3cret")]).into_engine().to_string();
+        let said = error.scrubbed(&[&SecretString::from("S3cretS3cret")], &[] as &[&str]).into_engine().to_string();
         assert_eq!(
             said,
             "failed to execute query: ERROR: no such thing (SQLSTATE 42704): creation statement 3 of 5, line 2; \
