@@ -293,7 +293,7 @@ fn the_command_line_manages_auth_methods_and_logs_in() {
         .line("login -method=userpass -path=people username=bob password=a-long-password")
         .assert_status(0)
         .assert_stdout("Success! You are now authenticated.");
-    person.line("token lookup").assert_status(0).assert_stdout("userpass");
+    person.line("token lookup").assert_status(0).assert_stdout("auth/people/login/bob");
     person.line("login -method=userpass -path=people username=bob password=wrong-password").assert_status(2);
     cli.line("auth tune -user-lockout-threshold=2 -token-type=batch people/").assert_status(0);
     server

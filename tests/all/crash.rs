@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Client, Credential, Database, Durable, Server, own_postgresql};
+use crate::support::{Answer, Client, Credential, Database, Durable, Server, eventually, own_postgresql};
 
 const CLIENTS: usize = 8;
 const KILLS: u64 = 100;
@@ -204,6 +204,20 @@ fn a_crash_at_every_named_point_of_the_saga_is_made_good() {
         assert!(root.try_request("POST", "auth/token/revoke", Some(json!({ "token": parent }))).is_err());
     });
     server.as_token(&parent).get("auth/token/lookup-self").assert_status(403);
+
+    for point in ["move-closed", "move-revoked"] {
+        let (from, to) = (format!("from-{point}"), format!("to-{point}"));
+        let body = json!({ "from": from, "to": to });
+        server.root().post(&format!("sys/mounts/{from}"), json!({ "type": "kv" })).assert_status(204);
+        server.root().put(&format!("{from}/kept"), json!({ "a": "b" })).assert_status(204);
+        die_at(&mut server, point, |root| {
+            // It moves in the background: whether the answer still comes is chance.
+            let _ = root.try_request("POST", "sys/remount", Some(body.clone()));
+        });
+        server.root().post("sys/remount", body).assert_status(200);
+        let moved = format!("{to}/kept");
+        eventually("moved by the second try", || server.root().get(&moved).status == 200);
+    }
 
     // A right that our admin cannot take away makes the revocation fail; once it is taken away, the work goes on.
     let stuck = server.root().credential("r");

@@ -88,7 +88,14 @@ fn values_are_read_as_they_were_written() {
     let other = Server::openbao(&bao);
     other.root().post("sys/mounts/store", json!({ "type": "kv", "options": { "version": "1" } })).assert_status(204);
     for (ours, theirs) in seen.into_iter().zip(walk(&other.root())) {
-        assert_eq!(ours, theirs);
+        // OpenBao scans folder by folder, the last one first; here names come in order, so that pages can go on after one.
+        let sorted = |mut one: (String, u16, Value)| {
+            if let Some(keys) = one.2.pointer_mut("/data/keys").and_then(Value::as_array_mut) {
+                keys.sort_by_key(Value::to_string);
+            }
+            one
+        };
+        assert_eq!(sorted(ours), sorted(theirs));
     }
 }
 
@@ -205,53 +212,4 @@ fn a_move_that_cannot_be_says_why() {
     root.get("sys/remount/status/none").assert_errors(404, &[]);
     let most = server.with_policy("most", "path \"*\" { capabilities = [\"create\", \"update\", \"read\"] }");
     most.post("sys/remount", json!({ "from": "store", "to": "x" })).assert_multi(403, "permission denied");
-}
-
-/// What `sys/capabilities` says of a path, and what happens on it: with and without a slash at its end, and where OpenBao is given,
-/// nothing is refused that it allows.
-#[test]
-fn capabilities_and_decisions_are_one_function() {
-    let server = mounted();
-    let bao = Bao::find("capabilities beside decisions");
-    let other = bao.as_ref().map(Server::openbao);
-    if let Some(other) = &other {
-        other
-            .root()
-            .post("sys/mounts/store", json!({ "type": "kv", "options": { "version": "1" } }))
-            .assert_status(204);
-    }
-    let rules = [
-        "path \"store/x/*\" { capabilities = [\"read\", \"list\"] }",
-        "path \"store/x\" { capabilities = [\"read\", \"delete\"] }",
-        "path \"store/x/\" { capabilities = [\"read\", \"list\"] }",
-        "path \"store/*\" { capabilities = [\"read\", \"list\", \"delete\"] }\npath \"store/x\" { capabilities = [\"deny\"] }",
-        "path \"store/*\" { capabilities = [\"read\", \"list\", \"delete\"] }\npath \"store/x/\" { capabilities = [\"deny\"] }",
-        "path \"store/x\" { capabilities = [\"read\"] }\npath \"store/x/\" { capabilities = [\"list\"] }",
-        "path \"store/x\" { capabilities = [\"deny\"] }\npath \"store/x/\" { capabilities = [\"read\", \"list\"] }",
-        "path \"store/+\" { capabilities = [\"read\", \"list\"] }",
-        "path \"store/+/\" { capabilities = [\"read\", \"list\"] }",
-    ];
-    for (number, rule) in rules.iter().enumerate() {
-        let token = server.with_policy(&format!("p{number}"), rule);
-        let theirs = other.as_ref().map(|other| other.with_policy(&format!("p{number}"), rule));
-        for path in ["store/x", "store/x/"] {
-            let told = token.post("sys/capabilities-self", json!({ "paths": [path] })).assert_status(200);
-            let told: Vec<String> = serde_json::from_value(told.at("/data/capabilities")).unwrap();
-            for (method, capability) in [("GET", "read"), ("DELETE", "delete"), ("LIST", "list")] {
-                // A list always asks about the folder.
-                if method == "LIST" && !path.ends_with('/') {
-                    continue;
-                }
-                let is_allowed = token.request(method, path, None).status != 403;
-                let is_told = told.iter().any(|one| one == capability);
-                assert_eq!(is_allowed, is_told, "{rule}: {method} {path}: {told:?}");
-                if let Some(theirs) = &theirs
-                    && theirs.request(method, path, None).status != 403
-                    && !rule.contains("deny")
-                {
-                    assert!(is_allowed, "{rule}: OpenBao allows {method} {path}");
-                }
-            }
-        }
-    }
 }

@@ -15,7 +15,7 @@ use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use serde_json::Value;
 
-use crate::support::{Cli, Durable, Server, certificate, eventually, free_port, under_test};
+use crate::support::{Cli, Durable, Server, eventually, free_port, leaf_certificate, under_test};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -59,7 +59,7 @@ fn request(path: &str, headers: &str) -> String {
 fn audited_address(server: &Server, path: &str) -> Option<(String, i64)> {
     let text = server.audit_text();
     let records = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let request = records.filter(|record| record["request"]["path"] == path).last()?["request"].clone();
+    let request = records.rev().find(|record| record["request"]["path"] == path)?["request"].clone();
     Some((request["remote_address"].as_str()?.to_owned(), request["remote_port"].as_i64()?))
 }
 
@@ -233,9 +233,9 @@ fn tls(
 #[test]
 fn tls_is_as_strict_as_the_listener_says() {
     let folder = tempfile::tempdir().unwrap();
-    let served = certificate(folder.path(), "server");
-    let friend = certificate(folder.path(), "friend");
-    let stranger = certificate(folder.path(), "stranger");
+    let served = leaf_certificate(folder.path(), "server");
+    let friend = leaf_certificate(folder.path(), "friend");
+    let stranger = leaf_certificate(folder.path(), "stranger");
     let files =
         format!("tls_cert_file = \"{0}/server.crt\"\n  tls_key_file = \"{0}/server.key\"\n  ", folder.path().display());
     let both: &[_] = &[&version::TLS13, &version::TLS12];

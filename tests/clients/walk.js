@@ -75,7 +75,7 @@ async function walk() {
   check('its token is gone', await refused(403, as(person.auth.client_token).tokenLookupSelf()));
 
   await root.enableAuth({ mount_point: 'node-roles', type: 'approle' });
-  await root.addApproleRole({ mount_point: 'node-roles', role_name: 'web', token_policies: 'node-walk', token_ttl: 1200 });
+  await root.addApproleRole({ mount_point: 'node-roles', role_name: 'web', policies: 'node-walk', token_ttl: 1200 });
   check('roles', (await root.approleRoles({ mount_point: 'node-roles' })).data.keys.includes('web'));
   const roleId = (await root.getApproleRoleId({ mount_point: 'node-roles', role_name: 'web' })).data.role_id;
   const secret = (await root.getApproleRoleSecret({ mount_point: 'node-roles', role_name: 'web' })).data;

@@ -32,5 +32,5 @@ pub use ports::free_port;
 pub use probes::{change_freeze, component_probe, policy_probe};
 pub use secrets::Secrets;
 pub use server::{Durable, Kind, Server, under_test};
-pub use tls::{Pair, Pairs, certificate};
+pub use tls::{Pair, Pairs, certificate, leaf_certificate};
 pub use wait::{eventually, until};

@@ -24,6 +24,14 @@ pub fn certificate(folder: &Path, name: &str) -> PathBuf {
     self_signed(folder, name, "basicConstraints=critical,CA:TRUE")
 }
 
+/// The same, of a server that is no authority: what clients take that know no exception for a leaf which they trust itself.
+///
+/// # Panics
+/// When `openssl` is not there.
+pub fn leaf_certificate(folder: &Path, name: &str) -> PathBuf {
+    self_signed(folder, name, "basicConstraints=critical,CA:FALSE")
+}
+
 fn self_signed(folder: &Path, name: &str, constraints: &str) -> PathBuf {
     let output = Command::new("openssl")
         .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"])

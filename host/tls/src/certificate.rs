@@ -105,6 +105,9 @@ struct Extension<'a> {
     value: &'a [u8],
 }
 
+/// DNS names, and addresses as their bytes.
+pub(crate) type AlternativeNames<'a> = (Vec<&'a [u8]>, Vec<&'a [u8]>);
+
 impl<'a> Certificate<'a> {
     /// `None`: this is not a certificate.
     pub(crate) fn read(der: &'a [u8]) -> Option<Self> {
@@ -243,7 +246,7 @@ impl<'a> Certificate<'a> {
     }
 
     /// The alternative names: DNS names and IP addresses. `None`: they are damaged.
-    pub(crate) fn alternative_names(&self) -> Option<(Vec<&'a [u8]>, Vec<&'a [u8]>)> {
+    pub(crate) fn alternative_names(&self) -> Option<AlternativeNames<'a>> {
         let (mut names, mut addresses) = (Vec::new(), Vec::new());
         if let Some(value) = self.extension(SUBJECT_ALT_NAME)? {
             let mut list = Reader(Reader(value).expect(SEQUENCE)?.content);
@@ -349,7 +352,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_bytes_make_the_reader_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            drop(Certificate::read(&bytes));
+            let _ = Certificate::read(&bytes);
         }
     }
 }

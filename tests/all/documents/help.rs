@@ -67,6 +67,12 @@ fn prepare(server: &Server, database: &Database<'_>, example: &str) {
     } else if example.starts_with("leasehold login -method") {
         enable_auth(&root);
     }
+    if example.starts_with("leasehold kv ") {
+        if is_missing("sys/mounts/secret") {
+            root.post("sys/mounts/secret", json!({ "type": "kv" })).assert_status(204);
+        }
+        root.put("secret/app", json!({ "color": "green" })).assert_status(204);
+    }
     if is_missing("sys/policies/acl/apps") {
         root.put("sys/policies/acl/apps", json!({ "policy": POLICY })).assert_status(204);
     }
@@ -103,6 +109,7 @@ fn write_files(server: &Server, token: &str) {
             "role.json",
             "{\"db_name\":\"postgresql\",\"creation_statements\":[\"CREATE ROLE \\\"{{name}}\\\" LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}'\"]}",
         ),
+        ("app.json", "{\"color\":\"green\"}"),
         ("freeze.json", "{\"max_ttl\":\"15m\"}"),
         ("password.txt", crate::support::ADMIN_PASSWORD),
         ("token.txt", token),

@@ -132,6 +132,9 @@ fn the_example_configurations_start_a_server() {
     let folder = root().join("examples/server");
     for entry in fs::read_dir(folder).expect("the examples").flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
+        if !name.ends_with(".hcl") {
+            continue;
+        }
         let text = fs::read_to_string(entry.path()).expect("an example");
         let commands: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("#   ")).collect();
         assert_eq!(commands.first().copied(), Some(format!("leasehold server -config={name}").as_str()), "{name}");

@@ -85,8 +85,8 @@ async fn every_mode_meets_every_certificate_as_psql_does() {
         },
     ];
     for case in cases {
-        let mut options = Options::default();
-        options.tls = case.certificate.map(|name| made.server(name, case.required));
+        let tls = case.certificate.map(|name| made.server(name, case.required));
+        let mut options = Options { tls, ..Options::default() };
         if !case.more.is_empty() {
             options.settings.push(("ssl_min_protocol_version".to_owned(), "TLSv1.3".to_owned()));
         }

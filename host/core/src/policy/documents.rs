@@ -368,7 +368,13 @@ pub async fn check(acl: &dyn AclEvaluator, source: PolicySource) -> Result<Vec<D
         return Err(RequestError::Invalid(format!("policy is longer than {TEXT_LEN_MAX} bytes")));
     }
     let failed = |error: &Diagnostic| RequestError::Invalid(format!("failed to parse policy: {}", error.message));
-    let diagnostics = acl.lint(&source).await?;
+    let diagnostics = acl.lint(&source).await.map_err(|error| match error {
+        // What is wrong with the text is the client's to mend, however much there is to say of it.
+        SandboxError::Answer(_) => RequestError::invalid(
+            "failed to parse policy: what is wrong with the text takes more room to say than an answer has",
+        ),
+        error => error.into(),
+    })?;
     // Nobody can tell which of two values was meant. Only who writes the text is asked: compiling reads such a text.
     if let Some(repeated) = diagnostics.iter().find(|found| found.code == REPEATED_ATTRIBUTE) {
         return Err(failed(repeated));

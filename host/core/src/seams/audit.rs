@@ -24,8 +24,11 @@ pub struct AuditError {
     pub why: String,
 }
 
+/// Hears, once, whether a line was written.
+type Answer = Box<dyn FnOnce(Result<(), AuditError>) + Send>;
+
 /// Answers for one line, once. A receipt that is dropped without an answer says that the line was not written.
-pub struct Receipt(Option<Box<dyn FnOnce(Result<(), AuditError>) + Send>>);
+pub struct Receipt(Option<Answer>);
 
 impl Receipt {
     #[must_use]

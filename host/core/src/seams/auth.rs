@@ -66,6 +66,7 @@ impl AuthRequest {
 
 /// What a method makes of a request.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "one for each request, moved a few times")]
 pub enum AuthOutcome {
     Answer(LogicalResponse),
     /// The proof is good: core makes the token.

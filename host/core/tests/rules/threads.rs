@@ -48,7 +48,8 @@ async fn nothing_outlives_a_token_that_ends_while_it_is_used() {
         tokens.push(server.token(json!({ "policies": ["app"], "no_default_policy": true, "ttl": "1h" })).await);
     }
     let mut users = tokio::task::JoinSet::new();
-    for token in tokens.iter().chain(&tokens).cloned() {
+    for token in tokens.iter().chain(&tokens) {
+        let token = token.clone();
         let core = server.core.clone();
         users.spawn(async move {
             let mut made = 0_usize;
@@ -76,7 +77,8 @@ async fn nothing_outlives_a_token_that_ends_while_it_is_used() {
     }
     tokio::time::sleep(Duration::from_millis(300)).await;
     let mut enders = tokio::task::JoinSet::new();
-    for token in tokens.iter().chain(&tokens).cloned() {
+    for token in tokens.iter().chain(&tokens) {
+        let token = token.clone();
         let core = server.core.clone();
         enders.spawn(async move {
             let asked = request(Some(ROOT), Operation::Update, "auth/token/revoke", json!({ "token": token }));

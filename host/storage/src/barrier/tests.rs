@@ -354,7 +354,8 @@ async fn a_damaged_key_ring_or_configuration_is_an_error_and_no_panic() {
 #[tokio::test]
 async fn a_lease_whose_columns_were_changed_in_the_store_opens_no_more() {
     let later = Timestamp::from_secs(9_000);
-    let changes: [(&str, fn(&mut LeaseRow, Timestamp)); 5] = [
+    type Bend = fn(&mut LeaseRow, Timestamp);
+    let changes: [(&str, Bend); 5] = [
         ("its end", |row, later| row.expires_at = later),
         ("its kind", |row, _| row.kind = LeaseKind::Token),
         ("its token", |row, _| row.token = TokenHash::from_hex("bb")),

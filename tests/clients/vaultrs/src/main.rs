@@ -27,6 +27,7 @@ fn refused<T>(status: u16, answer: Result<T, ClientError>) -> bool {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
+    rustls::crypto::ring::default_provider().install_default().map_err(|_| "a TLS provider is there already")?;
     let (address, root_token) = (env::var("VAULT_ADDR")?, env::var("VAULT_TOKEN")?);
     let root = client(&address, &root_token)?;
     let nobody = client(&address, "")?;
