@@ -96,7 +96,9 @@ fn values_are_read_as_they_were_written() {
             one
         };
         // OpenBao scans a folder that is not there to an answer around nothing, and lists it to a 404; here both are a 404.
-        if ours.0 != "SCAN store/none" {
+        if ours.0.starts_with("SCAN ") && ours.1 == 404 {
+            assert_eq!((theirs.1, &theirs.2["data"]), (200, &json!({})), "{}", ours.0);
+        } else {
             assert_eq!(sorted(ours), sorted(theirs));
         }
     }
