@@ -8,8 +8,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use leasehold_builtin::audit::Devices;
-use leasehold_core::request::RequestError;
 use leasehold_core::seams::audit::{AuditDevice, AuditDevices, AuditError, AuditLine, Destination, Receipt};
+use leasehold_core::seams::error::RequestError;
 use tokio::sync::oneshot;
 
 async fn open(devices: &Devices, kind: &str, options: &[(&str, &str)]) -> Result<Arc<dyn AuditDevice>, RequestError> {

@@ -10,6 +10,7 @@ use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 
 use crate::audit::{Broker, DeviceEntry};
+use crate::codec::{decode, encode};
 use crate::keys;
 use crate::lease::Leases;
 use crate::lockout::Lockouts;
@@ -17,10 +18,10 @@ use crate::metrics::{self, Meter};
 use crate::mount::{AuthMethods, Engines, MountTable, SystemTtls};
 use crate::policy::{Egps, Modules, Policies};
 use crate::random;
-use crate::request::RequestError;
 use crate::seams::audit::AuditDevices;
 use crate::seams::auth::AuthMethod;
 use crate::seams::engine::SecretsEngine;
+use crate::seams::error::RequestError;
 use crate::seams::host::{Clock, Entropy, Metrics};
 use crate::seams::sandbox::{AclEvaluator, ModuleHost, TemplateRenderer};
 use crate::seams::seal::{KeyShare, Seal, SealError, SealStatus, SecretKey};
@@ -28,7 +29,7 @@ use crate::seams::storage::{Batch, Expect, Storage, StorageError};
 use crate::store_clock::StoreClock;
 use crate::token::Tokens;
 use crate::token::create::First;
-use crate::token::store::{TokenKeys, decode, encode};
+use crate::token::store::TokenKeys;
 
 /// What the operator configured.
 #[derive(Clone, Debug)]

@@ -2,7 +2,21 @@
 
 use leasehold_model::{Accessor, MountAccessor, TokenHash};
 
-use crate::seams::storage::Key;
+/// Names one stored value: segments joined by `/`. Holds no secret.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key(String);
+
+impl Key {
+    #[must_use]
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
 
 /// Wrapped keys, and how the root key is split: the only values outside the barrier.
 #[must_use]

@@ -2,13 +2,14 @@
 //!
 //! Must not know: hyper, wasmtime, SQLite, tokio-postgres. It compiles and runs its tests without them.
 //!
-//! Start with [`request`] (what goes in and comes out), then [`seams`] (what the rest plugs into), then [`pipeline`]
-//! (the one function every request takes), then the modules: [`token`], [`policy`], [`mount`], [`lease`], [`audit`], [`sys`].
+//! Start with [`request`] (what goes in and comes out), then [`seams`] (what the rest plugs into), then [`api`]
+//! (how requests are answered), then the modules it calls: [`token`], [`policy`], [`mount`], [`lease`], [`audit`].
 //!
 //! Invariants: default deny; no effect without a durable intent; no secret leaves before audit has it.
 
+pub mod api;
 pub mod audit;
-mod call;
+mod codec;
 mod commit;
 pub mod connection;
 pub mod core;
@@ -17,21 +18,18 @@ pub mod fields;
 pub mod keys;
 pub mod lease;
 pub mod lockout;
-mod login;
 mod metrics;
 pub mod mount;
-pub mod pipeline;
 pub mod policy;
 pub mod random;
 pub mod request;
 pub mod routes;
+pub mod rows;
 pub mod seams;
 mod store_clock;
-pub mod sys;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod token;
 mod ttl;
-mod undelivered;
 
 pub use crate::core::{Core, Settings};

@@ -10,8 +10,6 @@ use serde_json::Value;
 
 use crate::connection::ConnectionInfo;
 pub use crate::fields::Object;
-use crate::seams::sandbox::SandboxError;
-use crate::seams::storage::StorageError;
 
 /// One request, as every room sees it.
 pub struct LogicalRequest {
@@ -200,115 +198,5 @@ pub struct AuthAnswer {
 impl fmt::Debug for AuthAnswer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AuthAnswer").field("accessor", &self.accessor).finish_non_exhaustive()
-    }
-}
-
-/// Every way a request can fail. Status and body are decided in `http/src/error.rs`, nowhere else.
-/// Texts are Vault's own words and name no value that a client sent as a secret.
-#[derive(Debug, thiserror::Error)]
-pub enum RequestError {
-    /// 400 `E(text)`.
-    #[error("{0}")]
-    Invalid(String),
-    /// 400 `M(text)`: Vault wraps what an engine's framework refuses.
-    #[error("{0}")]
-    InvalidMulti(String),
-    /// 400 `E(said)`: a login whose proof is not good. The client learns `said`; the audit record has the reason besides.
-    #[error("{said}")]
-    LoginRefused { said: &'static str, reason: String },
-    /// 403 `E(permission denied)`: a login that is refused whatever its proof is. Only the audit record has the reason.
-    #[error("permission denied")]
-    LoginDenied { reason: String },
-    /// 500 `E(text)`, as in Vault: a login that does not say who logs in, or with what.
-    #[error("{0}")]
-    LoginIncomplete(&'static str),
-    /// 403 `E(permission denied)`: no token, an unknown or an expired one.
-    #[error("permission denied")]
-    BadToken,
-    /// 403 `M(permission denied)`: the ACL refuses.
-    #[error("permission denied")]
-    Denied,
-    /// 403 `E(text)`.
-    #[error("{0}")]
-    Forbidden(String),
-    /// 403 `M(permission denied)` with the messages of the policy module as further entries of `errors`.
-    #[error("permission denied")]
-    DeniedByModule { policy: String, messages: Vec<String> },
-    /// 404 `{"errors":[]}`.
-    #[error("not found")]
-    NotFound,
-    /// 404 `E(text)`.
-    #[error("{0}")]
-    NoRoute(String),
-    /// 404 `M(unsupported path)`.
-    #[error("unsupported path")]
-    UnsupportedPath,
-    /// 404 `M(unsupported path: text)`: Vault serves it, and this server does not yet.
-    #[error("unsupported path: {0}")]
-    NotOffered(String),
-    /// 405 `M(unsupported operation)`.
-    #[error("unsupported operation")]
-    UnsupportedOperation,
-    /// 405 `{"errors":[]}`.
-    #[error("method not allowed")]
-    MethodNotAllowed,
-    /// 415 `E(text)`.
-    #[error("{0}")]
-    UnsupportedMediaType(String),
-    /// 413 `E(http: request body too large)`.
-    #[error("http: request body too large")]
-    BodyTooLarge,
-    /// 429 `E(text)`.
-    #[error("{0}")]
-    TooMany(String),
-    /// 500 `M(text)`: an engine's own failure, in words that a client may read.
-    #[error("{0}")]
-    Engine(String),
-    /// 503 `E(Vault is sealed)`.
-    #[error("Vault is sealed")]
-    Sealed,
-    /// 503 `E(text)`: a queue is full, a target is down; try again.
-    #[error("{0}")]
-    Unavailable(String),
-    /// 500 `E(internal error, request id …)`: the log has the rest.
-    #[error("policy module could not decide")]
-    Sandbox(#[source] SandboxError),
-    /// 500.
-    #[error("storage failure")]
-    Storage(#[source] StorageError),
-    /// 500.
-    #[error("no audit device could write the record")]
-    Audit,
-    /// 500. The text goes to the log, not to the client.
-    #[error("{0}")]
-    Internal(String),
-}
-
-impl RequestError {
-    #[must_use]
-    pub fn invalid(text: impl Into<String>) -> Self {
-        Self::Invalid(text.into())
-    }
-}
-
-impl From<SandboxError> for RequestError {
-    fn from(error: SandboxError) -> Self {
-        match error {
-            SandboxError::Busy => Self::Unavailable("policy workers are busy".to_owned()),
-            too_long @ SandboxError::TooLong(_) => Self::Invalid(too_long.to_string()),
-            SandboxError::Loading => Self::Unavailable(
-                "a policy module that judges this request is still being loaded, try again".to_owned(),
-            ),
-            other => Self::Sandbox(other),
-        }
-    }
-}
-
-impl From<StorageError> for RequestError {
-    fn from(error: StorageError) -> Self {
-        match error {
-            StorageError::Sealed => Self::Sealed,
-            other => Self::Storage(other),
-        }
     }
 }

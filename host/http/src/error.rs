@@ -3,7 +3,7 @@
 //! `E(x)` is `{"errors":["x"]}`; `M(x)` Vault's multi-error form; nothing is `{"errors":[]}`.
 
 use http::{HeaderValue, Response, StatusCode, header};
-use leasehold_core::request::RequestError;
+use leasehold_core::seams::error::RequestError;
 use serde::Serialize;
 
 use crate::delivery::Payload;

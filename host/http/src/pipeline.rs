@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use leasehold_core::Core;
-use leasehold_core::request::{HandedOut, LogicalRequest, LogicalResponse, RequestError};
+use leasehold_core::request::{HandedOut, LogicalRequest, LogicalResponse};
+use leasehold_core::seams::error::RequestError;
 use leasehold_model::TokenId;
 
 /// Answers requests. The core does; tests of this crate put something simpler here.

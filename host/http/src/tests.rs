@@ -11,9 +11,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use leasehold_core::connection::ConnectionInfo;
-use leasehold_core::request::{
-    AuthAnswer, HandedOut, LeaseAnswer, LogicalRequest, LogicalResponse, RequestError, Shape,
-};
+use leasehold_core::request::{AuthAnswer, HandedOut, LeaseAnswer, LogicalRequest, LogicalResponse, Shape};
+use leasehold_core::seams::error::RequestError;
 use leasehold_core::testing::CountingEntropy;
 use leasehold_model::{Timestamp, TokenId, Ttl};
 use serde_json::json;

@@ -35,7 +35,7 @@ pub(crate) fn config(options: &Options) -> Config {
 
 /// Initialises, unseals, prints; with `-dev-postgres` makes a database to lease credentials of.
 pub(crate) async fn prepare(core: &Arc<Core>, options: &Options, address: &str) -> Result<Option<DevPg>, String> {
-    let failed = |error: leasehold_core::request::RequestError| {
+    let failed = |error: leasehold_core::seams::error::RequestError| {
         format!("could not prepare the development server: {}", with_causes(&error))
     };
     let made =

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use leasehold_cli::{FindingSeverity, ModuleRefused, ModuleTools, PolicyFinding};
 use leasehold_core::policy;
-use leasehold_core::request::RequestError;
+use leasehold_core::seams::error::RequestError;
 use leasehold_core::seams::sandbox::{
     Diagnostic, ModuleHost as _, ModuleIdentity, ModuleRequest, PolicySource, Severity,
 };

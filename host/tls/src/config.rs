@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, SupportedProtocolVersion};
 
 use crate::certificate::Certificate;
-use crate::roots::PemError;
+use crate::roots::{PemError, certificates};
 use crate::verifier::ServerVerifier;
 
 /// What a client shows of itself.
@@ -68,4 +69,14 @@ pub fn client_config(
         }
         None => builder.with_no_client_auth(),
     })
+}
+
+/// A client's certificate chain and key.
+///
+/// # Errors
+/// One of them is missing or damaged, or they do not belong together.
+pub fn identity(chain: &[u8], key: &[u8]) -> Result<ClientIdentity, PemError> {
+    let chain = certificates(chain)?;
+    let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| PemError::NoKey)?;
+    ClientIdentity::new(chain, key)
 }

@@ -14,7 +14,7 @@ mod names;
 mod roots;
 mod verifier;
 
-pub use config::{ClientIdentity, Versions, client_config};
+pub use config::{ClientIdentity, Versions, client_config, identity};
 pub use names::NameRule;
-pub use roots::{PemError, SYSTEM_BUNDLES, certificates, identity, system_bundle};
+pub use roots::{PemError, SYSTEM_BUNDLES, certificates, system_bundle};
 pub use verifier::{Proof, ServerVerifier, end_point};

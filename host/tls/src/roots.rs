@@ -2,10 +2,8 @@
 
 use std::path::Path;
 
+use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-
-use crate::config::ClientIdentity;
 
 /// Where distributions keep their bundle of trusted authorities.
 pub const SYSTEM_BUNDLES: [&str; 4] = [
@@ -41,16 +39,6 @@ pub fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, PemError
         Ok(found) => Ok(found),
         Err(_) => Err(PemError::DamagedCertificate),
     }
-}
-
-/// A client's certificate chain and key.
-///
-/// # Errors
-/// One of them is missing or damaged, or they do not belong together.
-pub fn identity(chain: &[u8], key: &[u8]) -> Result<ClientIdentity, PemError> {
-    let chain = certificates(chain)?;
-    let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| PemError::NoKey)?;
-    ClientIdentity::new(chain, key)
 }
 
 /// The first bundle that is there.

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use leasehold_core::request::RequestError;
 use leasehold_core::seams::audit::{AuditDevice, AuditDevices, Destination};
+use leasehold_core::seams::error::RequestError;
 
 use super::discard::Discard;
 use super::file::{FileDevice, Unopened};

@@ -10,9 +10,10 @@ pub mod approle;
 mod old_names;
 pub mod userpass;
 
-use leasehold_core::mount::MountStorage;
-use leasehold_core::request::{LogicalResponse, RequestError};
+use leasehold_core::request::LogicalResponse;
 use leasehold_core::seams::auth::AuthRequest;
+use leasehold_core::seams::error::RequestError;
+use leasehold_core::seams::mount_storage::MountStorage;
 use leasehold_core::seams::storage::Versioned;
 use serde::Serialize;
 use serde::de::DeserializeOwned;

@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 
 use leasehold_core::fields::Fields;
-use leasehold_core::request::{Object, RequestError};
-use leasehold_core::token::TokenParams;
-use leasehold_core::token::params::{blocks, sanitized};
+use leasehold_core::request::Object;
+use leasehold_core::seams::error::RequestError;
+use leasehold_core::seams::token_params::TokenParams;
+use leasehold_core::seams::token_params::{blocks, sanitized};
 use serde::{Deserialize, Serialize};
 
 /// An old name, and the name that took its place.

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use leasehold_core::request::RequestError;
 use leasehold_core::seams::engine::SecretsEngine as _;
+use leasehold_core::seams::error::RequestError;
 use leasehold_model::Operation;
 use serde_json::{Value, json};
 

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use leasehold_builtin::secrets::database::DatabaseEngine;
-use leasehold_core::request::{LogicalResponse, RequestError};
+use leasehold_core::request::LogicalResponse;
+use leasehold_core::seams::error::RequestError;
 use leasehold_devpg::Options;
 use serde_json::{Value, json};
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use leasehold_core::request::RequestError;
+use leasehold_core::seams::error::RequestError;
 use leasehold_devpg::Options;
 use serde_json::{Value, json};
 

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use leasehold_core::request::RequestError;
 use leasehold_core::seams::engine::EngineError;
+use leasehold_core::seams::error::RequestError;
 use leasehold_devpg::Options;
 use leasehold_model::Ttl;
 use serde_json::json;

@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use leasehold_core::request::RequestError;
+use leasehold_core::seams::error::RequestError;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;

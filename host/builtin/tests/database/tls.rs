@@ -5,7 +5,8 @@ use std::process::Command;
 use std::sync::Arc;
 
 use leasehold_builtin::secrets::database::DatabaseEngine;
-use leasehold_core::request::{LogicalResponse, RequestError};
+use leasehold_core::request::LogicalResponse;
+use leasehold_core::seams::error::RequestError;
 use leasehold_core::seams::storage::Expect;
 use leasehold_devpg::Options;
 use serde_json::json;

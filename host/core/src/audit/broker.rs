@@ -17,13 +17,13 @@ use super::form::Form;
 use super::hash::Salt;
 use super::lane::Lane;
 use super::line::{Entry, Phase, Style};
+use crate::codec::{decode, encode};
 use crate::commit::delete_surely;
 use crate::keys;
-use crate::request::RequestError;
 use crate::seams::audit::{AuditDevice, AuditDevices, Destination};
+use crate::seams::error::RequestError;
 use crate::seams::seal::SecretKey;
 use crate::seams::storage::{Batch, Expect, Key, Storage, StorageError};
-use crate::token::store::{decode, encode};
 
 /// A device that takes longer counts as failed.
 const WRITE_TIME: Duration = Duration::from_secs(10);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::fields::parse_bool;
-use crate::request::RequestError;
+use crate::seams::error::RequestError;
 
 /// What [`Form::of`] reads from a device's options.
 #[derive(Clone, Copy, Debug)]

@@ -2,12 +2,8 @@
 
 use leasehold_model::LeaseId;
 
-use super::revoke::PAGE;
-use super::{LeaseKind, LeaseRow, LeaseState, Leases};
+use super::{IRREVOCABLE_AFTER, LeaseKind, LeaseRow, LeaseState, Leases, PAGE};
 use crate::seams::storage::{LeaseFilter, Page, StorageError};
-
-/// After so many failures the API shows a lease as irrevocable; trying goes on.
-pub const IRREVOCABLE_AFTER: u32 = 6;
 
 impl Leases {
     /// Remembers whether the API shows a lease as irrevocable.

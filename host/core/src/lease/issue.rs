@@ -6,6 +6,7 @@ use super::revoke::Trigger;
 use super::{
     EFFECT_GRACE, EFFECT_TIME, EndCause, LeaseBody, LeaseError, LeaseKind, LeaseRow, LeaseState, Leases, NO_ANSWER,
 };
+use crate::codec::encode;
 use crate::keys;
 use crate::mount::{MountEntry, Table};
 use crate::random;
@@ -13,7 +14,6 @@ use crate::request::LeaseAnswer;
 use crate::seams::engine::{Effected, EngineContext, EngineError, LeasePlan, SecretData, SecretsEngine};
 use crate::seams::storage::{Batch, Expect, StorageError};
 use crate::token::Leaseholder;
-use crate::token::store::encode;
 use crate::ttl::{capped, least};
 
 /// What is to be issued, and for whom.

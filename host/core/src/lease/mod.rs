@@ -2,22 +2,18 @@
 //!
 //! Must not know: HTTP, wasmtime, SQL, or what a credential is. It moves effects that it cannot read.
 //!
-//! Start with [`record`] (the row) and [`states`] (the legal moves), then [`issue`] (intent, effect, commit), [`renew`], [`revoke`],
+//! Start with [`rows`](crate::rows) (what is stored, and the legal moves), then [`issue`] (intent, effect, commit), [`renew`], [`revoke`],
 //! and [`claims`] (who works on what is due). [`tokens`] says what happens to leases when a token ends, [`reconcile`] finds out
-//! where leases and targets do not agree; [`ending`] is why something ends.
+//! where leases and targets do not agree.
 //!
 //! Invariants: a PostgreSQL role exists only if a lease row names it. A lease never returns from `Revoking`. Every end has a cause.
 
 pub mod claims;
-pub mod ending;
 pub mod irrevocable;
 pub mod issue;
 pub mod reconcile;
-pub mod record;
 pub mod renew;
 pub mod revoke;
-
-pub mod states;
 pub mod tokens;
 
 use std::collections::{HashMap, HashSet};
@@ -32,17 +28,22 @@ use crate::seams::engine::LeaseIntent;
 use crate::seams::host::{Clock, Entropy};
 use crate::seams::storage::{Storage, StorageError};
 use crate::token::Tokens;
-use crate::token::store::{decode, encode};
 
-pub use ending::{EndCause, Ending};
-pub use record::{LeaseBody, LeaseRow};
-pub use states::{LeaseKind, LeaseState};
+pub use crate::rows::ending::{EndCause, Ending};
+pub use crate::rows::lease::{LeaseBody, LeaseRow};
+pub use crate::rows::state::{LeaseKind, LeaseState};
 
 /// How long one claim holds a row: longer than any single effect may take.
 pub const CLAIM_TTL: Ttl = Ttl::from_secs(60);
 
 /// Rows worked on at once for one target.
 pub const TARGET_SLOTS: usize = 8;
+
+/// After so many failures the API shows a lease as irrevocable; trying goes on.
+pub const IRREVOCABLE_AFTER: u32 = 6;
+
+/// Rows read at once.
+const PAGE: u32 = 1_000;
 
 /// How long the effect of an issue, a renewal or a revocation may take.
 pub const EFFECT_TIME: Ttl = Ttl::from_secs(30);
@@ -167,7 +168,7 @@ impl LeaseRow {
     /// # Errors
     /// [`LeaseError::Damaged`].
     pub(crate) fn read_body(&self) -> Result<LeaseBody, LeaseError> {
-        decode(self.id.as_str(), &self.body).map_err(|_| LeaseError::Damaged(self.id.clone()))
+        self.opened_body().ok_or_else(|| LeaseError::Damaged(self.id.clone()))
     }
 
     /// What engines see of a row.
@@ -180,23 +181,5 @@ impl LeaseRow {
             effect: body.effect.clone(),
             receipt: body.receipt.clone(),
         }
-    }
-
-    /// With the cause of its end, in a row that goes to `Revoking`. The first cause stays. What cannot be read stays as it is.
-    pub(crate) fn ending(self, cause: &EndCause, since: Timestamp) -> Self {
-        let Ok(body) = self.read_body() else { return self };
-        if body.ending.is_some() {
-            return self;
-        }
-        let ending = Some(Ending { cause: cause.clone(), since });
-        match encode(&LeaseBody { ending, ..body }) {
-            Ok(body) => Self { body, ..self },
-            Err(_) => self,
-        }
-    }
-
-    /// Nobody works on it; due at `next_at`.
-    pub(crate) fn released(self, next_at: Timestamp) -> Self {
-        Self { next_at, holder: None, held_until: None, ..self }
     }
 }

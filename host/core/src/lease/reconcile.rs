@@ -12,7 +12,7 @@ use std::time::Duration;
 use leasehold_model::LeaseId;
 use tokio::sync::watch;
 
-use super::{EFFECT_TIME, LeaseState, Leases};
+use super::{EFFECT_TIME, LeaseState, Leases, PAGE};
 use crate::mount::Table;
 use crate::seams::engine::{EngineContext, EngineError, KnownTarget, LeaseIntent, OrphanEnd, OwnedRole, SecretsEngine};
 use crate::seams::storage::{LeaseFilter, Page, StorageError};
@@ -24,8 +24,6 @@ const EVERY: Duration = Duration::from_secs(600);
 const LIMIT: Duration = Duration::from_secs(EFFECT_TIME.as_secs());
 /// Lines for one target and one kind of finding: more would bury the rest of the log. The gauges have the whole number.
 const LINES_MAX: usize = 100;
-/// Rows read at once.
-const PAGE: u32 = 1_000;
 
 /// What the last comparison found on each connection: only what is found twice in a row is dropped.
 #[derive(Debug, Default)]

@@ -3,10 +3,10 @@
 use leasehold_model::{LeaseId, Timestamp, Ttl};
 
 use super::{CLAIM_TTL, EFFECT_TIME, LeaseBody, LeaseError, LeaseKind, LeaseRow, LeaseState, Leases, NO_ANSWER};
+use crate::codec::encode;
 use crate::request::LeaseAnswer;
 use crate::seams::engine::{EngineContext, LeaseIntent, LeaseLimits, MountView, SecretsEngine};
 use crate::seams::storage::{Batch, StorageError};
-use crate::token::store::encode;
 use crate::ttl::{self, End, RequestedTtl, TtlBounds, least};
 
 /// A lease that may be extended now: made only by [`renewable_at`].

@@ -6,13 +6,13 @@ use std::time::Duration;
 use leasehold_model::{LeaseId, MountAccessor, Timestamp, TokenHash};
 use tokio::time::Instant;
 
-use super::irrevocable::IRREVOCABLE_AFTER;
 use super::{
-    CLAIM_TTL, EFFECT_GRACE, EFFECT_TIME, EndCause, LeaseError, LeaseKind, LeaseRow, LeaseState, Leases, NO_ANSWER,
+    CLAIM_TTL, EFFECT_GRACE, EFFECT_TIME, EndCause, IRREVOCABLE_AFTER, LeaseError, LeaseKind, LeaseRow, LeaseState,
+    Leases, NO_ANSWER, PAGE,
 };
+use crate::codec::encode;
 use crate::seams::engine::EngineError;
 use crate::seams::storage::{Batch, LeaseFilter, Page, StorageError};
-use crate::token::store::encode;
 
 /// Whether a revocation answers when the credential is gone or when the duty to remove it is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,8 +46,6 @@ const BACKOFF_MAX: Duration = Duration::from_secs(600);
 const BUSY_FOR: Duration = Duration::from_millis(500);
 /// Rows moved in one commit when many leases end together.
 const MARK_BATCH: u32 = 200;
-/// Rows read at once.
-pub(super) const PAGE: u32 = 1_000;
 const PAGE_LEN: usize = PAGE as usize;
 /// How long a revocation waits for whoever works on the row: an effect has ended by then. Real time, not the clock's.
 const PATIENCE: Duration = Duration::from_secs(EFFECT_TIME.as_secs() + 2 * EFFECT_GRACE.as_secs());

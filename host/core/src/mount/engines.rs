@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use leasehold_model::{MountAccessor, Ttl};
 
-use super::{MountEntry, MountStorage, MountTable, Table};
+use super::{MountEntry, MountTable, Table};
 use crate::seams::engine::{EngineContext, MountView, SecretsEngine};
 use crate::seams::host::{Clock, Entropy};
+use crate::seams::mount_storage::MountStorage;
 use crate::seams::sandbox::TemplateRenderer;
 use crate::seams::storage::Storage;
 

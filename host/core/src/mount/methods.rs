@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use leasehold_model::MountAccessor;
 
-use super::{Engines, MountEntry, MountStorage, SystemTtls, Table};
+use super::{Engines, MountEntry, SystemTtls, Table};
 use crate::seams::auth::{AuthContext, AuthMethod};
 use crate::seams::engine::MountView;
+use crate::seams::mount_storage::MountStorage;
 
 /// The kinds of auth methods that can be enabled. `token` is none of them: it is always there.
 pub struct AuthMethods {

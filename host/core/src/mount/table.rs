@@ -6,15 +6,16 @@ use leasehold_model::{MountAccessor, MountPath, Ttl};
 use serde::{Deserialize, Serialize};
 
 use super::moves::Moves;
+use crate::codec::{decode, encode};
 use crate::commit::{commit_surely, delete_surely};
 use crate::keys;
 use crate::lockout::LockoutRules;
 use crate::random;
-use crate::request::{Object, RequestError};
+use crate::request::Object;
 use crate::seams::engine::MountOptions;
+use crate::seams::error::RequestError;
 use crate::seams::host::Entropy;
 use crate::seams::storage::{Batch, Expect, Key, Storage, StorageError};
-use crate::token::store::{decode, encode};
 
 /// The two tables of the API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

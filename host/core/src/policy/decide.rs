@@ -3,7 +3,7 @@
 use leasehold_model::{Capabilities, Operation};
 
 use super::Policies;
-use crate::request::RequestError;
+use crate::seams::error::RequestError;
 use crate::seams::sandbox::{AclEvaluator, AclRequest, Reason, RuleRef, SandboxError, Verdict};
 use crate::token::Caller;
 

@@ -8,14 +8,14 @@ use leasehold_model::Timestamp;
 use leasehold_model::lock::RwLock;
 use serde::{Deserialize, Serialize};
 
+use crate::codec::{decode, encode};
 use crate::keys;
-use crate::request::RequestError;
+use crate::seams::error::RequestError;
 use crate::seams::host::Clock;
 use crate::seams::sandbox::{
     AclError, AclEvaluator, Diagnostic, IdentityValues, PolicySetId, PolicySource, SandboxError, Severity,
 };
 use crate::seams::storage::{Batch, Expect, Key, Storage, StorageError};
-use crate::token::store::{decode, encode};
 
 /// What `default` grants when nobody has changed it.
 const DEFAULT: &str = include_str!("default.hcl");

@@ -9,13 +9,14 @@ use serde::{Deserialize, Serialize};
 
 use super::egp_paths;
 use super::modules::Modules;
+use crate::codec::{decode, encode};
 use crate::keys;
-use crate::request::{Object, RequestError};
+use crate::request::Object;
+use crate::seams::error::RequestError;
 use crate::seams::sandbox::{
     Digest, EvaluationFailed, ModuleDecision, ModuleHost, ModuleRequest, ModuleVerdict, SandboxError,
 };
 use crate::seams::storage::{Batch, Expect, Key, Storage, StorageError};
-use crate::token::store::{decode, encode};
 
 /// Policies that can be stored. Every request is held against the paths of all of them.
 pub const POLICIES_MAX: usize = 256;

@@ -9,11 +9,11 @@ use leasehold_model::lock::RwLock;
 use serde::{Deserialize, Serialize};
 
 use super::Egps;
+use crate::codec::{decode, encode};
 use crate::keys;
-use crate::request::RequestError;
+use crate::seams::error::RequestError;
 use crate::seams::sandbox::{Digest, ModuleFacts, ModuleHost};
 use crate::seams::storage::{Batch, Expect, Key, Storage, StorageError};
-use crate::token::store::{decode, encode};
 
 /// A name that stands for a digest. Pushing other bytes under it makes a new version; what was judged before stays known by digest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

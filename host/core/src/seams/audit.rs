@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::request::RequestError;
+use crate::seams::error::RequestError;
 
 /// A finished line: secrets in it are HMACs already, unless the operator wants them raw.
 pub struct AuditLine(pub String);

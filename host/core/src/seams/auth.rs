@@ -13,10 +13,11 @@ use serde_json::Value;
 use super::engine::MountView;
 use super::host::{Clock, Entropy};
 use crate::fields::Fields;
-use crate::mount::MountStorage;
-use crate::request::{LogicalResponse, RequestError};
+use crate::request::LogicalResponse;
 use crate::routes::{Answering, Route};
-use crate::token::TokenParams;
+use crate::seams::error::RequestError;
+use crate::seams::mount_storage::MountStorage;
+use crate::seams::token_params::TokenParams;
 
 /// What a method may use: its own corner of storage, time and randomness.
 #[derive(Clone)]

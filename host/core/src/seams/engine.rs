@@ -15,13 +15,13 @@ use super::host::{Clock, Entropy};
 use super::sandbox::TemplateRenderer;
 use crate::fields::Fields;
 use crate::request::LogicalResponse;
-use crate::request::RequestError;
 use crate::routes::{Answering, Route};
+use crate::seams::error::RequestError;
 
 /// What an engine may use: its own corner of storage, and the seams. No globals.
 #[derive(Clone)]
 pub struct EngineContext {
-    pub storage: crate::mount::MountStorage,
+    pub storage: crate::seams::mount_storage::MountStorage,
     pub clock: Arc<dyn Clock>,
     pub entropy: Arc<dyn Entropy>,
     pub templates: Arc<dyn TemplateRenderer>,

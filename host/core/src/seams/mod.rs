@@ -1,9 +1,13 @@
-//! Where technology plugs in: storage, clock, entropy, sandbox, engines, auth methods, audit devices. Nothing else lives here.
+//! Where technology plugs in: storage, clock, entropy, sandbox, engines, auth methods, audit devices; with what those that plug
+//! in are given ([`mount_storage`], [`token_params`]) and how they fail ([`error`]). Nothing else lives here.
 
 pub mod audit;
 pub mod auth;
 pub mod engine;
+pub mod error;
 pub mod host;
+pub mod mount_storage;
 pub mod sandbox;
 pub mod seal;
 pub mod storage;
+pub mod token_params;

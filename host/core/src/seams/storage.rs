@@ -5,24 +5,9 @@ use std::fmt;
 use async_trait::async_trait;
 use leasehold_model::{LeaseId, MountAccessor, Timestamp, TokenHash, Ttl};
 
-use crate::lease::record::LeaseRow;
-use crate::lease::states::LeaseState;
-
-/// Names one stored value: segments joined by `/`. See `keys.rs` for all of them. Holds no secret.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Key(String);
-
-impl Key {
-    #[must_use]
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
-
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
+pub use crate::keys::Key;
+use crate::rows::lease::LeaseRow;
+use crate::rows::state::{LeaseKind, LeaseState};
 
 /// A value with the number that its next writer must name. Versions of one key only grow.
 #[derive(Clone)]
@@ -161,7 +146,7 @@ pub struct LeaseFilter {
     pub token: Option<TokenHash>,
     pub mount: Option<MountAccessor>,
     pub state: Option<LeaseState>,
-    pub kind: Option<crate::lease::states::LeaseKind>,
+    pub kind: Option<LeaseKind>,
 }
 
 #[derive(Clone, Debug)]
@@ -207,7 +192,7 @@ pub trait Storage: Send + Sync {
     /// In id order.
     async fn leases(&self, filter: &LeaseFilter, page: &Page) -> Result<Vec<LeaseRow>, StorageError>;
     /// How many rows of each kind and state there are.
-    async fn count_leases(&self) -> Result<Vec<(crate::lease::states::LeaseKind, LeaseState, u64)>, StorageError>;
+    async fn count_leases(&self) -> Result<Vec<(LeaseKind, LeaseState, u64)>, StorageError>;
     /// # Errors
     /// [`StorageError::Conflict`] or [`StorageError::Fenced`] when an expectation does not hold: nothing was written.
     async fn commit(&self, batch: Batch) -> Result<(), StorageError>;

@@ -8,7 +8,7 @@ use leasehold_model::{Accessor, Timestamp, TokenId, Ttl};
 use super::mint::{MintError, NewToken};
 use super::{Caller, TokenKind, TokenRecord, Tokens};
 use crate::fields::{Field, Fields, Kind};
-use crate::request::RequestError;
+use crate::seams::error::RequestError;
 use crate::seams::host::{Clock, Entropy};
 use crate::ttl::{self, TtlBounds};
 

@@ -2,8 +2,8 @@
 //!
 //! Must not know: HTTP, how a lease is undone. A token's end is a lease row of kind `token`, so one expiry serves both.
 //!
-//! Start with [`record`], then [`store`] (all that touches storage), then [`create`] (the rules of `auth/token/create`) and
-//! [`routes`] (the API of `auth/token/`); [`batch`] is the tokens that are not stored.
+//! Start with [`record`], then [`store`] (all that touches storage), then [`create`] (the rules of `auth/token/create`);
+//! [`batch`] is the tokens that are not stored.
 //!
 //! Invariants: the plain token is never stored; an accessor can look up and revoke, never act; what descends from a revoked
 //! token is revoked.
@@ -11,13 +11,10 @@
 pub mod batch;
 pub mod create;
 pub mod mint;
-pub mod params;
 pub mod record;
-pub mod routes;
 pub mod store;
 
 pub use mint::{MintError, NewToken};
-pub use params::TokenParams;
 pub use record::{TokenKind, TokenRecord};
 pub use store::Tokens;
 

@@ -8,13 +8,14 @@ use std::sync::Arc;
 use super::Caller;
 use super::batch::{self, Sealer};
 use super::record::TokenRecord;
+use crate::codec::{decode, encode};
 use crate::keys;
-use crate::lease::ending::EndCause;
-use crate::lease::record::{LeaseBody, LeaseRow};
-use crate::lease::states::{LeaseKind, LeaseState};
 use crate::mount::Table;
 use crate::random;
-use crate::request::RequestError;
+use crate::rows::ending::EndCause;
+use crate::rows::lease::{LeaseBody, LeaseRow};
+use crate::rows::state::{LeaseKind, LeaseState};
+use crate::seams::error::RequestError;
 use crate::seams::host::{Clock, Entropy};
 use crate::seams::seal::SecretKey;
 use crate::seams::storage::{Batch, Expect, Key, Storage, StorageError};
@@ -443,14 +444,4 @@ fn body(record: &TokenRecord) -> Result<Vec<u8>, StorageError> {
         ending: None,
     };
     encode(&body)
-}
-
-/// JSON for storage.
-pub(crate) fn encode<T: serde::Serialize>(value: &T) -> Result<Vec<u8>, StorageError> {
-    serde_json::to_vec(value).map_err(|_| StorageError::Corrupt("a value that cannot be written".to_owned()))
-}
-
-/// JSON from storage; the error names the key, not the value.
-pub(crate) fn decode<T: serde::de::DeserializeOwned>(key: &str, bytes: &[u8]) -> Result<T, StorageError> {
-    serde_json::from_slice(bytes).map_err(|_| StorageError::Corrupt(key.to_owned()))
 }

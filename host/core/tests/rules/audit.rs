@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use leasehold_core::audit::DeviceEntry;
-use leasehold_core::request::RequestError;
+use leasehold_core::seams::error::RequestError;
 use leasehold_model::Operation;
 use serde_json::{Value, json};
 use tokio::time::Instant;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use leasehold_core::lease::revoke::Wait;
 use leasehold_core::lease::{LeaseError, LeaseState};
-use leasehold_core::request::RequestError;
+use leasehold_core::seams::error::RequestError;
 use leasehold_core::token::store::Children;
 use leasehold_model::{Operation, Ttl};
 use serde_json::{Value, json};

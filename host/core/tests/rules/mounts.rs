@@ -1,6 +1,6 @@
 //! The rules of `sys/mounts` and `sys/auth`.
 
-use leasehold_core::request::RequestError;
+use leasehold_core::seams::error::RequestError;
 use leasehold_model::{Operation, Ttl};
 use serde_json::{Value, json};
 

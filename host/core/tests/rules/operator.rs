@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use leasehold_core::connection::ConnectionInfo;
-use leasehold_core::request::RequestError;
+use leasehold_core::seams::error::RequestError;
 use leasehold_core::token::create::First;
 use leasehold_model::Operation;
 use serde_json::{Value, json};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use leasehold_core::request::RequestError;
+use leasehold_core::seams::error::RequestError;
 use leasehold_core::seams::sandbox::{ModuleDecision, ModuleVerdict, SandboxError};
 use leasehold_model::{Operation, TokenId, Ttl};
 use serde_json::{Value, json};

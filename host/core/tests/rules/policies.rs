@@ -1,7 +1,8 @@
 //! The rules of `sys/policies`, of capabilities, of modules and of audit devices.
 
 use base64::Engine as _;
-use leasehold_core::request::{LogicalResponse, RequestError};
+use leasehold_core::request::LogicalResponse;
+use leasehold_core::seams::error::RequestError;
 use leasehold_model::Operation;
 use serde_json::{Value, json};
 

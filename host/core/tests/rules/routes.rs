@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use leasehold_core::request::RequestError;
+use leasehold_core::seams::error::RequestError;
 use leasehold_model::Operation;
 use serde_json::{Value, json};
 

@@ -1,6 +1,6 @@
 //! The rules of `auth/token/` (what a token may make, how long it lives, what ends with it).
 
-use leasehold_core::request::RequestError;
+use leasehold_core::seams::error::RequestError;
 use leasehold_model::{Operation, Ttl};
 use serde_json::{Value, json};
 

@@ -1,13 +1,15 @@
 //! Roles in storage: found by name and by role id, changed by compare-and-set.
 
 use aws_lc_rs::hmac;
-use leasehold_core::mount::{MountBatch, MountStorage};
 use leasehold_core::random;
-use leasehold_core::request::{LogicalResponse, Object, RequestError};
+use leasehold_core::request::{LogicalResponse, Object};
 use leasehold_core::seams::auth::AuthRequest;
+use leasehold_core::seams::error::RequestError;
 use leasehold_core::seams::host::Entropy;
+use leasehold_core::seams::mount_storage::MountBatch;
+use leasehold_core::seams::mount_storage::MountStorage;
 use leasehold_core::seams::storage::{Expect, StorageError};
-use leasehold_core::token::TokenParams;
+use leasehold_core::seams::token_params::TokenParams;
 use leasehold_model::Ttl;
 use serde_json::json;
 
@@ -149,8 +151,8 @@ pub(super) async fn delete(request: &AuthRequest) -> Result<LogicalResponse, Req
             .delete(uid_key(&role.uid), Expect::Anything);
         match storage.commit(batch).await {
             Ok(()) => {
-                super::tidy::remove_below(storage, &format!("secret/{}/", role.uid)).await?;
-                super::tidy::remove_below(storage, &format!("accessor/{}/", role.uid)).await?;
+                storage.remove_below(&format!("secret/{}/", role.uid)).await?;
+                storage.remove_below(&format!("accessor/{}/", role.uid)).await?;
                 return Ok(LogicalResponse::empty());
             }
             Err(StorageError::Conflict(_)) => {}

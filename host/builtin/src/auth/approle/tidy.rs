@@ -2,9 +2,10 @@
 //!
 //! Nothing depends on it: whatever it would remove is refused already. It only keeps the storage small.
 
-use leasehold_core::mount::{MountBatch, MountStorage};
-use leasehold_core::request::RequestError;
 use leasehold_core::seams::auth::AuthContext;
+use leasehold_core::seams::error::RequestError;
+use leasehold_core::seams::mount_storage::MountBatch;
+use leasehold_core::seams::mount_storage::MountStorage;
 use leasehold_core::seams::storage::{Expect, StorageError};
 
 use super::secret_id::{SecretId, accessor_key, secret_key};
@@ -13,20 +14,6 @@ use crate::auth::load;
 
 /// How many names one step reads.
 const PAGE: u32 = 500;
-
-/// Removes everything below a folder.
-pub(super) async fn remove_below(storage: &MountStorage, folder: &str) -> Result<(), RequestError> {
-    loop {
-        let page = storage.list(folder, None, PAGE).await?;
-        if page.is_empty() {
-            return Ok(());
-        }
-        let gone = page
-            .iter()
-            .fold(MountBatch::new(), |batch, name| batch.delete(format!("{folder}{name}"), Expect::Anything));
-        storage.commit(gone).await?;
-    }
-}
 
 /// Goes through all secret ids and accessors of a mount; how many it removed.
 pub(super) async fn tidy(at: &AuthContext) -> Result<u64, RequestError> {

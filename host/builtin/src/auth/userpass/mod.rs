@@ -14,15 +14,16 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use leasehold_core::fields::Fields;
-use leasehold_core::mount::MountStorage;
-use leasehold_core::request::{LogicalResponse, Object, RequestError};
+use leasehold_core::request::{LogicalResponse, Object};
 use leasehold_core::routes::Route;
 use leasehold_core::seams::auth::{
     AuthContext, AuthHandler, AuthMethod, AuthOutcome, AuthRequest, LoginLimits, LoginPlan, LoginToken, Refusal,
 };
+use leasehold_core::seams::error::RequestError;
+use leasehold_core::seams::mount_storage::MountStorage;
 use leasehold_core::seams::storage::{Expect, StorageError};
-use leasehold_core::token::TokenParams;
-use leasehold_core::token::params::sanitized;
+use leasehold_core::seams::token_params::TokenParams;
+use leasehold_core::seams::token_params::sanitized;
 use leasehold_model::Operation;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};

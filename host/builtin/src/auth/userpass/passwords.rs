@@ -10,7 +10,7 @@ use argon2::{Config, ThreadMode, Variant, Version};
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
-use leasehold_core::request::RequestError;
+use leasehold_core::seams::error::RequestError;
 use leasehold_core::seams::host::Entropy;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};

@@ -4,7 +4,7 @@ use leasehold_core::auth_handler;
 use leasehold_core::fields::{Field, Kind};
 use leasehold_core::routes::{Access, Answer, Op, Route};
 use leasehold_core::seams::auth::AuthHandler;
-use leasehold_core::token::params::{FIELDS, with_token_fields};
+use leasehold_core::seams::token_params::{FIELDS, with_token_fields};
 
 use super::Userpass;
 

@@ -31,13 +31,14 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use leasehold_core::mount::MountStorage;
-use leasehold_core::request::{LogicalResponse, RequestError};
+use leasehold_core::request::LogicalResponse;
 use leasehold_core::routes::Route;
 use leasehold_core::seams::engine::{
     Effected, EngineContext, EngineError, EngineHandler, EngineRequest, KnownTarget, LeaseIntent, LeaseLimits,
     OrphanEnd, Outcome, OwnedRole, SecretData, SecretsEngine,
 };
+use leasehold_core::seams::error::RequestError;
+use leasehold_core::seams::mount_storage::MountStorage;
 use leasehold_core::seams::storage::{Expect, StorageError};
 use leasehold_model::{LeaseId, MountAccessor, Timestamp};
 use serde_json::json;

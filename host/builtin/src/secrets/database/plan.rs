@@ -1,7 +1,7 @@
 //! `creds/:name`: decides what is to be done, and does nothing yet.
 
-use leasehold_core::request::RequestError;
 use leasehold_core::seams::engine::{EngineRequest, LeasePlan};
+use leasehold_core::seams::error::RequestError;
 
 use super::connection::ConnectionRecord;
 use super::credential;

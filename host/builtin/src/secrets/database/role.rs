@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use leasehold_core::fields::Fields;
-use leasehold_core::request::{LogicalResponse, RequestError};
+use leasehold_core::request::LogicalResponse;
+use leasehold_core::seams::error::RequestError;
 use leasehold_core::seams::sandbox::{
     Diagnostic, Dialect, Purpose, SandboxError, Severity, TemplateRenderer, TemplateReport,
 };

@@ -1,6 +1,6 @@
 //! Statement texts of a role, and what the template component makes of them.
 
-use leasehold_core::request::RequestError;
+use leasehold_core::seams::error::RequestError;
 use leasehold_core::seams::sandbox::{Dialect, RenderError, TemplateRenderer};
 use serde::{Deserialize, Serialize};
 

@@ -10,12 +10,13 @@
 use async_trait::async_trait;
 use leasehold_core::engine_handler;
 use leasehold_core::fields::{self, Field, Kind, Object};
-use leasehold_core::request::{LogicalResponse, RequestError};
+use leasehold_core::request::LogicalResponse;
 use leasehold_core::routes::{Access, Answer, Op, Route};
 use leasehold_core::seams::engine::{
     Effected, EngineContext, EngineError, EngineHandler, EngineRequest, LeaseIntent, LeaseLimits, MountOptions,
     SecretsEngine,
 };
+use leasehold_core::seams::error::RequestError;
 use leasehold_core::seams::storage::Expect;
 use leasehold_model::Timestamp;
 use serde_json::json;

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use leasehold_core::request::RequestError;
 use leasehold_core::seams::audit::{AuditDevice, AuditDevices, AuditError, AuditLine, Destination, Receipt};
+use leasehold_core::seams::error::RequestError;
 use serde_json::Value;
 
 #[derive(Debug, Default)]

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use leasehold_core::auth_handler;
-use leasehold_core::request::RequestError;
 use leasehold_core::routes::{Access, Answer, Op, Route};
 use leasehold_core::seams::auth::{
     AuthContext, AuthHandler, AuthMethod, AuthOutcome, AuthRequest, LoginLimits, LoginPlan, LoginToken, Refusal,
 };
-use leasehold_core::token::TokenParams;
-use leasehold_core::token::params::ChosenKind;
+use leasehold_core::seams::error::RequestError;
+use leasehold_core::seams::token_params::ChosenKind;
+use leasehold_core::seams::token_params::TokenParams;
 use leasehold_model::Ttl;
 use serde_json::Value;
 use tokio::sync::Semaphore;

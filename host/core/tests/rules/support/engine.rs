@@ -6,12 +6,13 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use leasehold_core::engine_handler;
 use leasehold_core::fields::{Field, Kind};
-use leasehold_core::request::{LogicalResponse, RequestError};
+use leasehold_core::request::LogicalResponse;
 use leasehold_core::routes::{Access, Op, Route};
 use leasehold_core::seams::engine::{
     Effected, EngineContext, EngineError, EngineHandler, EngineRequest, KnownTarget, LeaseIntent, LeaseLimits,
     LeasePlan, OrphanEnd, Outcome, OwnedRole, SecretData, SecretValue, SecretsEngine,
 };
+use leasehold_core::seams::error::RequestError;
 use leasehold_core::seams::storage::Expect;
 use leasehold_model::{LeaseId, Operation, Timestamp, Ttl};
 use serde_json::json;

@@ -1,7 +1,7 @@
 //! Moves the end of a PostgreSQL role.
 
-use leasehold_core::request::RequestError;
 use leasehold_core::seams::engine::{EngineContext, EngineError};
+use leasehold_core::seams::error::RequestError;
 use leasehold_model::Timestamp;
 
 use super::super::effect::{Effect, valid_until};

@@ -10,8 +10,9 @@ use crate::fields::Fields;
 use crate::lease::LeaseError;
 use crate::mount::MountEntry;
 use crate::policy::egp::Judgement;
-use crate::request::{LogicalRequest, LogicalResponse, RequestError};
+use crate::request::{LogicalRequest, LogicalResponse};
 use crate::routes::{Answering, Captures};
+use crate::seams::error::RequestError;
 use crate::seams::sandbox::{ModuleIdentity, ModuleRequest};
 use crate::token::Caller;
 
@@ -41,15 +42,15 @@ impl From<Result<LogicalResponse, RequestError>> for Handled {
 /// Makes an `async fn` of a [`Call`] the handler of an operation. What it returns becomes a [`Handled`].
 macro_rules! handler {
     ($handle:path) => {
-        $crate::call::SystemHandler::Unsealed(|call| {
-            Box::pin(async move { $crate::call::Handled::from($handle(call).await) })
+        $crate::api::call::SystemHandler::Unsealed(|call| {
+            Box::pin(async move { $crate::api::call::Handled::from($handle(call).await) })
         })
     };
 }
 /// Makes an `async fn` of a [`SealedCall`] the handler of an operation.
 macro_rules! sealed_handler {
     ($handle:path) => {
-        $crate::call::SystemHandler::WhileSealed(|call| Box::pin($handle(call)))
+        $crate::api::call::SystemHandler::WhileSealed(|call| Box::pin($handle(call)))
     };
 }
 pub(crate) use {handler, sealed_handler};

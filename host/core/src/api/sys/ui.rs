@@ -2,12 +2,13 @@
 
 use serde_json::{Value, json};
 
-use crate::call::{Call, SystemHandler, handler};
+use crate::api::call::{Call, SystemHandler, handler};
 use crate::fields::{Field, Kind};
 use crate::mount::{MountEntry, Table};
 use crate::policy::decide;
-use crate::request::{LogicalResponse, Object, RequestError, Shape};
+use crate::request::{LogicalResponse, Object, Shape};
 use crate::routes::{Access, Answer, Op, Route};
+use crate::seams::error::RequestError;
 
 pub const ROUTES: &[Route<SystemHandler>] = &[
     Route::new(

@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::fields::{Field, Fields, Kind};
-use crate::request::{Object, RequestError};
+use crate::request::Object;
+use crate::seams::error::RequestError;
 
 /// What tokens are like that a login makes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

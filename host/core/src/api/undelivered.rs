@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use crate::call::lease_error;
+use crate::api::call::lease_error;
 use crate::core::{Core, Unsealed};
 use crate::lease::EndCause;
 use crate::lease::revoke::Wait;
-use crate::request::{HandedOut, LogicalResponse, RequestError};
+use crate::request::{HandedOut, LogicalResponse};
+use crate::seams::error::RequestError;
 use crate::token::store::Children;
 
 /// An answer on its way to whoever asked. Dropped before it gets there, it takes back what it hands out.

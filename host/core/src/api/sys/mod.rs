@@ -22,12 +22,13 @@ use std::sync::Arc;
 
 use leasehold_model::Operation;
 
-use crate::call::{SealedCall, SystemHandler};
+use crate::api::call::{SealedCall, SystemHandler};
 use crate::connection::ConnectionInfo;
 use crate::core::Core;
 use crate::fields::Fields;
-use crate::request::{LogicalRequest, LogicalResponse, RequestError};
+use crate::request::{LogicalRequest, LogicalResponse};
 use crate::routes::{self, Access, Route};
+use crate::seams::error::RequestError;
 
 const TABLES: &[&[Route<SystemHandler>]] = &[
     seal::ROUTES,

@@ -3,11 +3,12 @@
 use base64::Engine as _;
 use serde_json::{Value, json};
 
-use crate::call::{Call, SealedCall, SystemHandler, handler, sealed_handler};
+use crate::api::call::{Call, SealedCall, SystemHandler, handler, sealed_handler};
 use crate::core::{Core, seal_error};
 use crate::fields::{Field, Kind};
-use crate::request::{LogicalResponse, Object, RequestError, Shape};
+use crate::request::{LogicalResponse, Object, Shape};
 use crate::routes::{Access, Answer, Op, Route};
+use crate::seams::error::RequestError;
 use crate::seams::seal::SealStatus;
 use crate::token::create::First;
 

@@ -3,13 +3,14 @@
 use leasehold_model::{LeaseId, Operation, Ttl};
 use serde_json::{Value, json};
 
-use crate::call::{Call, Handled, SystemHandler, handler, lease_error};
+use crate::api::call::{Call, Handled, SystemHandler, handler, lease_error};
+use crate::api::token::TIDYING;
 use crate::fields::{Field, Kind};
 use crate::lease::revoke::{PrefixOrStore, Wait, shown_ttl};
 use crate::lease::{EndCause, LeaseError, LeaseState};
-use crate::request::{LogicalResponse, Object, RequestError};
+use crate::request::{LogicalResponse, Object};
 use crate::routes::{Access, Answer, Op, Route};
-use crate::token::routes::TIDYING;
+use crate::seams::error::RequestError;
 
 const LEASE_ID: Field = Field::visible("lease_id", Kind::Any, "The lease.");
 const URL_ID: Field = Field::visible("url_lease_id", Kind::Text, "The lease, from the path.");

@@ -3,10 +3,11 @@
 use leasehold_model::MountAccessor;
 use serde_json::{Value, json};
 
-use crate::call::{Call, SystemHandler, handler};
+use crate::api::call::{Call, SystemHandler, handler};
 use crate::fields::{Field, Kind};
-use crate::request::{LogicalResponse, RequestError};
+use crate::request::LogicalResponse;
 use crate::routes::{Access, Answer, Op, Route};
+use crate::seams::error::RequestError;
 
 pub const ROUTES: &[Route<SystemHandler>] = &[
     Route::new(

@@ -4,11 +4,12 @@ use base64::Engine as _;
 use leasehold_model::Timestamp;
 use serde_json::{Value, json};
 
-use crate::call::{Call, SystemHandler, handler};
+use crate::api::call::{Call, SystemHandler, handler};
 use crate::fields::{Field, Kind};
 use crate::policy::documents::{PolicyChange, PolicyDocument};
-use crate::request::{LogicalResponse, Object, RequestError, Shape};
+use crate::request::{LogicalResponse, Object, Shape};
 use crate::routes::{Access, Answer, Op, Route};
+use crate::seams::error::RequestError;
 use crate::seams::sandbox::Diagnostic;
 
 const FIELDS: &[Field] = &[

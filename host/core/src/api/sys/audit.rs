@@ -3,12 +3,13 @@
 use leasehold_model::{MountPath, Operation};
 use serde_json::{Value, json};
 
+use crate::api::call::{Call, SystemHandler, handler};
 use crate::audit::broker::AuditedHeader;
 use crate::audit::{DeviceEntry, Entry, Phase};
-use crate::call::{Call, SystemHandler, handler};
 use crate::fields::{Field, Kind};
-use crate::request::{LogicalRequest, LogicalResponse, Object, RequestError, Shape};
+use crate::request::{LogicalRequest, LogicalResponse, Object, Shape};
 use crate::routes::{Access, Answer, Op, Route};
+use crate::seams::error::RequestError;
 
 const ENABLE: &[Field] = &[
     Field::visible("type", Kind::Text, "`file`."),

@@ -10,14 +10,15 @@ use std::sync::Arc;
 use leasehold_model::MountPath;
 use serde_json::json;
 
-use crate::call::{Call, SystemHandler, handler, lease_error};
+use crate::api::call::{Call, SystemHandler, handler, lease_error};
 use crate::core::Unsealed;
 use crate::fields::{Field, Kind};
 use crate::lease::EndCause;
 use crate::mount::{MountEntry, MoveStatus, Table};
 use crate::random;
-use crate::request::{LogicalResponse, RequestError, Shape};
+use crate::request::{LogicalResponse, Shape};
 use crate::routes::{Access, Answer, Op, Route};
+use crate::seams::error::RequestError;
 
 pub const ROUTES: &[Route<SystemHandler>] = &[
     Route::new(

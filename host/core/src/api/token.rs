@@ -5,17 +5,18 @@ use std::collections::BTreeMap;
 use leasehold_model::{Accessor, MountAccessor, Timestamp, TokenHash, TokenId, Ttl};
 use serde_json::{Value, json};
 
-use super::TokenRecord;
-use super::create::{self, TokenTtls};
-use super::store::{Children, may_be_token};
-use crate::call::{Call, SystemHandler, handler, lease_error};
+use crate::api::call::{Call, SystemHandler, handler, lease_error};
 use crate::fields::{Field, Kind};
 use crate::lease::EndCause;
 use crate::metrics;
-use crate::request::{AuthAnswer, LogicalResponse, Object, RequestError};
+use crate::request::{AuthAnswer, LogicalResponse, Object};
 use crate::routes::{Access, Answer, Op, Route};
 use crate::seams::auth::LoginToken;
+use crate::seams::error::RequestError;
 use crate::seams::storage::StorageError;
+use crate::token::TokenRecord;
+use crate::token::create::{self, TokenTtls};
+use crate::token::store::{Children, may_be_token};
 use crate::ttl::{self, End, RequestedTtl, TtlBounds};
 
 const TOKEN: Field = Field::hidden("token", Kind::Any, "The token.");

@@ -4,13 +4,14 @@ use base64::Engine as _;
 use leasehold_model::name;
 use serde_json::{Value, json};
 
-use crate::call::{Call, SystemHandler, handler};
+use crate::api::call::{Call, SystemHandler, handler};
 use crate::fields::{Field, Kind};
 use crate::policy::egp::{Egp, Enforcement};
 use crate::policy::egp_paths;
 use crate::policy::modules::ModuleRecord;
-use crate::request::{LogicalResponse, Object, RequestError};
+use crate::request::{LogicalResponse, Object};
 use crate::routes::{Access, Answer, Op, Route};
+use crate::seams::error::RequestError;
 
 const MODULE: &[Field] = &[Field::visible(
     "module",

@@ -8,13 +8,13 @@ use leasehold_model::Operation;
 use serde_json::{Value, json};
 
 use super::ui;
-use crate::call::{Call, SystemHandler, handler};
+use crate::api::call::{Call, SystemHandler, handler};
 use crate::core::Unsealed;
 use crate::fields::{Field, Kind};
 use crate::mount::{MountEntry, Table};
-use crate::request::{LogicalResponse, Object, RequestError, Shape};
+use crate::request::{LogicalResponse, Object, Shape};
 use crate::routes::{Access, Answer, Op, Route};
-use crate::token;
+use crate::seams::error::RequestError;
 
 pub const ROUTES: &[Route<SystemHandler>] = &[Route::new(
     "internal/specs/openapi",
@@ -47,7 +47,7 @@ fn add_mount(paths: &mut Object, entry: &MountEntry, unsealed: &Unsealed) {
     let prefix = entry.path.as_str();
     match entry.kind.as_str() {
         "system" => add_paths(paths, prefix, super::ROUTES),
-        "token" => add_paths(paths, prefix, token::routes::ROUTES),
+        "token" => add_paths(paths, prefix, crate::api::token::ROUTES),
         _ if entry.table == Table::Auth => {
             if let Some(method) = unsealed.methods.of(entry) {
                 add_paths(paths, prefix, method.routes());

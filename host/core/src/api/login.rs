@@ -15,10 +15,14 @@ use crate::core::{Core, Unsealed};
 use crate::lockout::LockoutRules;
 use crate::metrics;
 use crate::mount::{MountEntry, MountTokenType, SystemTtls};
-use crate::request::{LogicalRequest, LogicalResponse, RequestError};
+use crate::request::{LogicalRequest, LogicalResponse};
 use crate::seams::auth::{AuthHandler, AuthMethod, AuthOutcome, AuthRequest, LoginPlan, Refusal};
-use crate::token::params::{ChosenKind, sanitized};
-use crate::token::{MintError, NewToken, TokenKind, TokenParams, routes};
+use crate::seams::error::RequestError;
+use crate::seams::token_params::TokenParams;
+use crate::seams::token_params::{ChosenKind, sanitized};
+
+use super::token::auth_answer;
+use crate::token::{MintError, NewToken, TokenKind};
 use crate::ttl::{self, End, RequestedTtl, TtlBounds, least};
 
 /// Asks a method, and makes the token when it was a login that succeeded.
@@ -138,7 +142,7 @@ async fn make_token(
     };
     unsealed.leases.wake();
     metrics::token_made(&unsealed.installation.cluster_name, mount, record.kind.as_str(), record.creation_ttl);
-    let auth = routes::auth_answer(&record, record.creation_ttl, Some(id), true);
+    let auth = auth_answer(&record, record.creation_ttl, Some(id), true);
     Ok(LogicalResponse { auth: Some(auth), warnings, ..LogicalResponse::default() })
 }
 

@@ -6,8 +6,8 @@ use leasehold_model::{LeaseId, MountAccessor, Timestamp, TokenHash, Ttl};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::ending::Ending;
-use super::states::{LeaseKind, LeaseState};
+use super::ending::{EndCause, Ending};
+use super::state::{LeaseKind, LeaseState};
 
 /// One row. All columns but `body` are readable by whoever holds the storage: nothing secret may stand in them.
 #[derive(Clone, PartialEq, Eq)]
@@ -45,6 +45,31 @@ impl fmt::Debug for LeaseRow {
             .field("holder", &self.holder)
             .field("held_until", &self.held_until)
             .finish_non_exhaustive()
+    }
+}
+
+impl LeaseRow {
+    /// None: it is damaged.
+    pub(crate) fn opened_body(&self) -> Option<LeaseBody> {
+        serde_json::from_slice(&self.body).ok()
+    }
+
+    /// With the cause of its end, in a row that goes to `Revoking`. The first cause stays. What cannot be read stays as it is.
+    pub(crate) fn ending(self, cause: &EndCause, since: Timestamp) -> Self {
+        let Some(body) = self.opened_body() else { return self };
+        if body.ending.is_some() {
+            return self;
+        }
+        let ending = Some(Ending { cause: cause.clone(), since });
+        match serde_json::to_vec(&LeaseBody { ending, ..body }) {
+            Ok(body) => Self { body, ..self },
+            Err(_) => self,
+        }
+    }
+
+    /// Nobody works on it; due at `next_at`.
+    pub(crate) fn released(self, next_at: Timestamp) -> Self {
+        Self { next_at, holder: None, held_until: None, ..self }
     }
 }
 

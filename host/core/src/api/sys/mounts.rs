@@ -5,14 +5,15 @@ use std::sync::Arc;
 use leasehold_model::{MountPath, Ttl, duration};
 use serde_json::{Value, json};
 
-use crate::call::{Call, SystemHandler, handler, lease_error};
+use crate::api::call::{Call, SystemHandler, handler, lease_error};
 use crate::fields::{Field, Kind};
 use crate::lease::EndCause;
 use crate::lease::revoke::PrefixOrStore;
 use crate::lockout::LockoutRules;
 use crate::mount::{MountEntry, MountTokenType, Table, version};
-use crate::request::{LogicalResponse, Object, RequestError, Shape};
+use crate::request::{LogicalResponse, Object, Shape};
 use crate::routes::{Access, Answer, Op, Route};
+use crate::seams::error::RequestError;
 use crate::seams::storage::StorageError;
 
 const ENABLE: &[Field] = &[

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::call::{Call, SystemHandler, handler};
+use crate::api::call::{Call, SystemHandler, handler};
 use crate::core::{Core, Unsealed};
 use crate::fields::{Field, Kind};
 use crate::metrics;
-use crate::request::{LogicalRequest, LogicalResponse, RequestError};
+use crate::request::{LogicalRequest, LogicalResponse};
 use crate::routes::{Access, Answer, Op, Route};
+use crate::seams::error::RequestError;
 
 pub const ROUTES: &[Route<SystemHandler>] = &[Route::new(
     "metrics",

@@ -9,25 +9,26 @@ use std::sync::Arc;
 use leasehold_model::{Operation, Ttl};
 use tokio::sync::oneshot;
 
+use crate::api::call::{Call, SystemHandler, lease_error, module_request};
+use crate::api::login;
+use crate::api::sys;
+use crate::api::undelivered::Undelivered;
 use crate::audit::{Entry, Phase};
-use crate::call::{Call, SystemHandler, lease_error, module_request};
 use crate::core::{Core, Unsealed};
 use crate::fields::{Field, Fields};
 use crate::lease::EndCause;
 use crate::lease::issue::IssueRequest;
-use crate::login;
 use crate::metrics;
 use crate::mount::{MountEntry, Table};
 use crate::policy::egp::Judgement;
 use crate::policy::{decide, egp_paths};
-use crate::request::{LogicalRequest, LogicalResponse, Object, RequestError};
+use crate::request::{LogicalRequest, LogicalResponse, Object};
 use crate::routes::{self, Captures, Found, Route};
 use crate::seams::auth::{AuthHandler, AuthMethod, AuthRequest};
 use crate::seams::engine::{EngineHandler, EngineRequest, Outcome, SecretValue, SecretsEngine};
+use crate::seams::error::RequestError;
 use crate::seams::sandbox::{AclRequest, SandboxError, Verdict};
-use crate::sys;
 use crate::token::{self, Caller};
-use crate::undelivered::Undelivered;
 
 /// What is known of a request so far: audit wants it whether or not the request goes on.
 #[derive(Default)]
@@ -109,7 +110,7 @@ impl Backend {
     fn of(entry: &MountEntry, unsealed: &Unsealed) -> Option<Self> {
         match entry.kind.as_str() {
             "system" => Some(Self::System(sys::ROUTES)),
-            "token" => Some(Self::System(token::routes::ROUTES)),
+            "token" => Some(Self::System(super::token::ROUTES)),
             _ if entry.table == Table::Auth => unsealed.methods.of(entry).cloned().map(Self::Auth),
             kind => unsealed.engines.of_kind(kind).cloned().map(Self::Secrets),
         }

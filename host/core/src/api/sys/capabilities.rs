@@ -5,11 +5,12 @@ use std::borrow::Cow;
 use leasehold_model::{Accessor, TokenId};
 use serde_json::json;
 
-use crate::call::{Call, SystemHandler, handler};
+use crate::api::call::{Call, SystemHandler, handler};
 use crate::fields::{Field, Kind};
 use crate::policy::{decide, egp_paths};
-use crate::request::{LogicalResponse, Object, RequestError, Shape};
+use crate::request::{LogicalResponse, Object, Shape};
 use crate::routes::{Access, Answer, Op, Route};
+use crate::seams::error::RequestError;
 
 const PATHS: Field = Field::visible("paths", Kind::CommaList, "Paths to ask about.");
 const PATH: Field = Field::visible("path", Kind::CommaList, "Old name of paths.");

@@ -99,6 +99,21 @@ impl MountStorage {
         self.storage.commit(Batch::new().delete(self.key(name))).await
     }
 
+    /// Removes everything below a folder, page by page: not in one step.
+    ///
+    /// # Errors
+    /// As [`Storage::commit`].
+    pub async fn remove_below(&self, folder: &str) -> Result<(), StorageError> {
+        loop {
+            let page = self.list(folder, None, PAGE).await?;
+            if page.is_empty() {
+                return Ok(());
+            }
+            let gone = page.iter().fold(Batch::new(), |batch, name| batch.delete(self.key(&format!("{folder}{name}"))));
+            self.storage.commit(gone).await?;
+        }
+    }
+
     /// At most `most` names below a folder, after `after` (empty: from the first one on), page by page.
     ///
     /// # Errors
