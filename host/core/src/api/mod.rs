@@ -2,13 +2,17 @@
 //!
 //! Must not know: HTTP.
 //!
-//! Start with [`pipeline`] (the one function that every request takes), then [`call`] (what a handler of the server's own routes
-//! is given), [`login`] (what a login becomes), [`sys`] and [`token`] (the routes of `sys/` and `auth/token/`); [`undelivered`] takes
-//! back what a client never got.
+//! Start with [`pipeline`]: the one function that every request takes.
+//! It asks [`backend`] who serves a path, and [`trace`] carries what audit and the log say of a request.
+//! [`call`] is what a handler of the server's own routes is given, and [`login`] is what a login becomes.
+//! The routes of `sys/` and `auth/token/` stand in [`sys`] and [`token`].
+//! [`undelivered`] takes back what a client never got.
 
+mod backend;
 pub(crate) mod call;
 pub(crate) mod login;
 pub mod pipeline;
 pub mod sys;
 pub mod token;
+mod trace;
 pub(crate) mod undelivered;

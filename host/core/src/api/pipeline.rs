@@ -6,150 +6,29 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use leasehold_model::{Operation, Ttl};
+use leasehold_model::Operation;
 use tokio::sync::oneshot;
 
+use crate::api::backend::{Backend, Matched};
 use crate::api::call::{Call, SystemHandler, lease_error, module_request};
 use crate::api::login;
 use crate::api::sys;
+use crate::api::trace::{self, RequestTrace};
 use crate::api::undelivered::Undelivered;
-use crate::audit::{Entry, Phase};
+use crate::audit::Phase;
 use crate::core::{Core, Unsealed};
-use crate::fields::{Field, Fields};
+use crate::fields::Fields;
 use crate::lease::EndCause;
 use crate::lease::issue::IssueRequest;
 use crate::metrics;
-use crate::mount::{MountEntry, Table};
-use crate::policy::egp::Judgement;
 use crate::policy::{decide, egp_paths};
 use crate::request::{LogicalRequest, LogicalResponse, Object};
-use crate::routes::{self, Captures, Found, Route};
-use crate::seams::auth::{AuthHandler, AuthMethod, AuthRequest};
+use crate::routes::{Captures, Found};
+use crate::seams::auth::AuthRequest;
 use crate::seams::engine::{EngineHandler, EngineRequest, Outcome, SecretValue, SecretsEngine};
 use crate::seams::error::RequestError;
-use crate::seams::sandbox::{AclRequest, SandboxError, Verdict};
+use crate::seams::sandbox::{AclRequest, Verdict};
 use crate::token::{self, Caller};
-
-/// What is known of a request so far: audit wants it whether or not the request goes on.
-#[derive(Default)]
-struct RequestTrace {
-    /// The path came with a slash at its end, which is no longer there: as it came.
-    as_sent: Option<String>,
-    operation: Option<Operation>,
-    caller: Option<Caller>,
-    mount: Option<Arc<MountEntry>>,
-    verdict: Option<Verdict>,
-    judgements: Vec<Judgement>,
-    /// The least ceiling of the policy modules.
-    ceiling: Option<Ttl>,
-    /// The token lives, or the route needs none: only then is the body worth a place in audit.
-    is_known: bool,
-}
-
-/// Who serves a mount.
-enum Backend {
-    /// `sys/` and `auth/token/`: handlers that see all that is unsealed.
-    System(&'static [Route<SystemHandler>]),
-    Secrets(Arc<dyn SecretsEngine>),
-    Auth(Arc<dyn AuthMethod>),
-}
-
-/// The route of a request, by its backend, and the handler of its operation if there is one.
-enum Matched {
-    System(Found<SystemHandler>),
-    Secrets(Arc<dyn SecretsEngine>, Found<EngineHandler>),
-    Auth(Arc<dyn AuthMethod>, Found<AuthHandler>),
-    /// The mount itself, which only help is asked about.
-    Mount,
-}
-
-/// Evaluates an expression on the route that was found, whichever backend's it is.
-macro_rules! on_route {
-    ($matched:expr, $found:ident => $then:expr, $else:expr) => {
-        match $matched {
-            Matched::System($found) => $then,
-            Matched::Secrets(_, $found) => $then,
-            Matched::Auth(_, $found) => $then,
-            Matched::Mount => $else,
-        }
-    };
-}
-
-impl Matched {
-    fn needs_sudo(&self, operation: Operation) -> bool {
-        on_route!(self, found => found.route.access.needs_sudo(operation), false)
-    }
-
-    fn is_unauthenticated(&self) -> bool {
-        on_route!(self, found => found.route.access.is_unauthenticated(), false)
-    }
-
-    fn has_existence_check(&self) -> bool {
-        on_route!(self, found => found.route.existence_check, false)
-    }
-
-    /// Whether the route has the operation that it was looked up for.
-    fn has_operation(&self) -> bool {
-        on_route!(self, found => found.op.is_some(), false)
-    }
-
-    fn fields(&self) -> &'static [Field] {
-        on_route!(self, found => found.op.map_or(&[], |op| op.fields), &[])
-    }
-
-    fn takes_document(&self) -> bool {
-        on_route!(self, found => found.op.is_some_and(|op| op.is_document), false)
-    }
-
-    fn captures(&self) -> Option<&Captures> {
-        on_route!(self, found => Some(&found.captures), None)
-    }
-}
-
-impl Backend {
-    fn of(entry: &MountEntry, unsealed: &Unsealed) -> Option<Self> {
-        match entry.kind.as_str() {
-            "system" => Some(Self::System(sys::ROUTES)),
-            "token" => Some(Self::System(super::token::ROUTES)),
-            _ if entry.table == Table::Auth => unsealed.methods.of(entry).cloned().map(Self::Auth),
-            kind => unsealed.engines.of_kind(kind).cloned().map(Self::Secrets),
-        }
-    }
-
-    fn find(&self, path: &str, operation: Operation) -> Option<Matched> {
-        if path.is_empty() && operation == Operation::Help {
-            return Some(Matched::Mount);
-        }
-        Some(match self {
-            Self::System(routes) => Matched::System(routes::find(routes, path, operation)?),
-            Self::Secrets(engine) => {
-                Matched::Secrets(Arc::clone(engine), routes::find(engine.routes(), path, operation)?)
-            }
-            Self::Auth(method) => Matched::Auth(Arc::clone(method), routes::find(method.routes(), path, operation)?),
-        })
-    }
-
-    fn is_folder(&self, path: &str) -> bool {
-        match self {
-            Self::System(routes) => routes::is_folder(routes, path),
-            Self::Secrets(engine) => routes::is_folder(engine.routes(), path),
-            Self::Auth(method) => routes::is_folder(method.routes(), path),
-        }
-    }
-
-    fn help(&self, path: &str, matched: &Matched) -> LogicalResponse {
-        match (self, matched) {
-            (Self::System(routes), Matched::System(found)) => sys::help::of_route(routes, found.route, path),
-            (Self::System(routes), _) => sys::help::of_mount(routes),
-            (Self::Secrets(engine), Matched::Secrets(_, found)) => {
-                sys::help::of_route(engine.routes(), found.route, path)
-            }
-            (Self::Secrets(engine), _) => sys::help::of_mount(engine.routes()),
-            (Self::Auth(method), Matched::Auth(_, found)) => sys::help::of_route(method.routes(), found.route, path),
-            (Self::Auth(method), _) => sys::help::of_mount(method.routes()),
-        }
-    }
-}
 
 /// A request that may go on.
 struct Admitted {
@@ -167,7 +46,7 @@ impl Core {
     pub async fn handle(self: &Arc<Self>, request: LogicalRequest) -> Result<LogicalResponse, RequestError> {
         if let Some(answer) = sys::before_unseal(self, &request).await {
             if let Err(error) = &answer {
-                log(&request, error);
+                trace::log(&request, error);
             }
             return answer;
         }
@@ -195,7 +74,7 @@ impl Core {
         let mut trace = RequestTrace { as_sent: canonical(&mut request), ..RequestTrace::default() };
         let outcome = self.answer(&unsealed, &mut request, &mut trace).await;
         if let Err(error) = &outcome {
-            log(&request, error);
+            trace::log(&request, error);
         }
         if outcome.as_ref().is_ok_and(|answer| answer.seals) {
             // The record is written: sealing takes the devices away.
@@ -552,49 +431,6 @@ impl Core {
         }
         outcome
     }
-
-    async fn record(
-        &self,
-        unsealed: &Unsealed,
-        request: &LogicalRequest,
-        trace: &RequestTrace,
-        phase: Phase,
-        response: Option<&LogicalResponse>,
-        error: Option<&RequestError>,
-    ) -> Result<(), RequestError> {
-        if !unsealed.audit.is_enabled() {
-            return Ok(());
-        }
-        let error = error.and_then(|error| match error {
-            // That nothing is there is an answer like any other, in Vault too.
-            RequestError::NotFound => None,
-            RequestError::Sandbox(cause) => Some(format!("{error}: {cause}")),
-            RequestError::LoginRefused { reason, .. } | RequestError::LoginDenied { reason } => {
-                Some(format!("{error}: {reason}"))
-            }
-            // As the client reads it.
-            RequestError::Denied | RequestError::DeniedByModule { .. } => {
-                Some(format!("1 error occurred:\n\t* {error}\n\n"))
-            }
-            other => Some(other.to_string()),
-        });
-        let entry = Entry {
-            phase,
-            at: self.seams.clock.now(),
-            request,
-            operation: trace.operation.unwrap_or(request.operation),
-            caller: trace.caller.as_ref(),
-            mount: trace.mount.as_deref(),
-            verdict: trace.verdict.as_ref(),
-            judgements: &trace.judgements,
-            acl_digest: &unsealed.acl_digest,
-            response,
-            error: error.as_deref(),
-            shows_data: trace.is_known,
-            headers: &unsealed.audit.pick_headers(&request.headers),
-        };
-        unsealed.audit.record(&entry).await
-    }
 }
 
 /// The address that a token's own addresses are compared with.
@@ -637,28 +473,5 @@ fn cut_out(answer: &mut LogicalResponse, after: &str, limit: usize) {
             }
             _ => {}
         }
-    }
-}
-
-/// Client errors are the client's business; what broke goes to the log with its whole chain, once.
-fn log(request: &LogicalRequest, error: &RequestError) {
-    let chain = || {
-        let mut text = error.to_string();
-        let mut cause = std::error::Error::source(error);
-        while let Some(next) = cause {
-            text = format!("{text}: {next}");
-            cause = next.source();
-        }
-        text
-    };
-    match error {
-        RequestError::Sandbox(SandboxError::Busy) => {}
-        RequestError::Storage(_) | RequestError::Sandbox(_) | RequestError::Internal(_) | RequestError::Audit => {
-            tracing::error!(request.id, request.path, "request {} failed: {}", request.id, chain());
-        }
-        RequestError::Engine(_) => {
-            tracing::warn!(request.id, request.path, "request {} failed: {}", request.id, chain())
-        }
-        _ => {}
     }
 }
