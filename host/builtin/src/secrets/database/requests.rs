@@ -1,0 +1,213 @@
+//! What a request to one of the engine's routes does.
+//!
+//! Must not know: what happens to a lease after it was planned.
+//!
+//! Start with the handlers, which [`super::routes`] names.
+
+use leasehold_core::request::LogicalResponse;
+use leasehold_core::seams::engine::{EngineContext, EngineRequest, Outcome};
+use leasehold_core::seams::error::RequestError;
+use leasehold_core::seams::storage::{Expect, StorageError};
+use serde_json::json;
+
+use super::connection::{self, ConnectionRecord, creating};
+use super::effect::Effect;
+use super::open::{Unusable, missing};
+use super::postgresql::dry_run::{self, Report};
+use super::postgresql::renew;
+use super::role::RoleRecord;
+use super::{AGAIN_MAX, DatabaseEngine, connection_key, names, plan, read_role, role, role_key, target_name};
+
+const MOVED: &str = "this connection leads to another server than before: leases whose roles stand on the former one end only when it \
+     leads there again";
+/// The handlers of the routes.
+impl DatabaseEngine {
+    pub(super) async fn list_connections(&self, request: &EngineRequest) -> Result<LogicalResponse, RequestError> {
+        list(request, "connection/").await
+    }
+
+    pub(super) async fn read_connection(&self, request: &EngineRequest) -> Result<LogicalResponse, RequestError> {
+        let name = name_of(request);
+        let stored = request.context.storage.get(&connection_key(name)).await?.ok_or(RequestError::NotFound)?;
+        let record = ConnectionRecord::from_bytes(&stored.value)
+            .map_err(|_| RequestError::Internal(format!("the stored connection {name:?} is not readable")))?;
+        Ok(record.answer())
+    }
+
+    pub(super) async fn write_connection(&self, request: &EngineRequest) -> Result<Outcome, RequestError> {
+        let answer = self.write(request, "config", name_of(request)).await?;
+        Ok(Outcome::Reopened { connection: target_name(&request.context, name_of(request)), answer })
+    }
+
+    pub(super) async fn reset_connection(&self, request: &EngineRequest) -> Result<Outcome, RequestError> {
+        let answer = self.write(request, "reset", name_of(request)).await?;
+        Ok(Outcome::Reopened { connection: target_name(&request.context, name_of(request)), answer })
+    }
+
+    pub(super) async fn delete_connection(&self, request: &EngineRequest) -> Result<LogicalResponse, RequestError> {
+        let name = name_of(request);
+        request.context.storage.delete(&connection_key(name)).await?;
+        self.retain_pools(|id| *id != (request.context.mount.accessor.clone(), name.to_owned()));
+        Ok(LogicalResponse::empty())
+    }
+
+    pub(super) async fn list_roles(&self, request: &EngineRequest) -> Result<LogicalResponse, RequestError> {
+        list(request, "role/").await
+    }
+
+    pub(super) async fn show_role(&self, request: &EngineRequest) -> Result<LogicalResponse, RequestError> {
+        let role = role(&request.context.storage, name_of(request)).await?.ok_or(RequestError::NotFound)?;
+        Ok(role.answer())
+    }
+
+    pub(super) async fn write_role(&self, request: &EngineRequest) -> Result<LogicalResponse, RequestError> {
+        self.write(request, "roles", name_of(request)).await
+    }
+
+    pub(super) async fn delete_role(&self, request: &EngineRequest) -> Result<LogicalResponse, RequestError> {
+        request.context.storage.delete(&role_key(name_of(request))).await?;
+        Ok(LogicalResponse::empty())
+    }
+
+    pub(super) async fn read_credentials(&self, request: &EngineRequest) -> Result<Outcome, RequestError> {
+        self.plan(request, name_of(request)).await
+    }
+}
+
+impl DatabaseEngine {
+    /// A write that met another one is done again, on what that left.
+    async fn write(&self, request: &EngineRequest, room: &str, name: &str) -> Result<LogicalResponse, RequestError> {
+        let mut left = AGAIN_MAX;
+        loop {
+            let done = match room {
+                "config" => self.configure(request, name).await,
+                "reset" => self.reset(&request.context, name).await,
+                _ => self.merge_role(request, name).await,
+            };
+            match done {
+                Err(RequestError::Storage(StorageError::Conflict(_))) if left > 0 => left -= 1,
+                done => return done,
+            }
+        }
+    }
+
+    async fn configure(&self, request: &EngineRequest, name: &str) -> Result<LogicalResponse, RequestError> {
+        let at = &request.context;
+        let stored = at.storage.get(&connection_key(name)).await?;
+        let expect = stored.as_ref().map_or(Expect::Absent, |old| Expect::Version(old.version));
+        let mut record = match &stored {
+            Some(old) => ConnectionRecord::from_bytes(&old.value)
+                .map_err(|_| RequestError::Internal(format!("the stored connection {name:?} is not readable")))?,
+            None => ConnectionRecord::default(),
+        };
+        let mut warnings = record.merge(&request.fields).map_err(RequestError::Invalid)?;
+        let target = self.pool(&record).await.map_err(|why| RequestError::Invalid(creating(&why)))?;
+        if request.fields.bool("verify_connection").unwrap_or(true) {
+            let server = target.verify().await.map_err(|error| {
+                let error = record.scrubbed(error);
+                RequestError::Invalid(creating(&format!("error verifying connection: {error}")))
+            })?;
+            warnings.extend(server.warnings);
+            if record.server.is_some() && server.identity.is_some() && server.identity != record.server {
+                warnings.push(MOVED.to_owned());
+            }
+            record.server = server.identity;
+        }
+        let bytes = record.to_bytes().map_err(|error| RequestError::Internal(error.to_string()))?;
+        at.storage.put(&connection_key(name), bytes, expect).await?;
+        // The next use opens the stored one: its version is known only then.
+        target.close();
+        self.retain_pools(|id| *id != (at.mount.accessor.clone(), name.to_owned()));
+        if record.has_password_in_url() {
+            warnings.insert(0, connection::PASSWORD_IN_URL.to_owned());
+        }
+        Ok(warnings.into_iter().fold(LogicalResponse::empty(), LogicalResponse::warn))
+    }
+
+    async fn reset(&self, at: &EngineContext, name: &str) -> Result<LogicalResponse, RequestError> {
+        self.retain_pools(|id| *id != (at.mount.accessor.clone(), name.to_owned()));
+        let opened = self.open(at, name).await?;
+        opened.target.ping().await.map_err(|error| {
+            let error = opened.record.scrubbed(error);
+            RequestError::Engine(format!("error verifying connection: {error}"))
+        })?;
+        Ok(LogicalResponse::empty())
+    }
+
+    async fn merge_role(&self, request: &EngineRequest, name: &str) -> Result<LogicalResponse, RequestError> {
+        let at = &request.context;
+        let stored = at.storage.get(&role_key(name)).await?;
+        let expect = stored.as_ref().map_or(Expect::Absent, |old| Expect::Version(old.version));
+        let mut role = match &stored {
+            Some(old) => read_role(name, &old.value)?,
+            None => RoleRecord::default(),
+        };
+        let mut warnings = role.merge(&request.fields, &*at.templates).await?;
+        if at.storage.get(&connection_key(&role.db_name)).await?.is_none() {
+            warnings.push(format!(
+                "no connection named {:?} is configured yet: credentials cannot be read before it is",
+                role.db_name
+            ));
+        }
+        let mut answer = LogicalResponse::empty();
+        if request.fields.bool("verify").unwrap_or(false) {
+            let report = self.try_out(request, name, &role).await?;
+            if let Some(why) = report.failure() {
+                return Err(RequestError::Invalid(format!("error verifying role: {why}")));
+            }
+            answer = LogicalResponse::json(json!({ "verification": report.to_json() }));
+            warnings.extend(report.warnings);
+        }
+        let bytes = serde_json::to_vec(&role).map_err(|error| RequestError::Internal(error.to_string()))?;
+        at.storage.put(&role_key(name), bytes, expect).await?;
+        Ok(warnings.into_iter().fold(answer, LogicalResponse::warn))
+    }
+
+    /// Runs the statements of a role that is about to be stored on its database, and rolls everything back.
+    async fn try_out(&self, request: &EngineRequest, name: &str, role: &RoleRecord) -> Result<Report, RequestError> {
+        let at = &request.context;
+        let refused = |why: String| RequestError::Invalid(format!("error verifying role: {why}"));
+        let opened = self.open(at, &role.db_name).await.map_err(|why| match why {
+            Unusable::Missing(name) => refused(missing(&name)),
+            Unusable::Broken(why) => refused(why),
+            Unusable::Storage(error) => error.into(),
+        })?;
+        let plan = plan::plan(request, name, role, &opened.record).await.map_err(|error| match error {
+            RequestError::Engine(why) | RequestError::Invalid(why) => refused(why),
+            other => other,
+        })?;
+        let effect = Effect::read(&plan.effect).map_err(|error| RequestError::Internal(error.to_string()))?;
+        let expires_at = at.clock.now() + plan.default_ttl.if_set().unwrap_or(at.mount.default_lease_ttl);
+        let renew = match role.renew.texts.is_empty() {
+            true => Vec::new(),
+            false => {
+                renew::statements(at, role, &effect, expires_at).await.map_err(|error| refused(error.to_string()))?
+            }
+        };
+        let authentication = opened.record.password_authentication().map_err(refused)?;
+        let secrets = opened.record.secrets();
+        let tried = dry_run::run(&opened.target, authentication, at, &effect, &renew, expires_at, &secrets).await;
+        tried.map_err(|error| refused(opened.failed(error).to_string()))
+    }
+
+    async fn plan(&self, request: &EngineRequest, name: &str) -> Result<Outcome, RequestError> {
+        let at = &request.context;
+        let role = role(&at.storage, name).await?;
+        let role = role.ok_or_else(|| RequestError::invalid(format!("unknown role: {name}")))?;
+        let opened = self.open(at, &role.db_name).await?;
+        Ok(Outcome::Lease(plan::plan(request, name, &role, &opened.record).await?))
+    }
+}
+
+/// The names below a folder; where a route has pages, those of the one that is asked for.
+async fn list(request: &EngineRequest, folder: &str) -> Result<LogicalResponse, RequestError> {
+    let after = request.fields.text("after").unwrap_or_default();
+    let limit = request.fields.int("limit").and_then(|limit| usize::try_from(limit).ok()).filter(|limit| *limit > 0);
+    let names = names(&request.context.storage, folder, after, limit.unwrap_or(usize::MAX)).await?;
+    if names.is_empty() { Err(RequestError::NotFound) } else { Ok(LogicalResponse::json(json!({ "keys": names }))) }
+}
+
+/// The name in a request's path.
+fn name_of(request: &EngineRequest) -> &str {
+    request.captures.get("name").map_or("", String::as_str)
+}
