@@ -145,8 +145,8 @@ bench() {
 mutants() {
   bootstrap mutants
   local shard=${SHARD:-0/1} caught=0
-  cargo mutants --dir . --package leasehold-core --test-package leasehold-core --shard "$shard" --output target/mutants/core || caught=$?
-  cargo mutants --dir guests --package leasehold-acl --test-package leasehold-acl --shard "$shard" --output target/mutants/acl || caught=$?
+  cargo mutants --dir . --package leasehold-core --test-package leasehold-core --sharding round-robin --shard "$shard" --output target/mutants/core || caught=$?
+  cargo mutants --dir guests --package leasehold-acl --test-package leasehold-acl --sharding round-robin --shard "$shard" --output target/mutants/acl || caught=$?
   echo "what was missed stands in target/mutants/*/mutants.out/missed.txt"
   return "$caught"
 }

@@ -11,7 +11,8 @@ pub(crate) fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
     }
     let close = known
         .iter()
-        .map(|candidate| (distance(word.as_bytes(), candidate.as_bytes()), *candidate))
+        // The swap of two neighbours is one slip.
+        .map(|candidate| (strsim::osa_distance(&word, candidate), *candidate))
         .min_by_key(|(away, _)| *away)
         .filter(|(away, candidate)| *away <= 2 && *away * 2 < candidate.len().max(word.len()))
         .map(|(_, candidate)| candidate);
@@ -22,27 +23,6 @@ pub(crate) fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
             .find(|candidate| (word.len() >= 4 && candidate.contains(word.as_str())) || word.contains(*candidate))
             .copied()
     })
-}
-
-/// Optimal string alignment: insertion, deletion, replacement and the swap of two neighbours cost one each.
-fn distance(a: &[u8], b: &[u8]) -> usize {
-    let mut before: Vec<usize> = Vec::new();
-    let mut last: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.iter().enumerate() {
-        let mut row = Vec::with_capacity(b.len() + 1);
-        row.push(i + 1);
-        for (j, y) in b.iter().enumerate() {
-            let at = |row: &[usize], index: usize| row.get(index).copied().unwrap_or(usize::MAX / 2);
-            let mut best = (at(&last, j) + usize::from(x != y)).min(at(&last, j + 1) + 1).min(at(&row, j) + 1);
-            let swapped = i > 0 && j > 0 && a.get(i - 1) == Some(y) && b.get(j - 1) == Some(x) && x != y;
-            if swapped {
-                best = best.min(at(&before, j - 1) + 1);
-            }
-            row.push(best);
-        }
-        before = std::mem::replace(&mut last, row);
-    }
-    last.last().copied().unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The transport-free vocabulary: what is asked, what is answered, how it may go wrong.
 //!
-//! The door turns HTTP into [`LogicalRequest`] and [`LogicalResponse`] into HTTP; no other room sees a status code.
+//! The HTTP front end turns HTTP into [`LogicalRequest`] and [`LogicalResponse`] into HTTP; nothing else sees a status code.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::connection::ConnectionInfo;
 pub use crate::fields::Object;
 
-/// One request, as every room sees it.
+/// One request, as every module sees it.
 pub struct LogicalRequest {
     /// A UUID; also in the answer, the log and the audit record.
     pub id: String,

@@ -90,21 +90,21 @@ pub(crate) fn baseline() -> Result<Engine, wasmtime::Error> {
 
 /// Instances that may live at a time.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Room {
+pub(crate) struct Instances {
     /// Of our own components: one memory, two tables and the encoder's shims.
     pub(crate) shipped: u32,
     /// Of third parties' components, each with as much as the load gate lets it have.
     pub(crate) modules: u32,
 }
 
-/// The engine that runs guests, with that much room, and a thread that lets deadlines come.
+/// The engine that runs guests, for so many instances, and a thread that lets deadlines come.
 ///
 /// The pool reserves some GiB of addresses for each instance. Where a limit on address space forbids that, instances
 /// are made on demand: slower, equally safe.
-pub(crate) fn running(room: Room) -> Result<Engine, wasmtime::Error> {
-    let instances = room.shipped.saturating_add(room.modules);
+pub(crate) fn running(wanted: Instances) -> Result<Engine, wasmtime::Error> {
+    let instances = wanted.shipped.saturating_add(wanted.modules);
     let mut config = settings();
-    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(room)));
+    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(wanted)));
     let engine = match Engine::new(&config) {
         Ok(engine) => {
             info!(instances, "guests run in a pool of {instances} instances");
@@ -119,9 +119,9 @@ pub(crate) fn running(room: Room) -> Result<Engine, wasmtime::Error> {
     Ok(engine)
 }
 
-fn pool(room: Room) -> PoolingAllocationConfig {
+fn pool(wanted: Instances) -> PoolingAllocationConfig {
     let slots = |shipped: u32, module: u32| {
-        room.shipped.saturating_mul(shipped).saturating_add(room.modules.saturating_mul(module))
+        wanted.shipped.saturating_mul(shipped).saturating_add(wanted.modules.saturating_mul(module))
     };
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(slots(1, 1))

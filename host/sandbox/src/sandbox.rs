@@ -13,7 +13,7 @@ use leasehold_model::{Capabilities, Timestamp};
 
 use crate::acl::AclRoom;
 use crate::config::{Config, GuestLimits};
-use crate::engine::Room;
+use crate::engine::Instances;
 use crate::modules::{self, ModulesRoom};
 use crate::statements::StatementsRoom;
 use crate::{compile, engine, gate};
@@ -39,7 +39,7 @@ impl Sandbox {
     pub fn new(config: Config, clock: Arc<dyn Clock>) -> Result<Self, LoadError> {
         let Config { builtins, limits, compiler } = config;
         let failed = |what: &'static str| move |error: wasmtime::Error| LoadError(format!("{what}: {error:#}"));
-        let engine = engine::running(room(&limits)).map_err(failed("could not make the engine for guests"))?;
+        let engine = engine::running(instances(&limits)).map_err(failed("could not make the engine for guests"))?;
         let acl_digest = Digest(gate::digest(&builtins.acl.component));
         let statements_digest = Digest(gate::digest(&builtins.statements.component));
         let acl = compile::builtin(&engine, "acl", &builtins.acl)
@@ -54,11 +54,14 @@ impl Sandbox {
 }
 
 /// Every instance that may live at a time; one ACL instance is made to compare with.
-fn room(limits: &GuestLimits) -> Room {
+fn instances(limits: &GuestLimits) -> Instances {
     let warm = u32::try_from(limits.warm.saturating_add(limits.warm_wide)).unwrap_or(64);
     let shipped = [limits.acl_at_once, warm, 1, limits.statements_at_once].into_iter().fold(0u32, u32::saturating_add);
     let looking = u32::try_from(modules::LOOKS_AT_ONCE).unwrap_or(2);
-    Room { shipped: shipped.clamp(1, 4096), modules: limits.modules_at_once.saturating_add(looking).clamp(1, 1024) }
+    Instances {
+        shipped: shipped.clamp(1, 4096),
+        modules: limits.modules_at_once.saturating_add(looking).clamp(1, 1024),
+    }
 }
 
 #[async_trait]

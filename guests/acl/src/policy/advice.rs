@@ -156,7 +156,7 @@ pub(crate) fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
         return None;
     }
     let lowered = word.to_lowercase();
-    let distances = known.iter().map(|candidate| (distance(&lowered, candidate), *candidate));
+    let distances = known.iter().map(|candidate| (strsim::levenshtein(&lowered, candidate), *candidate));
     let (distance, candidate) = distances.min_by_key(|(distance, _)| *distance)?;
     (distance <= 2 && distance * 2 <= candidate.len()).then_some(candidate)
 }
@@ -171,25 +171,6 @@ pub(super) fn http_verb(word: &str) -> Option<&'static str> {
         "root" | "admin" => "sudo",
         _ => return None,
     })
-}
-
-/// Levenshtein's.
-fn distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.chars().count()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = i;
-        let mut left = i + 1;
-        if let Some(first) = row.first_mut() {
-            *first = left;
-        }
-        for (cell, y) in row.iter_mut().skip(1).zip(b.chars()) {
-            let here = if x == y { diagonal } else { 1 + diagonal.min(left).min(*cell) };
-            diagonal = *cell;
-            *cell = here;
-            left = here;
-        }
-    }
-    row.last().copied().unwrap_or_default()
 }
 
 #[cfg(test)]

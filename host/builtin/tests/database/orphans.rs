@@ -197,14 +197,14 @@ async fn the_connections_own_user_is_never_dropped() {
     world.issue("readonly").await;
 }
 
-/// The lease room over the storage of a world, with an engine of its own.
-struct Room {
+/// Leases over the storage of a world, with an engine of its own.
+struct Server {
     leases: Leases,
     mounts: Arc<MountTable>,
     token: TokenHash,
 }
 
-impl Room {
+impl Server {
     async fn over(world: &World) -> Self {
         let storage: Arc<dyn Storage> = world.store.clone();
         let (clock, templates) = (world.context.clock.clone(), world.context.templates.clone());
@@ -269,10 +269,10 @@ impl Room {
 #[tokio::test]
 async fn the_lease_room_finds_both_kinds_and_drops_one_when_it_may() {
     let world = world().await;
-    let room = Room::over(&world).await;
+    let server = Server::over(&world).await;
     let mut last = LastTime::default();
-    let (kept, missing) = (room.issue(&world).await, room.issue(&world).await);
-    assert_eq!(room.leases.compare(&mut last).await.unwrap(), Findings::default());
+    let (kept, missing) = (server.issue(&world).await, server.issue(&world).await);
+    assert_eq!(server.leases.compare(&mut last).await.unwrap(), Findings::default());
 
     // No row names this one, as after the storage was restored from an old copy.
     let lost = world.issue("readonly").await;
@@ -280,11 +280,11 @@ async fn the_lease_room_finds_both_kinds_and_drops_one_when_it_may() {
     let orphan = role(&world, &lost);
     let both = Findings { orphans: vec![orphan.clone()], missing: vec![missing.clone()], dropped: Vec::new() };
     for _ in 0..2 {
-        assert_eq!(room.leases.compare(&mut last).await.unwrap(), both);
+        assert_eq!(server.leases.compare(&mut last).await.unwrap(), both);
     }
     world.write("config/pg", json!({ "drop_orphans": true })).await.unwrap();
     let dropped = Findings { orphans: Vec::new(), missing: vec![missing], dropped: vec![orphan] };
-    assert_eq!(room.leases.compare(&mut last).await.unwrap(), dropped);
+    assert_eq!(server.leases.compare(&mut last).await.unwrap(), dropped);
     assert!(!world.role_exists(&lost.username) && world.role_exists(&name_of(&world, &kept).await));
 }
 
@@ -292,16 +292,16 @@ async fn the_lease_room_finds_both_kinds_and_drops_one_when_it_may() {
 #[tokio::test]
 async fn a_lease_whose_role_carries_no_mark_is_not_reported_as_missing() {
     let world = world().await;
-    let room = Room::over(&world).await;
-    let (unmarked, missing) = (room.issue(&world).await, room.issue(&world).await);
+    let server = Server::over(&world).await;
+    let (unmarked, missing) = (server.issue(&world).await, server.issue(&world).await);
     let name = name_of(&world, &unmarked).await;
     world
         .pg
         .psql(&format!("COMMENT ON ROLE \"{name}\" IS NULL; DROP ROLE \"{}\"", name_of(&world, &missing).await))
         .unwrap();
     world.role("readonly", "SELECT '{{name}}'", json!({})).await;
-    room.issue(&world).await;
-    let found = room.leases.compare(&mut LastTime::default()).await.unwrap();
+    server.issue(&world).await;
+    let found = server.leases.compare(&mut LastTime::default()).await.unwrap();
     assert_eq!(found, Findings { missing: vec![missing], ..Findings::default() });
 }
 

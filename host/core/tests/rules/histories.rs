@@ -11,8 +11,8 @@ use proptest::prelude::*;
 use super::support::asked;
 use super::support::engine::{TROUBLES, Trouble};
 use super::support::faults::{FAULTS, Fault};
+use super::support::node::{Node, World};
 use super::support::pass;
-use super::support::room::{Room, World};
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -89,11 +89,11 @@ impl Known {
 
 const LONG: Ttl = Ttl::from_secs(3_600);
 
-async fn act(room: &Room, known: &mut Known, step: &Step, n: usize) {
+async fn act(node: &Node, known: &mut Known, step: &Step, n: usize) {
     match step {
         Step::Token(parent) => {
             let parent = parent.and_then(|n| known.token(n));
-            if let Ok(token) = room.try_token(&format!("t{n}"), parent.as_ref(), Ttl::from_secs(30 * 86_400)).await {
+            if let Ok(token) = node.try_token(&format!("t{n}"), parent.as_ref(), Ttl::from_secs(30 * 86_400)).await {
                 if let Some(parent) = parent {
                     known.parents.insert(token.clone(), parent);
                 }
@@ -102,16 +102,16 @@ async fn act(room: &Room, known: &mut Known, step: &Step, n: usize) {
         }
         Step::Issue(n) => {
             let Some(token) = known.token(*n) else { return };
-            if let Ok(issued) = room.issue_for(&token, LONG, Ttl::from_secs(86_400), None).await {
-                known.leases.push((issued.lease.id, token, room.at(issued.lease.ttl.as_secs())));
+            if let Ok(issued) = node.issue_for(&token, LONG, Ttl::from_secs(86_400), None).await {
+                known.leases.push((issued.lease.id, token, node.at(issued.lease.ttl.as_secs())));
             }
         }
         Step::Renew(n) => {
             let Some(id) = known.lease(*n) else { return };
-            let renewed = room.leases.renew(&id, None, None).await;
+            let renewed = node.leases.renew(&id, None, None).await;
             if let Ok((lease, _)) = renewed {
                 assert!(!known.ended.contains(&id), "{id} came back to life");
-                let end = room.at(lease.ttl.as_secs());
+                let end = node.at(lease.ttl.as_secs());
                 known.leases.iter_mut().filter(|(other, ..)| *other == id).for_each(|(.., promised)| *promised = end);
             }
         }
@@ -119,19 +119,19 @@ async fn act(room: &Room, known: &mut Known, step: &Step, n: usize) {
             let Some(id) = known.lease(*n) else { return };
             known.asked.insert(id.clone());
             let wait = if *wait { Wait::UntilGone } else { Wait::UntilStored };
-            if room.leases.revoke(&id, wait, &asked()).await.is_ok() {
+            if node.leases.revoke(&id, wait, &asked()).await.is_ok() {
                 known.ended.insert(id.clone());
-                assert!(wait == Wait::UntilStored || !room.engine.target.has(&id), "{id} was said to be gone");
+                assert!(wait == Wait::UntilStored || !node.engine.target.has(&id), "{id} was said to be gone");
             }
         }
         Step::EndToken(n) => {
             let Some(token) = known.token(*n) else { return };
             known.doomed.insert(token.clone());
-            let _ = room.leases.end_token(&token, Children::AreRevoked, &asked()).await;
+            let _ = node.leases.end_token(&token, Children::AreRevoked, &asked()).await;
         }
         Step::EndTokenKeepChildren(n) => {
             let Some(token) = known.token(*n) else { return };
-            let done = room.leases.end_token(&token, Children::BecomeOrphans, &asked()).await;
+            let done = node.leases.end_token(&token, Children::BecomeOrphans, &asked()).await;
             known.doomed.insert(token.clone());
             if done.is_ok() {
                 // Their fate is their own from now on, unless it was sealed before.
@@ -150,14 +150,14 @@ async fn act(room: &Room, known: &mut Known, step: &Step, n: usize) {
         }
         Step::Prefix => {
             known.asked.extend(known.leases.iter().map(|(id, ..)| id.clone()));
-            if room.leases.revoke_prefix("db", Wait::UntilGone, &asked()).await.is_ok() {
+            if node.leases.revoke_prefix("db", Wait::UntilGone, &asked()).await.is_ok() {
                 known.ended.extend(known.leases.iter().map(|(id, ..)| id.clone()));
             }
         }
-        Step::Tick(secs) => room.tick(*secs).await,
+        Step::Tick(secs) => node.tick(*secs).await,
         Step::Pass(secs) => pass(*secs).await,
-        Step::Fault(at, fault) => room.process.fault_at(*at, *fault),
-        Step::Trouble(at, trouble) => room.process.trouble_at(*at, *trouble),
+        Step::Fault(at, fault) => node.process.fault_at(*at, *fault),
+        Step::Trouble(at, trouble) => node.process.trouble_at(*at, *trouble),
         Step::Restart => {}
     }
 }
@@ -181,23 +181,23 @@ impl Known {
 
 async fn live(steps: &[Step]) {
     let world = World::new();
-    let mut room = world.start().await;
+    let mut node = world.start().await;
     let mut known = Known::default();
-    known.tokens.push(room.token("first", None, Ttl::from_secs(30 * 86_400)).await);
+    known.tokens.push(node.token("first", None, Ttl::from_secs(30 * 86_400)).await);
     for (n, step) in steps.iter().enumerate() {
-        act(&room, &mut known, step, n).await;
-        room.assert_no_violation("history");
+        act(&node, &mut known, step, n).await;
+        node.assert_no_violation("history");
         let named: BTreeSet<LeaseId> = world.secrets().await.into_iter().map(|row| row.id).collect();
         assert!(world.target.roles().is_subset(&named), "{step:?} leaves a role without a row");
         known.assert_kept(&world, step);
-        if matches!(step, Step::Restart) || room.process.is_dead() {
-            room.process.die();
-            room = world.start().await;
+        if matches!(step, Step::Restart) || node.process.is_dead() {
+            node.process.die();
+            node = world.start().await;
         }
     }
-    room.process.die();
-    let room = world.recover(1_500).await;
-    room.assert_no_violation("recovery");
+    node.process.die();
+    let node = world.recover(1_500).await;
+    node.assert_no_violation("recovery");
     world.assert_settled("recovery").await;
     let active: BTreeSet<LeaseId> = world.secrets().await.into_iter().map(|row| row.id).collect();
     assert!(active.is_disjoint(&known.ended), "acknowledged ends that did not come");

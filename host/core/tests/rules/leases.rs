@@ -11,99 +11,99 @@ use serde_json::{Value, json};
 
 use super::support::asked;
 use super::support::engine::Trouble;
+use super::support::node::{Node, World};
 use super::support::pass;
-use super::support::room::{Room, World};
 use super::support::server::{ROOT, Server, lease_of, refusal};
 
 const LONG: Ttl = Ttl::from_secs(30 * 86_400);
 
 /// An issue whose effect takes two seconds, and what else happens in the first of them.
 async fn while_issuing<F: Future<Output = ()>>(
-    meanwhile: impl FnOnce(std::sync::Arc<Room>) -> F,
-) -> (World, std::sync::Arc<Room>) {
+    meanwhile: impl FnOnce(std::sync::Arc<Node>) -> F,
+) -> (World, std::sync::Arc<Node>) {
     let world = World::new();
-    let room = std::sync::Arc::new(world.start().await);
-    room.token("t", None, LONG).await;
-    *room.engine.takes.lock().unwrap() = Duration::from_secs(2);
+    let node = std::sync::Arc::new(world.start().await);
+    node.token("t", None, LONG).await;
+    *node.engine.takes.lock().unwrap() = Duration::from_secs(2);
     let issuing = {
-        let room = room.clone();
-        let token = room.tokens.hash(&leasehold_model::TokenId::new("t"));
-        tokio::spawn(async move { room.issue(&token).await })
+        let node = node.clone();
+        let token = node.tokens.hash(&leasehold_model::TokenId::new("t"));
+        tokio::spawn(async move { node.issue(&token).await })
     };
     pass(1).await;
     let ticking = {
-        let room = room.clone();
-        tokio::spawn(async move { room.tick(120).await })
+        let node = node.clone();
+        tokio::spawn(async move { node.tick(120).await })
     };
-    meanwhile(room.clone()).await;
+    meanwhile(node.clone()).await;
     let issued = issuing.await.unwrap();
     assert!(issued.is_err(), "{issued:?}");
     ticking.await.unwrap();
     assert_eq!(world.target.count("effect"), 1);
-    room.assert_no_violation("while issuing");
+    node.assert_no_violation("while issuing");
     assert!(world.target.roles().is_empty() && world.secrets().await.is_empty());
-    (world, room)
+    (world, node)
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_revocation_waits_for_the_effect_that_it_undoes() {
-    while_issuing(|room| async move {
-        let id = room.issuing().await;
-        room.leases.revoke(&id, Wait::UntilGone, &asked()).await.unwrap();
+    while_issuing(|node| async move {
+        let id = node.issuing().await;
+        node.leases.revoke(&id, Wait::UntilGone, &asked()).await.unwrap();
     })
     .await;
-    while_issuing(|room| async move {
-        let id = room.issuing().await;
-        room.leases.revoke(&id, Wait::UntilStored, &asked()).await.unwrap();
-        assert_eq!(room.row(&id).await.unwrap().state, LeaseState::Revoking);
+    while_issuing(|node| async move {
+        let id = node.issuing().await;
+        node.leases.revoke(&id, Wait::UntilStored, &asked()).await.unwrap();
+        assert_eq!(node.row(&id).await.unwrap().state, LeaseState::Revoking);
     })
     .await;
-    while_issuing(|room| async move {
-        room.leases.revoke_prefix("db", Wait::UntilGone, &asked()).await.unwrap();
+    while_issuing(|node| async move {
+        node.leases.revoke_prefix("db", Wait::UntilGone, &asked()).await.unwrap();
     })
     .await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_token_that_ends_during_an_issue_takes_the_lease_with_it() {
-    let (world, room) = while_issuing(|room| async move {
-        let token = room.tokens.hash(&leasehold_model::TokenId::new("t"));
-        room.leases.end_token(&token, Children::AreRevoked, &asked()).await.unwrap();
+    let (world, node) = while_issuing(|node| async move {
+        let token = node.tokens.hash(&leasehold_model::TokenId::new("t"));
+        node.leases.end_token(&token, Children::AreRevoked, &asked()).await.unwrap();
     })
     .await;
     assert!(world.rows().await.is_empty());
-    let token = room.tokens.hash(&leasehold_model::TokenId::new("t"));
-    assert!(matches!(room.issue(&token).await, Err(LeaseError::TokenGone)));
+    let token = node.tokens.hash(&leasehold_model::TokenId::new("t"));
+    assert!(matches!(node.issue(&token).await, Err(LeaseError::TokenGone)));
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_unmount_during_an_issue_leaves_nothing_and_nothing_begins_after_it() {
-    let (_, room) = while_issuing(|room| async move {
-        let entry = room.mounts.by_path("db/").unwrap();
+    let (_, node) = while_issuing(|node| async move {
+        let entry = node.mounts.by_path("db/").unwrap();
         let taint = |entry: &mut leasehold_core::mount::MountEntry| {
             entry.tainted = true;
             Ok::<(), leasehold_core::seams::storage::StorageError>(())
         };
-        assert!(room.mounts.update(&entry.accessor, taint).await.unwrap());
+        assert!(node.mounts.update(&entry.accessor, taint).await.unwrap());
         // A request that was admitted before the taint.
-        let token = room.tokens.hash(&leasehold_model::TokenId::new("t"));
-        assert!(matches!(room.issue(&token).await, Err(LeaseError::NoEngine(_))));
-        room.leases.revoke_mount(&entry.accessor, &asked()).await.unwrap();
-        room.mounts.remove(&entry).await.unwrap();
+        let token = node.tokens.hash(&leasehold_model::TokenId::new("t"));
+        assert!(matches!(node.issue(&token).await, Err(LeaseError::NoEngine(_))));
+        node.leases.revoke_mount(&entry.accessor, &asked()).await.unwrap();
+        node.mounts.remove(&entry).await.unwrap();
     })
     .await;
-    assert!(room.mounts.by_path("db/").is_none());
+    assert!(node.mounts.by_path("db/").is_none());
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_effect_that_outlives_its_row_is_undone_all_the_same() {
-    while_issuing(|room| async move {
+    while_issuing(|node| async move {
         // The store's clock says that the deadline is over, and another node is quicker.
-        let id = room.issuing().await;
-        let row = room.row(&id).await.unwrap();
-        room.process.force.store(true, std::sync::atomic::Ordering::SeqCst);
+        let id = node.issuing().await;
+        let row = node.row(&id).await.unwrap();
+        node.process.force.store(true, std::sync::atomic::Ordering::SeqCst);
         let gone = leasehold_core::seams::storage::Batch::new().remove(id, row.fence);
-        leasehold_core::seams::storage::Storage::commit(&*room.process.store, gone).await.unwrap();
+        leasehold_core::seams::storage::Storage::commit(&*node.process.store, gone).await.unwrap();
     })
     .await;
 }
@@ -111,27 +111,27 @@ async fn an_effect_that_outlives_its_row_is_undone_all_the_same() {
 #[tokio::test(start_paused = true)]
 async fn an_issue_that_reached_nobody_leaves_nothing() {
     let world = World::new();
-    let room = world.start().await;
-    let token = room.token("t", None, LONG).await;
-    room.process.trouble_at(0, Trouble::Unreached);
-    assert_eq!(room.issue(&token).await.unwrap_err().to_string(), "connection refused");
+    let node = world.start().await;
+    let token = node.token("t", None, LONG).await;
+    node.process.trouble_at(0, Trouble::Unreached);
+    assert_eq!(node.issue(&token).await.unwrap_err().to_string(), "connection refused");
     assert!(world.secrets().await.is_empty(), "nothing was sent, so nothing is to be undone");
-    assert!(room.issue(&token).await.is_err(), "it counts as down all the same");
+    assert!(node.issue(&token).await.is_err(), "it counts as down all the same");
     assert_eq!((world.target.count("effect"), world.target.count("revoke")), (1, 0));
-    room.assert_no_violation("unreached");
+    node.assert_no_violation("unreached");
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_issue_that_was_cut_off_is_undone_after_its_deadline() {
     for trouble in [Trouble::Down, Trouble::DownAfter] {
         let world = World::new();
-        let room = world.start().await;
-        let token = room.token("t", None, LONG).await;
-        room.process.trouble_at(0, trouble);
-        assert!(room.issue(&token).await.is_err());
+        let node = world.start().await;
+        let token = node.token("t", None, LONG).await;
+        node.process.trouble_at(0, trouble);
+        assert!(node.issue(&token).await.is_err());
         let row = world.secrets().await.remove(0);
-        assert_eq!((row.state, row.next_at), (LeaseState::Revoking, room.at(35)), "the target may still be at it");
-        room.tick(60).await;
+        assert_eq!((row.state, row.next_at), (LeaseState::Revoking, node.at(35)), "the target may still be at it");
+        node.tick(60).await;
         assert!(world.secrets().await.is_empty() && world.target.roles().is_empty());
     }
 }
@@ -140,16 +140,16 @@ async fn an_issue_that_was_cut_off_is_undone_after_its_deadline() {
 #[tokio::test(start_paused = true)]
 async fn an_issue_that_reached_nobody_leaves_nothing_of_a_dead_token_either() {
     let world = World::new();
-    let room = std::sync::Arc::new(world.start().await);
-    let token = room.token("t", None, LONG).await;
-    *room.engine.takes.lock().unwrap() = Duration::from_secs(2);
-    room.process.trouble_at(0, Trouble::Unreached);
+    let node = std::sync::Arc::new(world.start().await);
+    let token = node.token("t", None, LONG).await;
+    *node.engine.takes.lock().unwrap() = Duration::from_secs(2);
+    node.process.trouble_at(0, Trouble::Unreached);
     let issuing = {
-        let (room, token) = (room.clone(), token.clone());
-        tokio::spawn(async move { room.issue(&token).await })
+        let (node, token) = (node.clone(), token.clone());
+        tokio::spawn(async move { node.issue(&token).await })
     };
     pass(1).await;
-    room.leases.end_token(&token, Children::AreRevoked, &asked()).await.unwrap();
+    node.leases.end_token(&token, Children::AreRevoked, &asked()).await.unwrap();
     assert!(issuing.await.unwrap().is_err());
     assert!(world.rows().await.is_empty() && world.target.count("revoke") == 0);
 }
@@ -157,29 +157,29 @@ async fn an_issue_that_reached_nobody_leaves_nothing_of_a_dead_token_either() {
 #[tokio::test(start_paused = true)]
 async fn a_revocation_during_a_renewal_wins() {
     let world = World::new();
-    let room = std::sync::Arc::new(world.start().await);
-    let token = room.token("t", None, LONG).await;
-    let id = room.issue(&token).await.unwrap();
-    *room.engine.takes.lock().unwrap() = Duration::from_secs(2);
+    let node = std::sync::Arc::new(world.start().await);
+    let token = node.token("t", None, LONG).await;
+    let id = node.issue(&token).await.unwrap();
+    *node.engine.takes.lock().unwrap() = Duration::from_secs(2);
     let renewal = {
-        let (room, id) = (room.clone(), id.clone());
-        tokio::spawn(async move { room.leases.renew(&id, None, None).await })
+        let (node, id) = (node.clone(), id.clone());
+        tokio::spawn(async move { node.leases.renew(&id, None, None).await })
     };
     pass(1).await;
-    room.leases.revoke(&id, Wait::UntilGone, &asked()).await.unwrap();
+    node.leases.revoke(&id, Wait::UntilGone, &asked()).await.unwrap();
     assert!(matches!(renewal.await.unwrap(), Err(LeaseError::Overtaken(_))));
-    assert!(!world.target.has(&id) && room.row(&id).await.is_none());
-    room.assert_no_violation("renewal");
+    assert!(!world.target.has(&id) && node.row(&id).await.is_none());
+    node.assert_no_violation("renewal");
 }
 
 #[tokio::test(start_paused = true)]
 async fn two_renewals_at_once_do_not_mix() {
     let world = World::new();
-    let room = std::sync::Arc::new(world.start().await);
-    let token = room.token("t", None, LONG).await;
-    let id = room.issue(&token).await.unwrap();
-    *room.engine.takes.lock().unwrap() = Duration::from_secs(2);
-    let (one, other) = tokio::join!(room.leases.renew(&id, None, None), room.leases.renew(&id, None, None));
+    let node = std::sync::Arc::new(world.start().await);
+    let token = node.token("t", None, LONG).await;
+    let id = node.issue(&token).await.unwrap();
+    *node.engine.takes.lock().unwrap() = Duration::from_secs(2);
+    let (one, other) = tokio::join!(node.leases.renew(&id, None, None), node.leases.renew(&id, None, None));
     assert!(one.is_ok() != other.is_ok());
     assert!([one.err(), other.err()].into_iter().flatten().all(|error| matches!(error, LeaseError::Busy(_))));
 }
@@ -187,87 +187,87 @@ async fn two_renewals_at_once_do_not_mix() {
 #[tokio::test(start_paused = true)]
 async fn a_token_renewed_in_its_last_instant_is_not_ended() {
     let world = World::new();
-    let room = std::sync::Arc::new(world.start().await);
-    let token = room.token("t", None, Ttl::from_secs(100)).await;
+    let node = std::sync::Arc::new(world.start().await);
+    let token = node.token("t", None, Ttl::from_secs(100)).await;
     // A renewal that has found the token alive, and commits when the ticker has claimed the row, and is slow.
-    let (mut record, version) = room.tokens.find(&token).await.unwrap().unwrap();
-    *room.process.pause_after_claims.lock().unwrap() = Duration::from_secs(10);
+    let (mut record, version) = node.tokens.find(&token).await.unwrap().unwrap();
+    *node.process.pause_after_claims.lock().unwrap() = Duration::from_secs(10);
     let ticking = {
-        let room = room.clone();
-        tokio::spawn(async move { room.tick(900).await })
+        let node = node.clone();
+        tokio::spawn(async move { node.tick(900).await })
     };
     pass(105).await;
-    record.expires_at = Some(room.at(1_000));
-    room.tokens.extend(&token, &record, version).await.unwrap();
+    record.expires_at = Some(node.at(1_000));
+    node.tokens.extend(&token, &record, version).await.unwrap();
     ticking.await.unwrap();
     assert!(world.token_lives(&token).await);
-    room.tick(300).await;
+    node.tick(300).await;
     assert!(!world.token_lives(&token).await && world.rows().await.is_empty());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_lease_outlives_neither_its_token_nor_the_tokens_parent() {
     let world = World::new();
-    let room = world.start().await;
-    let parent = room.token("parent", None, Ttl::from_secs(600)).await;
-    let child = room.token("child", Some(&parent), LONG).await;
-    let id = room.issue(&child).await.unwrap();
-    room.tick(590).await;
+    let node = world.start().await;
+    let parent = node.token("parent", None, Ttl::from_secs(600)).await;
+    let child = node.token("child", Some(&parent), LONG).await;
+    let id = node.issue(&child).await.unwrap();
+    node.tick(590).await;
     assert!(world.target.has(&id));
-    room.tick(15).await;
+    node.tick(15).await;
     assert!(world.rows().await.is_empty() && world.target.roles().is_empty());
-    assert!(room.try_token("late", Some(&parent), LONG).await.is_err(), "the dead have no children");
+    assert!(node.try_token("late", Some(&parent), LONG).await.is_err(), "the dead have no children");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_dead_target_holds_up_no_other_and_is_tried_again() {
     let world = World::new();
-    let room = world.start().await;
-    let token = room.token("t", None, LONG).await;
+    let node = world.start().await;
+    let token = node.token("t", None, LONG).await;
     let mut ids = Vec::new();
     for _ in 0..40 {
-        ids.push(room.issue(&token).await.unwrap());
+        ids.push(node.issue(&token).await.unwrap());
     }
     *world.target.refuses.lock().unwrap() = Some("revoke");
-    room.leases.end_token(&token, Children::AreRevoked, &asked()).await.unwrap();
-    room.tick(200).await;
+    node.leases.end_token(&token, Children::AreRevoked, &asked()).await.unwrap();
+    node.tick(200).await;
     assert_eq!(world.secrets().await.len(), 40, "nothing is forgotten");
     let tries = world.target.count("revoke");
     assert!((40 * 3..=40 * 6).contains(&tries), "back-off doubles from 10 s: {tries} tries");
     *world.target.refuses.lock().unwrap() = None;
-    room.tick(900).await;
+    node.tick(900).await;
     assert!(world.secrets().await.is_empty() && world.target.roles().is_empty());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_hanging_revocation_leaves_slots_for_others() {
     let world = World::new();
-    let room = world.start().await;
-    let token = room.token("t", None, LONG).await;
+    let node = world.start().await;
+    let token = node.token("t", None, LONG).await;
     for _ in 0..20 {
-        room.issue(&token).await.unwrap();
+        node.issue(&token).await.unwrap();
     }
-    *room.engine.takes.lock().unwrap() = Duration::from_secs(1_000_000);
-    let other = room.token("other", None, Ttl::from_secs(10)).await;
-    room.leases.end_token(&token, Children::AreRevoked, &asked()).await.unwrap();
-    room.tick(15).await;
+    *node.engine.takes.lock().unwrap() = Duration::from_secs(1_000_000);
+    let other = node.token("other", None, Ttl::from_secs(10)).await;
+    node.leases.end_token(&token, Children::AreRevoked, &asked()).await.unwrap();
+    node.tick(15).await;
     assert!(!world.token_lives(&other).await, "tokens end while a target hangs");
 }
 
 #[tokio::test(start_paused = true)]
 async fn revocations_that_have_failed_before_keep_no_fresh_one_waiting() {
     let world = World::new();
-    let room = world.start().await;
-    let token = room.token("t", None, LONG).await;
+    let node = world.start().await;
+    let token = node.token("t", None, LONG).await;
     for _ in 0..60 {
-        let id = room.issue(&token).await.unwrap();
+        let id = node.issue(&token).await.unwrap();
         world.target.stuck.lock().unwrap().insert(id.clone());
-        room.leases.revoke(&id, Wait::UntilStored, &asked()).await.unwrap();
+        node.leases.revoke(&id, Wait::UntilStored, &asked()).await.unwrap();
     }
     // Each has had its first try by then, and each is due again.
-    room.tick(300).await;
-    let fresh = room.issue_for(&token, Ttl::from_secs(3), LONG, None).await.unwrap().lease.id;
-    room.tick(5).await;
+    node.tick(300).await;
+    let fresh = node.issue_for(&token, Ttl::from_secs(3), LONG, None).await.unwrap().lease.id;
+    node.tick(5).await;
     assert!(!world.target.has(&fresh), "it ended two seconds late, or never");
     assert_eq!(world.secrets().await.len(), 60, "and none of the others is given up");
 }
@@ -275,43 +275,43 @@ async fn revocations_that_have_failed_before_keep_no_fresh_one_waiting() {
 #[tokio::test(start_paused = true)]
 async fn work_that_a_busy_target_turned_away_is_done_in_a_moment() {
     let world = World::new();
-    let room = world.start().await;
-    let token = room.token("t", None, LONG).await;
-    let id = room.issue(&token).await.unwrap();
-    room.process.trouble_at(0, Trouble::Busy);
-    room.leases.revoke(&id, Wait::UntilGone, &asked()).await.unwrap();
+    let node = world.start().await;
+    let token = node.token("t", None, LONG).await;
+    let id = node.issue(&token).await.unwrap();
+    node.process.trouble_at(0, Trouble::Busy);
+    node.leases.revoke(&id, Wait::UntilGone, &asked()).await.unwrap();
     assert!(!world.target.has(&id) && world.secrets().await.is_empty());
 }
 
 #[tokio::test(start_paused = true)]
 async fn whoever_asks_again_and_again_makes_no_later_end() {
     let world = World::new();
-    let room = world.start().await;
-    let token = room.token("t", None, LONG).await;
-    let id = room.issue(&token).await.unwrap();
+    let node = world.start().await;
+    let token = node.token("t", None, LONG).await;
+    let id = node.issue(&token).await.unwrap();
     *world.target.refuses.lock().unwrap() = Some("revoke");
     for _ in 0..8 {
-        room.leases.revoke(&id, Wait::UntilGone, &asked()).await.unwrap_err();
+        node.leases.revoke(&id, Wait::UntilGone, &asked()).await.unwrap_err();
     }
-    assert_eq!(room.leases.find(&id).await.unwrap().unwrap().1.attempts, 1);
+    assert_eq!(node.leases.find(&id).await.unwrap().unwrap().1.attempts, 1);
     *world.target.refuses.lock().unwrap() = None;
-    room.tick(15).await;
+    node.tick(15).await;
     assert!(!world.target.has(&id), "it is tried again as soon as after one try");
 }
 
 #[tokio::test(start_paused = true)]
 async fn force_waits_for_no_target_that_does_not_answer() {
     let world = World::new();
-    let room = world.start().await;
-    let token = room.token("t", None, LONG).await;
+    let node = world.start().await;
+    let token = node.token("t", None, LONG).await;
     for _ in 0..100 {
-        room.issue(&token).await.unwrap();
+        node.issue(&token).await.unwrap();
     }
-    *room.engine.takes.lock().unwrap() = Duration::from_secs(5);
+    *node.engine.takes.lock().unwrap() = Duration::from_secs(5);
     *world.target.is_down.lock().unwrap() = true;
     let begun = tokio::time::Instant::now();
-    room.process.force.store(true, std::sync::atomic::Ordering::SeqCst);
-    room.leases.revoke_force("db/creds/app", &asked()).await.unwrap();
+    node.process.force.store(true, std::sync::atomic::Ordering::SeqCst);
+    node.leases.revoke_force("db/creds/app", &asked()).await.unwrap();
     assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
     assert!(world.secrets().await.is_empty());
 }
@@ -319,9 +319,9 @@ async fn force_waits_for_no_target_that_does_not_answer() {
 #[tokio::test(start_paused = true)]
 async fn the_ticker_ends_with_the_one_who_could_stop_it() {
     let world = World::new();
-    let room = world.start().await;
+    let node = world.start().await;
     let (stop, stopped) = tokio::sync::watch::channel(false);
-    let ticker = tokio::spawn(room.leases.clone().run(stopped));
+    let ticker = tokio::spawn(node.leases.clone().run(stopped));
     drop(stop);
     tokio::time::timeout(Duration::from_secs(5), ticker).await.unwrap().unwrap();
 }
@@ -344,20 +344,20 @@ async fn the_least_maximum_caps_a_lease() {
         (0, 0, 0, 900, None, 900, true),
     ] {
         let world = World::new();
-        let room = world.start().await;
-        let token = room.token("t", None, LONG).await;
-        let accessor = room.mounts.by_path("db/").unwrap().accessor.clone();
+        let node = world.start().await;
+        let token = node.token("t", None, LONG).await;
+        let accessor = node.mounts.by_path("db/").unwrap().accessor.clone();
         let tune = |entry: &mut leasehold_core::mount::MountEntry| {
             entry.default_lease_ttl = secs(mount_default);
             entry.max_lease_ttl = secs(mount_max);
             Ok::<(), leasehold_core::seams::storage::StorageError>(())
         };
-        assert!(room.mounts.update(&accessor, tune).await.unwrap());
-        let issued = room.issue_for(&token, secs(role_default), secs(role_max), ceiling.map(secs)).await.unwrap();
+        assert!(node.mounts.update(&accessor, tune).await.unwrap());
+        let issued = node.issue_for(&token, secs(role_default), secs(role_max), ceiling.map(secs)).await.unwrap();
         assert_eq!(issued.lease.ttl, secs(ttl), "{role_default} {role_max} {mount_default} {mount_max}");
         assert_eq!(!issued.warnings.is_empty(), warns, "{:?}", issued.warnings);
-        let row = room.row(&issued.lease.id).await.unwrap();
-        assert_eq!(row.expires_at, room.at(ttl));
+        let row = node.row(&issued.lease.id).await.unwrap();
+        assert_eq!(row.expires_at, node.at(ttl));
     }
 }
 
@@ -645,38 +645,38 @@ async fn an_unmount_ends_the_leases_of_its_mount_and_no_others() {
 #[tokio::test(start_paused = true)]
 async fn what_is_to_be_revoked_is_free_and_due_at_once_unless_it_is_being_issued() {
     let world = World::new();
-    let room = std::sync::Arc::new(world.start().await);
-    let token = room.token("t", None, LONG).await;
-    let id = room.issue(&token).await.unwrap();
-    let before = room.row(&id).await.unwrap();
-    room.leases.revoke(&id, Wait::UntilStored, &asked()).await.unwrap();
-    let row = room.row(&id).await.unwrap();
+    let node = std::sync::Arc::new(world.start().await);
+    let token = node.token("t", None, LONG).await;
+    let id = node.issue(&token).await.unwrap();
+    let before = node.row(&id).await.unwrap();
+    node.leases.revoke(&id, Wait::UntilStored, &asked()).await.unwrap();
+    let row = node.row(&id).await.unwrap();
     assert_eq!(row.state, LeaseState::Revoking);
     assert_eq!((row.holder, row.held_until), (None, None));
     assert!(row.fence > before.fence, "whoever worked on it does not any more");
-    assert!(row.next_at <= room.at(0));
+    assert!(row.next_at <= node.at(0));
 
     // What is being issued stays held until its issuer is through.
-    *room.engine.takes.lock().unwrap() = Duration::from_secs(2);
+    *node.engine.takes.lock().unwrap() = Duration::from_secs(2);
     let issuing = {
-        let (room, token) = (room.clone(), token.clone());
-        tokio::spawn(async move { room.issue(&token).await })
+        let (node, token) = (node.clone(), token.clone());
+        tokio::spawn(async move { node.issue(&token).await })
     };
     pass(1).await;
-    let id = room.issuing().await;
-    let before = room.row(&id).await.unwrap();
-    room.leases.revoke(&id, Wait::UntilStored, &asked()).await.unwrap();
-    let row = room.row(&id).await.unwrap();
+    let id = node.issuing().await;
+    let before = node.row(&id).await.unwrap();
+    node.leases.revoke(&id, Wait::UntilStored, &asked()).await.unwrap();
+    let row = node.row(&id).await.unwrap();
     assert_eq!((row.state, row.holder, row.held_until), (LeaseState::Revoking, before.holder, before.held_until));
     assert!(row.fence > before.fence && Some(row.next_at) == row.held_until);
     assert!(issuing.await.unwrap().is_err());
     // A renewal that is refused gives its claim back.
-    *room.engine.takes.lock().unwrap() = Duration::ZERO;
-    let id = room.issue(&token).await.unwrap();
-    let before = room.row(&id).await.unwrap();
-    room.process.trouble_at(0, Trouble::Fails);
-    assert!(room.leases.renew(&id, None, None).await.is_err());
-    let row = room.row(&id).await.unwrap();
+    *node.engine.takes.lock().unwrap() = Duration::ZERO;
+    let id = node.issue(&token).await.unwrap();
+    let before = node.row(&id).await.unwrap();
+    node.process.trouble_at(0, Trouble::Fails);
+    assert!(node.leases.renew(&id, None, None).await.is_err());
+    let row = node.row(&id).await.unwrap();
     assert_eq!((row.state, row.holder, row.held_until), (LeaseState::Active, None, None));
     assert_eq!((row.next_at, row.expires_at), (before.next_at, before.expires_at));
 }

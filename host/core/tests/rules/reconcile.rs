@@ -11,14 +11,14 @@ use serde_json::Value;
 
 use super::support::asked;
 use super::support::engine::{Trouble, role};
+use super::support::node::{Node, World};
 use super::support::pass;
-use super::support::room::{Room, World};
 use super::support::server::{ROOT, Server};
 
-async fn start(world: &World) -> (Arc<Room>, TokenHash) {
-    let room = Arc::new(world.start().await);
-    let token = room.token("t", None, Ttl::from_secs(30 * 86_400)).await;
-    (room, token)
+async fn start(world: &World) -> (Arc<Node>, TokenHash) {
+    let node = Arc::new(world.start().await);
+    let token = node.token("t", None, Ttl::from_secs(30 * 86_400)).await;
+    (node, token)
 }
 
 /// A role that no row names.
@@ -35,14 +35,14 @@ fn only(orphans: &[&OwnedRole]) -> Findings {
 #[tokio::test(start_paused = true)]
 async fn a_role_without_a_lease_is_reported_and_stays() {
     let world = World::new();
-    let (room, token) = start(&world).await;
-    room.issue(&token).await.unwrap();
+    let (node, token) = start(&world).await;
+    node.issue(&token).await.unwrap();
     let mut last = LastTime::default();
-    assert_eq!(room.leases.compare(&mut last).await.unwrap(), Findings::default());
+    assert_eq!(node.leases.compare(&mut last).await.unwrap(), Findings::default());
     assert_eq!(world.target.count("list"), 1, "nothing stands out, so nothing is asked twice");
     let lost = orphan(&world, "lost");
     for _ in 0..3 {
-        assert_eq!(room.leases.compare(&mut last).await.unwrap(), only(&[&lost]));
+        assert_eq!(node.leases.compare(&mut last).await.unwrap(), only(&[&lost]));
     }
     assert_eq!((world.target.count("drop"), world.target.roles().len()), (0, 2));
 }
@@ -50,92 +50,92 @@ async fn a_role_without_a_lease_is_reported_and_stays() {
 #[tokio::test(start_paused = true)]
 async fn a_role_without_a_lease_is_dropped_when_it_is_found_twice_in_a_row() {
     let world = World::new();
-    let (room, token) = start(&world).await;
-    let kept = room.issue(&token).await.unwrap();
-    *room.engine.drops_orphans.lock().unwrap() = true;
+    let (node, token) = start(&world).await;
+    let kept = node.issue(&token).await.unwrap();
+    *node.engine.drops_orphans.lock().unwrap() = true;
     let mut last = LastTime::default();
     let first = orphan(&world, "first");
-    assert_eq!(room.leases.compare(&mut last).await.unwrap(), only(&[&first]));
+    assert_eq!(node.leases.compare(&mut last).await.unwrap(), only(&[&first]));
     let second = orphan(&world, "second");
-    let found = room.leases.compare(&mut last).await.unwrap();
+    let found = node.leases.compare(&mut last).await.unwrap();
     assert_eq!(found, Findings { dropped: vec![first.clone()], ..only(&[&second]) });
     // Away, and back: that is found for the first time.
     world.target.roles.lock().unwrap().retain(|id| role(id) != second);
-    assert_eq!(room.leases.compare(&mut last).await.unwrap(), Findings::default());
+    assert_eq!(node.leases.compare(&mut last).await.unwrap(), Findings::default());
     orphan(&world, "second");
-    assert_eq!(room.leases.compare(&mut last).await.unwrap(), only(&[&second]));
-    assert_eq!(room.leases.compare(&mut last).await.unwrap().dropped, [second]);
+    assert_eq!(node.leases.compare(&mut last).await.unwrap(), only(&[&second]));
+    assert_eq!(node.leases.compare(&mut last).await.unwrap().dropped, [second]);
     assert_eq!(world.target.roles().into_iter().collect::<Vec<_>>(), [kept]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_role_made_anew_under_the_name_of_an_orphan_is_another_role() {
     let world = World::new();
-    let (room, _) = start(&world).await;
-    *room.engine.drops_orphans.lock().unwrap() = true;
+    let (node, _) = start(&world).await;
+    *node.engine.drops_orphans.lock().unwrap() = true;
     let lost = orphan(&world, "lost");
     let mut last = LastTime::default();
-    assert_eq!(room.leases.compare(&mut last).await.unwrap(), only(&[&lost]));
+    assert_eq!(node.leases.compare(&mut last).await.unwrap(), only(&[&lost]));
     // Between two comparisons: it is found for the first time.
     *world.target.remade.lock().unwrap() = 1;
     let anew = OwnedRole { id: 1, ..lost };
-    assert_eq!(room.leases.compare(&mut last).await.unwrap(), only(&[&anew]));
+    assert_eq!(node.leases.compare(&mut last).await.unwrap(), only(&[&anew]));
     // Between a comparison and its drop: the engine keeps it, and it is neither dropped nor the orphan that was found.
     *world.target.remakes_before_drop.lock().unwrap() = true;
-    assert_eq!(room.leases.compare(&mut last).await.unwrap(), Findings::default());
+    assert_eq!(node.leases.compare(&mut last).await.unwrap(), Findings::default());
     assert_eq!((world.target.count("drop"), world.target.roles().len()), (1, 1));
     let again = OwnedRole { id: 2, ..anew };
-    assert_eq!(room.leases.compare(&mut last).await.unwrap(), only(&[&again]));
-    assert_eq!(room.leases.compare(&mut last).await.unwrap().dropped, [again]);
+    assert_eq!(node.leases.compare(&mut last).await.unwrap(), only(&[&again]));
+    assert_eq!(node.leases.compare(&mut last).await.unwrap().dropped, [again]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_role_that_could_not_be_dropped_is_tried_again() {
     let world = World::new();
-    let (room, _) = start(&world).await;
-    *room.engine.drops_orphans.lock().unwrap() = true;
+    let (node, _) = start(&world).await;
+    *node.engine.drops_orphans.lock().unwrap() = true;
     let lost = orphan(&world, "lost");
     let mut last = LastTime::default();
-    room.leases.compare(&mut last).await.unwrap();
+    node.leases.compare(&mut last).await.unwrap();
     *world.target.refuses.lock().unwrap() = Some("drop");
-    assert_eq!(room.leases.compare(&mut last).await.unwrap(), only(&[&lost]));
+    assert_eq!(node.leases.compare(&mut last).await.unwrap(), only(&[&lost]));
     *world.target.refuses.lock().unwrap() = None;
-    assert_eq!(room.leases.compare(&mut last).await.unwrap().dropped, [lost]);
+    assert_eq!(node.leases.compare(&mut last).await.unwrap().dropped, [lost]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_lease_whose_role_is_gone_is_reported_and_kept() {
     let world = World::new();
-    let (room, token) = start(&world).await;
-    let (lost, kept) = (room.issue(&token).await.unwrap(), room.issue(&token).await.unwrap());
+    let (node, token) = start(&world).await;
+    let (lost, kept) = (node.issue(&token).await.unwrap(), node.issue(&token).await.unwrap());
     world.target.roles.lock().unwrap().remove(&lost);
-    let found = room.leases.compare(&mut LastTime::default()).await.unwrap();
+    let found = node.leases.compare(&mut LastTime::default()).await.unwrap();
     assert_eq!(found, Findings { missing: vec![lost.clone()], ..Findings::default() });
-    assert!(room.row(&lost).await.is_some() && room.row(&kept).await.is_some());
+    assert!(node.row(&lost).await.is_some() && node.row(&kept).await.is_some());
 }
 
 /// While the list of roles is on its way a lease begins and another ends.
 #[tokio::test(start_paused = true)]
 async fn what_is_under_way_is_no_finding() {
     let world = World::new();
-    let (room, token) = start(&world).await;
-    let ends = room.issue(&token).await.unwrap();
-    *room.engine.lists_take.lock().unwrap() = Duration::from_secs(4);
+    let (node, token) = start(&world).await;
+    let ends = node.issue(&token).await.unwrap();
+    *node.engine.lists_take.lock().unwrap() = Duration::from_secs(4);
     let comparing = {
-        let room = room.clone();
-        tokio::spawn(async move { room.leases.compare(&mut LastTime::default()).await.unwrap() })
+        let node = node.clone();
+        tokio::spawn(async move { node.leases.compare(&mut LastTime::default()).await.unwrap() })
     };
     pass(1).await;
-    room.issue(&token).await.unwrap();
-    room.leases.revoke(&ends, Wait::UntilGone, &asked()).await.unwrap();
+    node.issue(&token).await.unwrap();
+    node.leases.revoke(&ends, Wait::UntilGone, &asked()).await.unwrap();
     // A third is being issued, without a role, and a fourth is being revoked, with its role, when the leases are read.
-    let half_way = room.issue(&token).await.unwrap();
-    *room.engine.takes.lock().unwrap() = Duration::from_secs(20);
+    let half_way = node.issue(&token).await.unwrap();
+    *node.engine.takes.lock().unwrap() = Duration::from_secs(20);
     let slow = {
-        let (room, token) = (room.clone(), token.clone());
+        let (node, token) = (node.clone(), token.clone());
         let cause = asked();
         tokio::spawn(
-            async move { tokio::join!(room.issue(&token), room.leases.revoke(&half_way, Wait::UntilGone, &cause)) },
+            async move { tokio::join!(node.issue(&token), node.leases.revoke(&half_way, Wait::UntilGone, &cause)) },
         )
     };
     assert_eq!(comparing.await.unwrap(), Findings::default());
@@ -147,26 +147,26 @@ async fn what_is_under_way_is_no_finding() {
 #[tokio::test(start_paused = true)]
 async fn a_lease_under_revocation_whose_role_is_gone_is_no_finding() {
     let world = World::new();
-    let (room, token) = start(&world).await;
-    let id = room.issue(&token).await.unwrap();
-    room.process.trouble_at(0, Trouble::LiesFailure);
-    assert!(room.leases.revoke(&id, Wait::UntilGone, &asked()).await.is_err());
-    assert!(!world.target.has(&id) && room.row(&id).await.is_some());
-    assert_eq!(room.leases.compare(&mut LastTime::default()).await.unwrap(), Findings::default());
+    let (node, token) = start(&world).await;
+    let id = node.issue(&token).await.unwrap();
+    node.process.trouble_at(0, Trouble::LiesFailure);
+    assert!(node.leases.revoke(&id, Wait::UntilGone, &asked()).await.is_err());
+    assert!(!world.target.has(&id) && node.row(&id).await.is_some());
+    assert_eq!(node.leases.compare(&mut LastTime::default()).await.unwrap(), Findings::default());
 }
 
 /// Two connections to one server see the same roles; a lease of one must not look like an orphan on the other.
 #[tokio::test(start_paused = true)]
 async fn connections_to_one_server_do_not_take_each_others_roles_for_orphans() {
     let world = World::new();
-    let (room, token) = start(&world).await;
-    *room.engine.connections.lock().unwrap() = vec!["other", "pg"];
-    *room.engine.drops_orphans.lock().unwrap() = true;
-    let kept = room.issue(&token).await.unwrap();
+    let (node, token) = start(&world).await;
+    *node.engine.connections.lock().unwrap() = vec!["other", "pg"];
+    *node.engine.drops_orphans.lock().unwrap() = true;
+    let kept = node.issue(&token).await.unwrap();
     let lost = orphan(&world, "lost");
     let mut last = LastTime::default();
-    assert_eq!(room.leases.compare(&mut last).await.unwrap(), only(&[&lost, &lost]));
-    let found = room.leases.compare(&mut last).await.unwrap();
+    assert_eq!(node.leases.compare(&mut last).await.unwrap(), only(&[&lost, &lost]));
+    let found = node.leases.compare(&mut last).await.unwrap();
     assert_eq!((found.dropped, found.missing.is_empty()), (vec![lost], true));
     assert!(world.target.has(&kept) && world.target.roles().len() == 1);
 }
@@ -174,21 +174,21 @@ async fn connections_to_one_server_do_not_take_each_others_roles_for_orphans() {
 #[tokio::test(start_paused = true)]
 async fn a_target_that_is_down_is_passed_over_and_nothing_of_it_is_forgotten() {
     let world = World::new();
-    let (room, token) = start(&world).await;
-    *room.engine.drops_orphans.lock().unwrap() = true;
+    let (node, token) = start(&world).await;
+    *node.engine.drops_orphans.lock().unwrap() = true;
     let lost = orphan(&world, "lost");
     let mut last = LastTime::default();
-    assert_eq!(room.leases.compare(&mut last).await.unwrap(), only(&[&lost]));
+    assert_eq!(node.leases.compare(&mut last).await.unwrap(), only(&[&lost]));
     *world.target.refuses.lock().unwrap() = Some("list");
-    assert_eq!(room.leases.compare(&mut last).await.unwrap(), Findings::default());
+    assert_eq!(node.leases.compare(&mut last).await.unwrap(), Findings::default());
     *world.target.refuses.lock().unwrap() = None;
-    room.process.trouble_at(0, Trouble::Unreached);
-    assert!(room.issue(&token).await.is_err());
+    node.process.trouble_at(0, Trouble::Unreached);
+    assert!(node.issue(&token).await.is_err());
     let lists = world.target.count("list");
-    assert_eq!(room.leases.compare(&mut last).await.unwrap(), Findings::default());
+    assert_eq!(node.leases.compare(&mut last).await.unwrap(), Findings::default());
     assert_eq!(world.target.count("list"), lists, "it is known to be down");
     pass(6).await;
-    assert_eq!(room.leases.compare(&mut last).await.unwrap().dropped, [lost]);
+    assert_eq!(node.leases.compare(&mut last).await.unwrap().dropped, [lost]);
 }
 
 #[tokio::test(start_paused = true)]

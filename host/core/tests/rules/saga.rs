@@ -12,8 +12,8 @@ use leasehold_model::{LeaseId, TokenHash, Ttl};
 use super::support::asked;
 use super::support::engine::TROUBLES;
 use super::support::faults::FAULTS;
+use super::support::node::{Node, TTL, World};
 use super::support::pass;
-use super::support::room::{Room, TTL, World};
 
 /// What a saga is done to: a tree of three tokens with two leases each, and a bystander.
 struct Scene {
@@ -27,19 +27,19 @@ struct Scene {
     other: LeaseId,
 }
 
-async fn scene(room: &Room) -> Scene {
+async fn scene(node: &Node) -> Scene {
     let long = Ttl::from_secs(30 * 86_400);
-    let parent = room.token("parent", None, long).await;
-    let child = room.token("child", Some(&parent), long).await;
-    let grandchild = room.token("grandchild", Some(&child), long).await;
-    let bystander = room.token("bystander", None, long).await;
+    let parent = node.token("parent", None, long).await;
+    let child = node.token("child", Some(&parent), long).await;
+    let grandchild = node.token("grandchild", Some(&child), long).await;
+    let bystander = node.token("bystander", None, long).await;
     let mut leases = Vec::new();
     for token in [&parent, &child, &grandchild] {
         for _ in 0..2 {
-            leases.push(room.issue(token).await.unwrap());
+            leases.push(node.issue(token).await.unwrap());
         }
     }
-    let other = room.issue(&bystander).await.unwrap();
+    let other = node.issue(&bystander).await.unwrap();
     Scene { parent, child, grandchild, bystander, leases, other }
 }
 
@@ -75,38 +75,38 @@ enum Told {
 }
 
 impl Saga {
-    async fn run(self, room: &Room, scene: &Scene) -> Told {
+    async fn run(self, node: &Node, scene: &Scene) -> Told {
         let first = &scene.leases[0];
         let done = |result: Result<(), LeaseError>| if result.is_ok() { Told::Done } else { Told::Refused };
         match self {
-            Self::Issue => match room.issue(&scene.parent).await {
+            Self::Issue => match node.issue(&scene.parent).await {
                 Ok(id) => Told::Issued(id),
                 Err(_) => Told::Refused,
             },
-            Self::Renew => done(room.leases.renew(first, Some(Ttl::from_secs(3 * 86_400)), None).await.map(drop)),
-            Self::Revoke => done(room.leases.revoke(first, Wait::UntilGone, &asked()).await),
-            Self::RevokeLater => done(room.leases.revoke(first, Wait::UntilStored, &asked()).await),
-            Self::RevokePrefix => match room.leases.revoke_prefix("db/creds", Wait::UntilGone, &asked()).await {
+            Self::Renew => done(node.leases.renew(first, Some(Ttl::from_secs(3 * 86_400)), None).await.map(drop)),
+            Self::Revoke => done(node.leases.revoke(first, Wait::UntilGone, &asked()).await),
+            Self::RevokeLater => done(node.leases.revoke(first, Wait::UntilStored, &asked()).await),
+            Self::RevokePrefix => match node.leases.revoke_prefix("db/creds", Wait::UntilGone, &asked()).await {
                 Ok(()) => Told::Done,
                 Err(_) => Told::Refused,
             },
-            Self::EndToken => done(room.leases.end_token(&scene.parent, Children::AreRevoked, &asked()).await),
+            Self::EndToken => done(node.leases.end_token(&scene.parent, Children::AreRevoked, &asked()).await),
             Self::EndTokenKeepChildren => {
-                done(room.leases.end_token(&scene.parent, Children::BecomeOrphans, &asked()).await)
+                done(node.leases.end_token(&scene.parent, Children::BecomeOrphans, &asked()).await)
             }
             Self::Unmount => {
-                let entry = room.mounts.by_path("db/").unwrap();
+                let entry = node.mounts.by_path("db/").unwrap();
                 let taint = |entry: &mut leasehold_core::mount::MountEntry| {
                     entry.tainted = true;
                     Ok::<(), leasehold_core::seams::storage::StorageError>(())
                 };
-                if room.mounts.update(&entry.accessor, taint).await.is_err() {
+                if node.mounts.update(&entry.accessor, taint).await.is_err() {
                     return Told::Refused;
                 }
-                if room.leases.revoke_mount(&entry.accessor, &asked()).await.is_err() {
+                if node.leases.revoke_mount(&entry.accessor, &asked()).await.is_err() {
                     return Told::Refused;
                 }
-                if room.mounts.remove(&entry).await.is_ok() { Told::Done } else { Told::Refused }
+                if node.mounts.remove(&entry).await.is_ok() { Told::Done } else { Told::Refused }
             }
         }
     }
@@ -125,23 +125,23 @@ impl Saga {
 }
 
 /// One saga with one thing going wrong. `arm` says what; the answer says whether it came to that.
-async fn play(saga: Saga, context: &str, arm: impl Fn(&Room)) -> bool {
+async fn play(saga: Saga, context: &str, arm: impl Fn(&Node)) -> bool {
     let world = World::new();
-    let room = world.start().await;
-    let scene = scene(&room).await;
+    let node = world.start().await;
+    let scene = scene(&node).await;
     world.assert_settled("before").await;
-    let before = room.row(&scene.leases[0]).await.unwrap().expires_at;
-    arm(&room);
-    let told = tokio::time::timeout(Duration::from_secs(600), saga.run(&room, &scene)).await;
+    let before = node.row(&scene.leases[0]).await.unwrap().expires_at;
+    arm(&node);
+    let told = tokio::time::timeout(Duration::from_secs(600), saga.run(&node, &scene)).await;
     let told = told.unwrap_or_else(|_| panic!("{context}: never ends"));
-    let fired = !room.process.is_armed();
-    room.process.disarm();
-    room.assert_no_violation(context);
+    let fired = !node.process.is_armed();
+    node.process.disarm();
+    node.assert_no_violation(context);
     // No role without a row, at any moment.
     let named: BTreeSet<LeaseId> = world.secrets().await.into_iter().map(|row| row.id).collect();
     assert!(world.target.roles().is_subset(&named), "{context}: a role without a row");
-    let died = room.process.is_dead();
-    room.process.die();
+    let died = node.process.is_dead();
+    node.process.die();
 
     // Holds, deadlines and first back-offs end in this time; no lease does.
     let next = world.recover(300).await;
@@ -198,7 +198,7 @@ async fn play(saga: Saga, context: &str, arm: impl Fn(&Room)) -> bool {
 async fn at_every_write(saga: Saga) {
     for fault in FAULTS {
         let mut write = 0;
-        while play(saga, &format!("{saga:?}, {fault:?} at write {write}"), |room| room.process.fault_at(write, fault))
+        while play(saga, &format!("{saga:?}, {fault:?} at write {write}"), |node| node.process.fault_at(write, fault))
             .await
         {
             write += 1;
@@ -210,8 +210,8 @@ async fn at_every_write(saga: Saga) {
 async fn at_every_engine_step(saga: Saga) {
     for trouble in TROUBLES {
         let mut step = 0;
-        while play(saga, &format!("{saga:?}, {trouble:?} at step {step}"), |room| {
-            room.process.trouble_at(step, trouble);
+        while play(saga, &format!("{saga:?}, {trouble:?} at step {step}"), |node| {
+            node.process.trouble_at(step, trouble);
         })
         .await
         {
@@ -224,19 +224,19 @@ async fn at_every_engine_step(saga: Saga) {
 async fn without_trouble_every_saga_does_what_it_says() {
     for saga in SAGAS {
         let world = World::new();
-        let room = world.start().await;
-        let scene = scene(&room).await;
-        let before = room.row(&scene.leases[0]).await.unwrap().expires_at;
-        let asked_at = room.clock_now();
-        assert!(!matches!(saga.run(&room, &scene).await, Told::Refused), "{saga:?}");
-        room.tick(5).await;
+        let node = world.start().await;
+        let scene = scene(&node).await;
+        let before = node.row(&scene.leases[0]).await.unwrap().expires_at;
+        let asked_at = node.clock_now();
+        assert!(!matches!(saga.run(&node, &scene).await, Told::Refused), "{saga:?}");
+        node.tick(5).await;
         world.assert_settled(&format!("{saga:?}")).await;
         if saga == Saga::Renew {
-            let row = room.row(&scene.leases[0]).await.unwrap();
+            let row = node.row(&scene.leases[0]).await.unwrap();
             let wanted = asked_at + Ttl::from_secs(3 * 86_400);
             assert!(row.expires_at > before, "a renewal moves the end");
             assert_eq!((row.expires_at, row.next_at), (wanted, wanted), "to where it was asked for");
-            let (_, body) = room.leases.find(&scene.leases[0]).await.unwrap().unwrap();
+            let (_, body) = node.leases.find(&scene.leases[0]).await.unwrap().unwrap();
             assert_eq!(body.last_renewed_at, Some(asked_at));
         }
         let active: BTreeSet<LeaseId> = world.secrets().await.into_iter().map(|row| row.id).collect();
@@ -273,14 +273,14 @@ every_step! {
 async fn a_saga_repeated_after_a_crash_changes_nothing_more() {
     for saga in [Saga::Revoke, Saga::RevokePrefix, Saga::EndToken, Saga::Unmount] {
         let world = World::new();
-        let room = world.start().await;
-        let scene = scene(&room).await;
-        saga.run(&room, &scene).await;
+        let node = world.start().await;
+        let scene = scene(&node).await;
+        saga.run(&node, &scene).await;
         let roles = world.target.roles();
         if saga != Saga::Unmount {
-            assert!(matches!(saga.run(&room, &scene).await, Told::Done), "{saga:?}");
+            assert!(matches!(saga.run(&node, &scene).await, Told::Done), "{saga:?}");
         }
-        room.tick(60).await;
+        node.tick(60).await;
         assert!(world.target.roles().is_subset(&roles), "{saga:?}");
         world.assert_settled(&format!("{saga:?}")).await;
     }
@@ -289,12 +289,12 @@ async fn a_saga_repeated_after_a_crash_changes_nothing_more() {
 #[tokio::test(start_paused = true)]
 async fn a_lease_ends_at_its_expiry_and_not_before() {
     let world = World::new();
-    let room = world.start().await;
-    let token = room.token("t", None, Ttl::from_secs(30 * 86_400)).await;
-    let id = room.issue(&token).await.unwrap();
+    let node = world.start().await;
+    let token = node.token("t", None, Ttl::from_secs(30 * 86_400)).await;
+    let id = node.issue(&token).await.unwrap();
     pass(TTL.as_secs() - 60).await;
-    room.tick(50).await;
+    node.tick(50).await;
     assert!(world.target.has(&id));
-    room.tick(12).await;
-    assert!(!world.target.has(&id) && room.row(&id).await.is_none());
+    node.tick(12).await;
+    assert!(!world.target.has(&id) && node.row(&id).await.is_none());
 }

@@ -38,8 +38,8 @@ pub const START_SECS: i64 = 1_000;
 type Fact = (&'static str, fn(Fixture) -> Pin<Box<dyn Future<Output = ()> + Send>>);
 
 macro_rules! facts {
-    ($($room:ident::$fact:ident),+ $(,)?) => {
-        &[$((stringify!($fact), |fixture| Box::pin($room::$fact(fixture)))),+]
+    ($($part:ident::$fact:ident),+ $(,)?) => {
+        &[$((stringify!($fact), |fixture| Box::pin($part::$fact(fixture)))),+]
     };
 }
 

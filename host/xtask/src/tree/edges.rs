@@ -3,38 +3,42 @@
 use serde_json::Value;
 
 /// A crate of ours, and which others of ours it may use.
-struct Room {
+struct CrateRule {
     name: &'static str,
     /// In what ships.
     ships_with: &'static [&'static str],
-    /// In its tests besides: each a reason to build and to understand another room before this one can be tested.
+    /// In its tests besides: each a reason to build and to understand another crate before this one can be tested.
     tested_with: &'static [&'static str],
 }
 
 /// A crate that is not in the table may not exist.
-const ROOMS: [Room; 12] = [
-    Room { name: "model", ships_with: &[], tested_with: &[] },
+const CRATES: [CrateRule; 12] = [
+    CrateRule { name: "model", ships_with: &[], tested_with: &[] },
     // Itself is its own clock and entropy for tests. The sagas run on the store that ships.
-    Room { name: "core", ships_with: &["model"], tested_with: &["core", "storage"] },
-    Room { name: "storage", ships_with: &["core", "model"], tested_with: &[] },
+    CrateRule { name: "core", ships_with: &["model"], tested_with: &["core", "storage"] },
+    CrateRule { name: "storage", ships_with: &["core", "model"], tested_with: &[] },
     // The guests' own logic, native: component and native must agree.
-    Room { name: "sandbox", ships_with: &["core", "model"], tested_with: &["acl", "statements"] },
+    CrateRule { name: "sandbox", ships_with: &["core", "model"], tested_with: &["acl", "statements"] },
     // A real PostgreSQL, a real store and the template guest's logic.
-    Room { name: "builtin", ships_with: &["core", "model", "tls"], tested_with: &["devpg", "storage", "statements"] },
-    Room { name: "http", ships_with: &["core", "model"], tested_with: &[] },
+    CrateRule {
+        name: "builtin",
+        ships_with: &["core", "model", "tls"],
+        tested_with: &["devpg", "storage", "statements"],
+    },
+    CrateRule { name: "http", ships_with: &["core", "model"], tested_with: &[] },
     // The grammar of policies, for `policy fmt` (0011): the one guest that a host crate ships natively.
-    Room { name: "cli", ships_with: &["model", "acl", "tls"], tested_with: &[] },
+    CrateRule { name: "cli", ships_with: &["model", "acl", "tls"], tested_with: &[] },
     // How every client of ours judges a server's certificate.
-    Room { name: "tls", ships_with: &[], tested_with: &[] },
-    Room { name: "devpg", ships_with: &[], tested_with: &[] },
-    Room { name: "xtask", ships_with: &[], tested_with: &[] },
-    Room {
+    CrateRule { name: "tls", ships_with: &[], tested_with: &[] },
+    CrateRule { name: "devpg", ships_with: &[], tested_with: &[] },
+    CrateRule { name: "xtask", ships_with: &[], tested_with: &[] },
+    CrateRule {
         name: "server",
         ships_with: &["model", "core", "storage", "sandbox", "builtin", "http", "cli", "devpg"],
         tested_with: &[],
     },
     // The server under test with its fail points; the tests themselves see it from outside only.
-    Room { name: "tests", ships_with: &["core", "server"], tested_with: &["devpg"] },
+    CrateRule { name: "tests", ships_with: &["core", "server"], tested_with: &["devpg"] },
 ];
 
 /// One heavy technology, one home.
@@ -50,7 +54,7 @@ pub(super) fn check(metadata: &Value) -> Vec<String> {
     let mut wrong = Vec::new();
     for package in metadata["packages"].as_array().into_iter().flatten() {
         let Some(name) = ours(package) else { continue };
-        let Some(room) = ROOMS.iter().find(|room| room.name == name) else {
+        let Some(rule) = CRATES.iter().find(|rule| rule.name == name) else {
             wrong.push(format!("`leasehold-{name}` has no place in the table of allowed dependencies"));
             continue;
         };
@@ -58,7 +62,7 @@ pub(super) fn check(metadata: &Value) -> Vec<String> {
             let used = dependency["name"].as_str().unwrap_or_default();
             let in_tests = dependency["kind"] == "dev";
             let may = match used.strip_prefix("leasehold-") {
-                Some(other) => room.ships_with.contains(&other) || in_tests && room.tested_with.contains(&other),
+                Some(other) => rule.ships_with.contains(&other) || in_tests && rule.tested_with.contains(&other),
                 None => HOMES.iter().all(|(known, homes)| *known != used || homes.contains(&name)),
             };
             if !may {

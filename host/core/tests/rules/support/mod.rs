@@ -5,7 +5,7 @@ pub mod auth;
 pub mod engine;
 pub mod faults;
 pub mod meter;
-pub mod room;
+pub mod node;
 pub mod sandbox;
 pub mod server;
 

@@ -1,4 +1,4 @@
-//! The lease room alone: no ticker but where a test starts one, so that the n-th write is always the same write.
+//! The lease node alone: no ticker but where a test starts one, so that the n-th write is always the same write.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -32,7 +32,7 @@ pub struct World {
 }
 
 /// One process over a world.
-pub struct Room {
+pub struct Node {
     pub process: Arc<Process>,
     pub engine: Arc<ScriptedEngine>,
     pub leases: Arc<Leases>,
@@ -56,7 +56,7 @@ impl World {
     }
 
     /// A process begins.
-    pub async fn start(&self) -> Room {
+    pub async fn start(&self) -> Node {
         let process = Process::new(self.store.clone(), self.target.clone());
         let engine = Arc::new(ScriptedEngine::new(self.target.clone(), process.clone()));
         *engine.ttls.lock().unwrap() = (TTL, MAX_TTL);
@@ -96,7 +96,7 @@ impl World {
             ttls: SystemTtls { default_lease_ttl: TTL, max_lease_ttl: Ttl::from_secs(2_764_800) },
         });
         let leases = Arc::new(Leases::new(storage, tokens.clone(), engines));
-        Room { process, engine, leases, tokens, mounts, clock: self.clock.clone() }
+        Node { process, engine, leases, tokens, mounts, clock: self.clock.clone() }
     }
 
     /// All rows, tokens' and secrets'.
@@ -113,10 +113,10 @@ impl World {
     }
 
     /// A new process works through what the last one left behind, for so long. What had failed may have backed off meanwhile.
-    pub async fn recover(&self, secs: u64) -> Room {
-        let room = self.start().await;
-        room.tick(secs).await;
-        room
+    pub async fn recover(&self, secs: u64) -> Node {
+        let node = self.start().await;
+        node.tick(secs).await;
+        node
     }
 
     /// No role without a row, and no active row without its role.
@@ -139,7 +139,7 @@ impl World {
     }
 }
 
-impl Room {
+impl Node {
     /// Lets the ticker work for so long.
     pub async fn tick(&self, secs: u64) {
         let (stop, stopped) = watch::channel(false);
