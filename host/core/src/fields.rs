@@ -484,4 +484,18 @@ mod tests {
             assert!(read(json!({ field: value })).is_err(), "{field}");
         }
     }
+
+    #[test]
+    fn hidden_fields_are_secret_and_no_module_sees_them() {
+        let hidden = Field::hidden("password", Kind::Text, "");
+        assert!(hidden.secret && !hidden.visible);
+        let visible = Field::visible("name", Kind::Text, "");
+        assert!(!visible.secret && visible.visible);
+    }
+
+    #[test]
+    fn an_element_of_the_wrong_type_is_named_by_its_place() {
+        let refused = list(&json!(["a", {}])).unwrap_err();
+        assert!(refused.starts_with("decoding failed due to the following error(s):\n\n'[1]'"), "{refused}");
+    }
 }

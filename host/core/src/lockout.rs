@@ -229,4 +229,16 @@ mod tests {
         }
         assert!(lockouts.with(&mount, |names| names.len()) <= NAMES_MAX);
     }
+
+    #[test]
+    fn of_locked_names_the_later_half_stays() {
+        let one = LockoutRules { threshold: 1, ..RULES };
+        let failed = |at_secs: i64| Failures { count: 1, last_at: at(at_secs) };
+        let mut names: HashMap<String, Failures> =
+            (0..NAMES_MAX).map(|n| (format!("n{n}"), failed(1_000 + i64::try_from(n).unwrap() / 100))).collect();
+        make_room(&mut names, &one, at(1_000));
+        assert_eq!(names.len(), NAMES_MAX / 2);
+        let middle = 1_000 + i64::try_from(NAMES_MAX / 2).unwrap() / 100;
+        assert!(names.values().all(|failures| failures.last_at >= at(middle)));
+    }
 }

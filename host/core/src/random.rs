@@ -43,3 +43,30 @@ pub fn hex_digits(entropy: &dyn Entropy, count: usize) -> String {
     text.truncate(count);
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Gives one byte again and again.
+    struct Constant(u8);
+
+    impl Entropy for Constant {
+        fn fill(&self, bytes: &mut [u8]) {
+            bytes.fill(self.0);
+        }
+    }
+
+    #[test]
+    fn a_uuid_says_its_version_and_variant_whatever_the_bytes_are() {
+        assert_eq!(uuid(&Constant(0x00)), "00000000-0000-4000-8000-000000000000");
+        assert_eq!(uuid(&Constant(0xff)), "ffffffff-ffff-4fff-bfff-ffffffffffff");
+    }
+
+    #[test]
+    fn there_are_as_many_digits_as_asked_for() {
+        for count in [0, 1, 2, 7, 8] {
+            assert_eq!(hex_digits(&Constant(0xab), count), "abababab"[..count]);
+        }
+    }
+}

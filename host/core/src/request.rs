@@ -200,3 +200,23 @@ impl fmt::Debug for AuthAnswer {
         f.debug_struct("AuthAnswer").field("accessor", &self.accessor).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn anything_to_say_makes_a_body() {
+        let one_each = [
+            LogicalResponse { data: Some(Object::new()), ..LogicalResponse::default() },
+            LogicalResponse { warnings: vec![String::new()], ..LogicalResponse::default() },
+            LogicalResponse { raw: Some((String::new(), "text/plain")), ..LogicalResponse::default() },
+            LogicalResponse { status: Some(200), ..LogicalResponse::default() },
+        ];
+        for answer in one_each {
+            assert!(answer.has_body(), "{answer:?}");
+        }
+        assert!(!LogicalResponse::default().has_body());
+        assert!(!LogicalResponse { status: Some(202), ..LogicalResponse::default() }.has_body());
+    }
+}

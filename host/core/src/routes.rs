@@ -315,4 +315,11 @@ mod tests {
         assert_eq!(captured("mounts/*path/tune", "mounts/a/tuned"), None);
         assert_eq!(captured("x/*path/of/:name", "x/a/b/of/c"), Some(vec!["c".to_owned(), "a/b".to_owned()]));
     }
+
+    #[test]
+    fn what_a_name_behind_a_wildcard_may_be() {
+        let route = route("x/*path/of/:name");
+        assert!(route.captures("x/a/of/b.c").is_some());
+        assert!(route.captures("x/a/of/b c").is_none());
+    }
 }
