@@ -1,7 +1,7 @@
 //! Any text as a connection URL, any text around a password in one, any user name and password in a template.
 #![no_main]
 
-use leasehold_builtin::secrets::database::properties;
+use leasehold_postgresql::dsn::properties;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: (u8, &str, &str)| {

@@ -12,7 +12,7 @@ struct CrateRule {
 }
 
 /// A crate that is not in the table may not exist.
-const CRATES: [CrateRule; 12] = [
+const CRATES: [CrateRule; 13] = [
     CrateRule { name: "model", ships_with: &[], tested_with: &[] },
     // Itself is its own clock and entropy for tests. The sagas run on the store that ships.
     CrateRule { name: "core", ships_with: &["model"], tested_with: &["core", "storage"] },
@@ -22,7 +22,7 @@ const CRATES: [CrateRule; 12] = [
     // A real PostgreSQL, a real store and the template guest's logic.
     CrateRule {
         name: "builtin",
-        ships_with: &["core", "model", "tls"],
+        ships_with: &["core", "model", "postgresql"],
         tested_with: &["devpg", "storage", "statements"],
     },
     CrateRule { name: "http", ships_with: &["core", "model"], tested_with: &[] },
@@ -30,6 +30,8 @@ const CRATES: [CrateRule; 12] = [
     CrateRule { name: "cli", ships_with: &["model", "acl", "tls"], tested_with: &[] },
     // How every client of ours judges a server's certificate.
     CrateRule { name: "tls", ships_with: &[], tested_with: &[] },
+    // Connection strings and sessions, for the database engine and for the store.
+    CrateRule { name: "postgresql", ships_with: &["tls"], tested_with: &[] },
     CrateRule { name: "devpg", ships_with: &[], tested_with: &[] },
     CrateRule { name: "xtask", ships_with: &[], tested_with: &[] },
     CrateRule {
@@ -46,7 +48,7 @@ const HOMES: [(&str, &[&str]); 4] = [
     ("wasmtime", &["sandbox"]),
     ("hyper", &["http"]),
     ("rusqlite", &["storage"]),
-    ("tokio-postgres", &["builtin", "storage", "tests"]),
+    ("tokio-postgres", &["postgresql", "builtin", "storage", "tests"]),
 ];
 
 /// Looks at the host's workspace.

@@ -25,7 +25,6 @@ mod templates;
 /// What holds for any input of this engine's parsers, for the fuzz targets.
 #[cfg(fuzzing)]
 pub mod properties {
-    pub use super::postgresql::dsn::properties::*;
     pub use super::postgresql::statements::properties::*;
 }
 

@@ -3,6 +3,7 @@
 use std::error::Error as _;
 
 use leasehold_core::seams::engine::EngineError;
+use leasehold_postgresql::chain;
 use secrecy::{ExposeSecret, SecretString};
 use tokio_postgres::error::{ErrorPosition, SqlState};
 
@@ -217,20 +218,6 @@ pub(crate) fn is_down(code: &SqlState) -> bool {
             &SqlState::TOO_MANY_CONNECTIONS,
         ]
         .contains(&code)
-}
-
-/// An error and its causes in one line; causes that the line before already says are left out.
-pub(crate) fn chain(error: &tokio_postgres::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        let said = next.to_string();
-        if !text.ends_with(&said) {
-            text = format!("{text}: {said}");
-        }
-        cause = next.source();
-    }
-    text
 }
 
 /// Shorter parts of a secret may be chance; 8 of 24 characters still leave 95 bits.

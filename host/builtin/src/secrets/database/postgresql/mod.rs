@@ -2,15 +2,12 @@
 //!
 //! Must not know: mounts, routes, how leases are kept. It gets a pool, a role's name and rendered statements.
 //!
-//! Start with `pool` (sessions, turns, the server's clock), then `issue`, `renew`, `revoke`; `dsn`, `dial` and `tls` say how a
-//! connection string is read and followed, `statements` how SQL text is split and checked.
+//! Start with `pool` (sessions, turns, the server's clock), then `issue`, `renew`, `revoke`; `statements` says how SQL
+//! text is split and checked. How a connection string is read and followed is in the crate `leasehold-postgresql`.
 
-pub(crate) mod dial;
 pub(crate) mod disable_login;
 pub(crate) mod dry_run;
-pub(crate) mod dsn;
 pub(crate) mod failure;
-pub(crate) mod files;
 pub(crate) mod grants;
 pub(crate) mod issue;
 pub(crate) mod locks;
@@ -24,9 +21,8 @@ pub(crate) mod renew;
 pub(crate) mod revoke;
 pub(crate) mod role_identity;
 pub(crate) mod scram;
-pub(crate) mod sql;
 pub(crate) mod statements;
-pub(crate) mod tls;
 pub(crate) mod transaction;
 pub(crate) mod verify_absent;
-pub(crate) mod wire;
+
+pub(crate) use leasehold_postgresql::{dial, dsn, files, sql, tls};

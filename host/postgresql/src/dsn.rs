@@ -19,12 +19,12 @@ use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
 use draft::Draft;
-pub(crate) use logins::{LoginMethod, Logins};
-pub(crate) use mask::masked;
+pub use logins::{LoginMethod, Logins};
+pub use mask::masked;
 
 /// How much a connection insists on TLS (libpq's meanings).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum SslMode {
+pub enum SslMode {
     Disable,
     /// Plain first, TLS when the server refuses that.
     Allow,
@@ -39,7 +39,7 @@ pub(crate) enum SslMode {
 
 /// Whether a login is bound to the TLS session in which it happens (SCRAM-SHA-256-PLUS).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum ChannelBinding {
+pub enum ChannelBinding {
     Disable,
     #[default]
     Prefer,
@@ -48,7 +48,7 @@ pub(crate) enum ChannelBinding {
 
 /// Which server of a list will do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum TargetSession {
+pub enum TargetSession {
     #[default]
     Any,
     ReadWrite,
@@ -56,48 +56,48 @@ pub(crate) enum TargetSession {
 }
 
 /// A parsed connection URL.
-pub(crate) struct Dsn {
-    pub(crate) hosts: Vec<(String, u16)>,
+pub struct Dsn {
+    pub hosts: Vec<(String, u16)>,
     /// Where a host is really dialled, if that was said (`hostaddr`); the name stays the one that a certificate must have.
-    pub(crate) addresses: Vec<Option<IpAddr>>,
-    pub(crate) user: String,
-    pub(crate) password: Option<SecretString>,
-    pub(crate) database: String,
-    pub(crate) ssl_mode: SslMode,
+    pub addresses: Vec<Option<IpAddr>>,
+    pub user: String,
+    pub password: Option<SecretString>,
+    pub database: String,
+    pub ssl_mode: SslMode,
     /// A file, or `system`.
-    pub(crate) root_certificate: Option<String>,
-    pub(crate) certificate: Option<String>,
-    pub(crate) key: Option<String>,
+    pub root_certificate: Option<String>,
+    pub certificate: Option<String>,
+    pub key: Option<String>,
     /// `sslcertmode=disable`: a client's certificate is not shown.
-    pub(crate) hides_certificate: bool,
-    pub(crate) sends_name: bool,
-    pub(crate) versions: Versions,
-    pub(crate) channel_binding: ChannelBinding,
-    pub(crate) logins: Logins,
-    pub(crate) connect_timeout: Duration,
-    pub(crate) application_name: String,
-    pub(crate) time_zone: String,
-    pub(crate) search_path: Option<String>,
-    pub(crate) target_session: TargetSession,
-    pub(crate) keepalive: Keepalive,
-    pub(crate) options: Option<String>,
-    pub(crate) role: Option<String>,
+    pub hides_certificate: bool,
+    pub sends_name: bool,
+    pub versions: Versions,
+    pub channel_binding: ChannelBinding,
+    pub logins: Logins,
+    pub connect_timeout: Duration,
+    pub application_name: String,
+    pub time_zone: String,
+    pub search_path: Option<String>,
+    pub target_session: TargetSession,
+    pub keepalive: Keepalive,
+    pub options: Option<String>,
+    pub role: Option<String>,
     /// Shorter than ours, or none.
-    pub(crate) timeouts: Timeouts,
+    pub timeouts: Timeouts,
     /// Further settings of the server, by name.
-    pub(crate) settings: Vec<(&'static str, String)>,
+    pub settings: Vec<(&'static str, String)>,
     /// Options that were taken and do nothing here, and why.
-    pub(crate) warnings: Vec<String>,
+    pub warnings: Vec<String>,
 }
 
 /// How a dead peer is noticed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Keepalive {
-    pub(crate) enabled: bool,
-    pub(crate) idle: Option<Duration>,
-    pub(crate) interval: Option<Duration>,
-    pub(crate) count: Option<u32>,
-    pub(crate) user_timeout: Option<Duration>,
+pub struct Keepalive {
+    pub enabled: bool,
+    pub idle: Option<Duration>,
+    pub interval: Option<Duration>,
+    pub count: Option<u32>,
+    pub user_timeout: Option<Duration>,
 }
 
 impl Default for Keepalive {
@@ -108,10 +108,10 @@ impl Default for Keepalive {
 
 /// Time limits that the URL asks of the server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Timeouts {
-    pub(crate) statement: Option<Duration>,
-    pub(crate) lock: Option<Duration>,
-    pub(crate) idle_in_transaction: Option<Duration>,
+pub struct Timeouts {
+    pub statement: Option<Duration>,
+    pub lock: Option<Duration>,
+    pub idle_in_transaction: Option<Duration>,
 }
 
 impl std::fmt::Debug for Dsn {
@@ -122,7 +122,7 @@ impl std::fmt::Debug for Dsn {
 
 /// Where and how the password of a connection travels: what a write must not change for a password that it does not bring.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Travel {
+pub struct Travel {
     hosts: Vec<(String, u16)>,
     addresses: Vec<Option<IpAddr>>,
     ssl_mode: SslMode,
@@ -135,7 +135,7 @@ pub(crate) struct Travel {
 
 /// Why a connection URL is refused. Names options, never values that may be secret.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum DsnError {
+pub enum DsnError {
     #[error("connection_url is neither a postgresql:// URL nor a list of key=value")]
     Form,
     #[error("connection_url has a broken percent escape in its {0}")]
@@ -168,15 +168,15 @@ pub(crate) enum DsnError {
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-pub(crate) const USERNAME_TAG: &str = "{{username}}";
-pub(crate) const PASSWORD_TAG: &str = "{{password}}";
+pub const USERNAME_TAG: &str = "{{username}}";
+pub const PASSWORD_TAG: &str = "{{password}}";
 
 impl Dsn {
     /// Reads `url`, after `{{username}}` and `{{password}}` in it are replaced; escaped for where they stand unless `raw`.
     ///
     /// # Errors
     /// [`DsnError`], without a part of the password.
-    pub(crate) fn parse(url: &str, username: &str, password: &SecretString, raw: bool) -> Result<Self, DsnError> {
+    pub fn parse(url: &str, username: &str, password: &SecretString, raw: bool) -> Result<Self, DsnError> {
         let (original, scheme) = (url, scheme(url));
         let escape = |value: &str| match (raw, scheme.is_some()) {
             (true, _) => value.to_owned(),
@@ -202,7 +202,7 @@ impl Dsn {
         draft.finish()
     }
 
-    pub(crate) fn travel(&self) -> Travel {
+    pub fn travel(&self) -> Travel {
         Travel {
             hosts: self.hosts.clone(),
             addresses: self.addresses.clone(),
@@ -225,7 +225,7 @@ impl Dsn {
     }
 
     /// The files that the URL names, by option.
-    pub(crate) fn files(&self) -> Vec<(&'static str, &str)> {
+    pub fn files(&self) -> Vec<(&'static str, &str)> {
         let root = self.root_certificate.as_deref().filter(|file| *file != SYSTEM);
         [("sslrootcert", root), ("sslcert", self.certificate.as_deref()), ("sslkey", self.key.as_deref())]
             .into_iter()
@@ -233,23 +233,23 @@ impl Dsn {
             .collect()
     }
 
-    pub(crate) fn trusts_system(&self) -> bool {
+    pub fn trusts_system(&self) -> bool {
         self.root_certificate.as_deref() == Some(SYSTEM)
     }
 
     /// What a message of the server may name, although a password may hold the same letters.
-    pub(crate) fn names(&self) -> Vec<&str> {
+    pub fn names(&self) -> Vec<&str> {
         let hosts = self.hosts.iter().map(|(host, _)| host.as_str());
         let fixed = [Some(self.user.as_str()), Some(self.database.as_str()), self.role.as_deref()];
         fixed.into_iter().flatten().chain(hosts).filter(|name| !name.is_empty()).collect()
     }
 
     /// As error texts name it, without a secret: ``user=root database=myapp``.
-    pub(crate) fn label(&self) -> String {
+    pub fn label(&self) -> String {
         format!("`user={} database={}`: {}", self.user, self.database, self.address())
     }
 
-    pub(crate) fn address(&self) -> String {
+    pub fn address(&self) -> String {
         let one = |(host, port): &(String, u16)| format!("{host}:{port}");
         self.hosts.iter().map(one).collect::<Vec<_>>().join(",")
     }

@@ -8,23 +8,23 @@ use leasehold_tls::{
 use rustls::ClientConfig;
 use rustls::pki_types::CertificateDer;
 
-use super::dsn::{Dsn, SslMode};
-use super::files::{ConnectionFiles, Named, unusable};
+use crate::dsn::{Dsn, SslMode};
+use crate::files::{ConnectionFiles, Named, unusable};
 
 /// PEM texts that a connection brings with it.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Inline<'a> {
-    pub(crate) roots: Option<&'a str>,
-    pub(crate) certificate: Option<&'a str>,
-    pub(crate) key: Option<&'a str>,
+pub struct Inline<'a> {
+    pub roots: Option<&'a str>,
+    pub certificate: Option<&'a str>,
+    pub key: Option<&'a str>,
 }
 
 /// Makes TLS sessions of one connection.
 #[derive(Clone, Debug)]
-pub(crate) struct Tls {
-    pub(super) config: Arc<ClientConfig>,
+pub struct Tls {
+    pub(crate) config: Arc<ClientConfig>,
     /// Whether the server has to prove who it is.
-    pub(super) is_verified: bool,
+    pub(crate) is_verified: bool,
 }
 
 impl Tls {
@@ -32,12 +32,7 @@ impl Tls {
     ///
     /// # Errors
     /// What is wrong with it, in words for the client.
-    pub(crate) async fn load(
-        dsn: &Dsn,
-        inline: Inline<'_>,
-        files: &ConnectionFiles,
-        named: Named,
-    ) -> Result<Self, String> {
+    pub async fn load(dsn: &Dsn, inline: Inline<'_>, files: &ConnectionFiles, named: Named) -> Result<Self, String> {
         let roots = roots(dsn, inline, files, named).await?;
         let identity = own_identity(dsn, inline, files, named).await?;
         let proof = match dsn.ssl_mode {

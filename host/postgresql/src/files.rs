@@ -24,14 +24,14 @@ const READ_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// Reads files that connections name.
 #[derive(Clone, Debug)]
-pub(crate) struct ConnectionFiles {
+pub struct ConnectionFiles {
     directory: Option<Arc<Path>>,
     reads: Arc<Semaphore>,
 }
 
 /// Who named a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Named {
+pub enum Named {
     /// Somebody who writes the connection now.
     ByRequest,
     /// A connection that was stored before such names were confined to the directory.
@@ -40,7 +40,7 @@ pub(crate) enum Named {
 
 impl ConnectionFiles {
     /// Files may lie beneath `directory`; without one, none is read.
-    pub(crate) fn beneath(directory: Option<PathBuf>) -> Self {
+    pub fn beneath(directory: Option<PathBuf>) -> Self {
         Self { directory: directory.map(Arc::from), reads: Arc::new(Semaphore::new(READS_MAX)) }
     }
 
@@ -48,7 +48,7 @@ impl ConnectionFiles {
     ///
     /// # Errors
     /// One text for whatever is wrong with the file; another where none may be named at all.
-    pub(crate) async fn read(&self, option: &str, path: &str, named: Named) -> Result<Zeroizing<Vec<u8>>, String> {
+    pub async fn read(&self, option: &str, path: &str, named: Named) -> Result<Zeroizing<Vec<u8>>, String> {
         let (directory, named_path) = (self.directory.clone(), PathBuf::from(path));
         if directory.is_none() && named == Named::ByRequest {
             return Err(format!(
@@ -83,7 +83,7 @@ impl ConnectionFiles {
 }
 
 /// The one answer, whether the file is missing, forbidden, too large, of another kind, or not what it should hold.
-pub(crate) fn unusable(option: &str) -> String {
+pub fn unusable(option: &str) -> String {
     format!(
         "{option} names a file that cannot be used: it must be a PEM file of at most 1 MiB beneath connection_files_dir, a regular one \
          that is not reached through a link. Or send its text in {}",

@@ -17,8 +17,8 @@ use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream as Encrypted;
 
-use super::dsn::{LoginMethod, Logins};
-use super::tls::Tls;
+use crate::dsn::{LoginMethod, Logins};
+use crate::tls::Tls;
 
 /// `SSLRequest` of the protocol: length 8, code 80877103.
 const TLS_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];

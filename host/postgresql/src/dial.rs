@@ -19,15 +19,15 @@ use tokio_postgres::config::{ChannelBinding as Binding, SslNegotiation};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Config, Error, NoTls};
 
-use super::dsn::{ChannelBinding, Dsn, SslMode, TargetSession};
-use super::failure::chain;
-use super::sql::{ident, literal, rows};
-use super::tls::Tls;
-use super::wire::{AsItIs, Line, LoginPolicy, LoginRefused, Negotiated, negotiate};
+use crate::chain;
+use crate::dsn::{ChannelBinding, Dsn, SslMode, TargetSession};
+use crate::sql::{ident, literal, rows};
+use crate::tls::Tls;
+use crate::wire::{AsItIs, Line, LoginPolicy, LoginRefused, Negotiated, negotiate};
 
 /// No statement of ours takes longer; one that hangs on a lock must not hold a connection for ever. Shorter than an effect may take,
 /// so that the server itself says what took so long.
-pub(crate) const STATEMENT_MAX: Duration = Duration::from_secs(25);
+pub const STATEMENT_MAX: Duration = Duration::from_secs(25);
 const LOCK_MAX: Duration = Duration::from_secs(10);
 /// A node that stalls inside a transaction loses it.
 const IDLE_IN_TRANSACTION_MAX: Duration = Duration::from_secs(60);
@@ -41,7 +41,7 @@ const PLAIN_TEXT_SESSIONS: &str = "leasehold_database_plain_text_fallbacks_total
 
 /// Why there is no session.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum DialError {
+pub enum DialError {
     #[error("error connecting to server: {0}")]
     Connect(io::Error),
     #[error("error performing TLS handshake: {0}")]
@@ -56,7 +56,7 @@ pub(crate) enum DialError {
 }
 
 impl DialError {
-    pub(crate) fn as_db_error(&self) -> Option<&tokio_postgres::error::DbError> {
+    pub fn as_db_error(&self) -> Option<&tokio_postgres::error::DbError> {
         match self {
             Self::Postgres(error) => error.as_db_error(),
             _ => None,
@@ -96,30 +96,36 @@ impl From<Error> for DialError {
 }
 
 /// A session, and the task that carries its bytes.
-pub(crate) type Dialled = (Client, JoinHandle<()>);
+pub type Dialled = (Client, JoinHandle<()>);
 
 /// Knows how to reach one target.
 #[derive(Clone)]
-pub(crate) struct Dialer {
-    pub(crate) dsn: Arc<Dsn>,
+pub struct Dialer {
+    pub dsn: Arc<Dsn>,
     tls: Option<Tls>,
     /// Why the last session that should have been encrypted is not.
     fallback: Arc<StdMutex<Option<String>>>,
 }
 
+impl std::fmt::Debug for Dialer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Dialer").field("dsn", &self.dsn).finish_non_exhaustive()
+    }
+}
+
 impl Dialer {
     /// `tls`: none where the connection never speaks it.
-    pub(crate) fn new(dsn: Dsn, tls: Option<Tls>) -> Self {
+    pub fn new(dsn: Dsn, tls: Option<Tls>) -> Self {
         Self { dsn: Arc::new(dsn), tls, fallback: Arc::default() }
     }
 
     /// Why sessions are in plain text although the server offers TLS, if they are.
-    pub(crate) fn plain_text_because(&self) -> Option<String> {
+    pub fn plain_text_because(&self) -> Option<String> {
         self.fallback.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// A session in `database`, ready for statements.
-    pub(crate) async fn dial(&self, database: &str) -> Result<Dialled, DialError> {
+    pub async fn dial(&self, database: &str) -> Result<Dialled, DialError> {
         let mut error = DialError::Connect(io::Error::new(io::ErrorKind::NotFound, "no host is named"));
         for ((host, port), address) in self.dsn.hosts.iter().zip(&self.dsn.addresses) {
             let place = match address {
@@ -301,7 +307,7 @@ impl Dialer {
     }
 
     /// Puts a session into the state in which statements may run on it, whatever role and database would have it be.
-    pub(crate) async fn ready(&self, client: &Client) -> Result<(), Error> {
+    pub async fn ready(&self, client: &Client) -> Result<(), Error> {
         client.batch_execute(&self.settings()).await?;
         if self.dsn.search_path.is_none() {
             self.put_catalog_first(client).await?;

@@ -2,7 +2,7 @@
 
 /// A way in which a server lets somebody in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum LoginMethod {
+pub enum LoginMethod {
     /// Without asking for anything.
     None,
     /// The password as it is.
@@ -37,7 +37,7 @@ impl LoginMethod {
 
 /// The methods that are allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Logins(u8);
+pub struct Logins(u8);
 
 impl Default for Logins {
     fn default() -> Self {
@@ -61,7 +61,7 @@ impl Logins {
         Some(Self(if is_negative { !named } else { named }))
     }
 
-    pub(crate) fn allow(self, method: LoginMethod) -> bool {
+    pub fn allow(self, method: LoginMethod) -> bool {
         self.0 & method.bit() != 0
     }
 }

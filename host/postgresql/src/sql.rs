@@ -3,18 +3,18 @@
 use tokio_postgres::SimpleQueryMessage;
 
 /// `name` as a quoted identifier.
-pub(crate) fn ident(name: &str) -> String {
+pub fn ident(name: &str) -> String {
     format!("\"{}\"", name.replace('\0', "").replace('"', "\"\""))
 }
 
 /// `text` as a string literal, the same under any `standard_conforming_strings`.
-pub(crate) fn literal(text: &str) -> String {
+pub fn literal(text: &str) -> String {
     let text = text.replace('\0', "").replace('\'', "''");
     if text.contains('\\') { format!(" E'{}'", text.replace('\\', "\\\\")) } else { format!("'{text}'") }
 }
 
 /// The columns of the rows in an answer, as texts.
-pub(crate) fn rows(answer: &[SimpleQueryMessage]) -> impl Iterator<Item = Vec<Option<&str>>> {
+pub fn rows(answer: &[SimpleQueryMessage]) -> impl Iterator<Item = Vec<Option<&str>>> {
     answer.iter().filter_map(|message| match message {
         SimpleQueryMessage::Row(row) => Some((0..row.len()).map(|at| row.get(at)).collect()),
         _ => None,

@@ -9,7 +9,7 @@ fn is_url(url: &str) -> bool {
 }
 
 /// `url` as it may be read back, and whether a password was hidden in it.
-pub(crate) fn masked(url: &str) -> (String, bool) {
+pub fn masked(url: &str) -> (String, bool) {
     const MASK: &str = "xxxxx";
     let hides = |password: &str| !password.is_empty() && password != PASSWORD_TAG;
     let (mut shown, mut found) = (url.to_owned(), false);
