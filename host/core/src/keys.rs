@@ -69,6 +69,18 @@ pub fn mount_taint(accessor: &MountAccessor) -> Key {
     Key::new(format!("sys/mount-taint/{accessor}"))
 }
 
+/// Written by whatever adds or moves a mount: no two paths may overlap, and this row's version keeps two servers from both being right.
+#[must_use]
+pub fn mount_table() -> Key {
+    Key::new("sys/mount-table")
+}
+
+/// The same for audit devices, whose paths may not overlap either.
+#[must_use]
+pub fn audit_table() -> Key {
+    Key::new("sys/audit-table")
+}
+
 #[must_use]
 pub fn audit(path: &str) -> Key {
     Key::new(format!("sys/audit/{path}"))

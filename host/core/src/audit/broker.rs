@@ -17,8 +17,10 @@ use super::form::Form;
 use super::hash::Salt;
 use super::lane::Lane;
 use super::line::{Entry, Phase, Style};
-use crate::codec::{decode, encode};
-use crate::commit::delete_surely;
+use crate::codec::encode;
+use crate::commit::{
+    TRIES, commit_surely, delete_surely, overtaken_too_often, read, read_all, table_unchanged, was_overtaken,
+};
 use crate::keys;
 use crate::seams::audit::{AuditDevice, AuditDevices, Destination};
 use crate::seams::error::RequestError;
@@ -35,8 +37,6 @@ const DEVICES_MAX: usize = 32;
 const HEADERS_MAX: usize = 128;
 /// Longer names are not sent by anybody.
 const HEADER_NAME_MAX: usize = 256;
-/// Keys read at once.
-const PAGE: u32 = 500;
 
 /// One enabled device, as the API shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -105,9 +105,7 @@ impl Broker {
             let sink = declared.0.open(&entry.kind, &entry.options, &broker.taken()).await?;
             broker.install(entry.clone(), form, sink, true);
         }
-        for key in all_keys(&*storage, &keys::audit("")).await? {
-            let Some(stored) = storage.get(&key).await? else { continue };
-            let entry: DeviceEntry = decode(key.as_str(), &stored.value)?;
+        for (_, entry) in read_all::<DeviceEntry>(&*storage, &keys::audit("")).await? {
             if broker.has_path(&entry.path) {
                 tracing::error!(
                     "audit device `{}` is declared in the configuration: the one that was enabled through the API is left out",
@@ -126,13 +124,8 @@ impl Broker {
                 Err(error) => return Err(error),
             }
         }
-        for key in all_keys(&*storage, &keys::audited_header("")).await? {
-            if let Some(stored) = storage.get(&key).await? {
-                let header: AuditedHeader = decode(key.as_str(), &stored.value)?;
-                broker.change_headers(|headers| {
-                    headers.insert(header.name.to_lowercase(), header);
-                });
-            }
+        for (_, header) in read_all::<AuditedHeader>(&*storage, &keys::audited_header("")).await? {
+            broker.show_header(&header.name.to_lowercase(), Some(header));
         }
         Ok(broker)
     }
@@ -186,10 +179,8 @@ impl Broker {
     /// The factory's words; `path already in use`; a device that does not take the test record.
     pub async fn enable(&self, entry: DeviceEntry, test: &Entry<'_>) -> Result<(), RequestError> {
         let _changing = self.changing.lock().await;
-        // One path must not be the beginning of another: both end in a slash.
-        let overlaps = |known: &str| known.starts_with(&entry.path) || entry.path.starts_with(known);
         let present = self.all();
-        if present.iter().any(|device| overlaps(&device.entry.path)) {
+        if present.iter().any(|device| overlap(&device.entry.path, &entry.path)) {
             return Err(RequestError::invalid("path already in use"));
         }
         if present.len() >= DEVICES_MAX {
@@ -218,22 +209,33 @@ impl Broker {
         if !write(std::slice::from_ref(&device), test).await {
             return Err(RequestError::invalid("sanity check failed; unable to write a test record to this device"));
         }
-        let (key, value) = (keys::audit(&device.entry.path), encode(&device.entry)?);
-        match self.storage.commit(Batch::new().put(key.clone(), value.clone(), Expect::Absent)).await {
-            Ok(()) => {}
-            Err(error) => {
-                // Stored by a commit that was said to have failed, now or when this was asked before: then it is enabled.
-                let stored = self.storage.get(&key).await.ok().flatten();
-                match (stored.is_some_and(|stored| stored.value == value), error) {
-                    (true, _) => {}
-                    (false, StorageError::Conflict(_)) => return Err(RequestError::invalid("path already in use")),
-                    (false, other) => return Err(other.into()),
-                }
-            }
-        }
+        self.store(&device.entry).await?;
         device.lane.show_stalled(false);
         self.change(|devices| devices.push(device));
         Ok(())
+    }
+
+    /// Stores an entry unless its path overlaps with a stored one. Every new device writes the row of the table: of two servers that saw
+    /// no overlap, one is refused. Under the lock of changes.
+    async fn store(&self, entry: &DeviceEntry) -> Result<(), RequestError> {
+        let (key, value, table) = (keys::audit(&entry.path), encode(entry)?, keys::audit_table());
+        for _ in 0..TRIES {
+            let unchanged = table_unchanged(&*self.storage, &table).await?;
+            let stored = read_all::<DeviceEntry>(&*self.storage, &keys::audit("")).await?;
+            // Stored by a commit that was said to have failed when this was asked before: then it is enabled.
+            if stored.iter().any(|(_, known)| known == entry) {
+                return Ok(());
+            }
+            if stored.iter().any(|(_, known)| overlap(&known.path, &entry.path)) {
+                return Err(RequestError::invalid("path already in use"));
+            }
+            let batch = Batch::new().put(key.clone(), value.clone(), Expect::Absent);
+            let batch = batch.put(table.clone(), Vec::new(), unchanged);
+            if !was_overtaken(commit_surely(&*self.storage, batch, &key, &value).await)? {
+                return Ok(());
+            }
+        }
+        Err(overtaken_too_often(&table).into())
     }
 
     /// # Errors
@@ -297,16 +299,21 @@ impl Broker {
         if lower.len() > HEADER_NAME_MAX {
             return Err(RequestError::Invalid(format!("a header's name has at most {HEADER_NAME_MAX} bytes")));
         }
+        // Memory changes in the order of the commits.
+        let _changing = self.changing.lock().await;
         let known = self.headers();
         if known.len() >= HEADERS_MAX && !known.contains_key(&lower) {
             return Err(RequestError::Invalid(format!(
                 "{HEADERS_MAX} request headers are audited, which is as many as there may be: remove one of them first"
             )));
         }
-        self.storage.commit(Batch::new().put(keys::audited_header(&lower), encode(&header)?, Expect::Anything)).await?;
-        self.change_headers(|headers| {
-            headers.insert(lower, header);
-        });
+        let (key, value) = (keys::audited_header(&lower), encode(&header)?);
+        let put = Batch::new().put(key.clone(), value.clone(), Expect::Anything);
+        if let Err(error) = commit_surely(&*self.storage, put, &key, &value).await {
+            self.follow_header(&lower).await;
+            return Err(error.into());
+        }
+        self.show_header(&lower, Some(header));
         Ok(())
     }
 
@@ -314,11 +321,29 @@ impl Broker {
     /// As storage.
     pub async fn unset_header(&self, name: &str) -> Result<(), StorageError> {
         let lower = name.to_lowercase();
-        self.storage.commit(Batch::new().delete(keys::audited_header(&lower))).await?;
-        self.change_headers(|headers| {
-            headers.remove(&lower);
-        });
+        let _changing = self.changing.lock().await;
+        let key = keys::audited_header(&lower);
+        if let Err(error) = delete_surely(&*self.storage, Batch::new().delete(key.clone()), &key).await {
+            self.follow_header(&lower).await;
+            return Err(error);
+        }
+        self.show_header(&lower, None);
         Ok(())
+    }
+
+    /// Makes the copy in memory what is stored, as far as the store tells. Under the lock of changes.
+    async fn follow_header(&self, lower: &str) {
+        match read::<AuditedHeader>(&*self.storage, &keys::audited_header(lower)).await {
+            Ok(stored) => self.show_header(lower, stored.record),
+            Err(error) => tracing::warn!(%error, "an audited header could not be read again after a failed write"),
+        }
+    }
+
+    fn show_header(&self, lower: &str, header: Option<AuditedHeader>) {
+        self.change_headers(|headers| match header {
+            Some(header) => drop(headers.insert(lower.to_owned(), header)),
+            None => drop(headers.remove(lower)),
+        });
     }
 
     fn change_headers(&self, apply: impl FnOnce(&mut BTreeMap<String, AuditedHeader>)) {
@@ -337,6 +362,11 @@ impl Broker {
             .filter_map(|(name, header)| given.get(name).map(|values| (name.clone(), values.clone(), header.hmac)))
             .collect()
     }
+}
+
+/// Whether one path is the beginning of the other. Both end in a slash.
+fn overlap(one: &str, other: &str) -> bool {
+    one.starts_with(other) || other.starts_with(one)
 }
 
 impl Device {
@@ -380,16 +410,4 @@ async fn write(devices: &[Arc<Device>], entry: &Entry<'_>) -> bool {
         }
     }
     written
-}
-
-/// However many there are.
-async fn all_keys(storage: &dyn Storage, prefix: &Key) -> Result<Vec<Key>, StorageError> {
-    let mut found: Vec<Key> = Vec::new();
-    loop {
-        let page = storage.scan(prefix, found.last(), PAGE).await?;
-        if page.is_empty() {
-            return Ok(found);
-        }
-        found.extend(page);
-    }
 }

@@ -6,8 +6,10 @@ use leasehold_model::{MountAccessor, MountPath, Ttl};
 use serde::{Deserialize, Serialize};
 
 use super::moves::Moves;
-use crate::codec::{decode, encode};
-use crate::commit::{commit_surely, delete_surely};
+use crate::codec::encode;
+use crate::commit::{
+    TRIES, commit_surely, delete_surely, overtaken_too_often, read, read_all, table_unchanged, was_overtaken,
+};
 use crate::keys;
 use crate::lockout::LockoutRules;
 use crate::random;
@@ -15,7 +17,7 @@ use crate::request::Object;
 use crate::seams::engine::MountOptions;
 use crate::seams::error::RequestError;
 use crate::seams::host::Entropy;
-use crate::seams::storage::{Batch, Expect, Key, Storage, StorageError};
+use crate::seams::storage::{Batch, Expect, Storage, StorageError};
 
 /// The two tables of the API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -178,30 +180,19 @@ impl MountTable {
     /// # Errors
     /// As storage.
     pub async fn load(storage: Arc<dyn Storage>, entropy: &dyn Entropy) -> Result<Self, StorageError> {
-        let mut entries = Vec::new();
-        for table in [Table::Mount, Table::Auth] {
-            let prefix = keys::mount(table.as_str(), &MountAccessor::new(""));
-            let mut after: Option<Key> = None;
-            loop {
-                let page = storage.scan(&prefix, after.as_ref(), 1_000).await?;
-                let Some(last) = page.last().cloned() else { break };
-                for key in &page {
-                    if let Some(stored) = storage.get(key).await? {
-                        entries.push(Arc::new(decode::<MountEntry>(key.as_str(), &stored.value)?));
-                    }
-                }
-                after = Some(last);
-            }
-        }
+        let entries = stored_entries(&*storage).await?;
         let table = Self {
             storage,
-            entries: RwLock::new(Arc::new(entries)),
+            entries: RwLock::new(Arc::new(entries.into_iter().map(Arc::new).collect())),
             writing: tokio::sync::Mutex::new(()),
             moves: Moves::default(),
         };
         for entry in Self::first(entropy)? {
-            if table.by_path(entry.path.as_str()).is_none() {
-                table.put(entry, Expect::Absent).await?;
+            // Another server that begins at the same time may have made it.
+            if table.by_path(entry.path.as_str()).is_none()
+                && let Placed::Conflict(_) = table.place(&entry, None).await?
+            {
+                table.follow(&entry).await;
             }
         }
         Ok(table)
@@ -261,27 +252,49 @@ impl MountTable {
     /// `path is already in use at …` also when one of the two lies below the other.
     pub async fn add(&self, entry: MountEntry) -> Result<(), RequestError> {
         let _writing = self.writing.lock().await;
-        if let Some(other) = self.all().iter().find(|other| other.path.conflicts_with(&entry.path)) {
-            return Err(RequestError::Invalid(format!("path is already in use at {}", other.shown_path())));
+        match self.placed(&entry, None).await? {
+            Placed::Done => Ok(()),
+            Placed::Conflict(other) => {
+                Err(RequestError::Invalid(format!("path is already in use at {}", other.shown_path())))
+            }
+            // Only what is there already can be lost.
+            Placed::Lost => Err(RequestError::Internal("a new mount was lost".to_owned())),
         }
-        Ok(self.put(entry, Expect::Absent).await?)
     }
 
-    /// Changes an entry as it stands at this moment; whether it is still there.
+    /// Changes an entry as it is stored at this moment; whether it is still there. `change` is asked again when another server was faster.
     ///
     /// # Errors
     /// As `change`, or storage.
     pub async fn update<E: From<StorageError>>(
         &self,
         accessor: &MountAccessor,
-        change: impl FnOnce(&mut MountEntry) -> Result<(), E>,
+        change: impl Fn(&mut MountEntry) -> Result<(), E>,
     ) -> Result<bool, E> {
         let _writing = self.writing.lock().await;
-        let Some(entry) = self.by_accessor(accessor) else { return Ok(false) };
-        let mut changed = MountEntry::clone(&entry);
-        change(&mut changed)?;
-        self.put(changed, Expect::Present).await?;
-        Ok(true)
+        let Some(known) = self.by_accessor(accessor) else { return Ok(false) };
+        let key = keys::mount(known.table.as_str(), accessor);
+        for _ in 0..TRIES {
+            let stored = read::<MountEntry>(&*self.storage, &key).await?;
+            let Some(mut entry) = stored.record else {
+                self.forget(accessor);
+                return Ok(false);
+            };
+            change(&mut entry)?;
+            let (batch, value) = put(&entry, stored.unchanged)?;
+            match was_overtaken(commit_surely(&*self.storage, batch, &key, &value).await) {
+                Ok(true) => {}
+                Ok(false) => {
+                    self.show(entry);
+                    return Ok(true);
+                }
+                Err(error) => {
+                    self.follow(&known).await;
+                    return Err(error.into());
+                }
+            }
+        }
+        Err(overtaken_too_often(&key).into())
     }
 
     /// Gives a closed mount another path and opens it there.
@@ -295,30 +308,73 @@ impl MountTable {
         to: MountPath,
     ) -> Result<(), RequestError> {
         let _writing = self.writing.lock().await;
-        if let Some(other) = self.all().iter().find(|other| other.path.conflicts_with(&to)) {
-            return Err(RequestError::Invalid(format!("path already in use at \"{}\"", other.path)));
-        }
-        let Some(entry) = self.by_accessor(accessor).filter(|entry| entry.path == *from) else {
-            return Err(RequestError::Invalid(format!("no matching mount at \"{from}\"")));
-        };
+        let lost = || RequestError::Invalid(format!("no matching mount at \"{from}\""));
+        let Some(entry) = self.by_accessor(accessor).filter(|entry| entry.path == *from) else { return Err(lost()) };
         let moved = MountEntry { path: to, tainted: false, ..MountEntry::clone(&entry) };
-        Ok(self.put(moved, Expect::Present).await?)
+        match self.placed(&moved, Some(from)).await? {
+            Placed::Done => Ok(()),
+            Placed::Conflict(other) => Err(RequestError::Invalid(format!("path already in use at \"{}\"", other.path))),
+            Placed::Lost => Err(lost()),
+        }
     }
 
-    async fn put(&self, entry: MountEntry, expect: Expect) -> Result<(), StorageError> {
-        let (key, value) = (keys::mount(entry.table.as_str(), &entry.accessor), encode(&entry)?);
-        let mut batch = Batch::new().put(key.clone(), value.clone(), expect);
-        let taint = keys::mount_taint(&entry.accessor);
-        batch = match entry.tainted {
-            true => batch.put(taint, Vec::new(), Expect::Anything),
-            false => batch.delete(taint),
-        };
-        commit_surely(&*self.storage, batch, &key, &value).await?;
+    /// As [`MountTable::place`]; memory shows what is stored also when that failed.
+    async fn placed(&self, entry: &MountEntry, from: Option<&MountPath>) -> Result<Placed, StorageError> {
+        let placed = self.place(entry, from).await;
+        if !matches!(placed, Ok(Placed::Done)) {
+            self.follow(entry).await;
+        }
+        placed
+    }
+
+    /// Puts an entry at its path: a new one, or one that was at `from`. Whether the path is free is decided by what is stored, and every
+    /// such change writes the row of the table: of two servers that saw it free, one is refused.
+    async fn place(&self, entry: &MountEntry, from: Option<&MountPath>) -> Result<Placed, StorageError> {
+        let (key, table) = (keys::mount(entry.table.as_str(), &entry.accessor), keys::mount_table());
+        for _ in 0..TRIES {
+            let unchanged = table_unchanged(&*self.storage, &table).await?;
+            let stored = read::<MountEntry>(&*self.storage, &key).await?;
+            if stored.record.as_ref().map(|entry| &entry.path) != from {
+                return Ok(Placed::Lost);
+            }
+            let others = stored_entries(&*self.storage).await?;
+            if let Some(other) = others.into_iter().find(|other| other.path.conflicts_with(&entry.path)) {
+                return Ok(Placed::Conflict(Box::new(other)));
+            }
+            // What others have tuned since it was read stays.
+            let entry = match stored.record {
+                Some(now) => MountEntry { path: entry.path.clone(), tainted: entry.tainted, ..now },
+                None => entry.clone(),
+            };
+            let (batch, value) = put(&entry, stored.unchanged)?;
+            let batch = batch.put(table.clone(), Vec::new(), unchanged);
+            if !was_overtaken(commit_surely(&*self.storage, batch, &key, &value).await)? {
+                self.show(entry);
+                return Ok(Placed::Done);
+            }
+        }
+        Err(overtaken_too_often(&table))
+    }
+
+    /// Makes the copy in memory what is stored, as far as the store tells. Under the lock of writes.
+    async fn follow(&self, entry: &MountEntry) {
+        match stored_entries(&*self.storage).await {
+            Ok(stored) => self.change(|entries| *entries = stored.into_iter().map(Arc::new).collect()),
+            Err(error) => {
+                tracing::warn!(%error, "the mounts could not be read again after a failed write to `{}`", entry.path);
+            }
+        }
+    }
+
+    fn show(&self, entry: MountEntry) {
         self.change(|entries| {
             entries.retain(|old| old.accessor != entry.accessor);
             entries.push(Arc::new(entry));
         });
-        Ok(())
+    }
+
+    fn forget(&self, accessor: &MountAccessor) {
+        self.change(|entries| entries.retain(|old| old.accessor != *accessor));
     }
 
     /// Deletes what the engine stored, then the entry.
@@ -337,9 +393,12 @@ impl MountTable {
         }
         let key = keys::mount(entry.table.as_str(), &entry.accessor);
         let gone = Batch::new().delete(key.clone()).delete(keys::mount_taint(&entry.accessor));
-        delete_surely(&*self.storage, gone, &key).await?;
-        self.change(|entries| entries.retain(|old| old.accessor != entry.accessor));
-        Ok(())
+        let deleted = delete_surely(&*self.storage, gone, &key).await;
+        match deleted {
+            Ok(()) => self.forget(&entry.accessor),
+            Err(_) => self.follow(entry).await,
+        }
+        deleted
     }
 
     fn change(&self, apply: impl FnOnce(&mut Vec<Arc<MountEntry>>)) {
@@ -349,4 +408,32 @@ impl MountTable {
         changed.sort_by(|a, b| a.path.cmp(&b.path));
         *entries = Arc::new(changed);
     }
+}
+
+/// What became of a change of the table's paths.
+enum Placed {
+    Done,
+    /// A mount that is in the way.
+    Conflict(Box<MountEntry>),
+    /// The entry is no longer where it was.
+    Lost,
+}
+
+/// All entries as they are stored, in the order of their paths.
+async fn stored_entries(storage: &dyn Storage) -> Result<Vec<MountEntry>, StorageError> {
+    let mut entries = Vec::new();
+    for table in [Table::Mount, Table::Auth] {
+        let prefix = keys::mount(table.as_str(), &MountAccessor::new(""));
+        entries.extend(read_all::<MountEntry>(storage, &prefix).await?.into_iter().map(|(_, entry)| entry));
+    }
+    entries.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(entries)
+}
+
+/// The batch that stores an entry, and the entry's bytes in it.
+fn put(entry: &MountEntry, expect: Expect) -> Result<(Batch, Vec<u8>), StorageError> {
+    let value = encode(entry)?;
+    let batch = Batch::new().put(keys::mount(entry.table.as_str(), &entry.accessor), value.clone(), expect);
+    let taint = keys::mount_taint(&entry.accessor);
+    Ok((if entry.tainted { batch.put(taint, Vec::new(), Expect::Anything) } else { batch.delete(taint) }, value))
 }

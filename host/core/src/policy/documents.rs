@@ -8,14 +8,15 @@ use leasehold_model::Timestamp;
 use leasehold_model::lock::RwLock;
 use serde::{Deserialize, Serialize};
 
-use crate::codec::{decode, encode};
+use crate::codec::encode;
+use crate::commit::{Stored, TRIES, commit_surely, delete_surely, overtaken_too_often, read, read_all, was_overtaken};
 use crate::keys;
 use crate::seams::error::RequestError;
 use crate::seams::host::Clock;
 use crate::seams::sandbox::{
     AclError, AclEvaluator, Diagnostic, IdentityValues, PolicySetId, PolicySource, SandboxError, Severity,
 };
-use crate::seams::storage::{Batch, Expect, Key, Storage, StorageError};
+use crate::seams::storage::{Batch, Expect, Storage, StorageError};
 
 /// What `default` grants when nobody has changed it.
 const DEFAULT: &str = include_str!("default.hcl");
@@ -60,6 +61,29 @@ pub struct PolicyChange {
     pub allow_wildcards_in_identity_templates: Option<bool>,
     pub allow_slashes_in_identity_templates: Option<bool>,
     pub expiration: Option<Timestamp>,
+}
+
+impl PolicyChange {
+    fn applied_to(&self, before: &PolicyDocument, now: Timestamp) -> PolicyDocument {
+        let wildcards = self.allow_wildcards_in_identity_templates;
+        let slashes = self.allow_slashes_in_identity_templates;
+        PolicyDocument {
+            name: before.name.clone(),
+            text: self.text.as_deref().map_or_else(|| before.text.clone(), Arc::from),
+            version: before.version,
+            modified: now,
+            cas_required: self.cas_required.unwrap_or(before.cas_required),
+            allow_wildcards_in_identity_templates: wildcards.unwrap_or(before.allow_wildcards_in_identity_templates),
+            allow_slashes_in_identity_templates: slashes.unwrap_or(before.allow_slashes_in_identity_templates),
+            expiration: self.expiration.or(before.expiration),
+        }
+    }
+}
+
+impl Stored<PolicyDocument> {
+    fn in_force(&self, now: Timestamp) -> Option<&PolicyDocument> {
+        self.record.as_ref().filter(|document| document.holds_at(now))
+    }
 }
 
 /// What compiling a set brought, and the moment from which one of its policies is no more.
@@ -126,18 +150,8 @@ impl Policies {
         clock: Arc<dyn Clock>,
     ) -> Result<Self, StorageError> {
         let mut documents = BTreeMap::new();
-        let prefix = keys::policy("");
-        let mut after: Option<Key> = None;
-        loop {
-            let page = storage.scan(&prefix, after.as_ref(), 1_000).await?;
-            let Some(last) = page.last().cloned() else { break };
-            for key in &page {
-                if let Some(stored) = storage.get(key).await? {
-                    let document: PolicyDocument = decode(key.as_str(), &stored.value)?;
-                    documents.insert(document.name.clone(), Arc::new(document));
-                }
-            }
-            after = Some(last);
+        for (_, document) in read_all::<PolicyDocument>(&*storage, &keys::policy("")).await? {
+            documents.insert(document.name.clone(), Arc::new(document));
         }
         for (name, text) in [("default", DEFAULT), ("response-wrapping", RESPONSE_WRAPPING)] {
             if !documents.contains_key(name) {
@@ -151,8 +165,13 @@ impl Policies {
                     allow_slashes_in_identity_templates: false,
                     expiration: None,
                 };
-                storage.commit(Batch::new().put(keys::policy(name), encode(&document)?, Expect::Anything)).await?;
-                documents.insert(name.to_owned(), Arc::new(document));
+                let (key, value) = (keys::policy(name), encode(&document)?);
+                let put = Batch::new().put(key.clone(), value.clone(), Expect::Absent);
+                let document = match was_overtaken(commit_surely(&*storage, put, &key, &value).await)? {
+                    false => Some(document),
+                    true => read(&*storage, &key).await?.record,
+                };
+                documents.extend(document.map(|document| (name.to_owned(), Arc::new(document))));
             }
         }
         Ok(Self {
@@ -187,16 +206,21 @@ impl Policies {
     pub async fn write(&self, document: PolicyDocument, cas: Option<i64>) -> Result<Vec<Diagnostic>, RequestError> {
         let warnings = self.parse(&document).await?;
         let _writing = self.writing.lock().await;
-        let before = self.find(&document.name);
-        // Those who demand it of others give it themselves.
-        if cas.is_none() && (document.cas_required || before.as_ref().is_some_and(|old| old.cas_required)) {
-            return Err(RequestError::invalid("check-and-set parameter required for this call"));
+        for _ in 0..TRIES {
+            let stored = self.stored(&document.name).await?;
+            let before = stored.in_force(self.clock.now());
+            // Those who demand it of others give it themselves.
+            if cas.is_none() && (document.cas_required || before.is_some_and(|old| old.cas_required)) {
+                return Err(RequestError::invalid("check-and-set parameter required for this call"));
+            }
+            if self.replace(&stored, document.clone(), cas).await? {
+                return Ok(warnings);
+            }
         }
-        self.replace(before.as_deref(), document, cas).await?;
-        Ok(warnings)
+        Err(overtaken_too_often(&keys::policy(&document.name)).into())
     }
 
-    /// Changes what is given and keeps the rest. Nothing comes in between, so `cas` need not be given.
+    /// Changes what is given and keeps the rest. What others store in between is read again, so `cas` need not be given.
     ///
     /// # Errors
     /// `policy not found`; as [`Policies::write`].
@@ -207,27 +231,17 @@ impl Policies {
         cas: Option<i64>,
     ) -> Result<Vec<Diagnostic>, RequestError> {
         let _writing = self.writing.lock().await;
-        let before = self.find(name).ok_or_else(|| RequestError::invalid("policy not found"))?;
-        let PolicyChange {
-            text,
-            cas_required,
-            allow_wildcards_in_identity_templates: wildcards,
-            allow_slashes_in_identity_templates: slashes,
-            expiration,
-        } = change;
-        let document = PolicyDocument {
-            name: before.name.clone(),
-            text: text.map_or_else(|| before.text.clone(), Arc::from),
-            version: before.version,
-            modified: self.clock.now(),
-            cas_required: cas_required.unwrap_or(before.cas_required),
-            allow_wildcards_in_identity_templates: wildcards.unwrap_or(before.allow_wildcards_in_identity_templates),
-            allow_slashes_in_identity_templates: slashes.unwrap_or(before.allow_slashes_in_identity_templates),
-            expiration: expiration.or(before.expiration),
-        };
-        let warnings = self.parse(&document).await?;
-        self.replace(Some(&before), document, cas).await?;
-        Ok(warnings)
+        for _ in 0..TRIES {
+            let stored = self.stored(name).await?;
+            let before = stored.in_force(self.clock.now());
+            let before = before.ok_or_else(|| RequestError::invalid("policy not found"))?;
+            let document = change.applied_to(before, self.clock.now());
+            let warnings = self.parse(&document).await?;
+            if self.replace(&stored, document, cas).await? {
+                return Ok(warnings);
+            }
+        }
+        Err(overtaken_too_often(&keys::policy(name)).into())
     }
 
     /// Warnings about a text that may be stored. Of what is only a hint a server says nothing.
@@ -237,21 +251,19 @@ impl Policies {
         Ok(found)
     }
 
-    /// The number of the write that comes next. It goes on from a text that has expired: a number that a client read of the
-    /// old text must not come to fit the new one.
-    fn version_after(&self, name: &str) -> u64 {
-        let documents = self.documents.read();
-        documents.get(name).map_or(0, |old| old.version).saturating_add(1)
+    async fn stored(&self, name: &str) -> Result<Stored<PolicyDocument>, StorageError> {
+        read(&*self.storage, &keys::policy(name)).await
     }
 
-    /// Under the lock of writes.
+    /// Stores a document in place of what was read; `false`: somebody else was faster. Under the lock of writes, so that memory changes
+    /// in the order of the commits.
     async fn replace(
         &self,
-        before: Option<&PolicyDocument>,
+        stored: &Stored<PolicyDocument>,
         mut document: PolicyDocument,
         cas: Option<i64>,
-    ) -> Result<(), RequestError> {
-        let version = before.map_or(0, |old| old.version);
+    ) -> Result<bool, RequestError> {
+        let version = stored.in_force(self.clock.now()).map_or(0, |old| old.version);
         match cas {
             Some(-1) if version == 0 => {}
             Some(-1) => return Err(RequestError::invalid("check-and-set parameter set to -1 on existing entry")),
@@ -262,24 +274,49 @@ impl Policies {
             }
             _ => {}
         }
-        document.version = self.version_after(&document.name);
-        let key = keys::policy(&document.name);
-        self.storage.commit(Batch::new().put(key, encode(&document)?, Expect::Anything)).await?;
-        self.change(|documents| {
-            documents.insert(document.name.clone(), Arc::new(document));
-        });
-        Ok(())
+        // It goes on from a text that has expired: a number that a client read of the old text must not come to fit the new one.
+        document.version = stored.record.as_ref().map_or(0, |old| old.version).saturating_add(1);
+        let (key, value) = (keys::policy(&document.name), encode(&document)?);
+        let put = Batch::new().put(key.clone(), value.clone(), stored.unchanged);
+        match was_overtaken(commit_surely(&*self.storage, put, &key, &value).await) {
+            Ok(true) => Ok(false),
+            Ok(false) => {
+                self.show(&document.name.clone(), Some(document));
+                Ok(true)
+            }
+            Err(error) => {
+                self.follow(&document.name).await;
+                Err(error.into())
+            }
+        }
     }
 
     /// # Errors
     /// As storage.
     pub async fn delete(&self, name: &str) -> Result<(), RequestError> {
         let _writing = self.writing.lock().await;
-        self.storage.commit(Batch::new().delete(keys::policy(name))).await?;
-        self.change(|documents| {
-            documents.remove(name);
-        });
+        let key = keys::policy(name);
+        if let Err(error) = delete_surely(&*self.storage, Batch::new().delete(key.clone()), &key).await {
+            self.follow(name).await;
+            return Err(error.into());
+        }
+        self.show(name, None);
         Ok(())
+    }
+
+    /// Makes the copy in memory what is stored, as far as the store tells. Under the lock of writes.
+    async fn follow(&self, name: &str) {
+        match self.stored(name).await {
+            Ok(stored) => self.show(name, stored.record),
+            Err(error) => tracing::warn!(%error, "policy {name:?} could not be read again after a failed write"),
+        }
+    }
+
+    fn show(&self, name: &str, document: Option<PolicyDocument>) {
+        self.change(|documents| match document {
+            Some(document) => drop(documents.insert(name.to_owned(), Arc::new(document))),
+            None => drop(documents.remove(name)),
+        });
     }
 
     fn change(&self, apply: impl FnOnce(&mut BTreeMap<String, Arc<PolicyDocument>>)) {

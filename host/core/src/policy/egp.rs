@@ -8,15 +8,16 @@ use leasehold_model::{Timestamp, Ttl};
 use serde::{Deserialize, Serialize};
 
 use super::egp_paths;
-use super::modules::Modules;
-use crate::codec::{decode, encode};
+use super::modules::{ModuleRecord, Modules};
+use crate::codec::encode;
+use crate::commit::{TRIES, commit_surely, delete_surely, overtaken_too_often, read, read_all, was_overtaken};
 use crate::keys;
 use crate::request::Object;
 use crate::seams::error::RequestError;
 use crate::seams::sandbox::{
     Digest, EvaluationFailed, ModuleDecision, ModuleHost, ModuleRequest, ModuleVerdict, SandboxError,
 };
-use crate::seams::storage::{Batch, Expect, Key, Storage, StorageError};
+use crate::seams::storage::{Batch, Storage, StorageError};
 
 /// Policies that can be stored. Every request is held against the paths of all of them.
 pub const POLICIES_MAX: usize = 256;
@@ -110,20 +111,8 @@ impl Egps {
     /// # Errors
     /// As storage.
     pub async fn load(storage: Arc<dyn Storage>, host: Arc<dyn ModuleHost>) -> Result<Self, StorageError> {
-        let mut policies = BTreeMap::new();
-        let prefix = keys::egp("");
-        let mut after: Option<Key> = None;
-        loop {
-            let page = storage.scan(&prefix, after.as_ref(), 1_000).await?;
-            let Some(last) = page.last().cloned() else { break };
-            for key in &page {
-                if let Some(stored) = storage.get(key).await? {
-                    let egp: Egp = decode(key.as_str(), &stored.value)?;
-                    policies.insert(egp.name.clone(), Arc::new(egp));
-                }
-            }
-            after = Some(last);
-        }
+        let stored = read_all::<Egp>(&*storage, &keys::egp("")).await?;
+        let policies = stored.into_iter().map(|(_, egp)| (egp.name.clone(), Arc::new(egp))).collect();
         Ok(Self { storage, host, policies: RwLock::new(Arc::new(policies)) })
     }
 
@@ -145,6 +134,12 @@ impl Egps {
     #[must_use]
     pub fn users_of(&self, module: &str) -> Vec<String> {
         self.all().values().filter(|egp| egp.module == module).map(|egp| egp.name.clone()).collect()
+    }
+
+    /// The same as it is stored, by whichever server: what this one has not heard of counts as well.
+    pub(super) async fn stored_users_of(&self, module: &str) -> Result<Vec<String>, StorageError> {
+        let stored = read_all::<Egp>(&*self.storage, &keys::egp("")).await?;
+        Ok(stored.into_iter().filter(|(_, egp)| egp.module == module).map(|(_, egp)| egp.name).collect())
     }
 
     /// The modules that policies name, each with the strictest level of these.
@@ -188,33 +183,72 @@ impl Egps {
             }
         }
         let _held = modules.hold().await;
-        if modules.find(&egp.module).is_none_or(|module| module.digest != digest.0) {
-            return Err(RequestError::Invalid(format!(
-                "module \"{}\" was changed or deleted in the meantime: look at it and try again",
-                egp.module
-            )));
-        }
         if self.all().len() >= POLICIES_MAX && self.find(&egp.name).is_none() {
             return Err(RequestError::Invalid(format!(
                 "{POLICIES_MAX} policies of this kind are stored, and no more can be: delete one first"
             )));
         }
-        self.storage.commit(Batch::new().put(keys::egp(&egp.name), encode(&egp)?, Expect::Anything)).await?;
-        self.change(|policies| {
-            policies.insert(egp.name.clone(), Arc::new(egp));
-        });
-        Ok(())
+        let written = self.store(&egp, &digest).await;
+        if written.is_err() {
+            self.follow(&egp.name).await;
+        }
+        written
+    }
+
+    /// While [`Modules::hold`] is held.
+    async fn store(&self, egp: &Egp, digest: &Digest) -> Result<(), RequestError> {
+        let (key, value) = (keys::egp(&egp.name), encode(egp)?);
+        let module_key = keys::module(&egp.module);
+        for _ in 0..TRIES {
+            let module = read::<ModuleRecord>(&*self.storage, &module_key).await?;
+            let Some(record) = module.record.filter(|record| record.digest == digest.0) else {
+                return Err(RequestError::Invalid(format!(
+                    "module \"{}\" was changed or deleted in the meantime: look at it and try again",
+                    egp.module
+                )));
+            };
+            let stored = read::<Egp>(&*self.storage, &key).await?;
+            // The module's row is written again as it is: whoever changes or deletes the module meanwhile, because they saw no policy
+            // that names it, is refused.
+            let batch = Batch::new().put(key.clone(), value.clone(), stored.unchanged).put(
+                module_key.clone(),
+                encode(&record)?,
+                module.unchanged,
+            );
+            if !was_overtaken(commit_surely(&*self.storage, batch, &key, &value).await)? {
+                self.show(&egp.name, Some(egp.clone()));
+                return Ok(());
+            }
+        }
+        Err(overtaken_too_often(&key).into())
     }
 
     /// # Errors
     /// As storage.
     pub async fn delete(&self, name: &str, modules: &Modules) -> Result<(), RequestError> {
         let _held = modules.hold().await;
-        self.storage.commit(Batch::new().delete(keys::egp(name))).await?;
-        self.change(|policies| {
-            policies.remove(name);
-        });
+        let key = keys::egp(name);
+        if let Err(error) = delete_surely(&*self.storage, Batch::new().delete(key.clone()), &key).await {
+            self.follow(name).await;
+            return Err(error.into());
+        }
+        self.show(name, None);
         Ok(())
+    }
+
+    /// Makes the copy in memory what is stored, as far as the store tells. While [`Modules::hold`] is held.
+    async fn follow(&self, name: &str) {
+        match read::<Egp>(&*self.storage, &keys::egp(name)).await {
+            Ok(stored) => self.show(name, stored.record),
+            Err(error) => tracing::warn!(%error, "binding {name:?} could not be read again after a failed write"),
+        }
+    }
+
+    fn show(&self, name: &str, egp: Option<Egp>) {
+        self.change(|policies| match egp {
+            Some(egp) => drop(policies.insert(name.to_owned(), Arc::new(egp))),
+            None => drop(policies.remove(name)),
+        });
     }
 
     fn change(&self, apply: impl FnOnce(&mut BTreeMap<String, Arc<Egp>>)) {

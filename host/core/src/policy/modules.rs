@@ -9,11 +9,12 @@ use leasehold_model::lock::RwLock;
 use serde::{Deserialize, Serialize};
 
 use super::Egps;
-use crate::codec::{decode, encode};
+use crate::codec::encode;
+use crate::commit::{TRIES, commit_surely, delete_surely, overtaken_too_often, read, read_all, was_overtaken};
 use crate::keys;
 use crate::seams::error::RequestError;
 use crate::seams::sandbox::{Digest, ModuleFacts, ModuleHost};
-use crate::seams::storage::{Batch, Expect, Key, Storage, StorageError};
+use crate::seams::storage::{Batch, Expect, Storage, StorageError};
 
 /// A name that stands for a digest. Pushing other bytes under it makes a new version; what was judged before stays known by digest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,19 +59,8 @@ impl Modules {
     /// # Errors
     /// As storage.
     pub async fn load(storage: Arc<dyn Storage>, host: Arc<dyn ModuleHost>) -> Result<Self, StorageError> {
-        let mut records = BTreeMap::new();
-        let prefix = keys::module("");
-        let mut after: Option<Key> = None;
-        loop {
-            let page = storage.scan(&prefix, after.as_ref(), 1_000).await?;
-            let Some(last) = page.last().cloned() else { break };
-            for key in &page {
-                let Some(stored) = storage.get(key).await? else { continue };
-                let record: ModuleRecord = decode(key.as_str(), &stored.value)?;
-                records.insert(record.name.clone(), record);
-            }
-            after = Some(last);
-        }
+        let stored = read_all::<ModuleRecord>(&*storage, &keys::module("")).await?;
+        let records: BTreeMap<_, _> = stored.into_iter().map(|(_, record)| (record.name.clone(), record)).collect();
         let loading = RwLock::new(records.values().map(|record| record.digest.clone()).collect());
         Ok(Self { storage, host, records: RwLock::new(records), loading, writing: tokio::sync::Mutex::default() })
     }
@@ -172,21 +162,28 @@ impl Modules {
             self.unload_unnamed(&facts.digest).await;
             return Err(refused);
         }
-        let before = self.find(name);
-        if let Some(old) = &before {
-            if old.digest == facts.digest {
-                self.is_loaded(&facts.digest);
-                return Ok(old.clone());
-            }
-            if !egps.users_of(name).is_empty() {
-                self.unload_unnamed(&facts.digest).await;
-                return Err(RequestError::Invalid(format!(
-                    "module \"{name}\" is used by a policy and cannot change under it: push the new version under another name, then let the policy name that"
-                )));
+        let digest = facts.digest.clone();
+        let stored = self.store(name, bytes, facts, (by, now), egps).await;
+        match &stored {
+            Ok(record) => self.is_loaded(&record.digest),
+            Err(_) => {
+                self.follow(name).await;
+                self.unload_unnamed(&digest).await;
             }
         }
+        stored
+    }
+
+    /// Under the lock of writes.
+    async fn store(
+        &self,
+        name: &str,
+        bytes: Vec<u8>,
+        facts: ModuleFacts,
+        (by, now): (&str, Timestamp),
+        egps: &Egps,
+    ) -> Result<ModuleRecord, RequestError> {
         self.host.load(&bytes).await.map_err(|e| RequestError::Invalid(e.to_string()))?;
-        self.is_loaded(&facts.digest);
         let record = ModuleRecord {
             name: name.to_owned(),
             digest: facts.digest,
@@ -199,21 +196,65 @@ impl Modules {
             uploaded_at: now,
             uploaded_by: by.to_owned(),
         };
-        let mut batch = Batch::new().put(keys::module_bytes(&record.digest), bytes, Expect::Anything).put(
-            keys::module(name),
-            encode(&record)?,
-            Expect::Anything,
-        );
-        let orphaned = before.filter(|old| !self.digest_used_elsewhere(&old.digest, name));
-        if let Some(old) = &orphaned {
-            batch = batch.delete(keys::module_bytes(&old.digest));
+        let (key, value) = (keys::module(name), encode(&record)?);
+        for _ in 0..TRIES {
+            // Before the policies: one that names this module from now on changes this row, and the commit is refused.
+            let stored = read::<ModuleRecord>(&*self.storage, &key).await?;
+            if let Some(old) = &stored.record {
+                if old.digest == record.digest {
+                    self.show(name, Some(old.clone()));
+                    return Ok(old.clone());
+                }
+                if !egps.stored_users_of(name).await?.is_empty() {
+                    return Err(RequestError::Invalid(format!(
+                        "module \"{name}\" is used by a policy and cannot change under it: push the new version under another name, then let the policy name that"
+                    )));
+                }
+            }
+            let mut batch = Batch::new().put(keys::module_bytes(&record.digest), bytes.clone(), Expect::Anything).put(
+                key.clone(),
+                value.clone(),
+                stored.unchanged,
+            );
+            let old = stored.record.map(|old| old.digest);
+            if let Some(digest) = &old {
+                batch = self.with_orphaned_bytes(batch, digest, name).await?;
+            }
+            if !was_overtaken(commit_surely(&*self.storage, batch, &key, &value).await)? {
+                self.show(name, Some(record.clone()));
+                if let Some(digest) = old {
+                    self.unload_unnamed(&digest).await;
+                }
+                return Ok(record);
+            }
         }
-        self.storage.commit(batch).await?;
-        if let Some(old) = orphaned {
-            self.host.unload(&Digest(old.digest)).await;
+        Err(overtaken_too_often(&key).into())
+    }
+
+    /// Deletes bytes as well that no other name stands for. Who pushes the same bytes writes them again, so their version tells
+    /// whether somebody has in the meantime.
+    async fn with_orphaned_bytes(&self, batch: Batch, digest: &str, name: &str) -> Result<Batch, StorageError> {
+        let key = keys::module_bytes(digest);
+        let Some(bytes) = self.storage.get(&key).await? else { return Ok(batch) };
+        let named = read_all::<ModuleRecord>(&*self.storage, &keys::module("")).await?;
+        let is_used = named.iter().any(|(_, record)| record.digest == digest && record.name != name);
+        Ok(if is_used { batch } else { batch.delete_expecting(key, Expect::Version(bytes.version)) })
+    }
+
+    /// Makes the copy in memory what is stored, as far as the store tells. Under the lock of writes.
+    async fn follow(&self, name: &str) {
+        match read::<ModuleRecord>(&*self.storage, &keys::module(name)).await {
+            Ok(stored) => self.show(name, stored.record),
+            Err(error) => tracing::warn!(%error, "module {name:?} could not be read again after a failed write"),
         }
-        self.records.write().insert(name.to_owned(), record.clone());
-        Ok(record)
+    }
+
+    fn show(&self, name: &str, record: Option<ModuleRecord>) {
+        let mut records = self.records.write();
+        match record {
+            Some(record) => drop(records.insert(name.to_owned(), record)),
+            None => drop(records.remove(name)),
+        }
     }
 
     fn refuse_one_too_many(&self, name: &str) -> Result<(), RequestError> {
@@ -230,28 +271,39 @@ impl Modules {
     /// `is used by` and the policies; as storage.
     pub async fn delete(&self, name: &str, egps: &Egps) -> Result<(), RequestError> {
         let _writing = self.writing.lock().await;
-        let users = egps.users_of(name);
-        if !users.is_empty() {
-            return Err(RequestError::Invalid(format!(
-                "module \"{name}\" is used by {}: delete these policies first",
-                users.join(", ")
-            )));
+        let deleted = self.remove(name, egps).await;
+        if deleted.is_err() {
+            self.follow(name).await;
         }
-        let Some(record) = self.find(name) else { return Ok(()) };
-        let mut batch = Batch::new().delete(keys::module(name));
-        let last = !self.digest_used_elsewhere(&record.digest, name);
-        if last {
-            batch = batch.delete(keys::module_bytes(&record.digest));
-        }
-        self.storage.commit(batch).await?;
-        if last {
-            self.host.unload(&Digest(record.digest)).await;
-        }
-        self.records.write().remove(name);
-        Ok(())
+        deleted
     }
 
-    fn digest_used_elsewhere(&self, digest: &str, name: &str) -> bool {
-        self.records.read().values().any(|record| record.digest == digest && record.name != name)
+    /// Under the lock of writes.
+    async fn remove(&self, name: &str, egps: &Egps) -> Result<(), RequestError> {
+        let key = keys::module(name);
+        for _ in 0..TRIES {
+            // Before the policies, as in `store`.
+            let stored = read::<ModuleRecord>(&*self.storage, &key).await?;
+            let users = egps.stored_users_of(name).await?;
+            if !users.is_empty() {
+                return Err(RequestError::Invalid(format!(
+                    "module \"{name}\" is used by {}: delete these policies first",
+                    users.join(", ")
+                )));
+            }
+            if let Some(record) = stored.record {
+                let batch = Batch::new().delete_expecting(key.clone(), stored.unchanged);
+                let batch = self.with_orphaned_bytes(batch, &record.digest, name).await?;
+                if was_overtaken(delete_surely(&*self.storage, batch, &key).await)? {
+                    continue;
+                }
+            }
+            let known = self.records.write().remove(name);
+            if let Some(record) = known {
+                self.unload_unnamed(&record.digest).await;
+            }
+            return Ok(());
+        }
+        Err(overtaken_too_often(&key).into())
     }
 }

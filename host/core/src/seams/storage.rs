@@ -85,6 +85,13 @@ impl Batch {
         self
     }
 
+    /// Deletes a key only if it is as `expect` says.
+    #[must_use]
+    pub fn delete_expecting(mut self, key: Key, expect: Expect) -> Self {
+        self.0.push(Change::Delete { key, expect });
+        self
+    }
+
     #[must_use]
     pub fn check(mut self, key: Key, expect: Expect) -> Self {
         self.0.push(Change::Check { key, expect });

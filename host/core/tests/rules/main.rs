@@ -20,3 +20,4 @@ mod support;
 mod threads;
 mod time;
 mod tokens;
+mod two_servers;

@@ -109,10 +109,18 @@ enum Command {
     Audit,
     AuditOff,
     Policy,
+    PolicyPatch,
+    PolicyOff,
+    Module,
+    ModuleOff,
+    Binding,
+    BindingOff,
+    Header,
+    HeaderOff,
     Config,
 }
 
-const COMMANDS: [Command; 8] = [
+const COMMANDS: [Command; 16] = [
     Command::Rotate,
     Command::Enable,
     Command::Disable,
@@ -120,10 +128,36 @@ const COMMANDS: [Command; 8] = [
     Command::Audit,
     Command::AuditOff,
     Command::Policy,
+    Command::PolicyPatch,
+    Command::PolicyOff,
+    Command::Module,
+    Command::ModuleOff,
+    Command::Binding,
+    Command::BindingOff,
+    Command::Header,
+    Command::HeaderOff,
     Command::Config,
 ];
 
+const BINDING: &str = "sys/policies/egp/gate";
+const HEADER: &str = "sys/config/auditing/request-headers/x-seen";
+
 impl Command {
+    /// What must be there for it.
+    async fn prepare(self, server: &Server) {
+        let push = async |name: &str| server.root(&format!("sys/modules/{name}"), json!({ "module": "AAEC" })).await;
+        match self {
+            Self::PolicyPatch | Self::PolicyOff => server.policy("app", "db/*: read").await,
+            Self::ModuleOff | Self::Binding => drop(push("probe").await.unwrap()),
+            Self::BindingOff => {
+                push("probe").await.unwrap();
+                Self::Binding.give(server).await.unwrap();
+            }
+            Self::HeaderOff => drop(Self::Header.give(server).await.unwrap()),
+            _ => {}
+        }
+    }
+
     async fn give(self, server: &Server) -> Answer {
         let delete = |path| server.call(Some(ROOT), Operation::Delete, path, Value::Null);
         match self {
@@ -134,6 +168,20 @@ impl Command {
             Self::Audit => server.root("sys/audit/second", json!({ "type": "second" })).await,
             Self::AuditOff => delete("sys/audit/first").await,
             Self::Policy => server.root("sys/policies/acl/app", json!({ "policy": "db/*: read" })).await,
+            Self::PolicyPatch => {
+                let change = json!({ "policy": "db/other: read" });
+                server.call(Some(ROOT), Operation::Patch, "sys/policies/acl/app", change).await
+            }
+            Self::PolicyOff => delete("sys/policies/acl/app").await,
+            Self::Module => server.root("sys/modules/probe", json!({ "module": "AAEC" })).await,
+            Self::ModuleOff => delete("sys/modules/probe").await,
+            Self::Binding => {
+                let binding = json!({ "module": "probe", "paths": "else/*", "enforcement_level": "advisory" });
+                server.root(BINDING, binding).await
+            }
+            Self::BindingOff => delete(BINDING).await,
+            Self::Header => server.root(HEADER, json!({ "hmac": true })).await,
+            Self::HeaderOff => delete(HEADER).await,
             Self::Config => server.root("db/things/a", json!({ "color": "red" })).await,
         }
     }
@@ -154,6 +202,17 @@ impl Command {
             Self::Audit => has("sys/audit", "second/").await,
             Self::AuditOff => !has("sys/audit", "first/").await,
             Self::Policy => server.read(ROOT, "sys/policies/acl/app").await.is_ok(),
+            Self::PolicyPatch => {
+                let shown = server.read(ROOT, "sys/policies/acl/app").await.unwrap().data.unwrap();
+                shown["policy"] == "db/other: read"
+            }
+            Self::PolicyOff => server.read(ROOT, "sys/policies/acl/app").await.is_err(),
+            Self::Module => server.read(ROOT, "sys/modules/probe").await.is_ok(),
+            Self::ModuleOff => server.read(ROOT, "sys/modules/probe").await.is_err(),
+            Self::Binding => server.read(ROOT, BINDING).await.is_ok(),
+            Self::BindingOff => server.read(ROOT, BINDING).await.is_err(),
+            Self::Header => server.read(ROOT, HEADER).await.is_ok(),
+            Self::HeaderOff => server.read(ROOT, HEADER).await.is_err(),
             Self::Config => server.read(ROOT, "db/things/a").await.is_ok(),
         }
     }
@@ -169,6 +228,7 @@ async fn every_command_can_be_repeated_whatever_goes_wrong() {
                 let server = Server::start().await;
                 server.audited().await;
                 server.read(ROOT, "db/creds/app").await.unwrap();
+                command.prepare(&server).await;
                 server.process.fault_at(write, fault);
                 let told = command.give(&server).await;
                 let fired = !server.process.is_armed();
@@ -206,6 +266,35 @@ async fn every_command_can_be_repeated_whatever_goes_wrong() {
                 write += 1;
             }
             assert!(write > 0, "{command:?} never writes");
+        }
+    }
+}
+
+/// Also right after a failure, before anybody has asked again: a commit that was said to have failed and happened is in force in
+/// memory as it is in the store.
+#[tokio::test(start_paused = true)]
+async fn memory_shows_what_is_stored_after_a_write_that_failed() {
+    // Ending the leases of a mount takes several writes, and the next commit finds out that the key ring was rotated.
+    let others = [Command::Disable, Command::Rotate];
+    for command in COMMANDS.into_iter().filter(|command| !others.contains(command)) {
+        for fault in [Fault::Fails, Fault::LiesFailure] {
+            for write in 0..8 {
+                let server = Server::start().await;
+                command.prepare(&server).await;
+                server.process.fault_at(write, fault);
+                let told = command.give(&server).await;
+                let fired = !server.process.is_armed();
+                server.process.disarm();
+                let in_memory = command.is_done(&server).await;
+                let next = server.again();
+                next.unseal().await;
+                let context = format!("{command:?}, {fault:?} at write {write}: {told:?}");
+                assert_eq!(command.is_done(&next).await, in_memory, "{context}");
+                assert!(in_memory || told.is_err(), "{context}");
+                if !fired {
+                    break;
+                }
+            }
         }
     }
 }

@@ -45,6 +45,8 @@ pub struct Process {
     pub pause_after_claims: Mutex<Duration>,
     /// How often leases were listed.
     pub lists: Mutex<usize>,
+    /// Every look at a value and every commit lets others go first: what two servers do at once is then mixed step by step.
+    pub yields: AtomicBool,
     /// Changes of the largest batch so far.
     largest: Mutex<usize>,
 }
@@ -67,6 +69,7 @@ impl Process {
             violations: Mutex::default(),
             pause_after_claims: Mutex::default(),
             lists: Mutex::default(),
+            yields: AtomicBool::new(false),
             largest: Mutex::default(),
         })
     }
@@ -114,6 +117,12 @@ impl Process {
 
     pub fn largest_batch(&self) -> usize {
         *self.largest.lock().unwrap()
+    }
+
+    async fn let_others_go_first(&self) {
+        if self.yields.load(Ordering::SeqCst) {
+            tokio::task::yield_now().await;
+        }
     }
 
     fn alive(&self) -> Result<(), StorageError> {
@@ -201,6 +210,7 @@ impl Storage for Process {
 
     async fn get(&self, key: &Key) -> Result<Option<Versioned>, StorageError> {
         self.alive()?;
+        self.let_others_go_first().await;
         self.store.get(key).await
     }
 
@@ -226,6 +236,7 @@ impl Storage for Process {
     }
 
     async fn commit(&self, batch: Batch) -> Result<(), StorageError> {
+        self.let_others_go_first().await;
         {
             let mut largest = self.largest.lock().unwrap();
             *largest = batch.0.len().max(*largest);

@@ -109,6 +109,15 @@ impl Server {
         next
     }
 
+    /// A second process over the same store while this one lives; unsealed.
+    pub async fn beside(&self) -> Self {
+        let (store, target) = (self.process.store.clone(), self.target.clone());
+        let mut other = Self::over(store, target, self.clock.clone(), self.entropy.clone(), self.declared.clone());
+        other.share.clone_from(&self.share);
+        other.unseal().await;
+        other
+    }
+
     fn over(
         store: Arc<MemoryStorage>,
         target: Arc<Target>,
