@@ -25,7 +25,7 @@ use crate::keys;
 use crate::seams::audit::{AuditDevice, AuditDevices, Destination};
 use crate::seams::error::RequestError;
 use crate::seams::seal::SecretKey;
-use crate::seams::storage::{Batch, Expect, Key, Storage, StorageError};
+use crate::seams::storage::{Batch, Expect, Storage, StorageError};
 
 /// A device that takes longer counts as failed.
 const WRITE_TIME: Duration = Duration::from_secs(10);

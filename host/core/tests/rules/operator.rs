@@ -281,6 +281,9 @@ async fn memory_shows_what_is_stored_after_a_write_that_failed() {
             for write in 0..8 {
                 let server = Server::start().await;
                 command.prepare(&server).await;
+                if command == Command::AuditOff {
+                    server.audited().await;
+                }
                 server.process.fault_at(write, fault);
                 let told = command.give(&server).await;
                 let fired = !server.process.is_armed();
