@@ -120,9 +120,11 @@ impl std::fmt::Debug for Dsn {
     }
 }
 
-/// Where and how the password of a connection travels: what a write must not change for a password that it does not bring.
+/// Where, how and as whose the password of a connection travels: what a write must not change for a password that it does not bring.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Travel {
+    user: String,
+    database: String,
     hosts: Vec<(String, u16)>,
     addresses: Vec<Option<IpAddr>>,
     ssl_mode: SslMode,
@@ -204,6 +206,8 @@ impl Dsn {
 
     pub fn travel(&self) -> Travel {
         Travel {
+            user: self.user.clone(),
+            database: self.database.clone(),
             hosts: self.hosts.clone(),
             addresses: self.addresses.clone(),
             ssl_mode: self.ssl_mode,
@@ -217,11 +221,11 @@ impl Dsn {
 
     /// All but the password and what is only told, for comparing.
     fn without_password(&self) -> String {
-        let Self { user, database, options, settings, timeouts, keepalive, role, .. } = self;
+        let Self { options, settings, timeouts, keepalive, role, .. } = self;
         let named =
             (&self.application_name, &self.time_zone, &self.search_path, self.target_session, self.connect_timeout);
         let tls = (&self.certificate, &self.key, self.hides_certificate);
-        format!("{:?}", (self.travel(), tls, user, database, options, settings, timeouts, keepalive, role, named))
+        format!("{:?}", (self.travel(), tls, options, settings, timeouts, keepalive, role, named))
     }
 
     /// The files that the URL names, by option.

@@ -3,9 +3,11 @@
 //! The listener here is an attacker: it stands where a write would have the password sent, says that it speaks no TLS, asks for the
 //! password in clear and keeps every byte that comes.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use leasehold_core::seams::error::RequestError;
+use leasehold_model::Operation;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -121,6 +123,187 @@ async fn a_write_that_brings_the_password_or_changes_nothing_of_its_way_is_taken
     ] {
         let done = world.write("config/pg", write.clone()).await;
         assert!(done.is_ok(), "{write}: {done:?}");
+    }
+}
+
+/// What a write to a connection brings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Brings {
+    Nothing,
+    StoredPassword,
+    OtherPassword,
+    OtherPasswordAndUser,
+    /// The same user as is stored, named again.
+    OtherPasswordAndSameUser,
+    UserOnly,
+    OtherLoginInUrl,
+}
+
+/// Everything that leads a connection elsewhere, or in a weaker way, is refused alike: to whoever lacks `sudo` unless they bring the
+/// stored password, and to everybody who brings no complete login.
+#[tokio::test]
+async fn a_connection_moves_only_for_somebody_who_knows_its_password_or_has_sudo_and_another_login() {
+    let world = World::new().await;
+    let (user, password, port) = (world.pg.admin_user(), world.pg.admin_password(), world.pg.port());
+    let at = |place: String| format!("postgresql://{{{{username}}}}:{{{{password}}}}@{place}");
+    let moves = [
+        ("host", at(format!("localhost:{port}/myapp"))),
+        ("port", at("127.0.0.1:1/myapp".to_owned())),
+        ("second host", at(format!("127.0.0.1:{port},127.0.0.1:1/myapp"))),
+        ("hostaddr", at(format!("127.0.0.1:{port}/myapp?hostaddr=127.0.0.2"))),
+        ("database", at(format!("127.0.0.1:{port}/postgres"))),
+        ("sslmode", at(format!("127.0.0.1:{port}/myapp?sslmode=disable"))),
+        ("sslrootcert", at(format!("127.0.0.1:{port}/myapp?sslmode=verify-full&sslrootcert=system"))),
+        ("protocol", at(format!("127.0.0.1:{port}/myapp?ssl_max_protocol_version=TLSv1.2"))),
+        ("channel_binding", at(format!("127.0.0.1:{port}/myapp?channel_binding=disable"))),
+        ("require_auth", at(format!("127.0.0.1:{port}/myapp?require_auth=password"))),
+        ("sslsni", at(format!("127.0.0.1:{port}/myapp?sslsni=0"))),
+    ];
+    let rows = [
+        // Brings, without sudo, with sudo.
+        (Brings::Nothing, "send password again", "send password again"),
+        (Brings::UserOnly, "send password again", "send password again"),
+        (Brings::StoredPassword, "", ""),
+        (Brings::OtherPassword, "sudo", "send username and password together"),
+        (Brings::OtherPasswordAndUser, "sudo", ""),
+        (Brings::OtherPasswordAndSameUser, "sudo", ""),
+        (Brings::OtherLoginInUrl, "sudo", ""),
+    ];
+    for (what, url) in &moves {
+        for (brings, plain, with_sudo) in rows {
+            for (has_sudo, wanted) in [(false, plain), (true, with_sudo)] {
+                world.has_sudo.store(false, Ordering::Relaxed);
+                world.answer(Operation::Delete, "config/moved", json!({})).await.unwrap();
+                world.connect("moved", json!({})).await;
+                let before = world.read("config/moved").await.unwrap();
+                let mut write = json!({"connection_url": url, "verify_connection": false});
+                match brings {
+                    Brings::Nothing => {}
+                    Brings::StoredPassword => write["password"] = json!(password),
+                    Brings::OtherPassword => write["password"] = json!("other"),
+                    Brings::UserOnly => write["username"] = json!("other"),
+                    Brings::OtherPasswordAndUser | Brings::OtherPasswordAndSameUser => {
+                        let is_same = brings == Brings::OtherPasswordAndSameUser;
+                        write["username"] = json!(if is_same { user } else { "other" });
+                        write["password"] = json!("other");
+                    }
+                    Brings::OtherLoginInUrl => {
+                        write["connection_url"] =
+                            json!(url.replace("{{username}}", "other").replace("{{password}}", "other"));
+                    }
+                }
+                world.has_sudo.store(has_sudo, Ordering::Relaxed);
+                let done = world.write("config/moved", write).await;
+                let row = format!("{what}, {brings:?}, sudo: {has_sudo}");
+                match &done {
+                    Ok(_) => assert_eq!(wanted, "", "{row} was taken"),
+                    Err(RequestError::Invalid(said) | RequestError::Forbidden(said)) => {
+                        assert!(!wanted.is_empty() && said.contains(wanted), "{row}: {said}");
+                        assert_eq!(matches!(done, Err(RequestError::Forbidden(_))), wanted == "sudo", "{row}: {said}");
+                        assert_eq!(world.read("config/moved").await.unwrap(), before, "{row}");
+                    }
+                    Err(other) => panic!("{row}: {other:?}"),
+                }
+            }
+        }
+    }
+}
+
+/// The same as another user: at the same place, too, the stored password is theirs who own it.
+#[tokio::test]
+async fn another_user_needs_the_stored_password_or_sudo() {
+    let world = World::new().await;
+    let password = world.pg.admin_password();
+    for (write, has_sudo, wanted) in [
+        (json!({"username": "other"}), false, Some("send password again")),
+        (json!({"username": "other"}), true, Some("send password again")),
+        (json!({"username": "other", "password": "its"}), false, Some("sudo")),
+        (json!({"username": "other", "password": password}), false, None),
+        (json!({"username": "another", "password": "its"}), true, None),
+    ] {
+        let mut body = write.clone();
+        body["verify_connection"] = json!(false);
+        world.has_sudo.store(has_sudo, Ordering::Relaxed);
+        let done = world.write("config/pg", body).await;
+        match wanted {
+            None => assert!(done.is_ok(), "{write}: {done:?}"),
+            Some(wanted) => assert!(done.is_err_and(|error| error.to_string().contains(wanted)), "{write}"),
+        }
+    }
+}
+
+/// One write alone was judged: a first that no longer used the stored password could lead the connection anywhere, and a second used it there.
+#[tokio::test]
+async fn no_series_of_writes_has_the_stored_password_sent_elsewhere() {
+    let rogue = Rogue::listen().await;
+    let at_rogue = |login: &str| format!("postgresql://{login}@127.0.0.1:{}/d", rogue.port);
+    let templated = at_rogue("{{username}}:{{password}}");
+    let world = World::new().await;
+    let (user, password, port) = (world.pg.admin_user(), world.pg.admin_password(), world.pg.port());
+    let here = |login: &str| format!("postgresql://{login}@127.0.0.1:{port}/myapp");
+    let series = [
+        ("no password there", vec![json!({"connection_url": at_rogue(user)}), json!({"connection_url": templated})]),
+        (
+            "another there",
+            vec![json!({"connection_url": at_rogue(&format!("{user}:x"))}), json!({"connection_url": templated})],
+        ),
+        (
+            "first unused here, then there",
+            vec![
+                json!({"connection_url": here(&format!("{user}:x"))}),
+                json!({"connection_url": at_rogue(&format!("{user}:x"))}),
+                json!({"connection_url": templated}),
+            ],
+        ),
+        (
+            "another here, then there",
+            vec![json!({"password": "x"}), json!({"connection_url": templated, "password": "x"})],
+        ),
+        (
+            "without a login here, then there",
+            vec![
+                json!({"connection_url": here(user)}),
+                json!({"connection_url": at_rogue(user)}),
+                json!({"connection_url": templated}),
+            ],
+        ),
+    ];
+    for (what, writes) in &series {
+        for has_sudo in [false, true] {
+            world.has_sudo.store(false, Ordering::Relaxed);
+            world.answer(Operation::Delete, "config/pg", json!({})).await.unwrap();
+            world.connect("pg", json!({})).await;
+            world.has_sudo.store(has_sudo, Ordering::Relaxed);
+            let mut moved = false;
+            for write in writes {
+                let mut write = write.clone();
+                write["verify_connection"] = json!(false);
+                let done = world.write("config/pg", write).await;
+                moved = done.is_ok();
+                let _ = world.write("reset/pg", json!({})).await;
+            }
+            assert!(has_sudo || !moved, "{what}: the connection was moved without sudo");
+            assert!(!rogue.has_heard(password), "{what}, sudo: {has_sudo}");
+        }
+    }
+    // What the database took is proved.
+    world.has_sudo.store(false, Ordering::Relaxed);
+    world.answer(Operation::Delete, "config/pg", json!({})).await.unwrap();
+    world.connect("pg", json!({"password": "typing error", "verify_connection": false})).await;
+    for (write, is_taken) in [
+        (json!({"password": password, "verify_connection": false}), true),
+        (
+            json!({"connection_url": format!("{}?sslmode=disable", here("{{username}}:{{password}}")), "password": password}),
+            false,
+        ),
+        (json!({"password": password}), true),
+        (
+            json!({"connection_url": format!("{}?sslmode=disable", here("{{username}}:{{password}}")), "password": password}),
+            true,
+        ),
+    ] {
+        let done = world.write("config/pg", write.clone()).await;
+        assert_eq!(done.is_ok(), is_taken, "{write}: {done:?}");
     }
 }
 

@@ -1,6 +1,7 @@
 //! The engine with a memory store, a clock that stands still, and the template guest's own logic behind its seam.
 
 use std::io::Read as _;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -43,6 +44,8 @@ pub struct World {
     pub context: EngineContext,
     /// What the context's corner lies in.
     pub store: Arc<MemoryStorage>,
+    /// Whether the requests come from somebody with `sudo` on their paths.
+    pub has_sudo: AtomicBool,
 }
 
 /// A lease as the lease module would hold it.
@@ -80,7 +83,7 @@ impl World {
                 installation: "test-installation".to_owned(),
             },
         };
-        Self { pg, engine: DatabaseEngine::new(), context, store }
+        Self { pg, engine: DatabaseEngine::new(), context, store, has_sudo: AtomicBool::new(false) }
     }
 
     /// Configures a connection to this world's server as the non-superuser admin.
@@ -119,6 +122,7 @@ impl World {
             captures: found.captures,
             fields,
             display_name: "token".to_owned(),
+            has_sudo: self.has_sudo.load(Ordering::Relaxed),
         };
         (op.handler)(&self.engine, &request).await
     }

@@ -275,6 +275,7 @@ impl Core {
             captures: found.captures.clone(),
             fields: Fields::default(),
             display_name: String::new(),
+            has_sudo: false,
         };
         Ok(if engine.exists(&asked).await? { Operation::Update } else { Operation::Create })
     }
@@ -324,11 +325,6 @@ impl Core {
             }
             Matched::System(Found { op: Some(op), captures, .. }) => {
                 let SystemHandler::Unsealed(handle) = op.handler else { return Err(RequestError::UnsupportedPath) };
-                let sudo = trace.caller.as_ref().is_some_and(Caller::is_root)
-                    || trace
-                        .verdict
-                        .as_ref()
-                        .is_some_and(|v| v.capabilities.contains(leasehold_model::Capabilities::SUDO));
                 let handled = handle(&Call {
                     core: self,
                     unsealed,
@@ -336,7 +332,7 @@ impl Core {
                     captures,
                     fields,
                     caller: trace.caller.as_ref(),
-                    sudo,
+                    sudo: trace.has_sudo(),
                     ceiling: trace.ceiling,
                 })
                 .await;
@@ -377,6 +373,7 @@ impl Core {
             captures,
             fields,
             display_name: caller.record.display_name.clone(),
+            has_sudo: trace.has_sudo(),
         };
         let plan = match handle(&**engine, &asked).await? {
             Outcome::Answer(answer) => return Ok(answer),

@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 
-use leasehold_model::{Operation, Ttl};
+use leasehold_model::{Capabilities, Operation, Ttl};
 
 use crate::audit::{Entry, Phase};
 use crate::core::{Core, Unsealed};
@@ -33,6 +33,14 @@ pub(super) struct RequestTrace {
     pub(super) ceiling: Option<Ttl>,
     /// The token lives, or the route needs none: only then is the body worth a place in audit.
     pub(super) is_known: bool,
+}
+
+impl RequestTrace {
+    /// The rule that decided carries `sudo`, or the caller is root.
+    pub(super) fn has_sudo(&self) -> bool {
+        self.caller.as_ref().is_some_and(Caller::is_root)
+            || self.verdict.as_ref().is_some_and(|verdict| verdict.capabilities.contains(Capabilities::SUDO))
+    }
 }
 
 impl Core {

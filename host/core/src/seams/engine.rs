@@ -61,6 +61,9 @@ pub struct EngineRequest {
     pub fields: Fields,
     /// Of the calling token.
     pub display_name: String,
+    /// The rule that allows the request also grants `sudo` on its path, or the caller is root. An engine may ask for it where a write
+    /// does more than `update` should allow.
+    pub has_sudo: bool,
 }
 
 impl fmt::Debug for EngineRequest {

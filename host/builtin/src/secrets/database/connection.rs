@@ -1,9 +1,10 @@
 //! `config/:name`: where a target is and how to log in there.
 //!
-//! Invariants: a stored password goes nowhere else, and in no other way, than where it was given for. A private key and a password are
-//! never read back.
+//! Invariants: a stored password goes nowhere else, and in no other way, than where it was given for (see [`moves`]).
+//! A private key and a password are never read back.
 
 mod foreign;
+mod moves;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use leasehold_core::fields::{self, Fields};
 use leasehold_core::mount::version::{self, VersionError};
 use leasehold_core::request::{LogicalResponse, Object};
+use leasehold_core::seams::error::RequestError;
 use leasehold_model::Ttl;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
@@ -35,7 +37,7 @@ const CREATION_TIMEOUT_MAX: Ttl = Ttl::from_secs(600);
 /// Vault's default; anything else would need its template language.
 const DEFAULT_USERNAME_TEMPLATE: &str = "{{ printf \"v-%s-%s-%s-%s\" (.DisplayName | truncate 8) (.RoleName | truncate 8) (random 20) (unix_time) | truncate 63 }}";
 
-/// Told at a write, and logged when such a connection is opened.
+/// The warning of a write, and logged when such a connection is opened.
 pub(super) const OLD_FILES: &str = "connection_url names files as it could before connection_files_dir was asked for: they are still \
      read, but send their text in tls_ca, tls_certificate and private_key, or move them there";
 
@@ -98,6 +100,8 @@ pub(super) struct ConnectionRecord {
     private_key: SecretString,
     /// Files that the URL names were checked to lie where the server's configuration lets them.
     files_confined: bool,
+    /// The password was replaced by somebody without `sudo`, and the database has not taken it yet.
+    is_password_unproved: bool,
     /// What tells the server from every other, as it said when the connection was last verified.
     pub(super) server: Option<String>,
     /// All else, as given.
@@ -125,6 +129,8 @@ struct Stored {
     #[serde(default)]
     files_confined: bool,
     #[serde(default)]
+    is_password_unproved: bool,
+    #[serde(default)]
     server: Option<String>,
     details: BTreeMap<String, Value>,
 }
@@ -135,26 +141,31 @@ fn no_plugin(why: &str) -> String {
 }
 
 impl ConnectionRecord {
-    /// Only what is given changes. Returns what is to be told.
+    /// Only what is given changes. Returns the warnings for the client. `has_sudo`: the writer may use more than `update` allows.
     ///
     /// # Errors
-    /// Vault's words for 400, complete.
-    pub(super) fn merge(&mut self, fields: &Fields) -> Result<Vec<String>, String> {
+    /// Vault's texts for 400, complete; 403 for a move that takes `sudo`.
+    pub(super) fn merge(&mut self, fields: &Fields, has_sudo: bool) -> Result<Vec<String>, RequestError> {
         let before = self.clone();
         let text = |name| fields.text(name).map(str::to_owned);
         if let Some(name) = text("plugin_name") {
             self.plugin_name = name;
         }
         if self.plugin_name.is_empty() {
-            return Err("empty plugin name".to_owned());
+            return Err(RequestError::invalid("empty plugin name"));
         }
         if self.plugin_name != PLUGIN {
-            return Err(no_plugin(&format!("plugin not found in the catalog: {}", self.plugin_name)));
+            let why = format!("plugin not found in the catalog: {}", self.plugin_name);
+            return Err(RequestError::Invalid(no_plugin(&why)));
         }
         if let Some(version) = text("plugin_version") {
             match version::check(PLUGIN, &version) {
-                Err(why @ VersionError::Malformed(_)) if !version.is_empty() => return Err(why.to_string()),
-                Err(why @ VersionError::Unknown { .. }) => return Err(no_plugin(&why.to_string())),
+                Err(why @ VersionError::Malformed(_)) if !version.is_empty() => {
+                    return Err(RequestError::Invalid(why.to_string()));
+                }
+                Err(why @ VersionError::Unknown { .. }) => {
+                    return Err(RequestError::Invalid(no_plugin(&why.to_string())));
+                }
                 _ => {}
             }
             self.plugin_version = version;
@@ -191,14 +202,24 @@ impl ConnectionRecord {
         for (name, value) in fields.unknown() {
             self.details.insert(name.clone(), value.clone());
         }
-        let judged = foreign::judge(fields).and_then(|mut warnings| {
-            warnings.extend(self.check(&before, fields)?);
-            Ok(warnings)
-        });
-        judged.map_err(|why| creating(&why))
+        let refused = |why: String| RequestError::Invalid(creating(&why));
+        let mut warnings = foreign::judge(fields).map_err(refused)?;
+        let dsn = self.check(fields).map_err(refused)?;
+        self.check_move(&before, &dsn, fields, has_sudo)?;
+        warnings.extend(dsn.warnings.clone());
+        warnings.extend(self.check_tls(&dsn).map_err(refused)?);
+        warnings.extend(self.confine_files(&before, &dsn));
+        if fields.list("root_rotation_statements").is_some_and(|statements| !statements.is_empty()) {
+            warnings.push(
+                "root_rotation_statements are kept and have no effect yet: the admin's password is not rotated"
+                    .to_owned(),
+            );
+        }
+        Ok(warnings)
     }
 
-    fn check(&mut self, before: &Self, fields: &Fields) -> Result<Vec<String>, String> {
+    /// What can be seen without the record as it was.
+    fn check(&self, fields: &Fields) -> Result<Dsn, String> {
         if self.connection_url.expose_secret().is_empty() {
             return Err("connection_url cannot be empty".to_owned());
         }
@@ -222,38 +243,7 @@ impl ConnectionRecord {
         self.limits()?;
         self.creation_timeout(Ttl::ZERO)?;
         self.leftovers(String::new())?;
-        let dsn = self.dsn().map_err(|error| error.to_string())?;
-        self.check_password_stays(before, &dsn, fields)?;
-        let mut warnings = dsn.warnings.clone();
-        warnings.extend(self.check_tls(&dsn)?);
-        warnings.extend(self.confine_files(before, &dsn));
-        if fields.list("root_rotation_statements").is_some_and(|statements| !statements.is_empty()) {
-            warnings.push(
-                "root_rotation_statements are kept and have no effect yet: the admin's password is not rotated"
-                    .to_owned(),
-            );
-        }
-        Ok(warnings)
-    }
-
-    /// Whoever may write a connection does not thereby learn its password: a write that has the stored one sent elsewhere, or in
-    /// another way, must bring it.
-    fn check_password_stays(&self, before: &Self, dsn: &Dsn, fields: &Fields) -> Result<(), String> {
-        let is_new = before.connection_url.expose_secret().is_empty();
-        let is_in_url = !self.connection_url.expose_secret().contains(dsn::PASSWORD_TAG);
-        let is_brought = if is_in_url { fields.text("connection_url") } else { fields.text("password") }.is_some();
-        if is_new || dsn.password.is_none() || is_brought {
-            return Ok(());
-        }
-        let is_same_way = before.dsn().is_ok_and(|before| before.travel() == dsn.travel())
-            && before.inline_tls().roots == self.inline_tls().roots;
-        if is_same_way {
-            return Ok(());
-        }
-        Err("this write has the stored password sent to another place or in another way (host, port, sslmode, tls_ca or another \
-             setting of TLS or login): send password again with it. If nobody knows the password any more, send username and password \
-             of another admin"
-            .to_owned())
+        self.dsn().map_err(|error| error.to_string())
     }
 
     fn check_tls(&self, dsn: &Dsn) -> Result<Vec<String>, String> {
@@ -445,6 +435,7 @@ impl ConnectionRecord {
             password: self.password.expose_secret().to_owned(),
             private_key: self.private_key.expose_secret().to_owned(),
             files_confined: self.files_confined,
+            is_password_unproved: self.is_password_unproved,
             server: self.server.clone(),
             details: self.details.clone(),
         })
@@ -462,6 +453,7 @@ impl ConnectionRecord {
             password: SecretString::from(stored.password),
             private_key: SecretString::from(stored.private_key),
             files_confined: stored.files_confined,
+            is_password_unproved: stored.is_password_unproved,
             server: stored.server,
             details: stored.details,
         })

@@ -20,6 +20,7 @@ use super::{AGAIN_MAX, DatabaseEngine, connection_key, names, plan, read_role, r
 
 const MOVED: &str = "this connection leads to another server than before: leases whose roles stand on the former one end only when it \
      leads there again";
+
 /// The handlers of the routes.
 impl DatabaseEngine {
     pub(super) async fn list_connections(&self, request: &EngineRequest) -> Result<LogicalResponse, RequestError> {
@@ -76,10 +77,10 @@ impl DatabaseEngine {
 
 impl DatabaseEngine {
     /// A write that met another one is done again, on what that left.
-    async fn write(&self, request: &EngineRequest, room: &str, name: &str) -> Result<LogicalResponse, RequestError> {
+    async fn write(&self, request: &EngineRequest, branch: &str, name: &str) -> Result<LogicalResponse, RequestError> {
         let mut left = AGAIN_MAX;
         loop {
-            let done = match room {
+            let done = match branch {
                 "config" => self.configure(request, name).await,
                 "reset" => self.reset(&request.context, name).await,
                 _ => self.merge_role(request, name).await,
@@ -100,7 +101,7 @@ impl DatabaseEngine {
                 .map_err(|_| RequestError::Internal(format!("the stored connection {name:?} is not readable")))?,
             None => ConnectionRecord::default(),
         };
-        let mut warnings = record.merge(&request.fields).map_err(RequestError::Invalid)?;
+        let mut warnings = record.merge(&request.fields, request.has_sudo)?;
         let target = self.pool(&record).await.map_err(|why| RequestError::Invalid(creating(&why)))?;
         if request.fields.bool("verify_connection").unwrap_or(true) {
             let server = target.verify().await.map_err(|error| {
@@ -112,6 +113,7 @@ impl DatabaseEngine {
                 warnings.push(MOVED.to_owned());
             }
             record.server = server.identity;
+            record.prove_password();
         }
         let bytes = record.to_bytes().map_err(|error| RequestError::Internal(error.to_string()))?;
         at.storage.put(&connection_key(name), bytes, expect).await?;

@@ -1,0 +1,101 @@
+//! Whether a write may lead a connection to another place, in another way or as another user.
+//!
+//! Must not know: how a connection is opened.
+//!
+//! Start with [`ConnectionRecord::check_move`].
+//!
+//! Invariants: a stored password is sent only where, how and as whom it was given for, however many writes somebody makes.
+//! A connection moves only for somebody who shows that they know its password, or who holds `sudo` on its path and brings another login.
+
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use leasehold_core::fields::Fields;
+use leasehold_core::seams::error::RequestError;
+use secrecy::{ExposeSecret, SecretString};
+
+use super::{ConnectionRecord, Dsn, creating, dsn};
+
+const BRING_PASSWORD: &str = "this write has the stored password sent to another place or in another way (host, port, database, user, \
+     sslmode, tls_ca or another setting of TLS or login): send password again with it. If nobody knows the password any more, \
+     somebody with sudo on this path can send username and password of another admin";
+const BRING_USERNAME: &str = "this write leads the connection elsewhere with another password than the stored one: with sudo on this \
+     path, send username and password together";
+const NEEDS_SUDO: &str = "this write leads the connection elsewhere (host, port, database, user, sslmode, tls_ca or another setting of \
+     TLS or login) without the stored password: send the stored password with it. If nobody knows it any more, somebody with sudo on \
+     this path can send username and password of another admin";
+const UNPROVED: &str = "this write leads the connection elsewhere, and its password was written without sudo and without being tried \
+     on the database: first write the password with verify_connection=true where the connection leads now. If nobody knows it any \
+     more, somebody with sudo on this path can send username and password of another admin";
+
+/// What a login needs from a connection's record: compared before and after a write.
+struct Login {
+    dsn: Option<Dsn>,
+    /// As it would be sent; a stored one that the URL does not use at present counts too.
+    password: Option<SecretString>,
+}
+
+impl Login {
+    fn of(record: &ConnectionRecord) -> Self {
+        let dsn = record.dsn().ok();
+        let sent = dsn.as_ref().and_then(|dsn| dsn.password.clone());
+        let password = sent.or_else(|| Some(record.password.clone())).filter(|text| !text.expose_secret().is_empty());
+        Self { dsn, password }
+    }
+}
+
+impl ConnectionRecord {
+    /// Compares the record with what it was `before` the write.
+    ///
+    /// # Errors
+    /// 400 when the write lacks something, 403 when it takes `sudo`.
+    pub(super) fn check_move(
+        &mut self,
+        before: &Self,
+        dsn: &Dsn,
+        fields: &Fields,
+        has_sudo: bool,
+    ) -> Result<(), RequestError> {
+        let is_new = before.connection_url.expose_secret().is_empty();
+        let old = Login::of(before);
+        let Some(held) = old.password.filter(|_| !is_new) else {
+            // There is no password that could go elsewhere.
+            self.is_password_unproved = false;
+            return Ok(());
+        };
+        let is_same_way = old.dsn.is_some_and(|before| before.travel() == dsn.travel())
+            && before.inline_tls().roots == self.inline_tls().roots;
+        let is_same_password = dsn.password.as_ref().is_some_and(|password| is_same(password, &held));
+        if is_same_way {
+            self.is_password_unproved = if is_same_password { before.is_password_unproved } else { !has_sudo };
+            return Ok(());
+        }
+        let url = self.connection_url.expose_secret();
+        let uses = |tag: &str| url.contains(tag);
+        let brings = |name: &str, tag: &str| fields.text(if uses(tag) { name } else { "connection_url" }).is_some();
+        let brings_password = brings("password", dsn::PASSWORD_TAG);
+        let brings_username = brings("username", dsn::USERNAME_TAG);
+        match &dsn.password {
+            Some(_) if !brings_password => return Err(RequestError::Invalid(creating(BRING_PASSWORD))),
+            Some(_) if is_same_password && (has_sudo || !before.is_password_unproved) => {}
+            Some(_) if is_same_password => return Err(RequestError::Forbidden(creating(UNPROVED))),
+            _ if !has_sudo => return Err(RequestError::Forbidden(creating(NEEDS_SUDO))),
+            _ if !brings_username => return Err(RequestError::Invalid(creating(BRING_USERNAME))),
+            _ => {}
+        }
+        let is_kept_unused = !uses(dsn::PASSWORD_TAG) && fields.text("password").is_none();
+        if is_kept_unused {
+            // It would lie in wait for a URL that has it sent to the new place.
+            self.password = SecretString::default();
+        }
+        self.is_password_unproved = false;
+        Ok(())
+    }
+
+    /// The database took the password at the place where the connection leads.
+    pub(in super::super) fn prove_password(&mut self) {
+        self.is_password_unproved = false;
+    }
+}
+
+fn is_same(one: &SecretString, other: &SecretString) -> bool {
+    verify_slices_are_equal(one.expose_secret().as_bytes(), other.expose_secret().as_bytes()).is_ok()
+}
