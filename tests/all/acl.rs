@@ -115,6 +115,94 @@ fn a_deny_holds_with_and_without_a_slash_at_the_end() {
     }
 }
 
+/// What a rule may be for, seen from the path `x`.
+fn patterns_around(path: &str) -> Vec<String> {
+    let (folder, _) = path.rsplit_once('/').unwrap_or(("", path));
+    let beside = if folder.is_empty() { "+".to_owned() } else { format!("{folder}/+") };
+    let shapes = [path.to_owned(), format!("{path}/"), format!("{path}/*"), format!("{path}*"), format!("{path}/+")];
+    shapes.into_iter().chain([beside.clone(), format!("{beside}/"), "*".to_owned()]).collect()
+}
+
+/// One path under one set of rules: whether capabilities and decisions allow reads, deletions and lists.
+#[derive(Debug, PartialEq, Eq)]
+struct Judged {
+    row: String,
+    capabilities: [bool; 3],
+    decisions: [bool; 3],
+}
+
+/// Asks for each path, with a slash and without, under each pair of rules that is near it.
+fn judged(server: &Server, paths: &[&str]) -> Vec<Judged> {
+    let mut all = Vec::new();
+    for path in paths {
+        let patterns = patterns_around(path);
+        let none = String::new();
+        for granted in &patterns {
+            for other in patterns.iter().chain([&none]) {
+                let mut text = format!("path {granted:?} {{ capabilities = [\"read\", \"delete\", \"list\"] }}\n");
+                match other {
+                    none if none.is_empty() => {}
+                    same if same == granted => continue,
+                    // A rule that denies, and one that grants another thing.
+                    other if other.len() % 2 == 0 => text += &format!("path {other:?} {{ capabilities = [\"deny\"] }}"),
+                    other => text += &format!("path {other:?} {{ capabilities = [\"list\"] }}"),
+                }
+                let client = server.with_policy("pair", &text);
+                for spelled in [(*path).to_owned(), format!("{path}/")] {
+                    let asked = client.post("sys/capabilities-self", json!({ "paths": [spelled] }));
+                    let found = asked.assert_status(200).at("/data/capabilities");
+                    let has = |name: &str| found.as_array().unwrap().iter().any(|known| known == name);
+                    let gets = |method: &str| client.request(method, &spelled, None).status != 403;
+                    // A list is a request for the path with the slash, however it is sent.
+                    let lists = spelled.ends_with('/');
+                    all.push(Judged {
+                        row: format!("{spelled} under {text}"),
+                        capabilities: [has("read"), has("delete"), lists && has("list")],
+                        decisions: [gets("GET"), gets("DELETE"), lists && gets("LIST")],
+                    });
+                }
+            }
+        }
+    }
+    all
+}
+
+/// S11: `sys/capabilities` said "read" of `database/x/`, and a GET of that path was denied.
+#[test]
+fn capabilities_say_what_a_request_on_the_same_path_gets() {
+    let server = Server::dev();
+    server.root().post("sys/mounts/kvs", json!({ "type": "kv" })).assert_status(204);
+    server.root().post("sys/mounts/pgs", json!({ "type": "database" })).assert_status(204);
+    // Served with a slash as without, served without only, lists, a mount, nothing at all.
+    let paths =
+        ["sys/mounts/p", "kvs/a", "kvs/a/b", "sys/policies/acl/p", "pgs/creds/x", "pgs/roles", "pgs", "nomount/x"];
+    let rows = judged(&server, &paths);
+    assert!(rows.len() > 500, "{}", rows.len());
+    let wrong: Vec<&Judged> = rows.iter().filter(|row| row.capabilities != row.decisions).collect();
+    assert!(wrong.is_empty(), "{} of {}: {wrong:#?}", wrong.len(), rows.len());
+    assert!(rows.iter().any(|row| row.row.starts_with("sys/mounts/p/ ") && row.decisions[0]));
+}
+
+/// Where a slash is no second name of the same thing, a real OpenBao decides as we do.
+#[test]
+fn paths_with_a_slash_are_decided_as_by_a_real_openbao() {
+    let Some(bao) = Bao::find("paths with a slash at the end beside a real OpenBao") else { return };
+    let (our, their) = (Server::dev(), Server::openbao(&bao));
+    for server in [&our, &their] {
+        server.root().post("sys/mounts/pgs", json!({ "type": "database" })).assert_status(204);
+    }
+    let paths = ["pgs/creds/x", "nomount/x"];
+    let (ours, theirs) = (judged(&our, &paths), judged(&their, &paths));
+    let wrong: Vec<_> = ours.iter().zip(&theirs).filter(|(our, their)| our.decisions != their.decisions).collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    // Its capabilities say of reads, too, what holds for lists only: those that a rule for the path without the slash grants.
+    let less: Vec<_> = ours.iter().zip(&theirs).filter(|(our, their)| our.capabilities != their.capabilities).collect();
+    for (our, their) in less {
+        assert_eq!(our.capabilities[2], their.capabilities[2], "{our:#?}");
+        assert_ne!(their.capabilities, their.decisions, "{our:#?}");
+    }
+}
+
 #[test]
 fn a_deny_beats_every_grant_of_the_same_path() {
     let server = Server::dev();

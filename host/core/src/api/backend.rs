@@ -101,6 +101,12 @@ impl Backend {
         })
     }
 
+    /// Whether a path with a slash at its end is answered as the `path` without it. Only then can a rule for the one be walked around
+    /// with the other; elsewhere a slash leads nowhere.
+    pub(super) fn serves_with_slash(&self, path: &str, operation: Operation) -> bool {
+        self.is_folder(path) && self.find(path, operation).is_some_and(|matched| matched.has_operation())
+    }
+
     pub(super) fn is_folder(&self, path: &str) -> bool {
         match self {
             Self::System(routes) => routes::is_folder(routes, path),

@@ -177,19 +177,15 @@ impl Core {
                 None => sys::is_protected(&request.path),
             };
             let ask = AclRequest {
-                path: &request.path,
+                path: trace.as_sent.as_deref().unwrap_or(&request.path),
                 operation,
                 needs_sudo,
                 wrap_ttl: request.wrap_ttl,
                 data: &request.data,
             };
-            let mut verdict = decide::decide(&*self.seams.acl, &unsealed.policies, caller, &ask).await?;
-            if let Some(as_sent) = trace.as_sent.as_deref().filter(|_| verdict.allowed) {
-                // A rule may name either: what one of them denies is denied.
-                let ask = AclRequest { path: as_sent, ..ask };
-                let other = decide::decide(&*self.seams.acl, &unsealed.policies, caller, &ask).await?;
-                verdict = if other.allowed { verdict } else { other };
-            }
+            let is_same = |to: &Admitted| trace.as_sent.is_some() && to.backend.serves_with_slash(&to.path, operation);
+            let bare = admitted.as_ref().is_some_and(is_same).then_some(&*request.path);
+            let verdict = decide::decide(&*self.seams.acl, &unsealed.policies, caller, &ask, bare).await?;
             let (allowed, limit) = (verdict.allowed, verdict.limit);
             trace.verdict = Some(verdict);
             if !allowed {
@@ -198,7 +194,7 @@ impl Core {
             let pages = matches!(operation, Operation::List | Operation::Scan);
             match limit {
                 Some(limit) => drop(request.data.insert("limit".to_owned(), limit.into())),
-                // Whoever asks for as much as he may have, and may have all. Root has no policy that would know the word.
+                // `max` asks for as much as the policy grants, which is all here. Root has no policy that would know the word.
                 None if pages && !caller.is_root() && request.data.get("limit").is_some_and(|limit| limit == "max") => {
                     request.data.insert("limit".to_owned(), 0.into());
                 }
@@ -446,12 +442,13 @@ fn canonical(request: &mut LogicalRequest) -> Option<String> {
     if is_list || bare == request.path.len() {
         return None;
     }
+    request.path.truncate(bare + 1);
     let as_sent = request.path.clone();
     request.path.truncate(bare);
     Some(as_sent)
 }
 
-/// Keeps a policy's `pagination_limit` also where a list has no pages. Then it has to begin after the last key trace, or
+/// Keeps a policy's `pagination_limit` also where a list has no pages. Then it has to begin after the last key seen, or
 /// what lies behind the first page could not be reached.
 fn cut_out(answer: &mut LogicalResponse, after: &str, limit: usize) {
     let Some(data) = &mut answer.data else { return };

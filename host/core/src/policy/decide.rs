@@ -1,13 +1,23 @@
-//! The ACL's verdict on one request.
+//! The ACL's verdict on one request, and what `sys/capabilities` says beforehand of a request on the same path.
+//!
+//! Must not know: how a path is routed.
+//!
+//! Start with [`decide`] and [`capabilities`].
+//!
+//! Invariants: a request on a path gets what [`capabilities`] says of that path, spelled alike.
+//! Where the router answers `x/` as `x`, what the rules deny for one of the two spellings is denied for both.
 
 use leasehold_model::{Capabilities, Operation};
 
 use super::Policies;
+use crate::request::Object;
 use crate::seams::error::RequestError;
 use crate::seams::sandbox::{AclEvaluator, AclRequest, Reason, RuleRef, SandboxError, Verdict};
 use crate::token::Caller;
 
 /// Asks the guest. `root` has no text to ask about: it is the absence of a policy, as in Vault.
+///
+/// `bare` is the path without the slash at its end, where the router answers the one that `ask` names as this one.
 ///
 /// # Errors
 /// A guest that gave no answer that counts.
@@ -16,6 +26,7 @@ pub async fn decide(
     policies: &Policies,
     caller: &Caller,
     ask: &AclRequest<'_>,
+    bare: Option<&str>,
 ) -> Result<Verdict, RequestError> {
     if caller.is_root() {
         return Ok(root_verdict());
@@ -24,10 +35,38 @@ pub async fn decide(
         return Ok(Verdict::unasked());
     }
     let names = &caller.record.policies;
+    let verdict = judged(acl, policies, names, ask).await?;
+    match bare.filter(|_| verdict.allowed) {
+        Some(path) => judged(acl, policies, names, &AclRequest { path, ..ask.clone() }).await,
+        None => Ok(verdict),
+    }
+}
+
+async fn judged(
+    acl: &dyn AclEvaluator,
+    policies: &Policies,
+    names: &[String],
+    ask: &AclRequest<'_>,
+) -> Result<Verdict, RequestError> {
     Ok(match acl.decide(&policies.set(names).await?, ask).await {
         Err(SandboxError::Unknown(_)) => acl.decide(&policies.compiled_anew(names).await?, ask).await,
         other => other,
     }?)
+}
+
+/// A path that `sys/capabilities` is asked about.
+#[derive(Clone, Copy, Debug)]
+pub struct AskedPath<'a> {
+    /// As a request would have it.
+    pub path: &'a str,
+    /// Of a path with a slash at its end: the operations that the router answers as for the path without it.
+    pub served_without_slash: Capabilities,
+}
+
+impl AskedPath<'_> {
+    fn bare(&self) -> Option<&str> {
+        self.path.strip_suffix('/').map(|path| path.trim_end_matches('/'))
+    }
 }
 
 /// Capabilities on each path, for a list of policy names.
@@ -38,12 +77,67 @@ pub async fn capabilities(
     acl: &dyn AclEvaluator,
     policies: &Policies,
     names: &[String],
-    paths: &[&str],
+    paths: &[AskedPath<'_>],
 ) -> Result<Vec<Capabilities>, RequestError> {
-    Ok(match acl.capabilities(&policies.set(names).await?, paths).await {
-        Err(SandboxError::Unknown(_)) => acl.capabilities(&policies.compiled_anew(names).await?, paths).await,
+    let bare = paths.iter().filter_map(AskedPath::bare);
+    let texts: Vec<&str> = paths.iter().map(|asked| asked.path).chain(bare).collect();
+    let mut found = match acl.capabilities(&policies.set(names).await?, &texts).await {
+        Err(SandboxError::Unknown(_)) => acl.capabilities(&policies.compiled_anew(names).await?, &texts).await,
         other => other,
-    }?)
+    }?;
+    let of_bare = found.split_off(paths.len().min(found.len()));
+    let mut of_bare = of_bare.into_iter();
+    for (asked, found) in paths.iter().zip(&mut found) {
+        if asked.bare().is_some() {
+            let bare = of_bare.next().unwrap_or(Capabilities::NONE);
+            *found = of_slashed(acl, policies, names, asked, *found, bare).await?;
+        }
+    }
+    Ok(found)
+}
+
+/// What requests on a path with a slash at its end get. `listed` is what holds for lists, which fall back on a rule for the path
+/// without the slash; `bare` is what holds for that path itself.
+async fn of_slashed(
+    acl: &dyn AclEvaluator,
+    policies: &Policies,
+    names: &[String],
+    asked: &AskedPath<'_>,
+    listed: Capabilities,
+    bare: Capabilities,
+) -> Result<Capabilities, RequestError> {
+    if listed.contains(Capabilities::DENY) {
+        return Ok(listed);
+    }
+    let data = Object::new();
+    let read =
+        AclRequest { path: asked.path, operation: Operation::Read, needs_sudo: false, wrap_ttl: None, data: &data };
+    let direct = judged(acl, policies, names, &read).await?.capabilities;
+    let bare = if bare.contains(Capabilities::DENY) { Capabilities::NONE } else { bare };
+    let lists = Capabilities::LIST.union(Capabilities::SCAN);
+    let every = [
+        Capabilities::CREATE,
+        Capabilities::READ,
+        Capabilities::UPDATE,
+        Capabilities::DELETE,
+        Capabilities::PATCH,
+        Capabilities::LIST,
+        Capabilities::SCAN,
+        Capabilities::SUDO,
+    ];
+    let holds = |capability: Capabilities| {
+        if lists.contains(capability) {
+            return listed.contains(capability);
+        }
+        let is_sudo = capability == Capabilities::SUDO;
+        let needs_both = match is_sudo {
+            true => asked.served_without_slash != Capabilities::NONE,
+            false => asked.served_without_slash.contains(capability),
+        };
+        let sent = if is_sudo { listed } else { direct };
+        sent.contains(capability) && (!needs_both || bare.contains(capability))
+    };
+    Ok(every.into_iter().filter(|capability| holds(*capability)).fold(Capabilities::NONE, Capabilities::union))
 }
 
 /// Whether anything is granted at or below a mount.

@@ -2,12 +2,15 @@
 
 use std::borrow::Cow;
 
-use leasehold_model::{Accessor, TokenId};
+use leasehold_model::{Accessor, Capabilities, Operation, TokenId};
 use serde_json::json;
 
+use crate::api::backend::Backend;
 use crate::api::call::{Call, SystemHandler, handler};
+use crate::core::Unsealed;
 use crate::fields::{Field, Kind};
-use crate::policy::{decide, egp_paths};
+use crate::policy::decide::{self, AskedPath};
+use crate::policy::egp_paths;
 use crate::request::{LogicalResponse, Object, Shape};
 use crate::routes::{Access, Answer, Op, Route};
 use crate::seams::error::RequestError;
@@ -91,6 +94,20 @@ fn paths(call: &Call<'_>) -> Result<Vec<String>, RequestError> {
     Ok(paths)
 }
 
+/// The operations that `path`, which ends in a slash, shares with the path without it. A write to such a path is refused whatever
+/// the policies say.
+fn served_without_slash(unsealed: &Unsealed, path: &str) -> Capabilities {
+    let bare = path.trim_end_matches('/');
+    let routed = unsealed.mounts.route(bare).filter(|_| bare.len() < path.len());
+    let Some((backend, rest)) = routed.and_then(|(entry, rest)| Some((Backend::of(&entry, unsealed)?, rest))) else {
+        return Capabilities::NONE;
+    };
+    [(Operation::Read, Capabilities::READ), (Operation::Delete, Capabilities::DELETE)]
+        .into_iter()
+        .filter(|(operation, _)| backend.serves_with_slash(rest, *operation))
+        .fold(Capabilities::NONE, |all, (_, capability)| all.union(capability))
+}
+
 async fn answer(call: &Call<'_>, policies: &[String], paths: Vec<String>) -> Result<LogicalResponse, RequestError> {
     let mut data = Object::new();
     let answers: Vec<Vec<&'static str>> = if policies == ["root"] {
@@ -100,11 +117,15 @@ async fn answer(call: &Call<'_>, policies: &[String], paths: Vec<String>) -> Res
         let asked: Vec<Cow<'_, str>> = paths
             .iter()
             .map(|path| path.strip_prefix('/').unwrap_or(path))
+            .map(|path| path.get(..path.trim_end_matches('/').len() + 1).unwrap_or(path))
             .map(|path| egp_paths::in_lower_case(path).map_or(Cow::Borrowed(path), Cow::Owned))
             .collect();
-        let asked: Vec<&str> = asked.iter().map(|path| &**path).collect();
+        let asked: Vec<AskedPath<'_>> = asked
+            .iter()
+            .map(|path| AskedPath { path, served_without_slash: served_without_slash(call.unsealed, path) })
+            .collect();
         let found = decide::capabilities(&*call.core.seams.acl, &call.unsealed.policies, policies, &asked).await?;
-        found.into_iter().map(leasehold_model::Capabilities::names).collect()
+        found.into_iter().map(Capabilities::names).collect()
     };
     if let [only] = answers.as_slice() {
         data.insert("capabilities".into(), json!(only));
