@@ -110,11 +110,8 @@ impl Storage for MemoryStorage {
     }
 
     async fn count_leases(&self) -> Result<Vec<(LeaseKind, LeaseState, u64)>, StorageError> {
-        let mut counts = BTreeMap::new();
-        for row in self.state().leases.values() {
-            *counts.entry((row.kind, row.state)).or_insert(0_u64) += 1;
-        }
-        Ok(counts.into_iter().map(|((kind, state), count)| (kind, state, count)).collect())
+        let state = self.state();
+        Ok(state.counts.iter().map(|((kind, state), count)| (*kind, *state, *count)).collect())
     }
 
     async fn commit(&self, batch: Batch) -> Result<(), StorageError> {
@@ -174,6 +171,8 @@ struct State {
     due: BTreeSet<(Timestamp, LeaseId)>,
     by_token: BTreeMap<TokenHash, BTreeSet<LeaseId>>,
     by_mount: BTreeMap<MountAccessor, BTreeSet<LeaseId>>,
+    /// How many rows of each kind and state there are; none is zero.
+    counts: BTreeMap<(LeaseKind, LeaseState), u64>,
     /// Of the last batch that put something, or that deleted a cached key. One counter for all keys: a key made anew gets a greater
     /// version than it had.
     version: u64,
@@ -291,11 +290,12 @@ impl State {
         undo.push(Undo::Row(id.clone(), before));
     }
 
-    /// Keeps the indexes in step with the rows.
+    /// Keeps the indexes and the counts in step with the rows.
     fn set_row(&mut self, id: &LeaseId, row: Option<LeaseRow>) -> Option<LeaseRow> {
         let before = match row {
             Some(row) => {
                 let (at, token, mount) = (row.next_at, row.token.clone(), row.mount.clone());
+                *self.counts.entry((row.kind, row.state)).or_default() += 1;
                 let before = self.leases.insert(id.as_str().to_owned(), row);
                 self.unindex(before.as_ref());
                 self.due.insert((at, id.clone()));
@@ -314,6 +314,12 @@ impl State {
         self.due.remove(&(row.next_at, row.id.clone()));
         forget(&mut self.by_token, &row.token, &row.id);
         forget(&mut self.by_mount, &row.mount, &row.id);
+        if let Some(count) = self.counts.get_mut(&(row.kind, row.state)) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.counts.remove(&(row.kind, row.state));
+            }
+        }
     }
 }
 

@@ -63,6 +63,7 @@ const FACTS: &[Fact] = facts![
     leases::lists_of_leases_page_in_id_order,
     leases::rows_and_values_share_a_batch,
     leases::counts_follow_every_change,
+    leases::counts_equal_a_count_after_any_history,
     claims::rows_are_claimed_in_order_of_their_turn,
     claims::ten_thousand_rows_are_claimed_in_order,
     claims::two_holders_never_have_one_row,

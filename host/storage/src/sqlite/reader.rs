@@ -112,12 +112,11 @@ pub(super) fn leases(
     if let Some(mount) = &filter.mount {
         query.equal("mount", mount.as_str());
     }
-    // The plus keeps SQLite from choosing the index that is there for counting.
     if let Some(state) = filter.state {
-        query.equal("+state", state.as_str());
+        query.equal("state", state.as_str());
     }
     if let Some(kind) = filter.kind {
-        query.equal("+kind", kind.as_str());
+        query.equal("kind", kind.as_str());
     }
     query.finish("id", page.limit);
     let mut statement = connection.prepare_cached(&query.text).map_err(unavailable)?;
@@ -132,7 +131,7 @@ pub(super) fn leases(
 }
 
 pub(super) fn count_leases(connection: &Connection) -> Result<Vec<(LeaseKind, LeaseState, u64)>, StorageError> {
-    const TEXT: &str = "select kind, state, count(*) from lease group by kind, state";
+    const TEXT: &str = "select kind, state, rows from lease_count where rows > 0";
     let mut statement = connection.prepare_cached(TEXT).map_err(unavailable)?;
     let found = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).map_err(unavailable)?;
     let mut counts = Vec::new();

@@ -75,7 +75,8 @@ fn piece() -> impl Strategy<Value = Piece> {
         1 => (k.clone(), 0..12_u8).prop_map(|(key, expect)| Piece::Delete(key, expect)),
         1 => (k, 0..12_u8).prop_map(|(key, expect)| Piece::Check(key, expect)),
         4 => (i.clone(), 0..60_u8).prop_map(|(id, shape)| Piece::Insert(id, shape)),
-        2 => (i.clone(), 0..60_u8, 0..3_usize, 0..3_u64)
+        // From 1: a move without a body must keep what the stored one is bound to, and this one changes everything.
+        2 => (i.clone(), 1..60_u8, 0..3_usize, 0..3_u64)
             .prop_map(|(id, shape, from, fence)| Piece::Move { id, shape, from, fence }),
         1 => (i, 0..3_u64).prop_map(|(id, fence)| Piece::Remove(id, fence)),
     ]
