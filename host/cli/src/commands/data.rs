@@ -14,7 +14,10 @@ pub(super) fn trees() -> Vec<Command> {
     let force = || switch("force", "Send the request without any data").alias("f");
     vec![
         leaf("read", "Read data and retrieve secrets", "PATH [KEY=VALUE...]", READ),
-        leaf("write", "Write data, configuration, and secrets", "PATH [KEY=VALUE...]", WRITE).arg(force()),
+        leaf("write", "Write data, configuration, and secrets", "PATH [KEY=VALUE...]", WRITE).arg(force()).arg(switch(
+            "verify",
+            "Of a database role: run its statements on the database and roll them back before it is stored",
+        )),
         leaf("patch", "Change a part of what is stored", "PATH [KEY=VALUE...]", PATCH).arg(force()),
         leaf("list", "List data or secrets", "PATH", LIST)
             .arg(value("after", "KEY", "Begin after this key"))
@@ -33,6 +36,7 @@ const WRITE: &str = "  $ leasehold write database/roles/readonly db_name=postgre
       creation_statements=@readonly.sql
   $ leasehold write database/config/postgresql password=- < password.txt
   $ leasehold write database/roles/readonly @role.json
+  $ leasehold write -verify database/roles/readonly @role.json
   $ leasehold write -force database/reset/postgresql";
 const PATCH: &str = "  $ leasehold patch sys/policies/acl/apps policy=@apps-policy.hcl";
 const LIST: &str = "  $ leasehold list database/roles";
@@ -89,9 +93,30 @@ fn show_text(run: &mut Run, path: &str, text: &str) -> Result<(), Failure> {
 }
 
 pub(super) fn write(run: &mut Run) -> Result<(), Failure> {
-    let (path, body) = path_and_body(run)?;
+    let (path, mut body) = path_and_body(run)?;
+    if !run.switch("verify") {
+        let client = run.client()?;
+        return write_to(run, &client, &path, body);
+    }
+    // An engine that knows no such field might store it as data.
+    if !matches!(*path.rsplit('/').collect::<Vec<_>>(), [_, "roles", _, ..]) {
+        return Err(Failure::Local(format!(
+            "-verify tries the statements of a database role, and {path} is none: write to MOUNT/roles/NAME, or leave -verify out"
+        )));
+    }
+    match &mut body {
+        Value::Object(fields) => drop(fields.insert("verify".to_owned(), Value::Bool(true))),
+        nothing => *nothing = json!({ "verify": true }),
+    }
     let client = run.client()?;
-    write_to(run, &client, &path, body)
+    let outcome = client.logical_or_not_found(&ApiRequest::put(&path).json(body));
+    let is_table = run.format == Format::Table && run.text("field").is_none_or(str::is_empty);
+    match outcome {
+        Ok(Some(secret)) if is_table && print::verification(run.env, &secret)? => {
+            Ok(run.env.say(&format!("Success! Data written to: {path}"))?)
+        }
+        outcome => show_written(run, &path, outcome),
+    }
 }
 
 pub(super) fn write_to(run: &mut Run, client: &Client, path: &str, body: Value) -> Result<(), Failure> {

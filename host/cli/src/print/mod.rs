@@ -9,6 +9,7 @@ mod columns;
 mod field;
 mod plain;
 mod seal_status;
+mod verification;
 mod wrap;
 mod yaml;
 
@@ -23,6 +24,7 @@ pub(crate) use columns::{columns, table};
 pub(crate) use field::{raw_field, secret_field};
 pub(crate) use plain::plain;
 pub(crate) use seal_status::{builtin_modules, seal_status, seal_status_field};
+pub(crate) use verification::verification;
 pub(crate) use wrap::{wrapped, wrapped_with_padding};
 
 /// How results are shown.
