@@ -44,8 +44,10 @@ fn role(world: &World, issued: &Issued) -> OwnedRole {
     OwnedRole { id: number(world, &name), name, lease }
 }
 
-fn number(world: &World, name: &str) -> u32 {
-    world.pg.psql(&format!("SELECT oid FROM pg_roles WHERE rolname = '{name}'")).unwrap().parse().expect("it stands")
+fn number(world: &World, name: &str) -> String {
+    let oid = world.pg.psql(&format!("SELECT oid FROM pg_roles WHERE rolname = '{name}'")).unwrap();
+    assert!(!oid.is_empty(), "{name} does not stand");
+    oid
 }
 
 #[tokio::test]

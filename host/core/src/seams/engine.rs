@@ -129,8 +129,9 @@ pub struct KnownTarget {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct OwnedRole {
     pub name: String,
-    /// The target's own number for it: another role that comes by the same name has another.
-    pub id: u32,
+    /// What the target tells it by, in the engine's own form: another role that comes by the same name has another id. Core only
+    /// compares it.
+    pub id: String,
     /// The random part of the lease that it was made for.
     pub lease: String,
 }
@@ -289,7 +290,7 @@ pub trait SecretsEngine: Any + Send + Sync {
     ) -> Result<Vec<LeaseId>, EngineError> {
         Ok(Vec::new())
     }
-    /// Ends a role that no lease names, as [`SecretsEngine::revoke`] does by default: this very one, by its number, and only
+    /// Ends a role that no lease names, as [`SecretsEngine::revoke`] does by default: this very one, by its id, and only
     /// as long as it carries its mark.
     async fn drop_orphan(&self, _: &EngineContext, _: &KnownTarget, _: &OwnedRole) -> Result<OrphanEnd, EngineError> {
         Ok(OrphanEnd::Kept)

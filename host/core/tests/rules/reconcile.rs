@@ -78,13 +78,13 @@ async fn a_role_made_anew_under_the_name_of_an_orphan_is_another_role() {
     assert_eq!(node.leases.compare(&mut last).await.unwrap(), only(&[&lost]));
     // Between two comparisons: it is found for the first time.
     *world.target.remade.lock().unwrap() = 1;
-    let anew = OwnedRole { id: 1, ..lost };
+    let anew = OwnedRole { id: "1".to_owned(), ..lost };
     assert_eq!(node.leases.compare(&mut last).await.unwrap(), only(&[&anew]));
     // Between a comparison and its drop: the engine keeps it, and it is neither dropped nor the orphan that was found.
     *world.target.remakes_before_drop.lock().unwrap() = true;
     assert_eq!(node.leases.compare(&mut last).await.unwrap(), Findings::default());
     assert_eq!((world.target.count("drop"), world.target.roles().len()), (1, 1));
-    let again = OwnedRole { id: 2, ..anew };
+    let again = OwnedRole { id: "2".to_owned(), ..anew };
     assert_eq!(node.leases.compare(&mut last).await.unwrap(), only(&[&again]));
     assert_eq!(node.leases.compare(&mut last).await.unwrap().dropped, [again]);
 }

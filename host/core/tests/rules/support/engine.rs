@@ -93,7 +93,7 @@ impl Target {
     }
 
     fn listed(&self, id: &LeaseId) -> OwnedRole {
-        OwnedRole { id: *self.remade.lock().unwrap(), ..role(id) }
+        OwnedRole { id: self.remade.lock().unwrap().to_string(), ..role(id) }
     }
 
     pub fn count(&self, step: &str) -> usize {
@@ -358,5 +358,5 @@ impl SecretsEngine for ScriptedEngine {
 
 /// The role of a lease, as the target lists it while nobody has made it anew.
 pub fn role(id: &LeaseId) -> OwnedRole {
-    OwnedRole { name: format!("v-{}", id.random()), id: 0, lease: id.random().to_owned() }
+    OwnedRole { name: format!("v-{}", id.random()), id: "0".to_owned(), lease: id.random().to_owned() }
 }

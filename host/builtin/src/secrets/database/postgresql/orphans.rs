@@ -28,7 +28,7 @@ pub(crate) async fn owned(target: &ConnectionPool, installation: &str) -> Result
     let one = |row: Vec<Option<&str>>| match row.as_slice() {
         [Some(name), Some(oid), Some(comment)] => {
             let lease = comment.strip_prefix(&prefix)?.to_owned();
-            Some(OwnedRole { name: (*name).to_owned(), id: oid.parse().ok()?, lease })
+            Some(OwnedRole { name: (*name).to_owned(), id: (*oid).to_owned(), lease })
         }
         _ => None,
     };

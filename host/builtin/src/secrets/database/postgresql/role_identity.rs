@@ -34,7 +34,9 @@ impl<'a> RoleIdentity<'a> {
     /// This role and no other of its name, and only as long as it carries its mark: an operator who takes that off wants to
     /// keep it.
     pub(crate) fn found(role: &'a OwnedRole, installation: &str) -> Self {
-        Self { name: &role.name, found: Some(Known { oid: role.id, mark: comment(installation, &role.lease) }) }
+        // No role has the OID 0: an id that is no OID names nobody.
+        let oid = role.id.parse().unwrap_or(0);
+        Self { name: &role.name, found: Some(Known { oid, mark: comment(installation, &role.lease) }) }
     }
 
     /// A condition on a row `r` of `pg_roles`.

@@ -49,7 +49,7 @@ async fn renamed(target: &ConnectionPool, origin: &Origin<'_>) -> Result<Option<
     Ok(rows(&answer).find_map(|row| match row.as_slice() {
         [Some(name), Some(oid)] => Some(OwnedRole {
             name: (*name).to_owned(),
-            id: oid.parse().ok()?,
+            id: (*oid).to_owned(),
             lease: origin.mark.rsplit(':').next().unwrap_or_default().to_owned(),
         }),
         _ => None,
