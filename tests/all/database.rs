@@ -51,6 +51,34 @@ fn the_command_line_tries_the_statements_of_a_role_before_it_is_stored() {
     assert_eq!(database.sql(left), "0", "a role is left in the database");
 }
 
+/// A2: `update` alone moves no connection; the way out for a password that nobody knows is `sudo` on this very path.
+#[test]
+fn a_connection_moves_for_whoever_has_sudo_on_its_path_and_brings_another_login() {
+    let (server, database) = (Server::dev(), Database::fresh());
+    server.connect(&database);
+    let policy =
+        |pattern: &str, more: &str| format!("path {pattern:?} {{ capabilities = [\"create\", \"update\"{more}] }}\n");
+    let both = policy("database/config/pg", "") + &policy("database/config/*", ", \"sudo\"");
+    let elsewhere = json!({
+        "connection_url": format!("postgresql://{{{{username}}}}:{{{{password}}}}@127.0.0.1:1/{}", database.name()),
+        "username": "another", "password": "other", "verify_connection": false,
+    });
+    for (name, text) in [("update", policy("database/config/*", "")), ("elsewhere", both)] {
+        let answer = server.with_policy(name, &text).post("database/config/pg", elsewhere.clone());
+        assert_eq!(answer.status, 403, "{text}: {answer}");
+        assert!(answer.to_string().contains("somebody with sudo on this path"), "{answer}");
+    }
+    let knows = server.with_policy("update", &policy("database/config/*", ""));
+    let mut brought = elsewhere.clone();
+    brought["username"] = json!(ADMIN);
+    brought["password"] = json!(ADMIN_PASSWORD);
+    knows.post("database/config/pg", brought).assert_status(204);
+    let operator = server.with_policy("sudo", &policy("database/config/*", ", \"sudo\""));
+    operator.post("database/config/pg", elsewhere).assert_status(204);
+    // Root may do it as well.
+    server.root().post("database/config/pg", database.config()).assert_status(204);
+}
+
 #[test]
 fn roles_are_listed_in_pages() {
     pages_of_roles(&Server::dev());
