@@ -195,4 +195,16 @@ mod tests {
         assert_eq!(salt("a/").text("x"), salt("a/").text("x"));
         assert_ne!(salt("a/").text("x"), salt("b/").text("x"));
     }
+
+    #[test]
+    fn a_copied_value_is_as_long_as_what_is_in_it() {
+        assert_eq!(length(&json!("abc")), 6);
+        assert_eq!(length(&json!(["abc", 1])), 6 + 24 + 3);
+        assert_eq!(length(&json!({ "key": ["abc"] })), 3 + 4 + (6 + 3) + 3);
+    }
+
+    #[test]
+    fn a_salt_shows_that_there_is_something_and_not_what() {
+        assert_eq!(format!("{:?}", salt("file/")), "Salt([REDACTED])");
+    }
 }
