@@ -5,6 +5,7 @@
 
 mod foreign;
 mod moves;
+mod stored;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -16,7 +17,6 @@ use leasehold_core::request::{LogicalResponse, Object};
 use leasehold_core::seams::error::RequestError;
 use leasehold_model::Ttl;
 use secrecy::{ExposeSecret, SecretString};
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::postgresql::dsn::{self, Dsn, DsnError, SslMode};
@@ -112,27 +112,6 @@ impl std::fmt::Debug for ConnectionRecord {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ConnectionRecord").field("allowed_roles", &self.allowed_roles).finish_non_exhaustive()
     }
-}
-
-/// The record as it is sealed into storage: the only form in which the secrets are written.
-#[derive(Serialize, Deserialize)]
-struct Stored {
-    plugin_name: String,
-    plugin_version: String,
-    allowed_roles: Vec<String>,
-    root_rotation_statements: Vec<String>,
-    password_policy: String,
-    connection_url: String,
-    password: String,
-    #[serde(default)]
-    private_key: String,
-    #[serde(default)]
-    files_confined: bool,
-    #[serde(default)]
-    is_password_unproved: bool,
-    #[serde(default)]
-    server: Option<String>,
-    details: BTreeMap<String, Value>,
 }
 
 /// Vault asks twice.
@@ -422,41 +401,6 @@ impl ConnectionRecord {
 
     pub(super) fn has_password_in_url(&self) -> bool {
         dsn::masked(self.connection_url.expose_secret()).1
-    }
-
-    pub(super) fn to_bytes(&self) -> Result<Vec<u8>, serde_json::Error> {
-        serde_json::to_vec(&Stored {
-            plugin_name: self.plugin_name.clone(),
-            plugin_version: self.plugin_version.clone(),
-            allowed_roles: self.allowed_roles.clone(),
-            root_rotation_statements: self.root_rotation_statements.clone(),
-            password_policy: self.password_policy.clone(),
-            connection_url: self.connection_url.expose_secret().to_owned(),
-            password: self.password.expose_secret().to_owned(),
-            private_key: self.private_key.expose_secret().to_owned(),
-            files_confined: self.files_confined,
-            is_password_unproved: self.is_password_unproved,
-            server: self.server.clone(),
-            details: self.details.clone(),
-        })
-    }
-
-    pub(super) fn from_bytes(bytes: &[u8]) -> Result<Self, serde_json::Error> {
-        let stored: Stored = serde_json::from_slice(bytes)?;
-        Ok(Self {
-            plugin_name: stored.plugin_name,
-            plugin_version: stored.plugin_version,
-            allowed_roles: stored.allowed_roles,
-            root_rotation_statements: stored.root_rotation_statements,
-            password_policy: stored.password_policy,
-            connection_url: SecretString::from(stored.connection_url),
-            password: SecretString::from(stored.password),
-            private_key: SecretString::from(stored.private_key),
-            files_confined: stored.files_confined,
-            is_password_unproved: stored.is_password_unproved,
-            server: stored.server,
-            details: stored.details,
-        })
     }
 
     fn username(&self) -> &str {
