@@ -232,6 +232,12 @@ postgresql_ready() {
   return 1
 }
 
+# The store is tested behind it; without it that test says that it is skipped.
+pgbouncer() {
+  if has pgbouncer || [ -x /usr/sbin/pgbouncer ] || ! can_apt; then return; fi
+  apt_install "PgBouncer" pgbouncer
+}
+
 postgresql() {
   if postgresql_ready && has psql; then return; fi
   if can_apt; then
@@ -312,6 +318,7 @@ rust
 rust_lint
 wasm
 postgresql
+pgbouncer
 wheels
 node_vault
 mutants

@@ -34,6 +34,7 @@ mod openapi;
 mod operation;
 mod outage;
 mod policies;
+mod postgresql_storage;
 mod routing;
 mod seal;
 mod tokens;

@@ -153,9 +153,15 @@ impl Server {
 
     /// Writes `server.hcl`; `settings` come first.
     pub fn write_config(&self, settings: &str) {
+        let path = self.home.path().join("leasehold.db");
+        self.write_config_with(settings, &format!("storage \"sqlite\" {{\n  path = \"{}\"\n}}", path.display()));
+    }
+
+    /// As [`Server::write_config`], on another store.
+    pub fn write_config_with(&self, settings: &str, storage: &str) {
         let home = self.home.path().display();
         let text = format!(
-            "{settings}\nstorage \"sqlite\" {{\n  path = \"{home}/leasehold.db\"\n}}\n\
+            "{settings}\n{storage}\n\
              listener \"tcp\" {{\n  address = \"{}\"\n  tls_disable = true\n}}\n\
              audit_directory = \"{home}/audit\"\n",
             self.address

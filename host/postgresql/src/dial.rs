@@ -103,6 +103,8 @@ pub type Dialled = (Client, JoinHandle<()>);
 pub struct Dialer {
     pub dsn: Arc<Dsn>,
     tls: Option<Tls>,
+    /// Whether sessions are put into a known state. A pooler in transaction mode would hand that state to somebody else.
+    has_state: bool,
     /// Why the last session that should have been encrypted is not.
     fallback: Arc<StdMutex<Option<String>>>,
 }
@@ -116,7 +118,13 @@ impl std::fmt::Debug for Dialer {
 impl Dialer {
     /// `tls`: none where the connection never speaks it.
     pub fn new(dsn: Dsn, tls: Option<Tls>) -> Self {
-        Self { dsn: Arc::new(dsn), tls, fallback: Arc::default() }
+        Self { dsn: Arc::new(dsn), tls, has_state: true, fallback: Arc::default() }
+    }
+
+    /// Sets nothing on its sessions, so that a pooler may share them: whoever uses one must bring along what they rely on.
+    #[must_use]
+    pub fn without_session_state(self) -> Self {
+        Self { has_state: false, ..self }
     }
 
     /// Why sessions are in plain text although the server offers TLS, if they are.
@@ -152,7 +160,9 @@ impl Dialer {
         let one = async |address: Option<&SocketAddr>| {
             let (client, task) = self.dial_place(host, place, address, database).await?;
             self.fits(&client).await?;
-            self.ready(&client).await?;
+            if self.has_state {
+                self.ready(&client).await?;
+            }
             Ok((client, task))
         };
         match place {

@@ -36,6 +36,8 @@ pub enum Named {
     ByRequest,
     /// A connection that was stored before such names were confined to the directory.
     ByOldRecord,
+    /// The operator, in the server's configuration: they may name any file, and are told what is wrong with it.
+    ByConfiguration,
 }
 
 impl ConnectionFiles {
@@ -58,6 +60,9 @@ impl ConnectionFiles {
             ));
         }
         let unusable = |cause: &str| {
+            if named == Named::ByConfiguration {
+                return Err(format!("{option}={path}: {cause}"));
+            }
             tracing::info!(option, path, cause, "a file that a connection names cannot be used");
             Err(unusable(option))
         };
@@ -70,7 +75,7 @@ impl ConnectionFiles {
             match (named, directory) {
                 (Named::ByRequest, Some(directory)) => open_beneath(&directory, &named_path).and_then(contents),
                 (Named::ByRequest, None) => Err("no directory is configured"),
-                (Named::ByOldRecord, _) => open_anywhere(&named_path).and_then(contents),
+                (Named::ByOldRecord | Named::ByConfiguration, _) => open_anywhere(&named_path).and_then(contents),
             }
         });
         match timeout(READ_TIME_MAX, reading).await {

@@ -64,7 +64,7 @@ async fn roots(
     let mut found = Vec::new();
     if let Some(file) = dsn.root_certificate.as_deref().filter(|_| !dsn.trusts_system()) {
         let pem = files.read("sslrootcert", file, named).await?;
-        found.extend(certificates(&pem).map_err(|_| unusable("sslrootcert"))?);
+        found.extend(certificates(&pem).map_err(|why| no_pem("sslrootcert", file, named, &why))?);
     }
     if let Some(pem) = inline.roots {
         found.extend(certificates(pem.as_bytes()).map_err(|why| format!("tls_ca {why}"))?);
@@ -88,10 +88,15 @@ async fn own_identity(
         let found = identity(certificate.as_bytes(), key.as_bytes());
         return found.map(Some).map_err(|why| format!("tls_certificate with private_key {why}"));
     }
-    let (Some(certificate), Some(key)) = (&dsn.certificate, &dsn.key) else { return Ok(None) };
-    let certificate = files.read("sslcert", certificate, named).await?;
+    let (Some(shown), Some(key)) = (&dsn.certificate, &dsn.key) else { return Ok(None) };
+    let certificate = files.read("sslcert", shown, named).await?;
     let key = files.read("sslkey", key, named).await?;
-    identity(&certificate, &key).map(Some).map_err(|_| unusable("sslcert"))
+    identity(&certificate, &key).map(Some).map_err(|why| no_pem("sslcert", shown, named, &why))
+}
+
+/// A file that was read and does not hold what it should. Only the operator is told what it holds instead.
+fn no_pem(option: &str, file: &str, named: Named, why: &dyn std::fmt::Display) -> String {
+    if named == Named::ByConfiguration { format!("{option}={file} {why}") } else { unusable(option) }
 }
 
 /// Whom the operating system trusts. One that rustls does not know among them is passed over.

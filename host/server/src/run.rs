@@ -8,6 +8,7 @@ use leasehold_core::core::Settings;
 use leasehold_http::listener::Listener as Served;
 use leasehold_http::{Frontend, RequestLimits, serve};
 use leasehold_model::Timestamp;
+use leasehold_storage::PostgresStorage;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -148,7 +149,8 @@ async fn live(
     }
     let addresses = addresses(&listeners)?;
     let (audit, files) = (config.audit_directory.clone(), config.connection_files_dir.clone());
-    let core = wiring::core(&config.store, settings(&config), audit, files, accepts_changed_storage, metrics)?;
+    let wired = wiring::core(&config.store, settings(&config), audit, files, accepts_changed_storage, metrics).await?;
+    let (core, postgresql) = (wired.core, wired.postgresql);
     let limits = RequestLimits {
         connections_max: connections.all,
         connections_per_address_max: connections.per_address,
@@ -180,7 +182,10 @@ async fn live(
     let mut signals = Signals::heard(defaults::DRAIN + defaults::SEAL_TIME + defaults::LAST_RESORT)?;
     service::notify(State::Ready).await;
     let certificates = certificates.into_iter().flatten().collect();
-    until_told_to_stop(origin, &config, level, &core, certificates, &mut signals).await;
+    let is_lost = tokio::select! {
+        () = until_told_to_stop(origin, &config, level, &core, certificates, &mut signals) => false,
+        () = lost(postgresql.as_deref()) => true,
+    };
     tracing::info!(
         "stopping: requests under way have {} s to finish; another signal stops at once",
         defaults::DRAIN.as_secs()
@@ -198,7 +203,22 @@ async fn live(
         } => {}
         () = told_to_stop(&mut signals) => tracing::warn!("stopping at once: what is under way is undone or done again after the next start"),
     }
-    Ok(())
+    match postgresql {
+        Some(_) if is_lost => Err("another server has taken over the storage".to_owned()),
+        Some(storage) => {
+            storage.release().await;
+            Ok(())
+        }
+        None => Ok(()),
+    }
+}
+
+/// Returns when another server has taken over the storage: what this one remembers may be old from then on.
+async fn lost(storage: Option<&PostgresStorage>) {
+    let Some(storage) = storage else { return std::future::pending().await };
+    while !storage.is_lost() {
+        tokio::time::sleep(defaults::LOOK_FOR_LOSS).await;
+    }
 }
 
 async fn told_to_stop(signals: &mut Signals) {

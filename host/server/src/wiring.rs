@@ -11,31 +11,44 @@ use leasehold_core::seams::audit::AuditDevices as _;
 use leasehold_core::seams::host::{Clock, Entropy, Metrics};
 use leasehold_core::seams::storage::Storage;
 use leasehold_sandbox::{Compiler, Config as SandboxConfig, Sandbox};
-use leasehold_storage::{Barrier, MemoryStorage, SqliteStorage};
+use leasehold_storage::{Barrier, MemoryStorage, PostgresSettings, PostgresStorage, SqliteStorage};
+use secrecy::SecretString;
 
 use crate::causes::with_causes;
 use crate::clock::SystemClock;
-use crate::config::Store;
+use crate::config::{PostgresqlStore, Store};
 use crate::entropy::SystemEntropy;
 use crate::{COMPILE_WORKER, guests};
+
+/// A server without doors, and the store if it is one whose claim can be lost.
+pub(crate) struct Wired {
+    pub(crate) core: Arc<Core>,
+    pub(crate) postgresql: Option<Arc<PostgresStorage>>,
+}
 
 /// A server without doors.
 ///
 /// # Errors
 /// In words for the operator.
-pub(crate) fn core(
+pub(crate) async fn core(
     store: &Store,
     settings: Settings,
     audit_directory: Option<PathBuf>,
     connection_files_dir: Option<PathBuf>,
     accepts_changed_storage: bool,
     metrics: Arc<dyn Metrics>,
-) -> Result<Arc<Core>, String> {
+) -> Result<Wired, String> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
+    let mut postgresql = None;
     let inner: Arc<dyn Storage> = match store {
         Store::Memory => Arc::new(MemoryStorage::new(clock.clone())),
         Store::Sqlite(path) => Arc::new(SqliteStorage::open(path, clock.clone()).map_err(|error| with_causes(&error))?),
+        Store::Postgresql(store) => {
+            let opened =
+                PostgresStorage::open(postgresql_settings(store)?).await.map_err(|error| with_causes(&error))?;
+            Arc::clone(postgresql.insert(Arc::new(opened))) as Arc<dyn Storage>
+        }
     };
     let barrier = Barrier::new(inner, clock.clone(), entropy.clone());
     let barrier = Arc::new(barrier.accepting_changed_rows(accepts_changed_storage));
@@ -56,7 +69,25 @@ pub(crate) fn core(
         declared_audit_devices: Arc::new(Devices::of_configuration()),
         metrics,
     };
-    Ok(Core::new(seams, settings))
+    Ok(Wired { core: Core::new(seams, settings), postgresql })
+}
+
+fn postgresql_settings(store: &PostgresqlStore) -> Result<PostgresSettings, String> {
+    let url = store.connection_url.clone().ok_or(
+        "`storage \"postgresql\"` needs `connection_url`, or the environment's `VAULT_PG_CONNECTION_URL`".to_owned(),
+    )?;
+    let settings = PostgresSettings::new(SecretString::from(url.0), format!("process {}", std::process::id()));
+    let max_parallel = store.max_parallel.unwrap_or(settings.max_parallel);
+    Ok(PostgresSettings {
+        table: store.table.clone().unwrap_or_else(|| PostgresSettings::TABLE.to_owned()),
+        max_parallel,
+        max_idle_connections: store.max_idle_connections.unwrap_or(max_parallel),
+        skip_create_table: store.skip_create_table,
+        max_connect_retries: store
+            .max_connect_retries
+            .map_or(settings.max_connect_retries, |count| u32::try_from(count).unwrap_or(u32::MAX)),
+        ..settings
+    })
 }
 
 /// What keeps the devices that the configuration declares from being written, in words for the operator.

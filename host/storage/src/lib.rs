@@ -3,7 +3,8 @@
 //! Must not know: HTTP, tokens, engines, or what a value means. Keys are readable, values are bytes.
 //!
 //! Start with [`conformance`] (what every store promises), then [`memory`] (the promise at its plainest), [`sqlite`]
-//! (the promise kept over `kill -9`) and [`barrier`] (a store over a store, and the seal).
+//! (the promise kept over `kill -9`),
+//! [`postgresql`] (the same in a database that a server reaches over the network) and [`barrier`] (a store over a store, and the seal).
 //!
 //! Invariants: a batch is written whole or not at all; when `commit` has returned, a durable store has it on disk; one
 //! lease row is never claimed by two holders at once; behind the barrier nothing but the wrapped keys is readable; a
@@ -13,6 +14,7 @@ pub mod barrier;
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;
 pub mod memory;
+pub mod postgresql;
 pub mod sqlite;
 #[cfg(test)]
 mod tests;
@@ -20,4 +22,5 @@ mod text_range;
 
 pub use barrier::Barrier;
 pub use memory::MemoryStorage;
+pub use postgresql::{PostgresOpenError, PostgresSettings, PostgresStorage};
 pub use sqlite::{OpenError, SqliteStorage};

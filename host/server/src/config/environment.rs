@@ -6,7 +6,7 @@
 //! Start with [`VARIABLES`], then [`Overlay`].
 
 use super::settings::Answer::{self, NoMeaning, NotSupported, Works};
-use super::{Config, LogFormat, LogLevel};
+use super::{Config, ConnectionUrl, LogFormat, LogLevel, Store};
 
 pub(crate) const PREFIXES: [&str; 3] = ["LEASEHOLD_", "VAULT_", "BAO_"];
 
@@ -77,7 +77,7 @@ pub(crate) const VARIABLES: &[Variable] = &[
         NoMeaning,
         "the server sets no labels on its pod: use a readiness probe on `sys/health`",
     ),
-    row("PG_CONNECTION_URL", Server, NoMeaning, "the storage is what the configuration says"),
+    row("PG_CONNECTION_URL", Server, Works, "as `connection_url` of `storage \"postgresql\"`, over which it wins"),
     row("LICENSE", Server, NoMeaning, "no licence is needed"),
     row("LICENSE_PATH", Server, NoMeaning, "no licence is needed"),
     row("UI", Server, NoMeaning, "there is no web interface"),
@@ -173,6 +173,7 @@ pub(crate) struct Overlay {
     pub(crate) log_level: Option<LogLevel>,
     pub(crate) log_format: Option<LogFormat>,
     api_addr: Option<String>,
+    pg_connection_url: Option<ConnectionUrl>,
     pub(crate) warnings: Vec<String>,
 }
 
@@ -209,6 +210,7 @@ impl Overlay {
             .transpose()?;
         let api_addr =
             ["API_ADDR", "REDIRECT_ADDR", "ADVERTISE_ADDR"].into_iter().find_map(find).map(|(_, address)| address);
+        let pg_connection_url = find("PG_CONNECTION_URL").map(|(_, url)| ConnectionUrl(url));
         let mut warnings = Vec::new();
         for (name, value) in &set {
             let Some(short) = PREFIXES.iter().find_map(|prefix| name.strip_prefix(prefix)) else { continue };
@@ -221,7 +223,7 @@ impl Overlay {
                 NoMeaning => warnings.push(format!("the environment's `{name}` has no effect: {}", row.text)),
             }
         }
-        Ok(Self { log_level, log_format, api_addr, warnings })
+        Ok(Self { log_level, log_format, api_addr, pg_connection_url, warnings })
     }
 
     /// What the environment says wins over the file.
@@ -234,6 +236,9 @@ impl Overlay {
         }
         if let Some(address) = &self.api_addr {
             config.api_addr = Some(address.clone());
+        }
+        if let (Some(url), Store::Postgresql(store)) = (&self.pg_connection_url, &mut config.store) {
+            store.connection_url = Some(url.clone());
         }
     }
 }

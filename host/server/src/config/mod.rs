@@ -30,6 +30,29 @@ pub(crate) use read::{Refused, Remark, Source, read};
 pub(crate) enum Store {
     Memory,
     Sqlite(PathBuf),
+    Postgresql(PostgresqlStore),
+}
+
+/// Holds a password, and so is never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct ConnectionUrl(pub(crate) String);
+
+impl fmt::Debug for ConnectionUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ConnectionUrl(…)")
+    }
+}
+
+/// `storage "postgresql"`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PostgresqlStore {
+    /// May come from the environment instead.
+    pub(crate) connection_url: Option<ConnectionUrl>,
+    pub(crate) table: Option<String>,
+    pub(crate) max_parallel: Option<usize>,
+    pub(crate) max_idle_connections: Option<usize>,
+    pub(crate) skip_create_table: bool,
+    pub(crate) max_connect_retries: Option<usize>,
 }
 
 impl Store {
@@ -37,6 +60,7 @@ impl Store {
         match self {
             Self::Memory => "inmem",
             Self::Sqlite(_) => "sqlite",
+            Self::Postgresql(_) => "postgresql",
         }
     }
 }

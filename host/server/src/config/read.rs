@@ -18,7 +18,7 @@ use leasehold_model::{Ttl, duration};
 
 use super::settings::{self, Answer};
 use super::tree::{self, Block, Item, Value};
-use super::{Config, LogFormat, LogLevel, Store, defaults};
+use super::{Config, ConnectionUrl, LogFormat, LogLevel, PostgresqlStore, Store, defaults};
 
 /// One file.
 #[derive(Clone, Debug)]
@@ -274,22 +274,53 @@ impl Reader<'_> {
                 self.store = None;
                 continue;
             };
-            let mut path = None;
             let place = format!("storage \"{kind}\"");
+            let mut known = Vec::new();
             for inner in block.items {
                 if kind == "inmem" {
                     self.problem(inner.line, format!("storage `inmem` has no setting `{}`", inner.key));
                 } else if self.works(inner, &place, None, "setting of storage") {
                     self.once(inner, &place);
-                    path = self.text_of(inner);
+                    known.push(inner);
                 }
             }
-            match (kind, path.filter(|path| !path.is_empty())) {
-                ("inmem", _) => self.store = Some(Store::Memory),
-                (_, Some(path)) => self.store = Some(Store::Sqlite(PathBuf::from(path))),
-                (_, None) => self.problem(block.line, "`storage \"sqlite\"` needs `path`, the file"),
+            match kind {
+                "inmem" => self.store = Some(Store::Memory),
+                "postgresql" => self.store = Some(Store::Postgresql(self.postgresql(&known))),
+                _ => {
+                    let path = known.first().and_then(|inner| self.text_of(inner)).filter(|path| !path.is_empty());
+                    match path {
+                        Some(path) => self.store = Some(Store::Sqlite(PathBuf::from(path))),
+                        None => self.problem(block.line, "`storage \"sqlite\"` needs `path`, the file"),
+                    }
+                }
             }
         }
+    }
+
+    fn postgresql(&mut self, items: &[&Item]) -> PostgresqlStore {
+        let mut store = PostgresqlStore {
+            connection_url: None,
+            table: None,
+            max_parallel: None,
+            max_idle_connections: None,
+            skip_create_table: false,
+            max_connect_retries: None,
+        };
+        for item in items {
+            match item.key.as_str() {
+                "connection_url" => {
+                    store.connection_url = self.text_of(item).filter(|url| !url.is_empty()).map(ConnectionUrl)
+                }
+                "table" => store.table = self.text_of(item).filter(|table| !table.is_empty()),
+                "max_parallel" => store.max_parallel = self.count_of(item),
+                "max_idle_connections" => store.max_idle_connections = self.count_of(item),
+                "skip_create_table" => store.skip_create_table = self.bool_of(item).unwrap_or_default(),
+                "max_connect_retries" => store.max_connect_retries = self.count_of(item),
+                other => self.problem(item.line, format!("`{other}` is not read: please report this defect")),
+            }
+        }
+        store
     }
 
     /// What only the whole configuration shows.

@@ -79,7 +79,7 @@ const JSON_BOUNDS: &str =
 const NO_LOCKOUT: &str = "leave it out: the lockout of userpass and approle has Vault's defaults (5 failures, 15 min)";
 
 pub(crate) const SETTINGS: &[Setting] = &[
-    row("", "storage", Works, "where everything is kept: `sqlite` or `inmem`"),
+    row("", "storage", Works, "where everything is kept: `sqlite`, `postgresql` or `inmem`"),
     row("", "backend", Works, "the old name of `storage`"),
     row("", "listener", Works, "where the API is served: `tcp` or `unix`; any number of them"),
     row("", "audit", Works, "declares an audit device: `audit \"file\" \"name\" { options = { … } }`"),
@@ -198,7 +198,12 @@ pub(crate) const SETTINGS: &[Setting] = &[
     row("storage", "inmem_transactional", NotSupported, "use `storage \"inmem\" {}`"),
     row("storage", "raft", NotSupported, OTHER_STORAGE),
     row("storage", "file", NotSupported, OTHER_STORAGE),
-    row("storage", "postgresql", NotSupported, OTHER_STORAGE),
+    row(
+        "storage",
+        "postgresql",
+        Works,
+        "tables in a PostgreSQL database; `connection_url` names it (see [storage](storage.md))",
+    ),
     row("storage", "consul", NotSupported, OTHER_STORAGE),
     row("storage", "etcd", NotSupported, OTHER_STORAGE),
     row("storage", "zookeeper", NotSupported, OTHER_STORAGE),
@@ -219,6 +224,25 @@ pub(crate) const SETTINGS: &[Setting] = &[
     row("storage", "manta", NotSupported, OTHER_STORAGE),
     row("storage", "swift", NotSupported, OTHER_STORAGE),
     row("storage \"sqlite\"", "path", Works, "the file; its directory must exist"),
+    row(
+        "storage \"postgresql\"",
+        "connection_url",
+        Works,
+        "the database, as the [connection strings](connection-strings.md) of database connections; the environment's `VAULT_PG_CONNECTION_URL` wins",
+    ),
+    row(
+        "storage \"postgresql\"",
+        "table",
+        Works,
+        "what the names of all tables begin with, with a schema and a dot before it or not; `leasehold`",
+    ),
+    row("storage \"postgresql\"", "max_parallel", Works, "connections at a time; 16"),
+    row("storage \"postgresql\"", "max_idle_connections", Works, "connections that are kept open; as `max_parallel`"),
+    row("storage \"postgresql\"", "skip_create_table", Works, "`true`: missing tables are an error"),
+    row("storage \"postgresql\"", "max_connect_retries", Works, "how often the first connection is tried again; 1"),
+    row("storage \"postgresql\"", "ha_enabled", NoMeaning, "a second server is kept out until the first has ended"),
+    row("storage \"postgresql\"", "ha_table", NoMeaning, "a second server is kept out until the first has ended"),
+    row("storage \"postgresql\"", "upsert_function", NoMeaning, "the server makes the functions that it needs"),
     // seal, service_registration
     row("seal", "shamir", NoMeaning, "key shares are what unseals the server anyway"),
     row("seal", "alicloudkms", NotSupported, NO_AUTO_UNSEAL),

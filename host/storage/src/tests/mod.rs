@@ -3,6 +3,7 @@
 mod crash;
 mod durable;
 mod histories;
+mod postgresql;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -64,21 +65,21 @@ async fn sqlite_keeps_what_every_store_promises() {
 
 /// Writes go through one handle, reads through another: what one promises must hold for both together.
 #[derive(Debug)]
-struct TwoHandles {
-    first: SqliteStorage,
-    second: SqliteStorage,
+struct TwoHandles<S> {
+    first: S,
+    second: S,
     turn: AtomicUsize,
 }
 
-impl TwoHandles {
+impl<S> TwoHandles<S> {
     /// Now the one, now the other.
-    fn next(&self) -> &SqliteStorage {
+    fn next(&self) -> &S {
         if self.turn.fetch_add(1, Ordering::Relaxed).is_multiple_of(2) { &self.first } else { &self.second }
     }
 }
 
 #[async_trait]
-impl Storage for TwoHandles {
+impl<S: Storage> Storage for TwoHandles<S> {
     async fn now(&self) -> Result<Timestamp, StorageError> {
         self.next().now().await
     }

@@ -16,7 +16,7 @@ const CRATES: [CrateRule; 13] = [
     CrateRule { name: "model", ships_with: &[], tested_with: &[] },
     // Itself is its own clock and entropy for tests. The sagas run on the store that ships.
     CrateRule { name: "core", ships_with: &["model"], tested_with: &["core", "storage"] },
-    CrateRule { name: "storage", ships_with: &["core", "model"], tested_with: &[] },
+    CrateRule { name: "storage", ships_with: &["core", "model", "postgresql"], tested_with: &["devpg"] },
     // The guests' own logic, native: component and native must agree.
     CrateRule { name: "sandbox", ships_with: &["core", "model"], tested_with: &["acl", "statements"] },
     // A real PostgreSQL, a real store and the template guest's logic.

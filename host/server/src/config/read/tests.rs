@@ -370,6 +370,10 @@ fn every_setting_of_the_table_has_its_answer() {
             "" => format!("{STORE}{LISTENER}{line}\n"),
             "storage" if name == "sqlite" => format!("storage \"sqlite\" {{\n path = \"x\"\n}}\n{LISTENER}"),
             "storage" => format!("storage \"{name}\" {{}}\n{LISTENER}"),
+            "storage \"postgresql\"" => {
+                let line = if name == "skip_create_table" { line } else { quoted("3") };
+                format!("storage \"postgresql\" {{\n{line}\n}}\n{LISTENER}")
+            }
             "storage \"sqlite\"" => format!("storage \"sqlite\" {{\n{}\n}}\n{LISTENER}", quoted("x")),
             "listener" if name == "tcp" => format!("{STORE}{LISTENER}"),
             "listener" if name == "unix" => format!("{STORE}listener \"unix\" {{\n address = \"/x\"\n}}\n"),

@@ -1,0 +1,215 @@
+//! Opening: the connection string, whose tables they are, the schema.
+//!
+//! Invariant: tables that are not ours are left as they were.
+
+use std::time::Duration;
+
+use leasehold_postgresql::dial::Dialer;
+use leasehold_postgresql::dsn::{Dsn, SslMode};
+use leasehold_postgresql::files::{ConnectionFiles, Named};
+use leasehold_postgresql::sql::{ident, rows};
+use leasehold_postgresql::tls::{Inline, Tls};
+use secrecy::{ExposeSecret, SecretString};
+use tokio::time::timeout;
+use tokio_postgres::{Client, SimpleQueryMessage};
+
+use super::Names;
+use super::commit::lock_of;
+use super::session::Sessions;
+
+/// How the store is reached, and how its tables are called.
+#[derive(Clone, Debug)]
+pub struct PostgresSettings {
+    pub connection_url: SecretString,
+    /// What the names of all tables begin with; a schema and a dot may stand before it.
+    pub table: String,
+    /// Sessions at a time.
+    pub max_parallel: usize,
+    pub max_idle_connections: usize,
+    /// Tables that are missing are an error.
+    pub skip_create_table: bool,
+    /// How often the first connection is tried again.
+    pub max_connect_retries: u32,
+    /// Named to another server that is kept out.
+    pub server_name: String,
+}
+
+impl PostgresSettings {
+    pub const TABLE: &str = "leasehold";
+    pub const PARALLEL: usize = 16;
+
+    #[must_use]
+    pub fn new(connection_url: SecretString, server_name: String) -> Self {
+        Self {
+            connection_url,
+            table: Self::TABLE.to_owned(),
+            max_parallel: Self::PARALLEL,
+            max_idle_connections: Self::PARALLEL,
+            skip_create_table: false,
+            max_connect_retries: 1,
+            server_name,
+        }
+    }
+}
+
+/// Why the store was not opened. The text goes to the operator and holds no secret.
+#[derive(Debug, thiserror::Error)]
+pub enum PostgresOpenError {
+    #[error("storage \"postgresql\": {0}")]
+    Settings(String),
+    #[error("storage \"postgresql\" could not be reached: {0}")]
+    Server(String),
+    #[error("storage \"postgresql\" is in use by another server ({0}): stop that one first, or name another `table`")]
+    InUse(String),
+    #[error(
+        "storage \"postgresql\": {0} is not a table of Leasehold: name another `table`, which is the beginning of the names of all tables"
+    )]
+    Foreign(String),
+    #[error("storage \"postgresql\" was written by a newer Leasehold (schema {found}, this one knows {known})")]
+    Newer { found: usize, known: usize },
+    #[error(
+        "storage \"postgresql\": the tables that begin with {0} do not exist, and `skip_create_table` keeps the server from making them"
+    )]
+    Missing(String),
+}
+
+/// Forward only; a file's place in this list is the schema version it leads to.
+const MIGRATIONS: [&str; 1] = [include_str!("migrations/0001_first.sql")];
+/// The oldest schema that a binary must know to write to this one.
+const OLDEST_WRITER: usize = 1;
+const MARK: &str = "leasehold";
+/// How long a step of the migration may take.
+const STEP_MAX: Duration = Duration::from_secs(60);
+/// A longer name would be cut by PostgreSQL: 63 bytes, less the longest of our endings.
+const PREFIX_MAX: usize = 40;
+
+/// Connects and brings the tables to the newest schema.
+pub(super) async fn prepare(settings: &PostgresSettings) -> Result<(Sessions, Names), PostgresOpenError> {
+    let wrong = PostgresOpenError::Settings;
+    let url = settings.connection_url.expose_secret();
+    let dsn = Dsn::parse(url, "", &SecretString::from(""), false).map_err(|error| wrong(error.to_string()))?;
+    for warning in &dsn.warnings {
+        tracing::warn!("storage: {warning}");
+    }
+    let tls = match dsn.ssl_mode {
+        SslMode::Disable => None,
+        _ => Some(
+            Tls::load(&dsn, Inline::default(), &ConnectionFiles::beneath(None), Named::ByConfiguration)
+                .await
+                .map_err(wrong)?,
+        ),
+    };
+    let dialer = Dialer::new(dsn, tls).without_session_state();
+    let sessions = Sessions::new(dialer, settings.max_parallel.max(1), settings.max_idle_connections.max(1));
+    let mut tries = 0;
+    let (client, task) = loop {
+        match sessions.alone().await {
+            Ok(dialled) => break dialled,
+            Err(error) if tries < settings.max_connect_retries => {
+                tries += 1;
+                tracing::warn!(%error, "the storage could not be reached: trying again");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            Err(error) => return Err(PostgresOpenError::Server(error.to_string())),
+        }
+    };
+    let names = migrate(&client, settings).await;
+    drop(client);
+    // The session says good-bye by itself when its client is gone.
+    drop(task);
+    Ok((sessions, names?))
+}
+
+async fn migrate(client: &Client, settings: &PostgresSettings) -> Result<Names, PostgresOpenError> {
+    let (schema, prefix) = match settings.table.split_once('.') {
+        Some((schema, prefix)) => (Some(schema), prefix),
+        None => (None, settings.table.as_str()),
+    };
+    let is_fine = |name: &str| {
+        !name.is_empty()
+            && name.len() <= PREFIX_MAX
+            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    };
+    if !is_fine(prefix) || !schema.is_none_or(is_fine) {
+        return Err(PostgresOpenError::Settings(format!(
+            "`table` must be letters, digits and `_`, at most {PREFIX_MAX}, with a schema and a dot before it or not"
+        )));
+    }
+    run(client, "BEGIN").await?;
+    let schema = match schema {
+        Some(schema) => schema.to_owned(),
+        None => one(client, "SELECT pg_catalog.current_schema()").await?.ok_or_else(|| {
+            PostgresOpenError::Settings("no schema is in the user's search_path: name it in `table`".to_owned())
+        })?,
+    };
+    let quoted = format!("{}.\"{prefix}_", ident(&schema));
+    let names = Names { lock: lock_of(&quoted, "server", ""), prefix: quoted.clone() };
+    // Two servers that start at once make the tables one after the other.
+    run(client, &format!("SELECT pg_catalog.pg_advisory_xact_lock({})", lock_of(&quoted, "schema", ""))).await?;
+    let exists = async |name: &str| -> Result<bool, PostgresOpenError> {
+        let question = format!("SELECT pg_catalog.to_regclass({})", leasehold_postgresql::sql::literal(name));
+        Ok(one(client, &question).await?.is_some())
+    };
+    let bare = format!("{}.\"{prefix}\"", ident(&schema));
+    if exists(&bare).await? {
+        return Err(PostgresOpenError::Foreign(format!("{bare}, which Vault or another program uses,")));
+    }
+    let marker = format!("{quoted}schema\"");
+    let found = if exists(&marker).await? {
+        let question = format!("SELECT version, oldest_writer FROM {marker} WHERE mark = '{MARK}'");
+        let answer = client.simple_query(&question).await.map_err(|_| PostgresOpenError::Foreign(marker.clone()))?;
+        let row = rows(&answer).next().ok_or_else(|| PostgresOpenError::Foreign(marker.clone()))?;
+        let number = |at: usize| row.get(at).copied().flatten().and_then(|text| text.parse::<usize>().ok());
+        let (Some(found), Some(oldest)) = (number(0), number(1)) else {
+            return Err(PostgresOpenError::Foreign(marker));
+        };
+        if oldest > MIGRATIONS.len() {
+            return Err(PostgresOpenError::Newer { found, known: MIGRATIONS.len() });
+        }
+        found
+    } else {
+        0
+    };
+    if found == 0 {
+        if settings.skip_create_table {
+            return Err(PostgresOpenError::Missing(format!("{quoted}\"")));
+        }
+        let table = format!("{quoted}kv\"");
+        if exists(&table).await? {
+            return Err(PostgresOpenError::Foreign(table));
+        }
+        run(
+            client,
+            &format!(
+                "CREATE TABLE {marker} (mark text NOT NULL PRIMARY KEY, version integer NOT NULL, oldest_writer integer NOT NULL); \
+                 INSERT INTO {marker} VALUES ('{MARK}', 0, 0)"
+            ),
+        )
+        .await?;
+    }
+    for step in MIGRATIONS.iter().skip(found) {
+        let inner = quoted.replace('\'', "''");
+        let text = step.replace("{p}", &quoted).replace("{i}", &format!("\"{prefix}_")).replace("{n}", &inner);
+        run(client, &text).await?;
+    }
+    if found < MIGRATIONS.len() {
+        let version = MIGRATIONS.len();
+        run(client, &format!("UPDATE {marker} SET version = {version}, oldest_writer = {OLDEST_WRITER}")).await?;
+        tracing::info!(storage.schema = version, "the tables {quoted}…\" are at schema {version}");
+    }
+    run(client, "COMMIT").await?;
+    Ok(names)
+}
+
+async fn run(client: &Client, sql: &str) -> Result<Vec<SimpleQueryMessage>, PostgresOpenError> {
+    match timeout(STEP_MAX, client.simple_query(sql)).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(error)) => Err(PostgresOpenError::Server(leasehold_postgresql::chain(&error))),
+        Err(_) => Err(PostgresOpenError::Server(format!("no answer within {} s", STEP_MAX.as_secs()))),
+    }
+}
+
+async fn one(client: &Client, sql: &str) -> Result<Option<String>, PostgresOpenError> {
+    let answer = run(client, sql).await?;
+    Ok(rows(&answer).next().and_then(|row| row.first().copied().flatten().map(str::to_owned)))
+}

@@ -1,0 +1,204 @@
+//! Sessions on the store: at most so many, each call with a deadline, none kept after a failure.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use leasehold_core::seams::storage::StorageError;
+use leasehold_postgresql::chain;
+use leasehold_postgresql::dial::{DialError, Dialer};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, Row};
+
+use super::Parameter;
+
+/// How long opening a session may take, over all hosts.
+const DIAL_MAX: Duration = Duration::from_secs(1);
+/// How long one statement may take. A store that does not answer at all is noticed sooner, by the claim's beat.
+const ANSWER_MAX: Duration = Duration::from_secs(10);
+/// How long a call waits for one of the sessions.
+const WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// Why a statement gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failed {
+    /// Nothing was sent.
+    #[error("{0}")]
+    Unreached(String),
+    /// The statement was sent, and whether it was carried out is not known.
+    #[error("{0}")]
+    Unknown(String),
+    /// PostgreSQL refused it; nothing was written.
+    #[error("{message} (SQLSTATE {code})")]
+    Sql { code: String, message: String, detail: Option<String> },
+}
+
+impl Failed {
+    pub(super) fn code(&self) -> Option<&str> {
+        match self {
+            Self::Sql { code, .. } => Some(code),
+            _ => None,
+        }
+    }
+
+    pub(super) fn was_rolled_back_for_another(&self) -> bool {
+        [&SqlState::T_R_SERIALIZATION_FAILURE, &SqlState::T_R_DEADLOCK_DETECTED]
+            .iter()
+            .any(|code| self.code() == Some(code.code()))
+    }
+}
+
+impl From<Failed> for StorageError {
+    fn from(failed: Failed) -> Self {
+        Self::Unavailable(failed.to_string())
+    }
+}
+
+impl From<tokio_postgres::Error> for Failed {
+    fn from(error: tokio_postgres::Error) -> Self {
+        match error.as_db_error() {
+            Some(db) => Self::Sql {
+                code: db.code().code().to_owned(),
+                message: db.message().to_owned(),
+                detail: db.detail().map(str::to_owned),
+            },
+            None => Self::Unknown(format!("the connection to PostgreSQL failed: {}", chain(&error))),
+        }
+    }
+}
+
+struct Session {
+    client: Client,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// The sessions of one storage.
+pub(super) struct Sessions {
+    dialer: Dialer,
+    places: Semaphore,
+    max: usize,
+    idle_max: usize,
+    /// The one that was used last is used first.
+    idle: Mutex<Vec<Session>>,
+}
+
+impl Sessions {
+    pub(super) fn new(dialer: Dialer, max: usize, idle_max: usize) -> Self {
+        Self { dialer, places: Semaphore::new(max), max, idle_max, idle: Mutex::default() }
+    }
+
+    /// A session outside the pool, for several statements in one transaction.
+    pub(super) async fn alone(&self) -> Result<(Client, JoinHandle<()>), DialError> {
+        self.dialer.dial(&self.dialer.dsn.database).await
+    }
+
+    /// One statement in a transaction of its own and one round trip. Fails at once when `down` says that the store is away.
+    pub(super) async fn query(
+        &self,
+        sql: &str,
+        parameters: &[Parameter<'_>],
+        mut down: watch::Receiver<Option<String>>,
+    ) -> Result<Vec<Row>, Failed> {
+        let away = async {
+            let why = down.wait_for(Option::is_some).await.map(|why| why.clone().unwrap_or_default());
+            match why {
+                Ok(why) => why,
+                // Nobody watches the store any more; the deadlines remain.
+                Err(_) => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            why = away => Err(Failed::Unknown(why)),
+            answer = self.ask(sql, parameters, ANSWER_MAX) => answer,
+        }
+    }
+
+    /// One statement; the answer must come within `limit`.
+    pub(super) async fn ask(
+        &self,
+        sql: &str,
+        parameters: &[Parameter<'_>],
+        limit: Duration,
+    ) -> Result<Vec<Row>, Failed> {
+        let Ok(Ok(_place)) = timeout(WAIT_MAX, self.places.acquire()).await else {
+            return Err(Failed::Unreached(format!(
+                "all {} connections to PostgreSQL are in use (max_parallel)",
+                self.max
+            )));
+        };
+        self.ask_aside(sql, parameters, limit).await
+    }
+
+    /// As [`Sessions::ask`], without waiting for a place: what keeps the claim must not wait behind requests.
+    pub(super) async fn ask_aside(
+        &self,
+        sql: &str,
+        parameters: &[Parameter<'_>],
+        limit: Duration,
+    ) -> Result<Vec<Row>, Failed> {
+        let session = match self.take() {
+            Some(session) => session,
+            None => self.dial().await?,
+        };
+        // Dropped unless it answers: nobody knows what a session is doing that does not.
+        match timeout(limit, session.client.query_typed(sql, parameters)).await {
+            Ok(Ok(rows)) => {
+                self.give_back(session);
+                Ok(rows)
+            }
+            Ok(Err(error)) => {
+                let failed = Failed::from(error);
+                match failed.code() {
+                    // The server is going, or the session is.
+                    Some(code) if code.starts_with("57P") || code.starts_with("08") => self.forget_idle(),
+                    Some(_) => self.give_back(session),
+                    None => self.forget_idle(),
+                }
+                Err(failed)
+            }
+            Err(_) => {
+                self.forget_idle();
+                Err(Failed::Unknown(format!("PostgreSQL did not answer within {} s", limit.as_secs_f32())))
+            }
+        }
+    }
+
+    async fn dial(&self) -> Result<Session, Failed> {
+        match timeout(DIAL_MAX, self.alone()).await {
+            Ok(Ok((client, task))) => Ok(Session { client, task }),
+            Ok(Err(error)) => Err(Failed::Unreached(format!("{}: {error}", self.dialer.dsn.address()))),
+            Err(_) => Err(Failed::Unreached(format!(
+                "{}: no connection within {} s",
+                self.dialer.dsn.address(),
+                DIAL_MAX.as_secs_f32()
+            ))),
+        }
+    }
+
+    fn take(&self) -> Option<Session> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.retain(|session| !session.client.is_closed());
+        idle.pop()
+    }
+
+    fn give_back(&self, session: Session) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() < self.idle_max {
+            idle.push(session);
+        }
+    }
+
+    /// The others lead to the same server, and would fail one request each.
+    pub(super) fn forget_idle(&self) {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}

@@ -1,0 +1,124 @@
+//! The server on `storage "postgresql"`: the guide's way, a crash, a store that is away, PgBouncer.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use leasehold_devpg::{DevPg, Options, Stop};
+use serde_json::json;
+
+use crate::support::{Database, Durable, Server, eventually, own_postgresql};
+
+fn url(store: &DevPg) -> String {
+    format!("{}?sslmode=disable", store.superuser_url())
+}
+
+fn server_on(url: &str) -> Server {
+    let server = Server::prepared(&Durable::default());
+    server.write_config_with("", &format!("storage \"postgresql\" {{\n  connection_url = \"{url}\"\n}}"));
+    server.start();
+    server.init(1, 1);
+    server.unseal();
+    server
+}
+
+fn issue_and_revoke(server: &Server, database: &Database<'_>) {
+    server.connect(database);
+    server.role("r", json!({}));
+    let root = server.root();
+    let (kept, revoked) = (root.credential("r"), root.credential("r"));
+    root.put("sys/leases/revoke", json!({ "lease_id": revoked.lease })).assert_status(204);
+    assert!(!database.has_role(&revoked.user) && database.has_role(&kept.user));
+
+    server.kill();
+    server.start();
+    server.unseal();
+    let root = server.root();
+    assert!(root.has_lease(&kept.lease), "an acknowledged lease outlives kill -9");
+    assert!(!root.has_lease(&revoked.lease));
+    root.put("sys/leases/renew", json!({ "lease_id": kept.lease })).assert_status(200);
+    root.put("sys/leases/revoke", json!({ "lease_id": kept.lease })).assert_status(204);
+    assert!(!database.has_role(&kept.user));
+}
+
+#[test]
+fn credentials_are_leased_and_outlive_a_crash_of_the_server() {
+    let store = DevPg::start(Options::default()).unwrap();
+    let postgresql = own_postgresql();
+    let server = server_on(&url(&store));
+    server.nobody().get("sys/seal-status").assert_at("/storage_type", "postgresql");
+    issue_and_revoke(&server, &Database::first_of(&postgresql));
+    let stored = store.psql("select encode(value, 'escape') from leasehold_kv").unwrap();
+    assert!(!stored.contains("rootpassword"), "values are sealed");
+}
+
+/// A3: needs the store → an error that says so; needs it not → served.
+#[test]
+fn a_store_that_is_away_stops_what_needs_it_and_comes_back_without_a_restart() {
+    let store = DevPg::start(Options::default()).unwrap();
+    let server = server_on(&url(&store));
+    let root = server.root();
+    root.post("sys/mounts/kv", json!({ "type": "kv" })).assert_status(204);
+    root.post("kv/a", json!({ "x": "1" })).assert_status(204);
+    store.stop(Stop::Immediate).unwrap();
+    for _ in 0..3 {
+        let begun = Instant::now();
+        let refused = root.get("kv/a");
+        assert!(matches!(refused.status, 500 | 503), "{refused}");
+        assert!(begun.elapsed() < Duration::from_secs(3), "told after {:?}", begun.elapsed());
+        server.nobody().get("sys/health").assert_status(200);
+    }
+    store.start_again().unwrap();
+    eventually("the store is back", || root.get("kv/a").status == 200);
+    root.post("kv/b", json!({ "x": "2" })).assert_status(204);
+}
+
+/// PgBouncer ends with the test.
+struct Pooler(Child);
+
+impl Drop for Pooler {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn pooler(store: &DevPg, home: &Path) -> Option<(Pooler, u16)> {
+    let program = ["/usr/sbin/pgbouncer", "/usr/bin/pgbouncer"].into_iter().find(|path| Path::new(path).exists())?;
+    let port = crate::support::free_port();
+    let password = store.superuser_url();
+    let (user, password) = password.strip_prefix("postgresql://")?.split_once('@')?.0.split_once(':')?;
+    fs::write(home.join("users.txt"), format!("\"{user}\" \"{password}\"\n")).unwrap();
+    let settings = format!(
+        "[databases]\n* = host=127.0.0.1 port={}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n\
+         unix_socket_dir =\nauth_type = scram-sha-256\nauth_file = {home}/users.txt\npool_mode = transaction\n\
+         default_pool_size = 3\nserver_lifetime = 1\nlogfile = {home}/pgbouncer.log\npidfile = {home}/pgbouncer.pid\n",
+        store.port(),
+        home = home.display()
+    );
+    fs::write(home.join("pgbouncer.ini"), settings).unwrap();
+    fs::set_permissions(home, fs::Permissions::from_mode(0o777)).unwrap();
+    let mut command = Command::new(program);
+    // It refuses to run as root.
+    command.args(["-u", "nobody"]).arg(home.join("pgbouncer.ini")).stdout(Stdio::null()).stderr(Stdio::null());
+    let pooler = Pooler(command.spawn().unwrap());
+    eventually("PgBouncer listens", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
+    Some((pooler, port))
+}
+
+/// A1: three connections for everybody, each closed after a second, no state kept on any.
+#[test]
+fn pgbouncer_in_transaction_mode_may_stand_before_the_store() {
+    let store = DevPg::start(Options::default()).unwrap();
+    let home = tempfile::tempdir().unwrap();
+    let found = pooler(&store, home.path());
+    let Some((_pooler, port)) = found else {
+        eprintln!("skipped: PgBouncer is not installed (host/xtask/bootstrap.sh installs it)");
+        return;
+    };
+    let postgresql = own_postgresql();
+    let through = url(&store).replace(&format!(":{}/", store.port()), &format!(":{port}/"));
+    issue_and_revoke(&server_on(&through), &Database::first_of(&postgresql));
+}
