@@ -232,10 +232,15 @@ postgresql_ready() {
   return 1
 }
 
-# The store is tested behind it; without it that test says that it is skipped.
+# The store is tested behind it, as are the clients: only who runs the tests needs it.
 pgbouncer() {
-  if has pgbouncer || [ -x /usr/sbin/pgbouncer ] || ! can_apt; then return; fi
-  apt_install "PgBouncer" pgbouncer
+  [ -n "$want_clients" ] || return 0
+  if has pgbouncer || [ -x /usr/sbin/pgbouncer ]; then return; fi
+  if can_apt; then
+    apt_install "PgBouncer" pgbouncer
+  else
+    lacks "PgBouncer" "your system's package of that name"
+  fi
 }
 
 postgresql() {

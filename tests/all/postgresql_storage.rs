@@ -1,7 +1,7 @@
 //! The server on `storage "postgresql"`: the guide's way, a crash, a store that is away, PgBouncer.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -85,11 +85,13 @@ impl Drop for Pooler {
     }
 }
 
-fn pooler(store: &DevPg, home: &Path) -> Option<(Pooler, u16)> {
-    let program = ["/usr/sbin/pgbouncer", "/usr/bin/pgbouncer"].into_iter().find(|path| Path::new(path).exists())?;
+fn pooler(store: &DevPg, home: &Path) -> (Pooler, u16) {
+    let program = ["/usr/sbin/pgbouncer", "/usr/bin/pgbouncer"].into_iter().find(|path| Path::new(path).exists());
+    let program = program.expect("PgBouncer is not installed: host/xtask/bootstrap.sh installs it");
     let port = crate::support::free_port();
     let password = store.superuser_url();
-    let (user, password) = password.strip_prefix("postgresql://")?.split_once('@')?.0.split_once(':')?;
+    let login = password.strip_prefix("postgresql://").and_then(|rest| rest.split_once('@')).unwrap().0;
+    let (user, password) = login.split_once(':').unwrap();
     fs::write(home.join("users.txt"), format!("\"{user}\" \"{password}\"\n")).unwrap();
     let settings = format!(
         "[databases]\n* = host=127.0.0.1 port={}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n\
@@ -102,10 +104,13 @@ fn pooler(store: &DevPg, home: &Path) -> Option<(Pooler, u16)> {
     fs::set_permissions(home, fs::Permissions::from_mode(0o777)).unwrap();
     let mut command = Command::new(program);
     // It refuses to run as root.
-    command.args(["-u", "nobody"]).arg(home.join("pgbouncer.ini")).stdout(Stdio::null()).stderr(Stdio::null());
+    if fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0) {
+        command.args(["-u", "nobody"]);
+    }
+    command.arg(home.join("pgbouncer.ini")).stdout(Stdio::null()).stderr(Stdio::null());
     let pooler = Pooler(command.spawn().unwrap());
     eventually("PgBouncer listens", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
-    Some((pooler, port))
+    (pooler, port)
 }
 
 /// A1: three connections for everybody, each closed after a second, no state kept on any.
@@ -113,11 +118,7 @@ fn pooler(store: &DevPg, home: &Path) -> Option<(Pooler, u16)> {
 fn pgbouncer_in_transaction_mode_may_stand_before_the_store() {
     let store = DevPg::start(Options::default()).unwrap();
     let home = tempfile::tempdir().unwrap();
-    let found = pooler(&store, home.path());
-    let Some((_pooler, port)) = found else {
-        eprintln!("skipped: PgBouncer is not installed (host/xtask/bootstrap.sh installs it)");
-        return;
-    };
+    let (_pooler, port) = pooler(&store, home.path());
     let postgresql = own_postgresql();
     let through = url(&store).replace(&format!(":{}/", store.port()), &format!(":{port}/"));
     issue_and_revoke(&server_on(&through), &Database::first_of(&postgresql));

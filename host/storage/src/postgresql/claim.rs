@@ -107,21 +107,19 @@ struct Holder {
     silent: Duration,
 }
 
-/// Asks for the claim under the term `next`. `seen`: a holder that is known to be gone.
-async fn ask(shared: &Shared, next: &str, seen: &str, limit: Duration) -> Result<Holder, Failed> {
-    const TEXT: &str = "select o_term, o_name, o_silent from {p}hold\"($1, $2, $3, $4, $5, $6)";
+/// Asks for the claim under the term `next`.
+async fn ask(shared: &Shared, next: &str, limit: Duration) -> Result<Holder, Failed> {
+    const TEXT: &str = "select o_term, o_name, o_silent from {p}hold\"($1, $2, $3, $4, $5)";
     let mine = shared.claim.term();
     let stale = i64::try_from(STALE.as_nanos()).unwrap_or(i64::MAX);
     // A term that nobody can have, instead of none.
     let mine = if mine.is_empty() { "none".to_owned() } else { mine };
-    let seen = if seen.is_empty() { "none" } else { seen };
-    let parameters: [Parameter<'_>; 6] = [
+    let parameters: [Parameter<'_>; 5] = [
         (&mine, Type::TEXT),
         (&next, Type::TEXT),
         (&shared.claim.name, Type::TEXT),
         (&shared.names.lock, Type::INT8),
         (&stale, Type::INT8),
-        (&seen, Type::TEXT),
     ];
     let found = shared.sessions.ask_aside(&shared.names.sql(TEXT), &parameters, limit).await?;
     let odd = |error: StorageError| Failed::Unknown(error.to_string());
@@ -148,7 +146,7 @@ pub(super) async fn take(shared: &Shared) -> Result<(), PostgresOpenError> {
     let mut before: Option<Duration> = None;
     loop {
         let sent = Instant::now();
-        let holder = ask(shared, &next, "", TAKE_MAX).await.map_err(failed)?;
+        let holder = ask(shared, &next, TAKE_MAX).await.map_err(failed)?;
         if holder.term == next {
             shared.claim.holds(next, sent);
             return Ok(());
@@ -183,7 +181,7 @@ pub(super) async fn keep(shared: Arc<Shared>) {
             false => claim.term(),
         };
         let sent = Instant::now();
-        match ask(&shared, &next, "", BEAT_MAX).await {
+        match ask(&shared, &next, BEAT_MAX).await {
             Ok(holder) if holder.term == next => {
                 claim.holds(next, sent);
                 if was_down {

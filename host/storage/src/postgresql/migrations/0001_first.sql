@@ -75,7 +75,7 @@ begin
 end $f$;
 
 -- Takes, keeps or takes up again the claim to write. Answers who has it, and since when nothing was heard of them.
-create function {p}hold"(p_mine text, p_next text, p_name text, p_lock bigint, p_stale bigint, p_seen text,
+create function {p}hold"(p_mine text, p_next text, p_name text, p_lock bigint, p_stale bigint,
                          out o_term text, out o_name text, out o_silent bigint)
 language plpgsql volatile set search_path = pg_catalog, pg_temp set lock_timeout = '5s' as $f$
 declare
@@ -87,7 +87,7 @@ begin
     select s.term, s.name, s.beat_at into o_term, o_name, o_silent from {p}server" s for update;
     v_now := {p}now"();
     o_silent := v_now - o_silent;
-    if o_term = p_mine or o_term = '' or o_term = p_seen or o_silent >= p_stale then
+    if o_term = p_mine or o_term = '' or o_silent >= p_stale then
         update {p}server" set term = p_next, name = p_name, beat_at = v_now;
         o_term := p_next;
         o_name := p_name;
