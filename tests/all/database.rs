@@ -23,31 +23,33 @@ fn the_command_line_tries_the_statements_of_a_role_before_it_is_stored() {
         database.name()
     );
 
-    let tried = cli.run(&["write", "-verify", "database/roles/tried", "db_name=pg", &create]).assert_status(0);
+    let tried = cli.run(&["write", "-verify", "database/roles/rehearsed", "db_name=pg", &create]).assert_status(0);
     let lines: Vec<&str> = tried.stdout.lines().map(str::trim_end).collect();
     assert!(lines[0].starts_with("Statements"), "{}", tried.stdout);
     for wanted in ["creation_statements    1 of 2       ok", "creation_statements    2 of 2       ok"] {
         assert!(lines.contains(&wanted), "{}", tried.stdout);
     }
     assert!(tried.stdout.contains("The role could log in and had an end"), "{}", tried.stdout);
-    assert!(tried.stdout.ends_with("Success! Data written to: database/roles/tried\n"), "{}", tried.stdout);
-    let read: Value = server.root().get("database/roles/tried").assert_status(200).at("/data");
+    assert!(tried.stdout.ends_with("Success! Data written to: database/roles/rehearsed\n"), "{}", tried.stdout);
+    let read: Value = server.root().get("database/roles/rehearsed").assert_status(200).at("/data");
     assert!(read.get("verify").is_none(), "{read}");
 
-    let json = cli.run(&["write", "-verify", "-format=json", "database/roles/tried", "db_name=pg"]).assert_status(0);
+    let json =
+        cli.run(&["write", "-verify", "-format=json", "database/roles/rehearsed", "db_name=pg"]).assert_status(0);
     let json: Value = serde_json::from_str(&json.stdout).unwrap();
     assert_eq!(json["data"]["verification"]["statements"][1]["result"], "ok", "{json}");
 
     let broken = "creation_statements=CREATE ROLE \"{{name}}\"; GRANT no_such_role TO \"{{name}}\";";
-    cli.run(&["write", "-verify", "database/roles/broken", "db_name=pg", broken])
+    cli.run(&["write", "-verify", "database/roles/misspelt", "db_name=pg", broken])
         .assert_status(2)
         .assert_stderr("statement 2 of 2");
-    server.root().get("database/roles/broken").assert_status(404);
+    server.root().get("database/roles/misspelt").assert_status(404);
     // Nothing is sent to a path that might store the word.
     cli.run(&["write", "-verify", "database/config/pg", "allowed_roles=*"])
         .assert_status(1)
         .assert_stderr("write to MOUNT/roles/NAME");
-    let left = "SELECT count(*) FROM pg_roles WHERE rolname LIKE '%-tried-%' OR rolname LIKE '%-broken-%'";
+    // Roles are the whole cluster's: no other test may use these names.
+    let left = "SELECT count(*) FROM pg_roles WHERE rolname LIKE '%-rehearsed-%' OR rolname LIKE '%-misspelt-%'";
     assert_eq!(database.sql(left), "0", "a role is left in the database");
 }
 

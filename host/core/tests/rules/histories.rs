@@ -131,6 +131,8 @@ async fn act(node: &Node, known: &mut Known, step: &Step, n: usize) {
         }
         Step::EndTokenKeepChildren(n) => {
             let Some(token) = known.token(*n) else { return };
+            // An end of it or of one above that was asked for earlier takes the children along.
+            let was_doomed = known.is_doomed(&token);
             let done = node.leases.end_token(&token, Children::BecomeOrphans, &asked()).await;
             known.doomed.insert(token.clone());
             if done.is_ok() {
@@ -142,7 +144,7 @@ async fn act(node: &Node, known: &mut Known, step: &Step, n: usize) {
                     .map(|(child, _)| child.clone())
                     .collect();
                 for child in children {
-                    if !known.is_doomed_above(&token) {
+                    if !was_doomed {
                         known.parents.remove(&child);
                     }
                 }
@@ -171,11 +173,6 @@ impl Known {
                 assert!(world.target.has(id), "{step:?} drops {id} before its end");
             }
         }
-    }
-
-    /// Whether the end of one above this token was asked for.
-    fn is_doomed_above(&self, token: &TokenHash) -> bool {
-        self.parents.get(token).is_some_and(|parent| self.is_doomed(parent))
     }
 }
 
