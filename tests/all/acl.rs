@@ -95,7 +95,7 @@ fn what_no_rule_grants_is_denied() {
     server.root().get("sys/mounts/x").assert_status(400);
 }
 
-/// What one of the two spellings denies is denied, which is more than a real OpenBao says: it looks at the one that is sent.
+/// A path with a slash gets nothing that is denied for either spelling. A real OpenBao looks only at the one that is sent.
 #[test]
 fn a_deny_holds_with_and_without_a_slash_at_the_end() {
     let server = Server::dev();

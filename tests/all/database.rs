@@ -48,6 +48,11 @@ fn the_command_line_tries_the_statements_of_a_role_before_it_is_stored() {
     cli.run(&["write", "-verify", "database/config/pg", "allowed_roles=*"])
         .assert_status(1)
         .assert_stderr("write to MOUNT/roles/NAME");
+    // A path that looks alike and stores every word: nobody is told that something was tried.
+    server.root().post("sys/mounts/store", json!({ "type": "kv", "options": { "version": "1" } })).assert_status(204);
+    cli.run(&["write", "-verify", "store/roles/app", "x=1"])
+        .assert_status(1)
+        .assert_stderr("the server did not try the statements");
     // Roles are the whole cluster's: no other test may use these names.
     let left = "SELECT count(*) FROM pg_roles WHERE rolname LIKE '%-rehearsed-%' OR rolname LIKE '%-misspelt-%'";
     assert_eq!(database.sql(left), "0", "a role is left in the database");

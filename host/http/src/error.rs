@@ -4,6 +4,7 @@
 
 use http::{HeaderValue, Response, StatusCode, header};
 use leasehold_core::seams::error::RequestError;
+use leasehold_core::seams::storage::StorageError;
 use serde::Serialize;
 
 use crate::delivery::Payload;
@@ -151,6 +152,11 @@ pub(crate) fn of_request(error: &RequestError, request_id: &str) -> Response<Pay
         RequestError::Engine(text) => (StatusCode::INTERNAL_SERVER_ERROR, Said::one(multi(text))),
         RequestError::Sealed => (StatusCode::SERVICE_UNAVAILABLE, Said::one(error)),
         RequestError::Unavailable(text) => (StatusCode::SERVICE_UNAVAILABLE, Said::one(text)),
+        // The details are the operator's, as with any other failure of the store.
+        RequestError::Storage(StorageError::Unavailable(_)) => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            Said::one(format!("the storage is unavailable, try again; request id {request_id}")),
+        ),
         RequestError::Sandbox(_) | RequestError::Storage(_) | RequestError::Audit | RequestError::Internal(_) => {
             (StatusCode::INTERNAL_SERVER_ERROR, internal())
         }
@@ -191,7 +197,6 @@ mod tests {
     use super::*;
     use http_body_util::BodyExt;
     use leasehold_core::seams::sandbox::SandboxError;
-    use leasehold_core::seams::storage::StorageError;
 
     async fn shown(response: Response<Payload>) -> (u16, String) {
         let status = response.status().as_u16();
@@ -229,6 +234,11 @@ mod tests {
             (RequestError::Unavailable(text()), 503, e(quoted)),
             (RequestError::Sandbox(SandboxError::Fuel), 500, e("internal error, request id ID")),
             (RequestError::Storage(StorageError::Corrupt(text())), 500, e("internal error, request id ID")),
+            (
+                RequestError::Storage(StorageError::Unavailable(text())),
+                503,
+                e("the storage is unavailable, try again; request id ID"),
+            ),
             (RequestError::Audit, 500, e("internal error, request id ID")),
             (RequestError::Internal(text()), 500, e("internal error, request id ID")),
         ] {

@@ -1,7 +1,7 @@
 //! A stored password goes nowhere else, and in no other way, than where it was given for.
 //!
 //! The listener here is an attacker: it stands where a write would have the password sent, says that it speaks no TLS, asks for the
-//! password in clear and keeps every byte that comes.
+//! password (in clear, which it never gets, or as an MD5 digest, which any server may ask for) and keeps every byte that comes.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
@@ -19,8 +19,15 @@ struct Rogue {
     heard: Arc<Mutex<Vec<u8>>>,
 }
 
+/// What goes into a digest besides the password and the user.
+const SALT: [u8; 4] = [1, 2, 3, 4];
+/// AuthenticationCleartextPassword.
+const CLEAR_TEXT: &[u8] = &[b'R', 0, 0, 0, 8, 0, 0, 0, 3];
+/// AuthenticationMD5Password.
+const MD5: &[u8] = &[b'R', 0, 0, 0, 12, 0, 0, 0, 5, SALT[0], SALT[1], SALT[2], SALT[3]];
+
 impl Rogue {
-    async fn listen() -> Self {
+    async fn listen(asks_for: &'static [u8]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let heard = Arc::new(Mutex::new(Vec::new()));
@@ -33,8 +40,8 @@ impl Rogue {
                     while let Ok(len @ 1..) = stream.read(&mut bytes).await {
                         kept.lock().unwrap().extend(&bytes[..len]);
                         let is_tls_request = len == 8 && bytes[4..8] == [0x04, 0xd2, 0x16, 0x2f];
-                        // "No TLS", or AuthenticationCleartextPassword, byte by byte.
-                        let answer: &[u8] = if is_tls_request { b"N" } else { &[b'R', 0, 0, 0, 8, 0, 0, 0, 3] };
+                        // "No TLS", or the question, byte by byte.
+                        let answer: &[u8] = if is_tls_request { b"N" } else { asks_for };
                         for byte in answer {
                             let _ = stream.write_all(&[*byte]).await;
                             let _ = stream.flush().await;
@@ -50,6 +57,13 @@ impl Rogue {
         let heard = self.heard.lock().unwrap();
         heard.windows(text.len()).any(|window| window == text.as_bytes())
     }
+
+    /// Whether somebody logged in with a password, in clear or as a digest.
+    fn has_password(&self, users: &[&str], password: &str) -> bool {
+        let digest =
+            |user: &&str| postgres_protocol::authentication::md5_hash(user.as_bytes(), password.as_bytes(), SALT);
+        self.has_heard(password) || users.iter().map(digest).any(|digest| self.has_heard(&digest))
+    }
 }
 
 fn refusal(done: &Result<leasehold_core::request::LogicalResponse, RequestError>) -> &str {
@@ -62,7 +76,7 @@ fn refusal(done: &Result<leasehold_core::request::LogicalResponse, RequestError>
 /// A2: with `update` on the connection alone, one write had the stored password sent to a listener.
 #[tokio::test]
 async fn no_write_has_the_stored_password_sent_elsewhere_or_in_another_way() {
-    let (world, rogue) = (World::new().await, Rogue::listen().await);
+    let (world, rogue) = (World::new().await, Rogue::listen(MD5).await);
     let (password, real) = (world.pg.admin_password().to_owned(), world.pg.port());
     let before = world.read("config/pg").await.unwrap();
     let to = |place: &str| format!("postgresql://{{{{username}}}}:{{{{password}}}}@{place}");
@@ -106,7 +120,7 @@ async fn no_write_has_the_stored_password_sent_elsewhere_or_in_another_way() {
         }
     }
     assert_eq!(world.read("config/pg").await.unwrap(), before, "nothing was stored");
-    assert!(!rogue.has_heard(&password));
+    assert!(!rogue.has_password(&[world.pg.admin_user(), "x", "u"], &password));
 }
 
 #[tokio::test]
@@ -235,7 +249,7 @@ async fn another_user_needs_the_stored_password_or_sudo() {
 /// One write alone was judged: a first that no longer used the stored password could lead the connection anywhere, and a second used it there.
 #[tokio::test]
 async fn no_series_of_writes_has_the_stored_password_sent_elsewhere() {
-    let rogue = Rogue::listen().await;
+    let rogue = Rogue::listen(MD5).await;
     let at_rogue = |login: &str| format!("postgresql://{login}@127.0.0.1:{}/d", rogue.port);
     let templated = at_rogue("{{username}}:{{password}}");
     let world = World::new().await;
@@ -267,6 +281,46 @@ async fn no_series_of_writes_has_the_stored_password_sent_elsewhere() {
                 json!({"connection_url": templated}),
             ],
         ),
+        (
+            "hidden here by an empty one, then there",
+            vec![
+                json!({"connection_url": format!("{}?password=", here("{{username}}"))}),
+                json!({"connection_url": templated}),
+            ],
+        ),
+        (
+            "hidden here by an empty one in words, then there",
+            vec![
+                json!({"connection_url": format!("host=127.0.0.1 port={port} user={user} password='' dbname=myapp")}),
+                json!({"connection_url": templated}),
+            ],
+        ),
+        (
+            "emptied here, then another there",
+            vec![json!({"password": ""}), json!({"connection_url": templated, "password": "mine"})],
+        ),
+        (
+            "emptied here, one harmless write, then another there",
+            vec![
+                json!({"password": ""}),
+                json!({"allowed_roles": "*"}),
+                json!({"connection_url": templated, "password": "mine"}),
+            ],
+        ),
+        (
+            "in an option that means nothing, then there",
+            vec![
+                json!({"connection_url": format!("{}?krbsrvname={{{{password}}}}", at_rogue("u"))}),
+                json!({"connection_url": at_rogue("u:{{password}}")}),
+            ],
+        ),
+        (
+            "out of the URL into another part of it",
+            vec![
+                json!({"connection_url": here(&format!("{{{{username}}}}:{password}"))}),
+                json!({"disable_escaping": true, "username": format!("u@127.0.0.1:{}/d?application_name=", rogue.port)}),
+            ],
+        ),
     ];
     for (what, writes) in &series {
         for has_sudo in [false, true] {
@@ -283,9 +337,17 @@ async fn no_series_of_writes_has_the_stored_password_sent_elsewhere() {
                 let _ = world.write("reset/pg", json!({})).await;
             }
             assert!(has_sudo || !moved, "{what}: the connection was moved without sudo");
-            assert!(!rogue.has_heard(password), "{what}, sudo: {has_sudo}");
+            assert!(!rogue.has_password(&[user, "u"], password), "{what}, sudo: {has_sudo}");
         }
     }
+    // The listener would have heard it: whoever knows the password may send it there.
+    world.has_sudo.store(false, Ordering::Relaxed);
+    world.answer(Operation::Delete, "config/pg", json!({})).await.unwrap();
+    world.connect("pg", json!({})).await;
+    let given = json!({"connection_url": templated, "password": password, "verify_connection": false});
+    world.write("config/pg", given).await.unwrap();
+    let _ = world.write("reset/pg", json!({})).await;
+    assert!(rogue.has_password(&[user], password), "the listener hears nothing");
     // What the database took is proved.
     world.has_sudo.store(false, Ordering::Relaxed);
     world.answer(Operation::Delete, "config/pg", json!({})).await.unwrap();
@@ -310,7 +372,7 @@ async fn no_series_of_writes_has_the_stored_password_sent_elsewhere() {
 /// Even somebody who brings a password does not send it in clear to whoever asks.
 #[tokio::test]
 async fn a_listener_that_asks_for_the_password_in_clear_gets_none() {
-    let (world, rogue) = (World::new().await, Rogue::listen().await);
+    let (world, rogue) = (World::new().await, Rogue::listen(CLEAR_TEXT).await);
     for options in ["", "?sslmode=prefer", "?sslmode=allow", "?sslmode=disable"] {
         let body = json!({
             "plugin_name": "postgresql-database-plugin", "allowed_roles": "*", "username": "u", "password": "s3cret-w0rd",

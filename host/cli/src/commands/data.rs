@@ -110,13 +110,18 @@ pub(super) fn write(run: &mut Run) -> Result<(), Failure> {
     }
     let client = run.client()?;
     let outcome = client.logical_or_not_found(&ApiRequest::put(&path).json(body));
-    let is_table = run.format == Format::Table && run.text("field").is_none_or(str::is_empty);
-    match outcome {
-        Ok(Some(secret)) if is_table && print::verification(run.env, &secret)? => {
-            Ok(run.env.say(&format!("Success! Data written to: {path}"))?)
-        }
-        outcome => show_written(run, &path, outcome),
+    let written = outcome.map_err(|error| Failure::while_doing(format!("Error writing data to {path}"), error))?;
+    let found = written.as_ref().and_then(|secret| Some((secret, secret.data.as_ref()?.get("verification")?)));
+    let Some((secret, report)) = found else {
+        return Err(Failure::Local(format!(
+            "Data was written to {path}, but the server did not try the statements: it is no database role there, or not on Leasehold"
+        )));
+    };
+    if run.format != Format::Table || run.text("field").is_some_and(|field| !field.is_empty()) {
+        return show(run, secret);
     }
+    print::verification(run.env, secret, report)?;
+    Ok(run.env.say(&format!("Success! Data written to: {path}"))?)
 }
 
 pub(super) fn write_to(run: &mut Run, client: &Client, path: &str, body: Value) -> Result<(), Failure> {

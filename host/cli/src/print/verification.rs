@@ -9,17 +9,15 @@ use crate::client::Secret;
 use crate::environment::Environment;
 use crate::failure::Failure;
 
-/// Prints the report of an answer, by statement; `false`: the answer has none.
-pub(crate) fn verification(env: &mut Environment, secret: &Secret) -> Result<bool, Failure> {
-    let Some(report) = secret.data.as_ref().and_then(|data| data.get("verification")) else { return Ok(false) };
+/// Prints the report in an answer, by statement.
+pub(crate) fn verification(env: &mut Environment, secret: &Secret, report: &Value) -> Result<(), Failure> {
     warnings(env, secret);
     let rows = rows_of(report);
     if !rows.is_empty() {
         env.say(&table(&["Statements", "Statement", "Result"], &rows))?;
         env.say("")?;
     }
-    env.say(of_role(&report["role"]))?;
-    Ok(true)
+    Ok(env.say(of_role(&report["role"]))?)
 }
 
 fn rows_of(report: &Value) -> Vec<Vec<String>> {

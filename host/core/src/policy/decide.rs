@@ -5,7 +5,7 @@
 //! Start with [`decide`] and [`capabilities`].
 //!
 //! Invariants: a request on a path gets what [`capabilities`] says of that path, spelled alike.
-//! Where the router answers `x/` as `x`, what the rules deny for one of the two spellings is denied for both.
+//! Where the router answers `x/` as `x`, a request on `x/` gets nothing that the rules deny for either spelling.
 
 use leasehold_model::{Capabilities, Operation};
 

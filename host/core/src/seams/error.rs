@@ -73,7 +73,7 @@ pub enum RequestError {
     /// 500 `E(internal error, request id …)`: the log has the rest.
     #[error("policy module could not decide")]
     Sandbox(#[source] SandboxError),
-    /// 500.
+    /// 503 with a hint to try again when the store is away, else 500.
     #[error("storage failure")]
     Storage(#[source] StorageError),
     /// 500.

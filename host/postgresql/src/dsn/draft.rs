@@ -188,7 +188,8 @@ impl Draft {
                 self.ports = ports.map_err(|_| DsnError::Port)?;
             }
             "user" => self.user = Some(value.to_owned()),
-            "password" => self.password = Some(SecretString::from(value)),
+            // An empty one is none, as in libpq.
+            "password" => self.password = Some(SecretString::from(value)).filter(|_| !value.is_empty()),
             "dbname" | "database" => self.database = Some(value.to_owned()),
             "connect_timeout" => {
                 self.connect_timeout = Some(seconds(name, value)?).filter(|time| !time.is_zero());

@@ -170,20 +170,25 @@ pub(super) async fn take(shared: &Shared) -> Result<(), PostgresOpenError> {
 /// Renews the claim for as long as the storage is there.
 pub(super) async fn keep(shared: Arc<Shared>) {
     let claim = &shared.claim;
+    // Of one outage all tries name the same new term: PostgreSQL may carry one out after nobody waits for its answer any more, and a
+    // term that this server did not know again would look like somebody else's.
+    let mut after_outage: Option<String> = None;
     while !claim.is_lost() {
         tokio::time::sleep(BEAT_EVERY).await;
         let was_down = claim.down.borrow().is_some();
-        let next = match was_down {
-            true => match new_term() {
-                Ok(term) => term,
-                Err(_) => continue,
-            },
-            false => claim.term(),
+        if was_down && after_outage.is_none() {
+            after_outage = new_term().ok();
+        }
+        let next = match (was_down, &after_outage) {
+            (true, Some(term)) => term.clone(),
+            (true, None) => continue,
+            (false, _) => claim.term(),
         };
         let sent = Instant::now();
         match ask(&shared, &next, BEAT_MAX).await {
             Ok(holder) if holder.term == next => {
                 claim.holds(next, sent);
+                after_outage = None;
                 if was_down {
                     tracing::info!("the storage answers again");
                     claim.down.send_replace(None);

@@ -91,6 +91,11 @@ pub(super) async fn prepare(settings: &PostgresSettings) -> Result<(Sessions, Na
     for warning in &dsn.warnings {
         tracing::warn!("storage: {warning}");
     }
+    for option in without_effect(&dsn) {
+        tracing::warn!(
+            "storage: `{option}` in connection_url has no effect: a pooler may hand the session to somebody else"
+        );
+    }
     let tls = match dsn.ssl_mode {
         SslMode::Disable => None,
         _ => Some(
@@ -118,6 +123,21 @@ pub(super) async fn prepare(settings: &PostgresSettings) -> Result<(Sessions, Na
     // The session says good-bye by itself when its client is gone.
     drop(task);
     Ok((sessions, names?))
+}
+
+/// Options that would set something on a session, which the store does not.
+fn without_effect(dsn: &Dsn) -> Vec<&'static str> {
+    let timeouts = &dsn.timeouts;
+    let known = [
+        ("options", dsn.options.is_some()),
+        ("role", dsn.role.is_some()),
+        ("search_path", dsn.search_path.is_some()),
+        ("statement_timeout", timeouts.statement.is_some()),
+        ("lock_timeout", timeouts.lock.is_some()),
+        ("idle_in_transaction_session_timeout", timeouts.idle_in_transaction.is_some()),
+    ];
+    let set = known.into_iter().filter(|(_, is_set)| *is_set).map(|(name, _)| name);
+    set.chain(dsn.settings.iter().map(|(name, _)| *name)).collect()
 }
 
 async fn migrate(client: &Client, settings: &PostgresSettings) -> Result<Names, PostgresOpenError> {
@@ -212,4 +232,19 @@ async fn run(client: &Client, sql: &str) -> Result<Vec<SimpleQueryMessage>, Post
 async fn one(client: &Client, sql: &str) -> Result<Option<String>, PostgresOpenError> {
     let answer = run(client, sql).await?;
     Ok(rows(&answer).next().and_then(|row| row.first().copied().flatten().map(str::to_owned)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_that_set_something_on_a_session_are_named() {
+        let url = "postgres://u:p@h/d?statement_timeout=5s&role=r&sslmode=disable&DateStyle=ISO";
+        let dsn = Dsn::parse(url, "", &SecretString::from(""), false).unwrap();
+        let found = without_effect(&dsn);
+        assert!(found.contains(&"statement_timeout") && found.contains(&"role"), "{found:?}");
+        let plain = Dsn::parse("postgres://u:p@h/d?sslmode=disable", "", &SecretString::from(""), false).unwrap();
+        assert_eq!(without_effect(&plain), Vec::<&str>::new());
+    }
 }

@@ -36,8 +36,10 @@ struct Login {
 impl Login {
     fn of(record: &ConnectionRecord) -> Self {
         let dsn = record.dsn().ok();
-        let sent = dsn.as_ref().and_then(|dsn| dsn.password.clone());
-        let password = sent.or_else(|| Some(record.password.clone())).filter(|text| !text.expose_secret().is_empty());
+        let is_there = |text: &SecretString| !text.expose_secret().is_empty();
+        // An empty one in the URL hides the stored one from a login, not from the next write.
+        let sent = dsn.as_ref().and_then(|dsn| dsn.password.clone()).filter(is_there);
+        let password = sent.or_else(|| Some(record.password.clone()).filter(is_there));
         Self { dsn, password }
     }
 }
@@ -56,13 +58,16 @@ impl ConnectionRecord {
     ) -> Result<(), RequestError> {
         let is_new = before.connection_url.expose_secret().is_empty();
         let old = Login::of(before);
-        let Some(held) = old.password.filter(|_| !is_new) else {
-            // There is no password that could go elsewhere.
-            self.is_password_unproved = false;
-            return Ok(());
-        };
         let is_same_way = old.dsn.is_some_and(|before| before.travel() == dsn.travel())
             && before.inline_tls().roots == self.inline_tls().roots;
+        let Some(held) = old.password.filter(|_| !is_new) else {
+            // There is no password that could go elsewhere. But one that was emptied without sudo stands for what was there.
+            self.is_password_unproved = !is_new && before.is_password_unproved && !has_sudo;
+            if self.is_password_unproved && !is_same_way {
+                return Err(RequestError::Forbidden(creating(UNPROVED)));
+            }
+            return Ok(());
+        };
         let is_same_password = dsn.password.as_ref().is_some_and(|password| is_same(password, &held));
         if is_same_way {
             self.is_password_unproved = if is_same_password { before.is_password_unproved } else { !has_sudo };
@@ -78,7 +83,8 @@ impl ConnectionRecord {
             Some(_) if is_same_password && (has_sudo || !before.is_password_unproved) => {}
             Some(_) if is_same_password => return Err(RequestError::Forbidden(creating(UNPROVED))),
             _ if !has_sudo => return Err(RequestError::Forbidden(creating(NEEDS_SUDO))),
-            _ if !brings_username => return Err(RequestError::Invalid(creating(BRING_USERNAME))),
+            // Also where the new URL uses no password: what the old one had in its text must not end up in another part.
+            _ if !brings_username || !brings_password => return Err(RequestError::Invalid(creating(BRING_USERNAME))),
             _ => {}
         }
         let is_kept_unused = !uses(dsn::PASSWORD_TAG) && fields.text("password").is_none();
