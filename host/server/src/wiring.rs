@@ -104,7 +104,7 @@ pub(crate) async fn unusable_audit_devices(declared: &[DeviceEntry]) -> Vec<Stri
     problems
 }
 
-/// The door's randomness.
+/// The HTTP front end's randomness.
 pub(crate) fn entropy() -> Arc<dyn Entropy> {
     Arc::new(SystemEntropy)
 }

@@ -251,8 +251,17 @@ impl Policies {
         Ok(found)
     }
 
+    /// Reads what is stored. If it is not what is in memory, memory follows: another server wrote it, or a write of ours was said to
+    /// have failed. Under the lock of writes.
     async fn stored(&self, name: &str) -> Result<Stored<PolicyDocument>, StorageError> {
-        read(&*self.storage, &keys::policy(name)).await
+        let stored = read::<PolicyDocument>(&*self.storage, &keys::policy(name)).await?;
+        // A text that was deleted and written anew may have the number of the old one.
+        let text_of = |document: &PolicyDocument| (document.version, document.modified);
+        let known = self.documents.read().get(name).map(|document| text_of(document));
+        if known != stored.record.as_ref().map(text_of) {
+            self.show(name, stored.record.clone());
+        }
+        Ok(stored)
     }
 
     /// Stores a document in place of what was read; `false`: somebody else was faster. Under the lock of writes, so that memory changes
@@ -306,9 +315,8 @@ impl Policies {
 
     /// Makes the copy in memory what is stored, as far as the store tells. Under the lock of writes.
     async fn follow(&self, name: &str) {
-        match self.stored(name).await {
-            Ok(stored) => self.show(name, stored.record),
-            Err(error) => tracing::warn!(%error, "policy {name:?} could not be read again after a failed write"),
+        if let Err(error) = self.stored(name).await {
+            tracing::warn!(%error, "policy {name:?} could not be read again after a failed write");
         }
     }
 

@@ -72,6 +72,17 @@ async fn of_two_writes_that_name_one_version_exactly_one_is_made() {
     assert_eq!(shown["version"], STEPS, "as many writes as rounds");
 }
 
+/// A refusal is a look at the store as well: whoever hears of version 2 reads version 2 afterwards.
+#[tokio::test(start_paused = true)]
+async fn a_server_that_refuses_a_write_shows_what_it_was_refused_for() {
+    let (one, other) = two().await;
+    other.root("sys/policies/acl/known", json!({ "policy": "db/newer: read" })).await.unwrap();
+    let refused = one.root("sys/policies/acl/known", json!({ "policy": "db/mine: read", "cas": 1 })).await;
+    assert_eq!(refusal(refused), "Invalid: check-and-set parameter 1 did not match the current version 2");
+    let shown = one.read(ROOT, "sys/policies/acl/known").await.unwrap().data.unwrap();
+    assert_eq!((&shown["policy"], &shown["version"]), (&json!("db/newer: read"), &json!(2)));
+}
+
 #[tokio::test(start_paused = true)]
 async fn patches_of_two_servers_keep_what_the_other_has_changed() {
     for head_start in 0..STEPS {

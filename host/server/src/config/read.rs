@@ -11,6 +11,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -19,6 +20,12 @@ use leasehold_model::{Ttl, duration};
 use super::settings::{self, Answer};
 use super::tree::{self, Block, Item, Value};
 use super::{Config, ConnectionUrl, LogFormat, LogLevel, PostgresqlStore, Store, defaults};
+
+/// More connections than any kernel serves; more would be a slip of the keyboard.
+const CONNECTIONS_MAX: usize = 1_000_000;
+/// Sessions that one server may ask a PostgreSQL store for.
+const PARALLEL_MAX: usize = 1_000;
+const RETRIES_MAX: usize = 1_000;
 
 /// One file.
 #[derive(Clone, Debug)]
@@ -245,8 +252,10 @@ impl Reader<'_> {
                 path => config.connection_files_dir = path,
             },
             "pid_file" => config.pid_file = self.text_of(item).filter(|path| !path.is_empty()).map(PathBuf::from),
-            "connections_max" => config.connections_max = self.count_of(item),
-            "connections_per_address_max" => config.connections_per_address_max = self.count_of(item),
+            "connections_max" => config.connections_max = self.number_of(item, 1..=CONNECTIONS_MAX),
+            "connections_per_address_max" => {
+                config.connections_per_address_max = self.number_of(item, 1..=CONNECTIONS_MAX)
+            }
             "log_level" => {
                 if let Some(text) = self.text_of(item).filter(|text| !text.is_empty()) {
                     match LogLevel::parse(&text) {
@@ -313,10 +322,10 @@ impl Reader<'_> {
                     store.connection_url = self.text_of(item).filter(|url| !url.is_empty()).map(ConnectionUrl)
                 }
                 "table" => store.table = self.text_of(item).filter(|table| !table.is_empty()),
-                "max_parallel" => store.max_parallel = self.count_of(item),
-                "max_idle_connections" => store.max_idle_connections = self.count_of(item),
+                "max_parallel" => store.max_parallel = self.number_of(item, 1..=PARALLEL_MAX),
+                "max_idle_connections" => store.max_idle_connections = self.number_of(item, 1..=PARALLEL_MAX),
                 "skip_create_table" => store.skip_create_table = self.bool_of(item).unwrap_or_default(),
-                "max_connect_retries" => store.max_connect_retries = self.count_of(item),
+                "max_connect_retries" => store.max_connect_retries = self.number_of(item, 0..=RETRIES_MAX),
                 other => self.problem(item.line, format!("`{other}` is not read: please report this defect")),
             }
         }
@@ -394,14 +403,14 @@ impl Reader<'_> {
         found
     }
 
-    /// A number above zero.
-    fn count_of(&mut self, item: &Item) -> Option<usize> {
+    fn number_of(&mut self, item: &Item, wanted: RangeInclusive<usize>) -> Option<usize> {
         let found = match &item.value {
-            Value::Number(text) | Value::Text(text) => text.parse().ok().filter(|count| *count > 0),
+            Value::Number(text) | Value::Text(text) => text.parse().ok().filter(|number| wanted.contains(number)),
             _ => None,
         };
         if found.is_none() {
-            self.problem(item.line, format!("`{}` must be a number above zero", item.key));
+            let (least, most) = wanted.into_inner();
+            self.problem(item.line, format!("`{}` must be a number from {least} to {most}", item.key));
         }
         found
     }

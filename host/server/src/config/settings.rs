@@ -236,7 +236,12 @@ pub(crate) const SETTINGS: &[Setting] = &[
         Works,
         "what the names of all tables begin with, with a schema and a dot before it or not; `leasehold`",
     ),
-    row("storage \"postgresql\"", "max_parallel", Works, "connections at a time; 16"),
+    row(
+        "storage \"postgresql\"",
+        "max_parallel",
+        Works,
+        "connections at a time for requests, one more keeps the claim; 16",
+    ),
     row("storage \"postgresql\"", "max_idle_connections", Works, "connections that are kept open; as `max_parallel`"),
     row("storage \"postgresql\"", "skip_create_table", Works, "`true`: missing tables are an error"),
     row("storage \"postgresql\"", "max_connect_retries", Works, "how often the first connection is tried again; 1"),

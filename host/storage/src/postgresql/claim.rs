@@ -25,8 +25,8 @@ const BEAT_EVERY: Duration = Duration::from_millis(500);
 const BEAT_MAX: Duration = Duration::from_secs(1);
 /// After so long without a beat, by the store's clock, another server may take over.
 const STALE: Duration = Duration::from_secs(10);
-/// After so long without a beat, by this server's clock, it answers nothing: less than [`STALE`], so that a server that was paused
-/// does not answer from what it remembers.
+/// After so long without a beat, by this server's clock, it answers nothing: less than [`STALE`], so that a process that was paused
+/// does not answer from what it remembers. (That clock stands still while the whole machine sleeps: then the next beat finds out.)
 const SURE: Duration = Duration::from_secs(8);
 /// How long a start waits for a claim to become stale.
 const TAKE_MAX: Duration = Duration::from_secs(12);
@@ -107,13 +107,11 @@ struct Holder {
     silent: Duration,
 }
 
-/// Asks for the claim under the term `next`.
+/// Asks for the claim under the term `next`; with no term so far, for one that nobody holds any more.
 async fn ask(shared: &Shared, next: &str, limit: Duration) -> Result<Holder, Failed> {
     const TEXT: &str = "select o_term, o_name, o_silent from {p}hold\"($1, $2, $3, $4, $5)";
     let mine = shared.claim.term();
     let stale = i64::try_from(STALE.as_nanos()).unwrap_or(i64::MAX);
-    // A term that nobody can have, instead of none.
-    let mine = if mine.is_empty() { "none".to_owned() } else { mine };
     let parameters: [Parameter<'_>; 5] = [
         (&mine, Type::TEXT),
         (&next, Type::TEXT),

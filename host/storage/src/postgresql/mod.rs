@@ -15,6 +15,8 @@ mod open;
 mod query;
 mod rows;
 mod session;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::sync::Arc;

@@ -4,7 +4,6 @@
 
 use std::time::Duration;
 
-use leasehold_postgresql::dial::Dialer;
 use leasehold_postgresql::dsn::{Dsn, SslMode};
 use leasehold_postgresql::files::{ConnectionFiles, Named};
 use leasehold_postgresql::sql::{ident, rows};
@@ -104,8 +103,7 @@ pub(super) async fn prepare(settings: &PostgresSettings) -> Result<(Sessions, Na
                 .map_err(wrong)?,
         ),
     };
-    let dialer = Dialer::new(dsn, tls).without_session_state();
-    let sessions = Sessions::new(dialer, settings.max_parallel.max(1), settings.max_idle_connections.max(1));
+    let sessions = Sessions::new(dsn, tls, settings.max_parallel.max(1), settings.max_idle_connections.max(1));
     let mut tries = 0;
     let (client, task) = loop {
         match sessions.alone().await {
@@ -125,12 +123,10 @@ pub(super) async fn prepare(settings: &PostgresSettings) -> Result<(Sessions, Na
     Ok((sessions, names?))
 }
 
-/// Options that would set something on a session, which the store does not.
+/// Options that are set on a session by statements, which the store does not send.
 fn without_effect(dsn: &Dsn) -> Vec<&'static str> {
     let timeouts = &dsn.timeouts;
     let known = [
-        ("options", dsn.options.is_some()),
-        ("role", dsn.role.is_some()),
         ("search_path", dsn.search_path.is_some()),
         ("statement_timeout", timeouts.statement.is_some()),
         ("lock_timeout", timeouts.lock.is_some()),
@@ -162,6 +158,18 @@ async fn migrate(client: &Client, settings: &PostgresSettings) -> Result<Names, 
             PostgresOpenError::Settings("no schema is in the user's search_path: name it in `table`".to_owned())
         })?,
     };
+    // The functions are made with this name in their text.
+    if schema.contains(['$', '{']) {
+        return Err(PostgresOpenError::Settings(format!(
+            "the schema {schema:?} has `$` or `{{` in its name: name another"
+        )));
+    }
+    let isolation = one(client, "SHOW transaction_isolation").await?.unwrap_or_default();
+    if isolation != "read committed" {
+        return Err(PostgresOpenError::Settings(format!(
+            "transactions of this user are {isolation} and must be read committed: ALTER ROLE … RESET default_transaction_isolation"
+        )));
+    }
     let quoted = format!("{}.\"{prefix}_", ident(&schema));
     let names = Names { lock: lock_of(&quoted, "server", ""), prefix: quoted.clone() };
     // Two servers that start at once make the tables one after the other.
@@ -240,10 +248,9 @@ mod tests {
 
     #[test]
     fn options_that_set_something_on_a_session_are_named() {
-        let url = "postgres://u:p@h/d?statement_timeout=5s&role=r&sslmode=disable&DateStyle=ISO";
+        let url = "postgres://u:p@h/d?statement_timeout=5s&search_path=x&sslmode=disable";
         let dsn = Dsn::parse(url, "", &SecretString::from(""), false).unwrap();
-        let found = without_effect(&dsn);
-        assert!(found.contains(&"statement_timeout") && found.contains(&"role"), "{found:?}");
+        assert_eq!(without_effect(&dsn), ["search_path", "statement_timeout"]);
         let plain = Dsn::parse("postgres://u:p@h/d?sslmode=disable", "", &SecretString::from(""), false).unwrap();
         assert_eq!(without_effect(&plain), Vec::<&str>::new());
     }

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use leasehold_core::seams::storage::StorageError;
 use leasehold_postgresql::chain;
-use leasehold_postgresql::dial::{DialError, Dialer};
+use leasehold_postgresql::dial::Dialer;
+use leasehold_postgresql::dsn::Dsn;
+use leasehold_postgresql::tls::Tls;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -14,7 +16,7 @@ use tokio_postgres::{Client, Row};
 
 use super::Parameter;
 
-/// How long opening a session may take, over all hosts.
+/// How long opening a session may take, for each host.
 const DIAL_MAX: Duration = Duration::from_secs(1);
 /// How long one statement may take. A store that does not answer at all is noticed sooner, by the claim's beat.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
@@ -88,16 +90,30 @@ pub(super) struct Sessions {
     idle_max: usize,
     /// The one that was used last is used first.
     idle: Mutex<Vec<Session>>,
+    /// Of what keeps the claim alone: it must not wait for requests, nor for a place among the server's connections.
+    aside: Mutex<Option<Session>>,
 }
 
 impl Sessions {
-    pub(super) fn new(dialer: Dialer, max: usize, idle_max: usize) -> Self {
-        Self { dialer, places: Semaphore::new(max), max, idle_max, idle: Mutex::default() }
+    pub(super) fn new(mut dsn: Dsn, tls: Option<Tls>, max: usize, idle_max: usize) -> Self {
+        // A host that does not answer must leave time for the next one.
+        dsn.connect_timeout = dsn.connect_timeout.min(DIAL_MAX);
+        let dialer = Dialer::new(dsn, tls).without_session_state();
+        Self { dialer, places: Semaphore::new(max), max, idle_max, idle: Mutex::default(), aside: Mutex::default() }
     }
 
     /// A session outside the pool, for several statements in one transaction.
-    pub(super) async fn alone(&self) -> Result<(Client, JoinHandle<()>), DialError> {
-        self.dialer.dial(&self.dialer.dsn.database).await
+    pub(super) async fn alone(&self) -> Result<(Client, JoinHandle<()>), Failed> {
+        let dsn = &self.dialer.dsn;
+        // One more for what comes after the connection: TLS and the login.
+        let limit = DIAL_MAX * u32::try_from(dsn.hosts.len() + 1).unwrap_or(u32::MAX);
+        match timeout(limit, self.dialer.dial(&dsn.database)).await {
+            Ok(Ok(dialled)) => Ok(dialled),
+            Ok(Err(error)) => Err(Failed::Unreached(format!("{}: {error}", dsn.address()))),
+            Err(_) => {
+                Err(Failed::Unreached(format!("{}: no connection within {} s", dsn.address(), limit.as_secs_f32())))
+            }
+        }
     }
 
     /// One statement in a transaction of its own and one round trip. Fails at once when `down` says that the store is away.
@@ -135,53 +151,37 @@ impl Sessions {
                 self.max
             )));
         };
-        self.ask_aside(sql, parameters, limit).await
+        let session = match self.take() {
+            Some(session) => session,
+            None => self.dial().await?,
+        };
+        let (session, answer) = asked(session, sql, parameters, limit).await;
+        match session {
+            Some(session) => self.give_back(session),
+            None => self.forget_idle(),
+        }
+        answer
     }
 
-    /// As [`Sessions::ask`], without waiting for a place: what keeps the claim must not wait behind requests.
+    /// As [`Sessions::ask`], over a session that no request uses.
     pub(super) async fn ask_aside(
         &self,
         sql: &str,
         parameters: &[Parameter<'_>],
         limit: Duration,
     ) -> Result<Vec<Row>, Failed> {
-        let session = match self.take() {
+        let kept = self.aside.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let session = match kept.filter(|session| !session.client.is_closed()) {
             Some(session) => session,
             None => self.dial().await?,
         };
-        // Dropped unless it answers: nobody knows what a session is doing that does not.
-        match timeout(limit, session.client.query_typed(sql, parameters)).await {
-            Ok(Ok(rows)) => {
-                self.give_back(session);
-                Ok(rows)
-            }
-            Ok(Err(error)) => {
-                let failed = Failed::from(error);
-                match failed.code() {
-                    // The server is going, or the session is.
-                    Some(code) if code.starts_with("57P") || code.starts_with("08") => self.forget_idle(),
-                    Some(_) => self.give_back(session),
-                    None => self.forget_idle(),
-                }
-                Err(failed)
-            }
-            Err(_) => {
-                self.forget_idle();
-                Err(Failed::Unknown(format!("PostgreSQL did not answer within {} s", limit.as_secs_f32())))
-            }
-        }
+        let (session, answer) = asked(session, sql, parameters, limit).await;
+        *self.aside.lock().unwrap_or_else(PoisonError::into_inner) = session;
+        answer
     }
 
     async fn dial(&self) -> Result<Session, Failed> {
-        match timeout(DIAL_MAX, self.alone()).await {
-            Ok(Ok((client, task))) => Ok(Session { client, task }),
-            Ok(Err(error)) => Err(Failed::Unreached(format!("{}: {error}", self.dialer.dsn.address()))),
-            Err(_) => Err(Failed::Unreached(format!(
-                "{}: no connection within {} s",
-                self.dialer.dsn.address(),
-                DIAL_MAX.as_secs_f32()
-            ))),
-        }
+        self.alone().await.map(|(client, task)| Session { client, task })
     }
 
     fn take(&self) -> Option<Session> {
@@ -200,5 +200,24 @@ impl Sessions {
     /// The others lead to the same server, and would fail one request each.
     pub(super) fn forget_idle(&self) {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
+/// One statement over a session, which is given back if it can be used again: nobody knows what one is doing that does not answer.
+async fn asked(
+    session: Session,
+    sql: &str,
+    parameters: &[Parameter<'_>],
+    limit: Duration,
+) -> (Option<Session>, Result<Vec<Row>, Failed>) {
+    match timeout(limit, session.client.query_typed(sql, parameters)).await {
+        Ok(Ok(rows)) => (Some(session), Ok(rows)),
+        Ok(Err(error)) => {
+            let failed = Failed::from(error);
+            // Of 57P and 08 the server is going, or the session is.
+            let lives = failed.code().is_some_and(|code| !code.starts_with("57P") && !code.starts_with("08"));
+            (lives.then_some(session), Err(failed))
+        }
+        Err(_) => (None, Err(Failed::Unknown(format!("PostgreSQL did not answer within {} s", limit.as_secs_f32())))),
     }
 }

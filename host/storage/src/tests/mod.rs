@@ -3,7 +3,6 @@
 mod crash;
 mod durable;
 mod histories;
-mod postgresql;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -65,10 +64,10 @@ async fn sqlite_keeps_what_every_store_promises() {
 
 /// Writes go through one handle, reads through another: what one promises must hold for both together.
 #[derive(Debug)]
-struct TwoHandles<S> {
-    first: S,
-    second: S,
-    turn: AtomicUsize,
+pub(crate) struct TwoHandles<S> {
+    pub(crate) first: S,
+    pub(crate) second: S,
+    pub(crate) turn: AtomicUsize,
 }
 
 impl<S> TwoHandles<S> {

@@ -62,9 +62,18 @@ create function {p}now"() returns bigint language sql volatile set search_path =
     select (extract(epoch from clock_timestamp()) * 1000000)::bigint * 1000
 $f$;
 
--- First in each writing transaction: nobody else becomes the writer while it runs, and what it writes waits for the disk.
+-- First in each transaction that writes: what it reads after a lock must be what the one before it has committed.
+create function {p}fresh"() returns void language plpgsql volatile as $f$
+begin
+    if current_setting('transaction_isolation') <> 'read committed' then
+        raise exception 'transactions of this user must be read committed: see default_transaction_isolation';
+    end if;
+end $f$;
+
+-- Then: nobody else becomes the writer while it runs, and what it writes waits for the disk.
 create function {p}guard"(p_term text, p_lock bigint) returns void language plpgsql volatile as $f$
 begin
+    perform {p}fresh"();
     if current_setting('synchronous_commit') = 'off' then
         perform set_config('synchronous_commit', 'on', true);
     end if;
@@ -74,20 +83,23 @@ begin
     end if;
 end $f$;
 
--- Takes, keeps or takes up again the claim to write. Answers who has it, and since when nothing was heard of them.
+-- Takes, keeps or takes up again the claim to write. Answers who has it, and since when nothing was heard of them. Only who comes
+-- anew, without a term (an empty `p_mine`), may take a claim that was given back or has become stale: what a server that had one
+-- before remembers is old by then.
 create function {p}hold"(p_mine text, p_next text, p_name text, p_lock bigint, p_stale bigint,
                          out o_term text, out o_name text, out o_silent bigint)
 language plpgsql volatile set search_path = pg_catalog, pg_temp set lock_timeout = '5s' as $f$
 declare
     v_now bigint;
 begin
+    perform {p}fresh"();
     if p_mine is distinct from p_next then
         perform pg_advisory_xact_lock(p_lock);
     end if;
     select s.term, s.name, s.beat_at into o_term, o_name, o_silent from {p}server" s for update;
     v_now := {p}now"();
     o_silent := v_now - o_silent;
-    if o_term = p_mine or o_term = '' or o_silent >= p_stale then
+    if (p_mine = '' and (o_term = '' or o_silent >= p_stale)) or (p_mine <> '' and o_term in (p_mine, p_next)) then
         update {p}server" set term = p_next, name = p_name, beat_at = v_now;
         o_term := p_next;
         o_name := p_name;

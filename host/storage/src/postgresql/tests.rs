@@ -9,9 +9,9 @@ use leasehold_devpg::{DevPg, Options, Stop};
 use leasehold_model::Ttl;
 use secrecy::SecretString;
 
-use super::{TwoHandles, clock, unsealed};
+use super::{PostgresOpenError, PostgresSettings, PostgresStorage, claim, commit};
 use crate::conformance::{self, Fixture, id, key, row};
-use crate::{PostgresOpenError, PostgresSettings, PostgresStorage};
+use crate::tests::{TwoHandles, clock, unsealed};
 
 /// One server for all tests of this process; each store has tables of its own.
 fn server() -> &'static DevPg {
@@ -206,5 +206,96 @@ async fn a_store_that_is_away_is_told_soon_and_comes_back_by_itself() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         storage.commit(put("again")).await.unwrap();
+        // Whether it happened is settled when the store answers again.
+        let settled = storage.get(&key("late")).await.unwrap().map(|stored| stored.version);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(storage.get(&key("late")).await.unwrap().map(|stored| stored.version), settled);
     }
+}
+
+/// Whatever comes in between: what a server remembers from before somebody else wrote is old.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_was_taken_over_never_comes_back_also_when_the_other_has_ended() {
+    let settings = fresh();
+    for other_gives_back in [true, false] {
+        let first = opened(&settings).await;
+        first.keeper.abort();
+        let stale = || server().psql(&format!("update {}_server set beat_at = 0", settings.table)).unwrap();
+        stale();
+        let second = opened(&settings).await;
+        if other_gives_back {
+            second.release().await;
+        } else {
+            second.keeper.abort();
+            stale();
+        }
+        let keeping = claim::keep(Arc::clone(&first.shared));
+        tokio::time::timeout(Duration::from_secs(5), keeping).await.expect("the first server goes on");
+        assert!(first.is_lost());
+        assert!(first.commit(put("late")).await.is_err());
+        second.release().await;
+    }
+}
+
+/// The claim changes hands only when no write is under way that has seen the old term.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_claim_waits_for_the_writes_under_way() {
+    let settings = fresh();
+    let storage = Arc::new(opened(&settings).await);
+    let names = &storage.shared.names;
+    // Somebody holds the lock of a key, so that a write stands still in its middle.
+    let (other, _task) = storage.shared.sessions.alone().await.unwrap();
+    let lock = commit::lock_of(&names.prefix, "key", "a");
+    other.batch_execute(&format!("begin; select pg_advisory_xact_lock({lock})")).await.unwrap();
+    let writer = Arc::clone(&storage);
+    let write = tokio::spawn(async move { writer.commit(put("a")).await });
+    let waits = format!(
+        "select count(*) from pg_locks where locktype = 'advisory' and not granted and objid = {}",
+        lock as u32
+    );
+    while server().psql(&waits).unwrap().trim() != "1" {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let take_over = names.sql(&format!("select {{p}}hold\"('', 'other', 'other', {}, 0)", names.lock));
+    let (taker, _task) = storage.shared.sessions.alone().await.unwrap();
+    let taking = tokio::spawn(async move { taker.batch_execute(&take_over).await });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(!taking.is_finished(), "the claim has changed hands under a write");
+    other.batch_execute("commit").await.unwrap();
+    write.await.unwrap().unwrap();
+    taking.await.unwrap().unwrap();
+    assert!(storage.commit(put("b")).await.is_err());
+}
+
+/// Two batches that each demand that the other's key is absent: one of them is refused, however they meet.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn conditions_hold_at_the_moment_of_the_commit() {
+    let settings = fresh();
+    let storage = Arc::new(opened(&settings).await);
+    for round in 0..60 {
+        let (one, other) = (format!("one{round}"), format!("other{round}"));
+        let write = |mine: &str, not: &str| {
+            let batch = put(mine).check(key(not), Expect::Absent);
+            let storage = Arc::clone(&storage);
+            tokio::spawn(async move { storage.commit(batch).await })
+        };
+        let (first, second) = (write(&one, &other), write(&other, &one));
+        let done = [first.await.unwrap().is_ok(), second.await.unwrap().is_ok()];
+        assert_eq!(done.iter().filter(|done| **done).count(), 1, "round {round}: {done:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_whose_transactions_see_an_old_moment_is_refused() {
+    let settings = fresh();
+    let name = format!("{}_repeatable", settings.table);
+    server()
+        .psql(&format!(
+            "create role {name} superuser login password 'x'; alter role {name} set default_transaction_isolation = 'repeatable read'"
+        ))
+        .unwrap();
+    let url = format!("postgresql://{name}:x@127.0.0.1:{}/postgres?sslmode=disable", server().port());
+    let theirs = PostgresSettings { connection_url: SecretString::from(url), ..settings };
+    let refused = PostgresStorage::open(theirs).await.unwrap_err();
+    assert!(refused.to_string().contains("must be read committed"), "{refused}");
 }
