@@ -366,4 +366,19 @@ fn a_check_writes_and_removes_nothing() {
     let (status, said) = check(&config(&["nowhere/x.log"]));
     assert!(status == Some(1) && said.contains("No such file"), "{said}");
     assert_eq!(state(), before);
+    let postgresql = |lines: &str| {
+        format!("storage \"postgresql\" {{\n{lines}\n}}\nlistener \"unix\" {{\n  address = \"{home}/api.sock\"\n}}\n")
+    };
+    let url = "  connection_url = \"postgres://u:p@127.0.0.1:1/d?sslmode=disable\"\n";
+    for (lines, wanted) in [
+        (String::new(), "needs `connection_url`"),
+        ("  connection_url = \"postgres://u:p@127.0.0.1:1/d?sslmod=disable\"".to_owned(), "sslmod"),
+        (format!("{url}  table = \"a b\""), "`table` must be letters"),
+        (format!("{url}  max_parallel = 3000000000000000000"), "must be a number from 1 to 1000"),
+    ] {
+        let (status, said) = check(&postgresql(&lines));
+        assert!(status == Some(1) && said.contains(wanted), "{lines}: {said}");
+    }
+    let (status, said) = check(&postgresql(&format!("{url}  max_connect_retries = 0")));
+    assert_eq!(status, Some(0), "nothing is opened: {said}");
 }

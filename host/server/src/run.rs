@@ -94,14 +94,16 @@ async fn named_files(config: &Config) -> Result<Vec<Option<Certificate>>, String
 /// In words for the operator.
 pub(crate) fn check(paths: &[PathBuf]) -> Result<(), String> {
     let environment = Overlay::of_this_process()?;
-    let config = files::configuration(paths)?;
+    let mut config = files::configuration(paths)?;
+    environment.put_on(&mut config);
     let warnings = config.warnings.iter().map(ToString::to_string).chain(environment.warnings.iter().cloned());
     for warning in warnings {
         println!("warning: {warning}");
     }
     let certificates = config.listeners.iter().map(|listener| Certificate::of(listener).err());
     let audit = config.audit.iter().map(|device| unusable_audit_file(device).err());
-    let problems: Vec<String> = certificates.chain(audit).flatten().collect();
+    let problems: Vec<String> =
+        certificates.chain(audit).flatten().chain(wiring::unusable_store(&config.store)).collect();
     if !problems.is_empty() {
         return Err(problems.join("\n"));
     }

@@ -72,6 +72,12 @@ pub(crate) async fn core(
     Ok(Wired { core: Core::new(seams, settings), postgresql })
 }
 
+/// What is wrong with a store, as far as that can be seen without opening it.
+pub(crate) fn unusable_store(store: &Store) -> Option<String> {
+    let Store::Postgresql(store) = store else { return None };
+    postgresql_settings(store).and_then(|settings| settings.check().map_err(|error| with_causes(&error))).err()
+}
+
 fn postgresql_settings(store: &PostgresqlStore) -> Result<PostgresSettings, String> {
     let url = store.connection_url.clone().ok_or(
         "`storage \"postgresql\"` needs `connection_url`, or the environment's `VAULT_PG_CONNECTION_URL`".to_owned(),

@@ -13,6 +13,7 @@
 pub mod barrier;
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;
+mod integers;
 pub mod memory;
 pub mod postgresql;
 pub mod sqlite;

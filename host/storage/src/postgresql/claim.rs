@@ -18,6 +18,7 @@ use tokio_postgres::types::Type;
 use super::open::PostgresOpenError;
 use super::session::Failed;
 use super::{Parameter, Shared, rows};
+use crate::integers::number;
 
 /// How often the claim is renewed.
 const BEAT_EVERY: Duration = Duration::from_millis(500);
@@ -122,7 +123,7 @@ async fn ask(shared: &Shared, next: &str, limit: Duration) -> Result<Holder, Fai
     let found = shared.sessions.ask_aside(&shared.names.sql(TEXT), &parameters, limit).await?;
     let odd = |error: StorageError| Failed::Unknown(error.to_string());
     let row = found.first().ok_or_else(|| Failed::Unknown("PostgreSQL did not say who has the claim".to_owned()))?;
-    let silent = rows::number(rows::get(row, 2).map_err(odd)?);
+    let silent = number(rows::get(row, 2).map_err(odd)?);
     Ok(Holder {
         term: rows::get(row, 0).map_err(odd)?,
         name: rows::get(row, 1).map_err(odd)?,

@@ -12,9 +12,10 @@ use leasehold_core::seams::storage::{Batch, Change, Expect, Key, StorageError};
 use leasehold_model::{LeaseId, Ttl};
 use tokio_postgres::types::Type;
 
-use super::rows::{self, integer};
+use super::rows;
 use super::session::Failed;
 use super::{Names, Parameter, Shared};
+use crate::integers::integer;
 use crate::memory::TOMBSTONES_MAX;
 
 /// Longer holds are cut to this: no claim needs more, and the sum with a moment must fit.

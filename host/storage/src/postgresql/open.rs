@@ -49,6 +49,40 @@ impl PostgresSettings {
             server_name,
         }
     }
+
+    /// Whether the settings can be understood; nothing is opened.
+    ///
+    /// # Errors
+    /// [`PostgresOpenError::Settings`].
+    pub fn check(&self) -> Result<(), PostgresOpenError> {
+        self.dsn()?;
+        self.names().map(drop)
+    }
+
+    fn dsn(&self) -> Result<Dsn, PostgresOpenError> {
+        let url = self.connection_url.expose_secret();
+        Dsn::parse(url, "", &SecretString::from(""), false)
+            .map_err(|error| PostgresOpenError::Settings(error.to_string()))
+    }
+
+    /// The schema, if one is named, and the beginning of the tables' names.
+    fn names(&self) -> Result<(Option<&str>, &str), PostgresOpenError> {
+        let (schema, prefix) = match self.table.split_once('.') {
+            Some((schema, prefix)) => (Some(schema), prefix),
+            None => (None, self.table.as_str()),
+        };
+        let is_fine = |name: &str| {
+            !name.is_empty()
+                && name.len() <= PREFIX_MAX
+                && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+        };
+        if is_fine(prefix) && schema.is_none_or(is_fine) {
+            return Ok((schema, prefix));
+        }
+        Err(PostgresOpenError::Settings(format!(
+            "`table` must be letters, digits and `_`, at most {PREFIX_MAX}, with a schema and a dot before it or not"
+        )))
+    }
 }
 
 /// Why the store was not opened. The text goes to the operator and holds no secret.
@@ -85,8 +119,7 @@ const PREFIX_MAX: usize = 40;
 /// Connects and brings the tables to the newest schema.
 pub(super) async fn prepare(settings: &PostgresSettings) -> Result<(Sessions, Names), PostgresOpenError> {
     let wrong = PostgresOpenError::Settings;
-    let url = settings.connection_url.expose_secret();
-    let dsn = Dsn::parse(url, "", &SecretString::from(""), false).map_err(|error| wrong(error.to_string()))?;
+    let dsn = settings.dsn()?;
     for warning in &dsn.warnings {
         tracing::warn!("storage: {warning}");
     }
@@ -137,20 +170,7 @@ fn without_effect(dsn: &Dsn) -> Vec<&'static str> {
 }
 
 async fn migrate(client: &Client, settings: &PostgresSettings) -> Result<Names, PostgresOpenError> {
-    let (schema, prefix) = match settings.table.split_once('.') {
-        Some((schema, prefix)) => (Some(schema), prefix),
-        None => (None, settings.table.as_str()),
-    };
-    let is_fine = |name: &str| {
-        !name.is_empty()
-            && name.len() <= PREFIX_MAX
-            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
-    };
-    if !is_fine(prefix) || !schema.is_none_or(is_fine) {
-        return Err(PostgresOpenError::Settings(format!(
-            "`table` must be letters, digits and `_`, at most {PREFIX_MAX}, with a schema and a dot before it or not"
-        )));
-    }
+    let (schema, prefix) = settings.names()?;
     run(client, "BEGIN").await?;
     let schema = match schema {
         Some(schema) => schema.to_owned(),

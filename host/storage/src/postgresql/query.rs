@@ -5,8 +5,9 @@ use leasehold_core::seams::storage::{Changes, Key, LeaseFilter, Page, StorageErr
 use leasehold_model::{LeaseId, Timestamp};
 use tokio_postgres::types::{ToSql, Type};
 
-use super::rows::{self, COLUMNS, get as column, number};
+use super::rows::{self, COLUMNS, get as column};
 use super::{Parameter, Shared};
+use crate::integers::{integer, number};
 use crate::text_range::end_of_prefix;
 
 pub(super) async fn now(shared: &Shared) -> Result<Timestamp, StorageError> {
@@ -20,7 +21,7 @@ pub(super) async fn changes(shared: &Shared, since: u64) -> Result<Changes, Stor
     const TEXT: &str = "select c.value, case when $1 < c.horizon then null else array(\
                         select key from {p}kv\" where version > $1 and key >= '\\x7379732f'::bytea and key < '\\x73797330'::bytea \
                         union all select key from {p}tombstone\" where version > $1) end from {p}counter\" c";
-    let since = rows::integer(since);
+    let since = integer(since);
     let found = shared.read(TEXT, &[(&since, Type::INT8)]).await?;
     let row = found.first().ok_or_else(no_row)?;
     let next = number(column(row, 0)?);

@@ -6,6 +6,8 @@ use leasehold_model::{MountAccessor, Timestamp, TokenHash};
 use tokio_postgres::Row;
 use tokio_postgres::types::FromSql;
 
+use crate::integers::number;
+
 /// In the order of `LeaseRow`'s fields and of the table.
 pub(super) const COLUMNS: &str =
     "id, kind, state, next_at, expires_at, fence, holder, held_until, token, mount, connection, body";
@@ -28,15 +30,6 @@ pub(super) fn read(row: &Row) -> Result<LeaseRow, StorageError> {
         connection: text(row, 10)?,
         body: get(row, 11)?,
     })
-}
-
-/// Versions and fences count up one by one from zero: they fit PostgreSQL's integers for ever.
-pub(super) fn integer(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-pub(super) fn number(integer: i64) -> u64 {
-    u64::try_from(integer).unwrap_or(0)
 }
 
 pub(super) fn get<'a, T: FromSql<'a>>(row: &'a Row, at: usize) -> Result<T, StorageError> {

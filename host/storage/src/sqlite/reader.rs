@@ -10,6 +10,7 @@ use rusqlite::{Connection, OptionalExtension, ToSql};
 
 use super::rows::{self, columns};
 use super::{open, unavailable};
+use crate::integers::{integer, number};
 use crate::text_range::end_of_prefix;
 
 /// Grows to as many connections as threads read at once; keeps a few of them.
@@ -52,7 +53,7 @@ pub(super) fn get(connection: &Connection, key: &Key) -> Result<Option<Versioned
     let mut statement =
         connection.prepare_cached("select value, version from kv where key = ?1").map_err(unavailable)?;
     statement
-        .query_row([key.as_str()], |row| Ok(Versioned { value: row.get(0)?, version: rows::number(row.get(1)?) }))
+        .query_row([key.as_str()], |row| Ok(Versioned { value: row.get(0)?, version: number(row.get(1)?) }))
         .optional()
         .map_err(unavailable)
 }
@@ -79,14 +80,14 @@ pub(super) fn changes(connection: &Connection, since: u64) -> Result<Changes, St
         let transaction = connection.unchecked_transaction()?;
         let counter = |name: &str| {
             let mut statement = transaction.prepare_cached("select value from counter where name = ?1")?;
-            statement.query_row([name], |row| row.get(0)).map(rows::number)
+            statement.query_row([name], |row| row.get(0)).map(number)
         };
         let (next, horizon) = (counter("version")?, counter("horizon")?);
         if since < horizon {
             return Ok(Changes::All { next });
         }
         let mut statement = transaction.prepare_cached(KEYS)?;
-        let keys = statement.query_map([rows::integer(since)], |row| row.get(0).map(|key: String| Key::new(key)))?;
+        let keys = statement.query_map([integer(since)], |row| row.get(0).map(|key: String| Key::new(key)))?;
         Ok(Changes::Keys { keys: keys.collect::<rusqlite::Result<_>>()?, next })
     };
     read().map_err(unavailable)
@@ -140,7 +141,7 @@ pub(super) fn count_leases(connection: &Connection) -> Result<Vec<(LeaseKind, Le
         let (Some(known_kind), Some(known_state)) = (LeaseKind::parse(&kind), LeaseState::parse(&state)) else {
             return Err(StorageError::Corrupt(format!("lease {kind} {state}")));
         };
-        counts.push((known_kind, known_state, rows::number(count)));
+        counts.push((known_kind, known_state, number(count)));
     }
     counts.sort_unstable();
     Ok(counts)

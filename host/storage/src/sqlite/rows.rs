@@ -7,6 +7,7 @@ use rusqlite::types::{FromSql, FromSqlError};
 use rusqlite::{CachedStatement, Row, ToSql};
 
 use super::unavailable;
+use crate::integers::{integer, number};
 
 /// In the order of `LeaseRow`'s fields; every statement that reads or writes whole rows names them so.
 macro_rules! columns {
@@ -62,15 +63,6 @@ pub(super) fn write(
         statement.raw_bind_parameter(at, value)?;
     }
     statement.raw_execute()
-}
-
-/// Versions and fences count up one by one from zero: they fit SQLite's integers for ever.
-pub(super) fn integer(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-pub(super) fn number(integer: i64) -> u64 {
-    u64::try_from(integer).unwrap_or(0)
 }
 
 fn get<T: FromSql>(row: &Row<'_>, at: usize) -> Result<T, StorageError> {

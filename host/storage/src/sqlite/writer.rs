@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::open::{OpenError, Opened};
 use super::rows::{self, columns};
 use super::unavailable;
+use crate::integers::{integer, number};
 use crate::memory::{TOMBSTONES_MAX, holds, is_numbered};
 
 /// Sends work to the thread; dropping it waits for the thread to finish what it has.
@@ -258,7 +259,7 @@ fn apply(connection: &Connection, change: Change, version: u64) -> rusqlite::Res
             }
             let text = "insert into kv (key, value, version) values (?1, ?2, ?3) \
                         on conflict (key) do update set value = excluded.value, version = excluded.version";
-            connection.prepare_cached(text)?.execute(params![key.as_str(), value, rows::integer(version)])?;
+            connection.prepare_cached(text)?.execute(params![key.as_str(), value, integer(version)])?;
             if keys::is_cached(&key) {
                 connection.prepare_cached("delete from tombstone where key = ?1")?.execute([key.as_str()])?;
             }
@@ -271,7 +272,7 @@ fn apply(connection: &Connection, change: Change, version: u64) -> rusqlite::Res
             if keys::is_cached(&key) {
                 let text = "insert into tombstone (key, version) values (?1, ?2) \
                             on conflict (key) do update set version = excluded.version";
-                connection.prepare_cached(text)?.execute(params![key.as_str(), rows::integer(version)])?;
+                connection.prepare_cached(text)?.execute(params![key.as_str(), integer(version)])?;
             }
         }
         Change::Check { key, expect } => return check(connection, &key, expect),
@@ -290,14 +291,14 @@ fn apply(connection: &Connection, change: Change, version: u64) -> rusqlite::Res
                         held_until = ?8, token = ?9, mount = ?10, connection = ?11, \
                         body = case length(?12) when 0 then body else ?12 end \
                         where id = ?1 and state = ?13 and fence = ?14";
-            let held = [&from.as_str() as &dyn rusqlite::ToSql, &rows::integer(fence)];
+            let held = [&from.as_str() as &dyn rusqlite::ToSql, &integer(fence)];
             if rows::write(&mut connection.prepare_cached(text)?, &row, &held)? == 0 {
                 return Ok(Some(StorageError::Fenced(row.id)));
             }
         }
         Change::Remove { id, fence } => {
             let mut statement = connection.prepare_cached("delete from lease where id = ?1 and fence = ?2")?;
-            if statement.execute(params![id.as_str(), rows::integer(fence)])? == 0 {
+            if statement.execute(params![id.as_str(), integer(fence)])? == 0 {
                 return Ok(Some(StorageError::Fenced(id)));
             }
         }
@@ -311,18 +312,18 @@ fn check(connection: &Connection, key: &Key, expect: Expect) -> rusqlite::Result
     }
     let mut statement = connection.prepare_cached("select version from kv where key = ?1")?;
     let now: Option<i64> = statement.query_row([key.as_str()], |row| row.get(0)).optional()?;
-    let fine = holds(expect, now.map(rows::number));
+    let fine = holds(expect, now.map(number));
     Ok((!fine).then(|| StorageError::Conflict(key.as_str().to_owned())))
 }
 
 fn counter(connection: &Connection, name: &str) -> rusqlite::Result<u64> {
     let mut statement = connection.prepare_cached("select value from counter where name = ?1")?;
-    statement.query_row([name], |row| row.get(0)).map(rows::number)
+    statement.query_row([name], |row| row.get(0)).map(number)
 }
 
 fn set_counter(connection: &Connection, name: &str, value: u64) -> rusqlite::Result<()> {
     let mut statement = connection.prepare_cached("update counter set value = ?2 where name = ?1")?;
-    statement.execute(params![name, rows::integer(value)]).map(drop)
+    statement.execute(params![name, integer(value)]).map(drop)
 }
 
 /// Keeps the newest tombstones. Whoever asks for changes since before the newest one that went must read everything again.
@@ -333,7 +334,7 @@ fn forget_tombstones(connection: &Connection) -> rusqlite::Result<()> {
         statement.query_row([i64::try_from(TOMBSTONES_MAX).unwrap_or(i64::MAX)], |row| row.get(0)).optional()?;
     let Some(version) = newest_to_go else { return Ok(()) };
     connection.prepare_cached("delete from tombstone where version <= ?1")?.execute([version])?;
-    set_counter(connection, "horizon", rows::number(version))
+    set_counter(connection, "horizon", number(version))
 }
 
 /// Words such as `commit`, prepared once.
