@@ -188,8 +188,7 @@ impl Draft {
                 self.ports = ports.map_err(|_| DsnError::Port)?;
             }
             "user" => self.user = Some(value.to_owned()),
-            // An empty one is none, as in libpq.
-            "password" => self.password = Some(SecretString::from(value)).filter(|_| !value.is_empty()),
+            "password" => self.password = Some(SecretString::from(value)),
             "dbname" | "database" => self.database = Some(value.to_owned()),
             "connect_timeout" => {
                 self.connect_timeout = Some(seconds(name, value)?).filter(|time| !time.is_zero());
