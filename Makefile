@@ -15,7 +15,7 @@ demo: ## walk the whole guide against a private PostgreSQL; ONCE=1 ends by itsel
 test: ## run every test
 	@$(STEP) test
 
-bench: ## measure, beside OpenBao when `bao` is there
+bench: ## measure, beside OpenBao when `bao` is there and beside an older server when BEFORE names it
 	@$(STEP) bench
 
 torture: ## what loads without a token do to the optimised server: latency, lag of expiry, memory

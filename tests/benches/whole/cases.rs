@@ -76,7 +76,12 @@ pub fn run(plan: &Plan, peers: &[Peer], postgresql: &DevPg) -> Vec<Figure> {
     let wants = |name: &str| plan.only.as_ref().is_none_or(|only| name.contains(only.as_str()));
     for round in 1..=plan.rounds {
         eprintln!("round {round} of {}", plan.rounds);
-        for peer in peers {
+        // Every second round goes the other way: whatever grows with time, as the catalogue of PostgreSQL does, favours nobody.
+        let mut order: Vec<&Peer> = peers.iter().collect();
+        if round % 2 == 0 {
+            order.reverse();
+        }
+        for peer in order {
             if wants("start") {
                 start(&mut book, peer);
             }
@@ -175,7 +180,7 @@ fn member_role(default_ttl: &str) -> Value {
 }
 
 fn leases(book: &mut Book, plan: &Plan, peer: &Peer, postgresql: &DevPg) {
-    if peer.kind == Kind::Leasehold {
+    if peer.kind.is_leasehold() {
         let server = peer.start();
         server.connect(postgresql, "password", &member_role("1h"));
         let creds = request("GET", "database/creds/app", &server.root, "");
@@ -200,8 +205,7 @@ fn leases(book: &mut Book, plan: &Plan, peer: &Peer, postgresql: &DevPg) {
     }
     let server = peer.start();
     // Each side with its own default.
-    let authentication = if peer.kind == Kind::Leasehold { "scram-sha-256" } else { "password" };
-    server.connect(postgresql, authentication, &member_role("1h"));
+    server.connect(postgresql, peer.kind.default_authentication(), &member_role("1h"));
     let creds = request("GET", "database/creds/app", &server.root, "");
     let (done, cpu) = book.measure(&server, || for_time(&server.address, CLIENTS, plan.length, &[200], &creds));
     book.add("creds: rate", "/s", true, "≥ 2.5 ×", peer.kind, done.rate());
@@ -226,8 +230,7 @@ fn leases(book: &mut Book, plan: &Plan, peer: &Peer, postgresql: &DevPg) {
 /// On a durable store, where leases need not stay in memory.
 fn memory(book: &mut Book, peer: &Peer, postgresql: &DevPg) {
     let server = peer.start_durable();
-    let authentication = if peer.kind == Kind::Leasehold { "scram-sha-256" } else { "password" };
-    server.connect(postgresql, authentication, &member_role("1h"));
+    server.connect(postgresql, peer.kind.default_authentication(), &member_role("1h"));
     // Caches, pools and the allocator fill up first.
     issue(&server, LEASES_BEFORE);
     let before = server.rss();
@@ -267,8 +270,7 @@ fn issue(server: &Running, count: usize) -> Vec<String> {
 /// 2,000 leases that end together; meanwhile a client looks itself up.
 fn expiry(book: &mut Book, peer: &Peer, postgresql: &DevPg) {
     let server = peer.start();
-    let authentication = if peer.kind == Kind::Leasehold { "scram-sha-256" } else { "password" };
-    server.connect(postgresql, authentication, &member_role("1h"));
+    server.connect(postgresql, peer.kind.default_authentication(), &member_role("1h"));
     let made = issue(&server, 2_000);
     let app = token(&server, &json!({ "policies": ["default"] }));
     let increment = Duration::from_secs(20);

@@ -1,6 +1,7 @@
-//! The whole server under a closed-loop load, beside a real OpenBao when `BAO` names one: `make bench`.
+//! The whole server under a closed-loop load, beside a real OpenBao when `BAO` names one, and beside an older Leasehold when `BEFORE`
+//! names its program: `make bench`.
 //!
-//! Both sides run in one process tree, take turns round by round, and serve the same PostgreSQL. What is printed are medians;
+//! All sides run in one process tree, take turns round by round, and serve the same PostgreSQL. What is printed are medians;
 //! CPU per request is the server's own user and system time from the kernel's accounting, without PostgreSQL's and ours.
 //! Nothing is asserted: a figure that falls short is printed as it is.
 //!
@@ -25,13 +26,17 @@ fn main() {
         .map_or_else(|_| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target")), PathBuf::from);
     let ours = target.join("release/leasehold");
     assert!(ours.is_file(), "no {}: run `make build` first", ours.display());
-    let bao = std::env::var_os("BAO").filter(|path| !path.is_empty()).map(PathBuf::from);
+    let program = |name: &str| std::env::var_os(name).filter(|path| !path.is_empty()).map(PathBuf::from);
 
     let postgresql = peer::postgresql();
     let mut peers = vec![Peer::new(Kind::Leasehold, ours)];
-    match bao {
+    if let Some(before) = program("BEFORE") {
+        assert!(before.is_file(), "BEFORE names no program: {}", before.display());
+        peers.push(Peer::new(Kind::Before, before));
+    }
+    match program("BAO") {
         Some(program) => peers.push(Peer::new(Kind::OpenBao, program)),
-        None => eprintln!("BAO names no OpenBao program: only Leasehold is measured, and no ratio is printed"),
+        None => eprintln!("BAO names no OpenBao program: OpenBao is not measured"),
     }
     let plan = cases::Plan { rounds, length: std::time::Duration::from_secs(seconds), only };
     let figures = cases::run(&plan, &peers, &postgresql);

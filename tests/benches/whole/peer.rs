@@ -12,6 +12,8 @@ use crate::load::{Answer, Connection, request};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
     Leasehold,
+    /// An older Leasehold, which `BEFORE` names.
+    Before,
     OpenBao,
     PostgreSql,
 }
@@ -20,9 +22,20 @@ impl Kind {
     pub fn name(self) -> &'static str {
         match self {
             Self::Leasehold => "Leasehold",
+            Self::Before => "Leasehold before",
             Self::OpenBao => "OpenBao",
             Self::PostgreSql => "PostgreSQL itself",
         }
+    }
+
+    /// Whether it is a Leasehold, of whatever age.
+    pub fn is_leasehold(self) -> bool {
+        matches!(self, Self::Leasehold | Self::Before)
+    }
+
+    /// How this side hashes passwords when nobody says anything.
+    pub fn default_authentication(self) -> &'static str {
+        if self.is_leasehold() { "scram-sha-256" } else { "password" }
     }
 }
 
@@ -77,7 +90,7 @@ impl Peer {
     pub fn start_durable(&self) -> Running {
         let mut running = self.spawn(|address, home| {
             let store = match self.kind {
-                Kind::Leasehold => format!("storage \"sqlite\" {{\n  path = \"{}/store.db\"\n}}\n", home.display()),
+                kind if kind.is_leasehold() => format!("storage \"sqlite\" {{\n  path = \"{}/store.db\"\n}}\n", home.display()),
                 _ => {
                     let store = home.join("raft");
                     std::fs::create_dir(&store).expect("a directory");
