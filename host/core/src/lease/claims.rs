@@ -295,3 +295,22 @@ impl Leases {
         Ok(counts.into_iter().map(|(kind, _, count)| (kind, count)).collect())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_that_was_down_is_tried_by_one_row_at_a_time() {
+        let mut health = ConnectionHealth::fresh();
+        assert_eq!(health.free(), TARGET_SLOTS);
+        let taken = health.slots.clone().try_acquire_owned().unwrap();
+        assert_eq!(health.free(), TARGET_SLOTS - 1);
+        let now = Timestamp::from_secs(1_000);
+        health.down = Some(Down { until: now, why: String::new() });
+        assert_eq!(health.free(), 0, "somebody is trying it");
+        drop(taken);
+        assert_eq!(health.free(), 1);
+        assert!(health.is_left_alone(Timestamp::from_secs(999)) && !health.is_left_alone(now));
+    }
+}

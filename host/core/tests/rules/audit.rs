@@ -299,3 +299,71 @@ async fn an_answer_that_is_dropped_on_its_way_takes_back_what_it_hands_out() {
     pass(5).await;
     assert!(server.lives(&token).await);
 }
+
+#[tokio::test(start_paused = true)]
+async fn after_a_rotation_every_device_opens_its_file_anew() {
+    let server = two_devices().await;
+    server.core.reopen_audit().await;
+    pass(1).await;
+    assert_eq!((server.audit.first.reopened(), server.audit.second.reopened()), (1, 1));
+    // One that cannot keeps no other from it.
+    *server.audit.first.cannot_reopen.lock().unwrap() = true;
+    server.core.reopen_audit().await;
+    pass(1).await;
+    assert_eq!((server.audit.first.reopened(), server.audit.second.reopened()), (1, 2));
+    server.core.seal().await;
+    server.core.reopen_audit().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_two_devices_lie_in_each_other() {
+    let server = Server::start().await;
+    server.root("sys/audit/a/b", json!({ "type": "first" })).await.unwrap();
+    for path in ["a", "a/b", "a/b/c"] {
+        let why = refusal(server.root(&format!("sys/audit/{path}"), json!({ "type": "second" })).await);
+        assert_eq!(why, "Invalid: path already in use", "{path}");
+    }
+    for path in ["b", "a/bc", "a/c"] {
+        server.root(&format!("sys/audit/{path}"), json!({ "type": "second" })).await.unwrap();
+    }
+}
+
+/// What an auditor can search for: a secret is written as its hash everywhere, by the same salt, and only where nobody exempted it.
+#[tokio::test(start_paused = true)]
+async fn a_record_shows_times_and_exempted_keys_in_clear_and_all_else_by_its_hash() {
+    let server = Server::start().await;
+    server.audited().await;
+    let hashed = async |text: &str| {
+        let answer = server.root("sys/audit-hash/first", json!({ "input": text })).await.unwrap();
+        answer.data.unwrap()["hash"].clone()
+    };
+    let token = server.token(json!({ "policies": ["root"], "ttl": "1h" })).await;
+    server.read(&token, "db/static").await.unwrap();
+    let line = server.audit.first.last("response");
+    let by_hash = hashed(&token).await;
+    assert_eq!((&line["auth"]["client_token"], &line["request"]["client_token"]), (&by_hash, &by_hash));
+    assert_eq!(line["response"]["data"]["value"], hashed(super::support::engine::PASSWORD).await);
+
+    server.root("sys/mounts/db/tune", json!({ "audit_non_hmac_response_keys": "value" })).await.unwrap();
+    server.read(&token, "db/static").await.unwrap();
+    let line = server.audit.first.last("response");
+    assert_eq!(line["response"]["data"]["value"], super::support::engine::PASSWORD, "the operator exempted it");
+    // A secret of the same name in another mount is none of that.
+    server.root("sys/mounts/other", json!({ "type": "scripted" })).await.unwrap();
+    server.read(&token, "other/static").await.unwrap();
+    let line = server.audit.first.last("response");
+    assert_eq!(line["response"]["data"]["value"], hashed(super::support::engine::PASSWORD).await);
+
+    // Times of our own answers are no secrets; what a client puts under such a name is none of ours.
+    server.read(&token, "auth/token/lookup-self").await.unwrap();
+    let data = server.audit.first.last("response")["response"]["data"].clone();
+    assert_eq!(
+        (&data["expire_time"], &data["issue_time"]),
+        (&json!("2026-11-23T01:00:00Z"), &json!("2026-11-23T00:00:00Z"))
+    );
+    assert_eq!(data["id"], by_hash);
+    assert_eq!(data["display_name"], hashed("token").await);
+    server.root("db/things/a", json!({ "color": "red", "issue_time": "2026-11-23T00:00:00Z" })).await.unwrap();
+    let data = server.audit.first.last("request")["request"]["data"].clone();
+    assert_eq!(data["issue_time"], hashed("2026-11-23T00:00:00Z").await);
+}

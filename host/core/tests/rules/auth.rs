@@ -6,6 +6,7 @@ use leasehold_core::lease::LeaseKind;
 use leasehold_model::Operation;
 use serde_json::{Value, json};
 
+use super::support::pass;
 use super::support::server::{ROOT, Server, refusal, token_of};
 
 async fn server() -> Arc<Server> {
@@ -71,4 +72,40 @@ async fn a_name_that_becomes_locked_locks_out_who_is_under_way() {
     let asked = server.call(None, Operation::Update, "auth/door/login/bob", json!({})).await;
     assert_eq!(refusal(asked), "LoginDenied: permission denied");
     assert_eq!(server.method.arrived.available_permits(), 0, "the method is not even asked");
+}
+
+/// What the method says of a login's token holds when it is renewed, within the limits of its mount.
+#[tokio::test(start_paused = true)]
+async fn a_logins_token_is_renewed_as_its_method_says() {
+    let secs = leasehold_model::Ttl::from_secs;
+    let server = server().await;
+    let made = begin(&server, "a").await.await.unwrap().unwrap();
+    assert_eq!(made.auth.as_ref().unwrap().ttl, secs(600));
+    let token = token_of(&made);
+    let renew = async |increment: Value| {
+        server.root("auth/token/renew", json!({ "token": token, "increment": increment })).await
+    };
+    pass(300).await;
+    // The method names no TTL: the mount's holds.
+    server.root("sys/auth/door/tune", json!({ "default_lease_ttl": "20m", "max_lease_ttl": "1h" })).await.unwrap();
+    assert_eq!(renew(json!(null)).await.unwrap().auth.unwrap().ttl, secs(1_200));
+    assert_eq!(renew(json!("5m")).await.unwrap().auth.unwrap().ttl, secs(300));
+    assert_eq!(
+        renew(json!("9h")).await.unwrap().auth.unwrap().ttl,
+        secs(3_300),
+        "an hour from its making, five minutes ago"
+    );
+    let limits = |ttl, max_ttl, period| leasehold_core::seams::auth::LoginLimits {
+        ttl: secs(ttl),
+        max_ttl: secs(max_ttl),
+        period: secs(period),
+    };
+    *server.method.limits.lock().unwrap() = limits(120, 0, 0);
+    assert_eq!(renew(json!(null)).await.unwrap().auth.unwrap().ttl, secs(120));
+    *server.method.limits.lock().unwrap() = limits(0, 420, 0);
+    assert_eq!(renew(json!(null)).await.unwrap().auth.unwrap().ttl, secs(120), "seven minutes from its making");
+    *server.method.limits.lock().unwrap() = limits(60, 0, 240);
+    assert_eq!(renew(json!("9h")).await.unwrap().auth.unwrap().ttl, secs(240), "a period is what every renewal gives");
+    *server.method.limits.lock().unwrap() = limits(60, 240, 0);
+    assert_eq!(refusal(renew(json!(null)).await), "Invalid: past the max TTL, cannot renew");
 }

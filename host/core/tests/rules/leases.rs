@@ -326,6 +326,104 @@ async fn the_ticker_ends_with_the_one_who_could_stop_it() {
     tokio::time::timeout(Duration::from_secs(5), ticker).await.unwrap().unwrap();
 }
 
+/// The auth mount whose login made a batch token is being removed while that token's request is under way.
+#[tokio::test(start_paused = true)]
+async fn a_batch_token_whose_login_is_gone_gets_no_lease_and_hears_why() {
+    let world = World::new();
+    let node = world.start().await;
+    let login = leasehold_core::mount::MountEntry::new(
+        leasehold_core::mount::Table::Auth,
+        "auth/door/".parse().unwrap(),
+        "scripted",
+        &*world.entropy,
+    );
+    node.mounts.add(login.clone()).await.unwrap();
+    let token = node.tokens.batch_tokens_of(&login.accessor);
+    let issue = async || {
+        let mount = node.mounts.by_path("db/").unwrap();
+        let holder = leasehold_core::token::Leaseholder::Batch {
+            token: &token,
+            parent: None,
+            login: Some(&login.accessor),
+            until: node.at(600),
+        };
+        node.issue_as(holder, &mount).await
+    };
+    assert_eq!(issue().await.unwrap().lease.ttl, Ttl::from_secs(600), "it ends with its token");
+    let taint = |entry: &mut leasehold_core::mount::MountEntry| {
+        entry.tainted = true;
+        Ok::<(), leasehold_core::seams::storage::StorageError>(())
+    };
+    assert!(node.mounts.update(&login.accessor, taint).await.unwrap());
+    assert!(matches!(issue().await, Err(LeaseError::TokenGone)), "it is on its way out");
+    node.mounts.remove(&login).await.unwrap();
+    assert!(matches!(issue().await, Err(LeaseError::TokenGone)), "it is gone");
+    assert_eq!(world.target.count("effect"), 1);
+}
+
+/// Its deadline has passed by the store's clock, and another worker has claimed the row to undo it: there is one who undoes it.
+#[tokio::test(start_paused = true)]
+async fn an_issue_that_lost_its_row_to_a_worker_leaves_the_undoing_to_that_worker() {
+    let world = World::new();
+    let node = std::sync::Arc::new(world.start().await);
+    let token = node.token("t", None, LONG).await;
+    *node.engine.takes.lock().unwrap() = Duration::from_secs(2);
+    let issuing = {
+        let node = node.clone();
+        tokio::spawn(async move { node.issue(&token).await })
+    };
+    pass(1).await;
+    let id = node.issuing().await;
+    let row = node.row(&id).await.unwrap();
+    let claimed = leasehold_core::lease::LeaseRow {
+        fence: row.fence + 1,
+        holder: Some("another".to_owned()),
+        held_until: Some(node.at(60)),
+        ..row.clone()
+    };
+    let claim = leasehold_core::seams::storage::Batch::new().shift(claimed.clone(), LeaseState::Issuing, row.fence);
+    leasehold_core::seams::storage::Storage::commit(&*world.store, claim).await.unwrap();
+    assert!(matches!(issuing.await.unwrap(), Err(LeaseError::Overtaken(_))));
+    assert_eq!(node.row(&id).await.unwrap(), claimed, "it is the worker's");
+    assert_eq!(world.target.count("revoke"), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_ends_a_prefix_hears_when_all_is_gone_however_much_there_is() {
+    let world = World::new();
+    let node = world.start().await;
+    let token = node.token("t", None, LONG).await;
+    // More than are worked on at once, and more than one page. Nobody else works here: there is no ticker.
+    for _ in 0..1_030 {
+        node.issue(&token).await.unwrap();
+    }
+    node.leases.revoke_prefix("db/creds", Wait::UntilGone, &asked()).await.unwrap();
+    assert!(world.secrets().await.is_empty() && world.target.roles().is_empty());
+    assert_eq!(world.target.count("revoke"), 1_030);
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_all_that_could_not_be_ended_the_first_is_named_by_its_place() {
+    let world = World::new();
+    let node = world.start().await;
+    let token = node.token("t", None, LONG).await;
+    for _ in 0..1_010 {
+        node.issue(&token).await.unwrap();
+    }
+    let ids: Vec<_> = world.secrets().await.into_iter().map(|row| row.id).collect();
+    // On the second page, and places are counted over all pages.
+    *world.target.stuck.lock().unwrap() = [1_004, 1_007].into_iter().map(|at| ids[at].clone()).collect();
+    let told = node.leases.revoke_prefix("db", Wait::UntilGone, &asked()).await.unwrap_err().to_string();
+    assert!(told.starts_with(&format!("failed to revoke \"{}\" (1005 / 1010): ", ids[1_004])), "{told}");
+    // Of two that fail, the earlier one is named although it fails later.
+    let two: Vec<_> = world.secrets().await.into_iter().map(|row| row.id).collect();
+    assert_eq!(two.len(), 2, "all others were ended all the same");
+    *world.target.stuck.lock().unwrap() = [two[0].clone()].into();
+    *world.target.refuses.lock().unwrap() = Some("revoke");
+    let told = node.leases.revoke_prefix("db", Wait::UntilGone, &asked()).await.unwrap_err().to_string();
+    assert!(told.starts_with(&format!("failed to revoke \"{}\" (1 / 2): ERROR: lock timeout", two[0])), "{told}");
+}
+
 // ---------------------------------------------------------------- over the API
 
 #[tokio::test(start_paused = true)]
@@ -460,6 +558,11 @@ async fn a_target_that_was_opened_anew_is_tried_at_once() {
     let (late, reset) = tokio::join!(server.read(ROOT, "db/creds/app"), reset);
     assert!(late.is_err() && reset.is_ok());
     server.read(ROOT, "db/creds/app").await.unwrap();
+    // What begins and fails after it says as much as ever.
+    *server.engine.takes.lock().unwrap() = Duration::ZERO;
+    server.process.trouble_at(0, Trouble::Unreached);
+    assert!(server.read(ROOT, "db/creds/app").await.is_err());
+    assert!(refusal(server.read(ROOT, "db/creds/app").await).ends_with("it is not tried again for 5 s"));
 }
 
 #[tokio::test(start_paused = true)]

@@ -513,3 +513,37 @@ async fn metrics_of_audit_mean_what_they_say() {
     server.audit.first.unblock();
     assert_eq!(measured.gauge("leasehold_audit_device_stalled"), 0.0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn every_request_is_timed_whatever_comes_of_it() {
+    let measured = super::support::meter::Measured::begin();
+    let server = Server::start().await;
+    *server.engine.takes.lock().unwrap() = std::time::Duration::from_secs(2);
+    let before = measured.histogram("vault.core.handle_request").len();
+    server.read(ROOT, "db/creds/app").await.unwrap();
+    assert!(server.read(ROOT, "db/boom").await.is_err());
+    assert!(server.read("s.unknown", "db/static").await.is_err());
+    let timed = measured.histogram("vault.core.handle_request")[before..].to_vec();
+    assert!(timed.len() == 3 && (2_000.0..2_100.0).contains(&timed[0]), "milliseconds: {timed:?}");
+    assert!(timed[1..].iter().all(|took| *took < 100.0), "{timed:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn metrics_say_whether_the_server_is_open_and_what_it_made() {
+    let measured = super::support::meter::Measured::begin();
+    let server = Server::start().await;
+    for name in ["vault.core.unsealed", "vault.core.active"] {
+        assert_eq!(measured.gauge(name), 1.0, "{name}");
+    }
+    server.read(ROOT, "db/creds/app").await.unwrap();
+    server.token(json!({ "ttl": "1h" })).await;
+    server.token(json!({ "ttl": "1h", "type": "batch", "policies": ["a"] })).await;
+    server.read(ROOT, "sys/metrics").await.unwrap();
+    assert_eq!(measured.counter("vault.secret.lease.creation"), 1);
+    assert_eq!(measured.counter("vault.token.creation"), 2);
+    assert_eq!(measured.gauge("vault.token.count"), 2.0, "the batch token is stored nowhere");
+    server.core.seal().await;
+    for name in ["vault.core.unsealed", "vault.core.active"] {
+        assert_eq!(measured.gauge(name), 0.0, "{name}");
+    }
+}

@@ -492,3 +492,44 @@ async fn audit_says_what_kind_of_token_called() {
     assert!(line.contains(r#""token_type":"batch""#), "{line}");
     assert!(!line.contains(&token), "{line}");
 }
+
+/// What a client sends names values in the store only where it is as short as such a name can be.
+#[tokio::test(start_paused = true)]
+async fn no_long_text_of_a_client_becomes_a_storage_key() {
+    let server = Server::start().await;
+    // No path that the front end lets in is longer than 4,096 bytes.
+    let (long, name) = ("x".repeat(20_000), "x".repeat(4_000));
+    let before = server.process.longest_key();
+    for (operation, path, fields) in [
+        (Operation::Update, "auth/token/lookup-accessor".to_owned(), json!({ "accessor": long })),
+        (Operation::Update, "auth/token/renew-accessor".to_owned(), json!({ "accessor": long })),
+        (Operation::Update, "auth/token/revoke-accessor".to_owned(), json!({ "accessor": long })),
+        (Operation::Update, "auth/token/lookup".to_owned(), json!({ "token": long })),
+        (Operation::Update, "auth/token/revoke".to_owned(), json!({ "token": long })),
+        (Operation::Update, "auth/token/create".to_owned(), json!({ "id": long })),
+        (Operation::Update, "auth/token/create".to_owned(), json!({ "policies": [long] })),
+        (Operation::Update, "sys/leases/lookup".to_owned(), json!({ "lease_id": long })),
+        (Operation::Update, "sys/leases/renew".to_owned(), json!({ "lease_id": long })),
+        (Operation::Update, "sys/capabilities-accessor".to_owned(), json!({ "accessor": long, "paths": ["x"] })),
+        (Operation::Read, format!("sys/policies/acl/{name}"), Value::Null),
+        (Operation::Delete, format!("sys/policies/acl/{name}"), Value::Null),
+        (Operation::Update, format!("sys/policies/acl/{name}"), json!({ "policy": "x: read" })),
+        (Operation::Update, format!("sys/policies/egp/{name}"), json!({ "module": long, "paths": "*" })),
+        (Operation::Update, format!("sys/mounts/{name}"), json!({ "type": "scripted" })),
+        (Operation::Update, format!("sys/audit/{name}"), json!({ "type": "first" })),
+        (Operation::Delete, format!("sys/audit/{name}"), Value::Null),
+        (Operation::Update, format!("sys/config/auditing/request-headers/{name}"), json!({})),
+        (Operation::Delete, format!("sys/config/auditing/request-headers/{name}"), Value::Null),
+    ] {
+        let _ = server.call(Some(ROOT), operation, &path, fields).await;
+        let longest = server.process.longest_key();
+        assert!(longest <= before.max(5_000), "{:.60}: a key of {longest} bytes", path);
+    }
+    // Accessors are looked up by whoever may ask for them: only what can be one.
+    for accessor in ["x".repeat(65), "x".repeat(4_000)] {
+        let asked = server.process.longest_key();
+        let said = refusal(server.root("auth/token/lookup-accessor", json!({ "accessor": accessor })).await);
+        assert_eq!(said, "InvalidMulti: invalid accessor");
+        assert!(server.process.longest_key() == asked, "{} bytes were looked up", accessor.len());
+    }
+}

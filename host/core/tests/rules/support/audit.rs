@@ -16,6 +16,10 @@ pub struct Recorder {
     /// It takes lines and does not write them.
     blocked: Mutex<Option<Vec<(AuditLine, Receipt)>>>,
     pub destination: Mutex<Option<Destination>>,
+    /// How often its file was opened anew.
+    reopened: Mutex<usize>,
+    /// Opening its file anew fails.
+    pub cannot_reopen: Mutex<bool>,
 }
 
 impl Recorder {
@@ -30,6 +34,10 @@ impl Recorder {
         for (line, receipt) in waiting.into_iter().flatten() {
             self.submit(line, receipt);
         }
+    }
+
+    pub fn reopened(&self) -> usize {
+        *self.reopened.lock().unwrap()
     }
 
     /// Lines that it was given and has not written.
@@ -73,6 +81,10 @@ impl AuditDevice for Recorder {
     }
 
     async fn reopen(&self) -> Result<(), AuditError> {
+        if *self.cannot_reopen.lock().unwrap() {
+            return Err(AuditError { device: "recorder".to_owned(), why: "no such directory".to_owned() });
+        }
+        *self.reopened.lock().unwrap() += 1;
         Ok(())
     }
 

@@ -1,6 +1,7 @@
 //! An auth method that lets everybody in, when the test says so.
 
 use std::collections::BTreeMap;
+use std::sync::Mutex;
 
 use async_trait::async_trait;
 use leasehold_core::auth_handler;
@@ -22,11 +23,14 @@ pub struct ScriptedMethod {
     pub arrived: Semaphore,
     /// One permit lets one slow login in.
     pub door: Semaphore,
+    /// What it says when a token of its own is renewed.
+    pub limits: Mutex<LoginLimits>,
 }
 
 impl Default for ScriptedMethod {
     fn default() -> Self {
-        Self { arrived: Semaphore::new(0), door: Semaphore::new(0) }
+        let limits = LoginLimits { ttl: Ttl::ZERO, max_ttl: Ttl::ZERO, period: Ttl::ZERO };
+        Self { arrived: Semaphore::new(0), door: Semaphore::new(0), limits: Mutex::new(limits) }
     }
 }
 
@@ -73,6 +77,6 @@ impl AuthMethod for ScriptedMethod {
     }
 
     async fn renew(&self, _: &AuthContext, _: &LoginToken<'_>) -> Result<LoginLimits, RequestError> {
-        Ok(LoginLimits { ttl: Ttl::ZERO, max_ttl: Ttl::ZERO, period: Ttl::ZERO })
+        Ok(*self.limits.lock().unwrap())
     }
 }

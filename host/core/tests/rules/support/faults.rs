@@ -49,6 +49,8 @@ pub struct Process {
     pub yields: AtomicBool,
     /// Changes of the largest batch so far.
     largest: Mutex<usize>,
+    /// The longest key that was looked up so far.
+    longest_key: Mutex<usize>,
 }
 
 impl fmt::Debug for Process {
@@ -71,6 +73,7 @@ impl Process {
             lists: Mutex::default(),
             yields: AtomicBool::new(false),
             largest: Mutex::default(),
+            longest_key: Mutex::default(),
         })
     }
 
@@ -117,6 +120,15 @@ impl Process {
 
     pub fn largest_batch(&self) -> usize {
         *self.largest.lock().unwrap()
+    }
+
+    pub fn longest_key(&self) -> usize {
+        *self.longest_key.lock().unwrap()
+    }
+
+    fn note_key(&self, key: &Key) {
+        let mut longest = self.longest_key.lock().unwrap();
+        *longest = key.as_str().len().max(*longest);
     }
 
     async fn let_others_go_first(&self) {
@@ -210,12 +222,14 @@ impl Storage for Process {
 
     async fn get(&self, key: &Key) -> Result<Option<Versioned>, StorageError> {
         self.alive()?;
+        self.note_key(key);
         self.let_others_go_first().await;
         self.store.get(key).await
     }
 
     async fn scan(&self, prefix: &Key, after: Option<&Key>, limit: u32) -> Result<Vec<Key>, StorageError> {
         self.alive()?;
+        self.note_key(prefix);
         self.store.scan(prefix, after, limit).await
     }
 

@@ -198,17 +198,13 @@ impl Node {
         ceiling: Option<Ttl>,
     ) -> Result<Issued, LeaseError> {
         let mount = self.mounts.by_path("db/").ok_or(LeaseError::TokenGone)?;
-        let plan = LeasePlan {
-            effect_time: None,
-            default_ttl,
-            max_ttl,
-            renewable: true,
-            connection: "pg".to_owned(),
-            effect: serde_json::json!({}),
-            warnings: Vec::new(),
-        };
-        let holder = Leaseholder::Service(token);
+        let (holder, plan) = (Leaseholder::Service(token), plan(default_ttl, max_ttl));
         self.leases.issue(IssueRequest { path: "db/creds/app", holder, mount: &mount, plan, ceiling }).await
+    }
+
+    pub async fn issue_as(&self, holder: Leaseholder<'_>, mount: &MountEntry) -> Result<Issued, LeaseError> {
+        let plan = plan(TTL, MAX_TTL);
+        self.leases.issue(IssueRequest { path: "db/creds/app", holder, mount, plan, ceiling: None }).await
     }
 
     /// The one row that is being issued.
@@ -234,5 +230,17 @@ impl Node {
     pub fn assert_no_violation(&self, context: &str) {
         let violations = self.process.violations.lock().unwrap();
         assert!(violations.is_empty(), "{context}: {violations:?}");
+    }
+}
+
+fn plan(default_ttl: Ttl, max_ttl: Ttl) -> LeasePlan {
+    LeasePlan {
+        effect_time: None,
+        default_ttl,
+        max_ttl,
+        renewable: true,
+        connection: "pg".to_owned(),
+        effect: serde_json::json!({}),
+        warnings: Vec::new(),
     }
 }
