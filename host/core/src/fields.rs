@@ -486,6 +486,37 @@ mod tests {
     }
 
     #[test]
+    fn numbers_are_truths_only_where_they_are_one_or_nought() {
+        for (value, read_as) in [
+            (json!(1), Some(true)),
+            (json!(0), Some(false)),
+            (json!(2), None),
+            (json!(-1), None),
+            (json!(1.0), None),
+            (json!(""), Some(false)),
+            (json!("T"), Some(true)),
+            (json!("yes"), None),
+            (json!(true), Some(true)),
+            (json!([true]), None),
+        ] {
+            assert_eq!(boolean(&value).ok(), read_as, "{value}");
+        }
+    }
+
+    #[test]
+    fn an_empty_list_is_an_empty_map_and_no_other_list_is_one() {
+        let map = Field::visible("config", Kind::Map, "");
+        let read = |value: Value| Fields::coerce(&[map], json!({ "config": value }).as_object().unwrap());
+        for empty in [json!([]), json!({}), json!("{}")] {
+            assert_eq!(read(empty.clone()).unwrap().any("config"), Some(&json!({})), "{empty}");
+        }
+        for other in [json!([{}]), json!(["a"]), json!("[]"), json!("a"), json!(5), json!(false)] {
+            let why = read(other.clone()).unwrap_err().to_string();
+            assert!(why.contains("expected type 'map[string]interface {}'"), "{other}: {why}");
+        }
+    }
+
+    #[test]
     fn hidden_fields_are_secret_and_no_module_sees_them() {
         let hidden = Field::hidden("password", Kind::Text, "");
         assert!(hidden.secret && !hidden.visible);

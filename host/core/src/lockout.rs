@@ -200,6 +200,61 @@ mod tests {
     }
 
     #[test]
+    fn locked_names_are_listed_in_order_under_their_mounts() {
+        let lockouts = Lockouts::default();
+        let one = LockoutRules { threshold: 1, ..RULES };
+        for (at_mount, name, rules) in
+            [("b", "eve", &one), ("a", "zoe", &one), ("a", "bob", &one), ("c", "amy", &RULES)]
+        {
+            lockouts.failed(&mount(at_mount), name, rules, at(1_000));
+        }
+        let rules = |asked: &MountAccessor| if asked.as_str() == "c" { RULES } else { one };
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let expected = BTreeMap::from([("a".to_owned(), names(&["bob", "zoe"])), ("b".to_owned(), names(&["eve"]))]);
+        assert_eq!(lockouts.locked(rules, at(1_899)), expected, "one failure locks nobody at c");
+        lockouts.forget_mount(&mount("a"));
+        assert_eq!(lockouts.locked(rules, at(1_899)).keys().collect::<Vec<_>>(), ["b"]);
+        assert!(lockouts.locked(rules, at(1_900)).is_empty());
+    }
+
+    #[test]
+    fn the_longest_name_is_counted_and_a_longer_one_is_not() {
+        let (lockouts, mount) = (Lockouts::default(), mount("a"));
+        let one = LockoutRules { threshold: 1, ..RULES };
+        for (len, is_counted) in [(NAME_LEN_MAX, true), (NAME_LEN_MAX + 1, false)] {
+            let name = "x".repeat(len);
+            lockouts.failed(&mount, &name, &one, at(1_000));
+            assert_eq!(lockouts.is_locked(&mount, &name, &one, at(1_000)), is_counted, "{len} bytes");
+        }
+    }
+
+    #[test]
+    fn what_is_forgotten_first_counts_no_more_and_the_rest_is_kept_while_it_fits() {
+        let failed = |count, at_secs| Failures { count, last_at: at(at_secs) };
+        let all = |failures: Failures, names: usize| {
+            (0..names).map(|n| (format!("n{n}"), failures)).collect::<HashMap<_, _>>()
+        };
+        // What is too old goes, and then there is room enough for those who have failed once.
+        let mut names = all(failed(1, 0), NAMES_MAX);
+        names.extend([("young".to_owned(), failed(1, 100)), ("locked".to_owned(), failed(5, 100))]);
+        make_room(&mut names, &RULES, at(900));
+        assert_eq!(names.len(), 2, "at 900 s a failure at 0 s lies as far back as is remembered");
+        // As long as the longer of the two durations is not over, it is remembered.
+        let longer = LockoutRules { counter_reset: Ttl::from_secs(60), ..RULES };
+        let mut names = all(failed(1, 0), 10);
+        make_room(&mut names, &longer, at(899));
+        assert_eq!(names.len(), 10);
+        // Half of all places must become free, not one less: whoever is not locked goes.
+        let mut names = all(failed(4, 800), NAMES_MAX / 2 - 1);
+        names.insert("locked".to_owned(), failed(5, 100));
+        make_room(&mut names, &RULES, at(900));
+        assert_eq!(names.into_keys().collect::<Vec<_>>(), ["locked"]);
+        let mut names = all(failed(4, 800), NAMES_MAX / 2 - 1);
+        make_room(&mut names, &RULES, at(900));
+        assert_eq!(names.len(), NAMES_MAX / 2 - 1, "these fit");
+    }
+
+    #[test]
     fn a_disabled_lockout_locks_nobody() {
         let (lockouts, mount) = (Lockouts::default(), mount("a"));
         let off = LockoutRules { is_disabled: true, ..RULES };

@@ -206,6 +206,38 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_is_handed_out_shows_its_names_and_no_token() {
+        let handed_out = HandedOut {
+            lease: Some("db/creds/app/x".parse().unwrap()),
+            token: Some(TokenId::new("s.canary")),
+            accessor: "Ab12".to_owned(),
+        };
+        let shown = format!("{handed_out:?}");
+        assert!(shown.contains("db/creds/app/x") && shown.contains("Ab12") && !shown.contains("canary"), "{shown}");
+    }
+
+    #[test]
+    fn an_auth_block_shows_its_accessor_and_no_token() {
+        let auth = AuthAnswer {
+            display_name: "token".to_owned(),
+            issued_at: Timestamp::from_secs(1_000),
+            client_token: Some(TokenId::new("s.canary")),
+            accessor: "Ab12".to_owned(),
+            policies: Vec::new(),
+            metadata: None,
+            ttl: Ttl::ZERO,
+            renewable: false,
+            token_type: "service",
+            orphan: false,
+            num_uses: 0,
+            is_new: true,
+        };
+        let shown =
+            format!("{auth:?} {:?}", LogicalResponse { auth: Some(auth.clone()), ..LogicalResponse::default() });
+        assert!(shown.contains("Ab12") && !shown.contains("canary"), "{shown}");
+    }
+
+    #[test]
     fn anything_to_say_makes_a_body() {
         let one_each = [
             LogicalResponse { data: Some(Object::new()), ..LogicalResponse::default() },

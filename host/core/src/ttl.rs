@@ -127,6 +127,8 @@ mod tests {
             end.warnings,
             ["period of \"1h\" exceeded the effective max_ttl of \"30m\"; period value is capped accordingly"]
         );
+        let all = self::end(RequestedTtl::Period(HOUR), &bounds(1_000)).unwrap();
+        assert_eq!((all.ttl, all.warnings), (HOUR, Vec::<String>::new()), "as long as the maximum is not too long");
     }
 
     #[test]

@@ -177,7 +177,9 @@ async fn devices_and_audited_headers_are_bounded() {
     }
     assert!(refusal(server.root(&header("x-more"), json!({})).await).contains("as many as there may be"));
     server.root(&header("X-7"), json!({ "hmac": true })).await.unwrap();
-    assert!(refusal(server.root(&header(&"x".repeat(300)), json!({})).await).contains("at most 256 bytes"));
+    assert!(refusal(server.root(&header(&"x".repeat(257)), json!({})).await).contains("at most 256 bytes"));
+    server.call(Some(ROOT), Operation::Delete, &header("x-8"), Value::Null).await.unwrap();
+    server.root(&header(&"x".repeat(256)), json!({})).await.unwrap();
 
     let next = server.again();
     next.unseal().await;
@@ -366,4 +368,159 @@ async fn a_record_shows_times_and_exempted_keys_in_clear_and_all_else_by_its_has
     server.root("db/things/a", json!({ "color": "red", "issue_time": "2026-11-23T00:00:00Z" })).await.unwrap();
     let data = server.audit.first.last("request")["request"]["data"].clone();
     assert_eq!(data["issue_time"], hashed("2026-11-23T00:00:00Z").await);
+}
+
+/// Every part of a request that a record names, each where Vault has it.
+#[tokio::test(start_paused = true)]
+async fn a_record_names_who_asked_from_where_for_what_and_what_came_of_it() {
+    let server = Server::start().await;
+    server.audited().await;
+    for (name, hmac) in [("X-Plain", false), ("X-Hashed", true)] {
+        server.root(&format!("sys/config/auditing/request-headers/{name}"), json!({ "hmac": hmac })).await.unwrap();
+    }
+    server.policy("app", "db/*: read").await;
+    let fields =
+        json!({ "policies": ["app"], "ttl": "1h", "num_uses": 5, "display_name": "ci", "meta": { "team": "blue" } });
+    let token = server.token(fields).await;
+    let accessor = server.lookup(&token).await.unwrap()["accessor"].clone();
+    let mut asked = request(Some(&token), Operation::Read, "db/creds/app", Value::Null);
+    let peer: std::net::SocketAddr = "[::ffff:10.1.2.3]:4711".parse().unwrap();
+    asked.client = Some(leasehold_core::connection::ConnectionInfo::of_peer(peer));
+    asked.wrap_ttl = Some(leasehold_model::Ttl::from_secs(90));
+    asked.raw_body = Some(vec![0; 7]);
+    asked.headers.insert("x-plain".to_owned(), vec!["seen".to_owned(); 20]);
+    asked.headers.insert("x-hashed".to_owned(), vec!["canary".to_owned()]);
+    asked.headers.insert("x-other".to_owned(), vec!["canary".to_owned()]);
+    let answer = server.core.handle(asked).await.unwrap();
+    let lease = super::support::server::lease_of(&answer);
+    let hash = async |text: &str| {
+        let answer = server.root("sys/audit-hash/first", json!({ "input": text })).await.unwrap();
+        answer.data.unwrap()["hash"].clone()
+    };
+    let (by_token, by_header) = (hash(&token).await, hash("canary").await);
+    let accessor = hash(accessor.as_str().unwrap()).await;
+    let line = |kind| {
+        server
+            .audit
+            .first
+            .lines()
+            .into_iter()
+            .rfind(|line| line["type"] == kind && line["request"]["path"] == "db/creds/app")
+            .unwrap()
+    };
+    let mount = server.read(ROOT, "sys/mounts").await.unwrap().data.unwrap()["db/"]["accessor"].clone();
+    for kind in ["request", "response"] {
+        let line = line(kind);
+        for (at, value) in [
+            ("/time", json!("2026-11-23T00:00:00Z")),
+            ("/auth/client_token", by_token.clone()),
+            ("/auth/accessor", accessor.clone()),
+            ("/auth/display_name", json!("token-ci")),
+            ("/auth/policies", json!(["app", "default"])),
+            ("/auth/token_policies", json!(["app", "default"])),
+            ("/auth/metadata", json!({ "team": "blue" })),
+            ("/auth/remaining_uses", json!(5)),
+            ("/auth/token_type", json!("service")),
+            ("/auth/token_ttl", json!(3_600)),
+            ("/auth/token_issue_time", json!("2026-11-23T00:00:00Z")),
+            ("/auth/policy_results/allowed", json!(true)),
+            ("/auth/policy_results/acl_module", json!("ac1")),
+            ("/request/id", json!("11111111-2222-4333-8444-555555555555")),
+            ("/request/operation", json!("read")),
+            ("/request/path", json!("db/creds/app")),
+            ("/request/client_token", by_token.clone()),
+            ("/request/client_token_accessor", accessor.clone()),
+            ("/request/mount_point", json!("db/")),
+            ("/request/mount_type", json!("scripted")),
+            ("/request/mount_accessor", mount.clone()),
+            ("/request/mount_class", json!("secret")),
+            ("/request/namespace/id", json!("root")),
+            ("/request/remote_address", json!("10.1.2.3")),
+            ("/request/remote_port", json!(4711)),
+            ("/request/wrap_ttl", json!(90)),
+            ("/request/body_bytes", json!(7)),
+            ("/request/headers", json!({ "x-plain": vec!["seen"; 16], "x-hashed": [by_header.clone()] })),
+        ] {
+            assert_eq!(line.pointer(at), Some(&value), "{kind} {at}: {line}");
+        }
+        assert_eq!(line["request"].get("data"), None, "nothing was sent in a body");
+        assert!(line["request"]["client_id"].as_str().unwrap().len() == 44);
+    }
+    let answered = line("response")["response"].clone();
+    assert_eq!(answered["secret"]["lease_id"], lease.as_str());
+    assert_eq!((&answered["mount_point"], &answered["mount_class"]), (&json!("db/"), &json!("secret")));
+    assert_eq!(answered["data"]["password"], hash(super::support::engine::PASSWORD).await);
+    assert_eq!(line("request").get("response"), None);
+
+    // A token that is made, and a batch token that has no accessor.
+    server.token(json!({ "policies": ["app"], "ttl": "30m", "num_uses": 2, "meta": { "team": "red" } })).await;
+    let auth = server.audit.first.last("response")["response"]["auth"].clone();
+    for (key, value) in [
+        ("display_name", json!("token")),
+        ("policies", json!(["app", "default"])),
+        ("token_policies", json!(["app", "default"])),
+        ("metadata", json!({ "team": "red" })),
+        ("num_uses", json!(2)),
+        ("token_type", json!("service")),
+        ("token_ttl", json!(1_800)),
+    ] {
+        assert_eq!(auth[key], value, "{key}: {auth}");
+    }
+    assert!(auth["accessor"].is_string() && auth.get("token_issue_time").is_none());
+    let class = server.audit.first.last("response")["request"]["mount_class"].clone();
+    assert_eq!(class, "auth");
+    let batch = server.token(json!({ "policies": ["app"], "type": "batch" })).await;
+    assert_eq!(server.audit.first.last("response")["response"]["auth"].get("accessor"), None);
+    server.read(&batch, "db/static").await.unwrap();
+    let line = server.audit.first.last("request");
+    assert_eq!((line["auth"].get("accessor"), line["request"].get("client_token_accessor")), (None, None));
+    // Nobody, and root, whom no component judges.
+    assert!(server.call(None, Operation::Read, "db/static", Value::Null).await.is_err());
+    assert_eq!(server.audit.first.last("request")["auth"], json!({ "token_type": "default" }));
+    server.read(ROOT, "db/static").await.unwrap();
+    let results = server.audit.first.last("request")["auth"]["policy_results"].clone();
+    assert_eq!((results.get("acl_module"), &results["allowed"]), (None, &json!(true)));
+    assert_eq!(results["granting_policies"], json!([{ "name": "root", "namespace_id": "root", "type": "acl" }]));
+}
+
+/// What somebody puts into names, paths and headers cannot make a record long.
+#[tokio::test(start_paused = true)]
+async fn long_texts_are_cut_in_a_record_and_short_ones_are_not() {
+    let server = Server::start().await;
+    server.audited().await;
+    server.root("sys/config/auditing/request-headers/X-Plain", json!({})).await.unwrap();
+    for (len, is_cut) in [(8 << 10, false), ((8 << 10) + 1, true), (100_000, true)] {
+        let mut asked = request(Some(ROOT), Operation::Read, "db/static", Value::Null);
+        asked.headers.insert("x-plain".to_owned(), vec!["h".repeat(len)]);
+        server.core.handle(asked).await.unwrap();
+        let shown = server.audit.first.last("request")["request"]["headers"]["x-plain"][0].as_str().unwrap().to_owned();
+        let expected = if is_cut { format!("{}…", "h".repeat(8 << 10)) } else { "h".repeat(len) };
+        assert!(shown == expected, "{len}: {} bytes", shown.len());
+    }
+    let names: Vec<String> = (0..100).map(|n| format!("{n:03}{}", "p".repeat(997))).collect();
+    let meta: serde_json::Map<String, Value> = (0..100).map(|n| (format!("{n:03}"), json!("m".repeat(997)))).collect();
+    server.token(json!({ "policies": names, "meta": meta, "no_default_policy": true })).await;
+    let auth = server.audit.first.last("response")["response"]["auth"].clone();
+    assert_eq!(auth["policies"].as_array().unwrap().len(), 32, "as many as fit into 32 KiB");
+    assert_eq!(auth["metadata"].as_object().unwrap().len(), 32);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_device_that_wants_no_lists_gets_their_lengths_and_no_other_does() {
+    let server = Server::start().await;
+    server.audited().await;
+    let short = json!({ "type": "second", "options": { "elide_list_responses": "true" } });
+    server.root("sys/audit/second", short).await.unwrap();
+    for name in ["a", "b", "c"] {
+        server.root(&format!("db/things/{name}"), json!({})).await.unwrap();
+    }
+    server.call(Some(ROOT), Operation::List, "db/things/", Value::Null).await.unwrap();
+    let keys = |device: &super::support::audit::Recorder| device.last("response")["response"]["data"]["keys"].clone();
+    assert_eq!(keys(&server.audit.second), 3);
+    assert_eq!(keys(&server.audit.first).as_array().unwrap().len(), 3);
+    // What is no list is shown to both.
+    server.read(ROOT, "db/static").await.unwrap();
+    for device in [&server.audit.first, &server.audit.second] {
+        assert!(device.last("response")["response"]["data"]["value"].is_string());
+    }
 }

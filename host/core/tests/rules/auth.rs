@@ -109,3 +109,26 @@ async fn a_logins_token_is_renewed_as_its_method_says() {
     *server.method.limits.lock().unwrap() = limits(60, 240, 0);
     assert_eq!(refusal(renew(json!(null)).await), "Invalid: past the max TTL, cannot renew");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_mounts_tuning_decides_what_kind_of_token_its_logins_get() {
+    let server = server().await;
+    for (tuned, kind) in [
+        ("batch", "batch"),
+        ("default-batch", "batch"),
+        ("service", "service"),
+        ("default-service", "service"),
+        ("", "service"),
+    ] {
+        server.root("sys/auth/door/tune", json!({ "token_type": tuned })).await.unwrap();
+        let made = begin(&server, "a").await.await.unwrap().unwrap();
+        assert_eq!(made.auth.unwrap().token_type, kind, "{tuned}");
+    }
+    for nonsense in ["nonsense", "Batch"] {
+        let said = server.root("sys/auth/door/tune", json!({ "token_type": nonsense })).await;
+        assert_eq!(refusal(said), "Invalid: invalid value for 'token_type'", "{nonsense:?}");
+    }
+    let mounts = server.read(ROOT, "sys/mounts").await.unwrap().data.unwrap();
+    let methods = server.read(ROOT, "sys/auth").await.unwrap().data.unwrap();
+    assert_eq!((&mounts["sys/"]["seal_wrap"], &methods["token/"]["seal_wrap"]), (&json!(true), &json!(false)));
+}

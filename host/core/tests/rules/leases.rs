@@ -424,6 +424,48 @@ async fn of_all_that_could_not_be_ended_the_first_is_named_by_its_place() {
     assert!(told.starts_with(&format!("failed to revoke \"{}\" (1 / 2): ERROR: lock timeout", two[0])), "{told}");
 }
 
+/// Another node was faster: what both wanted is done.
+#[tokio::test(start_paused = true)]
+async fn a_revocation_that_somebody_else_finished_has_succeeded() {
+    let world = World::new();
+    let node = std::sync::Arc::new(world.start().await);
+    let token = node.token("t", None, LONG).await;
+    let id = node.issue(&token).await.unwrap();
+    *node.engine.takes.lock().unwrap() = Duration::from_secs(2);
+    let revoking = {
+        let (node, id) = (node.clone(), id.clone());
+        tokio::spawn(async move { node.leases.revoke(&id, Wait::UntilGone, &asked()).await })
+    };
+    pass(1).await;
+    let row = node.row(&id).await.unwrap();
+    let gone = leasehold_core::seams::storage::Batch::new().remove(id.clone(), row.fence);
+    leasehold_core::seams::storage::Storage::commit(&*world.store, gone).await.unwrap();
+    revoking.await.unwrap().unwrap();
+    assert!(node.row(&id).await.is_none() && !world.target.has(&id));
+}
+
+/// A target has eight places, whoever asks and however much.
+#[tokio::test(start_paused = true)]
+async fn a_prefix_takes_no_more_than_a_targets_places_at_once() {
+    for forced in [false, true] {
+        let world = World::new();
+        let node = world.start().await;
+        let token = node.token("t", None, LONG).await;
+        for _ in 0..9 {
+            node.issue(&token).await.unwrap();
+        }
+        *node.engine.takes.lock().unwrap() = Duration::from_secs(5);
+        let begun = tokio::time::Instant::now();
+        match forced {
+            false => node.leases.revoke_prefix("db", Wait::UntilGone, &asked()).await.unwrap(),
+            true => node.leases.revoke_force("db", &asked()).await.unwrap(),
+        }
+        let took = begun.elapsed();
+        assert!((Duration::from_secs(10)..Duration::from_secs(11)).contains(&took), "eight, and then one: {took:?}");
+        assert!(world.target.roles().is_empty());
+    }
+}
+
 // ---------------------------------------------------------------- over the API
 
 #[tokio::test(start_paused = true)]
@@ -665,6 +707,7 @@ async fn lists_name_folders_once_and_read_no_more_than_they_show() {
     let list = async |prefix: &str| {
         let path = format!("sys/leases/lookup/{prefix}");
         let answer = server.call(Some(ROOT), Operation::List, &path, Value::Null).await.unwrap();
+        assert!(answer.warnings.is_empty(), "all of them are there: {:?}", answer.warnings);
         answer.data.unwrap()["keys"].as_array().unwrap().clone()
     };
     assert_eq!(list("").await, [json!("auth/"), json!("db/")]);
@@ -683,6 +726,11 @@ async fn a_damaged_lease_hides_no_other_and_goes_by_force() {
     }
     let bad = ids.remove(1);
     server.damage(&bad).await;
+    let irrevocable = async || {
+        let shown = server.read_with(ROOT, "sys/leases", json!({ "type": "irrevocable" })).await.unwrap();
+        shown.data.unwrap()["lease_count"].clone()
+    };
+    assert_eq!(irrevocable().await, 0, "nobody has tried to end it yet");
     let left = async || {
         let path = "sys/leases/lookup/db/creds/app/";
         match server.call(Some(ROOT), Operation::List, path, Value::Null).await {
@@ -730,6 +778,8 @@ async fn a_damaged_row_keeps_no_other_from_its_end() {
     assert_eq!(server.target.roles().into_iter().collect::<Vec<_>>(), std::slice::from_ref(&bad));
     let held = server.rows().await.into_iter().find(|row| row.id == bad).unwrap();
     assert!(held.state == LeaseState::Revoking && held.holder.is_none(), "it waits, and no worker waits for it");
+    let shown = server.read_with(ROOT, "sys/leases", json!({ "type": "irrevocable" })).await.unwrap().data.unwrap();
+    assert_eq!(shown["lease_count"], 1, "damaged rows of tokens are no leases of secrets: {shown:?}");
     server.read(ROOT, "db/creds/app").await.unwrap();
 }
 

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use leasehold_core::connection::ConnectionInfo;
 use leasehold_core::seams::error::RequestError;
+use leasehold_core::seams::seal::Seal;
 use leasehold_core::token::create::First;
 use leasehold_model::Operation;
 use serde_json::{Value, json};
@@ -546,4 +547,14 @@ async fn metrics_say_whether_the_server_is_open_and_what_it_made() {
     for name in ["vault.core.unsealed", "vault.core.active"] {
         assert_eq!(measured.gauge(name), 0.0, "{name}");
     }
+}
+
+/// Keys are in memory a moment before anything can be served: until then clients are told to wait.
+#[tokio::test(start_paused = true)]
+async fn a_server_counts_as_sealed_until_all_is_loaded() {
+    let server = Server::sealed().await;
+    assert!(server.core.seal_status().await.unwrap().sealed);
+    let opened = server.barrier.unseal(&server.share).await.unwrap();
+    assert!(!opened.sealed && server.core.seal_status().await.unwrap().sealed);
+    assert!(matches!(server.read(ROOT, "sys/mounts").await, Err(RequestError::Sealed)));
 }

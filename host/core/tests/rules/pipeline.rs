@@ -621,3 +621,38 @@ async fn a_token_is_handed_out_once() {
     let shown = server.root("auth/token/lookup-accessor", json!({ "accessor": accessor })).await.unwrap();
     assert!(!Value::Object(shown.data.unwrap()).to_string().contains(&token));
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_a_route_does_not_take_is_named_and_what_its_path_says_is_no_field() {
+    let server = Server::start().await;
+    for (path, sent, warned) in [
+        ("db/creds/app", json!({}), None),
+        // The path says it already.
+        ("db/creds/app", json!({ "name": "other" }), None),
+        ("db/creds/app", json!({ "name": "other", "zone": 1, "color": "red" }), Some("[color zone]")),
+        ("db/static", json!({ "name": "other" }), Some("[name]")),
+    ] {
+        let answer = server.read_with(ROOT, path, sent.clone()).await.unwrap();
+        let expected: Vec<String> =
+            warned.iter().map(|names| format!("Endpoint ignored these unrecognized parameters: {names}")).collect();
+        assert_eq!(answer.warnings, expected, "{path} {sent}");
+    }
+    // A document is taken as it is: none of its keys is a field, and none is lost.
+    let sent = json!({ "name": "other", "color": "red" });
+    let answer = server.root("db/documents/a", sent.clone()).await.unwrap();
+    assert_eq!((Value::Object(answer.data.unwrap()), answer.warnings), (sent, Vec::new()));
+}
+
+/// A slash at the end is answered as the path without it only where there is something to answer.
+#[tokio::test(start_paused = true)]
+async fn a_rule_for_the_slash_alone_is_enough_where_nothing_is_served() {
+    let server = Server::start().await;
+    let path = "sys/leases/revoke-prefix/db/";
+    let token = server.token_with("sys/leases/revoke-prefix/db/: read, delete, sudo").await;
+    for operation in [Operation::Read, Operation::Delete] {
+        let said = refusal(server.call(Some(&token), operation, path, Value::Null).await);
+        assert_eq!(said, "UnsupportedOperation: unsupported operation");
+    }
+    let told = server.root("sys/capabilities", json!({ "token": token, "paths": [path] })).await.unwrap();
+    assert_eq!(told.data.unwrap()["capabilities"], json!(["delete", "read", "sudo"]));
+}

@@ -126,6 +126,13 @@ async fn what_makes_no_sense_is_refused_in_the_fields_words() {
     let server = Server::start().await;
     for (fields, why) in [
         (json!({ "num_uses": -1 }), "number of uses cannot be negative"),
+        (json!({ "num_uses": 3_000_000_000_i64 }), "number of uses is too large"),
+        (json!({ "id": "hvs.mine" }), "custom token ID cannot have the 'hvs.' prefix"),
+        (json!({ "id": "b.mine" }), "custom token ID cannot have the 'b.' prefix"),
+        (json!({ "id": "hvb.mine" }), "custom token ID cannot have the 'hvb.' prefix"),
+        (json!({ "id": "a\u{7}b" }), "custom token ID must be printable, without blanks, and at most 1024 bytes"),
+        (json!({ "ttl": "-1s" }), "ttl must be positive"),
+        (json!({ "period": "-1s" }), "period must be positive"),
         (json!({ "type": "batch" }), "batch tokens cannot be root tokens"),
         (json!({ "type": "batch", "policies": "a", "period": "1h" }), "batch tokens cannot have \"period\" set"),
         (json!({ "type": "batch", "policies": "a", "num_uses": 3 }), "batch tokens cannot have \"num_uses\" set"),
@@ -259,6 +266,10 @@ async fn what_cannot_be_renewed_says_why() {
         ("revoke-orphan", json!({ "token": "s.nosuch" }), "Invalid: token to revoke not found"),
         ("lookup", json!({ "token": "s.nosuch" }), "Forbidden: bad token"),
         ("lookup", json!({ "token": "x".repeat(2_000) }), "Forbidden: bad token"),
+        ("revoke", json!({ "token": "x".repeat(2_000) }), "Forbidden: bad token"),
+        ("renew", json!({ "token": "x".repeat(2_000) }), "Forbidden: bad token"),
+        ("revoke", json!({ "token": null }), "Forbidden: invalid token"),
+        ("lookup", json!({ "token": 5 }), "Forbidden: invalid token"),
         ("lookup-accessor", json!({ "accessor": "x".repeat(100) }), "InvalidMulti: invalid accessor"),
     ] {
         assert_eq!(refusal(server.root(&format!("auth/token/{path}"), fields).await), why, "{path}");
@@ -320,6 +331,7 @@ async fn an_accessor_looks_up_and_ends_and_never_acts() {
     let renewed = server.root("auth/token/renew-accessor", json!({ "accessor": accessor })).await.unwrap();
     assert!(renewed.auth.unwrap().client_token.is_none());
     let listed = server.call(Some(ROOT), Operation::List, "auth/token/accessors/", Value::Null).await.unwrap();
+    assert!(listed.warnings.is_empty(), "all of them are there: {:?}", listed.warnings);
     assert!(listed.data.unwrap()["keys"].as_array().unwrap().contains(&json!(accessor)));
     server.root("auth/token/revoke-accessor", json!({ "accessor": accessor })).await.unwrap();
     assert!(!server.lives(&token).await);
@@ -531,5 +543,60 @@ async fn no_long_text_of_a_client_becomes_a_storage_key() {
         let said = refusal(server.root("auth/token/lookup-accessor", json!({ "accessor": accessor })).await);
         assert_eq!(said, "InvalidMulti: invalid accessor");
         assert!(server.process.longest_key() == asked, "{} bytes were looked up", accessor.len());
+    }
+}
+
+/// The longest token that somebody may choose is one, and may be shown; accessors are listed over all pages.
+#[tokio::test(start_paused = true)]
+async fn the_longest_token_works_and_all_accessors_are_listed() {
+    let server = Server::start().await;
+    let longest = server.token(json!({ "policies": ["root"], "id": "x".repeat(1_024) })).await;
+    assert_eq!(longest.len(), 1_024);
+    assert!(server.read(&longest, "auth/token/lookup-self").await.is_ok());
+    assert_eq!(server.lookup(&longest).await.unwrap()["id"], longest.as_str());
+    // A batch token carries its record, and may be longer.
+    let meta = json!({ "a": "y".repeat(2_000) });
+    let batch = server.token(json!({ "policies": ["a"], "type": "batch", "meta": meta })).await;
+    assert!(batch.len() > 2_000 && server.lookup(&batch).await.unwrap()["meta"] == meta);
+
+    let world = super::support::node::World::new();
+    let node = world.start().await;
+    for n in 0..1_005 {
+        node.token(&format!("t{n}"), None, Ttl::from_secs(3_600)).await;
+    }
+    let all = node.tokens.accessors(10_000).await.unwrap();
+    assert!(all.len() == 1_005 && all.windows(2).all(|pair| pair[0] < pair[1]), "each once, in order");
+    for most in [1, 999, 1_000, 1_001, 1_005] {
+        assert_eq!(node.tokens.accessors(most).await.unwrap(), all[..most], "{most}");
+    }
+}
+
+/// What init hands out, and what a development server begins with.
+#[tokio::test(start_paused = true)]
+async fn the_first_token_is_root_without_end() {
+    for (first, path, name) in [
+        (leasehold_core::token::create::First::Root, "auth/token/root", "root"),
+        (leasehold_core::token::create::First::Development(None), "auth/token/create", "token"),
+    ] {
+        let server = Server::empty(Vec::new());
+        let made = server.core.init(1, 1, first).await.unwrap();
+        assert!(!server.core.unseal(&made.shares[0].0).await.unwrap().sealed);
+        let token = made.root_token.expose();
+        assert!(token.len() == 26 && token.starts_with("s."));
+        let shown = server.read(token, "auth/token/lookup-self").await.unwrap().data.unwrap();
+        for (key, value) in [
+            ("path", json!(path)),
+            ("display_name", json!(name)),
+            ("policies", json!(["root"])),
+            ("orphan", json!(true)),
+            ("renewable", json!(false)),
+            ("expire_time", Value::Null),
+            ("ttl", json!(0)),
+            ("creation_ttl", json!(0)),
+            ("explicit_max_ttl", json!(0)),
+            ("num_uses", json!(0)),
+        ] {
+            assert_eq!(shown[key], value, "{key}");
+        }
     }
 }

@@ -209,6 +209,7 @@ const ROUTES: &[Route<EngineHandler>] = &[
     )
     .with_existence_check(),
     route("things/", &[Op::list("Things.", HANDLER)]),
+    route("documents/:name", &[Op::update("A document.", HANDLER).takes_document()]),
 ];
 
 const fn route(pattern: &'static str, operations: &'static [Op<EngineHandler>]) -> Route<EngineHandler> {
@@ -237,6 +238,9 @@ impl ScriptedEngine {
                     LogicalResponse::empty()
                 }
             }));
+        }
+        if request.path.contains("/documents/") {
+            return Ok(Outcome::Answer(LogicalResponse::data(request.fields.unknown().clone())));
         }
         if request.path.ends_with("/static") {
             return Ok(Outcome::Answer(LogicalResponse::json(json!({ "value": PASSWORD }))));

@@ -49,6 +49,8 @@ pub struct Server {
     pub sandbox: Arc<ScriptedSandbox>,
     pub audit: Arc<Recorders>,
     pub share: Vec<u8>,
+    /// The barrier alone, without what the core loads behind it.
+    pub barrier: Arc<Barrier>,
     clock: Arc<dyn Clock>,
     entropy: Arc<CountingEntropy>,
     declared: Vec<DeviceEntry>,
@@ -137,7 +139,7 @@ impl Server {
         ));
         let seams = Seams {
             storage: barrier.clone(),
-            seal: barrier,
+            seal: barrier.clone(),
             clock: clock.clone(),
             entropy: entropy.clone(),
             acl: sandbox.clone(),
@@ -159,7 +161,20 @@ impl Server {
             audit: declared.clone(),
         };
         let core = Core::new(seams, settings);
-        Self { core, process, target, engine, method, sandbox, audit, share: Vec::new(), clock, entropy, declared }
+        Self {
+            core,
+            process,
+            target,
+            engine,
+            method,
+            sandbox,
+            audit,
+            share: Vec::new(),
+            barrier,
+            clock,
+            entropy,
+            declared,
+        }
     }
 
     pub async fn unseal(&self) {
