@@ -9,6 +9,7 @@ mod audit;
 mod auth;
 mod histories;
 mod leases;
+mod mount_storage;
 mod mounts;
 mod operator;
 mod pipeline;
