@@ -97,3 +97,33 @@ pub trait AuditDevices: Send + Sync {
         taken: &[Destination],
     ) -> Result<Arc<dyn AuditDevice>, RequestError>;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_names_of_one_file_are_one_destination() {
+        let at = |name: &str, file| Destination { name: name.to_owned(), file };
+        let log = at("/var/log/a", Some((1, 7)));
+        for (other, is_same) in [
+            (at("/var/log/a", Some((1, 7))), true),
+            (at("/var/log/link-to-a", Some((1, 7))), true),
+            (at("/var/log/a", Some((1, 8))), true),
+            (at("/var/log/a", None), true),
+            (at("/var/log/b", Some((1, 8))), false),
+            (at("/var/log/b", Some((2, 7))), false),
+            (at("/var/log/b", None), false),
+        ] {
+            assert_eq!((log.is_same(&other), other.is_same(&log)), (is_same, is_same), "{other:?}");
+        }
+        assert!(!at("stdout", None).is_same(&at("stderr", None)), "no file is not the same file");
+    }
+
+    #[test]
+    fn a_device_that_ends_without_an_answer_has_not_written() {
+        let (sent, told) = std::sync::mpsc::channel();
+        drop(Receipt::new(move |outcome| drop(sent.send(outcome))));
+        assert!(told.recv().unwrap().is_err());
+    }
+}

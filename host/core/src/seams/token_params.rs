@@ -240,6 +240,46 @@ mod tests {
         }
     }
 
+    /// What is at a bound goes, and what is shown is what was taken.
+    #[test]
+    fn what_goes_together_is_taken_and_shown() {
+        assert_eq!(
+            updated(json!({ "token_ttl": "1h", "token_max_ttl": "1h" })).unwrap().ttl,
+            Ttl::from_secs(3_600),
+            "as long as the maximum is not too long"
+        );
+        assert_eq!(updated(json!({ "token_ttl": "2h" })).unwrap().ttl, Ttl::from_secs(7_200), "no maximum is set");
+        assert!(updated(json!({ "token_type": "batch", "token_ttl": "1h", "token_num_uses": 0 })).is_ok());
+        assert!(updated(json!({ "token_strictly_bind_ip": true })).is_ok());
+        assert_eq!(
+            updated(json!({ "token_num_uses": 3_000_000_000_i64 })).unwrap_err().to_string(),
+            "'token_num_uses' is too large"
+        );
+        let given = json!({
+            "token_bound_cidrs": ["10.0.0.0/8"],
+            "token_explicit_max_ttl": 7_200,
+            "token_max_ttl": 3_600,
+            "token_no_default_policy": true,
+            "token_num_uses": 3,
+            "token_period": 0,
+            "token_policies": ["a", "b"],
+            "token_strictly_bind_ip": false,
+            "token_ttl": 600,
+            "token_type": "service",
+        });
+        let params = updated(given.clone()).unwrap();
+        let mut shown = Object::new();
+        params.show(&mut shown);
+        assert_eq!(serde_json::Value::Object(shown), given);
+        // What is not named stays.
+        let mut again = params.clone();
+        again.update(&Fields::default()).unwrap();
+        let (mut before, mut after) = (Object::new(), Object::new());
+        params.show(&mut before);
+        again.show(&mut after);
+        assert_eq!(before, after);
+    }
+
     #[test]
     fn policies_are_lower_case_sorted_and_without_doubles() {
         assert_eq!(updated(json!({ "token_policies": "B, a,,b" })).unwrap().policies, ["a", "b"]);
