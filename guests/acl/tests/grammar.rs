@@ -373,3 +373,47 @@ fn an_attribute_that_is_written_twice_is_an_error_of_the_lint_and_still_read() {
         assert!(PolicySet::compile(&[source("p", text)], &[], 0).is_ok(), "{text}");
     }
 }
+
+/// Errors first, whatever comes before them in the text, and no more findings than somebody reads: but an error is among them.
+#[test]
+fn findings_are_few_and_an_error_is_never_lost_among_warnings() {
+    let warning = |n: usize| format!("path \"w{n}\" {{ capabilities = [\"read\"] comment_{n} = 1 }}\n");
+    let error = "path \"e\" { capabilities = [\"raed\"] }\n";
+    let found = |text: &str| lint(&source("p", text));
+    let is_error = |one: &leasehold_acl::Diagnostic| one.severity == leasehold_acl::Severity::Error;
+    let first_kind = found(&warning(0));
+    assert!(!first_kind.is_empty());
+    let mixed = found(&format!("{}{error}", warning(0)));
+    assert!(is_error(&mixed[0]), "{mixed:?}");
+    for count in [1, 49, 50, 51, 200] {
+        let all: String = (0..count).map(|_| error).collect();
+        assert_eq!(found(&all).len(), count.min(50), "{count} errors");
+        let before: String = (0..count).map(warning).collect();
+        let all = found(&format!("{before}{error}{error}"));
+        assert!(all.len() <= 51 && is_error(&all[0]), "{count} findings before two errors: {}", all.len());
+    }
+}
+
+#[test]
+fn the_longest_text_is_read_and_formatted_and_a_longer_one_is_not() {
+    let text = |len: usize| format!("path \"a\" {{}} #{}", "x".repeat(len - 13));
+    assert_eq!(text(100).len(), 100);
+    assert_eq!(refusal(&text(1 << 20)), None);
+    assert!(leasehold_acl::format_policy(&text(1 << 20)).is_ok());
+    let too_long = text((1 << 20) + 1);
+    assert!(refusal(&too_long).unwrap().ends_with("the policy is longer than 1048576 bytes"));
+    assert_eq!(leasehold_acl::format_policy(&too_long).unwrap_err().why, "the policy is longer than 1048576 bytes");
+}
+
+/// Comments and the empty lines between them stay as they were; of many empty lines one is left, and none after the last comment.
+#[test]
+fn comments_keep_their_places_and_the_lines_between_them() {
+    for (text, formatted) in [
+        ("# a\n# b\npath \"x\" {}\n", "# a\n# b\npath \"x\" {}\n"),
+        ("# a\n\n\n# b\npath \"x\" {}\n", "# a\n\n# b\npath \"x\" {}\n"),
+        ("/* a\nb */\n# c\npath \"x\" {}\n", "/* a\nb */\n# c\npath \"x\" {}\n"),
+        ("/* a\nb */\n\n# c\npath \"x\" {}\n", "/* a\nb */\n\n# c\npath \"x\" {}\n"),
+    ] {
+        assert_eq!(leasehold_acl::format_policy(text).unwrap(), formatted, "{text:?}");
+    }
+}

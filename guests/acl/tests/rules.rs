@@ -262,6 +262,25 @@ fn a_rule_with_wrapping_bounds_wants_a_ttl_within() {
     for (ttl, expected) in [(None, false), (Some(30), false), (Some(60), true), (Some(120), true), (Some(121), false)] {
         assert_eq!(wrapped(&[both], ttl), expected, "{ttl:?}");
     }
+    // One bound alone.
+    for (limits, ttl, expected) in [
+        ("min_wrapping_ttl = 60", Some(1 << 40), true),
+        ("min_wrapping_ttl = 60", Some(59), false),
+        ("max_wrapping_ttl = 60", Some(0), true),
+        ("max_wrapping_ttl = 60", Some(61), false),
+        ("max_wrapping_ttl = 60", None, false),
+    ] {
+        assert_eq!(wrapped(&[limits], ttl), expected, "{limits} {ttl:?}");
+    }
+    for (limits, said) in [
+        ("min_wrapping_ttl = 60", "the response must be wrapped with a TTL of at least 60s"),
+        ("max_wrapping_ttl = 90", "the response must be wrapped with a TTL of at most 90s"),
+        (both, "the response must be wrapped with a TTL of at least 60s of at most 120s"),
+    ] {
+        let set = compiled(&[&format!("path \"p\" {{ capabilities = [\"read\"] {limits} }}")]);
+        let verdict = set.evaluate(&request("p", Operation::Read));
+        assert_eq!(verdict.reason, Reason::Wrapping(said.to_owned()));
+    }
     // The smaller of each counts.
     assert!(wrapped(&[both, r#"min_wrapping_ttl = 10"#], Some(10)));
     // Bounds that nothing meets.
@@ -282,6 +301,13 @@ fn a_page_is_never_larger_than_the_rule_allows() {
         (Some(r#""""#), Some(2)),
         (Some(r#""-1""#), None),
         (Some(r#""x""#), None),
+        (Some("null"), Some(2)),
+        (Some("0"), Some(2)),
+        (Some("1.5"), None),
+        (Some("[]"), None),
+        (Some("{}"), None),
+        (Some("true"), None),
+        (Some("4294967296"), None),
     ] {
         let parameters: Vec<(&str, &str)> = limit.into_iter().map(|limit| ("limit", limit)).collect();
         let verdict = ask(&set, "p/", Operation::List, &parameters);
@@ -425,9 +451,59 @@ fn a_mount_is_seen_when_something_at_or_below_it_is_granted() {
         ("kv/x", "read", false),
         ("database2/x", "read", false),
         ("database/creds/x", "deny", false),
+        ("database/", "read", true),
+        ("databas*", "read", true),
+        ("a", "read", false),
+        ("z/*", "read", false),
+        // A list of the mount itself is at it. The star may stand inside the mount's own segment.
+        ("database/+", "read", true),
+        ("+", "read", true),
+        ("+/da*", "read", true),
     ] {
         let set = compiled(&[&rules(&[(pattern, capability)])]);
         assert_eq!(set.grants_below("database/"), expected, "{pattern} {capability}");
     }
+    for (pattern, expected) in [
+        ("+/ab*", true),
+        ("+/abc/*", true),
+        ("+/abcd*", false),
+        ("+/ab", false),
+        ("+/a*/x", false),
+        ("+/abc", true),
+        ("+/abc/x", true),
+        ("+/+", true),
+        ("x/+", true),
+        ("y/abc/+", false),
+        ("x/+/y", true),
+    ] {
+        let set = compiled(&[&rules(&[(pattern, "read")])]);
+        assert_eq!(set.grants_below("x/abc/"), expected, "{pattern}");
+    }
+    // Wherever the rule stands among others that begin before and behind the mount.
+    let many = [("a", "read"), ("b/c", "read"), ("m/x", "read"), ("n", "read"), ("z/*", "read")];
+    let set = compiled(&[&rules(&many)]);
+    for (mount, expected) in [("m/", true), ("b/", true), ("z/", true), ("l/", false), ("o/", false), ("n/", true)] {
+        assert_eq!(set.grants_below(mount), expected, "{mount}");
+    }
     assert!(!compiled(&[r#"path "database/x" {}"#]).grants_below("database/"));
+}
+
+/// The guest's own bounds, at the very number.
+#[test]
+fn a_set_is_refused_from_the_first_rule_on_that_is_too_many() {
+    let paths = |count: usize, of: &str| (0..count).map(|n| format!("path \"{of}{n}\" {{}}\n")).collect::<String>();
+    let refusal =
+        |texts: &[&str]| PolicySet::compile(&support::sources(texts), &[], 0).err().map(|found| found[0].clone());
+    let (half, other) = (paths(10_000, "a"), paths(10_000, "b"));
+    assert_eq!(refusal(&[&half, &other]), None, "20,000 are as many as there may be");
+    let found = refusal(&[&half, &other, &paths(1, "c")]).unwrap();
+    assert_eq!((found.code, found.message.as_str()), ("too-large", "the policies have more than 20000 paths together"));
+    // Patterns with a plus have segments: 100 of them in each of 1,000.
+    let deep = |count: usize, segments: usize| {
+        let tail = "/x".repeat(segments - 2);
+        (0..count).map(|n| format!("path \"+/{n}{tail}\" {{}}\n")).collect::<String>()
+    };
+    assert_eq!(refusal(&[&deep(1_000, 100)]), None);
+    let found = refusal(&[&deep(1_000, 100), "path \"+\" {}"]).unwrap();
+    assert_eq!(found.message, "the patterns with `+` have more than 100000 segments together");
 }

@@ -187,8 +187,32 @@ mod tests {
             ("updte", Some("update")),
             ("xyzzy", None),
             ("a", None),
+            // Two letters of four are half the word, and three are too many.
+            ("lixx", Some("list")),
+            ("lxxx", None),
+            ("deleteee", Some("delete")),
+            ("deleteeee", None),
         ] {
             assert_eq!(nearest(word, &known), expected, "{word}");
         }
+        let long = "x".repeat(64);
+        assert_eq!(nearest(&long, &[&format!("{long}y")]), Some(format!("{long}y").as_str()));
+        assert_eq!(nearest(&format!("{long}x"), &[&long]), None, "nobody misspells a word of 65 letters");
+    }
+
+    #[test]
+    fn words_of_other_systems_have_a_meaning_here() {
+        for (words, meant) in [
+            ("get view GET", "read"),
+            ("post put write", "update"),
+            ("remove destroy", "delete"),
+            ("ls", "list"),
+            ("root admin", "sudo"),
+        ] {
+            for word in words.split(' ') {
+                assert_eq!(http_verb(word), Some(meant), "{word}");
+            }
+        }
+        assert_eq!(http_verb("read"), None);
     }
 }
