@@ -132,3 +132,58 @@ async fn a_mounts_tuning_decides_what_kind_of_token_its_logins_get() {
     let methods = server.read(ROOT, "sys/auth").await.unwrap().data.unwrap();
     assert_eq!((&mounts["sys/"]["seal_wrap"], &methods["token/"]["seal_wrap"]), (&json!(true), &json!(false)));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_logins_token_is_named_after_its_mount_and_told_what_was_cut() {
+    let server = server().await;
+    server
+        .root("sys/auth/team/front", json!({ "type": "scripted", "config": { "max_lease_ttl": "5m" } }))
+        .await
+        .unwrap();
+    for (path, name, ttl, warned) in [("door", "door-bob", 600, false), ("team/front", "team-front-bob", 300, true)] {
+        let login = server.call(None, Operation::Update, &format!("auth/{path}/login/bob"), json!({})).await.unwrap();
+        assert_eq!(!login.warnings.is_empty(), warned, "{path}: {:?}", login.warnings);
+        let token = token_of(&login);
+        let shown = server.lookup(&token).await.unwrap();
+        assert_eq!((&shown["display_name"], &shown["ttl"]), (&json!(name), &json!(ttl)));
+        assert_eq!(shown["path"], format!("auth/{path}/login/bob"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn locked_names_are_listed_by_mount_the_most_of_them_first_and_can_be_unlocked() {
+    let server = server().await;
+    server.root("sys/auth/other", json!({ "type": "scripted" })).await.unwrap();
+    for (path, names) in [("door", vec!["bob"]), ("other", vec!["amy", "eve"])] {
+        for name in names {
+            for _ in 0..5 {
+                let path = format!("auth/{path}/login/{name}-wrong");
+                assert_eq!(refusal(server.call(None, Operation::Update, &path, json!({})).await), "LoginRefused: no");
+            }
+        }
+    }
+    let methods = server.read(ROOT, "sys/auth").await.unwrap().data.unwrap();
+    let accessor = |path: &str| methods[path]["accessor"].as_str().unwrap().to_owned();
+    let (door, other) = (accessor("door/"), accessor("other/"));
+    let listed = async |fields: Value| server.read_with(ROOT, "sys/locked-users", fields).await.unwrap().data.unwrap();
+    let of_door = json!({ "mount_accessor": door, "counts": 1, "alias_identifiers": ["bob"] });
+    let of_other = json!({ "mount_accessor": other, "counts": 2, "alias_identifiers": ["amy", "eve"] });
+    for (asked, mounts, total) in [
+        (json!({}), json!([of_other, of_door]), 3),
+        (json!({ "mount_accessor": "" }), json!([of_other, of_door]), 3),
+        (json!({ "mount_accessor": door }), json!([of_door]), 1),
+        (json!({ "mount_accessor": "nosuch" }), json!([]), 0),
+    ] {
+        let answer = listed(asked.clone()).await;
+        assert_eq!(
+            (&answer["by_namespace"][0]["mount_accessors"], &answer["total"]),
+            (&mounts, &json!(total)),
+            "{asked}"
+        );
+        assert_eq!(answer["by_namespace"][0]["counts"], total);
+    }
+    server.root(&format!("sys/locked-users/{other}/unlock/eve"), json!({})).await.unwrap();
+    server.root("sys/locked-users/nosuch/unlock/amy", json!({})).await.unwrap();
+    assert_eq!(listed(json!({})).await["total"], 2);
+    assert!(server.call(None, Operation::Update, "auth/other/login/eve", json!({})).await.is_ok());
+}

@@ -558,3 +558,31 @@ async fn a_server_counts_as_sealed_until_all_is_loaded() {
     assert!(!opened.sealed && server.core.seal_status().await.unwrap().sealed);
     assert!(matches!(server.read(ROOT, "sys/mounts").await, Err(RequestError::Sealed)));
 }
+
+#[tokio::test(start_paused = true)]
+async fn metrics_come_in_the_form_that_was_asked_for_and_say_that_the_server_is_sealed() {
+    let server = Server::start().await;
+    let text = "text/plain; version=0.0.4; charset=utf-8";
+    for (format, accept, kind) in [
+        (None, None, "application/json"),
+        (None, Some("*/*"), "application/json"),
+        (None, Some("application/openmetrics-text; version=1.0.0"), text),
+        (None, Some("application/vnd.prometheus/telemetry"), text),
+        (Some(""), None, "application/json"),
+        (Some("prometheus"), None, text),
+        (Some("prometheus"), Some("*/*"), text),
+        (Some("xml"), None, "text/plain"),
+    ] {
+        let fields = format.map_or(Value::Null, |format| json!({ "format": format }));
+        let mut asked = request(Some(ROOT), Operation::Read, "sys/metrics", fields);
+        asked.headers.extend(accept.map(|accept| ("accept".to_owned(), vec![accept.to_owned()])));
+        let open = server.core.metrics(&asked).await;
+        let answer = server.core.handle(asked).await.unwrap();
+        for answer in [open, answer] {
+            let (body, shown) = answer.raw.unwrap();
+            assert_eq!(shown, kind, "{format:?} {accept:?}");
+            assert_eq!(answer.status, (format == Some("xml")).then_some(400));
+            assert_eq!(body.contains("vault_core_unsealed 0"), kind == text, "nothing has been counted here: {body}");
+        }
+    }
+}

@@ -246,7 +246,15 @@ async fn a_renewal_resets_the_ttl_within_the_limits() {
             pass(wait).await;
             let renewed = server.update(&token, "auth/token/renew-self", json!({ "increment": increment })).await;
             assert_eq!(renewed.unwrap().auth.unwrap().ttl, Ttl::from_secs(ttl), "{fields} {increment}");
-            assert_eq!(server.lookup(&token).await.unwrap()["ttl"], ttl, "{fields} {increment}");
+            let shown = server.lookup(&token).await.unwrap();
+            assert_eq!(shown["ttl"], ttl, "{fields} {increment}");
+            // The row that ends it says the same.
+            let ends = shown["expire_time"].as_str().unwrap().to_owned();
+            let row = server.rows().await.into_iter().find(|row| row.expires_at.rfc3339() == ends);
+            assert!(
+                row.is_some_and(|row| row.next_at == row.expires_at && row.holder.is_none()),
+                "{fields} {increment}"
+            );
         }
     }
 }
