@@ -417,3 +417,69 @@ fn comments_keep_their_places_and_the_lines_between_them() {
         assert_eq!(leasehold_acl::format_policy(text).unwrap(), formatted, "{text:?}");
     }
 }
+
+/// The path that a text names, written with each escape of its notation.
+#[test]
+fn escapes_stand_for_their_characters_in_either_notation() {
+    let grants = |text: &str, path: &str| {
+        let set = compiled(&[text]);
+        assert_eq!(spoken(set.capabilities(path)), ["read"], "{text}: {path:?}");
+        assert_eq!(spoken(set.capabilities("other")), ["deny"], "{text}");
+    };
+    for (written, path) in [
+        (r#"a\"b"#, "a\"b"),
+        (r"a\\b", "a\\b"),
+        (r"a\/b", "a/b"),
+        (r"a\bb", "a\u{8}b"),
+        (r"a\fb", "a\u{c}b"),
+        (r"a\nb", "a\nb"),
+        (r"a\rb", "a\rb"),
+        (r"a\tb", "a\tb"),
+        (r"a\u0041b", "aAb"),
+        (r"a\u00E9b", "aéb"),
+        (r"a\ud83d\ude00b", "a😀b"),
+        (r"a\uD800\uDC00b", "a\u{10000}b"),
+        (r"a\udbff\udfffb", "a\u{10ffff}b"),
+    ] {
+        grants(&format!(r#"{{"path": {{"{written}": {{"capabilities": ["read"]}}}}}}"#), path);
+    }
+    for wrong in [r"a\x", r"a\ud83d", r"a\ud83dx", r"a\ud83d\n", r"a\ud83d\u0041", r"a\ude00", r"a\u00g1", r"a\u12"] {
+        let text = format!(r#"{{"path": {{"{wrong}": {{"capabilities": ["read"]}}}}}}"#);
+        assert!(refusal(&text).is_some(), "{wrong}");
+    }
+    for (written, path) in [
+        (r#"a\"b"#, "a\"b"),
+        (r"a\\b", "a\\b"),
+        (r"a\nb", "a\nb"),
+        (r"a\tb", "a\tb"),
+        (r"a\101b", "aAb"),
+        (r"a\x41b", "aAb"),
+        (r"a\u00e9b", "aéb"),
+        (r"a\U0001F600b", "a😀b"),
+        // Between braces of an interpolation all is as it is written, quotes and backslashes too.
+        (r#"a${b("c")}\x41"#, r#"a${b("c")}A"#),
+        (r"a${b{c}\x41}\x41", r"a${b{c}\x41}A"),
+        (r"a$b\x41", "a$bA"),
+        (r"a}b{\x41", "a}b{A"),
+        (r"a${\x41}${\x41}\x41", r"a${\x41}${\x41}A"),
+    ] {
+        grants(&format!("path \"{written}\" {{ capabilities = [\"read\"] }}"), path);
+    }
+    for wrong in [r"a\q", r"a\xg1", r"a\u12g4", r"a\U0001F60g", r"a\8", "a\nb"] {
+        assert!(refusal(&format!("path \"{wrong}\" {{ capabilities = [\"read\"] }}")).is_some(), "{wrong}");
+    }
+}
+
+/// What is a number, and what is none: only the first is taken where a parameter's value stands.
+#[test]
+fn numbers_have_the_forms_of_hcl() {
+    let text = |value: &str| {
+        format!("path \"a\" {{ capabilities = [\"read\"] allowed_parameters = {{ \"b\" = [{value}] }} }}")
+    };
+    for number in ["0", "7", "-7", "017", "0x1F", "0XaB", "1.5", "-1.5", "1e3", "1E+3", "1.5e-3", ".5"] {
+        assert_eq!(refusal(&text(number)), None, "{number}");
+    }
+    for none in ["+7", "0x", "0xg", "-", "..", "1..5", "e3", "-x"] {
+        assert!(refusal(&text(none)).is_some(), "{none}");
+    }
+}
