@@ -11,8 +11,10 @@ use tokio::task::JoinHandle;
 
 use crate::audit::{Broker, DeviceEntry};
 use crate::codec::{decode, encode};
+use crate::jobs::{Job, Jobs};
 use crate::keys;
 use crate::lease::Leases;
+use crate::lease::reconcile::Reconciliation;
 use crate::lockout::Lockouts;
 use crate::metrics::{self, Meter};
 use crate::mount::{AuthMethods, Engines, MountTable, SystemTtls};
@@ -90,9 +92,10 @@ pub struct Unsealed {
     pub egps: Egps,
     pub mounts: Arc<MountTable>,
     pub engines: Arc<Engines>,
-    pub methods: AuthMethods,
+    pub methods: Arc<AuthMethods>,
     pub lockouts: Lockouts,
     pub leases: Arc<Leases>,
+    pub jobs: Arc<Jobs>,
     pub audit: Broker,
     /// Digest of the ACL component: stands in every audit record it decided.
     pub acl_digest: String,
@@ -256,12 +259,13 @@ impl Core {
                 Ok(unsealed) => {
                     metrics::open(&unsealed.installation.cluster_name, true);
                     let (unsealed, (stop, stopped)) = (Arc::new(unsealed), watch::channel(false));
-                    let leases = unsealed.leases.clone();
+                    let (leases, jobs) = (unsealed.leases.clone(), unsealed.jobs.clone());
                     let (clock, storage) = (self.clock.clone(), self.seams.storage.clone());
                     let leases = tokio::spawn(async move {
                         tokio::join!(
-                            leases.clone().run(stopped.clone()),
-                            leases.compare_for_ever(stopped.clone()),
+                            leases.clone().run(jobs.clone(), stopped.clone()),
+                            leases.count_irrevocable(stopped.clone()),
+                            jobs.keep_rows(stopped.clone()),
                             clock.follow(&*storage, stopped),
                         );
                     });
@@ -338,12 +342,16 @@ impl Core {
                 max_lease_ttl: self.settings.max_lease_ttl,
             },
         });
+        let methods = Arc::new(AuthMethods::new(self.seams.auth_methods.clone(), engines.clone()));
+        let leases = Arc::new(Leases::new(storage.clone(), tokens.clone(), engines.clone()));
+        let own: Vec<Arc<dyn Job>> = vec![Arc::new(Reconciliation::new(leases.clone()))];
         let audit_key = seal.derive("audit").map_err(seal_error)?;
         Ok(Unsealed {
             policies: Policies::load(storage.clone(), acl.clone(), clock.clone()).await?,
             modules: Modules::load(storage.clone(), modules.clone()).await?,
             egps: Egps::load(storage.clone(), modules.clone()).await?,
-            leases: Arc::new(Leases::new(storage.clone(), tokens.clone(), engines.clone())),
+            jobs: Arc::new(Jobs::new(engines.clone(), methods.clone(), own)),
+            leases,
             audit: Broker::load(
                 storage.clone(),
                 audit_devices.clone(),
@@ -355,7 +363,7 @@ impl Core {
             installation,
             tokens,
             mounts,
-            methods: AuthMethods::new(self.seams.auth_methods.clone(), engines.clone()),
+            methods,
             lockouts: Lockouts::default(),
             engines,
         })

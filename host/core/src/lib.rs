@@ -3,18 +3,20 @@
 //! Must not know: hyper, wasmtime, SQLite, tokio-postgres. It compiles and runs its tests without them.
 //!
 //! Start with [`request`] (what goes in and comes out), then [`seams`] (what the rest plugs into), then [`api`]
-//! (how requests are answered), then the modules it calls: [`token`], [`policy`], [`mount`], [`lease`], [`audit`].
+//! (how requests are answered), then the modules it calls: [`token`], [`policy`], [`mount`], [`jobs`], [`lease`], [`audit`].
 //!
 //! Invariants: default deny; no effect without a durable intent; no secret leaves before audit has it.
 
 pub mod api;
 pub mod audit;
+mod backoff;
 mod codec;
 mod commit;
 pub mod connection;
 pub mod core;
 pub mod fail;
 pub mod fields;
+pub mod jobs;
 pub mod keys;
 pub mod lease;
 pub mod lockout;

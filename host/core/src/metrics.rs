@@ -9,6 +9,7 @@ use metrics::{Histogram, counter, gauge, histogram};
 
 use crate::lease::LeaseKind;
 use crate::mount::MountEntry;
+use crate::rows::job::JobBody;
 
 /// A handle that is made once: a look-up by name costs each request something.
 pub(crate) struct Meter {
@@ -47,6 +48,16 @@ pub(crate) fn leases(counts: &[(LeaseKind, u64)], irrevocable: usize) {
     gauge!("vault.expire.num_leases").set(float(sum(None)));
     gauge!("vault.expire.num_irrevocable_leases").set(float(irrevocable as u64));
     gauge!("vault.token.count").set(float(sum(Some(LeaseKind::Token))));
+}
+
+/// What is stored of a job. A moment that has not come yet is zero.
+pub(crate) fn job(name: &str, mount: &str, body: &JobBody, failed_tries: u32) {
+    let labels = [("job", name.to_owned()), ("mount", mount.to_owned())];
+    let secs = |at: Option<Timestamp>| at.map_or(0.0, |at| at.since(Timestamp::from_secs(0)).as_secs_f64());
+    gauge!("leasehold_job_last_success_timestamp_seconds", &labels).set(secs(body.succeeded_at));
+    gauge!("leasehold_job_last_failure_timestamp_seconds", &labels).set(secs(body.failure.as_ref().map(|f| f.at)));
+    gauge!("leasehold_job_duration_seconds", &labels).set(float(body.took_millis) / 1e3);
+    gauge!("leasehold_job_failed_tries", &labels).set(f64::from(failed_tries));
 }
 
 pub(crate) fn lease_made(cluster: &str, mount: &MountEntry, ttl: Ttl) {

@@ -347,7 +347,7 @@ fn matches(row: &LeaseRow, filter: &LeaseFilter) -> bool {
         && filter.token.as_ref().is_none_or(|token| row.token == *token)
         && filter.mount.as_ref().is_none_or(|mount| row.mount == *mount)
         && filter.state.is_none_or(|state| row.state == state)
-        && filter.kind.is_none_or(|kind| row.kind == kind)
+        && filter.kind.map_or(row.kind != LeaseKind::Job, |kind| row.kind == kind)
 }
 
 fn held_by(row: &LeaseRow, now: Timestamp) -> Option<&str> {

@@ -43,6 +43,10 @@ pub(crate) async fn ask(
     gate.check()?;
     match handle(&**method, asked).await? {
         AuthOutcome::Answer(answer) => Ok(answer),
+        AuthOutcome::Job { name, begun, under_way } => {
+            let begins = unsealed.jobs.ask_for(name, Some(&mount.accessor)).await?;
+            Ok(if begins { begun } else { under_way })
+        }
         AuthOutcome::Refused(refusal) => Err(gate.refuse(refusal)),
         AuthOutcome::Login(plan) => {
             // Others may have failed under this name since: of many guesses at once only so many may be answered.

@@ -1,5 +1,5 @@
 //! Who works on what is due. One ticker; it is woken without arguments and reads the store, so that timers, requests and
-//! restarts take the same way. There is no recovery besides.
+//! restarts take the same way. There is no recovery besides. Jobs are claimed here as well, and worked on in [`crate::jobs`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +9,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::revoke::Trigger;
 use super::{CLAIM_TTL, EndCause, LeaseError, LeaseKind, LeaseRow, LeaseState, Leases, TARGET_SLOTS};
+use crate::jobs::Jobs;
+use crate::rows::job;
 use crate::seams::engine::EngineError;
 use crate::seams::storage::{Batch, StorageError};
 
@@ -76,11 +78,11 @@ impl ConnectionHealth {
 
 impl Leases {
     /// Works until `stop` says so, then lets what it began finish.
-    pub async fn run(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
+    pub async fn run(self: Arc<Self>, jobs: Arc<Jobs>, mut stop: watch::Receiver<bool>) {
         let mut work = tokio::task::JoinSet::new();
         while !*stop.borrow() {
             while work.try_join_next().is_some() {}
-            let wait = match self.claim_and_spawn(&mut work).await {
+            let wait = match self.claim_and_spawn(&mut work, &jobs, &stop).await {
                 Ok(wait) => wait,
                 Err(StorageError::Sealed) => break,
                 Err(error) => {
@@ -91,6 +93,7 @@ impl Leases {
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 () = self.wake.notified() => {}
+                () = jobs.woken() => {}
                 changed = stop.changed() => {
                     // Nobody is left who could say stop.
                     if changed.is_err() {
@@ -104,15 +107,43 @@ impl Leases {
     }
 
     /// Claims what is due and can be worked on; says how long to sleep.
-    async fn claim_and_spawn(self: &Arc<Self>, work: &mut tokio::task::JoinSet<()>) -> Result<Duration, StorageError> {
-        let (skip, room) = self.room();
+    async fn claim_and_spawn(
+        self: &Arc<Self>,
+        work: &mut tokio::task::JoinSet<()>,
+        jobs: &Arc<Jobs>,
+        stop: &watch::Receiver<bool>,
+    ) -> Result<Duration, StorageError> {
+        let (mut skip, room) = self.room();
+        if !jobs.has_place() {
+            skip.push(job::CONNECTION.to_owned());
+        }
         let room = room.min(self.slots.available_permits());
         if room == 0 {
             return Ok(POLL_MIN);
         }
         let rows = self.storage.claim_due(&self.holder, u32::try_from(room).unwrap_or(1), CLAIM_TTL, &skip).await?;
         let claimed = !rows.is_empty();
+        // The store's clock is ahead of what this server knows of it: what is given back is due there again at once.
+        let early = rows.iter().map(|row| row.next_at.since(self.now())).min().filter(|early| !early.is_zero());
+        if let Some(early) = early {
+            for row in rows {
+                self.release(row).await;
+            }
+            return Ok(early.clamp(POLL_MIN, POLL_BLOCKED));
+        }
         for row in rows {
+            if row.kind == LeaseKind::Job {
+                let Some(place) = jobs.place() else {
+                    self.release(row).await;
+                    continue;
+                };
+                let (jobs, stop) = (jobs.clone(), stop.clone());
+                work.spawn(async move {
+                    jobs.work_on(row, stop).await;
+                    drop(place);
+                });
+                continue;
+            }
             let Ok(slot) = self.slots.clone().try_acquire_owned() else {
                 self.release(row).await;
                 continue;
@@ -160,6 +191,11 @@ impl Leases {
     /// One claimed row.
     async fn work_on(&self, row: LeaseRow) -> Result<(), LeaseError> {
         match (row.kind, row.state) {
+            // Worked on in places of its own.
+            (LeaseKind::Job, _) => {
+                self.release(row).await;
+                Ok(())
+            }
             (LeaseKind::Token, _) => self.end_due_token(row).await,
             (LeaseKind::Secret, LeaseState::Revoking) => self.undo(row, Trigger::Due).await.map(drop),
             // Its clock was ahead when this was claimed, or it was renewed in between.
@@ -286,7 +322,8 @@ impl Leases {
     /// # Errors
     /// As storage.
     pub async fn measure(&self) -> Result<Vec<(LeaseKind, u64)>, StorageError> {
-        let counts = self.storage.count_leases().await?;
+        let mut counts = self.storage.count_leases().await?;
+        counts.retain(|(kind, _, _)| *kind != LeaseKind::Job);
         for (kind, state, count) in &counts {
             #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
             let count = *count as f64;

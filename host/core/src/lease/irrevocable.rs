@@ -1,8 +1,10 @@
 //! Leases whose revocation has failed so often that the API shows them as irrevocable. Trying goes on all the same.
 
 use leasehold_model::LeaseId;
+use tokio::sync::watch;
 
 use super::{IRREVOCABLE_AFTER, LeaseKind, LeaseRow, LeaseState, Leases, PAGE};
+use crate::jobs::told;
 use crate::seams::storage::{LeaseFilter, Page, StorageError};
 
 impl Leases {
@@ -13,6 +15,17 @@ impl Leases {
             known.insert(id.clone());
         } else {
             known.remove(id);
+        }
+    }
+
+    /// Counts once those that were irrevocable before this start, unless `stop` comes first.
+    pub async fn count_irrevocable(&self, mut stop: watch::Receiver<bool>) {
+        tokio::select! {
+            found = self.find_irrevocable() => match found {
+                Ok(()) | Err(StorageError::Sealed) => {}
+                Err(error) => tracing::warn!(%error, "could not count the leases that cannot be revoked"),
+            },
+            () = told(&mut stop) => {}
         }
     }
 

@@ -206,7 +206,7 @@ impl Leases {
         row: LeaseRow,
         body: &LeaseBody,
     ) -> Result<(), StorageError> {
-        match self.storage.lease(&row.id).await? {
+        match self.row(&row.id).await? {
             // Still ours, or made active by a commit that was said to have failed.
             Some(found) if found.fence == row.fence && found.state != LeaseState::Revoking => {
                 let revoking = LeaseRow { state: LeaseState::Revoking, ..row }.ending(&EndCause::NotIssued, self.now());

@@ -143,9 +143,14 @@ impl Leases {
     /// # Errors
     /// [`LeaseError::Damaged`], or as storage.
     pub async fn find(&self, id: &LeaseId) -> Result<Option<(LeaseRow, LeaseBody)>, LeaseError> {
-        let Some(row) = self.storage.lease(id).await? else { return Ok(None) };
+        let Some(row) = self.row(id).await? else { return Ok(None) };
         let body = row.read_body()?;
         Ok(Some((row, body)))
+    }
+
+    /// The row of a lease, by an id that anybody may have sent: a job is none.
+    async fn row(&self, id: &LeaseId) -> Result<Option<LeaseRow>, StorageError> {
+        Ok(self.storage.lease(id).await?.filter(|row| row.kind != LeaseKind::Job))
     }
 
     /// Something may be due earlier than before.

@@ -1,39 +1,106 @@
 //! Compares leases with the roles that stand in the targets, both ways: roles that no lease names, and leases whose role is gone.
-//! Reports both; drops the first only where their connection says so.
+//! Reports both; drops the first only where their connection says so. It is a job: once in ten minutes over all servers of a store.
 //!
 //! What makes a finding true is the order of reading. A row is there for as long as its role is: so a role that stands before
 //! all leases are read and after, and is in none of them, has no lease. And a lease that is active before the roles are read and
 //! after must have its role among them. What is being issued or revoked meanwhile is neither.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use leasehold_model::LeaseId;
-use tokio::sync::watch;
+use async_trait::async_trait;
+use leasehold_model::{LeaseId, Ttl};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::{EFFECT_TIME, LeaseState, Leases, PAGE};
+use crate::jobs::{Job, JobError};
 use crate::mount::Table;
 use crate::seams::engine::{EngineContext, EngineError, KnownTarget, LeaseIntent, OrphanEnd, OwnedRole, SecretsEngine};
 use crate::seams::storage::{LeaseFilter, Page, StorageError};
 
-/// The first comparison after unsealing: what a restart left behind has been worked through by then.
-const FIRST_AFTER: Duration = Duration::from_secs(60);
-const EVERY: Duration = Duration::from_secs(600);
+/// From one comparison to the next.
+const EVERY: Ttl = Ttl::from_secs(600);
 /// How long a target may take over one question, or over one drop.
 const LIMIT: Duration = Duration::from_secs(EFFECT_TIME.as_secs());
 /// Lines for one target and one kind of finding: more would bury the rest of the log. The gauges have the whole number.
 const LINES_MAX: usize = 100;
 
-/// What the last comparison found on each connection: only what is found twice in a row is dropped.
-#[derive(Debug, Default)]
-pub struct LastTime(BTreeMap<String, SeenOrphans>);
+/// Orphans of one connection that are remembered until the next comparison, the first by name. More than that are reported and counted
+/// all the same; they are dropped when those before them are gone.
+pub const REMEMBERED_MAX: usize = 1_000;
+/// Orphans that are remembered of all connections together.
+const REMEMBERED_AT_ALL: usize = 5_000;
 
-#[derive(Debug)]
-struct SeenOrphans {
+/// What the last comparison found on each connection, whichever server made it: only what is found twice in a row is dropped. It is what
+/// is stored of this job.
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastTime(BTreeMap<String, OnConnection>);
+
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct OnConnection {
     mount: String,
     name: String,
+    /// No more than are remembered.
     orphans: BTreeSet<OwnedRole>,
+    orphan_count: u64,
+    missing_count: u64,
+}
+
+/// The comparison as a job.
+pub struct Reconciliation {
+    leases: Arc<Leases>,
+    /// Mounts and connections whose gauges exist: those that vanish go to zero.
+    shown: Mutex<BTreeSet<(String, String)>>,
+}
+
+impl std::fmt::Debug for Reconciliation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Reconciliation")
+    }
+}
+
+impl Reconciliation {
+    pub const NAME: &'static str = "compare-roles";
+
+    #[must_use]
+    pub fn new(leases: Arc<Leases>) -> Self {
+        Self { leases, shown: Mutex::default() }
+    }
+}
+
+#[async_trait]
+impl Job for Reconciliation {
+    fn name(&self) -> &'static str {
+        Self::NAME
+    }
+
+    fn every(&self) -> Ttl {
+        EVERY
+    }
+
+    async fn run(&self, state: Value) -> Result<Value, JobError> {
+        let mut last = LastTime::read(state);
+        self.leases.compare(&mut last).await?;
+        serde_json::to_value(&last).map_err(|error| JobError::Failed(error.to_string()))
+    }
+
+    fn measure(&self, state: &Value) {
+        let last = LastTime::read(state.clone());
+        let mut counts: BTreeMap<(String, String), (u64, u64)> = BTreeMap::new();
+        for found in last.0.into_values() {
+            counts.insert((found.mount, found.name), (found.orphan_count, found.missing_count));
+        }
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        for vanished in shown.iter().filter(|known| !counts.contains_key(*known)) {
+            gauges(vanished, (0, 0));
+        }
+        for (of, counted) in &counts {
+            gauges(of, *counted);
+        }
+        *shown = counts.into_keys().collect();
+    }
 }
 
 /// What one comparison found and did.
@@ -59,33 +126,6 @@ struct Comparison {
 }
 
 impl Leases {
-    /// Compares every now and then until `stop` says so. Nothing of it must finish: all is done again.
-    pub async fn compare_for_ever(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
-        let mut last = LastTime::default();
-        let mut wait = FIRST_AFTER;
-        tokio::select! {
-            found = self.find_irrevocable() => if let Err(error) = found {
-                tracing::warn!(%error, "could not count the leases that cannot be revoked");
-            },
-            () = told(&mut stop) => return,
-        }
-        loop {
-            tokio::select! {
-                () = tokio::time::sleep(wait) => {}
-                () = told(&mut stop) => return,
-            }
-            wait = EVERY;
-            tokio::select! {
-                compared = self.compare(&mut last) => match compared {
-                    Ok(_) => {}
-                    Err(StorageError::Sealed) => return,
-                    Err(error) => tracing::warn!(%error, "could not compare leases with the roles of their targets"),
-                },
-                () = told(&mut stop) => return,
-            }
-        }
-    }
-
     /// Compares all targets that can be reached with all leases.
     ///
     /// # Errors
@@ -195,10 +235,15 @@ impl Leases {
                 }
             }
         }
-        gauges(mount, &target.name, orphans.len(), missing.len());
         findings.orphans.extend(orphans.iter().cloned());
+        let found = OnConnection {
+            mount: mount.to_owned(),
+            name: target.name,
+            orphan_count: orphans.len() as u64,
+            missing_count: missing.len() as u64,
+            orphans: orphans.into_iter().take(REMEMBERED_MAX).collect(),
+        };
         findings.missing.extend(missing);
-        let found = SeenOrphans { mount: mount.to_owned(), name: target.name, orphans };
         last.0.insert(target.connection, found);
         Ok(())
     }
@@ -257,15 +302,22 @@ impl Leases {
 }
 
 impl LastTime {
-    /// A connection that is no longer there has nothing to report.
+    /// What cannot be read was stored by another version: as if nothing had been compared yet.
+    fn read(state: Value) -> Self {
+        serde_json::from_value(state).unwrap_or_default()
+    }
+
+    /// A connection that is no longer there has nothing to report; and no more is kept than may be remembered, in the order of the
+    /// connections.
     fn keep_only(&mut self, known: &BTreeSet<String>) {
-        self.0.retain(|connection, found| {
-            let is_there = known.contains(connection);
-            if !is_there {
-                gauges(&found.mount, &found.name, 0, 0);
+        self.0.retain(|connection, _| known.contains(connection));
+        let mut left = REMEMBERED_AT_ALL;
+        for found in self.0.values_mut() {
+            if found.orphans.len() > left {
+                found.orphans = std::mem::take(&mut found.orphans).into_iter().take(left).collect();
             }
-            is_there
-        });
+            left -= found.orphans.len();
+        }
     }
 }
 
@@ -299,13 +351,8 @@ async fn drop_orphan(
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
-fn gauges(mount: &str, connection: &str, orphans: usize, missing: usize) {
-    let labels = [("mount", mount.to_owned()), ("connection", connection.to_owned())];
+fn gauges((mount, connection): &(String, String), (orphans, missing): (u64, u64)) {
+    let labels = [("mount", mount.clone()), ("connection", connection.clone())];
     metrics::gauge!("leasehold_orphan_roles", &labels).set(orphans as f64);
     metrics::gauge!("leasehold_missing_roles", &labels).set(missing as f64);
-}
-
-/// Returns when work is to stop, or when nobody is left who could say so.
-async fn told(stop: &mut watch::Receiver<bool>) {
-    let _ = stop.wait_for(|stop| *stop).await;
 }

@@ -19,8 +19,10 @@ struct Renewable {
 /// Gives the right to extend a lease, or says why there is none.
 fn renewable_at(row: LeaseRow, body: LeaseBody, now: Timestamp) -> Result<Renewable, LeaseError> {
     let id = row.id.clone();
-    if row.kind == LeaseKind::Token {
-        return Err(LeaseError::IsToken(id));
+    match row.kind {
+        LeaseKind::Secret => {}
+        LeaseKind::Token => return Err(LeaseError::IsToken(id)),
+        LeaseKind::Job => return Err(LeaseError::NotFound(id)),
     }
     match row.state {
         LeaseState::Active if row.expires_at <= now => Err(LeaseError::Expired(id)),

@@ -10,6 +10,7 @@ use super::{
     CLAIM_TTL, EFFECT_GRACE, EFFECT_TIME, EndCause, IRREVOCABLE_AFTER, LeaseError, LeaseKind, LeaseRow, LeaseState,
     Leases, NO_ANSWER, PAGE,
 };
+use crate::backoff::{BACKOFF_MAX, backoff};
 use crate::codec::encode;
 use crate::seams::engine::EngineError;
 use crate::seams::storage::{Batch, LeaseFilter, Page, StorageError};
@@ -38,10 +39,6 @@ pub(crate) enum Undone {
     Later(String),
 }
 
-/// First wait after a failed try; doubles up to [`BACKOFF_MAX`].
-const BACKOFF_BASE: Duration = Duration::from_secs(10);
-/// A database restart with recovery fits in it.
-const BACKOFF_MAX: Duration = Duration::from_secs(600);
 /// When the target was busy with other work.
 const BUSY_FOR: Duration = Duration::from_millis(500);
 /// Rows moved in one commit when many leases end together.
@@ -67,7 +64,7 @@ impl Leases {
     /// # Errors
     /// With [`Wait::UntilGone`]: the engine's words; the lease stays in `Revoking` and is tried again by itself.
     pub async fn revoke(&self, id: &LeaseId, wait: Wait, cause: &EndCause) -> Result<(), LeaseError> {
-        let Some(row) = self.storage.lease(id).await? else { return Ok(()) };
+        let Some(row) = self.row(id).await? else { return Ok(()) };
         if row.kind == LeaseKind::Token {
             return self.end_token(&row.token, crate::token::store::Children::AreRevoked, cause).await;
         }
@@ -115,7 +112,7 @@ impl Leases {
     /// Moves one secret to `Revoking`, whoever holds it.
     async fn queue_revocation(&self, id: &LeaseId, cause: &EndCause) -> Result<(), LeaseError> {
         loop {
-            let Some(row) = self.storage.lease(id).await?.filter(|row| row.state != LeaseState::Revoking) else {
+            let Some(row) = self.row(id).await?.filter(|row| row.state != LeaseState::Revoking) else {
                 return Ok(());
             };
             let (from, fence) = (row.state, row.fence);
@@ -201,7 +198,7 @@ impl Leases {
         if body.attempts >= IRREVOCABLE_AFTER {
             self.note_irrevocable(&row.id, true);
         }
-        let wait = self.backoff(body.attempts);
+        let wait = backoff(body.attempts, &*self.entropy);
         body.last_error = Some(error.to_string());
         tracing::warn!(lease.id = %row.id, attempts = body.attempts, %error, "could not revoke lease {}, next try in {:.1} s", row.id, wait.as_secs_f64());
         let fence = row.fence;
@@ -219,16 +216,6 @@ impl Leases {
         let later = row.released(self.now() + BACKOFF_MAX);
         self.storage.commit(Batch::new().shift(later, LeaseState::Revoking, fence)).await?;
         Ok(error)
-    }
-
-    /// Doubling, with a quarter of jitter so that many leases of one dead target do not come back together.
-    fn backoff(&self, attempts: u32) -> Duration {
-        let doubled = BACKOFF_BASE
-            .saturating_mul(1_u32.checked_shl(attempts.saturating_sub(1)).unwrap_or(u32::MAX))
-            .min(BACKOFF_MAX);
-        let mut byte = [0_u8; 1];
-        self.entropy.fill(&mut byte);
-        doubled + doubled.mul_f64(f64::from(byte[0]) / 1_020.0)
     }
 
     /// Ends every lease below a prefix: the id itself, or all ids that start with the prefix and a slash.
@@ -324,7 +311,7 @@ impl Leases {
     }
 
     async fn revoke_or_forget(&self, id: &LeaseId, cause: &EndCause) -> Result<(), StorageError> {
-        let Some(row) = self.storage.lease(id).await? else { return Ok(()) };
+        let Some(row) = self.row(id).await? else { return Ok(()) };
         let tried = match self.refuse_if_down(&row.connection) {
             Ok(()) => self.revoke(id, Wait::UntilGone, cause).await,
             // It did not answer a moment ago: that is what force is for.
@@ -345,7 +332,7 @@ impl Leases {
     /// # Errors
     /// As storage.
     pub(super) async fn forget(&self, id: &LeaseId) -> Result<(), StorageError> {
-        while let Some(row) = self.storage.lease(id).await? {
+        while let Some(row) = self.row(id).await? {
             match self.storage.commit(Batch::new().remove(id.clone(), row.fence)).await {
                 Ok(()) => break,
                 // It moved in this moment: look again.
@@ -361,7 +348,7 @@ impl Leases {
     async fn exactly(&self, prefix: &str) -> Result<Option<LeaseId>, StorageError> {
         let id = prefix.parse::<LeaseId>().ok().filter(|_| !prefix.ends_with('/'));
         let Some(id) = id else { return Ok(None) };
-        Ok(self.storage.lease(&id).await?.map(|row| row.id))
+        Ok(self.row(&id).await?.map(|row| row.id))
     }
 
     /// All leases of one mount, ended before it goes.

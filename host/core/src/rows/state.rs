@@ -2,12 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 
-/// What a row is about. Expiring tokens are rows too: one expiry for everything.
+/// What a row is about. Expiring tokens are rows too: one expiry for everything. So is work that recurs: one way to claim it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LeaseKind {
     Secret,
     Token,
+    /// Not a lease: nothing of the API shows, counts, renews or ends it.
+    Job,
 }
 
 impl LeaseKind {
@@ -16,12 +18,13 @@ impl LeaseKind {
         match self {
             Self::Secret => "secret",
             Self::Token => "token",
+            Self::Job => "job",
         }
     }
 
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Secret, Self::Token].into_iter().find(|kind| kind.as_str() == text)
+        [Self::Secret, Self::Token, Self::Job].into_iter().find(|kind| kind.as_str() == text)
     }
 }
 

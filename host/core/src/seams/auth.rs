@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use super::engine::MountView;
 use super::host::{Clock, Entropy};
+use super::job::MountJob;
 use crate::fields::Fields;
 use crate::request::LogicalResponse;
 use crate::routes::{Answering, Route};
@@ -70,6 +71,13 @@ impl AuthRequest {
 #[expect(clippy::large_enum_variant, reason = "one for each request, moved a few times")]
 pub enum AuthOutcome {
     Answer(LogicalResponse),
+    /// An answer, for which one of [`AuthMethod::jobs`] is to be done for this mount as soon as possible.
+    Job {
+        name: &'static str,
+        begun: LogicalResponse,
+        /// Said instead when it is being done already.
+        under_way: LogicalResponse,
+    },
     /// The proof is good: core makes the token.
     Login(Box<LoginPlan>),
     /// The proof is not good. Core counts it against the name that [`AuthMethod::alias`] gave.
@@ -177,6 +185,17 @@ pub trait AuthMethod: Any + Send + Sync {
     /// # Errors
     /// Why the token is not renewed, for example because its user is gone.
     async fn renew(&self, at: &AuthContext, token: &LoginToken<'_>) -> Result<LoginLimits, RequestError>;
+    /// What is to be done for each mount again and again.
+    fn jobs(&self) -> &'static [MountJob] {
+        &[]
+    }
+    /// Does one of [`AuthMethod::jobs`] for a mount.
+    ///
+    /// # Errors
+    /// In words for the log, without a secret; it is tried again.
+    async fn run_job(&self, _: &AuthContext, name: &str) -> Result<(), RequestError> {
+        Err(RequestError::Internal(format!("this auth method has no job {name:?}")))
+    }
     /// The mount is gone, its tokens too: forget what is cached.
     async fn unmount(&self, _: &AuthContext) {}
 }

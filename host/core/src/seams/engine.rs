@@ -9,9 +9,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use leasehold_model::{LeaseId, MountAccessor, MountPath, Operation, Timestamp, Ttl};
 use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::host::{Clock, Entropy};
+use super::job::MountJob;
 use super::sandbox::TemplateRenderer;
 use crate::fields::Fields;
 use crate::request::LogicalResponse;
@@ -126,7 +128,7 @@ pub struct KnownTarget {
 }
 
 /// What a lease made in a target, with the mark of this installation on it.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct OwnedRole {
     pub name: String,
     /// What the target tells it by, in the engine's own form: another role that comes by the same name has another id. Core only
@@ -294,6 +296,17 @@ pub trait SecretsEngine: Any + Send + Sync {
     /// as long as it carries its mark.
     async fn drop_orphan(&self, _: &EngineContext, _: &KnownTarget, _: &OwnedRole) -> Result<OrphanEnd, EngineError> {
         Ok(OrphanEnd::Kept)
+    }
+    /// What is to be done for each mount again and again.
+    fn jobs(&self) -> &'static [MountJob] {
+        &[]
+    }
+    /// Does one of [`SecretsEngine::jobs`] for a mount.
+    ///
+    /// # Errors
+    /// In words for the log, without a secret; it is tried again.
+    async fn run_job(&self, _: &EngineContext, name: &str) -> Result<(), RequestError> {
+        Err(RequestError::Internal(format!("this engine has no job {name:?}")))
     }
     /// The mount is gone, its leases too: close what is open, forget what is cached.
     async fn unmount(&self, at: &EngineContext);

@@ -6,6 +6,7 @@ pub mod auth;
 pub mod engine;
 pub mod error;
 pub mod host;
+pub mod job;
 pub mod mount_storage;
 pub mod sandbox;
 pub mod seal;

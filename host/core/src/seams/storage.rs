@@ -153,6 +153,7 @@ pub struct LeaseFilter {
     pub token: Option<TokenHash>,
     pub mount: Option<MountAccessor>,
     pub state: Option<LeaseState>,
+    /// None: secrets and tokens. Jobs are listed only when they are asked for, so that nothing takes one for a lease.
     pub kind: Option<LeaseKind>,
 }
 
@@ -198,7 +199,7 @@ pub trait Storage: Send + Sync {
     async fn lease(&self, id: &LeaseId) -> Result<Option<LeaseRow>, StorageError>;
     /// In id order.
     async fn leases(&self, filter: &LeaseFilter, page: &Page) -> Result<Vec<LeaseRow>, StorageError>;
-    /// How many rows of each kind and state there are.
+    /// How many rows of each kind and state there are, jobs included.
     async fn count_leases(&self) -> Result<Vec<(LeaseKind, LeaseState, u64)>, StorageError>;
     /// # Errors
     /// [`StorageError::Conflict`] or [`StorageError::Fenced`] when an expectation does not hold: nothing was written.

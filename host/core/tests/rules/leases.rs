@@ -321,7 +321,7 @@ async fn the_ticker_ends_with_the_one_who_could_stop_it() {
     let world = World::new();
     let node = world.start().await;
     let (stop, stopped) = tokio::sync::watch::channel(false);
-    let ticker = tokio::spawn(node.leases.clone().run(stopped));
+    let ticker = tokio::spawn(node.leases.clone().run(node.jobs.clone(), stopped));
     drop(stop);
     tokio::time::timeout(Duration::from_secs(5), ticker).await.unwrap().unwrap();
 }

@@ -8,6 +8,7 @@
 mod audit;
 mod auth;
 mod histories;
+mod jobs;
 mod leases;
 mod mount_storage;
 mod mounts;

@@ -1,9 +1,9 @@
 //! Leases compared with the roles in their targets.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
-use leasehold_core::lease::reconcile::{Findings, LastTime};
+use leasehold_core::lease::reconcile::{Findings, LastTime, REMEMBERED_MAX};
 use leasehold_core::lease::revoke::Wait;
 use leasehold_core::seams::engine::OwnedRole;
 use leasehold_model::{LeaseId, TokenHash, Ttl};
@@ -11,9 +11,10 @@ use serde_json::Value;
 
 use super::support::asked;
 use super::support::engine::{Trouble, role};
+use super::support::gauges::Gauges;
 use super::support::node::{Node, World};
 use super::support::pass;
-use super::support::server::{ROOT, Server};
+use super::support::server::{ROOT, Server, scrape};
 
 async fn start(world: &World) -> (Arc<Node>, TokenHash) {
     let node = Arc::new(world.start().await);
@@ -101,6 +102,31 @@ async fn a_role_that_could_not_be_dropped_is_tried_again() {
     assert_eq!(node.leases.compare(&mut last).await.unwrap(), only(&[&lost]));
     *world.target.refuses.lock().unwrap() = None;
     assert_eq!(node.leases.compare(&mut last).await.unwrap().dropped, [lost]);
+}
+
+/// What is stored from one comparison to the next has a bound, whatever somebody makes in a database.
+#[tokio::test(start_paused = true)]
+async fn more_orphans_than_are_remembered_go_in_several_rounds() {
+    let world = World::new();
+    let (node, _) = start(&world).await;
+    *node.engine.drops_orphans.lock().unwrap() = true;
+    *node.engine.connections.lock().unwrap() = vec!["a", "b", "c", "d", "e", "f", "g"];
+    for n in 0..REMEMBERED_MAX + 250 {
+        orphan(&world, &format!("o{n:06}"));
+    }
+    let mut last = LastTime::default();
+    let found = node.leases.compare(&mut last).await.unwrap();
+    assert_eq!(found.orphans.len(), 7 * (REMEMBERED_MAX + 250), "all are reported");
+    let stored = serde_json::to_value(&last).unwrap();
+    let remembered = |name: &str| stored[name]["orphans"].as_array().unwrap().len();
+    assert_eq!(["a", "b", "c", "d", "e", "f", "g"].map(remembered), [1_000, 1_000, 1_000, 1_000, 1_000, 0, 0]);
+    assert_eq!(stored["g"]["orphan_count"], REMEMBERED_MAX + 250, "and counted");
+    *node.engine.connections.lock().unwrap() = vec!["a"];
+    let mut last: LastTime = serde_json::from_value(stored).unwrap();
+    for left in [250, 0] {
+        node.leases.compare(&mut last).await.unwrap();
+        assert_eq!(world.target.roles().len(), left);
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -230,46 +256,13 @@ async fn gauges_count_both_kinds_by_connection_and_end_with_it() {
     server.target.roles.lock().unwrap().remove(&missing);
     pass(70).await;
     assert!(server.target.has(&lost));
-    assert_eq!((gauges.of("leasehold_orphan_roles"), gauges.of("leasehold_missing_roles")), (2.0, 1.0));
+    let counted = async || {
+        scrape(&server).await;
+        let on = |name| gauges.of(name, &[("mount", "db/"), ("connection", "pg")]);
+        (on("leasehold_orphan_roles"), on("leasehold_missing_roles"))
+    };
+    assert_eq!(counted().await, (2.0, 1.0));
     server.engine.connections.lock().unwrap().clear();
     pass(600).await;
-    assert_eq!((gauges.of("leasehold_orphan_roles"), gauges.of("leasehold_missing_roles")), (0.0, 0.0));
-}
-
-/// Keeps the last value of each gauge, by name and labels.
-#[derive(Debug, Default)]
-struct Gauges(Mutex<Vec<(metrics::Key, Arc<std::sync::atomic::AtomicU64>)>>);
-
-impl Gauges {
-    fn of(&self, name: &str) -> f64 {
-        let labels = [("mount", "db/"), ("connection", "pg")];
-        let wanted = metrics::Key::from_parts(name.to_owned(), &labels);
-        let gauges = self.0.lock().unwrap();
-        let found = gauges.iter().find(|(key, _)| *key == wanted).expect("the gauge is there");
-        f64::from_bits(found.1.load(std::sync::atomic::Ordering::Relaxed))
-    }
-}
-
-impl metrics::Recorder for Gauges {
-    fn describe_counter(&self, _: metrics::KeyName, _: Option<metrics::Unit>, _: metrics::SharedString) {}
-    fn describe_gauge(&self, _: metrics::KeyName, _: Option<metrics::Unit>, _: metrics::SharedString) {}
-    fn describe_histogram(&self, _: metrics::KeyName, _: Option<metrics::Unit>, _: metrics::SharedString) {}
-    fn register_counter(&self, _: &metrics::Key, _: &metrics::Metadata<'_>) -> metrics::Counter {
-        metrics::Counter::noop()
-    }
-    fn register_gauge(&self, key: &metrics::Key, _: &metrics::Metadata<'_>) -> metrics::Gauge {
-        let mut gauges = self.0.lock().unwrap();
-        let value = match gauges.iter().find(|(known, _)| known == key) {
-            Some((_, value)) => value.clone(),
-            None => {
-                let value = Arc::<std::sync::atomic::AtomicU64>::default();
-                gauges.push((key.clone(), value.clone()));
-                value
-            }
-        };
-        metrics::Gauge::from_arc(value)
-    }
-    fn register_histogram(&self, _: &metrics::Key, _: &metrics::Metadata<'_>) -> metrics::Histogram {
-        metrics::Histogram::noop()
-    }
+    assert_eq!(counted().await, (0.0, 0.0));
 }

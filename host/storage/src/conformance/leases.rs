@@ -80,7 +80,8 @@ pub(super) async fn filters_hold_together(Fixture { storage, .. }: Fixture) {
         .insert(LeaseRow { state: LeaseState::Revoking, ..row("d/creds/a%b/3", 1) })
         .insert(other("d/creds/a_b/4"))
         .insert(LeaseRow { mount: MountAccessor::new("database_2"), ..other("e/creds/a_b/5") })
-        .insert(LeaseRow { kind: LeaseKind::Token, ..other("auth/token/create/6") });
+        .insert(LeaseRow { kind: LeaseKind::Token, ..other("auth/token/create/6") })
+        .insert(LeaseRow { kind: LeaseKind::Job, ..other("d/creds/a_b/7") });
     storage.commit(batch).await.unwrap();
     let token = |hex: &str| Some(TokenHash::from_hex(hex));
     let none = LeaseFilter::default;
@@ -98,6 +99,10 @@ pub(super) async fn filters_hold_together(Fixture { storage, .. }: Fixture) {
         (LeaseFilter { kind: Some(LeaseKind::Token), ..none() }, "6"),
         (LeaseFilter { kind: Some(LeaseKind::Token), token: token("aa"), ..none() }, ""),
         (LeaseFilter { kind: Some(LeaseKind::Secret), state: Some(LeaseState::Active), ..none() }, "1425"),
+        // A job is no lease: only who asks for jobs finds it.
+        (LeaseFilter { kind: Some(LeaseKind::Job), ..none() }, "7"),
+        (LeaseFilter { kind: Some(LeaseKind::Job), id_prefix: Some("d/creds/".into()), ..none() }, "7"),
+        (LeaseFilter { kind: Some(LeaseKind::Job), id_prefix: Some("e/".into()), ..none() }, ""),
     ] {
         let rows = storage.leases(&filter, &Page { after: None, limit: 100 }).await.unwrap();
         let found: String = rows.iter().map(|row| row.id.random().to_owned()).collect();
@@ -147,7 +152,9 @@ pub(super) async fn rows_and_values_share_a_batch(Fixture { storage, .. }: Fixtu
 pub(super) async fn counts_follow_every_change(Fixture { storage, .. }: Fixture) {
     assert!(storage.count_leases().await.unwrap().is_empty());
     let token = LeaseRow { kind: LeaseKind::Token, ..row("t/1", 1) };
-    let batch = Batch::new().insert(row("a/1", 1)).insert(row("a/2", 1)).insert(row("a/3", 1)).insert(token);
+    let job = LeaseRow { kind: LeaseKind::Job, ..row("j/1", 1) };
+    let batch =
+        Batch::new().insert(row("a/1", 1)).insert(row("a/2", 1)).insert(row("a/3", 1)).insert(token).insert(job);
     storage.commit(batch).await.unwrap();
     let revoking = LeaseRow { state: LeaseState::Revoking, ..row("a/1", 1) };
     storage.commit(Batch::new().shift(revoking, LeaseState::Active, 0).remove(id("a/2"), 0)).await.unwrap();
@@ -157,6 +164,7 @@ pub(super) async fn counts_follow_every_change(Fixture { storage, .. }: Fixture)
             (LeaseKind::Secret, LeaseState::Active, 1),
             (LeaseKind::Secret, LeaseState::Revoking, 1),
             (LeaseKind::Token, LeaseState::Active, 1),
+            (LeaseKind::Job, LeaseState::Active, 1),
         ]
     );
 }
@@ -164,7 +172,7 @@ pub(super) async fn counts_follow_every_change(Fixture { storage, .. }: Fixture)
 /// Counts may be kept beside the rows. Whatever happens to the rows, refused batches and claims included, they must not drift.
 pub(super) async fn counts_equal_a_count_after_any_history(Fixture { storage, .. }: Fixture) {
     const STATES: [LeaseState; 3] = [LeaseState::Issuing, LeaseState::Active, LeaseState::Revoking];
-    const KINDS: [LeaseKind; 2] = [LeaseKind::Secret, LeaseKind::Token];
+    const KINDS: [LeaseKind; 3] = [LeaseKind::Secret, LeaseKind::Token, LeaseKind::Job];
     // Numbers that look random and are the same each time.
     let mut seed = 1_u64;
     let mut below = |end: u64| {
@@ -178,7 +186,7 @@ pub(super) async fn counts_equal_a_count_after_any_history(Fixture { storage, ..
             let name = format!("a/{}", below(12));
             let known = storage.lease(&id(&name)).await.unwrap();
             let (from, fence) = known.as_ref().map_or((LeaseState::Active, 0), |row| (row.state, row.fence));
-            let kind = KINDS[usize::try_from(below(2)).unwrap()];
+            let kind = KINDS[usize::try_from(below(3)).unwrap()];
             let state = STATES[usize::try_from(below(3)).unwrap()];
             let changed = LeaseRow { kind, state, fence, ..row(&name, 1) };
             batch = match below(4) {
@@ -194,10 +202,12 @@ pub(super) async fn counts_equal_a_count_after_any_history(Fixture { storage, ..
         if below(5) == 0 {
             storage.claim_due("somebody", 2, Ttl::from_secs(1), &[]).await.unwrap();
         }
-        let rows = storage.leases(&LeaseFilter::default(), &Page { after: None, limit: 100 }).await.unwrap();
         let mut counted = std::collections::BTreeMap::new();
-        for row in rows {
-            *counted.entry((row.kind, row.state)).or_insert(0_u64) += 1;
+        for kind in KINDS {
+            let filter = LeaseFilter { kind: Some(kind), ..LeaseFilter::default() };
+            for row in storage.leases(&filter, &Page { after: None, limit: 100 }).await.unwrap() {
+                *counted.entry((row.kind, row.state)).or_insert(0_u64) += 1;
+            }
         }
         let counted: Vec<_> = counted.into_iter().map(|((kind, state), count)| (kind, state, count)).collect();
         assert_eq!(storage.count_leases().await.unwrap(), counted, "after step {step}");

@@ -66,10 +66,11 @@ pub(super) async fn leases(shared: &Shared, filter: &LeaseFilter, page: &Page) -
         query.condition("mount", "=", mount.as_str());
     }
     if let Some(state) = filter.state {
-        query.word("state", state.as_str());
+        query.word("state", "=", state.as_str());
     }
-    if let Some(kind) = filter.kind {
-        query.word("kind", kind.as_str());
+    match filter.kind {
+        Some(kind) => query.word("kind", "=", kind.as_str()),
+        None => query.word("kind", "<>", LeaseKind::Job.as_str()),
     }
     query.finish("id", page.limit);
     let found = shared.read(&query.text, &query.parameters()).await?;
@@ -128,8 +129,8 @@ impl Query {
         self.add(column, relation, Box::new(value.as_bytes().to_vec()), Type::BYTEA);
     }
 
-    fn word(&mut self, column: &str, value: &str) {
-        self.add(column, "=", Box::new(value.to_owned()), Type::TEXT);
+    fn word(&mut self, column: &str, relation: &str, value: &str) {
+        self.add(column, relation, Box::new(value.to_owned()), Type::TEXT);
     }
 
     fn add(&mut self, column: &str, relation: &str, value: Box<dyn ToSql + Sync + Send>, kind: Type) {

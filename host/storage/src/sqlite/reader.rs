@@ -116,8 +116,9 @@ pub(super) fn leases(
     if let Some(state) = filter.state {
         query.equal("state", state.as_str());
     }
-    if let Some(kind) = filter.kind {
-        query.equal("kind", kind.as_str());
+    match filter.kind {
+        Some(kind) => query.equal("kind", kind.as_str()),
+        None => query.condition("kind", "<>", LeaseKind::Job.as_str()),
     }
     query.finish("id", page.limit);
     let mut statement = connection.prepare_cached(&query.text).map_err(unavailable)?;

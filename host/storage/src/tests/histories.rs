@@ -56,7 +56,11 @@ fn expectation(number: u8) -> Expect {
 fn shaped(name: &str, shape: u8, fence: u64) -> LeaseRow {
     let pick = usize::from(shape);
     LeaseRow {
-        kind: if shape.is_multiple_of(5) { LeaseKind::Token } else { LeaseKind::Secret },
+        kind: match shape % 5 {
+            0 => LeaseKind::Token,
+            1 => LeaseKind::Job,
+            _ => LeaseKind::Secret,
+        },
         state: STATES[pick % 3],
         next_at: Timestamp::from_secs(START_SECS - 30 + i64::from(shape)),
         fence,

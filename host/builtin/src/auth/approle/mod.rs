@@ -14,8 +14,7 @@ mod routes;
 mod secret_id;
 mod tidy;
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use leasehold_core::request::LogicalResponse;
@@ -24,27 +23,20 @@ use leasehold_core::seams::auth::{
     AuthContext, AuthHandler, AuthMethod, AuthOutcome, AuthRequest, LoginLimits, LoginPlan, LoginToken, Refusal,
 };
 use leasehold_core::seams::error::RequestError;
-use leasehold_model::{MountAccessor, Timestamp, Ttl};
+use leasehold_core::seams::job::MountJob;
+use leasehold_model::Ttl;
 use serde_json::json;
 
 use super::listed;
 
 const REFUSED: &str = "invalid role or secret ID";
 
-/// A new secret id begins a tidying when the last one of its mount lies so far back: nothing else makes the storage grow.
-const TIDY_EVERY: Ttl = Ttl::from_secs(600);
+/// Removes what is left of expired secret ids. Nothing depends on it, so that it need not come often.
+const TIDY: MountJob = MountJob { name: "tidy-secret-ids", every: Ttl::from_secs(3_600) };
 
 /// The method, for all its mounts.
 #[derive(Debug, Default)]
-pub struct AppRole {
-    tidying: Arc<Mutex<HashMap<MountAccessor, Tidying>>>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Tidying {
-    began_at: Timestamp,
-    is_under_way: bool,
-}
+pub struct AppRole;
 
 /// There as long as a role is.
 fn uid_key(uid: &str) -> String {
@@ -53,37 +45,8 @@ fn uid_key(uid: &str) -> String {
 
 impl AppRole {
     #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Begins a tidying in the background, unless one is under way, or `rest` has not passed since the last one began.
-    fn begin_tidying(&self, at: &AuthContext, rest: Ttl) -> bool {
-        let (now, mount) = (at.clock.now(), at.mount.accessor.clone());
-        {
-            let mut tidying = self.tidying.lock().unwrap_or_else(PoisonError::into_inner);
-            if tidying.get(&mount).is_some_and(|last| last.is_under_way || now < last.began_at + rest) {
-                return false;
-            }
-            tidying.insert(mount.clone(), Tidying { began_at: now, is_under_way: true });
-        }
-        let (at, all) = (at.clone(), self.tidying.clone());
-        tokio::spawn(async move {
-            let path = at.mount.path.clone();
-            match tidy::tidy(&at).await {
-                Ok(0) => {}
-                Ok(removed) => {
-                    tracing::info!(mount.path = %path, removed, "removed {removed} secret ids and accessors at {path}")
-                }
-                Err(error) => {
-                    tracing::warn!(mount.path = %path, %error, "could not remove expired secret ids at {path}")
-                }
-            }
-            if let Some(last) = all.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&mount) {
-                last.is_under_way = false;
-            }
-        });
-        true
+    pub const fn new() -> Self {
+        Self
     }
 
     async fn log_in(&self, request: &AuthRequest) -> Result<AuthOutcome, RequestError> {
@@ -162,17 +125,12 @@ impl AppRole {
     }
 
     async fn make_secret_id(&self, request: &AuthRequest) -> Result<LogicalResponse, RequestError> {
-        let made = secret_id::make(&request.context, request.capture("role_name"), &request.fields, None).await?;
-        self.begin_tidying(&request.context, TIDY_EVERY);
-        Ok(made)
+        secret_id::make(&request.context, request.capture("role_name"), &request.fields, None).await
     }
 
     async fn take_secret_id(&self, request: &AuthRequest) -> Result<LogicalResponse, RequestError> {
         let custom = request.fields.text("secret_id").unwrap_or_default();
-        let (at, name) = (&request.context, request.capture("role_name"));
-        let made = secret_id::make(at, name, &request.fields, Some(custom)).await?;
-        self.begin_tidying(at, TIDY_EVERY);
-        Ok(made)
+        secret_id::make(&request.context, request.capture("role_name"), &request.fields, Some(custom)).await
     }
 
     async fn look_up(&self, request: &AuthRequest) -> Result<LogicalResponse, RequestError> {
@@ -191,13 +149,15 @@ impl AppRole {
         secret_id::destroy_by_accessor(request).await
     }
 
-    async fn begin_tidy(&self, request: &AuthRequest) -> Result<LogicalResponse, RequestError> {
-        let warning = if self.begin_tidying(&request.context, Ttl::ZERO) {
-            "Tidy operation successfully started. Any information from the operation will be printed to the server logs."
-        } else {
-            "Tidy operation already in progress."
-        };
-        Ok(LogicalResponse::empty().warn(warning).with_status(202))
+    async fn begin_tidy(&self, _: &AuthRequest) -> Result<AuthOutcome, RequestError> {
+        let accepted = |words: &str| LogicalResponse::empty().warn(words).with_status(202);
+        Ok(AuthOutcome::Job {
+            name: TIDY.name,
+            begun: accepted(
+                "Tidy operation successfully started. Any information from the operation will be printed to the server logs.",
+            ),
+            under_way: accepted("Tidy operation already in progress."),
+        })
     }
 }
 
@@ -232,7 +192,15 @@ impl AuthMethod for AppRole {
         Ok(LoginLimits::from(&role.token))
     }
 
-    async fn unmount(&self, at: &AuthContext) {
-        self.tidying.lock().unwrap_or_else(PoisonError::into_inner).remove(&at.mount.accessor);
+    fn jobs(&self) -> &'static [MountJob] {
+        &[TIDY]
+    }
+
+    async fn run_job(&self, at: &AuthContext, _: &str) -> Result<(), RequestError> {
+        let (path, removed) = (&at.mount.path, tidy::tidy(at).await?);
+        if removed > 0 {
+            tracing::info!(mount.path = %path, removed, "removed {removed} secret ids and accessors at {path}");
+        }
+        Ok(())
     }
 }

@@ -77,5 +77,6 @@ fn asks_for_text(headers: &BTreeMap<String, Vec<String>>) -> bool {
 async fn measure(unsealed: &Unsealed) -> Result<(), RequestError> {
     let counts = unsealed.leases.measure().await?;
     metrics::leases(&counts, unsealed.leases.irrevocable_count());
+    unsealed.jobs.measure().await?;
     Ok(())
 }

@@ -282,6 +282,7 @@ async fn enable(call: &Call<'_>, table: Table) -> Result<LogicalResponse, Reques
         configure(&mut entry, config, call)?;
     }
     call.unsealed.mounts.add(entry).await?;
+    call.unsealed.jobs.look_for_new();
     Ok(LogicalResponse::empty())
 }
 

@@ -13,6 +13,7 @@ use leasehold_core::seams::engine::{
     LeasePlan, OrphanEnd, Outcome, OwnedRole, SecretData, SecretValue, SecretsEngine,
 };
 use leasehold_core::seams::error::RequestError;
+use leasehold_core::seams::job::MountJob;
 use leasehold_core::seams::storage::Expect;
 use leasehold_model::{LeaseId, Operation, Timestamp, Ttl};
 use serde_json::json;
@@ -115,6 +116,8 @@ pub struct ScriptedEngine {
     /// Ways to the one target.
     pub connections: Mutex<Vec<&'static str>>,
     pub drops_orphans: Mutex<bool>,
+    /// Its mounts want something done now and then.
+    pub has_chore: Mutex<bool>,
 }
 
 impl ScriptedEngine {
@@ -128,6 +131,7 @@ impl ScriptedEngine {
             lists_take: Mutex::default(),
             connections: Mutex::new(vec!["pg"]),
             drops_orphans: Mutex::default(),
+            has_chore: Mutex::default(),
         }
     }
 
@@ -355,6 +359,15 @@ impl SecretsEngine for ScriptedEngine {
         }
         self.target.roles.lock().unwrap().retain(|id| self.target.listed(id) != *orphan);
         Ok(OrphanEnd::Gone)
+    }
+
+    fn jobs(&self) -> &'static [MountJob] {
+        if *self.has_chore.lock().unwrap() { &[super::auth::CHORE] } else { &[] }
+    }
+
+    async fn run_job(&self, at: &EngineContext, name: &str) -> Result<(), RequestError> {
+        self.target.log.lock().unwrap().push(format!("{name} {}", at.mount.path));
+        Ok(())
     }
 
     async fn unmount(&self, _: &EngineContext) {}

@@ -4,6 +4,7 @@ pub mod audit;
 pub mod auth;
 pub mod engine;
 pub mod faults;
+pub mod gauges;
 pub mod meter;
 pub mod node;
 pub mod sandbox;

@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use leasehold_core::jobs::Jobs;
 use leasehold_core::keys;
 use leasehold_core::lease::issue::{IssueRequest, Issued};
 use leasehold_core::lease::{LeaseError, LeaseKind, LeaseRow, LeaseState, Leases};
-use leasehold_core::mount::{Engines, MountEntry, MountTable, SystemTtls, Table};
+use leasehold_core::mount::{AuthMethods, Engines, MountEntry, MountTable, SystemTtls, Table};
 use leasehold_core::seams::engine::LeasePlan;
 use leasehold_core::seams::host::{Clock, Entropy};
 use leasehold_core::seams::seal::SecretKey;
@@ -36,6 +37,8 @@ pub struct Node {
     pub process: Arc<Process>,
     pub engine: Arc<ScriptedEngine>,
     pub leases: Arc<Leases>,
+    /// None has a row.
+    pub jobs: Arc<Jobs>,
     pub tokens: Arc<Tokens>,
     pub mounts: Arc<MountTable>,
     pub clock: Arc<PausedClock>,
@@ -95,8 +98,10 @@ impl World {
             installation: "test".to_owned(),
             ttls: SystemTtls { default_lease_ttl: TTL, max_lease_ttl: Ttl::from_secs(2_764_800) },
         });
-        let leases = Arc::new(Leases::new(storage, tokens.clone(), engines));
-        Node { process, engine, leases, tokens, mounts, clock: self.clock.clone() }
+        let leases = Arc::new(Leases::new(storage, tokens.clone(), engines.clone()));
+        let methods = Arc::new(AuthMethods::new(BTreeMap::new(), engines.clone()));
+        let jobs = Arc::new(Jobs::new(engines, methods, Vec::new()));
+        Node { process, engine, leases, jobs, tokens, mounts, clock: self.clock.clone() }
     }
 
     /// All rows, tokens' and secrets'.
@@ -143,7 +148,7 @@ impl Node {
     /// Lets the ticker work for so long.
     pub async fn tick(&self, secs: u64) {
         let (stop, stopped) = watch::channel(false);
-        let ticker = tokio::spawn(self.leases.clone().run(stopped));
+        let ticker = tokio::spawn(self.leases.clone().run(self.jobs.clone(), stopped));
         pass(secs).await;
         let _ = stop.send(true);
         ticker.await.unwrap();
@@ -228,8 +233,7 @@ impl Node {
     }
 
     pub fn assert_no_violation(&self, context: &str) {
-        let violations = self.process.violations.lock().unwrap();
-        assert!(violations.is_empty(), "{context}: {violations:?}");
+        self.process.assert_no_violation(context);
     }
 }
 

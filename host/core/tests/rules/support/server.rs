@@ -251,6 +251,11 @@ impl Server {
     }
 }
 
+/// As Prometheus does where no token is needed for it.
+pub async fn scrape(server: &Server) {
+    server.core.metrics(&request(None, Operation::Read, "sys/metrics", Value::Null)).await;
+}
+
 pub fn request(token: Option<&str>, operation: Operation, path: &str, data: Value) -> LogicalRequest {
     LogicalRequest {
         id: "11111111-2222-4333-8444-555555555555".to_owned(),
