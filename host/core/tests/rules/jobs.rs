@@ -5,7 +5,7 @@ use std::time::Duration;
 use leasehold_core::lease::reconcile::Reconciliation;
 use leasehold_core::lease::{LeaseKind, LeaseRow, LeaseState};
 use leasehold_core::rows::job::{self, JobBody};
-use leasehold_core::seams::storage::{Batch, LeaseFilter, Page, Storage};
+use leasehold_core::seams::storage::{Batch, LeaseFilter, Page, Storage, StorageError};
 use leasehold_model::{LeaseId, Operation};
 use serde_json::{Value, json};
 
@@ -207,6 +207,24 @@ async fn a_server_that_has_lost_its_claim_gives_up_and_stores_nothing() {
     assert_eq!((kept.fence, kept.body, kept.next_at), (stolen.fence, stolen.body, stolen.next_at));
 }
 
+/// An extension of the claim that was on its way when the run ended arrives after what came of it.
+#[tokio::test(start_paused = true)]
+async fn a_late_extension_of_a_claim_changes_nothing() {
+    let server = Server::start().await;
+    with_chore(&server).await;
+    *server.method.chores_take.lock().unwrap() = Duration::from_secs(40);
+    pass(80).await;
+    let id = chore(&server).await;
+    let held = server.process.store.lease(&id).await.unwrap().unwrap();
+    assert!(held.holder.is_some());
+    pass(60).await;
+    let ended = server.process.store.lease(&id).await.unwrap().unwrap();
+    let fence = held.fence;
+    let late = server.process.store.commit(Batch::new().shift(held, LeaseState::Active, fence)).await;
+    assert!(matches!(late, Err(StorageError::Fenced(_))), "{late:?}");
+    assert_eq!((server.process.store.lease(&id).await.unwrap(), ended.holder.clone()), (Some(ended), None));
+}
+
 // ---------------------------------------------------------------- failures
 
 #[tokio::test(start_paused = true)]
@@ -389,8 +407,15 @@ async fn a_server_that_does_not_know_a_mount_leaves_its_job_to_others() {
     let one = Server::start().await;
     let other = one.beside().await;
     with_chore(&one).await;
-    pass(400).await;
-    assert_eq!((begun(&one), begun(&other), jobs(&one).await.len()), (1, 0, 2));
+    let id = chore(&one).await;
+    one.core.seal().await;
+    pass(200).await;
+    let put_off = row_of(&other, &id).await;
+    assert!(put_off.fence > 1 && begun(&other) == 0, "{put_off:?}");
+    other.core.seal().await;
+    one.unseal().await;
+    pass(130).await;
+    assert_eq!((begun(&one), begun(&other)), (1, 0));
 }
 
 #[tokio::test(start_paused = true)]
