@@ -11,7 +11,7 @@
 pub mod mounts;
 pub mod run;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -100,6 +100,8 @@ pub struct Jobs {
     begins_at: Instant,
     /// Somebody asked for a job: it does not wait for [`Jobs::begins_at`].
     was_asked: AtomicBool,
+    /// Jobs that this server has left to others, and when it last did.
+    left: Mutex<BTreeMap<LeaseId, Instant>>,
     /// A job became due earlier than the ticker thinks.
     wake: Notify,
     /// A row may be missing.
@@ -128,6 +130,7 @@ impl Jobs {
             slots: Arc::new(Semaphore::new(SLOTS)),
             begins_at: Instant::now() + FIRST_AFTER,
             was_asked: AtomicBool::new(false),
+            left: Mutex::default(),
             wake: Notify::new(),
             is_missing: Notify::new(),
             shown: Mutex::default(),
@@ -215,7 +218,11 @@ impl Jobs {
     /// Whether this server may take a job now; otherwise its ticker passes over them.
     pub(crate) fn has_place(&self) -> bool {
         let waits = Instant::now() < self.begins_at && !self.was_asked.load(Ordering::Relaxed);
-        !waits && self.slots.available_permits() > 0
+        let leaves_to_others = {
+            let left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+            left.values().any(|at| at.elapsed() < run::HEAD_START)
+        };
+        !waits && !leaves_to_others && self.slots.available_permits() > 0
     }
 
     pub(crate) fn place(&self) -> Option<OwnedSemaphorePermit> {

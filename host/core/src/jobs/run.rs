@@ -1,11 +1,13 @@
 //! One claimed job from beginning to end: hold the row, work while the claim is kept, store what came of it.
 
+use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use leasehold_model::{Timestamp, Ttl};
 use serde_json::Value;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::mounts::Owner;
 use super::{Job, JobError, Jobs, told};
@@ -24,7 +26,9 @@ const EXTEND_EVERY: Duration = Duration::from_secs(15);
 const RUN_MAX: Duration = Duration::from_secs(3_600);
 /// How long what a run gives back may be, as JSON.
 pub const STATE_MAX: usize = 4 << 20;
-/// When a job that this server does not know is looked at again.
+/// For how long a server takes no job after it has met one that it does not know: others look at least once a second, and get it first.
+pub(super) const HEAD_START: Duration = Duration::from_secs(3);
+/// When a job that no server has taken is looked at again.
 const ELSEWHERE_AFTER: Duration = Duration::from_secs(60);
 /// Longer words of a failure are cut.
 const WHY_MAX: usize = 1_000;
@@ -60,7 +64,7 @@ impl Jobs {
         let id = row.id.clone();
         let job = match self.owner(&row).await {
             Ok(Owner::Known(job)) => job,
-            Ok(Owner::Elsewhere) => return self.put_off(row, self.now() + ELSEWHERE_AFTER).await,
+            Ok(Owner::Elsewhere) => return self.leave_to_others(row).await,
             Ok(Owner::Gone) => {
                 if let Err(error) = self.engines.storage.commit(Batch::new().remove(id.clone(), row.fence)).await {
                     tracing::debug!(%error, "could not remove job `{id}`, whose mount is gone");
@@ -193,6 +197,17 @@ impl Jobs {
             }
         }
         crate::fail::point("job-stored");
+    }
+
+    /// Gives a job that this server does not know to whoever does, at once; when nobody has taken it, it is put off.
+    async fn leave_to_others(&self, row: LeaseRow) {
+        let before = {
+            let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+            left.insert(row.id.clone(), Instant::now())
+        };
+        let nobody_took_it = before.is_some_and(|at| at.elapsed() < 2 * HEAD_START);
+        let wait = if nobody_took_it { ELSEWHERE_AFTER } else { Duration::ZERO };
+        self.put_off(row, self.now() + wait).await;
     }
 
     /// Gives a claimed row back; due again at `next_at`.
