@@ -43,6 +43,7 @@ const NO_SUCH_COMMAND: u8 = 127;
 /// A command of another crate in the same tree, such as `server`.
 pub struct OwnCommand<'a> {
     command: Command,
+    above: &'static [&'static str],
     run: Box<dyn FnOnce(&ArgMatches) -> ExitCode + 'a>,
 }
 
@@ -55,7 +56,29 @@ impl fmt::Debug for OwnCommand<'_> {
 impl<'a> OwnCommand<'a> {
     /// `run` is called with the matches of `command`. Its flags take one dash or two, as everywhere.
     pub fn new(command: Command, run: impl FnOnce(&ArgMatches) -> ExitCode + 'a) -> Self {
-        Self { command, run: Box::new(run) }
+        Self { command, above: &[], run: Box::new(run) }
+    }
+
+    /// The command stands beneath a group of the client's, such as `operator`.
+    #[must_use]
+    pub fn beneath(self, above: &'static [&'static str]) -> Self {
+        Self { above, ..self }
+    }
+
+    fn put_into(&self, tree: Command) -> Command {
+        fn put(tree: Command, above: &[&'static str], command: Command) -> Command {
+            match above.split_first() {
+                Some((group, above)) => tree.mut_subcommand(group, |tree| put(tree, above, command)),
+                None => tree.subcommand(command),
+            }
+        }
+        put(tree, self.above, self.command.clone())
+    }
+
+    /// Its own matches, if it is the one that was chosen.
+    fn matches<'m>(&self, chosen: &'m ArgMatches) -> Option<&'m ArgMatches> {
+        let path = self.above.iter().copied().chain([self.command.get_name()]);
+        path.into_iter().try_fold(chosen, |chosen, name| chosen.subcommand_matches(name))
     }
 }
 
@@ -85,7 +108,7 @@ pub fn run_in(
     tools: &dyn ModuleTools,
     own: Vec<OwnCommand<'_>>,
 ) -> Outcome {
-    let tree = own.iter().fold(command(), |tree, own| tree.subcommand(own.command.clone()));
+    let tree = own.iter().fold(command(), |tree, own| own.put_into(tree));
     let normal = arguments::normalised(&tree, arguments);
     let is_known =
         normal.get(1).and_then(|word| word.to_str()).is_some_and(|word| tree.find_subcommand(word).is_some());
@@ -93,10 +116,10 @@ pub fn run_in(
         Ok(chosen) => chosen,
         Err(error) => return Outcome::Status(usage(env, &error, is_known)),
     };
-    if let Some((name, flags)) = chosen.subcommand()
-        && let Some(own) = own.into_iter().find(|own| own.command.get_name() == name)
-    {
-        return Outcome::Own((own.run)(flags));
+    for own in own {
+        if let Some(flags) = own.matches(&chosen) {
+            return Outcome::Own((own.run)(flags));
+        }
     }
     let outcome = commands::run(env, tools, &tree, &chosen);
     let flushed = env.stdout.flush().map_err(Failure::from);

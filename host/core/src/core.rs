@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::{Arc, MutexGuard, PoisonError, RwLock};
 
-use leasehold_model::{TokenId, Ttl};
+use leasehold_model::{Operation, TokenId, Ttl};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
@@ -18,15 +18,17 @@ use crate::lease::reconcile::Reconciliation;
 use crate::lockout::Lockouts;
 use crate::metrics::{self, Meter};
 use crate::mount::{AuthMethods, Engines, MountTable, SystemTtls};
-use crate::policy::{Egps, Modules, Policies};
+use crate::policy::{Egps, Modules, Policies, decide};
 use crate::random;
+use crate::request::Object;
 use crate::seams::audit::AuditDevices;
 use crate::seams::auth::AuthMethod;
 use crate::seams::engine::SecretsEngine;
 use crate::seams::error::RequestError;
 use crate::seams::host::{Clock, Entropy, Metrics};
-use crate::seams::sandbox::{AclEvaluator, ModuleHost, TemplateRenderer};
+use crate::seams::sandbox::{AclEvaluator, AclRequest, ModuleHost, TemplateRenderer};
 use crate::seams::seal::{KeyShare, Seal, SealError, SealStatus, SecretKey};
+use crate::seams::snapshot::{CheckedSnapshot, SnapshotError, Snapshots};
 use crate::seams::storage::{Batch, Expect, Storage, StorageError};
 use crate::store_clock::StoreClock;
 use crate::token::Tokens;
@@ -55,6 +57,8 @@ pub struct Seams {
     pub storage: Arc<dyn Storage>,
     /// The same barrier.
     pub seal: Arc<dyn Seal>,
+    /// The same barrier.
+    pub snapshots: Arc<dyn Snapshots>,
     pub clock: Arc<dyn Clock>,
     pub entropy: Arc<dyn Entropy>,
     pub acl: Arc<dyn AclEvaluator>,
@@ -372,6 +376,13 @@ impl Core {
     /// Stops work on leases, shuts the barrier, wipes the keys.
     pub async fn seal(&self) {
         let mut transition = self.transition.lock().await;
+        self.close(&mut transition).await;
+        self.seams.seal.seal().await;
+        tracing::info!("sealed");
+    }
+
+    /// Nobody is answered any more, and nothing works on leases.
+    async fn close(&self, transition: &mut Option<Running>) {
         self.givers().clear();
         let unsealed = self.unsealed.write().unwrap_or_else(std::sync::PoisonError::into_inner).take();
         if let Some(running) = transition.take() {
@@ -384,8 +395,43 @@ impl Core {
         if let Some(unsealed) = unsealed {
             metrics::open(&unsealed.installation.cluster_name, false);
         }
-        self.seams.seal.seal().await;
-        tracing::info!("sealed");
+    }
+
+    /// Seals, and puts a snapshot in the place of all that is stored. Nobody unseals before it has ended; its keys do afterwards.
+    ///
+    /// # Errors
+    /// As the store; then the server is sealed, and what was stored is there.
+    pub(crate) async fn restore(&self, snapshot: CheckedSnapshot, by: &str) -> Result<(), SnapshotError> {
+        let mut transition = self.transition.lock().await;
+        self.close(&mut transition).await;
+        let facts = snapshot.facts.clone();
+        let restored = self.seams.snapshots.restore(snapshot).await;
+        match &restored {
+            Ok(()) => tracing::warn!(
+                snapshot.id = facts.id,
+                snapshot.cluster_id = facts.cluster_id,
+                values = facts.values,
+                leases = facts.leases,
+                by,
+                "a snapshot was restored, and the server is sealed: the snapshot's keys unseal it. Tokens that were revoked and leases that \
+                 ended since it was made are there again; roles of leases that were issued since have no lease any more"
+            ),
+            Err(error) => tracing::error!(
+                %error, snapshot.id = facts.id, by,
+                "a snapshot could not be restored: what was stored is there as it was, and the server is sealed"
+            ),
+        }
+        restored
+    }
+
+    /// Whether the holder of this token may send a file to this path of `sys/`; asked before the file is read. Takes none of its uses.
+    pub async fn may_upload(&self, token: &TokenId, path: &str, client: Option<IpAddr>) -> bool {
+        let Ok(unsealed) = self.unsealed() else { return false };
+        let Ok(caller) = unsealed.tokens.recognise(token, client).await else { return false };
+        let data = Object::new();
+        let ask = AclRequest { path, operation: Operation::Update, needs_sudo: true, wrap_ttl: None, data: &data };
+        let verdict = decide::decide(&*self.seams.acl, &unsealed.policies, &caller, &ask, None).await;
+        verdict.is_ok_and(|verdict| verdict.allowed)
     }
 
     /// Whether this token lives. Takes none of its uses.

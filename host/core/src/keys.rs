@@ -18,6 +18,12 @@ impl Key {
     }
 }
 
+/// There while a store is being filled from another one: no server may use it. It is written and read below the barrier.
+#[must_use]
+pub fn unfinished() -> Key {
+    Key::new("unfinished")
+}
+
 /// Wrapped keys, and how the root key is split: the only values outside the barrier.
 #[must_use]
 pub fn keyring() -> Key {

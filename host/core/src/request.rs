@@ -4,12 +4,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use leasehold_model::{LeaseId, Operation, Timestamp, TokenId, Ttl};
 use serde_json::Value;
 
 use crate::connection::ConnectionInfo;
 pub use crate::fields::Object;
+use crate::seams::snapshot::Spool;
 
 /// One request, as every module sees it.
 pub struct LogicalRequest {
@@ -28,6 +30,8 @@ pub struct LogicalRequest {
     pub headers: BTreeMap<String, Vec<String>>,
     /// An uploaded body that is not JSON (`application/wasm`); only routes that ask for it see it.
     pub raw_body: Option<Vec<u8>>,
+    /// A body that is a file of any size; only on routes that take one, and for who may call them.
+    pub upload: Option<Arc<Spool>>,
     /// The body was too large to be read for somebody who shows no living token. `data` is empty and says nothing: such a
     /// request is refused, never carried out.
     pub body_withheld: bool,
@@ -72,8 +76,17 @@ pub struct LogicalResponse {
     pub status: Option<u16>,
     /// Body to send as it stands, with its content type (metrics text).
     pub raw: Option<(String, &'static str)>,
+    /// A file to send as it stands.
+    pub attachment: Option<Attachment>,
     /// The server seals once this answer is recorded, and answers when it has.
     pub seals: bool,
+}
+
+/// A file that is sent as an answer, with its content type.
+#[derive(Clone, Debug)]
+pub struct Attachment {
+    pub spool: Arc<Spool>,
+    pub kind: &'static str,
 }
 
 /// What an answer hands out that did not exist before. It must not outlive an answer that nobody got. `Debug` shows no token.
@@ -154,6 +167,7 @@ impl LogicalResponse {
             || self.lease.is_some()
             || !self.warnings.is_empty()
             || self.raw.is_some()
+            || self.attachment.is_some()
             || self.status == Some(200)
     }
 }

@@ -65,6 +65,8 @@ pub enum Answer {
     Auth,
     /// The envelope with a lease and its secret.
     Lease,
+    /// A file of this type.
+    File(&'static str),
     /// A text of this content type.
     Text(&'static str),
 }
@@ -78,13 +80,15 @@ pub struct Op<H: 'static> {
     pub fields: &'static [Field],
     /// The body as a whole is the value: none of its keys is a field, and none is lost.
     pub is_document: bool,
+    /// The body is a file of any size, which is spooled, and only for who may call this.
+    pub takes_file: bool,
     pub answer: Answer,
     pub handler: H,
 }
 
 impl<H: Copy> Op<H> {
     const fn new(operation: Operation, answer: Answer, summary: &'static str, handler: H) -> Self {
-        Self { operation, summary, fields: &[], is_document: false, answer, handler }
+        Self { operation, summary, fields: &[], is_document: false, takes_file: false, answer, handler }
     }
 
     #[must_use]
@@ -127,6 +131,12 @@ impl<H: Copy> Op<H> {
     #[must_use]
     pub const fn takes_document(self) -> Self {
         Self { is_document: true, ..self }
+    }
+
+    /// The body is a file: see [`Op::takes_file`].
+    #[must_use]
+    pub const fn takes_file(self) -> Self {
+        Self { takes_file: true, ..self }
     }
 
     #[must_use]

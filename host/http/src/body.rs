@@ -1,5 +1,6 @@
 //! Bodies: read up to a limit, then decoded by what they say they are.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -7,6 +8,7 @@ use http::{HeaderMap, header};
 use http_body_util::BodyExt;
 use hyper::body::Body;
 use leasehold_core::request::Object;
+use leasehold_core::seams::snapshot::Spool;
 
 use crate::error::FrontendError;
 use crate::json::JsonError;
@@ -21,6 +23,10 @@ pub(crate) enum Carried {
     Data(Option<Object>),
     /// An uploaded component.
     Raw(Bytes),
+    /// A file, in a file.
+    File(Arc<Spool>),
+    /// A file that the client may not send, and that was not read: the core says why they may not.
+    Unread,
     /// It is too large for a client that shows no living token, and was not read. The core refuses the request in the words
     /// that fit its path, and records the refusal.
     Withheld,
@@ -152,7 +158,7 @@ mod tests {
         match carried.map_err(|error| error.to_string())? {
             Carried::Data(data) => Ok(data.map(Value::Object)),
             Carried::Raw(raw) => Ok(Some(json!({ "raw": raw.len() }))),
-            Carried::Withheld => unreachable!("nothing is withheld from the decoder"),
+            other => unreachable!("the decoder gives no {other:?}"),
         }
     }
 

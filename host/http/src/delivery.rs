@@ -10,7 +10,6 @@
 //! than the last byte of its answer. HTTP/1 and HTTP/2 both empty their write buffers before they flush the socket, so a
 //! body that a protocol has taken into its queues but not written keeps its guard.
 
-use std::convert::Infallible;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,6 +21,7 @@ use hyper::body::{Body, Frame, SizeHint};
 use leasehold_core::request::HandedOut;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::file::FileBody;
 use crate::pipeline::Pipeline;
 
 /// Takes back what an answer hands out when it is dropped, unless it was disarmed.
@@ -77,18 +77,22 @@ impl Outbox {
     }
 }
 
-/// A body: all of it in one piece, or nothing.
-#[derive(Default)]
-pub(crate) struct Payload(Option<Chunk>);
+/// A body.
+pub(crate) enum Payload {
+    /// All of it in one piece, or nothing.
+    Whole(Option<Chunk>),
+    /// What hands out nothing, and so needs no guard.
+    File(FileBody),
+}
 
 impl Payload {
     pub(crate) fn empty() -> Self {
-        Self(None)
+        Self::Whole(None)
     }
 
     /// The same bytes, with a guard that `outbox` disarms once they are written.
     pub(crate) fn guarded(mut self, guard: UndeliveredGuard, outbox: Outbox) -> Self {
-        if let Some(chunk) = &mut self.0 {
+        if let Self::Whole(Some(chunk)) = &mut self {
             chunk.guard = Some((guard, outbox));
         }
         self
@@ -98,24 +102,36 @@ impl Payload {
 impl<B: Into<Bytes>> From<B> for Payload {
     fn from(bytes: B) -> Self {
         let bytes = bytes.into();
-        Self((!bytes.is_empty()).then_some(Chunk { bytes, guard: None }))
+        Self::Whole((!bytes.is_empty()).then_some(Chunk { bytes, guard: None }))
     }
 }
 
 impl Body for Payload {
     type Data = Chunk;
-    type Error = Infallible;
+    type Error = io::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Chunk>, Infallible>>> {
-        Poll::Ready(self.0.take().map(|chunk| Ok(Frame::data(chunk))))
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Chunk>>>> {
+        match self.get_mut() {
+            Self::Whole(chunk) => Poll::Ready(chunk.take().map(|chunk| Ok(Frame::data(chunk)))),
+            Self::File(file) => {
+                let framed = |bytes| Frame::data(Chunk { bytes, guard: None });
+                file.poll_block(context).map(|block| block.map(|block| block.map(framed)))
+            }
+        }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.is_none()
+        match self {
+            Self::Whole(chunk) => chunk.is_none(),
+            Self::File(file) => file.left() == 0,
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.0.as_ref().map_or(0, |chunk| chunk.bytes.len() as u64))
+        SizeHint::with_exact(match self {
+            Self::Whole(chunk) => chunk.as_ref().map_or(0, |chunk| chunk.bytes.len() as u64),
+            Self::File(file) => file.left(),
+        })
     }
 }
 

@@ -1,6 +1,7 @@
 //! Answers as bytes: the envelope of eight keys, its old doubled form, and plain data.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use leasehold_core::request::{AuthAnswer, LogicalResponse, Object, Shape};
@@ -10,6 +11,7 @@ use serde::{Serialize, Serializer};
 use serde_json::Value;
 
 use crate::delivery::Payload;
+use crate::file::FileBody;
 use crate::go_json;
 
 pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -60,6 +62,12 @@ pub(crate) fn of_answer(request_id: &str, operation: Operation, answer: &Logical
     if let Some((text, kind)) = &answer.raw {
         let status = wished.unwrap_or(StatusCode::OK);
         return response(status, Some(HeaderValue::from_static(kind)), Payload::from(text.clone()));
+    }
+    if let Some(file) = &answer.attachment {
+        let body = Payload::File(FileBody::new(Arc::clone(&file.spool)));
+        let mut sent = response(StatusCode::OK, Some(HeaderValue::from_static(file.kind)), body);
+        sent.headers_mut().insert(header::CONTENT_DISPOSITION, HeaderValue::from_static("attachment"));
+        return sent;
     }
     match found(operation, answer) {
         Content::Something => {}

@@ -54,6 +54,9 @@ pub(crate) enum FrontendError {
     BodyTooLarge,
     #[error("the request body could not be read")]
     Body,
+    /// The log says why.
+    #[error("the file could not be kept on the server's disk")]
+    NoPlace,
     #[error(transparent)]
     Json(#[from] JsonError),
     #[error(transparent)]
@@ -96,6 +99,7 @@ pub(crate) fn of_frontend(error: &FrontendError) -> Response<Payload> {
         FrontendError::Namespace => (StatusCode::NOT_FOUND, Said::one(error)),
         FrontendError::MediaType(_) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, Said::one(error)),
         FrontendError::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, Said::one(error)),
+        FrontendError::NoPlace => (StatusCode::INSUFFICIENT_STORAGE, Said::one(error)),
         FrontendError::TooOften(_) => (StatusCode::TOO_MANY_REQUESTS, Said::one(error)),
         FrontendError::Busy | FrontendError::Time => (StatusCode::SERVICE_UNAVAILABLE, Said::one(error)),
         FrontendError::Relative
@@ -111,7 +115,8 @@ pub(crate) fn of_frontend(error: &FrontendError) -> Response<Payload> {
         | FrontendError::Form(_) => (StatusCode::BAD_REQUEST, Said::one(error)),
     };
     let mut answer = response(status, said);
-    if matches!(error, FrontendError::BodyTooLarge | FrontendError::Body | FrontendError::Time) {
+    if matches!(error, FrontendError::BodyTooLarge | FrontendError::Body | FrontendError::NoPlace | FrontendError::Time)
+    {
         close_after(&mut answer);
     }
     if matches!(error, FrontendError::TooOften(_)) {

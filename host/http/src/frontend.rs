@@ -10,6 +10,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
 use hyper::body::Body;
+use leasehold_core::api::sys;
 use leasehold_core::connection::ConnectionInfo;
 use leasehold_core::random;
 use leasehold_core::request::{LogicalRequest, LogicalResponse, Object};
@@ -23,6 +24,7 @@ use crate::delivery::{Outbox, Payload, UndeliveredGuard};
 use crate::envelope;
 use crate::error::{self, FrontendError};
 use crate::extract::{self, Head};
+use crate::file;
 use crate::limits::{Budget, RequestLimits, Share};
 use crate::listener::{Peer, Places, Rules};
 use crate::metrics::Meter;
@@ -44,6 +46,8 @@ pub struct Frontend {
     /// Bodies that are being read.
     reading: Semaphore,
     bodies: Places,
+    /// Files that are being taken in.
+    files: Semaphore,
     proofs: RateLimit,
 }
 
@@ -68,6 +72,7 @@ impl Frontend {
             places: Places::new(limits.connections_per_address_max),
             reading: Semaphore::new(limits.requests_max),
             bodies: Places::new(limits.bodies_per_address_max),
+            files: Semaphore::new(limits.files_max),
             proofs: RateLimit::new(limits.proofs_per_second, limits.proofs_burst),
             limits,
         })
@@ -82,8 +87,11 @@ impl Frontend {
         let began = Instant::now();
         let method = request.method().clone();
         let mut operation = None;
+        let path = request.uri().path().strip_prefix("/v1/");
+        let moves_file = path.is_some_and(sys::takes_file);
+        let limit = if moves_file { self.limits.file_time } else { self.limits.request_time };
         let answering = self.answer_in_time(request, peer, outbox, &mut operation);
-        let mut answer = match tokio::time::timeout(self.limits.request_time, answering).await {
+        let mut answer = match tokio::time::timeout(limit, answering).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(refused)) => error::of_frontend(&refused),
             Err(_) => error::of_frontend(&FrontendError::Time),
@@ -115,7 +123,9 @@ impl Frontend {
         }
         let namespace = head.namespace.clone();
         let mut share = Share::default();
-        let carried = if head.has_body {
+        let carried = if head.has_body && sys::takes_file(&head.path) {
+            self.take_file(body, &head, &client).await?
+        } else if head.has_body {
             match self.read(body, head.token.as_ref(), &client, &mut share).await? {
                 Some(bytes) => body::decode(bytes, &parts.headers, &self.limits, &self.budget, &mut share)?,
                 None => Carried::Withheld,
@@ -123,7 +133,7 @@ impl Frontend {
         } else {
             Carried::Data(None)
         };
-        let is_withheld = matches!(carried, Carried::Withheld);
+        let is_withheld = matches!(carried, Carried::Withheld | Carried::Unread);
         let _permit = self.under_way.try_acquire().map_err(|_| FrontendError::Busy)?;
         let mut answer = self.ask(head, carried, client, &peer.rules, outbox).await?;
         if let Some(namespace) = namespace {
@@ -178,6 +188,31 @@ impl Frontend {
         refused
     }
 
+    /// A file, if the client may send it.
+    async fn take_file<B>(&self, mut body: B, head: &Head, client: &ConnectionInfo) -> Result<Carried, FrontendError>
+    where
+        B: Body<Data = Bytes, Error: Send> + Unpin + Send + 'static,
+    {
+        let held = match client.address() {
+            Some(address) => Some(self.bodies.take(address).ok_or(FrontendError::Busy)?),
+            None => None,
+        };
+        let may = match &head.token {
+            Some(token) => self.pipeline.may_upload(token, &head.path, client.address()).await,
+            None => false,
+        };
+        let taken = if may {
+            let _permit = self.files.try_acquire().map_err(|_| FrontendError::Busy)?;
+            file::spooled(&mut body, self.limits.file_max, self.limits.header_time).await.map(Carried::File)
+        } else {
+            Ok(Carried::Unread)
+        };
+        if !matches!(taken, Ok(Carried::File(_))) {
+            tokio::spawn(body::linger(body, self.limits.body_max.saturating_mul(2), held));
+        }
+        taken
+    }
+
     async fn ask(
         &self,
         head: Head,
@@ -188,11 +223,16 @@ impl Frontend {
     ) -> Result<Response<Payload>, FrontendError> {
         let Head { operation, path, parameters, token, headers, has_body, namespace: _ } = head;
         let body_withheld = matches!(carried, Carried::Withheld);
+        let mut upload = None;
         let (data, raw_body) = match carried {
             Carried::Data(data) if has_body => (data.unwrap_or_default(), None),
             Carried::Data(_) => (parameters, None),
             Carried::Raw(bytes) => (parameters, Some(bytes.to_vec())),
-            Carried::Withheld => (Object::new(), None),
+            Carried::File(spool) => {
+                upload = Some(spool);
+                (Object::new(), None)
+            }
+            Carried::Withheld | Carried::Unread => (Object::new(), None),
         };
         let is_health = path == HEALTH && operation == Operation::Read;
         let codes =
@@ -211,6 +251,7 @@ impl Frontend {
             wrap_ttl: None,
             headers,
             raw_body,
+            upload,
             body_withheld,
         };
         let is_metrics = request.path == METRICS && request.operation == Operation::Read;

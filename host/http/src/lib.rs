@@ -3,7 +3,7 @@
 //! Must not know: leases, storage, policies, what a route means. It translates and it bounds.
 //!
 //! Start with [`frontend`] (one request from bytes to bytes), then `path` (the one canonical path), `extract` and `body`
-//! (what is read), `envelope`, `error` and `delivery` (what is written), [`listener`] (sockets and the rules of each) and
+//! (what is read), `envelope`, `error` and `delivery` (what is written), `file` (snapshots, which are too large for memory), [`listener`] (sockets and the rules of each) and
 //! [`serve`] (connections, TLS, draining).
 //!
 //! Invariants: everything a client can make large has a bound that holds before anybody asks who the client is. The path
@@ -15,6 +15,7 @@ mod delivery;
 mod envelope;
 mod error;
 mod extract;
+mod file;
 pub mod frontend;
 mod go_json;
 mod json;

@@ -38,6 +38,12 @@ pub struct RequestLimits {
     /// Bytes of request line and headers together; more answers 431. Nobody has shown a token before the head is read, so
     /// each connection may cost this much of anybody.
     pub headers_max: usize,
+    /// Bytes of a file (a snapshot to restore) with the right to send it; more answers 413.
+    pub file_max: u64,
+    /// Files that are being taken in at once; further ones answer 503.
+    pub files_max: usize,
+    /// In place of `request_time` where a file comes or goes.
+    pub file_time: Duration,
     /// From the first byte of the head to the answer.
     pub request_time: Duration,
     /// For the first head of a connection, from its acceptance or the end of its TLS handshake.
@@ -67,6 +73,9 @@ impl Default for RequestLimits {
             // Behind one address may stand a whole cluster whose programs all start at once.
             proofs_per_second: 50,
             proofs_burst: 500,
+            file_max: 8 << 30,
+            files_max: 1,
+            file_time: Duration::from_secs(3_600),
             json_strings_max: 1_000,
             json_memory_max: 34_078_720,
             // serde_json stops at 128 by itself.
@@ -152,6 +161,9 @@ mod tests {
             ("parameters of a query or a form", limits.parameters_max.to_string()),
             ("token", kib(limits.token_max)),
             ("body with a living token", format!("{} MiB", limits.body_max >> 20)),
+            ("file with the right to send it", format!("{} GiB", limits.file_max >> 30)),
+            ("files being taken in", limits.files_max.to_string()),
+            ("time of a request that moves a file", seconds(limits.file_time)),
             ("body without one", kib(limits.unknown_body_max)),
             ("time for a body without a living token", seconds(limits.unknown_body_time)),
             ("bodies being read from one address", limits.bodies_per_address_max.to_string()),

@@ -21,6 +21,9 @@ pub trait Pipeline: Send + Sync {
     /// Whether this token lives and may be used from this address: its holder may send large bodies. Takes none of its uses; nobody is known while sealed.
     async fn knows(&self, token: &TokenId, client: Option<IpAddr>) -> bool;
 
+    /// Whether the holder of this token may send a file to this path; asked before the file is read. Takes none of its uses.
+    async fn may_upload(&self, token: &TokenId, path: &str, client: Option<IpAddr>) -> bool;
+
     /// The client was gone, or its time over, before the answer that hands this out was written. Returns at once.
     fn undelivered(self: Arc<Self>, handed_out: HandedOut);
 }
@@ -37,6 +40,10 @@ impl Pipeline for Core {
 
     async fn knows(&self, token: &TokenId, client: Option<IpAddr>) -> bool {
         Core::knows(self, token, client).await
+    }
+
+    async fn may_upload(&self, token: &TokenId, path: &str, client: Option<IpAddr>) -> bool {
+        Core::may_upload(self, token, path, client).await
     }
 
     fn undelivered(self: Arc<Self>, handed_out: HandedOut) {

@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use leasehold_core::connection::ConnectionInfo;
-use leasehold_core::request::{AuthAnswer, HandedOut, LeaseAnswer, LogicalRequest, LogicalResponse, Shape};
+use leasehold_core::request::{Attachment, AuthAnswer, HandedOut, LeaseAnswer, LogicalRequest, LogicalResponse, Shape};
 use leasehold_core::seams::error::RequestError;
+use leasehold_core::seams::snapshot::Spool;
 use leasehold_core::testing::CountingEntropy;
 use leasehold_model::{Timestamp, TokenId, Ttl};
 use serde_json::json;
@@ -57,6 +58,20 @@ impl Pipeline for Scripted {
                 let data = json!({"password": "p".repeat(length)});
                 Ok(LogicalResponse { lease: Some(lease), ..LogicalResponse::json(data) })
             }
+            "sys/storage/raft/snapshot" | "sys/storage" => Ok(LogicalResponse::json(json!({
+                "data": request.data,
+                "raw": request.raw_body.map(|body| body.len()),
+                "upload": request.upload.map(|file| file.len()),
+                "withheld": request.body_withheld,
+            }))),
+            "file" => {
+                let bytes: Vec<u8> = (0..3_000_000_u32).map(|at| b'a' + at.rem_euclid(23).to_le_bytes()[0]).collect();
+                let mut file = tempfile::tempfile().unwrap();
+                std::io::Write::write_all(&mut file, &bytes).unwrap();
+                let spool = Arc::new(Spool::new(file, bytes.len() as u64));
+                let attachment = Some(Attachment { spool, kind: "application/gzip" });
+                Ok(LogicalResponse { attachment, ..LogicalResponse::default() })
+            }
             "token" => Ok(LogicalResponse { auth: Some(new_token()), ..LogicalResponse::default() }),
             "sys/health" => Ok(LogicalResponse::json(json!({"sealed": true})).shaped(Shape::Plain).with_status(503)),
             "broken" => Err(RequestError::Internal("the password is hunter2".to_owned())),
@@ -78,6 +93,10 @@ impl Pipeline for Scripted {
 
     async fn knows(&self, token: &TokenId, _: Option<IpAddr>) -> bool {
         token.expose() == "s.known"
+    }
+
+    async fn may_upload(&self, token: &TokenId, _: &str, _: Option<IpAddr>) -> bool {
+        token.expose() == "s.operator"
     }
 
     fn undelivered(self: Arc<Self>, handed_out: HandedOut) {

@@ -141,6 +141,7 @@ async fn ask(core: &Arc<Core>, root: &TokenId, path: &str, body: Value) -> Resul
         wrap_ttl: None,
         headers: BTreeMap::new(),
         raw_body: None,
+        upload: None,
         body_withheld: false,
     };
     core.handle(request).await.map(|_| ()).map_err(|error| format!("{path}: {}", with_causes(&error)))

@@ -3,7 +3,7 @@
 //! Must not know: what a request means. Every rule lives in the core.
 //!
 //! Start with [`main_with_args`], then `run` (a server's life), `wiring` (which adapter stands behind which seam), `dev` (the
-//! development server), `config` (the configuration), `bind` (sockets), `signals`, `descriptors` (open files) and `service`
+//! development server), `migrate` and `inspect` (commands on stores and snapshots without a server), `config` (the configuration), `bind` (sockets), `signals`, `descriptors` (open files) and `service`
 //! (what a service manager is told).
 
 mod bind;
@@ -15,8 +15,10 @@ mod descriptors;
 mod dev;
 mod entropy;
 mod guests;
+mod inspect;
 mod log;
 mod metrics;
+mod migrate;
 mod run;
 mod service;
 mod signals;
@@ -37,5 +39,6 @@ pub fn main_with_args(arguments: Vec<OsString>) -> ExitCode {
         return ExitCode::from(u8::try_from(leasehold_sandbox::compile_worker()).unwrap_or(1));
     }
     let server = leasehold_cli::OwnCommand::new(command::server(), command::run);
-    leasehold_cli::run(arguments, &tools::Offline, vec![server])
+    let own = vec![server, migrate::own(), migrate::own_of_storage(), inspect::own(false), inspect::own(true)];
+    leasehold_cli::run(arguments, &tools::Offline, own)
 }

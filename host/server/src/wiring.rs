@@ -9,9 +9,9 @@ use leasehold_core::audit::DeviceEntry;
 use leasehold_core::core::{Seams, Settings};
 use leasehold_core::seams::audit::AuditDevices as _;
 use leasehold_core::seams::host::{Clock, Entropy, Metrics};
-use leasehold_core::seams::storage::Storage;
+use leasehold_core::seams::store_copy::WholeStore;
 use leasehold_sandbox::{Compiler, Config as SandboxConfig, Sandbox};
-use leasehold_storage::{Barrier, MemoryStorage, PostgresSettings, PostgresStorage, SqliteStorage};
+use leasehold_storage::{Barrier, MemoryStorage, PostgresSettings, PostgresStorage, SqliteStorage, transfer};
 use secrecy::SecretString;
 
 use crate::causes::with_causes;
@@ -40,16 +40,17 @@ pub(crate) async fn core(
 ) -> Result<Wired, String> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
-    let mut postgresql = None;
-    let inner: Arc<dyn Storage> = match store {
-        Store::Memory => Arc::new(MemoryStorage::new(clock.clone())),
-        Store::Sqlite(path) => Arc::new(SqliteStorage::open(path, clock.clone()).map_err(|error| with_causes(&error))?),
-        Store::Postgresql(store) => {
-            let opened =
-                PostgresStorage::open(postgresql_settings(store)?).await.map_err(|error| with_causes(&error))?;
-            Arc::clone(postgresql.insert(Arc::new(opened))) as Arc<dyn Storage>
+    let Opened { store: inner, postgresql } = open(store).await?;
+    if let Some(source) = transfer::unfinished(&*inner).await.map_err(|error| with_causes(&error))? {
+        if let Some(postgresql) = postgresql {
+            postgresql.release().await;
         }
-    };
+        return Err(format!(
+            "the storage ({}) is not whole: it was to be filled from {source}, and that did not come to its end. Run `leasehold operator \
+             migrate` again; with `-reset` it empties the storage instead",
+            store.shown()
+        ));
+    }
     let barrier = Barrier::new(inner, clock.clone(), entropy.clone());
     let barrier = Arc::new(barrier.accepting_changed_rows(accepts_changed_storage));
     let mut sandbox = SandboxConfig::new(guests::builtins());
@@ -57,7 +58,8 @@ pub(crate) async fn core(
     let sandbox = Arc::new(Sandbox::new(sandbox, clock.clone()).map_err(|error| with_causes(&error))?);
     let seams = Seams {
         storage: barrier.clone(),
-        seal: barrier,
+        seal: barrier.clone(),
+        snapshots: barrier,
         clock,
         entropy,
         acl: sandbox.clone(),
@@ -70,6 +72,31 @@ pub(crate) async fn core(
         metrics,
     };
     Ok(Wired { core: Core::new(seams, settings), postgresql })
+}
+
+/// A store, and once more as the one whose claim can be lost and is to be given back.
+pub(crate) struct Opened {
+    pub(crate) store: Arc<dyn WholeStore>,
+    pub(crate) postgresql: Option<Arc<PostgresStorage>>,
+}
+
+/// Opens a store, and keeps others out of it.
+///
+/// # Errors
+/// In words for the operator.
+pub(crate) async fn open(store: &Store) -> Result<Opened, String> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let mut postgresql = None;
+    let store: Arc<dyn WholeStore> = match store {
+        Store::Memory => Arc::new(MemoryStorage::new(clock)),
+        Store::Sqlite(path) => Arc::new(SqliteStorage::open(path, clock).map_err(|error| with_causes(&error))?),
+        Store::Postgresql(store) => {
+            let opened =
+                PostgresStorage::open(postgresql_settings(store)?).await.map_err(|error| with_causes(&error))?;
+            Arc::clone(postgresql.insert(Arc::new(opened))) as Arc<dyn WholeStore>
+        }
+    };
+    Ok(Opened { store, postgresql })
 }
 
 /// What is wrong with a store, as far as that can be seen without opening it.

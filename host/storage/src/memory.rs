@@ -12,7 +12,9 @@ use leasehold_core::seams::host::Clock;
 use leasehold_core::seams::storage::{
     Batch, Change, Changes, Expect, Key, LeaseFilter, Page, Storage, StorageError, Versioned,
 };
+use leasehold_core::seams::store_copy::{GROUP_RECORDS, Piece, Record, WholeStore, cut_short};
 use leasehold_model::{LeaseId, MountAccessor, Timestamp, TokenHash, Ttl};
+use tokio::sync::mpsc;
 
 /// Passes the conformance suite; makes no promise about `kill -9`.
 pub struct MemoryStorage {
@@ -155,6 +157,50 @@ impl Storage for MemoryStorage {
     }
 }
 
+#[async_trait]
+impl WholeStore for MemoryStorage {
+    async fn export(&self, into: mpsc::Sender<Vec<Record>>) -> Result<u64, StorageError> {
+        // All of it is in memory twice for a while: others go on writing while it is sent.
+        let (mut records, number) = {
+            let state = self.state();
+            let values = state.values.iter();
+            let values = values.map(|(key, stored)| Record::Value { key: Key::new(key), value: stored.value.clone() });
+            let leases = state.leases.values().cloned().map(Record::Lease);
+            (values.chain(leases).collect::<Vec<_>>().into_iter(), state.version)
+        };
+        loop {
+            let group: Vec<Record> = records.by_ref().take(GROUP_RECORDS).collect();
+            if group.is_empty() {
+                return Ok(number);
+            }
+            into.send(group).await.map_err(|_| cut_short())?;
+        }
+    }
+
+    async fn replace(&self, mut from: mpsc::Receiver<Piece>) -> Result<(), StorageError> {
+        let (mut next, mut ended) = (State::default(), false);
+        while let Some(piece) = from.recv().await {
+            match piece {
+                Piece::Records(records) => records.into_iter().for_each(|record| next.load(record)),
+                Piece::End => {
+                    ended = true;
+                    break;
+                }
+            }
+        }
+        if !ended {
+            return Err(cut_short());
+        }
+        let mut state = self.state();
+        next.version = state.version + 1;
+        next.horizon = next.version;
+        let number = next.version;
+        next.values.values_mut().for_each(|stored| stored.version = number);
+        *state = next;
+        Ok(())
+    }
+}
+
 /// Whether a batch with this change takes a number.
 pub(crate) fn is_numbered(change: &Change) -> bool {
     match change {
@@ -192,6 +238,16 @@ enum Undo {
 }
 
 impl State {
+    /// Takes a record of a copy; its version comes when all are there.
+    fn load(&mut self, record: Record) {
+        match record {
+            Record::Value { key, value } => {
+                drop(self.set_value(key.as_str().to_owned(), Some(Versioned { value, version: 0 })));
+            }
+            Record::Lease(row) => drop(self.set_row(&row.id.clone(), Some(row))),
+        }
+    }
+
     fn commit(&mut self, batch: Batch) -> Result<(), StorageError> {
         let version = self.version + 1;
         let mut undo = Vec::with_capacity(batch.0.len());

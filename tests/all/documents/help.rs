@@ -150,6 +150,19 @@ fn try_example(server: &Server, empty: &Server, database: &Database<'_>, example
     let root = server.root();
     let made = root.post("auth/token/create", json!({ "policies": ["root"], "ttl": "1h" })).assert_status(200);
     write_files(server, &made.text("/auth/client_token"));
+    // What is moved must be out of use.
+    let idle = example.contains(" migrate -config").then(|| {
+        let idle = Server::durable(&Durable::default());
+        idle.terminate();
+        let (from, to) = (idle.home().join("leasehold.db"), idle.home().join("moved.db"));
+        let text = format!(
+            "storage_source \"sqlite\" {{\n path = \"{}\"\n}}\nstorage_destination \"sqlite\" {{\n path = \"{}\"\n}}\n",
+            from.display(),
+            to.display()
+        );
+        fs::write(server.cli().home().join("work/migrate.hcl"), text).expect("a file can be written");
+        idle
+    });
     let mut line = example.replace(TOKEN, &made.text("/auth/client_token"));
     line = line.replace(ACCESSOR, &made.text("/auth/accessor"));
     line = line.replace("http://127.0.0.1:8200", &format!("http://{}", server.address()));
@@ -162,6 +175,7 @@ fn try_example(server: &Server, empty: &Server, database: &Database<'_>, example
     // One of its own: some examples revoke it.
     let acting = [("VAULT_TOKEN".to_owned(), root.child(json!({ "policies": ["root"], "ttl": "1h" })))];
     let ran = shell(at, &acting, &format!("{shells}{line}"));
+    drop(idle);
     let right = match example.split_once("  #") {
         Some(_) if example.contains(REFUSED) => ran.status == 2,
         _ if ASKS.contains(&example) => ran.status == 1 && ran.stdout.contains("this is no terminal"),

@@ -40,7 +40,7 @@ pub(super) fn line(
         Body::None => {}
         Body::Json(value) | Body::Patch(value) => line.push_str(&format!("-d {} ", quoted(&value.to_string()))),
         // Bytes do not fit a command line.
-        Body::Module(_) => line.push_str("--data-binary @FILE "),
+        Body::Module(_) | Body::File => line.push_str("--data-binary @FILE "),
     }
     line.push_str(&format!("\"{url}\""));
     line

@@ -3,13 +3,14 @@
 //! Must not know: commands, tables, what a mount or a lease is. Start with [`Client::send`].
 //!
 //! Invariants: the token is in the request's header and nowhere else: not in an error, not in `Debug`, not in the curl
-//! line. An answer is never read past [`ANSWER_MAX`]. One redirect is followed, and never from https to http.
+//! line. An answer is never read into memory past [`ANSWER_MAX`]. One redirect is followed, and never from https to http.
 
 mod address;
 mod answer;
 mod curl;
 mod policy;
 mod tls;
+mod transfer;
 mod unix;
 mod waiting;
 
@@ -99,6 +100,8 @@ enum Body {
     Json(Value),
     Patch(Value),
     Module(Vec<u8>),
+    /// A file, which is handed in when it is sent.
+    File,
 }
 
 impl ApiRequest {
@@ -135,6 +138,11 @@ impl ApiRequest {
         Self { body: Body::Module(bytes), ..self }
     }
 
+    /// The body is a file: see [`Client::upload`].
+    pub(crate) fn file(self) -> Self {
+        Self { body: Body::File, ..self }
+    }
+
     pub(crate) fn query(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.query.push((key.into(), value.into()));
         self
@@ -143,6 +151,7 @@ impl ApiRequest {
     fn content_type(&self) -> Option<&'static str> {
         match self.body {
             Body::None | Body::Json(_) => None,
+            Body::File => Some("application/gzip"),
             Body::Patch(_) => Some("application/merge-patch+json"),
             Body::Module(_) => Some("application/wasm"),
         }
@@ -150,7 +159,7 @@ impl ApiRequest {
 
     fn body_bytes(&self) -> Option<Vec<u8>> {
         match &self.body {
-            Body::None => None,
+            Body::None | Body::File => None,
             Body::Json(value) | Body::Patch(value) => Some(value.to_string().into_bytes()),
             Body::Module(bytes) => Some(bytes.clone()),
         }
@@ -169,6 +178,8 @@ pub(crate) struct Client {
     dry_run: Option<DryRun>,
     disable_redirects: bool,
     retries: u32,
+    /// What the environment says; none: the default holds, but not for files.
+    own_timeout: Option<Duration>,
     shows_waiting: bool,
 }
 
@@ -231,6 +242,7 @@ impl Client {
             dry_run: options.dry_run,
             disable_redirects: options.disable_redirects || env.switch("DISABLE_REDIRECTS"),
             retries: retries.unwrap_or(0).min(RETRIES_MAX),
+            own_timeout: timeout.filter(|timeout| !timeout.is_zero()),
             shows_waiting: env.stderr_is_terminal,
         })
     }
@@ -277,17 +289,10 @@ impl Client {
     /// # Errors
     /// Every [`ClientError`] but `Setup`.
     pub(crate) fn send(&self, call: &ApiRequest) -> Result<Answer, ClientError> {
-        let url = self.address.url(&call.path, &call.query);
+        let url = self.url_unless_dry(call)?;
         let headers = self.headers_of(call);
-        match self.dry_run {
-            None => {}
-            Some(DryRun::CurlString) => {
-                return Err(ClientError::NotSent(curl::line(call, &url, &headers, &self.tls, self.address.socket())));
-            }
-            Some(DryRun::Policy) => return Err(ClientError::NotSent(policy::rule(call))),
-        }
         let body = call.body_bytes();
-        let _waiting = self.shows_waiting.then(|| waiting::Waiting::start(call.method, &call.path));
+        let _waiting = self.waiting(call);
         let (mut url, mut redirected) = (url, false);
         loop {
             let answer = self.send_with_retries(call.method, &url, &headers, body.as_deref())?;
@@ -299,6 +304,25 @@ impl Client {
                 _ => return answer.or_refusal(call.method, &url),
             }
         }
+    }
+
+    /// Where a request goes.
+    ///
+    /// # Errors
+    /// [`ClientError::NotSent`]: something else was asked for than that it is sent.
+    fn url_unless_dry(&self, call: &ApiRequest) -> Result<String, ClientError> {
+        let url = self.address.url(&call.path, &call.query);
+        Err(ClientError::NotSent(match self.dry_run {
+            None => return Ok(url),
+            Some(DryRun::CurlString) => {
+                curl::line(call, &url, &self.headers_of(call), &self.tls, self.address.socket())
+            }
+            Some(DryRun::Policy) => policy::rule(call),
+        }))
+    }
+
+    fn waiting(&self, call: &ApiRequest) -> Option<waiting::Waiting> {
+        self.shows_waiting.then(|| waiting::Waiting::start(call.method, &call.path))
     }
 
     /// The answer as an envelope; `None` when it has no body, and for a 404 that says nothing.
@@ -372,6 +396,23 @@ impl Client {
         headers: &[(String, SecretString)],
         body: Option<&[u8]>,
     ) -> Result<Answer, ClientError> {
+        let request = self.head(method, url, headers)?;
+        let failed = |why: String| ClientError::Transport { verb: verb(method), url: url.to_owned(), why };
+        let unfit = |_| failed("this is not a request that can be sent".to_owned());
+        let sent = match body {
+            Some(bytes) => self.agent.run(request.body(bytes).map_err(unfit)?),
+            None => self.agent.run(request.body(()).map_err(unfit)?),
+        };
+        let response = sent.map_err(|error| failed(tls::explain(&error, &self.address)))?;
+        Answer::read(response).map_err(|error| failed(error.to_string()))
+    }
+
+    fn head(
+        &self,
+        method: &str,
+        url: &str,
+        headers: &[(String, SecretString)],
+    ) -> Result<ureq::http::request::Builder, ClientError> {
         let mut request = ureq::http::Request::builder().method(method).uri(self.tls.uri_for(url));
         if let Some(host) = self.tls.host_header(url) {
             request = request.header("Host", host);
@@ -382,14 +423,7 @@ impl Client {
             value.set_sensitive(true);
             request = request.header(name.as_str(), value);
         }
-        let failed = |why: String| ClientError::Transport { verb: verb(method), url: url.to_owned(), why };
-        let unfit = |_| failed("this is not a request that can be sent".to_owned());
-        let sent = match body {
-            Some(bytes) => self.agent.run(request.body(bytes).map_err(unfit)?),
-            None => self.agent.run(request.body(()).map_err(unfit)?),
-        };
-        let response = sent.map_err(|error| failed(tls::explain(&error, &self.address)))?;
-        Answer::read(response).map_err(|error| failed(error.to_string()))
+        Ok(request)
     }
 }
 

@@ -17,6 +17,7 @@ mod operator;
 mod policy;
 mod run;
 mod secrets;
+mod snapshot;
 mod status;
 mod token;
 
@@ -85,6 +86,7 @@ pub(crate) fn run(
         ["kv", command] => kv::run(run, command),
         ["lease", command] => lease::run(run, command),
         ["audit", command] => audit::run(run, command),
+        ["operator", "snapshot", command] | ["operator", "raft", "snapshot", command] => snapshot::run(run, command),
         ["operator", command] => operator::run(run, command),
         ["module", command] => module::run(run, command),
         ["print", "token"] => misc::print_token(run),

@@ -1,11 +1,11 @@
-//! `operator init|unseal|seal|rotate|key-status|step-down`.
+//! `operator init|unseal|seal|rotate|key-status|step-down`. What works on files and stores beneath it is the server's own.
 
 use clap::Command;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 
 use super::run::Run;
-use super::{login, status};
+use super::{login, snapshot, status};
 use crate::client::{ApiRequest, Client};
 use crate::data::read_bounded;
 use crate::declare::{group, leaf, switch, value, values};
@@ -47,6 +47,8 @@ pub(super) fn tree() -> Command {
         ),
         leaf("key-status", "Show the data key in use", "", "  $ leasehold operator key-status"),
         leaf("step-down", "Let another node lead", "", "  $ leasehold operator step-down"),
+        snapshot::tree(false),
+        group("raft", "The names under which Vault has snapshots").subcommand(snapshot::tree(true)),
     ])
 }
 

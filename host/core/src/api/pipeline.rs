@@ -98,7 +98,9 @@ impl Core {
             (Ok(()), Ok(admitted)) => self.carry_out(unsealed, request, trace, admitted).await,
             (Ok(()), Err(error)) | (Err(error), _) => Err(error),
         };
-        let outcome = match trace.caller.clone().filter(|caller| caller.last_use) {
+        // A snapshot that was restored has taken the token away, and sealed the server.
+        let is_there = self.unsealed().is_ok();
+        let outcome = match trace.caller.clone().filter(|caller| caller.last_use && is_there) {
             Some(caller) => self.after_last_use(unsealed, &caller, outcome).await,
             None => outcome,
         };
@@ -345,7 +347,12 @@ impl Core {
             ignored.retain(|name| !matches!(name.as_str(), "after" | "limit"));
         }
         // As in Vault: neither on an answer without a body nor on one to queued work.
-        if !ignored.is_empty() && answer.has_body() && answer.raw.is_none() && answer.status != Some(202) {
+        if !ignored.is_empty()
+            && answer.has_body()
+            && answer.raw.is_none()
+            && answer.attachment.is_none()
+            && answer.status != Some(202)
+        {
             let mut names = ignored;
             names.sort();
             answer.warnings.push(format!("Endpoint ignored these unrecognized parameters: [{}]", names.join(" ")));

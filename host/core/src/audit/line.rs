@@ -169,6 +169,9 @@ impl Entry<'_> {
         if let Some(body) = &asked.raw_body {
             request.insert("body_bytes".into(), body.len().into());
         }
+        if let Some(file) = &asked.upload {
+            request.insert("body_bytes".into(), file.len().into());
+        }
         if let Some(address) = asked.client.as_ref().and_then(ConnectionInfo::address) {
             request.insert("remote_address".into(), address.to_string().into());
         }

@@ -10,5 +10,7 @@ pub mod job;
 pub mod mount_storage;
 pub mod sandbox;
 pub mod seal;
+pub mod snapshot;
 pub mod storage;
+pub mod store_copy;
 pub mod token_params;

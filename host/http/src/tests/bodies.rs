@@ -132,3 +132,52 @@ async fn proofs_in_bodies_have_a_budget_for_each_address() {
     let health = served.ask("GET /v1/sys/health HTTP/1.1", b"").await;
     assert!(health.starts_with("HTTP/1.1 503 "), "a probe is no proof: {health}");
 }
+
+/// A file is kept on disk, and only of who may send it is a byte read; the core says what the others hear.
+#[tokio::test]
+async fn a_file_is_taken_only_of_who_may_send_it() {
+    let limits = RequestLimits { file_max: 3 << 20, body_max: 1 << 20, ..RequestLimits::default() };
+    let served = served(limits).await;
+    let path = "/v1/sys/storage/raft/snapshot";
+    for (token, length, taken) in [
+        ("s.operator", 3 << 20, Some(3 << 20)),
+        ("s.operator", 0, Some(0)),
+        ("s.known", 100, None),
+        ("s.known", 2 << 20, None),
+        ("s.unknown", 2 << 20, None),
+    ] {
+        let head = format!("POST {path} HTTP/1.1\r\nX-Vault-Token: {token}\r\nContent-Type: application/gzip");
+        let answer = served.ask(&head, &vec![7; length]).await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{token} {length}: {answer}");
+        let shown = taken.map_or("null".to_owned(), |taken: usize| taken.to_string());
+        assert!(
+            answer.contains(&format!("\"data\":{{}},\"raw\":null,\"upload\":{shown},\"withheld\":false")),
+            "{answer}"
+        );
+    }
+    let head = format!("POST {path} HTTP/1.1\r\nX-Vault-Token: s.operator");
+    let answer = served.ask(&head, &vec![7; (3 << 20) + 1]).await;
+    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+    // Elsewhere such a body is an ordinary one.
+    let answer = served.ask("POST /v1/sys/storage HTTP/1.1\r\nX-Vault-Token: s.operator", b"{}").await;
+    assert!(answer.contains("\"upload\":null"), "{answer}");
+}
+
+/// One at a time: each of them takes place on the disk.
+#[tokio::test]
+async fn a_second_file_is_not_taken_while_one_comes() {
+    let limits = RequestLimits { header_time: Duration::from_millis(600), ..RequestLimits::default() };
+    let served = served(limits).await;
+    let head =
+        "POST /v1/sys/storage/raft/snapshot HTTP/1.1\r\nHost: x\r\nX-Vault-Token: s.operator\r\nConnection: close";
+    let mut slow = served.send(format!("{head}\r\nContent-Length: 8\r\n\r\n1234").as_bytes()).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let second = served.ask("POST /v1/sys/storage/raft/snapshot HTTP/1.1\r\nX-Vault-Token: s.operator", b"x").await;
+    assert!(second.starts_with("HTTP/1.1 503 "), "{second}");
+    // The first one stops for too long.
+    let mut answer = String::new();
+    let _ = slow.read_to_string(&mut answer).await;
+    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    let third = served.ask("POST /v1/sys/storage/raft/snapshot HTTP/1.1\r\nX-Vault-Token: s.operator", b"x").await;
+    assert!(third.contains("\"upload\":1"), "{third}");
+}

@@ -117,3 +117,15 @@ async fn http2_leaves_what_was_written_however_small_the_window() {
         assert!(connection.undelivered.try_recv().is_err(), "window {window}");
     }
 }
+
+/// An answer that is a file comes whole, with its length, whatever the size of the socket's buffers.
+#[tokio::test]
+async fn a_file_is_sent_whole() {
+    let served = served(RequestLimits::default()).await;
+    let answer = served.ask("GET /v1/file HTTP/1.1\r\nX-Vault-Token: s.known", b"").await;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 200 ") && head.contains("content-disposition: attachment"), "{head}");
+    assert!(head.contains("content-type: application/gzip") && head.contains("content-length: 3000000"), "{head}");
+    assert_eq!(body.len(), 3_000_000);
+    assert!(body.bytes().zip(0_u32..).all(|(byte, at)| u32::from(byte) == u32::from(b'a') + at % 23));
+}

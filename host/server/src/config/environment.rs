@@ -118,7 +118,7 @@ pub(crate) const VARIABLES: &[Variable] = &[
     row("PLUGIN_MULTIPLEXING_OPT_OUT", Server, NoMeaning, NO_PLUGINS),
     row("PLUGIN_MLOCK_ENABLED", Server, NoMeaning, NO_PLUGINS),
     row("PLUGIN_TMPDIR", Server, NoMeaning, NO_PLUGINS),
-    row("MIGRATE_CONFIG_PATH", Server, NoMeaning, "there is no migration from another storage"),
+    row("MIGRATE_CONFIG_PATH", Server, NoMeaning, "say `-config` of `operator migrate`"),
     row("INTERACTIVE_DEMO_SERVER", Server, NoMeaning, "use `-dev`"),
     row(
         "ADDR",
@@ -239,6 +239,15 @@ impl Overlay {
         }
         if let (Some(url), Store::Postgresql(store)) = (&self.pg_connection_url, &mut config.store) {
             store.connection_url = Some(url.clone());
+        }
+    }
+
+    /// The URL of a store that names none.
+    pub(crate) fn fill_in(&self, store: &mut Store) {
+        if let Store::Postgresql(store) = store
+            && store.connection_url.is_none()
+        {
+            store.connection_url.clone_from(&self.pg_connection_url);
         }
     }
 }

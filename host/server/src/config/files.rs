@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 
-use super::{Config, Refused, Source, defaults, read};
+use super::{Config, Migration, Refused, Source, defaults, read, read_migration};
 
 /// Reads them all.
 ///
@@ -12,14 +12,25 @@ use super::{Config, Refused, Source, defaults, read};
 /// In words for the operator: what could not be read, or everything that is wrong, line by line.
 pub(crate) fn configuration(paths: &[PathBuf]) -> Result<Config, String> {
     let sources = sources(paths)?;
-    read(&sources).map_err(|Refused { problems, warnings }| {
-        let names: Vec<&str> = sources.iter().map(|source| source.name.as_str()).collect();
-        let problems = problems.iter().map(|problem| format!("  {problem}"));
-        let warnings = warnings.iter().map(|warning| format!("  warning: {warning}"));
-        let lines: Vec<String> = problems.chain(warnings).collect();
-        let verb = if names.len() == 1 { "is not a configuration" } else { "are not a configuration" };
-        format!("{} {verb} that the server can start with:\n{}", names.join(", "), lines.join("\n"))
-    })
+    read(&sources).map_err(|refused| said(&sources, refused, "that the server can start with"))
+}
+
+/// Reads the file of a migration.
+///
+/// # Errors
+/// As [`configuration`].
+pub(crate) fn migration(path: &Path) -> Result<Migration, String> {
+    let sources = sources(&[path.to_owned()])?;
+    read_migration(&sources).map_err(|refused| said(&sources, refused, "of a migration"))
+}
+
+fn said(sources: &[Source], Refused { problems, warnings }: Refused, what: &str) -> String {
+    let names: Vec<&str> = sources.iter().map(|source| source.name.as_str()).collect();
+    let problems = problems.iter().map(|problem| format!("  {problem}"));
+    let warnings = warnings.iter().map(|warning| format!("  warning: {warning}"));
+    let lines: Vec<String> = problems.chain(warnings).collect();
+    let verb = if names.len() == 1 { "is not a configuration" } else { "are not a configuration" };
+    format!("{} {verb} {what}:\n{}", names.join(", "), lines.join("\n"))
 }
 
 fn sources(paths: &[PathBuf]) -> Result<Vec<Source>, String> {

@@ -23,7 +23,7 @@ use leasehold_core::audit::DeviceEntry;
 use leasehold_http::listener::{ForwardedFor, ProxyProtocol, ResponseHeaders};
 use leasehold_model::Ttl;
 
-pub(crate) use read::{Refused, Remark, Source, read};
+pub(crate) use read::{Migration, Refused, Remark, Source, read, read_migration};
 
 /// Where everything is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +56,17 @@ pub(crate) struct PostgresqlStore {
 }
 
 impl Store {
+    /// Where it is, for people; without a password.
+    pub(crate) fn shown(&self) -> String {
+        match self {
+            Self::Memory => "inmem".to_owned(),
+            Self::Sqlite(path) => format!("sqlite {}", path.display()),
+            Self::Postgresql(store) => {
+                format!("postgresql, tables that begin with `{}`", store.table.as_deref().unwrap_or("leasehold"))
+            }
+        }
+    }
+
     pub(crate) const fn name(&self) -> &'static str {
         match self {
             Self::Memory => "inmem",

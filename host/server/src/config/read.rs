@@ -6,6 +6,7 @@
 
 mod audit;
 mod listener;
+mod migration;
 #[cfg(test)]
 mod tests;
 
@@ -20,6 +21,8 @@ use leasehold_model::{Ttl, duration};
 use super::settings::{self, Answer};
 use super::tree::{self, Block, Item, Value};
 use super::{Config, ConnectionUrl, LogFormat, LogLevel, PostgresqlStore, Store, defaults};
+
+pub(crate) use migration::{Migration, read_migration};
 
 /// More connections than any kernel serves; more would be a slip of the keyboard.
 const CONNECTIONS_MAX: usize = 1_000_000;
@@ -77,17 +80,7 @@ struct Reader<'a> {
 /// Everything that is wrong, file by file and line by line.
 pub(crate) fn read(sources: &[Source]) -> Result<Config, Refused> {
     let nothing = Source { name: "the configuration".to_owned(), text: String::new() };
-    let first = sources.first().unwrap_or(&nothing);
-    let mut reader = Reader {
-        file: first,
-        said: BTreeMap::new(),
-        lifetimes_at: Some((first.name.clone(), 1)),
-        store: None,
-        names_store: false,
-        names_listener: false,
-        problems: Vec::new(),
-        warnings: Vec::new(),
-    };
+    let mut reader = Reader::at(sources.first().unwrap_or(&nothing));
     let mut config = Config::with_defaults();
     let mut is_whole = true;
     for source in sources {
@@ -114,6 +107,21 @@ pub(crate) fn read(sources: &[Source]) -> Result<Config, Refused> {
         Ok(Config { warnings: reader.warnings, ..config })
     } else {
         Err(Refused { problems: reader.problems, warnings: reader.warnings })
+    }
+}
+
+impl<'a> Reader<'a> {
+    fn at(first: &'a Source) -> Self {
+        Self {
+            file: first,
+            said: BTreeMap::new(),
+            lifetimes_at: Some((first.name.clone(), 1)),
+            store: None,
+            names_store: false,
+            names_listener: false,
+            problems: Vec::new(),
+            warnings: Vec::new(),
+        }
     }
 }
 
@@ -283,26 +291,32 @@ impl Reader<'_> {
                 self.store = None;
                 continue;
             };
-            let place = format!("storage \"{kind}\"");
-            let mut known = Vec::new();
-            for inner in block.items {
-                if kind == "inmem" {
-                    self.problem(inner.line, format!("storage `inmem` has no setting `{}`", inner.key));
-                } else if self.works(inner, &place, None, "setting of storage") {
-                    self.once(inner, &place);
-                    known.push(inner);
-                }
+            let store = self.store_of(&block, kind, "storage");
+            self.store = store.or(self.store.take());
+        }
+    }
+
+    /// What a block of this kind says; `name` is how the block is called.
+    fn store_of(&mut self, block: &Block<'_>, kind: &str, name: &str) -> Option<Store> {
+        let (rows, place) = (format!("storage \"{kind}\""), format!("{name} \"{kind}\""));
+        let mut known = Vec::new();
+        for inner in block.items {
+            if kind == "inmem" {
+                self.problem(inner.line, format!("storage `inmem` has no setting `{}`", inner.key));
+            } else if self.works(inner, &rows, None, "setting of storage") {
+                self.once(inner, &place);
+                known.push(inner);
             }
-            match kind {
-                "inmem" => self.store = Some(Store::Memory),
-                "postgresql" => self.store = Some(Store::Postgresql(self.postgresql(&known))),
-                _ => {
-                    let path = known.first().and_then(|inner| self.text_of(inner)).filter(|path| !path.is_empty());
-                    match path {
-                        Some(path) => self.store = Some(Store::Sqlite(PathBuf::from(path))),
-                        None => self.problem(block.line, "`storage \"sqlite\"` needs `path`, the file"),
-                    }
+        }
+        match kind {
+            "inmem" => Some(Store::Memory),
+            "postgresql" => Some(Store::Postgresql(self.postgresql(&known))),
+            _ => {
+                let path = known.first().and_then(|inner| self.text_of(inner)).filter(|path| !path.is_empty());
+                if path.is_none() {
+                    self.problem(block.line, format!("`{place}` needs `path`, the file"));
                 }
+                path.map(|path| Store::Sqlite(PathBuf::from(path)))
             }
         }
     }

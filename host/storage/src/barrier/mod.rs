@@ -3,8 +3,8 @@
 //! Must not know: what a value means, who asks, or which store lies below.
 //!
 //! Start with [`ring`] (the keys and the format of what they seal), then [`seal`] (init, unseal, seal, rotate),
-//! [`shares`] (how the root key is split), [`domain`] (what a value is bound to) and [`integrity`] (what shows that rows were changed
-//! from outside). This file is the way of every read and write.
+//! [`shares`] (how the root key is split), [`domain`] (what a value is bound to), [`integrity`] (what shows that rows were changed
+//! from outside) and [`snapshot`] (all of it in a file, and back). This file is the way of every read and write.
 //!
 //! Invariants: nothing but the wrapped keys and the seal's configuration is stored as it stands; a value opens only under
 //! the key it was written to, and a lease's body only in its own row; a sealed barrier answers nothing and holds no key; no key seals
@@ -15,12 +15,13 @@ mod integrity;
 mod ring;
 mod seal;
 mod shares;
+pub(crate) mod snapshot;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use async_trait::async_trait;
 use leasehold_core::keys;
@@ -30,27 +31,30 @@ use leasehold_core::seams::seal::SealError;
 use leasehold_core::seams::storage::{
     Batch, Change, Changes, Expect, Key, LeaseFilter, Page, Storage, StorageError, Versioned,
 };
+use leasehold_core::seams::store_copy::WholeStore;
 use leasehold_model::{LeaseId, Timestamp, Ttl};
 use zeroize::Zeroize;
 
 use ring::Ring;
 use seal::{SealConfig, Unsealing};
 
-/// Implements both [`Storage`] and [`leasehold_core::seams::seal::Seal`].
+/// Implements [`Storage`], [`leasehold_core::seams::seal::Seal`] and [`leasehold_core::seams::snapshot::Snapshots`].
 pub struct Barrier {
-    inner: Arc<dyn Storage>,
+    inner: Arc<dyn WholeStore>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     /// `None`: sealed.
     open: RwLock<Option<Arc<Ring>>>,
     /// Serialises what changes the stored keys, and keeps the shares given so far.
     unsealing: tokio::sync::Mutex<Unsealing>,
-    /// Known once read: it never changes.
-    config: OnceLock<SealConfig>,
+    /// Known once read: only a snapshot that is restored changes it.
+    config: RwLock<Option<Arc<SealConfig>>>,
     /// Values sealed with the newest key since this start.
     sealed_values: AtomicU64,
     /// Writes under `sys/` take turns: each of them changes the one digest.
     digest_turn: tokio::sync::Mutex<()>,
+    /// One snapshot is made or restored at a time.
+    copying: tokio::sync::Semaphore,
     /// Go on, with a warning, when rows under `sys/` are not those that were written.
     accepts_changed_rows: bool,
 }
@@ -63,16 +67,17 @@ impl fmt::Debug for Barrier {
 
 impl Barrier {
     #[must_use]
-    pub fn new(inner: Arc<dyn Storage>, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>) -> Self {
+    pub fn new(inner: Arc<dyn WholeStore>, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>) -> Self {
         Self {
             inner,
             clock,
             entropy,
             open: RwLock::default(),
             unsealing: tokio::sync::Mutex::default(),
-            config: OnceLock::new(),
+            config: RwLock::default(),
             sealed_values: AtomicU64::new(0),
             digest_turn: tokio::sync::Mutex::default(),
+            copying: tokio::sync::Semaphore::new(1),
             accepts_changed_rows: false,
         }
     }

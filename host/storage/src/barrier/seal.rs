@@ -1,7 +1,7 @@
 //! Init, unseal, seal, rotate: the life of the keys.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 
 use async_trait::async_trait;
 use leasehold_core::seams::seal::{FirstValues, KeyShare, KeyStatus, Seal, SealError, SealStatus, SecretKey};
@@ -37,10 +37,12 @@ impl SealConfig {
 pub(super) struct Unsealing {
     parts: Vec<Zeroizing<Vec<u8>>>,
     nonce: String,
+    /// What is stored is being replaced: no key of before may be made or opened meanwhile.
+    pub(super) is_restoring: bool,
 }
 
 impl Unsealing {
-    fn take(&mut self) -> Vec<Zeroizing<Vec<u8>>> {
+    pub(super) fn take(&mut self) -> Vec<Zeroizing<Vec<u8>>> {
         self.nonce.clear();
         std::mem::take(&mut self.parts)
     }
@@ -60,16 +62,22 @@ impl Barrier {
         Ok(share)
     }
 
-    /// Reads the configuration until it is there; from then on it never changes.
-    async fn seal_config(&self) -> Result<Option<&SealConfig>, SealError> {
-        if let Some(config) = self.config.get() {
-            return Ok(Some(config));
+    /// Reads the configuration until it is there; from then on only a restored snapshot changes it.
+    async fn seal_config(&self) -> Result<Option<Arc<SealConfig>>, SealError> {
+        if let Some(config) = &*self.config.read().unwrap_or_else(PoisonError::into_inner) {
+            return Ok(Some(Arc::clone(config)));
         }
         let key = keys::seal();
         let Some(stored) = self.inner.get(&key).await? else { return Ok(None) };
         let config: SealConfig =
             serde_json::from_slice(&stored.value).map_err(|_| StorageError::Corrupt(key.as_str().to_owned()))?;
-        Ok(Some(self.config.get_or_init(|| config)))
+        let config = Arc::new(config);
+        *self.config.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&config));
+        Ok(Some(config))
+    }
+
+    pub(super) fn forget_config(&self) {
+        *self.config.write().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     async fn status_with(&self, unsealing: &Unsealing) -> Result<SealStatus, SealError> {
@@ -77,8 +85,8 @@ impl Barrier {
         Ok(SealStatus {
             initialized: config.is_some(),
             sealed: self.is_sealed(),
-            threshold: config.map_or(0, |config| config.threshold),
-            shares: config.map_or(0, |config| config.shares),
+            threshold: config.as_ref().map_or(0, |config| config.threshold),
+            shares: config.as_ref().map_or(0, |config| config.shares),
             progress: u8::try_from(unsealing.parts.len()).unwrap_or(u8::MAX),
             nonce: unsealing.nonce.clone(),
         })
@@ -179,7 +187,10 @@ impl Seal for Barrier {
     }
 
     async fn init_with(&self, shares: u8, threshold: u8, first: FirstValues<'_>) -> Result<Vec<KeyShare>, SealError> {
-        let _changing = self.unsealing.lock().await;
+        let changing = self.unsealing.lock().await;
+        if changing.is_restoring {
+            return Err(restoring());
+        }
         if self.seal_config().await?.is_some() {
             return Err(SealError::AlreadyInitialized);
         }
@@ -217,6 +228,9 @@ impl Seal for Barrier {
 
     async fn unseal(&self, share: &[u8]) -> Result<SealStatus, SealError> {
         let mut unsealing = self.unsealing.lock().await;
+        if unsealing.is_restoring {
+            return Err(restoring());
+        }
         let Some(config) = self.seal_config().await? else {
             return Err(SealError::NotInitialized);
         };
@@ -259,7 +273,7 @@ impl Seal for Barrier {
         let digest = if adopts { Some(self.adopt_rows(&next).await?) } else { None };
         self.install(next, Expect::Version(version), digest).await?;
         if config.digests.is_empty() {
-            self.add_digests(config, &parts).await;
+            self.add_digests(&config, &parts).await;
         }
         tracing::info!("the barrier is unsealed");
         self.status_with(&unsealing).await
@@ -312,6 +326,10 @@ fn wrong_share() -> SealError {
 
 fn invalid(why: &str) -> SealError {
     SealError::Invalid(format!("invalid key: {why}"))
+}
+
+fn restoring() -> SealError {
+    broken("a snapshot is being restored")
 }
 
 fn broken(why: &str) -> SealError {

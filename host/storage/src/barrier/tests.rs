@@ -4,6 +4,7 @@ use leasehold_core::keys;
 use leasehold_core::lease::{LeaseKind, LeaseRow, LeaseState};
 use leasehold_core::seams::seal::{KeyShare, Seal, SealError};
 use leasehold_core::seams::storage::{Batch, Change, Expect, Key, LeaseFilter, Page, Storage, StorageError};
+use leasehold_core::seams::store_copy::WholeStore;
 use leasehold_core::testing::CountingEntropy;
 use leasehold_model::{MountAccessor, Timestamp, TokenHash, Ttl};
 
@@ -13,11 +14,11 @@ use crate::MemoryStorage;
 use crate::conformance::{id, key, row};
 use crate::tests::{clock, place, unsealed};
 
-fn memory() -> Arc<dyn Storage> {
+fn memory() -> Arc<dyn WholeStore> {
     Arc::new(MemoryStorage::new(clock()))
 }
 
-fn over(inner: &Arc<dyn Storage>) -> Barrier {
+fn over(inner: &Arc<dyn WholeStore>) -> Barrier {
     Barrier::new(Arc::clone(inner), clock(), Arc::new(CountingEntropy::default()))
 }
 
@@ -380,7 +381,7 @@ async fn a_lease_whose_columns_were_changed_in_the_store_opens_no_more() {
 }
 
 /// A store with two policies, one of which was written twice, and a token; its share, and the first policy's two stored values.
-async fn with_policies() -> (Arc<dyn Storage>, KeyShare, [Vec<u8>; 2]) {
+async fn with_policies() -> (Arc<dyn WholeStore>, KeyShare, [Vec<u8>; 2]) {
     let inner = memory();
     let barrier = over(&inner);
     let share = barrier.init_and_unseal_dev().await.unwrap();
@@ -479,7 +480,7 @@ async fn a_store_of_the_first_format_is_read_on_and_written_in_the_present_one()
     let (_directory, file) = place();
     std::fs::write(&file, include_bytes!("../tests/fixtures/first.db")).unwrap();
     let share = hex(include_str!("../tests/fixtures/first.share"));
-    let inner: Arc<dyn Storage> = Arc::new(crate::SqliteStorage::open(&file, clock()).unwrap());
+    let inner: Arc<dyn WholeStore> = Arc::new(crate::SqliteStorage::open(&file, clock()).unwrap());
     for start in ["the first start", "the second start"] {
         let barrier = over(&inner);
         barrier.unseal(&share).await.unwrap();

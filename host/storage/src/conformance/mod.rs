@@ -2,12 +2,13 @@
 //!
 //! Must not know: any store. It sees [`Storage`] and a clock that it moves.
 //!
-//! Start with [`run`]. Each function beneath it is named after the fact it proves and gets a store of its own, empty.
+//! Start with [`run`], and [`run_copies`] for stores that can be copied as a whole. Each function beneath it is named after the fact it proves and gets a store of its own, empty.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a store that fails the suite is to panic")]
 
 mod changes;
 mod claims;
+mod copies;
 mod leases;
 mod values;
 
@@ -17,6 +18,7 @@ use std::sync::Arc;
 
 use leasehold_core::lease::{LeaseKind, LeaseRow, LeaseState};
 use leasehold_core::seams::storage::{Key, Storage};
+use leasehold_core::seams::store_copy::WholeStore;
 use leasehold_core::testing::ManualClock;
 use leasehold_model::{LeaseId, MountAccessor, Timestamp, TokenHash};
 
@@ -32,10 +34,22 @@ impl std::fmt::Debug for Fixture {
     }
 }
 
+/// The same, of a store that can be copied as a whole.
+pub struct Copied {
+    pub storage: Arc<dyn WholeStore>,
+    pub clock: Arc<ManualClock>,
+}
+
+impl std::fmt::Debug for Copied {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Copied").field("clock", &self.clock).finish_non_exhaustive()
+    }
+}
+
 /// The moment that a fixture's clock begins with, in seconds.
 pub const START_SECS: i64 = 1_000;
 
-type Fact = (&'static str, fn(Fixture) -> Pin<Box<dyn Future<Output = ()> + Send>>);
+type Fact<T> = (&'static str, fn(T) -> Pin<Box<dyn Future<Output = ()> + Send>>);
 
 macro_rules! facts {
     ($($part:ident::$fact:ident),+ $(,)?) => {
@@ -43,7 +57,7 @@ macro_rules! facts {
     };
 }
 
-const FACTS: &[Fact] = facts![
+const FACTS: &[Fact<Fixture>] = facts![
     values::what_was_put_is_read_until_it_is_deleted,
     values::versions_only_grow_also_when_a_key_is_made_anew,
     values::a_batch_is_written_whole_or_not_at_all,
@@ -89,6 +103,30 @@ where
 {
     for (name, fact) in FACTS {
         // Shown with a failure, so that it says which fact it was.
+        println!("conformance: {name}");
+        fact(make().await).await;
+    }
+}
+
+const FACTS_OF_COPIES: &[Fact<Copied>] = facts![
+    copies::what_is_exported_is_all_in_order_and_comes_back,
+    copies::what_is_replaced_leaves_nothing_of_what_was_there,
+    copies::versions_go_on_when_all_is_replaced,
+    copies::a_copy_without_an_end_replaces_nothing,
+    copies::an_export_sees_one_moment,
+    copies::an_export_that_nobody_takes_ends,
+];
+
+/// Puts a store through every fact about whole copies, as [`run`] does through all others.
+///
+/// # Panics
+/// When a fact does not hold.
+pub async fn run_copies<F, M>(make: M)
+where
+    M: Fn() -> F,
+    F: Future<Output = Copied>,
+{
+    for (name, fact) in FACTS_OF_COPIES {
         println!("conformance: {name}");
         fact(make().await).await;
     }

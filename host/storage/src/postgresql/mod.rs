@@ -3,14 +3,16 @@
 //! Must not know: what a value means, or that a barrier seals it.
 //!
 //! Start with [`open`] (settings, the schema, the claim to write), then `migrations/` (the tables, and the functions that write),
-//! [`session`] (a bounded pool, deadlines), [`commit`] (a batch as one call) and [`claim`] (which server may write).
+//! [`session`] (a bounded pool, deadlines), [`commit`] (a batch as one call), [`copy`] (all of it at once) and [`claim`] (which server
+//! may write).
 //!
-//! Invariants: each call is one statement, and so one transaction and one round trip; it keeps no state in a session, so that
+//! Invariants: each call but a whole copy is one statement, and so one transaction and one round trip; it keeps no state in a session, so that
 //! PgBouncer in transaction mode may stand in between. Nothing is written by a server whose claim another one has taken over.
 //! A commit whose outcome is not known is reported as `Unavailable` and never repeated.
 
 mod claim;
 mod commit;
+mod copy;
 mod open;
 mod query;
 mod rows;
@@ -26,7 +28,9 @@ use async_trait::async_trait;
 use leasehold_core::lease::{LeaseKind, LeaseRow, LeaseState};
 use leasehold_core::seams::host::Clock;
 use leasehold_core::seams::storage::{Batch, Changes, Key, LeaseFilter, Page, Storage, StorageError, Versioned};
+use leasehold_core::seams::store_copy::{Piece, Record, WholeStore};
 use leasehold_model::{LeaseId, Timestamp, Ttl};
+use tokio::sync::mpsc;
 use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 
@@ -216,5 +220,16 @@ impl Storage for PostgresStorage {
 
     async fn next_due(&self) -> Result<Option<Timestamp>, StorageError> {
         query::next_due(&self.shared).await
+    }
+}
+
+#[async_trait]
+impl WholeStore for PostgresStorage {
+    async fn export(&self, into: mpsc::Sender<Vec<Record>>) -> Result<u64, StorageError> {
+        copy::export(&self.shared, into).await
+    }
+
+    async fn replace(&self, from: mpsc::Receiver<Piece>) -> Result<(), StorageError> {
+        copy::replace(&self.shared, from).await
     }
 }

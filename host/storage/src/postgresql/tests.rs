@@ -10,7 +10,7 @@ use leasehold_model::Ttl;
 use secrecy::SecretString;
 
 use super::{PostgresOpenError, PostgresSettings, PostgresStorage, claim, commit};
-use crate::conformance::{self, Fixture, id, key, row};
+use crate::conformance::{self, Copied, Fixture, id, key, row};
 use crate::tests::{TwoHandles, clock, unsealed};
 
 /// One server for all tests of this process; each store has tables of its own.
@@ -44,6 +44,17 @@ async fn postgresql_keeps_what_every_store_promises() {
         let clock = clock();
         let storage = PostgresStorage::open_with_clock(fresh(), clock.clone()).await.unwrap();
         Fixture { storage: Arc::new(storage), clock }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn postgresql_is_copied_as_every_store_is() {
+    conformance::run_copies(|| async {
+        let (clock, settings) = (clock(), fresh());
+        let first = PostgresStorage::open_with_clock(settings.clone(), clock.clone()).await.unwrap();
+        let second = first.beside(settings).await.unwrap();
+        Copied { storage: Arc::new(TwoHandles { first, second, turn: AtomicUsize::new(0) }), clock }
     })
     .await;
 }

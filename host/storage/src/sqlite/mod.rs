@@ -8,6 +8,7 @@
 //! Invariants: a commit is answered only after SQLite's `COMMIT` has returned with `synchronous=FULL`; a batch that
 //! conflicts spoils no other batch of its transaction; two servers never have one file open.
 
+mod copy;
 mod open;
 mod reader;
 mod recognise;
@@ -22,7 +23,9 @@ use async_trait::async_trait;
 use leasehold_core::lease::{LeaseKind, LeaseRow, LeaseState};
 use leasehold_core::seams::host::Clock;
 use leasehold_core::seams::storage::{Batch, Changes, Key, LeaseFilter, Page, Storage, StorageError, Versioned};
+use leasehold_core::seams::store_copy::{Piece, Record, WholeStore, cut_short};
 use leasehold_model::{LeaseId, Timestamp, Ttl};
+use tokio::sync::mpsc;
 
 pub use open::OpenError;
 
@@ -137,6 +140,22 @@ impl Storage for SqliteStorage {
 
     async fn next_due(&self) -> Result<Option<Timestamp>, StorageError> {
         self.readers.read(reader::next_due)
+    }
+}
+
+#[async_trait]
+impl WholeStore for SqliteStorage {
+    async fn export(&self, into: mpsc::Sender<Vec<Record>>) -> Result<u64, StorageError> {
+        let connection = self.readers.connect().map_err(unavailable)?;
+        let done = tokio::task::spawn_blocking(move || copy::export(&connection, &into)).await;
+        done.unwrap_or_else(|_| Err(cut_short()))
+    }
+
+    async fn replace(&self, from: mpsc::Receiver<Piece>) -> Result<(), StorageError> {
+        // A connection of its own: the one that writes for requests waits meanwhile, and reads its counters anew.
+        let mut connection = self.readers.connect_to_write().map_err(unavailable)?;
+        let done = tokio::task::spawn_blocking(move || copy::replace(&mut connection, from)).await;
+        done.unwrap_or_else(|_| Err(cut_short()))
     }
 }
 

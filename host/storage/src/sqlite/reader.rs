@@ -42,8 +42,13 @@ impl Readers {
         found
     }
 
-    fn connect(&self) -> rusqlite::Result<Connection> {
-        let connection = open::connect(&self.path)?;
+    /// A connection outside the pool.
+    pub(super) fn connect_to_write(&self) -> rusqlite::Result<Connection> {
+        open::connect(&self.path)
+    }
+
+    pub(super) fn connect(&self) -> rusqlite::Result<Connection> {
+        let connection = self.connect_to_write()?;
         connection.pragma_update(None, "query_only", true)?;
         Ok(connection)
     }

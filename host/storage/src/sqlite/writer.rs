@@ -316,12 +316,12 @@ fn check(connection: &Connection, key: &Key, expect: Expect) -> rusqlite::Result
     Ok((!fine).then(|| StorageError::Conflict(key.as_str().to_owned())))
 }
 
-fn counter(connection: &Connection, name: &str) -> rusqlite::Result<u64> {
+pub(super) fn counter(connection: &Connection, name: &str) -> rusqlite::Result<u64> {
     let mut statement = connection.prepare_cached("select value from counter where name = ?1")?;
     statement.query_row([name], |row| row.get(0)).map(number)
 }
 
-fn set_counter(connection: &Connection, name: &str, value: u64) -> rusqlite::Result<()> {
+pub(super) fn set_counter(connection: &Connection, name: &str, value: u64) -> rusqlite::Result<()> {
     let mut statement = connection.prepare_cached("update counter set value = ?2 where name = ?1")?;
     statement.execute(params![name, integer(value)]).map(drop)
 }

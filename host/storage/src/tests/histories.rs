@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use leasehold_core::lease::{LeaseKind, LeaseRow, LeaseState};
 use leasehold_core::seams::storage::{Batch, Change, Expect, LeaseFilter, Page, Storage};
+use leasehold_core::seams::store_copy::WholeStore;
 use leasehold_core::testing::{CountingEntropy, ManualClock};
 use leasehold_model::{LeaseId, MountAccessor, Timestamp, TokenHash, Ttl};
 use proptest::collection::vec;
@@ -184,7 +185,7 @@ fn shifted(mut batch: Batch, base: u64) -> Batch {
     batch
 }
 
-async fn unsealed(inner: Arc<dyn Storage>, clock: Arc<ManualClock>) -> (Arc<dyn Storage>, u64) {
+async fn unsealed(inner: Arc<dyn WholeStore>, clock: Arc<ManualClock>) -> (Arc<dyn Storage>, u64) {
     let barrier = Barrier::new(Arc::clone(&inner), clock, Arc::new(CountingEntropy::default()));
     barrier.init_and_unseal_dev().await.unwrap();
     let written = inner.get(&leasehold_core::keys::keyring()).await.unwrap().unwrap().version;

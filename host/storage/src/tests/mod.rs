@@ -11,11 +11,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use async_trait::async_trait;
 use leasehold_core::lease::{LeaseKind, LeaseRow, LeaseState};
 use leasehold_core::seams::storage::{Batch, Changes, Key, LeaseFilter, Page, Storage, StorageError, Versioned};
+use leasehold_core::seams::store_copy::{Piece, Record, WholeStore};
 use leasehold_core::testing::{CountingEntropy, ManualClock};
 use leasehold_model::{LeaseId, Timestamp, Ttl};
 use tempfile::TempDir;
+use tokio::sync::mpsc;
 
-use crate::conformance::{self, Fixture, START_SECS};
+use crate::conformance::{self, Copied, Fixture, START_SECS};
 use crate::{Barrier, MemoryStorage, SqliteStorage};
 
 pub(crate) fn clock() -> Arc<ManualClock> {
@@ -29,7 +31,7 @@ pub(crate) fn place() -> (TempDir, PathBuf) {
     (directory, file)
 }
 
-pub(crate) async fn unsealed(inner: Arc<dyn Storage>) -> Barrier {
+pub(crate) async fn unsealed(inner: Arc<dyn WholeStore>) -> Barrier {
     let barrier = Barrier::new(inner, clock(), Arc::new(CountingEntropy::default()));
     barrier.init_and_unseal_dev().await.unwrap();
     barrier
@@ -118,6 +120,49 @@ impl<S: Storage> Storage for TwoHandles<S> {
     async fn next_due(&self) -> Result<Option<Timestamp>, StorageError> {
         self.next().next_due().await
     }
+}
+
+#[async_trait]
+impl<S: WholeStore> WholeStore for TwoHandles<S> {
+    async fn export(&self, into: mpsc::Sender<Vec<Record>>) -> Result<u64, StorageError> {
+        self.next().export(into).await
+    }
+    async fn replace(&self, from: mpsc::Receiver<Piece>) -> Result<(), StorageError> {
+        self.next().replace(from).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn memory_is_copied_as_every_store_is() {
+    conformance::run_copies(|| async {
+        let clock = clock();
+        Copied { storage: Arc::new(MemoryStorage::new(clock.clone())), clock }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sqlite_is_copied_as_every_store_is() {
+    let directory = tempfile::tempdir().unwrap();
+    conformance::run_copies(|| async {
+        let (clock, storage) = sqlite(&directory);
+        Copied { storage: Arc::new(storage), clock }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_file_with_two_handles_is_copied_as_every_store_is() {
+    let directory = tempfile::tempdir().unwrap();
+    conformance::run_copies(|| async {
+        let clock = clock();
+        let count = std::fs::read_dir(directory.path()).unwrap().count();
+        let file = directory.path().join(format!("{count}.db"));
+        let first = SqliteStorage::open(&file, clock.clone()).unwrap();
+        let second = SqliteStorage::open_beside(&file, clock.clone()).unwrap();
+        Copied { storage: Arc::new(TwoHandles { first, second, turn: AtomicUsize::new(0) }), clock }
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

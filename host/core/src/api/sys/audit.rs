@@ -120,6 +120,7 @@ async fn enable(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
         wrap_ttl: None,
         headers: std::collections::BTreeMap::new(),
         raw_body: None,
+        upload: None,
         body_withheld: false,
     };
     let test = Entry {

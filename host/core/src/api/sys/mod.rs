@@ -16,6 +16,7 @@ mod openapi;
 mod policies;
 mod remount;
 mod seal;
+mod snapshots;
 mod ui;
 
 use std::sync::Arc;
@@ -43,6 +44,7 @@ const TABLES: &[&[Route<SystemHandler>]] = &[
     openapi::ROUTES,
     metrics::ROUTES,
     locked_users::ROUTES,
+    snapshots::ROUTES,
 ];
 
 /// All routes; literal ones before captures.
@@ -72,6 +74,14 @@ pub(crate) fn is_protected(path: &str) -> bool {
         Some(beginning) => path.starts_with(beginning),
         None => path == *known,
     })
+}
+
+/// Whether a write to this path has a file as its body. It needs the rights that [`Core::may_upload`] asks about before it is read.
+#[must_use]
+pub fn takes_file(path: &str) -> bool {
+    let Some(below) = path.strip_prefix("sys/") else { return false };
+    let mut routes = ROUTES.iter().filter(|route| route.pattern == below);
+    routes.any(|route| route.op(Operation::Update).is_some_and(|op| op.takes_file))
 }
 
 /// Answers the routes that are there while the server is sealed; `None`: the request goes the usual way.

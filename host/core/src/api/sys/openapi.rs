@@ -189,7 +189,10 @@ fn operation<H: Copy>(path: &str, route: &Route<H>, op: &Op<H>) -> Value {
         }
     }
     if matches!(op.operation, Operation::Create | Operation::Update | Operation::Patch) {
-        if op.is_document {
+        if op.takes_file {
+            let content = json!({ "application/gzip": { "schema": { "type": "string", "format": "binary" } } });
+            told.insert("requestBody".into(), json!({ "required": true, "content": content }));
+        } else if op.is_document {
             let any = json!({ "type": "object", "minProperties": 1 });
             let content = json!({ "application/json": { "schema": any } });
             told.insert("requestBody".into(), json!({ "required": true, "content": content }));
@@ -296,6 +299,7 @@ fn responses(answer: Answer) -> Value {
             "properties": { "keys": { "type": "array", "items": { "type": "string" } } },
         })))),
         Answer::Auth | Answer::Lease => json(envelope(None)),
+        Answer::File(kind) => content(kind, json!({ "type": "string", "format": "binary" })),
         Answer::Text(kind) => content(kind, json!({ "type": "string" })),
     };
     all.insert("200".into(), ok);

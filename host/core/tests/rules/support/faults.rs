@@ -10,8 +10,10 @@ use leasehold_core::lease::{LeaseKind, LeaseRow, LeaseState};
 use leasehold_core::seams::storage::{
     Batch, Change, Changes, Key, LeaseFilter, Page, Storage, StorageError, Versioned,
 };
+use leasehold_core::seams::store_copy::{Piece, Record, WholeStore};
 use leasehold_model::{LeaseId, Timestamp, Ttl};
 use leasehold_storage::MemoryStorage;
+use tokio::sync::mpsc;
 
 use super::engine::{Target, Trouble};
 
@@ -289,5 +291,17 @@ impl Storage for Process {
     async fn next_due(&self) -> Result<Option<Timestamp>, StorageError> {
         self.alive()?;
         self.store.next_due().await
+    }
+}
+
+#[async_trait]
+impl WholeStore for Process {
+    async fn export(&self, into: mpsc::Sender<Vec<Record>>) -> Result<u64, StorageError> {
+        self.alive()?;
+        self.store.export(into).await
+    }
+
+    async fn replace(&self, from: mpsc::Receiver<Piece>) -> Result<(), StorageError> {
+        self.write(self.store.replace(from)).await
     }
 }

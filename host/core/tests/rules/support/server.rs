@@ -12,6 +12,7 @@ use leasehold_core::seams::engine::SecretsEngine;
 use leasehold_core::seams::error::RequestError;
 use leasehold_core::seams::host::{Clock, Entropy, Metrics};
 use leasehold_core::seams::storage::{Batch, LeaseFilter, Page, Storage};
+use leasehold_core::seams::store_copy::WholeStore;
 use leasehold_core::testing::CountingEntropy;
 use leasehold_core::token::create::First;
 use leasehold_core::{Core, Settings};
@@ -133,13 +134,14 @@ impl Server {
         let method = Arc::<ScriptedMethod>::default();
         let audit = Arc::<Recorders>::default();
         let barrier = Arc::new(Barrier::new(
-            process.clone() as Arc<dyn Storage>,
+            process.clone() as Arc<dyn WholeStore>,
             clock.clone(),
             entropy.clone() as Arc<dyn Entropy>,
         ));
         let seams = Seams {
             storage: barrier.clone(),
             seal: barrier.clone(),
+            snapshots: barrier.clone(),
             clock: clock.clone(),
             entropy: entropy.clone(),
             acl: sandbox.clone(),
@@ -267,6 +269,7 @@ pub fn request(token: Option<&str>, operation: Operation, path: &str, data: Valu
         wrap_ttl: None,
         headers: BTreeMap::new(),
         raw_body: None,
+        upload: None,
         body_withheld: false,
     }
 }
