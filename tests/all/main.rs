@@ -30,6 +30,7 @@ mod metrics;
 mod migrate;
 mod modules;
 mod mounts;
+mod nodes;
 mod noise;
 mod openapi;
 mod operation;

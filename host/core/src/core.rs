@@ -18,6 +18,7 @@ use crate::lease::reconcile::Reconciliation;
 use crate::lockout::Lockouts;
 use crate::metrics::{self, Meter};
 use crate::mount::{AuthMethods, Engines, MountTable, SystemTtls};
+use crate::nodes::{NodeName, Nodes, Watched};
 use crate::policy::{Egps, Modules, Policies, decide};
 use crate::random;
 use crate::request::Object;
@@ -49,6 +50,8 @@ pub struct Settings {
     pub storage_type: &'static str,
     /// Devices that the configuration file declares.
     pub audit: Vec<DeviceEntry>,
+    /// What other servers over the same store, and people, know this one by.
+    pub node: NodeName,
 }
 
 /// All that plugs in.
@@ -119,6 +122,8 @@ pub struct Core {
     pub(crate) seams: Seams,
     /// Goes by the store's.
     clock: Arc<StoreClock>,
+    /// The other servers over the store.
+    pub(crate) nodes: Arc<Nodes>,
     pub(crate) settings: Settings,
     pub(crate) meter: Meter,
     unsealed: RwLock<Option<Arc<Unsealed>>>,
@@ -140,9 +145,13 @@ impl Core {
     pub fn new(mut seams: Seams, settings: Settings) -> Arc<Self> {
         let clock = Arc::new(StoreClock::new(seams.clock.clone()));
         seams.clock = clock.clone();
+        let (name, version) = (settings.node.clone(), settings.version.clone());
+        let nodes = Nodes::new(seams.storage.clone(), seams.clock.clone(), &*seams.entropy, name, version);
+        seams.storage = Arc::new(Watched::new(seams.storage, nodes.clone()));
         Arc::new(Self {
             seams,
             clock,
+            nodes,
             settings,
             meter: Meter::new(),
             unsealed: RwLock::new(None),
@@ -157,6 +166,11 @@ impl Core {
     /// [`RequestError::Sealed`].
     pub fn unsealed(&self) -> Result<Arc<Unsealed>, RequestError> {
         self.unsealed.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone().ok_or(RequestError::Sealed)
+    }
+
+    /// Whether the server has not been sealed since `unsealed` was what is unsealed.
+    pub(crate) fn is_still(&self, unsealed: &Arc<Unsealed>) -> bool {
+        self.unsealed().is_ok_and(|now| Arc::ptr_eq(&now, unsealed))
     }
 
     /// # Errors
@@ -253,6 +267,10 @@ impl Core {
                 drop(transition);
                 return self.seal_status().await.map_err(seal_error);
             }
+            // A closed server has a closed barrier, whatever came before: a share must be proved by its keys.
+            if !self.seams.seal.status().await.map_err(seal_error)?.sealed {
+                self.seams.seal.seal().await;
+            }
             let status = self.seams.seal.unseal(&share.0).await.map_err(seal_error)?;
             if status.sealed {
                 self.givers().extend(from);
@@ -263,19 +281,23 @@ impl Core {
                 Ok(unsealed) => {
                     metrics::open(&unsealed.installation.cluster_name, true);
                     let (unsealed, (stop, stopped)) = (Arc::new(unsealed), watch::channel(false));
-                    let (leases, jobs) = (unsealed.leases.clone(), unsealed.jobs.clone());
-                    let (clock, storage) = (self.clock.clone(), self.seams.storage.clone());
+                    let (leases, jobs, opened) = (unsealed.leases.clone(), unsealed.jobs.clone(), unsealed.clone());
+                    let (clock, nodes, storage) = (self.clock.clone(), self.nodes.clone(), self.seams.storage.clone());
+                    let stopped_following = stopped.clone();
+                    // In a task of its own: whatever happens to it, leases go on.
+                    let following = tokio::spawn(async move { nodes.follow(&opened, stopped_following).await });
                     let leases = tokio::spawn(async move {
-                        tokio::join!(
+                        let ((), (), (), (), _) = tokio::join!(
                             leases.clone().run(jobs.clone(), stopped.clone()),
                             leases.count_irrevocable(stopped.clone()),
                             jobs.keep_rows(stopped.clone()),
                             clock.follow(&*storage, stopped),
+                            following,
                         );
                     });
                     let opened = unsealed.clone();
                     // Compiling takes up to a minute for each; leases cannot wait for that.
-                    let modules = tokio::spawn(async move { opened.modules.load_all(&opened.egps).await });
+                    let modules = tokio::spawn(async move { opened.modules.keep_loaded(&opened.egps).await });
                     *transition = Some(Running { stop, leases, modules });
                     *self.unsealed.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(unsealed);
                     tracing::info!("unsealed");
@@ -328,6 +350,8 @@ impl Core {
             ..
         } = &self.seams;
         self.clock.refresh(&**storage).await?;
+        // Before anything is read: what changes from now on is followed.
+        let followed = self.nodes.begin_loading().await?;
         let stored = storage.get(&keys::installation()).await?;
         let stored = stored.ok_or_else(|| RequestError::Internal("the installation has no id".to_owned()))?;
         let installation: Installation = decode("sys/installation", &stored.value)?;
@@ -350,7 +374,7 @@ impl Core {
         let leases = Arc::new(Leases::new(storage.clone(), tokens.clone(), engines.clone()));
         let own: Vec<Arc<dyn Job>> = vec![Arc::new(Reconciliation::new(leases.clone()))];
         let audit_key = seal.derive("audit").map_err(seal_error)?;
-        Ok(Unsealed {
+        let unsealed = Unsealed {
             policies: Policies::load(storage.clone(), acl.clone(), clock.clone()).await?,
             modules: Modules::load(storage.clone(), modules.clone()).await?,
             egps: Egps::load(storage.clone(), modules.clone()).await?,
@@ -370,7 +394,9 @@ impl Core {
             methods,
             lockouts: Lockouts::default(),
             engines,
-        })
+        };
+        self.nodes.loaded(followed);
+        Ok(unsealed)
     }
 
     /// Stops work on leases, shuts the barrier, wipes the keys.
@@ -401,11 +427,23 @@ impl Core {
     ///
     /// # Errors
     /// As the store; then the server is sealed, and what was stored is there.
-    pub(crate) async fn restore(&self, snapshot: CheckedSnapshot, by: &str) -> Result<(), SnapshotError> {
+    pub(crate) async fn restore(
+        &self,
+        unsealed: &Arc<Unsealed>,
+        snapshot: CheckedSnapshot,
+        by: &str,
+    ) -> Result<(), SnapshotError> {
         let mut transition = self.transition.lock().await;
+        // Whoever was allowed to was so by what is there now.
+        if !self.is_still(unsealed) {
+            return Err(SnapshotError::Storage(StorageError::Sealed));
+        }
         self.close(&mut transition).await;
         let facts = snapshot.facts.clone();
         let restored = self.seams.snapshots.restore(snapshot).await;
+        if restored.is_err() {
+            self.seams.seal.seal().await;
+        }
         match &restored {
             Ok(()) => tracing::warn!(
                 snapshot.id = facts.id,

@@ -57,6 +57,33 @@ pub fn is_cached(key: &Key) -> bool {
     key.as_str().starts_with(CACHED)
 }
 
+/// What a key under the cached prefix stands for in the memory of a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cached<'a> {
+    Policy(&'a str),
+    Module(&'a str),
+    /// A binding of a module.
+    Egp(&'a str),
+    Mount,
+    AuditDevice,
+    AuditedHeader(&'a str),
+}
+
+/// `None`: nothing in memory is decided by it. The key ring is among these: who meets a key that it does not know reads it again.
+#[must_use]
+pub fn cached(key: &Key) -> Option<Cached<'_>> {
+    let (kind, rest) = key.as_str().strip_prefix(CACHED)?.split_once('/')?;
+    Some(match (kind, rest.strip_prefix("name/")) {
+        ("policy", _) => Cached::Policy(rest),
+        ("module", Some(name)) => Cached::Module(name),
+        ("egp", _) => Cached::Egp(rest),
+        ("mount" | "auth", _) => Cached::Mount,
+        ("audit", _) => Cached::AuditDevice,
+        ("audited-header", _) => Cached::AuditedHeader(rest),
+        _ => return None,
+    })
+}
+
 /// Name and id of this installation.
 #[must_use]
 pub fn installation() -> Key {
@@ -141,4 +168,33 @@ pub fn token_children(parent: &TokenHash) -> Key {
 #[must_use]
 pub fn mount_data(accessor: &MountAccessor, rest: &str) -> Key {
     Key::new(format!("mount/{accessor}/{rest}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a server decides from must be followed: whoever adds a key of it here adds it to [`cached`].
+    #[test]
+    fn every_key_that_is_decided_by_is_followed() {
+        let accessor = MountAccessor::new("kv_1");
+        for (key, wanted) in [
+            (policy("a/b"), Some(Cached::Policy("a/b"))),
+            (module("m"), Some(Cached::Module("m"))),
+            (egp("name/x"), Some(Cached::Egp("name/x"))),
+            (mount("mount", &accessor), Some(Cached::Mount)),
+            (mount("auth", &accessor), Some(Cached::Mount)),
+            (audit("file/"), Some(Cached::AuditDevice)),
+            (audited_header("x"), Some(Cached::AuditedHeader("x"))),
+            (module_bytes("d"), None),
+            (mount_taint(&accessor), None),
+            (mount_table(), None),
+            (audit_table(), None),
+            (keyring(), None),
+            (integrity(), None),
+            (mount_data(&accessor, "sys/policy/x"), None),
+        ] {
+            assert_eq!(cached(&key), wanted, "{}", key.as_str());
+        }
+    }
 }

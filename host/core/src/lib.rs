@@ -22,6 +22,7 @@ pub mod lease;
 pub mod lockout;
 mod metrics;
 pub mod mount;
+pub mod nodes;
 pub mod policy;
 pub mod random;
 pub mod request;

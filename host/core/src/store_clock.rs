@@ -33,6 +33,10 @@ impl Clock for StoreClock {
         let offset = self.offset_nanos.load(Ordering::Relaxed);
         Timestamp::from_nanos(self.node.now().as_nanos().saturating_add(offset))
     }
+
+    fn steady(&self) -> Duration {
+        self.node.steady()
+    }
 }
 
 impl StoreClock {

@@ -1,6 +1,7 @@
 //! A clock that tests move and entropy they can repeat.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
 
 use leasehold_model::Timestamp;
 
@@ -16,7 +17,7 @@ impl ManualClock {
         Self(AtomicI64::new(Timestamp::from_secs(secs).as_nanos()))
     }
 
-    pub fn advance(&self, length: std::time::Duration) {
+    pub fn advance(&self, length: Duration) {
         self.0.fetch_add(i64::try_from(length.as_nanos()).unwrap_or(i64::MAX), Ordering::SeqCst);
     }
 }
@@ -24,6 +25,10 @@ impl ManualClock {
 impl Clock for ManualClock {
     fn now(&self) -> Timestamp {
         Timestamp::from_nanos(self.0.load(Ordering::SeqCst))
+    }
+
+    fn steady(&self) -> Duration {
+        Duration::from_nanos(self.0.load(Ordering::SeqCst).unsigned_abs())
     }
 }
 

@@ -158,7 +158,7 @@ pub(crate) fn of_request(error: &RequestError, request_id: &str) -> Response<Pay
         RequestError::Sealed => (StatusCode::SERVICE_UNAVAILABLE, Said::one(error)),
         RequestError::Unavailable(text) => (StatusCode::SERVICE_UNAVAILABLE, Said::one(text)),
         // The details are the operator's, as with any other failure of the store.
-        RequestError::Storage(StorageError::Unavailable(_)) => (
+        RequestError::Storage(StorageError::Unavailable(_) | StorageError::Expelled | StorageError::Overtaken) => (
             StatusCode::SERVICE_UNAVAILABLE,
             Said::one(format!("the storage is unavailable, try again; request id {request_id}")),
         ),

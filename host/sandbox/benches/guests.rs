@@ -27,6 +27,10 @@ impl Clock for RealClock {
     fn now(&self) -> Timestamp {
         Timestamp::from_secs(1_800_000_000) + self.0.elapsed()
     }
+
+    fn steady(&self) -> std::time::Duration {
+        self.0.elapsed()
+    }
 }
 
 fn built(path: &str, how: &str) -> Vec<u8> {

@@ -160,4 +160,8 @@ impl Clock for NoClock {
     fn now(&self) -> Timestamp {
         Timestamp::from_secs(0)
     }
+
+    fn steady(&self) -> std::time::Duration {
+        std::time::Duration::ZERO
+    }
 }

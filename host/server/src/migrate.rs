@@ -157,7 +157,7 @@ fn named(text: &str) -> Result<Store, String> {
 }
 
 async fn opened(store: &Store, what: &str) -> Result<Opened, String> {
-    wiring::open(store).await.map_err(|error| format!("{what} ({}): {error}", store.shown()))
+    wiring::open(store, true).await.map_err(|error| format!("{what} ({}): {error}", store.shown()))
 }
 
 /// A source that is not there must not be made by looking for it.
@@ -174,7 +174,7 @@ async fn opened_source(store: &Store) -> Result<Opened, String> {
 
 async fn given_back(opened: Opened) {
     if let Some(postgresql) = opened.postgresql {
-        postgresql.release().await;
+        postgresql.leave().await;
     }
 }
 

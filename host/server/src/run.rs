@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use leasehold_core::Core;
 use leasehold_core::core::Settings;
+use leasehold_core::nodes::NodeName;
 use leasehold_http::listener::Listener as Served;
 use leasehold_http::{Frontend, RequestLimits, serve};
 use leasehold_model::Timestamp;
-use leasehold_storage::PostgresStorage;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -151,7 +151,9 @@ async fn live(
     }
     let addresses = addresses(&listeners)?;
     let (audit, files) = (config.audit_directory.clone(), config.connection_files_dir.clone());
-    let wired = wiring::core(&config.store, settings(&config), audit, files, accepts_changed_storage, metrics).await?;
+    let wired =
+        wiring::core(&config.store, settings(&config, &addresses), audit, files, accepts_changed_storage, metrics)
+            .await?;
     let (core, postgresql) = (wired.core, wired.postgresql);
     let limits = RequestLimits {
         connections_max: connections.all,
@@ -184,10 +186,7 @@ async fn live(
     let mut signals = Signals::heard(defaults::DRAIN + defaults::SEAL_TIME + defaults::LAST_RESORT)?;
     service::notify(State::Ready).await;
     let certificates = certificates.into_iter().flatten().collect();
-    let is_lost = tokio::select! {
-        () = until_told_to_stop(origin, &config, level, &core, certificates, &mut signals) => false,
-        () = lost(postgresql.as_deref()) => true,
-    };
+    until_told_to_stop(origin, &config, level, &core, certificates, &mut signals).await;
     tracing::info!(
         "stopping: requests under way have {} s to finish; another signal stops at once",
         defaults::DRAIN.as_secs()
@@ -205,22 +204,10 @@ async fn live(
         } => {}
         () = told_to_stop(&mut signals) => tracing::warn!("stopping at once: what is under way is undone or done again after the next start"),
     }
-    match postgresql {
-        Some(_) if is_lost => Err("another server has taken over the storage".to_owned()),
-        Some(storage) => {
-            storage.release().await;
-            Ok(())
-        }
-        None => Ok(()),
+    if let Some(storage) = postgresql {
+        storage.leave().await;
     }
-}
-
-/// Returns when another server has taken over the storage: what this one remembers may be old from then on.
-async fn lost(storage: Option<&PostgresStorage>) {
-    let Some(storage) = storage else { return std::future::pending().await };
-    while !storage.is_lost() {
-        tokio::time::sleep(defaults::LOOK_FOR_LOSS).await;
-    }
+    Ok(())
 }
 
 async fn told_to_stop(signals: &mut Signals) {
@@ -245,7 +232,7 @@ fn address_for_clients(config: &Config, addresses: &str) -> String {
     }
 }
 
-fn settings(config: &Config) -> Settings {
+fn settings(config: &Config, addresses: &str) -> Settings {
     Settings {
         default_lease_ttl: config.default_lease_ttl,
         max_lease_ttl: config.max_lease_ttl,
@@ -254,6 +241,10 @@ fn settings(config: &Config) -> Settings {
         cluster_name: config.cluster_name.clone(),
         storage_type: config.store.name(),
         audit: config.audit.clone(),
+        node: NodeName {
+            name: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            address: config.api_addr.clone().unwrap_or_else(|| address_for_clients(config, addresses)),
+        },
     }
 }
 

@@ -20,7 +20,7 @@ use crate::config::{PostgresqlStore, Store};
 use crate::entropy::SystemEntropy;
 use crate::{COMPILE_WORKER, guests};
 
-/// A server without doors, and the store if it is one whose claim can be lost.
+/// A server without doors, and the store if it is one that other servers may share: it says when this one leaves.
 pub(crate) struct Wired {
     pub(crate) core: Arc<Core>,
     pub(crate) postgresql: Option<Arc<PostgresStorage>>,
@@ -40,10 +40,10 @@ pub(crate) async fn core(
 ) -> Result<Wired, String> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
-    let Opened { store: inner, postgresql } = open(store).await?;
+    let Opened { store: inner, postgresql } = open(store, false).await?;
     if let Some(source) = transfer::unfinished(&*inner).await.map_err(|error| with_causes(&error))? {
         if let Some(postgresql) = postgresql {
-            postgresql.release().await;
+            postgresql.leave().await;
         }
         return Err(format!(
             "the storage ({}) is not whole: it was to be filled from {source}, and that did not come to its end. Run `leasehold operator \
@@ -80,19 +80,19 @@ pub(crate) struct Opened {
     pub(crate) postgresql: Option<Arc<PostgresStorage>>,
 }
 
-/// Opens a store, and keeps others out of it.
+/// Opens a store; keeps others out of it, if it is one that several servers may share and `alone` says so.
 ///
 /// # Errors
 /// In words for the operator.
-pub(crate) async fn open(store: &Store) -> Result<Opened, String> {
+pub(crate) async fn open(store: &Store, alone: bool) -> Result<Opened, String> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let mut postgresql = None;
     let store: Arc<dyn WholeStore> = match store {
         Store::Memory => Arc::new(MemoryStorage::new(clock)),
         Store::Sqlite(path) => Arc::new(SqliteStorage::open(path, clock).map_err(|error| with_causes(&error))?),
         Store::Postgresql(store) => {
-            let opened =
-                PostgresStorage::open(postgresql_settings(store)?).await.map_err(|error| with_causes(&error))?;
+            let settings = PostgresSettings { alone, ..postgresql_settings(store)? };
+            let opened = PostgresStorage::open(settings).await.map_err(|error| with_causes(&error))?;
             Arc::clone(postgresql.insert(Arc::new(opened))) as Arc<dyn WholeStore>
         }
     };

@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use leasehold_core::keys;
 use leasehold_core::lease::{LeaseKind, LeaseRow, LeaseState};
 use leasehold_core::seams::host::Clock;
+use leasehold_core::seams::nodes::{Attendance, Node, NodeReport};
 use leasehold_core::seams::storage::{
     Batch, Change, Changes, Expect, Key, LeaseFilter, Page, Storage, StorageError, Versioned,
 };
@@ -20,6 +21,8 @@ use tokio::sync::mpsc;
 pub struct MemoryStorage {
     clock: Arc<dyn Clock>,
     state: Mutex<State>,
+    /// Of a store that several servers share, those that have reported.
+    nodes: Option<Mutex<Nodes>>,
 }
 
 impl fmt::Debug for MemoryStorage {
@@ -31,7 +34,14 @@ impl fmt::Debug for MemoryStorage {
 impl MemoryStorage {
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { clock, state: Mutex::default() }
+        Self { clock, state: Mutex::default(), nodes: None }
+    }
+
+    /// For several servers in one process: those of tests.
+    #[cfg(any(test, feature = "testing"))]
+    #[must_use]
+    pub fn shared(clock: Arc<dyn Clock>) -> Self {
+        Self { nodes: Some(Mutex::default()), ..Self::new(clock) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -154,6 +164,51 @@ impl Storage for MemoryStorage {
 
     async fn next_due(&self) -> Result<Option<Timestamp>, StorageError> {
         Ok(self.state().due.first().map(|(at, _)| *at))
+    }
+
+    async fn attend(&self, report: &NodeReport) -> Result<Option<Attendance>, StorageError> {
+        let Some(nodes) = &self.nodes else { return Ok(None) };
+        let mut nodes = nodes.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = self.clock.now();
+        nodes.heard(report, now)?;
+        Ok(Some(Attendance { changed: self.state().version, now, nodes: nodes.here.values().cloned().collect() }))
+    }
+
+    async fn expel(&self, id: &str, beat: u64) -> Result<(), StorageError> {
+        let Some(nodes) = &self.nodes else { return Ok(()) };
+        let mut nodes = nodes.lock().unwrap_or_else(PoisonError::into_inner);
+        if nodes.here.get(id).is_some_and(|node| node.beat == beat) {
+            nodes.here.remove(id);
+            nodes.expelled.insert(id.to_owned());
+        }
+        Ok(())
+    }
+
+    async fn rejoin(&self, report: &NodeReport) -> Result<(), StorageError> {
+        let Some(nodes) = &self.nodes else { return Ok(()) };
+        nodes.lock().unwrap_or_else(PoisonError::into_inner).expelled.remove(&report.id);
+        Ok(())
+    }
+}
+
+/// The servers that share a store in memory.
+#[derive(Default)]
+struct Nodes {
+    here: BTreeMap<String, Node>,
+    expelled: BTreeSet<String>,
+}
+
+impl Nodes {
+    fn heard(&mut self, report: &NodeReport, now: Timestamp) -> Result<(), StorageError> {
+        if self.expelled.contains(&report.id) {
+            return Err(StorageError::Expelled);
+        }
+        let new = Node { report: report.clone(), beat: 0, heard_at: now, joined_at: now };
+        let node = self.here.entry(report.id.clone()).or_insert(new);
+        node.report.clone_from(report);
+        node.beat += 1;
+        node.heard_at = now;
+        Ok(())
     }
 }
 

@@ -165,7 +165,8 @@ pub(super) fn leasehold(words: &[&str]) -> Result<(), String> {
 /// The help of the command that these words begin with.
 pub(super) fn help(names: &[&str]) -> Result<String, String> {
     let output = Command::new(under_test())
-        .args(names.iter().take(2))
+        // What are no commands among them changes nothing: the help is that of the last command.
+        .args(names)
         .arg("-help")
         .stdin(Stdio::null())
         .output()

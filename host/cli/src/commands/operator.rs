@@ -1,4 +1,4 @@
-//! `operator init|unseal|seal|rotate|key-status|step-down`. What works on files and stores beneath it is the server's own.
+//! `operator init|unseal|seal|members|rotate|key-status|step-down`. What works on files and stores beneath it is the server's own.
 
 use clap::Command;
 use secrecy::{ExposeSecret, SecretString};
@@ -40,6 +40,13 @@ pub(super) fn tree() -> Command {
             "  $ leasehold operator seal",
         ),
         leaf(
+            "members",
+            "Show the servers over this storage",
+            "",
+            "  $ leasehold operator members\n  $ leasehold operator members -seal",
+        )
+        .arg(switch("seal", "Seal each of them, asked for at its API address")),
+        leaf(
             "rotate",
             "Make a new data key; older ones still open what they closed",
             "",
@@ -60,6 +67,7 @@ pub(super) fn run(run: &mut Run, command: &str) -> Result<(), Failure> {
         "init" => init(run),
         "unseal" => unseal(run),
         "seal" => tell(run, "sys/seal", "Error sealing", |_| "Success! Vault is sealed.".to_owned()),
+        "members" => members(run),
         "rotate" => rotate(run),
         "key-status" => key_status(run),
         _ => tell(run, "sys/step-down", "Error stepping down", |client| {
@@ -235,6 +243,50 @@ fn rotate(run: &mut Run) -> Result<(), Failure> {
         run.env.say("Success! Rotated key\n")?;
     }
     show_key_status(run, &answer)
+}
+
+fn members(run: &mut Run) -> Result<(), Failure> {
+    let _: [String; 0] = run.exactly()?;
+    let answer = run
+        .client()?
+        .send(&ApiRequest::get("sys/ha-status"))
+        .and_then(|answer| answer.json())
+        .map_err(|error| Failure::while_doing("Error listing the servers", error))?;
+    let nodes = list_of(&answer["data"], "nodes");
+    if run.switch("seal") {
+        return seal_all(run, &nodes);
+    }
+    if run.format != Format::Table {
+        return print::document(run.env, run.format, &json!({ "Nodes": nodes }));
+    }
+    let row = |node: &Value| {
+        let shown = |key: &str| node.get(key).filter(|value| !value.is_null()).map(print::plain);
+        let columns = ["hostname", "api_address", "cluster_address", "active_node", "version"];
+        let mut row: Vec<String> = columns.iter().map(|key| shown(key).unwrap_or_default()).collect();
+        row.push(node["last_echo"].as_str().map_or_else(|| "n/a".to_owned(), short_time));
+        row
+    };
+    let rows: Vec<Vec<String>> = nodes.iter().map(row).collect();
+    let head = ["Host Name", "API Address", "Cluster Address", "Active Node", "Version", "Last Echo"];
+    Ok(run.env.say(&print::table(&head, &rows))?)
+}
+
+/// Each server seals itself only. All are tried, and the first one that could not be sealed is told.
+fn seal_all(run: &mut Run, nodes: &[Value]) -> Result<(), Failure> {
+    let mut failed = None;
+    for node in nodes.iter().filter(|node| node["active_node"] == true) {
+        let (name, address) = (print::plain(&node["hostname"]), print::plain(&node["api_address"]));
+        let sealed = run.client_of(&address).and_then(|client| {
+            client
+                .send(&ApiRequest::put("sys/seal"))
+                .map_err(|error| Failure::while_doing(format!("Error sealing {name} at {address}"), error))
+        });
+        match sealed {
+            Ok(_) => run.env.say(&format!("Success! Sealed: {name} at {address}"))?,
+            Err(error) => failed = failed.or(Some(error)),
+        }
+    }
+    failed.map_or(Ok(()), Err)
 }
 
 fn key_status(run: &mut Run) -> Result<(), Failure> {

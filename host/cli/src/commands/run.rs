@@ -86,6 +86,13 @@ impl Run<'_> {
         Ok(client)
     }
 
+    /// The same, to another server than the one that is named.
+    pub(crate) fn client_of(&self, address: &str) -> Result<Client, Failure> {
+        let mut client = self.client_at(Some(address.to_owned()))?;
+        client.set_token(self.token()?).map_err(Failure::from_client)?;
+        Ok(client)
+    }
+
     /// The token that requests would carry.
     pub(crate) fn token(&self) -> Result<Option<SecretString>, Failure> {
         if let Some(token) = self.env.setting("TOKEN") {
@@ -101,9 +108,13 @@ impl Run<'_> {
     }
 
     pub(crate) fn client_without_token(&self) -> Result<Client, Failure> {
+        self.client_at(self.text("address").map(str::to_owned))
+    }
+
+    fn client_at(&self, address: Option<String>) -> Result<Client, Failure> {
         let owned = |flag: &str| self.text(flag).map(str::to_owned);
         let options = ClientOptions {
-            address: owned("address"),
+            address,
             namespace: owned("namespace"),
             ca_cert: owned("ca-cert"),
             ca_path: owned("ca-path"),

@@ -28,15 +28,10 @@ pub(super) fn tree(is_raft: bool) -> Command {
         )
     };
     group("snapshot", "Back up everything that is stored in one file, and restore it").subcommands([
-        leaf(
-            "save",
-            "Write everything that is stored to a file, or to standard output (-); it stays sealed",
-            "FILE",
-            save,
-        ),
+        leaf("save", "Write all that is stored, sealed as it is, to a file or to standard output (-)", "FILE", save),
         leaf(
             "restore",
-            "Replace everything that is stored by a snapshot; the server seals, and the snapshot's keys unseal it",
+            "Replace all that is stored; the server seals, and the snapshot's keys unseal it",
             "FILE",
             restore,
         )

@@ -21,6 +21,7 @@ use crate::fields::Fields;
 use crate::lease::EndCause;
 use crate::lease::issue::IssueRequest;
 use crate::metrics;
+use crate::nodes::Admission;
 use crate::policy::{decide, egp_paths};
 use crate::request::{LogicalRequest, LogicalResponse, Object};
 use crate::routes::{Captures, Found};
@@ -28,7 +29,11 @@ use crate::seams::auth::AuthRequest;
 use crate::seams::engine::{EngineHandler, EngineRequest, Outcome, SecretValue, SecretsEngine};
 use crate::seams::error::RequestError;
 use crate::seams::sandbox::{AclRequest, Verdict};
+use crate::seams::storage::StorageError;
 use crate::token::{self, Caller};
+
+/// How often a request is decided because what it was decided by has changed before its first write.
+const DECISIONS_MAX: u32 = 8;
 
 /// A request that may go on.
 struct Admitted {
@@ -66,13 +71,15 @@ impl Core {
 
     async fn process(self: &Arc<Self>, mut request: LogicalRequest) -> Result<LogicalResponse, RequestError> {
         let unsealed = self.unsealed()?;
+        let admission = self.nodes.admit().await?;
         if request.path.ends_with('/')
             && matches!(request.operation, Operation::Create | Operation::Update | Operation::Patch)
         {
             return Err(RequestError::invalid("cannot write to a path ending in '/'"));
         }
         let mut trace = RequestTrace { as_sent: canonical(&mut request), ..RequestTrace::default() };
-        let outcome = self.answer(&unsealed, &mut request, &mut trace).await;
+        let answering = self.answer(&unsealed, &mut request, &mut trace, &admission);
+        let outcome = admission.clone().scope(answering).await;
         if let Err(error) = &outcome {
             trace::log(&request, error);
         }
@@ -90,14 +97,41 @@ impl Core {
         unsealed: &Arc<Unsealed>,
         request: &mut LogicalRequest,
         trace: &mut RequestTrace,
+        admission: &Admission,
     ) -> Result<LogicalResponse, RequestError> {
-        let admitted = self.admit(unsealed, request, trace).await;
-        let asked = self.record(unsealed, request, trace, Phase::Request, None, admitted.as_ref().err()).await;
-        let is_recorded = asked.is_ok();
-        let outcome = match (asked, admitted) {
-            (Ok(()), Ok(admitted)) => self.carry_out(unsealed, request, trace, admitted).await,
-            (Ok(()), Err(error)) | (Err(error), _) => Err(error),
+        let changes = self.nodes.cached_commits();
+        let mut tries = DECISIONS_MAX;
+        let mut is_recorded = false;
+        let outcome = loop {
+            trace.judgements.clear();
+            trace.ceiling = None;
+            let admitted = self.admit(unsealed, request, trace, admission).await;
+            let asked = self.record(unsealed, request, trace, Phase::Request, None, admitted.as_ref().err()).await;
+            is_recorded |= asked.is_ok();
+            let outcome = match (asked, admitted) {
+                (Ok(()), Ok(admitted)) => self.carry_out(unsealed, request, trace, admitted).await,
+                (Ok(()), Err(error)) | (Err(error), _) => Err(error),
+            };
+            // Nothing was written, or it was read by a right that may be gone: it is decided again, by what holds now.
+            let reads = matches!(request.operation, Operation::Read | Operation::List | Operation::Scan);
+            let is_outdated = outcome.is_ok() && reads && admission.is_outdated(&self.nodes);
+            tries -= 1;
+            if tries > 0 && (admission.is_overtaken() || is_outdated) && !self.is_still(unsealed) {
+                // What it was decided by is not followed any more.
+                break Err(RequestError::Sealed);
+            }
+            match tries {
+                0 if is_outdated => break Err(StorageError::Overtaken.into()),
+                0 => break outcome,
+                _ if admission.is_overtaken() || is_outdated => {}
+                _ => break outcome,
+            }
         };
+        let settled = match self.nodes.cached_commits() == changes {
+            true => Ok(()),
+            false => self.nodes.settle().await,
+        };
+        let outcome = settled.and(outcome);
         // A snapshot that was restored has taken the token away, and sealed the server.
         let is_there = self.unsealed().is_ok();
         let outcome = match trace.caller.clone().filter(|caller| caller.last_use && is_there) {
@@ -122,13 +156,15 @@ impl Core {
         }
     }
 
-    /// Everything up to the verdict. Fills in `trace` as it goes.
+    /// Everything up to the verdict. Fills in `trace` as it goes; who asks is found out once, also when the rest is done again.
     async fn admit(
         self: &Arc<Self>,
         unsealed: &Unsealed,
         request: &mut LogicalRequest,
         trace: &mut RequestTrace,
+        admission: &Admission,
     ) -> Result<Admitted, RequestError> {
+        let epoch = self.nodes.epoch();
         let routed = unsealed.mounts.route(&request.path);
         // Once per request: everything below asks what was found here.
         let backend = routed.as_ref().and_then(|(entry, _)| Backend::of(entry, unsealed));
@@ -143,6 +179,7 @@ impl Core {
         trace.mount = routed.as_ref().map(|(entry, _)| entry.clone());
         let client = client_of(request);
         match (&request.token, open) {
+            _ if trace.is_known => {}
             (None, true) => {}
             (Some(_), true) if is_login => {}
             (Some(token), true) => {
@@ -155,6 +192,7 @@ impl Core {
             (Some(token), false) => trace.caller = Some(unsealed.tokens.admit(token, client).await?),
         }
         trace.is_known = true;
+        admission.decide(epoch);
 
         if request.body_withheld {
             // Nothing below may judge a request by data that was not read.

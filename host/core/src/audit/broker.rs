@@ -17,6 +17,7 @@ use super::form::Form;
 use super::hash::Salt;
 use super::lane::Lane;
 use super::line::{Entry, Phase, Style};
+use super::unopened::Unopened;
 use crate::codec::encode;
 use crate::commit::{
     TRIES, commit_surely, delete_surely, overtaken_too_often, read, read_all, table_unchanged, was_overtaken,
@@ -31,6 +32,8 @@ use crate::seams::storage::{Batch, Expect, Storage, StorageError};
 const WRITE_TIME: Duration = Duration::from_secs(10);
 /// How much longer a request waits for other devices once one that counts has its record.
 const COMPANION_TIME: Duration = Duration::from_secs(1);
+/// How long opening a device may keep this server from following other changes.
+const OPEN_TIME: Duration = Duration::from_millis(500);
 /// Each device has a thread, and each request is written to all of them.
 const DEVICES_MAX: usize = 32;
 /// Each is looked for in every request.
@@ -285,6 +288,38 @@ impl Broker {
         *devices = Arc::new(changed);
     }
 
+    /// Makes the devices those that are stored, by whichever server. One that does not open here is there all the same and takes no
+    /// record until it does: where none other counts, requests are refused.
+    ///
+    /// # Errors
+    /// As storage.
+    pub(crate) async fn follow_devices(&self) -> Result<(), StorageError> {
+        let _changing = self.changing.lock().await;
+        let stored = read_all::<DeviceEntry>(&*self.storage, &keys::audit("")).await?;
+        let is_stored = |device: &Device| device.declared || stored.iter().any(|(_, entry)| *entry == device.entry);
+        self.change(|devices| devices.retain(|device| is_stored(device)));
+        for (_, entry) in stored {
+            if self.has_path(&entry.path) {
+                continue;
+            }
+            let form = Form { raw: false, ..Form::of(&entry.options).unwrap_or_default() };
+            let taken = self.taken();
+            let opening = self.factory.open(&entry.kind, &entry.options, &taken);
+            let why = match tokio::time::timeout(OPEN_TIME, opening).await {
+                Ok(Ok(sink)) => {
+                    self.install(entry, form, sink, false);
+                    continue;
+                }
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => "it takes too long".to_owned(),
+            };
+            tracing::error!(why, "audit device `{}`, which another server has enabled, does not open here", entry.path);
+            let sink = Unopened::new(Arc::clone(&self.factory), &entry, taken);
+            self.install(entry, form, sink, false);
+        }
+        Ok(())
+    }
+
     // --- headers
 
     #[must_use]
@@ -310,7 +345,7 @@ impl Broker {
         let (key, value) = (keys::audited_header(&lower), encode(&header)?);
         let put = Batch::new().put(key.clone(), value.clone(), Expect::Anything);
         if let Err(error) = commit_surely(&*self.storage, put, &key, &value).await {
-            self.follow_header(&lower).await;
+            self.header_after_failed_write(&lower).await;
             return Err(error.into());
         }
         self.show_header(&lower, Some(header));
@@ -324,7 +359,7 @@ impl Broker {
         let _changing = self.changing.lock().await;
         let key = keys::audited_header(&lower);
         if let Err(error) = delete_surely(&*self.storage, Batch::new().delete(key.clone()), &key).await {
-            self.follow_header(&lower).await;
+            self.header_after_failed_write(&lower).await;
             return Err(error);
         }
         self.show_header(&lower, None);
@@ -332,11 +367,37 @@ impl Broker {
     }
 
     /// Makes the copy in memory what is stored, as far as the store tells. Under the lock of changes.
-    async fn follow_header(&self, lower: &str) {
-        match read::<AuditedHeader>(&*self.storage, &keys::audited_header(lower)).await {
-            Ok(stored) => self.show_header(lower, stored.record),
-            Err(error) => tracing::warn!(%error, "an audited header could not be read again after a failed write"),
+    async fn header_after_failed_write(&self, lower: &str) {
+        if let Err(error) = self.read_header(lower).await {
+            tracing::warn!(%error, "an audited header could not be read again after a failed write");
         }
+    }
+
+    async fn read_header(&self, lower: &str) -> Result<(), StorageError> {
+        let stored = read::<AuditedHeader>(&*self.storage, &keys::audited_header(lower)).await?;
+        self.show_header(lower, stored.record);
+        Ok(())
+    }
+
+    /// Makes the copy in memory what is stored, by whichever server.
+    ///
+    /// # Errors
+    /// As storage.
+    pub(crate) async fn follow_header(&self, lower: &str) -> Result<(), StorageError> {
+        let _changing = self.changing.lock().await;
+        self.read_header(lower).await
+    }
+
+    /// The same for all of them.
+    ///
+    /// # Errors
+    /// As storage.
+    pub(crate) async fn follow_headers(&self) -> Result<(), StorageError> {
+        let _changing = self.changing.lock().await;
+        let stored = read_all::<AuditedHeader>(&*self.storage, &keys::audited_header("")).await?;
+        let stored = stored.into_iter().map(|(_, header)| (header.name.to_lowercase(), header)).collect();
+        self.change_headers(|headers| *headers = stored);
+        Ok(())
     }
 
     fn show_header(&self, lower: &str, header: Option<AuditedHeader>) {

@@ -13,6 +13,7 @@ mod form;
 pub mod hash;
 mod lane;
 pub mod line;
+mod unopened;
 
 pub use broker::{Broker, DeviceEntry};
 pub use form::Form;

@@ -84,7 +84,6 @@ impl Jobs {
                 return;
             }
         };
-        crate::fail::point("job-begun");
         let began = self.now();
         let ended = tokio::select! {
             done = tokio::time::timeout(RUN_MAX, job.run(held.body.state.clone())) => {
@@ -94,7 +93,6 @@ impl Jobs {
             () = self.keep(&held) => Ended::Lost,
             () = told(&mut stop) => Ended::Stopped,
         };
-        crate::fail::point("job-done");
         self.end(&*job, held, began, ended).await;
     }
 
@@ -196,7 +194,6 @@ impl Jobs {
                 tracing::warn!(job = name, mount.path = mount, %error, "could not store what came of job {name:?} of {mount}: it is done again");
             }
         }
-        crate::fail::point("job-stored");
     }
 
     /// Gives a job that this server does not know to whoever does, at once; when nobody has taken it, it is put off.

@@ -192,7 +192,7 @@ impl MountTable {
             if table.by_path(entry.path.as_str()).is_none()
                 && let Placed::Conflict(_) = table.place(&entry, None).await?
             {
-                table.follow(&entry).await;
+                table.after_failed_write(&entry).await;
             }
         }
         Ok(table)
@@ -289,7 +289,7 @@ impl MountTable {
                     return Ok(true);
                 }
                 Err(error) => {
-                    self.follow(&known).await;
+                    self.after_failed_write(&known).await;
                     return Err(error.into());
                 }
             }
@@ -322,7 +322,7 @@ impl MountTable {
     async fn placed(&self, entry: &MountEntry, from: Option<&MountPath>) -> Result<Placed, StorageError> {
         let placed = self.place(entry, from).await;
         if !matches!(placed, Ok(Placed::Done)) {
-            self.follow(entry).await;
+            self.after_failed_write(entry).await;
         }
         placed
     }
@@ -357,13 +357,25 @@ impl MountTable {
     }
 
     /// Makes the copy in memory what is stored, as far as the store tells. Under the lock of writes.
-    async fn follow(&self, entry: &MountEntry) {
-        match stored_entries(&*self.storage).await {
-            Ok(stored) => self.change(|entries| *entries = stored.into_iter().map(Arc::new).collect()),
-            Err(error) => {
-                tracing::warn!(%error, "the mounts could not be read again after a failed write to `{}`", entry.path);
-            }
+    async fn after_failed_write(&self, entry: &MountEntry) {
+        if let Err(error) = self.read_again().await {
+            tracing::warn!(%error, "the mounts could not be read again after a failed write to `{}`", entry.path);
         }
+    }
+
+    async fn read_again(&self) -> Result<(), StorageError> {
+        let stored = stored_entries(&*self.storage).await?;
+        self.change(|entries| *entries = stored.into_iter().map(Arc::new).collect());
+        Ok(())
+    }
+
+    /// Makes the copy in memory what is stored, by whichever server.
+    ///
+    /// # Errors
+    /// As storage.
+    pub(crate) async fn follow_all(&self) -> Result<(), StorageError> {
+        let _writing = self.writing.lock().await;
+        self.read_again().await
     }
 
     fn show(&self, entry: MountEntry) {
@@ -382,8 +394,8 @@ impl MountTable {
     /// # Errors
     /// As storage; a second try finishes the work.
     pub async fn remove(&self, entry: &MountEntry) -> Result<(), StorageError> {
-        let _writing = self.writing.lock().await;
         let prefix = keys::mount_data(&entry.accessor, "");
+        // However long this takes, other mounts can change meanwhile: nothing is routed to this one any more.
         loop {
             let page = self.storage.scan(&prefix, None, 500).await?;
             if page.is_empty() {
@@ -391,12 +403,13 @@ impl MountTable {
             }
             self.storage.commit(page.into_iter().fold(Batch::new(), Batch::delete)).await?;
         }
+        let _writing = self.writing.lock().await;
         let key = keys::mount(entry.table.as_str(), &entry.accessor);
         let gone = Batch::new().delete(key.clone()).delete(keys::mount_taint(&entry.accessor));
         let deleted = delete_surely(&*self.storage, gone, &key).await;
         match deleted {
             Ok(()) => self.forget(&entry.accessor),
-            Err(_) => self.follow(entry).await,
+            Err(_) => self.after_failed_write(entry).await,
         }
         deleted
     }

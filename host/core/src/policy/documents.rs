@@ -294,7 +294,7 @@ impl Policies {
                 Ok(true)
             }
             Err(error) => {
-                self.follow(&document.name).await;
+                self.after_failed_write(&document.name).await;
                 Err(error.into())
             }
         }
@@ -306,7 +306,7 @@ impl Policies {
         let _writing = self.writing.lock().await;
         let key = keys::policy(name);
         if let Err(error) = delete_surely(&*self.storage, Batch::new().delete(key.clone()), &key).await {
-            self.follow(name).await;
+            self.after_failed_write(name).await;
             return Err(error.into());
         }
         self.show(name, None);
@@ -314,10 +314,31 @@ impl Policies {
     }
 
     /// Makes the copy in memory what is stored, as far as the store tells. Under the lock of writes.
-    async fn follow(&self, name: &str) {
+    async fn after_failed_write(&self, name: &str) {
         if let Err(error) = self.stored(name).await {
             tracing::warn!(%error, "policy {name:?} could not be read again after a failed write");
         }
+    }
+
+    /// Makes the copy in memory what is stored, by whichever server.
+    ///
+    /// # Errors
+    /// As storage.
+    pub(crate) async fn follow(&self, name: &str) -> Result<(), StorageError> {
+        let _writing = self.writing.lock().await;
+        self.stored(name).await.map(drop)
+    }
+
+    /// The same for all of them.
+    ///
+    /// # Errors
+    /// As storage.
+    pub(crate) async fn follow_all(&self) -> Result<(), StorageError> {
+        let _writing = self.writing.lock().await;
+        let stored = read_all::<PolicyDocument>(&*self.storage, &keys::policy("")).await?;
+        let stored = stored.into_iter().map(|(_, document)| (document.name.clone(), Arc::new(document))).collect();
+        self.change(|documents| *documents = stored);
+        Ok(())
     }
 
     fn show(&self, name: &str, document: Option<PolicyDocument>) {

@@ -17,7 +17,7 @@ use crate::seams::error::RequestError;
 use crate::seams::sandbox::{
     Digest, EvaluationFailed, ModuleDecision, ModuleHost, ModuleRequest, ModuleVerdict, SandboxError,
 };
-use crate::seams::storage::{Batch, Storage, StorageError};
+use crate::seams::storage::{Batch, Key, Storage, StorageError};
 
 /// Policies that can be stored. Every request is held against the paths of all of them.
 pub const POLICIES_MAX: usize = 256;
@@ -112,8 +112,7 @@ impl Egps {
     /// As storage.
     pub async fn load(storage: Arc<dyn Storage>, host: Arc<dyn ModuleHost>) -> Result<Self, StorageError> {
         let stored = read_all::<Egp>(&*storage, &keys::egp("")).await?;
-        let policies = stored.into_iter().map(|(_, egp)| (egp.name.clone(), Arc::new(egp))).collect();
-        Ok(Self { storage, host, policies: RwLock::new(Arc::new(policies)) })
+        Ok(Self { storage, host, policies: RwLock::new(Arc::new(by_name(stored))) })
     }
 
     fn all(&self) -> Arc<BTreeMap<String, Arc<Egp>>> {
@@ -190,7 +189,7 @@ impl Egps {
         }
         let written = self.store(&egp, &digest).await;
         if written.is_err() {
-            self.follow(&egp.name).await;
+            self.after_failed_write(&egp.name).await;
         }
         written
     }
@@ -229,7 +228,7 @@ impl Egps {
         let _held = modules.hold().await;
         let key = keys::egp(name);
         if let Err(error) = delete_surely(&*self.storage, Batch::new().delete(key.clone()), &key).await {
-            self.follow(name).await;
+            self.after_failed_write(name).await;
             return Err(error.into());
         }
         self.show(name, None);
@@ -237,11 +236,36 @@ impl Egps {
     }
 
     /// Makes the copy in memory what is stored, as far as the store tells. While [`Modules::hold`] is held.
-    async fn follow(&self, name: &str) {
-        match read::<Egp>(&*self.storage, &keys::egp(name)).await {
-            Ok(stored) => self.show(name, stored.record),
-            Err(error) => tracing::warn!(%error, "binding {name:?} could not be read again after a failed write"),
+    async fn after_failed_write(&self, name: &str) {
+        if let Err(error) = self.read_again(name).await {
+            tracing::warn!(%error, "binding {name:?} could not be read again after a failed write");
         }
+    }
+
+    async fn read_again(&self, name: &str) -> Result<(), StorageError> {
+        let stored = read::<Egp>(&*self.storage, &keys::egp(name)).await?;
+        self.show(name, stored.record);
+        Ok(())
+    }
+
+    /// Makes the copy in memory what is stored, by whichever server.
+    ///
+    /// # Errors
+    /// As storage.
+    pub(crate) async fn follow(&self, name: &str, modules: &Modules) -> Result<(), StorageError> {
+        let _held = modules.hold().await;
+        self.read_again(name).await
+    }
+
+    /// The same for all of them.
+    ///
+    /// # Errors
+    /// As storage.
+    pub(crate) async fn follow_all(&self, modules: &Modules) -> Result<(), StorageError> {
+        let _held = modules.hold().await;
+        let stored = read_all::<Egp>(&*self.storage, &keys::egp("")).await?;
+        self.change(|policies| *policies = by_name(stored));
+        Ok(())
     }
 
     fn show(&self, name: &str, egp: Option<Egp>) {
@@ -279,6 +303,10 @@ impl Egps {
         }
         judged
     }
+}
+
+fn by_name(stored: Vec<(Key, Egp)>) -> BTreeMap<String, Arc<Egp>> {
+    stored.into_iter().map(|(_, egp)| (egp.name.clone(), Arc::new(egp))).collect()
 }
 
 impl Judged {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use leasehold_model::Timestamp;
 use leasehold_model::lock::RwLock;
 use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
 
 use super::Egps;
 use crate::codec::encode;
@@ -43,6 +44,8 @@ pub struct Modules {
     records: RwLock<BTreeMap<String, ModuleRecord>>,
     /// Digests that are stored and not yet loaded. What names them fails closed.
     loading: RwLock<BTreeSet<String>>,
+    /// Another server has stored one.
+    arrived: Notify,
     /// One change at a time of modules and of what names them, so that no name changes its meaning under a policy.
     writing: tokio::sync::Mutex<()>,
 }
@@ -62,12 +65,28 @@ impl Modules {
         let stored = read_all::<ModuleRecord>(&*storage, &keys::module("")).await?;
         let records: BTreeMap<_, _> = stored.into_iter().map(|(_, record)| (record.name.clone(), record)).collect();
         let loading = RwLock::new(records.values().map(|record| record.digest.clone()).collect());
-        Ok(Self { storage, host, records: RwLock::new(records), loading, writing: tokio::sync::Mutex::default() })
+        Ok(Self {
+            storage,
+            host,
+            records: RwLock::new(records),
+            loading,
+            arrived: Notify::new(),
+            writing: tokio::sync::Mutex::default(),
+        })
+    }
+
+    /// Loads every stored module, and those that other servers store from now on.
+    pub async fn keep_loaded(&self, egps: &Egps) {
+        loop {
+            self.load_all(egps).await;
+            self.arrived.notified().await;
+        }
     }
 
     /// Loads every stored module, one after the other: those of mandatory policies first, since requests are refused until they are
     /// there, then those of advisory ones, then the others. One that does not load is logged; policies that name it fail closed.
     pub async fn load_all(&self, egps: &Egps) {
+        let mut tried = BTreeSet::new();
         for pause in LOADS {
             let mut waiting = self.loading.read().clone();
             if waiting.is_empty() {
@@ -77,6 +96,7 @@ impl Modules {
             // Asked anew for each: policies come and go while a module is compiled.
             while let Some(digest) = self.most_urgent(&waiting, egps) {
                 waiting.remove(&digest);
+                tried.insert(digest.clone());
                 match self.load_one(&digest).await {
                     Ok(()) => self.is_loaded(&digest),
                     Err(error) => {
@@ -85,7 +105,8 @@ impl Modules {
                 }
             }
         }
-        self.loading.write().clear();
+        // What another server has stored meanwhile has its turn yet.
+        self.loading.write().retain(|digest| !tried.contains(digest));
     }
 
     /// Of these digests the one that most depends on.
@@ -167,7 +188,7 @@ impl Modules {
         match &stored {
             Ok(record) => self.is_loaded(&record.digest),
             Err(_) => {
-                self.follow(name).await;
+                self.after_failed_write(name).await;
                 self.unload_unnamed(&digest).await;
             }
         }
@@ -242,10 +263,61 @@ impl Modules {
     }
 
     /// Makes the copy in memory what is stored, as far as the store tells. Under the lock of writes.
-    async fn follow(&self, name: &str) {
+    async fn after_failed_write(&self, name: &str) {
         match read::<ModuleRecord>(&*self.storage, &keys::module(name)).await {
             Ok(stored) => self.show(name, stored.record),
             Err(error) => tracing::warn!(%error, "module {name:?} could not be read again after a failed write"),
+        }
+    }
+
+    /// Makes the copy in memory what is stored, by whichever server. What is new is loaded by [`Modules::keep_loaded`]; until then,
+    /// what names it fails closed.
+    ///
+    /// # Errors
+    /// As storage.
+    pub(crate) async fn follow(&self, name: &str) -> Result<(), StorageError> {
+        let _writing = self.writing.lock().await;
+        let stored = read::<ModuleRecord>(&*self.storage, &keys::module(name)).await?;
+        self.follow_record(name, stored.record).await;
+        Ok(())
+    }
+
+    /// The same for all of them.
+    ///
+    /// # Errors
+    /// As storage.
+    pub(crate) async fn follow_all(&self) -> Result<(), StorageError> {
+        let _writing = self.writing.lock().await;
+        let stored = read_all::<ModuleRecord>(&*self.storage, &keys::module("")).await?;
+        let mut stored: BTreeMap<String, ModuleRecord> =
+            stored.into_iter().map(|(_, record)| (record.name.clone(), record)).collect();
+        let known: Vec<String> = self.records.read().keys().cloned().collect();
+        for name in known {
+            let record = stored.remove(&name);
+            self.follow_record(&name, record).await;
+        }
+        for (name, record) in stored {
+            self.follow_record(&name, Some(record)).await;
+        }
+        Ok(())
+    }
+
+    /// Under the lock of writes.
+    async fn follow_record(&self, name: &str, record: Option<ModuleRecord>) {
+        let before = self.find(name);
+        if before == record {
+            return;
+        }
+        if let Some(record) = &record {
+            let is_there = self.records.read().values().any(|known| known.digest == record.digest);
+            if !is_there {
+                self.loading.write().insert(record.digest.clone());
+                self.arrived.notify_one();
+            }
+        }
+        self.show(name, record);
+        if let Some(before) = before {
+            self.unload_unnamed(&before.digest).await;
         }
     }
 
@@ -273,7 +345,7 @@ impl Modules {
         let _writing = self.writing.lock().await;
         let deleted = self.remove(name, egps).await;
         if deleted.is_err() {
-            self.follow(name).await;
+            self.after_failed_write(name).await;
         }
         deleted
     }

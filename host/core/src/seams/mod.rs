@@ -8,6 +8,7 @@ pub mod error;
 pub mod host;
 pub mod job;
 pub mod mount_storage;
+pub mod nodes;
 pub mod sandbox;
 pub mod seal;
 pub mod snapshot;

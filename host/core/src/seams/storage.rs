@@ -8,6 +8,7 @@ use leasehold_model::{LeaseId, MountAccessor, Timestamp, TokenHash, Ttl};
 pub use crate::keys::Key;
 use crate::rows::lease::LeaseRow;
 use crate::rows::state::{LeaseKind, LeaseState};
+use crate::seams::nodes::{Attendance, NodeReport};
 
 /// A value with the number that its next writer must name. Versions of one key only grow.
 #[derive(Clone)]
@@ -179,6 +180,12 @@ pub enum StorageError {
     Corrupt(String),
     #[error("storage is unavailable: {0}")]
     Unavailable(String),
+    /// Another server has taken this one off the list of those that work on the store; nothing was written.
+    #[error("this server was silent for too long, and another one has taken it off the list: it joins again by itself")]
+    Expelled,
+    /// What the request was decided by has changed before its first write; nothing was written.
+    #[error("what this request was decided by has changed meanwhile")]
+    Overtaken,
 }
 
 /// Keeps values and lease rows. Every call is one atomic step; no transaction outlives a call. When `commit` has
@@ -218,4 +225,21 @@ pub trait Storage: Send + Sync {
     async fn claim(&self, holder: &str, id: &LeaseId, hold_for: Ttl) -> Result<Option<LeaseRow>, StorageError>;
     /// The least `next_at` of all rows.
     async fn next_due(&self) -> Result<Option<Timestamp>, StorageError>;
+    /// Tells the others of this server, and this one of them. `None`: this store serves one server at a time, which then has nobody to
+    /// tell. A report that says the same as the last one is stored twice a second at most.
+    ///
+    /// # Errors
+    /// [`StorageError::Expelled`] when another server has taken this one off the list.
+    async fn attend(&self, _report: &NodeReport) -> Result<Option<Attendance>, StorageError> {
+        Ok(None)
+    }
+    /// Takes a server off the list that has not been heard of since `beat`: when this returns, nothing that it has sent or will send
+    /// is written any more, until it joins again.
+    async fn expel(&self, _id: &str, _beat: u64) -> Result<(), StorageError> {
+        Ok(())
+    }
+    /// Puts this server on the list again. What it decided before it was taken off must have ended: from now on its writes count.
+    async fn rejoin(&self, _report: &NodeReport) -> Result<(), StorageError> {
+        Ok(())
+    }
 }

@@ -19,6 +19,10 @@ impl Clock for Off {
     fn now(&self) -> Timestamp {
         Timestamp::from_nanos(self.0.now().as_nanos() + self.1 * 1_000_000_000)
     }
+
+    fn steady(&self) -> Duration {
+        self.0.steady()
+    }
 }
 
 #[tokio::test(start_paused = true)]

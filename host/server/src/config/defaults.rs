@@ -25,5 +25,3 @@ pub(crate) const SEAL_TIME: Duration = Duration::from_secs(5);
 pub(crate) const LAST_RESORT: Duration = Duration::from_secs(3);
 /// How long reopening audit files may keep other signals waiting: a file server that is gone does not answer.
 pub(crate) const REOPEN_TIME: Duration = Duration::from_secs(10);
-/// How often the server looks whether another one has taken over its storage.
-pub(crate) const LOOK_FOR_LOSS: Duration = Duration::from_millis(200);

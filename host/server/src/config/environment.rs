@@ -32,7 +32,7 @@ const fn row(name: &'static str, by: By, answer: Answer, text: &'static str) -> 
 
 use By::{Client, Server};
 
-const ONE_NODE: &str = "there is one node, and no cluster to join";
+const ONE_NODE: &str = "servers over one storage meet in it, and in nothing else";
 const AGENT: &str = "it belongs to the agent or proxy, which is another program";
 const NO_PLUGINS: &str = "engines are built in";
 const NO_SSH: &str = "there is no `ssh` command";

@@ -64,7 +64,7 @@ const fn row(block: &'static str, name: &'static str, answer: Answer, text: &'st
 const OTHER_STORAGE: &str = "use `storage \"sqlite\" { path = \"/var/lib/leasehold/leasehold.db\" }`; data of another storage cannot be taken over";
 const NO_AUTO_UNSEAL: &str =
     "remove `seal`, and unseal with `leasehold operator unseal`: automatic unsealing is not supported";
-const ONE_NODE: &str = "there is one node, and no cluster to join";
+const ONE_NODE: &str = "servers over one storage meet in it, and in nothing else";
 const NO_PLUGINS: &str = "engines are built in, and policy modules are uploaded: no plugin is read from a directory";
 const PULLED: &str = "metrics are pulled from `sys/metrics`; let an exporter scrape it";
 const KEPT_ANYWAY: &str = "metrics are always kept, and never carry the host name";
@@ -124,8 +124,8 @@ pub(crate) const SETTINGS: &[Setting] = &[
     row("", "disable_clustering", NoMeaning, ONE_NODE),
     row("", "disable_standby_reads", NoMeaning, ONE_NODE),
     row("", "disable_performance_standby", NoMeaning, ONE_NODE),
-    row("", "ha_storage", NotSupported, "remove `ha_storage`: there is one node; its `storage` is the only one"),
-    row("", "ha_backend", NotSupported, "remove `ha_backend`: there is one node; its `storage` is the only one"),
+    row("", "ha_storage", NotSupported, "remove `ha_storage`: servers meet in their `storage`"),
+    row("", "ha_backend", NotSupported, "remove `ha_backend`: servers meet in their `storage`"),
     row("", "hsm", NotSupported, NO_AUTO_UNSEAL),
     row("", "kms", NotSupported, NO_AUTO_UNSEAL),
     row("", "kms_library", NotSupported, NO_AUTO_UNSEAL),
@@ -172,7 +172,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     row("", "reporting", NoMeaning, "nothing is reported to anybody"),
     row("", "observations", NoMeaning, "what happens is in the audit devices, the log and the metrics"),
     row("", "experiments", NoMeaning, "there are none"),
-    row("", "replication", NotSupported, "remove it: there is one node"),
+    row("", "replication", NotSupported, "remove it: there is one cluster"),
     row("", "request_limiter", NoMeaning, "requests under way are bounded always"),
     row("", "adaptive_overload_protection", NoMeaning, "requests under way are bounded always"),
     row("", "user_lockout", NotSupported, NO_LOCKOUT),
@@ -240,13 +240,18 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "storage \"postgresql\"",
         "max_parallel",
         Works,
-        "connections at a time for requests, one more keeps the claim; 16",
+        "connections at a time for requests, and one more that watches whether the store is there; 16",
     ),
     row("storage \"postgresql\"", "max_idle_connections", Works, "connections that are kept open; as `max_parallel`"),
     row("storage \"postgresql\"", "skip_create_table", Works, "`true`: missing tables are an error"),
     row("storage \"postgresql\"", "max_connect_retries", Works, "how often the first connection is tried again; 1"),
-    row("storage \"postgresql\"", "ha_enabled", NoMeaning, "a second server is kept out until the first has ended"),
-    row("storage \"postgresql\"", "ha_table", NoMeaning, "a second server is kept out until the first has ended"),
+    row(
+        "storage \"postgresql\"",
+        "ha_enabled",
+        NoMeaning,
+        "several servers may share these tables, whatever this says",
+    ),
+    row("storage \"postgresql\"", "ha_table", NoMeaning, "several servers may share these tables, whatever this says"),
     row("storage \"postgresql\"", "upsert_function", NoMeaning, "the server makes the functions that it needs"),
     // seal, service_registration
     row("seal", "shamir", NoMeaning, "key shares are what unseals the server anyway"),

@@ -27,6 +27,7 @@ use async_trait::async_trait;
 use leasehold_core::keys;
 use leasehold_core::lease::{LeaseKind, LeaseRow, LeaseState};
 use leasehold_core::seams::host::{Clock, Entropy};
+use leasehold_core::seams::nodes::{Attendance, NodeReport};
 use leasehold_core::seams::seal::SealError;
 use leasehold_core::seams::storage::{
     Batch, Change, Changes, Expect, Key, LeaseFilter, Page, Storage, StorageError, Versioned,
@@ -286,5 +287,17 @@ impl Storage for Barrier {
     async fn next_due(&self) -> Result<Option<Timestamp>, StorageError> {
         self.ring()?;
         self.inner.next_due().await
+    }
+
+    async fn attend(&self, report: &NodeReport) -> Result<Option<Attendance>, StorageError> {
+        self.inner.attend(report).await
+    }
+
+    async fn expel(&self, id: &str, beat: u64) -> Result<(), StorageError> {
+        self.inner.expel(id, beat).await
+    }
+
+    async fn rejoin(&self, report: &NodeReport) -> Result<(), StorageError> {
+        self.inner.rejoin(report).await
     }
 }

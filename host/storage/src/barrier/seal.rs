@@ -64,7 +64,10 @@ impl Barrier {
 
     /// Reads the configuration until it is there; from then on only a restored snapshot changes it.
     async fn seal_config(&self) -> Result<Option<Arc<SealConfig>>, SealError> {
-        if let Some(config) = &*self.config.read().unwrap_or_else(PoisonError::into_inner) {
+        // While sealed, another server may restore a snapshot with other keys.
+        if !self.is_sealed()
+            && let Some(config) = &*self.config.read().unwrap_or_else(PoisonError::into_inner)
+        {
             return Ok(Some(Arc::clone(config)));
         }
         let key = keys::seal();

@@ -9,11 +9,12 @@ use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
 use aws_lc_rs::hmac;
+use leasehold_core::keys;
 use leasehold_core::seams::snapshot::{
     CheckedSnapshot, Provenance, SnapshotError, SnapshotFacts, SnapshotOrigin, Snapshots, Spool, SpoolReader,
 };
 use leasehold_core::seams::storage::StorageError;
-use leasehold_core::seams::store_copy::{GROUPS_WAITING, Grouping, Piece, WholeStore, cut_short};
+use leasehold_core::seams::store_copy::{GROUPS_WAITING, Grouping, Piece, Record, WholeStore, cut_short};
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
@@ -104,7 +105,25 @@ impl Snapshots for Barrier {
 
     async fn check(&self, spool: Arc<Spool>, from: Provenance) -> Result<CheckedSnapshot, SnapshotError> {
         let source = SpoolReader::new(Arc::clone(&spool));
-        let reading = move || reader::read(BufReader::with_capacity(BUFFER, source), |_| Ok(()));
+        let reading = move || {
+            let (mut keyring, mut seal) = (false, false);
+            let contents = reader::read(BufReader::with_capacity(BUFFER, source), |record| match record {
+                Record::Value { key, .. } if key == keys::unfinished() => {
+                    Err(SnapshotError::Damaged("it is of a store that is not whole".to_owned()))
+                }
+                Record::Value { key, .. } => {
+                    keyring |= key == keys::keyring();
+                    seal |= key == keys::seal();
+                    Ok(())
+                }
+                Record::Lease(_) => Ok(()),
+            })?;
+            // Without them the server would take the store for a new one, which anybody may initialise.
+            match keyring && seal {
+                true => Ok(contents),
+                false => Err(SnapshotError::Damaged("it has no keys".to_owned())),
+            }
+        };
         let contents = spawn_blocking(reading).await.map_err(ended_early)??;
         let ring = self.ring()?;
         if from == Provenance::OwnOnly && !is_own(&ring, &contents.sums, &contents.sealed) {

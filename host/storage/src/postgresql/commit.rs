@@ -133,7 +133,7 @@ fn locks(names: &Names, batch: &Batch) -> (Vec<i64>, Vec<bool>) {
 pub(super) async fn commit(shared: &Shared, batch: Batch) -> Result<(), StorageError> {
     const TEXT: &str = "select {p}commit\"($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, \
                         $20, $21, $22, $23)";
-    let term = shared.claim.current()?;
+    let term = shared.member.current()?;
     let columns = Columns::of(&batch);
     let (keys, exclusive) = locks(&shared.names, &batch);
     let is_put = |change: &Change| matches!(change, Change::Put { key, .. } if !keys::is_cached(key));
@@ -167,17 +167,16 @@ pub(super) async fn commit(shared: &Shared, batch: Batch) -> Result<(), StorageE
     ];
     match shared.repeated(&shared.names.sql(TEXT), &parameters).await {
         Ok(_) => Ok(()),
-        Err(failed) => Err(refusal(shared, &failed, &batch).unwrap_or_else(|| failed.into())),
+        Err(failed) => Err(refusal(shared, &failed, &term, &batch).unwrap_or_else(|| failed.into())),
     }
 }
 
 /// What the function's own errors mean.
-fn refusal(shared: &Shared, failed: &Failed, batch: &Batch) -> Option<StorageError> {
-    let Failed::Sql { code, detail, .. } = failed else { return None };
-    if code == "LH003" {
-        shared.claim.lose();
-        return shared.claim.current().err();
+fn refusal(shared: &Shared, failed: &Failed, term: &str, batch: &Batch) -> Option<StorageError> {
+    if shared.member.is_refused(failed, term) {
+        return Some(StorageError::Expelled);
     }
+    let Failed::Sql { code, detail, .. } = failed else { return None };
     let place: usize = detail.as_deref()?.parse().ok()?;
     let change = batch.0.get(place.checked_sub(1)?)?;
     match (code.as_str(), change) {
@@ -202,7 +201,7 @@ pub(super) async fn claim_due(
     hold_for: Ttl,
     skip: &[String],
 ) -> Result<Vec<LeaseRow>, StorageError> {
-    let term = shared.claim.current()?;
+    let term = shared.member.current()?;
     let (now, limit, hold) = (shared.given_now(), i64::from(limit), nanos(hold_for));
     let holder = holder.as_bytes();
     let skip: Vec<&[u8]> = skip.iter().map(String::as_bytes).collect();
@@ -217,7 +216,8 @@ pub(super) async fn claim_due(
     ];
     let text = format!("select {} from {{p}}claim_due\"($1, $2, $3, $4, $5, $6, $7)", rows::COLUMNS);
     let found = shared.repeated(&shared.names.sql(&text), &parameters).await;
-    let found = found.map_err(|failed| refusal(shared, &failed, &Batch::new()).unwrap_or_else(|| failed.into()))?;
+    let found =
+        found.map_err(|failed| refusal(shared, &failed, &term, &Batch::new()).unwrap_or_else(|| failed.into()))?;
     let mut claimed = Vec::new();
     for row in &found {
         // One row that cannot be read must not keep the others from their end; it stays held, then comes again.
@@ -236,7 +236,7 @@ pub(super) async fn claim(
     id: &LeaseId,
     hold_for: Ttl,
 ) -> Result<Option<LeaseRow>, StorageError> {
-    let term = shared.claim.current()?;
+    let term = shared.member.current()?;
     let (now, hold, holder, name) = (shared.given_now(), nanos(hold_for), holder.as_bytes(), id.as_str().as_bytes());
     let parameters: [Parameter<'_>; 6] = [
         (&term, Type::TEXT),
@@ -248,7 +248,8 @@ pub(super) async fn claim(
     ];
     let text = format!("select {} from {{p}}claim\"($1, $2, $3, $4, $5, $6)", rows::COLUMNS);
     let found = shared.repeated(&shared.names.sql(&text), &parameters).await;
-    let found = found.map_err(|failed| refusal(shared, &failed, &Batch::new()).unwrap_or_else(|| failed.into()))?;
+    let found =
+        found.map_err(|failed| refusal(shared, &failed, &term, &Batch::new()).unwrap_or_else(|| failed.into()))?;
     if let Some(row) = found.first() {
         return rows::read(row).map(Some);
     }

@@ -27,7 +27,7 @@ const ROW_MAX: Duration = Duration::from_secs(60);
 
 /// Writers go on beside it, and what they write is not in it.
 pub(super) async fn export(shared: &Shared, into: mpsc::Sender<Vec<Record>>) -> Result<u64, StorageError> {
-    shared.claim.current()?;
+    shared.member.is_up()?;
     let (client, task) = shared.sessions.alone().await?;
     let done = read_all(&client, &shared.names, into).await;
     drop(client);
@@ -74,7 +74,7 @@ async fn send(grouping: &mut Grouping, record: Record, into: &mpsc::Sender<Vec<R
 
 /// Waits for the writes under way, and keeps further ones waiting until it has ended.
 pub(super) async fn replace(shared: &Shared, from: mpsc::Receiver<Piece>) -> Result<(), StorageError> {
-    let term = shared.claim.current()?;
+    let term = shared.member.current()?;
     let (client, task) = shared.sessions.alone().await?;
     let done = write_all(&client, &shared.names, &term, from).await;
     drop(client);
@@ -83,10 +83,7 @@ pub(super) async fn replace(shared: &Shared, from: mpsc::Receiver<Piece>) -> Res
         task.abort();
     }
     done.map_err(|failed| match failed {
-        Refused::Failed(Failed::Sql { code, .. }) if code == "LH003" => {
-            shared.claim.lose();
-            shared.claim.current().err().unwrap_or_else(cut_short)
-        }
+        Refused::Failed(failed) if shared.member.is_refused(&failed, &term) => StorageError::Expelled,
         Refused::Failed(failed) => failed.into(),
         Refused::CutShort => cut_short(),
     })

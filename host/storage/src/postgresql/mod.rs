@@ -2,17 +2,16 @@
 //!
 //! Must not know: what a value means, or that a barrier seals it.
 //!
-//! Start with [`open`] (settings, the schema, the claim to write), then `migrations/` (the tables, and the functions that write),
-//! [`session`] (a bounded pool, deadlines), [`commit`] (a batch as one call), [`copy`] (all of it at once) and [`claim`] (which server
-//! may write).
+//! Start with [`open`] (settings, the schema), then `migrations/` (the tables, and the functions that write), [`session`] (a bounded
+//! pool, deadlines), [`commit`] (a batch as one call), [`copy`] (all of it at once) and [`node`] (this server among the others).
 //!
 //! Invariants: each call but a whole copy is one statement, and so one transaction and one round trip; it keeps no state in a session, so that
-//! PgBouncer in transaction mode may stand in between. Nothing is written by a server whose claim another one has taken over.
+//! PgBouncer in transaction mode may stand in between. Nothing is written by a server that another one has taken off the list.
 //! A commit whose outcome is not known is reported as `Unavailable` and never repeated.
 
-mod claim;
 mod commit;
 mod copy;
+mod node;
 mod open;
 mod query;
 mod rows;
@@ -27,6 +26,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use leasehold_core::lease::{LeaseKind, LeaseRow, LeaseState};
 use leasehold_core::seams::host::Clock;
+use leasehold_core::seams::nodes::{Attendance, NodeReport};
 use leasehold_core::seams::storage::{Batch, Changes, Key, LeaseFilter, Page, Storage, StorageError, Versioned};
 use leasehold_core::seams::store_copy::{Piece, Record, WholeStore};
 use leasehold_model::{LeaseId, Timestamp, Ttl};
@@ -36,7 +36,7 @@ use tokio_postgres::types::{ToSql, Type};
 
 pub use open::{PostgresOpenError, PostgresSettings};
 
-use claim::Claim;
+use node::Membership;
 use session::{Failed, Sessions};
 
 /// How often a call is repeated that PostgreSQL has rolled back because of another one (SQLSTATE 40001, 40P01).
@@ -47,14 +47,14 @@ const REPEAT_AFTER: Duration = Duration::from_millis(2);
 /// Durable: what `commit` has answered survives `kill -9` of this server and of PostgreSQL.
 pub struct PostgresStorage {
     shared: Arc<Shared>,
-    /// Keeps the claim to write; ends with the storage.
+    /// Notices when the store goes and comes; ends with the storage.
     keeper: tokio::task::JoinHandle<()>,
 }
 
-/// What the storage and the keeper of its claim share.
+/// What the storage and its keeper share.
 struct Shared {
     sessions: Sessions,
-    claim: Claim,
+    member: Membership,
     names: Names,
     /// Of tests that move time by hand; otherwise the clock is PostgreSQL's.
     clock: Option<Arc<dyn Clock>>,
@@ -65,7 +65,7 @@ struct Shared {
 struct Names {
     /// `"schema"."prefix_`: the name of a table follows, and a quote.
     prefix: String,
-    /// The key of the advisory lock behind which the claim changes hands.
+    /// The key of the advisory lock behind which a server is taken off the list.
     lock: i64,
 }
 
@@ -91,7 +91,7 @@ impl Drop for PostgresStorage {
 type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
 
 impl PostgresStorage {
-    /// Connects, makes or migrates the tables, and claims the right to write.
+    /// Connects, makes or migrates the tables, and joins the servers that work on them.
     ///
     /// # Errors
     /// [`PostgresOpenError`] says what is wrong with the settings, the server or the tables.
@@ -110,32 +110,18 @@ impl PostgresStorage {
 
     async fn start(settings: PostgresSettings, clock: Option<Arc<dyn Clock>>) -> Result<Self, PostgresOpenError> {
         let (sessions, names) = open::prepare(&settings).await?;
-        let claim = Claim::new(settings.server_name);
-        let shared = Arc::new(Shared { sessions, claim, names, clock });
-        claim::take(&shared).await?;
-        let keeper = tokio::spawn(claim::keep(Arc::clone(&shared)));
+        let member = Membership::new(settings.server_name, settings.alone)
+            .map_err(|error| PostgresOpenError::Server(error.to_string()))?;
+        let shared = Arc::new(Shared { sessions, member, names, clock });
+        node::begin(&shared).await?;
+        let keeper = tokio::spawn(node::keep(Arc::clone(&shared)));
         Ok(Self { shared, keeper })
     }
 
-    /// A second handle on the same tables under the claim of this one, for tests of what must hold for two.
-    #[cfg(test)]
-    pub(crate) async fn beside(&self, settings: PostgresSettings) -> Result<Self, PostgresOpenError> {
-        let (sessions, names) = open::prepare(&settings).await?;
-        let claim = self.shared.claim.clone();
-        let shared = Arc::new(Shared { sessions, claim, names, clock: self.shared.clock.clone() });
-        Ok(Self { shared, keeper: tokio::spawn(async {}) })
-    }
-
-    /// Whether another server has taken over. There is no way back: what this server keeps in memory may be old.
-    #[must_use]
-    pub fn is_lost(&self) -> bool {
-        self.shared.claim.is_lost()
-    }
-
-    /// Gives the claim to write back, so that the next server need not wait until it is stale.
-    pub async fn release(&self) {
+    /// Leaves the other servers, who then need not find out that this one has ended.
+    pub async fn leave(&self) {
         self.keeper.abort();
-        claim::release(&self.shared).await;
+        node::leave(&self.shared).await;
     }
 }
 
@@ -147,7 +133,7 @@ impl Shared {
 
     /// One statement that reads.
     async fn read(&self, text: &str, parameters: &[Parameter<'_>]) -> Result<Vec<Row>, StorageError> {
-        self.claim.current()?;
+        self.member.is_up()?;
         Ok(self.repeated(&self.names.sql(text), parameters).await?)
     }
 
@@ -155,7 +141,7 @@ impl Shared {
     async fn repeated(&self, sql: &str, parameters: &[Parameter<'_>]) -> Result<Vec<Row>, Failed> {
         let mut pause = REPEAT_AFTER;
         for _ in 0..REPEATS_MAX {
-            match self.sessions.query(sql, parameters, self.claim.down()).await {
+            match self.sessions.query(sql, parameters, self.member.down()).await {
                 Err(failed) if failed.was_rolled_back_for_another() => {
                     tokio::time::sleep(pause).await;
                     pause *= 2;
@@ -163,7 +149,7 @@ impl Shared {
                 other => return other,
             }
         }
-        self.sessions.query(sql, parameters, self.claim.down()).await
+        self.sessions.query(sql, parameters, self.member.down()).await
     }
 }
 
@@ -220,6 +206,18 @@ impl Storage for PostgresStorage {
 
     async fn next_due(&self) -> Result<Option<Timestamp>, StorageError> {
         query::next_due(&self.shared).await
+    }
+
+    async fn attend(&self, report: &NodeReport) -> Result<Option<Attendance>, StorageError> {
+        node::attend(&self.shared, report).await.map(Some)
+    }
+
+    async fn expel(&self, id: &str, beat: u64) -> Result<(), StorageError> {
+        node::expel(&self.shared, id, beat).await
+    }
+
+    async fn rejoin(&self, _: &NodeReport) -> Result<(), StorageError> {
+        node::rejoin(&self.shared).await
     }
 }
 

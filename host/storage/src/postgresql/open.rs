@@ -29,8 +29,10 @@ pub struct PostgresSettings {
     pub skip_create_table: bool,
     /// How often the first connection is tried again.
     pub max_connect_retries: u32,
-    /// Named to another server that is kept out.
+    /// What people know this server by.
     pub server_name: String,
+    /// Nobody else may work on the tables meanwhile.
+    pub alone: bool,
 }
 
 impl PostgresSettings {
@@ -47,6 +49,7 @@ impl PostgresSettings {
             skip_create_table: false,
             max_connect_retries: 1,
             server_name,
+            alone: false,
         }
     }
 
@@ -92,7 +95,9 @@ pub enum PostgresOpenError {
     Settings(String),
     #[error("storage \"postgresql\" could not be reached: {0}")]
     Server(String),
-    #[error("storage \"postgresql\" is in use by another server ({0}): stop that one first, or name another `table`")]
+    #[error(
+        "storage \"postgresql\" is in use by another server ({0}): stop that one first; one that was killed counts for 10 s more"
+    )]
     InUse(String),
     #[error(
         "storage \"postgresql\": {0} is not a table of Leasehold: name another `table`, which is the beginning of the names of all tables"
@@ -107,9 +112,10 @@ pub enum PostgresOpenError {
 }
 
 /// Forward only; a file's place in this list is the schema version it leads to.
-const MIGRATIONS: [&str; 1] = [include_str!("migrations/0001_first.sql")];
+const MIGRATIONS: [&str; 2] =
+    [include_str!("migrations/0001_first.sql"), include_str!("migrations/0002_several_servers.sql")];
 /// The oldest schema that a binary must know to write to this one.
-const OLDEST_WRITER: usize = 1;
+const OLDEST_WRITER: usize = 2;
 const MARK: &str = "leasehold";
 /// How long a step of the migration may take.
 const STEP_MAX: Duration = Duration::from_secs(60);

@@ -18,10 +18,13 @@ use super::Parameter;
 
 /// How long opening a session may take, for each host.
 const DIAL_MAX: Duration = Duration::from_secs(1);
-/// How long one statement may take. A store that does not answer at all is noticed sooner, by the claim's beat.
+/// How long one statement may take. A store that does not answer at all is noticed sooner, by a beat.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 /// How long a call waits for one of the sessions.
 const WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// Sessions kept beside the pool.
+const ASIDE_MAX: usize = 2;
 
 /// Why a statement gave no answer.
 #[derive(Debug, thiserror::Error)]
@@ -90,8 +93,8 @@ pub(super) struct Sessions {
     idle_max: usize,
     /// The one that was used last is used first.
     idle: Mutex<Vec<Session>>,
-    /// Of what keeps the claim alone: it must not wait for requests, nor for a place among the server's connections.
-    aside: Mutex<Option<Session>>,
+    /// Of the beat, and of what follows other servers: they must not wait for requests, nor for a place among the server's connections.
+    aside: Mutex<Vec<Session>>,
 }
 
 impl Sessions {
@@ -170,13 +173,21 @@ impl Sessions {
         parameters: &[Parameter<'_>],
         limit: Duration,
     ) -> Result<Vec<Row>, Failed> {
-        let kept = self.aside.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let session = match kept.filter(|session| !session.client.is_closed()) {
+        let kept = {
+            let mut aside = self.aside.lock().unwrap_or_else(PoisonError::into_inner);
+            aside.retain(|session| !session.client.is_closed());
+            aside.pop()
+        };
+        let session = match kept {
             Some(session) => session,
             None => self.dial().await?,
         };
         let (session, answer) = asked(session, sql, parameters, limit).await;
-        *self.aside.lock().unwrap_or_else(PoisonError::into_inner) = session;
+        let mut aside = self.aside.lock().unwrap_or_else(PoisonError::into_inner);
+        // One for the beat, one for what keeps up with other servers.
+        if aside.len() < ASIDE_MAX {
+            aside.extend(session);
+        }
         answer
     }
 

@@ -4,13 +4,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use leasehold_core::seams::nodes::{Node, NodeReport};
 use leasehold_core::seams::storage::{Batch, Expect, Storage, StorageError};
 use leasehold_devpg::{DevPg, Options, Stop};
 use leasehold_model::Ttl;
 use secrecy::SecretString;
 
-use super::{PostgresOpenError, PostgresSettings, PostgresStorage, claim, commit};
-use crate::conformance::{self, Copied, Fixture, id, key, row};
+use super::{PostgresOpenError, PostgresSettings, PostgresStorage, commit};
+use crate::conformance::{self, Copied, Fixture, key, row};
 use crate::tests::{TwoHandles, clock, unsealed};
 
 /// One server for all tests of this process; each store has tables of its own.
@@ -53,7 +54,7 @@ async fn postgresql_is_copied_as_every_store_is() {
     conformance::run_copies(|| async {
         let (clock, settings) = (clock(), fresh());
         let first = PostgresStorage::open_with_clock(settings.clone(), clock.clone()).await.unwrap();
-        let second = first.beside(settings).await.unwrap();
+        let second = PostgresStorage::open_with_clock(settings, clock.clone()).await.unwrap();
         Copied { storage: Arc::new(TwoHandles { first, second, turn: AtomicUsize::new(0) }), clock }
     })
     .await;
@@ -64,7 +65,7 @@ async fn two_handles_on_postgresql_keep_what_every_store_promises() {
     conformance::run(|| async {
         let (clock, settings) = (clock(), fresh());
         let first = PostgresStorage::open_with_clock(settings.clone(), clock.clone()).await.unwrap();
-        let second = first.beside(settings).await.unwrap();
+        let second = PostgresStorage::open_with_clock(settings, clock.clone()).await.unwrap();
         Fixture { storage: Arc::new(TwoHandles { first, second, turn: AtomicUsize::new(0) }), clock }
     })
     .await;
@@ -80,24 +81,87 @@ async fn a_barrier_over_postgresql_keeps_what_every_store_promises() {
     .await;
 }
 
+fn report(id: &str, applied: Option<u64>) -> NodeReport {
+    let (name, address) = (format!("name of {id}"), format!("https://{id}"));
+    NodeReport { id: id.to_owned(), name, address, version: "1.2.3".to_owned(), applied }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_second_server_is_kept_out_until_the_first_gives_the_store_back() {
+async fn servers_hear_of_each_other_and_of_every_change() {
     let settings = fresh();
-    let first = opened(&settings).await;
-    first.commit(put("a").insert(row("d/1", 5))).await.unwrap();
-    let held = first.claim_due("x", 1, Ttl::from_secs(30), &[]).await.unwrap().remove(0);
-    let refused = PostgresStorage::open(settings.clone()).await.unwrap_err();
-    assert!(matches!(&refused, PostgresOpenError::InUse(_)), "{refused}");
-    assert!(!first.is_lost());
-    first.release().await;
-    let second = opened(&settings).await;
-    assert_eq!(second.get(&key("a")).await.unwrap().unwrap().value, b"x");
-    assert!(second.lease(&id("d/1")).await.unwrap().unwrap() == held, "the hold outlives the server");
-    let late = first.commit(put("b")).await;
-    assert!(matches!(late, Err(StorageError::Unavailable(_))), "what the first still sends is refused");
-    assert!(first.is_lost());
-    assert!(matches!(first.get(&key("a")).await, Err(StorageError::Unavailable(_))), "it answers nothing any more");
-    assert!(second.get(&key("b")).await.unwrap().is_none());
+    let (one, other) = (opened(&settings).await, opened(&settings).await);
+    let first = one.attend(&report("one", None)).await.unwrap().unwrap();
+    assert_eq!(first.nodes.len(), 2, "also one that has said nothing yet");
+    other.commit(put("sys/a")).await.unwrap();
+    other.commit(put("elsewhere")).await.unwrap();
+    let heard = other.attend(&report("other", Some(first.changed))).await.unwrap().unwrap();
+    assert_eq!(heard.changed, first.changed + 1, "only what is cached has a number");
+    let told = one.attend(&report("one", Some(heard.changed))).await.unwrap().unwrap();
+    let reports: Vec<_> = told.nodes.iter().map(|node| node.report.clone()).collect();
+    assert_eq!(reports, [report("one", Some(heard.changed)), report("other", Some(first.changed))]);
+    // The same again is not stored at once, and after a moment it is.
+    let beats = |nodes: &[Node]| nodes.iter().map(|node| node.beat).collect::<Vec<_>>();
+    let again = one.attend(&report("one", Some(heard.changed))).await.unwrap().unwrap();
+    assert_eq!(beats(&again.nodes), beats(&told.nodes));
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let later = one.attend(&report("one", Some(heard.changed))).await.unwrap().unwrap();
+    assert!(later.nodes[0].beat > told.nodes[0].beat && later.nodes[1].beat == told.nodes[1].beat);
+    other.leave().await;
+    assert_eq!(one.attend(&report("one", None)).await.unwrap().unwrap().nodes.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_off_the_list_writes_nothing_until_it_joins_again() {
+    let settings = fresh();
+    let (one, other) = (opened(&settings).await, opened(&settings).await);
+    one.commit(put("a").insert(row("d/1", 5))).await.unwrap();
+    other.attend(&report("other", Some(0))).await.unwrap();
+    let beat = |nodes: &[Node]| nodes.iter().find(|node| node.report.id == "other").map(|node| node.beat);
+    let stale = beat(&one.attend(&report("one", Some(0))).await.unwrap().unwrap().nodes).unwrap();
+    other.attend(&report("other", Some(1))).await.unwrap();
+    one.expel("other", stale).await.unwrap();
+    let known = beat(&one.attend(&report("one", Some(0))).await.unwrap().unwrap().nodes);
+    assert!(known.is_some_and(|beat| beat > stale), "it was heard of in between");
+    one.expel("other", known.unwrap()).await.unwrap();
+    for _ in 0..2 {
+        assert!(matches!(other.commit(put("b")).await, Err(StorageError::Expelled)));
+        assert!(matches!(other.claim_due("x", 1, Ttl::from_secs(30), &[]).await, Err(StorageError::Expelled)));
+        assert!(matches!(other.attend(&report("other", Some(1))).await, Err(StorageError::Expelled)));
+        // It decides from memory, so it does not join again by itself.
+        tokio::time::sleep(Duration::from_millis(700)).await;
+    }
+    assert!(one.get(&key("b")).await.unwrap().is_none());
+    other.rejoin(&report("other", None)).await.unwrap();
+    other.commit(put("b")).await.unwrap();
+    assert!(other.attend(&report("other", Some(1))).await.unwrap().is_some());
+}
+
+/// What copies a whole store must not have servers beside it, nor begin beside one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_works_alone_keeps_others_out_and_is_kept_out() {
+    let settings = fresh();
+    let alone = PostgresSettings { alone: true, ..settings.clone() };
+    for (first, second) in [(&settings, &alone), (&alone, &settings), (&alone, &alone)] {
+        let here = opened(first).await;
+        let refused = PostgresStorage::open(second.clone()).await.unwrap_err();
+        assert!(matches!(&refused, PostgresOpenError::InUse(_)), "{refused}");
+        here.leave().await;
+        opened(second).await.leave().await;
+    }
+}
+
+/// A sealed server, or one whose row somebody has deleted: nothing that it has decided could come late.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_decides_nothing_joins_again_by_itself() {
+    let settings = fresh();
+    let storage = opened(&settings).await;
+    server().psql(&format!("delete from {}_node", settings.table)).unwrap();
+    assert!(matches!(storage.commit(put("a")).await, Err(StorageError::Expelled)));
+    let begun = Instant::now();
+    while storage.commit(put("a")).await.is_err() {
+        assert!(begun.elapsed() < Duration::from_secs(10), "it does not join again");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 /// A1: SERIALIZABLE conflicts and deadlocks are PostgreSQL's to raise at any time.
@@ -151,10 +215,10 @@ async fn tables_of_somebody_else_are_left_as_they_were() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_of_a_newer_leasehold_is_written_only_if_it_says_so() {
     let settings = fresh();
-    opened(&settings).await.release().await;
+    opened(&settings).await.leave().await;
     let table = &settings.table;
     server().psql(&format!("update {table}_schema set version = 9, oldest_writer = 1")).unwrap();
-    opened(&settings).await.release().await;
+    opened(&settings).await.leave().await;
     server().psql(&format!("update {table}_schema set oldest_writer = 9")).unwrap();
     let refused = PostgresStorage::open(settings).await.unwrap_err();
     assert!(matches!(&refused, PostgresOpenError::Newer { found: 9, .. }), "{refused}");
@@ -163,7 +227,6 @@ async fn a_store_of_a_newer_leasehold_is_written_only_if_it_says_so() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn servers_that_start_at_once_make_the_tables_once() {
     let settings = fresh();
-    let first = opened(&settings).await;
     let others: Vec<_> = (0..4)
         .map(|_| {
             let (settings, first) = (fresh(), settings.clone());
@@ -176,14 +239,10 @@ async fn servers_that_start_at_once_make_the_tables_once() {
         .collect();
     let mut opened = 0;
     for other in others {
-        match other.await.unwrap() {
-            Ok(()) => opened += 1,
-            Err(PostgresOpenError::InUse(_)) => {}
-            Err(error) => panic!("{error}"),
-        }
+        other.await.unwrap().unwrap();
+        opened += 1;
     }
-    assert!(opened >= 1);
-    assert!(!first.is_lost());
+    assert_eq!(opened, 4);
 }
 
 /// A3: away, hanging, and back without a restart.
@@ -224,36 +283,13 @@ async fn a_store_that_is_away_is_told_soon_and_comes_back_by_itself() {
     }
 }
 
-/// Whatever comes in between: what a server remembers from before somebody else wrote is old.
+/// What has passed the check is written before the server counts as gone.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_was_taken_over_never_comes_back_also_when_the_other_has_ended() {
-    let settings = fresh();
-    for other_gives_back in [true, false] {
-        let first = opened(&settings).await;
-        first.keeper.abort();
-        let stale = || server().psql(&format!("update {}_server set beat_at = 0", settings.table)).unwrap();
-        stale();
-        let second = opened(&settings).await;
-        if other_gives_back {
-            second.release().await;
-        } else {
-            second.keeper.abort();
-            stale();
-        }
-        let keeping = claim::keep(Arc::clone(&first.shared));
-        tokio::time::timeout(Duration::from_secs(5), keeping).await.expect("the first server goes on");
-        assert!(first.is_lost());
-        assert!(first.commit(put("late")).await.is_err());
-        second.release().await;
-    }
-}
-
-/// The claim changes hands only when no write is under way that has seen the old term.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_claim_waits_for_the_writes_under_way() {
+async fn taking_a_server_off_the_list_waits_for_its_writes_under_way() {
     let settings = fresh();
     let storage = Arc::new(opened(&settings).await);
     let names = &storage.shared.names;
+    let remover = opened(&settings).await;
     // Somebody holds the lock of a key, so that a write stands still in its middle.
     let (other, _task) = storage.shared.sessions.alone().await.unwrap();
     let lock = commit::lock_of(&names.prefix, "key", "a");
@@ -267,15 +303,14 @@ async fn a_claim_waits_for_the_writes_under_way() {
     while server().psql(&waits).unwrap().trim() != "1" {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    let take_over = names.sql(&format!("select {{p}}hold\"('', 'other', 'other', {}, 0)", names.lock));
-    let (taker, _task) = storage.shared.sessions.alone().await.unwrap();
-    let taking = tokio::spawn(async move { taker.batch_execute(&take_over).await });
+    let beat = storage.attend(&report("it", Some(0))).await.unwrap().unwrap().nodes[0].beat;
+    let removing = tokio::spawn(async move { remover.expel("it", beat).await });
     tokio::time::sleep(Duration::from_millis(300)).await;
-    assert!(!taking.is_finished(), "the claim has changed hands under a write");
+    assert!(!removing.is_finished(), "a server was taken off the list under its write");
     other.batch_execute("commit").await.unwrap();
     write.await.unwrap().unwrap();
-    taking.await.unwrap().unwrap();
-    assert!(storage.commit(put("b")).await.is_err());
+    removing.await.unwrap().unwrap();
+    assert!(matches!(storage.commit(put("b")).await, Err(StorageError::Expelled)));
 }
 
 /// Two batches that each demand that the other's key is absent: one of them is refused, however they meet.

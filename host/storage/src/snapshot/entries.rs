@@ -12,7 +12,10 @@ use leasehold_core::seams::storage::Key;
 use leasehold_core::seams::store_copy::Record;
 use leasehold_model::{MountAccessor, Timestamp, TokenHash};
 
-use super::{damaged, disk};
+use super::{damaged, disk, shown};
+
+/// No row is claimed so often.
+const FENCE_MAX: u64 = 1 << 62;
 
 /// What the key of a lease row's entry begins with.
 const LEASE: &str = "lease/";
@@ -112,7 +115,7 @@ fn parse(entry: &[u8]) -> Result<Record, SnapshotError> {
         return Ok(Record::Value { key: Key::new(key), value: value.to_vec() });
     }
     let id = key.strip_prefix(LEASE).and_then(|id| id.parse().ok());
-    let wrong = || damaged(format!("the lease row `{key}` is damaged"));
+    let wrong = || damaged(format!("the lease row `{}` is damaged", shown(&key)));
     let id = id.ok_or_else(wrong)?;
     let (mut kind, mut state, mut next_at, mut expires_at, mut fence) = (None, None, None, None, None);
     let (mut holder, mut held_until, mut token, mut mount, mut connection, mut body) =
@@ -135,13 +138,16 @@ fn parse(entry: &[u8]) -> Result<Record, SnapshotError> {
     }
     Ok(Record::Lease(LeaseRow {
         id,
-        kind: kind
-            .ok_or_else(|| damaged(format!("the lease row `{key}` is of a kind that this version does not know")))?,
-        state: state
-            .ok_or_else(|| damaged(format!("the lease row `{key}` is in a state that this version does not know")))?,
+        kind: kind.ok_or_else(|| {
+            damaged(format!("the lease row `{}` is of a kind that this version does not know", shown(&key)))
+        })?,
+        state: state.ok_or_else(|| {
+            damaged(format!("the lease row `{}` is in a state that this version does not know", shown(&key)))
+        })?,
         next_at: next_at.ok_or_else(wrong)?,
         expires_at: expires_at.ok_or_else(wrong)?,
-        fence: fence.ok_or_else(wrong)?,
+        // Each claim raises it: there must be room for that.
+        fence: fence.filter(|fence| *fence < FENCE_MAX).ok_or_else(wrong)?,
         holder,
         held_until,
         token: token.ok_or_else(wrong)?,

@@ -99,6 +99,11 @@ pub fn inspect(path: &Path, depth: usize) -> Result<Contents, SnapshotError> {
     reader::read_counting(file, depth, |_| Ok(()))
 }
 
+/// A name out of a file that anybody may have made, as it may be shown.
+fn shown(name: &str) -> String {
+    name.chars().filter(|c| !c.is_control()).take(80).collect()
+}
+
 fn damaged(why: impl Into<String>) -> SnapshotError {
     SnapshotError::Damaged(why.into())
 }

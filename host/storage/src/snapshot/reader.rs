@@ -9,7 +9,7 @@ use leasehold_core::seams::store_copy::Record;
 
 use super::gzip::GzipReader;
 use super::writer::{sized, sums};
-use super::{FORMAT, META, Meta, PART_MAX, SEALED, STATE, STATE_MAX, SUMS, damaged, disk, entries, tar};
+use super::{FORMAT, META, Meta, PART_MAX, SEALED, STATE, STATE_MAX, SUMS, damaged, disk, entries, shown, tar};
 
 /// Segments of a key by which entries are counted, when nothing else is said.
 pub(crate) const DEPTH: usize = 2;
@@ -118,7 +118,11 @@ impl<R: BufRead> Parts<R> {
                     Record::Lease(row) => (true, row.id.as_str().to_owned()),
                 };
                 if values + leases > 0 && (is_lease, &name) <= (last.0, &last.1) {
-                    return Err(damaged(format!("its entries are not in order: `{name}` comes after `{}`", last.1)));
+                    return Err(damaged(format!(
+                        "its entries are not in order: `{}` comes after `{}`",
+                        shown(&name),
+                        shown(&last.1)
+                    )));
                 }
                 *(if is_lease { &mut leases } else { &mut values }) += 1;
                 count(&mut prefixes, prefix(is_lease, &name, depth), bytes - before);
@@ -141,8 +145,7 @@ impl<R: BufRead> Parts<R> {
             Some((found, size)) if found == name && size <= max => Ok(size),
             Some((found, _)) if found == name => Err(damaged(format!("its part {name} is too large"))),
             Some((found, _)) => {
-                let found: String = found.chars().filter(|c| !c.is_control()).take(40).collect();
-                Err(damaged(format!("its part {name} is missing: `{found}` stands in its place")))
+                Err(damaged(format!("its part {name} is missing: `{}` stands in its place", shown(&found))))
             }
             None => Err(damaged(format!("its part {name} is missing"))),
         }

@@ -12,6 +12,7 @@ mod locked_users;
 mod metrics;
 mod modules;
 mod mounts;
+mod nodes;
 mod openapi;
 mod policies;
 mod remount;
@@ -33,6 +34,7 @@ use crate::seams::error::RequestError;
 
 const TABLES: &[&[Route<SystemHandler>]] = &[
     seal::ROUTES,
+    nodes::ROUTES,
     mounts::ROUTES,
     remount::ROUTES,
     policies::ROUTES,

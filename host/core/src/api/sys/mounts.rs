@@ -330,14 +330,7 @@ async fn disable(call: &Call<'_>, table: Table) -> Result<LogicalResponse, Reque
         Err(PrefixOrStore::Store(error)) => return Err(error.into()),
         Err(failure) => return Err(RequestError::Invalid(half_way(&entry, &failure))),
     }
-    if entry.table == Table::Auth {
-        if let Some(method) = call.unsealed.methods.of(&entry) {
-            method.unmount(&call.unsealed.methods.context(&entry)).await;
-        }
-        call.unsealed.lockouts.forget_mount(&entry.accessor);
-    } else if let Some(engine) = call.unsealed.engines.of_kind(&entry.kind) {
-        engine.unmount(&call.unsealed.engines.context(&entry)).await;
-    }
+    call.unsealed.unmount(&entry).await;
     call.unsealed.mounts.remove(&entry).await?;
     Ok(LogicalResponse::empty())
 }

@@ -78,11 +78,13 @@ async fn start(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
     let id = random::uuid(&*call.core.seams.entropy);
     call.unsealed.mounts.moves.note(&id, MoveStatus::begun(&entry.path, &path));
     // It goes on when nobody waits for it any more.
-    let (unsealed, migration) = (Arc::clone(call.unsealed), id.clone());
+    let (unsealed, nodes, migration) = (Arc::clone(call.unsealed), Arc::clone(&call.core.nodes), id.clone());
     let cause = EndCause::MountMoved { mount: entry.path.to_string(), by: call.asker() };
     tokio::spawn(async move {
         let (from, to) = (entry.path.clone(), path.clone());
-        let state = match carry_out(&unsealed, &entry, path, &cause).await {
+        let moved = carry_out(&unsealed, &entry, path, &cause).await;
+        let moved = moved.and(nodes.settle().await);
+        let state = match moved {
             Ok(()) => {
                 tracing::info!(migration, "moved the mount {from} to {to}");
                 "success"

@@ -1,4 +1,4 @@
-//! Init, seal, unseal, health, leader, keys (contract.md §2.1, §2.8).
+//! Init, seal, unseal, health, keys (contract.md §2.1, §2.8).
 
 use base64::Engine as _;
 use serde_json::{Value, json};
@@ -77,16 +77,6 @@ pub const ROUTES: &[Route<SystemHandler>] = &[
             Field::visible("version", Kind::Text, "As in seal-status."),
         ]))],
     ),
-    Route::new(
-        "leader",
-        Access::WhileSealed,
-        "Which node leads.",
-        &[Op::read("Which node leads.", sealed_handler!(leader)).answers(Answer::Plain(&[Field::visible(
-            "ha_enabled",
-            Kind::Bool,
-            "Whether there are several nodes.",
-        )]))],
-    ),
     Route::new("seal", Access::Sudo, "Seals the server.", &[Op::update("Seals the server.", handler!(seal))]),
     Route::new(
         "step-down",
@@ -120,10 +110,6 @@ pub const ROUTES: &[Route<SystemHandler>] = &[
 
 fn plain(value: Value) -> LogicalResponse {
     LogicalResponse::json(value).shaped(Shape::Plain)
-}
-
-async fn leader(call: &SealedCall<'_>) -> Result<LogicalResponse, RequestError> {
-    call.core.unsealed().map(|_| plain(json!({ "ha_enabled": false })))
 }
 
 async fn init_status(call: &SealedCall<'_>) -> Result<LogicalResponse, RequestError> {

@@ -98,6 +98,7 @@ impl AuditDevice for Recorder {
 pub struct Recorders {
     pub first: Arc<Recorder>,
     pub second: Arc<Recorder>,
+    pub refuses_to_open: Mutex<bool>,
 }
 
 #[async_trait]
@@ -108,6 +109,9 @@ impl AuditDevices for Recorders {
         _: &BTreeMap<String, String>,
         _: &[Destination],
     ) -> Result<Arc<dyn AuditDevice>, RequestError> {
+        if *self.refuses_to_open.lock().unwrap() {
+            return Err(RequestError::invalid("it does not open"));
+        }
         match kind {
             "first" => Ok(self.first.clone()),
             "second" => Ok(self.second.clone()),

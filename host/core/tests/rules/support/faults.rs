@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use leasehold_core::lease::{LeaseKind, LeaseRow, LeaseState};
+use leasehold_core::seams::nodes::{Attendance, NodeReport};
 use leasehold_core::seams::storage::{
     Batch, Change, Changes, Key, LeaseFilter, Page, Storage, StorageError, Versioned,
 };
@@ -49,6 +50,10 @@ pub struct Process {
     pub lists: Mutex<usize>,
     /// Every look at a value and every commit lets others go first: what two servers do at once is then mixed step by step.
     pub yields: AtomicBool,
+    /// The store hears nothing of this process, and this process nothing of the store.
+    pub is_cut: AtomicBool,
+    /// This process does not learn what others have changed; all else works.
+    pub is_deaf: AtomicBool,
     /// Changes of the largest batch so far.
     largest: Mutex<usize>,
     /// The longest key that was looked up so far.
@@ -74,6 +79,8 @@ impl Process {
             pause_after_claims: Mutex::default(),
             lists: Mutex::default(),
             yields: AtomicBool::new(false),
+            is_cut: AtomicBool::new(false),
+            is_deaf: AtomicBool::new(false),
             largest: Mutex::default(),
             longest_key: Mutex::default(),
         })
@@ -145,7 +152,11 @@ impl Process {
     }
 
     fn alive(&self) -> Result<(), StorageError> {
-        if self.is_dead() { Err(StorageError::Unavailable("the process is dead".to_owned())) } else { Ok(()) }
+        match (self.is_dead(), self.is_cut.load(Ordering::SeqCst)) {
+            (true, _) => Err(StorageError::Unavailable("the process is dead".to_owned())),
+            (_, true) => Err(StorageError::Unavailable("the store is away".to_owned())),
+            _ => Ok(()),
+        }
     }
 
     /// The legal moves, checked against what is there now.
@@ -226,6 +237,9 @@ impl Storage for Process {
 
     async fn changes(&self, since: u64) -> Result<Changes, StorageError> {
         self.alive()?;
+        if self.is_deaf.load(Ordering::SeqCst) {
+            return Err(StorageError::Unavailable("no answer".to_owned()));
+        }
         self.store.changes(since).await
     }
 
@@ -291,6 +305,21 @@ impl Storage for Process {
     async fn next_due(&self) -> Result<Option<Timestamp>, StorageError> {
         self.alive()?;
         self.store.next_due().await
+    }
+
+    async fn attend(&self, report: &NodeReport) -> Result<Option<Attendance>, StorageError> {
+        self.alive()?;
+        self.store.attend(report).await
+    }
+
+    async fn expel(&self, id: &str, beat: u64) -> Result<(), StorageError> {
+        self.alive()?;
+        self.store.expel(id, beat).await
+    }
+
+    async fn rejoin(&self, report: &NodeReport) -> Result<(), StorageError> {
+        self.alive()?;
+        self.store.rejoin(report).await
     }
 }
 

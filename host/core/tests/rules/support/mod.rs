@@ -34,6 +34,10 @@ impl Clock for PausedClock {
     fn now(&self) -> Timestamp {
         Timestamp::from_secs(START) + self.0.elapsed()
     }
+
+    fn steady(&self) -> Duration {
+        self.0.elapsed()
+    }
 }
 
 /// The cause that tests give for an end.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use leasehold_core::audit::DeviceEntry;
 use leasehold_core::core::Seams;
 use leasehold_core::lease::LeaseRow;
+use leasehold_core::nodes::NodeName;
 use leasehold_core::request::{LogicalRequest, LogicalResponse};
 use leasehold_core::seams::auth::AuthMethod;
 use leasehold_core::seams::engine::SecretsEngine;
@@ -95,6 +96,16 @@ impl Server {
         Self::over(store, Arc::default(), clock, Arc::new(CountingEntropy::default()), declared)
     }
 
+    /// As [`Server::start`], over a store that several servers may share: see [`Server::beside`].
+    pub async fn start_shared() -> Self {
+        let clock = Arc::new(PausedClock::new());
+        let store = Arc::new(MemoryStorage::shared(clock.clone()));
+        let server = Self::sealed_over(store, clock).await;
+        server.unseal().await;
+        server.root("sys/mounts/db", json!({ "type": "scripted" })).await.unwrap();
+        server
+    }
+
     /// Initialised, over a store whose clock may be another one than the server's.
     pub async fn sealed_over(store: Arc<MemoryStorage>, clock: Arc<dyn Clock>) -> Self {
         let mut server = Self::over(store, Arc::default(), clock, Arc::new(CountingEntropy::default()), Vec::new());
@@ -161,6 +172,7 @@ impl Server {
             cluster_name: None,
             storage_type: "inmem",
             audit: declared.clone(),
+            node: NodeName::default(),
         };
         let core = Core::new(seams, settings);
         Self {

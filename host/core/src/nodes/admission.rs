@@ -1,0 +1,111 @@
+//! May a request be decided here, and has a change overtaken it before its first write?
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use tokio::sync::OwnedRwLockReadGuard;
+
+use super::{ADMIT_MAX, Nodes};
+use crate::seams::error::RequestError;
+use crate::seams::storage::StorageError;
+
+tokio::task_local! {
+    /// Of the request that this task answers.
+    static ADMISSION: Arc<Admission>;
+}
+
+/// A request that this server may answer. What it writes is checked against it, from the moment of its decision to its first write:
+/// there a change either comes before it or after it.
+#[derive(Debug)]
+pub(crate) struct Admission {
+    /// When its decision was made; see [`Nodes`].
+    epoch: AtomicU64,
+    is_decided: AtomicBool,
+    is_overtaken: AtomicBool,
+    _among_requests: OwnedRwLockReadGuard<()>,
+}
+
+impl Nodes {
+    /// Lets a request in.
+    ///
+    /// # Errors
+    /// 503: this server has not compared its memory with the store for too long.
+    pub(crate) async fn admit(self: &Arc<Self>) -> Result<Arc<Admission>, RequestError> {
+        let admitted = async {
+            let among_requests = Arc::clone(&self.requests).read_owned().await;
+            loop {
+                let renewed = self.renewed.notified();
+                if self.is_current() {
+                    return among_requests;
+                }
+                renewed.await;
+            }
+        };
+        match tokio::time::timeout(ADMIT_MAX, admitted).await {
+            Ok(among_requests) => Ok(Arc::new(Admission {
+                epoch: AtomicU64::new(0),
+                is_decided: AtomicBool::new(false),
+                is_overtaken: AtomicBool::new(false),
+                _among_requests: among_requests,
+            })),
+            Err(_) => Err(StorageError::Unavailable("this server has not heard of it for too long".to_owned()).into()),
+        }
+    }
+
+    /// A commit of the task that asks, just before it is sent. Whether it is the first one after a decision.
+    ///
+    /// # Errors
+    /// [`StorageError::Overtaken`], and [`StorageError::Unavailable`] when the cache lease is over.
+    pub(super) fn check_decision(&self) -> Result<bool, StorageError> {
+        ADMISSION.try_with(|admission| admission.before_write(self)).unwrap_or(Ok(false))
+    }
+
+    /// The commit that was checked has written nothing: the next one is the first.
+    pub(super) fn wrote_nothing(&self) {
+        let _ = ADMISSION.try_with(|admission| admission.is_decided.store(true, Ordering::Release));
+    }
+}
+
+impl Admission {
+    /// Runs what answers the request.
+    pub(crate) async fn scope<F: Future>(self: Arc<Self>, answering: F) -> F::Output {
+        ADMISSION.scope(self, answering).await
+    }
+
+    /// The request is being decided, by what memory has held since `epoch`.
+    pub(crate) fn decide(&self, epoch: u64) {
+        self.epoch.store(epoch, Ordering::Release);
+        self.is_overtaken.store(false, Ordering::Release);
+        self.is_decided.store(true, Ordering::Release);
+    }
+
+    /// Whether a write was refused because the decision no longer holds. Nothing of the request was done then.
+    pub(crate) fn is_overtaken(&self) -> bool {
+        self.is_overtaken.load(Ordering::Acquire)
+    }
+
+    /// Whether what was only read was read by a decision that no longer holds.
+    pub(crate) fn is_outdated(&self, nodes: &Nodes) -> bool {
+        self.is_decided.load(Ordering::Acquire)
+            && (self.epoch.load(Ordering::Acquire) != nodes.epoch() || !nodes.is_current())
+    }
+
+    fn before_write(&self, nodes: &Nodes) -> Result<bool, StorageError> {
+        if self.is_overtaken() {
+            return Err(StorageError::Overtaken);
+        }
+        if !self.is_decided.load(Ordering::Acquire) {
+            return Ok(false);
+        }
+        if self.epoch.load(Ordering::Acquire) != nodes.epoch.load(Ordering::Acquire) {
+            self.is_overtaken.store(true, Ordering::Release);
+            return Err(StorageError::Overtaken);
+        }
+        if !nodes.is_current() {
+            return Err(StorageError::Unavailable("this server has not heard of it for too long".to_owned()));
+        }
+        // What comes next carries out what has begun.
+        self.is_decided.store(false, Ordering::Release);
+        Ok(true)
+    }
+}

@@ -1,0 +1,96 @@
+//! The store as everything above it sees it: each commit of a request is held against what the request was decided by.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use async_trait::async_trait;
+use leasehold_model::{LeaseId, Timestamp, Ttl};
+
+use super::Nodes;
+use crate::keys;
+use crate::rows::lease::LeaseRow;
+use crate::rows::state::{LeaseKind, LeaseState};
+use crate::seams::storage::{Batch, Change, Changes, Key, LeaseFilter, Page, Storage, StorageError, Versioned};
+
+pub(crate) struct Watched {
+    storage: Arc<dyn Storage>,
+    nodes: Arc<Nodes>,
+}
+
+impl Watched {
+    pub(crate) fn new(storage: Arc<dyn Storage>, nodes: Arc<Nodes>) -> Self {
+        Self { storage, nodes }
+    }
+}
+
+#[async_trait]
+impl Storage for Watched {
+    async fn now(&self) -> Result<Timestamp, StorageError> {
+        self.storage.now().await
+    }
+
+    async fn changes(&self, since: u64) -> Result<Changes, StorageError> {
+        self.storage.changes(since).await
+    }
+
+    async fn get(&self, key: &Key) -> Result<Option<Versioned>, StorageError> {
+        self.storage.get(key).await
+    }
+
+    async fn scan(&self, prefix: &Key, after: Option<&Key>, limit: u32) -> Result<Vec<Key>, StorageError> {
+        self.storage.scan(prefix, after, limit).await
+    }
+
+    async fn lease(&self, id: &LeaseId) -> Result<Option<LeaseRow>, StorageError> {
+        self.storage.lease(id).await
+    }
+
+    async fn leases(&self, filter: &LeaseFilter, page: &Page) -> Result<Vec<LeaseRow>, StorageError> {
+        self.storage.leases(filter, page).await
+    }
+
+    async fn count_leases(&self) -> Result<Vec<(LeaseKind, LeaseState, u64)>, StorageError> {
+        self.storage.count_leases().await
+    }
+
+    async fn commit(&self, batch: Batch) -> Result<(), StorageError> {
+        let is_cached = |change: &Change| matches!(change, Change::Put { key, .. } | Change::Delete { key, .. } if keys::is_cached(key));
+        let changes_cached = batch.0.iter().any(is_cached);
+        let _writing = self.nodes.writing.read().await;
+        let is_first = self.nodes.check_decision()?;
+        let done = self.storage.commit(batch).await;
+        if is_first && matches!(done, Err(StorageError::Conflict(_) | StorageError::Fenced(_) | StorageError::Expelled))
+        {
+            self.nodes.wrote_nothing();
+        }
+        // Also one that is said to have failed: it may have happened.
+        if changes_cached && !matches!(done, Err(StorageError::Conflict(_) | StorageError::Fenced(_))) {
+            self.nodes.cached_commits.fetch_add(1, Ordering::AcqRel);
+        }
+        done
+    }
+
+    async fn claim_due(
+        &self,
+        holder: &str,
+        limit: u32,
+        hold_for: Ttl,
+        skip: &[String],
+    ) -> Result<Vec<LeaseRow>, StorageError> {
+        self.storage.claim_due(holder, limit, hold_for, skip).await
+    }
+
+    async fn claim(&self, holder: &str, id: &LeaseId, hold_for: Ttl) -> Result<Option<LeaseRow>, StorageError> {
+        let _writing = self.nodes.writing.read().await;
+        let is_first = self.nodes.check_decision()?;
+        let claimed = self.storage.claim(holder, id, hold_for).await;
+        if is_first && !matches!(claimed, Ok(Some(_)) | Err(StorageError::Unavailable(_))) {
+            self.nodes.wrote_nothing();
+        }
+        claimed
+    }
+
+    async fn next_due(&self) -> Result<Option<Timestamp>, StorageError> {
+        self.storage.next_due().await
+    }
+}

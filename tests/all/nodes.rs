@@ -1,0 +1,221 @@
+//! Several servers over one PostgreSQL: each serves everything, and what one answers counts on all.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use leasehold_devpg::{DevPg, Options, Stop};
+use rustix::process::Signal;
+use serde_json::json;
+
+use crate::support::{Client, Credential, Database, Durable, Server, eventually, own_postgresql};
+
+/// Some servers over one store, all unsealed.
+struct Nodes {
+    servers: Vec<Server>,
+    store: DevPg,
+}
+
+impl Nodes {
+    fn start(count: usize) -> Self {
+        let store = DevPg::start(Options::default()).unwrap();
+        let nodes = Self { servers: Vec::new(), store };
+        (0..count).fold(nodes, |mut nodes, _| {
+            let server = nodes.join();
+            nodes.servers.push(server);
+            nodes
+        })
+    }
+
+    /// One more, by its configuration alone.
+    fn join(&self) -> Server {
+        let server = Server::prepared(&Durable::default());
+        let url = format!("{}?sslmode=disable", self.store.superuser_url());
+        server.write_config_with("", &format!("storage \"postgresql\" {{\n  connection_url = \"{url}\"\n}}"));
+        server.start();
+        match self.servers.first() {
+            Some(first) => server.knows_keys_of(first),
+            None => drop(server.init(1, 1)),
+        }
+        server.unseal();
+        server
+    }
+
+    fn root(&self, at: usize) -> Client {
+        self.servers[at % self.servers.len()].root()
+    }
+
+    fn client(&self, at: usize, token: &str) -> Client {
+        self.servers[at % self.servers.len()].as_token(token)
+    }
+}
+
+fn policy(root: &Client, text: &str) {
+    root.put("sys/policies/acl/app", json!({ "policy": text })).assert_status(204);
+}
+
+#[test]
+fn what_one_node_answers_counts_on_every_node() {
+    let nodes = Nodes::start(3);
+    nodes.root(0).post("sys/mounts/kv", json!({ "type": "kv" })).assert_status(204);
+    nodes.root(1).post("kv/a", json!({ "x": "1" })).assert_status(204);
+    let mut waits = Vec::new();
+    for round in 0..24 {
+        let (writer, reader) = (nodes.root(round), round + 1);
+        policy(&writer, "path \"kv/a\" { capabilities = [\"read\"] }");
+        let token = writer.child(json!({ "policies": ["app"], "no_default_policy": true }));
+        nodes.client(reader, &token).get("kv/a").assert_status(200);
+        nodes.client(reader + 1, &token).get("kv/a").assert_status(200);
+        let begun = Instant::now();
+        match round % 4 {
+            0 => policy(&writer, "path \"kv/b\" { capabilities = [\"read\"] }"),
+            1 => drop(writer.delete("sys/policies/acl/app").assert_status(204)),
+            2 => drop(writer.put("auth/token/revoke", json!({ "token": token })).assert_status(204)),
+            _ => drop(writer.delete("sys/mounts/kv").assert_status(204)),
+        }
+        waits.push(begun.elapsed());
+        for at in 0..3 {
+            let asked = nodes.client(reader + at, &token).get("kv/a");
+            let wanted = if round % 4 == 3 { 404 } else { 403 };
+            assert_eq!(asked.status, wanted, "round {round}, node {at} after: {asked}");
+        }
+        if round % 4 == 3 {
+            nodes.root(reader).post("sys/mounts/kv", json!({ "type": "kv" })).assert_status(204);
+            nodes.root(reader + 1).post("kv/a", json!({ "x": "1" })).assert_status(204);
+        }
+    }
+    waits.sort();
+    eprintln!("changes were answered after {:?} in the middle, {:?} at most", waits[waits.len() / 2], waits.last());
+}
+
+#[test]
+fn a_credential_outlives_its_node_and_ends_on_another() {
+    let mut nodes = Nodes::start(3);
+    let postgresql = own_postgresql();
+    let database = Database::first_of(&postgresql);
+    nodes.servers[0].connect(&database);
+    nodes.servers[0].role("r", json!({}));
+    nodes.servers[0].role("short", json!({ "default_ttl": "4s", "max_ttl": "4s" }));
+    let kept: Vec<Credential> = (0..3).map(|at| nodes.root(at).credential("r")).collect();
+    let short: Vec<Credential> = (0..6).map(|at| nodes.root(at).credential("short")).collect();
+    drop(kept[0].login(&database));
+    // Issued on one, renewed on the next, and the one that issued it dies.
+    nodes.root(1).put("sys/leases/renew", json!({ "lease_id": kept[0].lease })).assert_status(200);
+    nodes.servers[0].kill();
+    for credential in &kept {
+        nodes.root(2).put("sys/leases/revoke", json!({ "lease_id": credential.lease })).assert_status(204);
+        assert!(!database.has_role(&credential.user), "revoked means gone");
+        assert!(!nodes.root(1).has_lease(&credential.lease));
+    }
+    eventually("what the dead node issued ends as well", || short.iter().all(|one| !database.has_role(&one.user)));
+    // It comes back as a new node; meanwhile the others go on.
+    let again = nodes.join();
+    nodes.servers[0] = again;
+    let last = nodes.root(0).credential("r");
+    nodes.root(1).put("sys/leases/revoke", json!({ "lease_id": last.lease })).assert_status(204);
+    assert!(!database.has_role(&last.user));
+}
+
+/// SIGSTOP: it neither follows nor says so, and would decide by what it remembers when it goes on.
+#[test]
+fn a_paused_node_keeps_nobody_waiting_for_long_and_decides_nothing_old() {
+    let nodes = Nodes::start(2);
+    nodes.root(0).post("sys/mounts/kv", json!({ "type": "kv" })).assert_status(204);
+    nodes.root(0).post("kv/a", json!({ "x": "1" })).assert_status(204);
+    policy(&nodes.root(0), "path \"kv/a\" { capabilities = [\"read\", \"update\"] }");
+    let token = nodes.root(0).child(json!({ "policies": ["app"], "no_default_policy": true }));
+    let paused = nodes.client(1, &token);
+    paused.get("kv/a").assert_status(200);
+    for _ in 0..3 {
+        nodes.servers[1].signal(Signal::STOP);
+        let asked: Vec<_> = (0..8)
+            .map(|_| {
+                let client = paused.clone();
+                thread::spawn(move || client.post("kv/a", json!({ "x": "too late" })))
+            })
+            .collect();
+        thread::sleep(Duration::from_millis(100));
+        let begun = Instant::now();
+        policy(&nodes.root(0), "path \"kv/b\" { capabilities = [\"read\"] }");
+        let waited = begun.elapsed();
+        assert!(waited < Duration::from_millis(4_000), "the change was answered after {waited:?}");
+        let begun = Instant::now();
+        nodes
+            .root(0)
+            .put("sys/policies/acl/other", json!({ "policy": "path \"x\" { capabilities = [\"read\"] }" }))
+            .assert_status(204);
+        assert!(begun.elapsed() < Duration::from_secs(1), "the second one waits for nobody");
+        nodes.servers[1].signal(Signal::CONT);
+        for asked in asked {
+            let answer = asked.join().unwrap();
+            assert!(matches!(answer.status, 403 | 503), "{answer}");
+        }
+        nodes.root(0).get("kv/a").assert_at("/data/x", "1");
+        eventually("the node that was paused serves again", || nodes.root(1).get("kv/a").status == 200);
+        paused.get("kv/a").assert_status(403);
+        policy(&nodes.root(1), "path \"kv/a\" { capabilities = [\"read\", \"update\"] }");
+        paused.get("kv/a").assert_status(200);
+    }
+}
+
+#[test]
+fn uses_of_a_token_are_counted_once_over_all_nodes() {
+    let nodes = Nodes::start(3);
+    for _ in 0..5 {
+        let token = nodes.root(0).child(json!({ "policies": ["root"], "num_uses": 10, "ttl": "1h" }));
+        let asked: Vec<_> = (0..24)
+            .map(|at| {
+                let client = nodes.client(at, &token);
+                thread::spawn(move || client.get("sys/mounts").status)
+            })
+            .collect();
+        let accepted = asked.into_iter().map(|asked| asked.join().unwrap()).filter(|status| *status == 200).count();
+        assert_eq!(accepted, 10);
+    }
+}
+
+#[test]
+fn the_key_ring_rotates_under_load_and_the_store_goes_and_comes() {
+    let nodes = Nodes::start(2);
+    nodes.root(0).post("sys/mounts/kv", json!({ "type": "kv" })).assert_status(204);
+    for round in 0..10 {
+        nodes.root(round).put("sys/rotate", json!({})).assert_status(204);
+        for at in 0..4 {
+            nodes.root(at).post(&format!("kv/{round}-{at}"), json!({ "x": at })).assert_status(204);
+            nodes.root(at + 1).get(&format!("kv/{round}-{at}")).assert_status(200);
+        }
+    }
+    nodes.store.stop(Stop::Immediate).unwrap();
+    for at in 0..2 {
+        nodes.root(at).get("kv/0-0").assert_status(503);
+        nodes.servers[at].nobody().get("sys/health").assert_status(200);
+    }
+    nodes.store.start_again().unwrap();
+    for at in 0..2 {
+        eventually("the store is back", || nodes.root(at).get("kv/0-0").status == 200);
+        nodes.root(at).post("kv/last", json!({ "x": at })).assert_status(204);
+    }
+}
+
+#[test]
+fn members_are_shown_and_sealed_together() {
+    let nodes = Nodes::start(2);
+    let shown = nodes.root(1).get("sys/ha-status").assert_status(200).at("/data/nodes");
+    let mut addresses: Vec<_> = shown.as_array().unwrap().iter().map(|node| node["api_address"].clone()).collect();
+    addresses.sort_by_key(ToString::to_string);
+    let mut wanted: Vec<_> = nodes.servers.iter().map(|server| json!(format!("http://{}", server.address()))).collect();
+    wanted.sort_by_key(ToString::to_string);
+    assert_eq!(addresses, wanted);
+    assert!(shown.as_array().unwrap().iter().all(|node| node["active_node"] == true));
+    let leads = nodes.servers[1].nobody().get("sys/leader").assert_at("/ha_enabled", true).assert_at("/is_self", true);
+    leads.assert_at("/leader_address", format!("http://{}", nodes.servers[1].address()));
+    let table = nodes.servers[0].cli().run(&["operator", "members"]).assert_status(0).stdout;
+    assert!(table.starts_with("Host Name") && table.matches("true").count() == 2, "{table}");
+    nodes.servers[0].cli().run(&["operator", "members", "-seal"]).assert_status(0);
+    for server in &nodes.servers {
+        server.nobody().get("sys/seal-status").assert_at("/sealed", true);
+    }
+    for server in &nodes.servers {
+        server.unseal();
+    }
+    nodes.root(1).get("sys/mounts").assert_status(200);
+}
