@@ -125,10 +125,21 @@ fn random() -> Result<String, Failed> {
 
 /// At the start.
 pub(super) async fn begin(shared: &Shared) -> Result<(), PostgresOpenError> {
-    join(shared).await.map_err(|failed| match failed {
-        Failed::Sql { code, message, .. } if code == NOT_ALONE => PostgresOpenError::InUse(message),
-        failed => PostgresOpenError::Server(failed.to_string()),
-    })
+    let mut waited = Duration::ZERO;
+    loop {
+        match join(shared).await {
+            // One that was killed, as a try before this one may have been, counts for a while.
+            Err(Failed::Sql { code, .. }) if code == NOT_ALONE && shared.member.alone && waited <= STALE => {
+                tokio::time::sleep(BEAT_EVERY).await;
+                waited += BEAT_EVERY;
+            }
+            Err(Failed::Sql { code, message, .. }) if code == NOT_ALONE => {
+                return Err(PostgresOpenError::InUse(message));
+            }
+            Err(failed) => return Err(PostgresOpenError::Server(failed.to_string())),
+            Ok(()) => return Ok(()),
+        }
+    }
 }
 
 async fn join(shared: &Shared) -> Result<(), Failed> {
