@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use leasehold_model::Timestamp;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::storage::StorageError;
 
@@ -15,6 +16,8 @@ use super::storage::StorageError;
 pub struct Spool {
     file: File,
     len: u64,
+    /// Among the files that are kept at once.
+    _place: Option<OwnedSemaphorePermit>,
 }
 
 impl fmt::Debug for Spool {
@@ -27,7 +30,13 @@ impl Spool {
     /// What has been written to `file`, which holds `len` bytes.
     #[must_use]
     pub fn new(file: File, len: u64) -> Self {
-        Self { file, len }
+        Self { file, len, _place: None }
+    }
+
+    /// Gives the place back when the file ends.
+    #[must_use]
+    pub fn in_place(self, place: OwnedSemaphorePermit) -> Self {
+        Self { _place: Some(place), ..self }
     }
 
     #[must_use]

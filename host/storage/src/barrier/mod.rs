@@ -56,6 +56,8 @@ pub struct Barrier {
     digest_turn: tokio::sync::Mutex<()>,
     /// One snapshot is made or restored at a time.
     copying: tokio::sync::Semaphore,
+    /// Snapshots that were made and are still being read.
+    kept: Arc<tokio::sync::Semaphore>,
     /// Go on, with a warning, when rows under `sys/` are not those that were written.
     accepts_changed_rows: bool,
 }
@@ -79,6 +81,7 @@ impl Barrier {
             sealed_values: AtomicU64::new(0),
             digest_turn: tokio::sync::Mutex::default(),
             copying: tokio::sync::Semaphore::new(1),
+            kept: Arc::new(tokio::sync::Semaphore::new(snapshot::KEPT_MAX)),
             accepts_changed_rows: false,
         }
     }

@@ -24,6 +24,9 @@ use crate::snapshot::writer::{self, StateWriter};
 use crate::snapshot::{Meta, OwnMeta, reader};
 
 const BUSY: &str = "another snapshot is being made or restored: try again when that has ended";
+/// Snapshots that may be read at once. Each takes as much of the disk as all that is stored.
+pub(super) const KEPT_MAX: usize = 2;
+const KEPT: &str = "other snapshots are still being read by whoever asked for them: try again when that has ended";
 /// What stands before the HMAC in the file.
 const SEAL: &str = "leasehold-hmac-sha256 ";
 const BUFFER: usize = 256 << 10;
@@ -72,6 +75,7 @@ impl Snapshots for Barrier {
     async fn save(&self, origin: SnapshotOrigin) -> Result<Arc<Spool>, SnapshotError> {
         self.ring()?;
         let _turn = self.copying.try_acquire().map_err(|_| SnapshotError::Busy(BUSY))?;
+        let place = Arc::clone(&self.kept).try_acquire_owned().map_err(|_| SnapshotError::Busy(KEPT))?;
         let (state, index) = exported(&*self.inner, StateWriter::to_file()?).await?;
         let ring = self.ring()?;
         let (term, _) = ring.term();
@@ -100,7 +104,7 @@ impl Snapshots for Barrier {
             format!("{SEAL}{}\n", hex::encode(tag.as_ref())).into_bytes()
         };
         let made = spawn_blocking(move || writer::finish(state, &meta, made_at, seal)).await;
-        made.map_err(ended_early)?.map(Arc::new)
+        Ok(Arc::new(made.map_err(ended_early)??.in_place(place)))
     }
 
     async fn check(&self, spool: Arc<Spool>, from: Provenance) -> Result<CheckedSnapshot, SnapshotError> {
