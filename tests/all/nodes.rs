@@ -219,3 +219,34 @@ fn members_are_shown_and_sealed_together() {
     }
     nodes.root(1).get("sys/mounts").assert_status(200);
 }
+
+/// A fail-over to a standby that had not everything: what is there now counts, on every node and without a restart.
+#[test]
+fn a_store_that_lost_changes_is_read_again() {
+    let nodes = Nodes::start(2);
+    policy(&nodes.root(0), "path \"sys/mounts\" { capabilities = [\"read\"] }");
+    let token = nodes.root(0).child(json!({ "policies": ["app"], "no_default_policy": true }));
+    nodes
+        .store
+        .psql("create table before as table leasehold_kv; create table number as table leasehold_counter")
+        .unwrap();
+    policy(&nodes.root(1), "path \"x\" { capabilities = [\"read\"] }");
+    for at in 0..2 {
+        nodes.client(at, &token).get("sys/mounts").assert_status(403);
+    }
+    nodes
+        .store
+        .psql(
+            "begin; delete from leasehold_kv where key like 'sys/%'; \
+             insert into leasehold_kv select * from before where key like 'sys/%'; \
+             update leasehold_counter set value = (select value from number); commit",
+        )
+        .unwrap();
+    for at in 0..2 {
+        eventually("the older text counts", || nodes.client(at, &token).get("sys/mounts").status == 200);
+    }
+    policy(&nodes.root(0), "path \"x\" { capabilities = [\"read\"] }");
+    for at in 0..2 {
+        nodes.client(at, &token).get("sys/mounts").assert_status(403);
+    }
+}

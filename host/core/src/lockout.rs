@@ -234,7 +234,7 @@ mod tests {
         let all = |failures: Failures, names: usize| {
             (0..names).map(|n| (format!("n{n}"), failures)).collect::<HashMap<_, _>>()
         };
-        // What is too old goes, and then there is room enough for those who have failed once.
+        // What is too old goes, and then there is place enough for those who have failed once.
         let mut names = all(failed(1, 0), NAMES_MAX);
         names.extend([("young".to_owned(), failed(1, 100)), ("locked".to_owned(), failed(5, 100))]);
         make_room(&mut names, &RULES, at(900));

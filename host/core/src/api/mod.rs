@@ -11,6 +11,7 @@
 mod backend;
 pub(crate) mod call;
 pub(crate) mod login;
+mod pages;
 pub mod pipeline;
 pub mod sys;
 pub mod token;

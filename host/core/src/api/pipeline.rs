@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use crate::api::backend::{Backend, Matched};
 use crate::api::call::{Call, SystemHandler, lease_error, module_request};
 use crate::api::login;
+use crate::api::pages;
 use crate::api::sys;
 use crate::api::trace::{self, RequestTrace};
 use crate::api::undelivered::Undelivered;
@@ -99,12 +100,12 @@ impl Core {
         trace: &mut RequestTrace,
         admission: &Admission,
     ) -> Result<LogicalResponse, RequestError> {
-        let changes = self.nodes.cached_commits();
         let mut tries = DECISIONS_MAX;
         let mut is_recorded = false;
         let outcome = loop {
             trace.judgements.clear();
             trace.ceiling = None;
+            admission.decide_nothing();
             let admitted = self.admit(unsealed, request, trace, admission).await;
             let asked = self.record(unsealed, request, trace, Phase::Request, None, admitted.as_ref().err()).await;
             is_recorded |= asked.is_ok();
@@ -115,22 +116,16 @@ impl Core {
             // Nothing was written, or it was read by a right that may be gone: it is decided again, by what holds now.
             let reads = matches!(request.operation, Operation::Read | Operation::List | Operation::Scan);
             let is_outdated = outcome.is_ok() && reads && admission.is_outdated(&self.nodes);
+            if !admission.is_overtaken() && !is_outdated {
+                break outcome;
+            }
             tries -= 1;
-            if tries > 0 && (admission.is_overtaken() || is_outdated) && !self.is_still(unsealed) {
-                // What it was decided by is not followed any more.
-                break Err(RequestError::Sealed);
-            }
-            match tries {
-                0 if is_outdated => break Err(StorageError::Overtaken.into()),
-                0 => break outcome,
-                _ if admission.is_overtaken() || is_outdated => {}
-                _ => break outcome,
+            if tries == 0 {
+                break Err(StorageError::Overtaken.into());
             }
         };
-        let settled = match self.nodes.cached_commits() == changes {
-            true => Ok(()),
-            false => self.nodes.settle().await,
-        };
+        admission.decide_nothing();
+        let settled = if admission.has_changed_memory() { self.nodes.settle().await } else { Ok(()) };
         let outcome = settled.and(outcome);
         // A snapshot that was restored has taken the token away, and sealed the server.
         let is_there = self.unsealed().is_ok();
@@ -159,12 +154,16 @@ impl Core {
     /// Everything up to the verdict. Fills in `trace` as it goes; who asks is found out once, also when the rest is done again.
     async fn admit(
         self: &Arc<Self>,
-        unsealed: &Unsealed,
+        unsealed: &Arc<Unsealed>,
         request: &mut LogicalRequest,
         trace: &mut RequestTrace,
         admission: &Admission,
     ) -> Result<Admitted, RequestError> {
         let epoch = self.nodes.epoch();
+        if !self.is_still(unsealed) {
+            // What is read below is followed by nobody any more.
+            return Err(RequestError::Sealed);
+        }
         let routed = unsealed.mounts.route(&request.path);
         // Once per request: everything below asks what was found here.
         let backend = routed.as_ref().and_then(|(entry, _)| Backend::of(entry, unsealed));
@@ -381,7 +380,7 @@ impl Core {
             && matches!(operation, Operation::List | Operation::Scan)
         {
             let after = request.data.get("after").and_then(serde_json::Value::as_str).unwrap_or_default();
-            cut_out(&mut answer, after, usize::try_from(limit).unwrap_or(usize::MAX));
+            pages::cut_out(&mut answer, after, usize::try_from(limit).unwrap_or(usize::MAX));
             ignored.retain(|name| !matches!(name.as_str(), "after" | "limit"));
         }
         // As in Vault: neither on an answer without a body nor on one to queued work.
@@ -491,26 +490,4 @@ fn canonical(request: &mut LogicalRequest) -> Option<String> {
     let as_sent = request.path.clone();
     request.path.truncate(bare);
     Some(as_sent)
-}
-
-/// Keeps a policy's `pagination_limit` also where a list has no pages. Then it has to begin after the last key seen, or
-/// what lies behind the first page could not be reached.
-fn cut_out(answer: &mut LogicalResponse, after: &str, limit: usize) {
-    let Some(data) = &mut answer.data else { return };
-    let Some(serde_json::Value::Array(keys)) = data.get_mut("keys") else { return };
-    match keys.iter().position(|key| key == after) {
-        Some(last) => drop(keys.drain(..=last)),
-        None => keys.retain(|key| key.as_str().is_none_or(|key| key > after)),
-    }
-    keys.truncate(limit);
-    let kept = keys.clone();
-    for other in ["policies", "key_info"] {
-        match data.get_mut(other) {
-            Some(serde_json::Value::Array(keys)) => keys.clone_from(&kept),
-            Some(serde_json::Value::Object(info)) => {
-                info.retain(|name, _| kept.iter().any(|key| key.as_str() == Some(name)));
-            }
-            _ => {}
-        }
-    }
 }

@@ -113,15 +113,15 @@ impl Leases {
         jobs: &Arc<Jobs>,
         stop: &watch::Receiver<bool>,
     ) -> Result<Duration, StorageError> {
-        let (mut skip, room) = self.room();
+        let (mut skip, places) = self.places();
         if !jobs.has_place() {
             skip.push(job::CONNECTION.to_owned());
         }
-        let room = room.min(self.slots.available_permits());
-        if room == 0 {
+        let places = places.min(self.slots.available_permits());
+        if places == 0 {
             return Ok(POLL_MIN);
         }
-        let rows = self.storage.claim_due(&self.holder, u32::try_from(room).unwrap_or(1), CLAIM_TTL, &skip).await?;
+        let rows = self.storage.claim_due(&self.holder, u32::try_from(places).unwrap_or(1), CLAIM_TTL, &skip).await?;
         let claimed = !rows.is_empty();
         // The store's clock is ahead of what this server knows of it: what is given back is due there again at once.
         let early = rows.iter().map(|row| row.next_at.since(self.now())).min().filter(|early| !early.is_zero());
@@ -247,21 +247,21 @@ impl Leases {
     }
 
     /// Targets that are down or have no slot left, and how many rows may be claimed so that hardly one must be given back:
-    /// the least room of the other targets.
-    fn room(&self) -> (Vec<String>, usize) {
+    /// the least number of free places at any of the other targets.
+    fn places(&self) -> (Vec<String>, usize) {
         let now = self.now();
         let targets = self.health.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let mut skip = Vec::new();
-        let mut room = TARGET_SLOTS;
+        let mut places = TARGET_SLOTS;
         for (name, health) in targets.iter() {
             let free = health.free();
             if free == 0 || health.is_left_alone(now) {
                 skip.push(name.clone());
             } else {
-                room = room.min(free);
+                places = places.min(free);
             }
         }
-        (skip, room)
+        (skip, places)
     }
 
     /// Which opening of a target work begins on: goes with its outcome to [`Leases::note_target`].

@@ -22,6 +22,8 @@ pub(crate) struct Admission {
     epoch: AtomicU64,
     is_decided: AtomicBool,
     is_overtaken: AtomicBool,
+    /// It has written something that servers keep in memory.
+    has_changed_memory: AtomicBool,
     _among_requests: OwnedRwLockReadGuard<()>,
 }
 
@@ -46,6 +48,7 @@ impl Nodes {
                 epoch: AtomicU64::new(0),
                 is_decided: AtomicBool::new(false),
                 is_overtaken: AtomicBool::new(false),
+                has_changed_memory: AtomicBool::new(false),
                 _among_requests: among_requests,
             })),
             Err(_) => Err(StorageError::Unavailable("this server has not heard of it for too long".to_owned()).into()),
@@ -66,6 +69,11 @@ impl Nodes {
     }
 }
 
+/// The request of this task, if it is one, has written something that servers keep in memory.
+pub(super) fn changes_memory() {
+    let _ = ADMISSION.try_with(|admission| admission.has_changed_memory.store(true, Ordering::Release));
+}
+
 impl Admission {
     /// Runs what answers the request.
     pub(crate) async fn scope<F: Future>(self: Arc<Self>, answering: F) -> F::Output {
@@ -82,6 +90,17 @@ impl Admission {
     /// Whether a write was refused because the decision no longer holds. Nothing of the request was done then.
     pub(crate) fn is_overtaken(&self) -> bool {
         self.is_overtaken.load(Ordering::Acquire)
+    }
+
+    /// Nothing is being decided: what is written now follows from no decision.
+    pub(crate) fn decide_nothing(&self) {
+        self.is_decided.store(false, Ordering::Release);
+        self.is_overtaken.store(false, Ordering::Release);
+    }
+
+    /// Whether there is something to [`Nodes::settle`].
+    pub(crate) fn has_changed_memory(&self) -> bool {
+        self.has_changed_memory.load(Ordering::Acquire)
     }
 
     /// Whether what was only read was read by a decision that no longer holds.

@@ -75,8 +75,6 @@ pub struct Nodes {
     renewed: Notify,
     /// Raised by every change of what is decided from.
     epoch: AtomicU64,
-    /// Commits of this server under the cached prefix.
-    cached_commits: AtomicU64,
     /// Shared by each commit. Whoever has raised the epoch waits here until what passed the check before has ended.
     writing: RwLock<()>,
     /// Shared by each request. Taken alone by a server that was taken off the list, before it joins again.
@@ -120,7 +118,6 @@ impl Nodes {
             good_until: AtomicU64::new(0),
             renewed: Notify::new(),
             epoch: AtomicU64::new(0),
-            cached_commits: AtomicU64::new(0),
             writing: RwLock::default(),
             requests: Arc::default(),
             heard: Mutex::default(),
@@ -198,7 +195,8 @@ impl Nodes {
         Ok(answer)
     }
 
-    fn is_silent(&self, node: &Node) -> bool {
+    /// Whether nothing has been heard of a server for so long that it decides nothing from memory.
+    pub(crate) fn is_silent(&self, node: &Node) -> bool {
         let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
         let now = self.clock.steady();
         heard.get(&node.report.id).is_some_and(|last| now.saturating_sub(last.at) >= SILENT)
@@ -259,12 +257,6 @@ impl Nodes {
         drop(self.writing.write().await);
     }
 
-    /// How many commits under the cached prefix this server has made: another number afterwards says that there is something to
-    /// [`Nodes::settle`].
-    pub(crate) fn cached_commits(&self) -> u64 {
-        self.cached_commits.load(Ordering::Acquire)
-    }
-
     /// Returns when all that this server has written so far counts on every server.
     ///
     /// # Errors
@@ -289,8 +281,10 @@ impl Nodes {
                     let mut is_settled = true;
                     for node in attendance.nodes.iter().filter(is_behind) {
                         is_settled = false;
-                        if is_over || self.is_silent(node) {
-                            self.expel(node).await;
+                        if (is_over || self.is_silent(node))
+                            && let Err(error) = self.expel(node).await
+                        {
+                            tracing::debug!(%error, node.name = node.report.name, "could not take a server off the list");
                         }
                     }
                     if is_settled {
@@ -311,15 +305,32 @@ impl Nodes {
         }
     }
 
-    async fn expel(&self, node: &Node) {
-        let NodeReport { id, name, .. } = &node.report;
-        match self.storage.expel(id, node.beat).await {
-            Ok(()) => tracing::warn!(
-                node.id = id,
-                node.name = name,
-                "server `{name}` does not follow changes and is taken off the list; it joins again when it answers"
-            ),
-            Err(error) => tracing::debug!(%error, node.name = name, "could not take a silent server off the list"),
+    /// The other servers that decide from their memory. Those that are silent are taken off the list first.
+    ///
+    /// # Errors
+    /// As storage.
+    pub(crate) async fn others_at_work(&self) -> Result<Vec<Node>, StorageError> {
+        let mut others = Vec::new();
+        for node in self.attend().await?.map(|attendance| attendance.nodes).unwrap_or_default() {
+            if node.report.id == self.id || node.report.applied.is_none() {
+                continue;
+            }
+            match self.is_silent(&node) {
+                true => self.expel(&node).await?,
+                false => others.push(node),
+            }
         }
+        Ok(others)
+    }
+
+    async fn expel(&self, node: &Node) -> Result<(), StorageError> {
+        let NodeReport { id, name, .. } = &node.report;
+        self.storage.expel(id, node.beat).await?;
+        tracing::warn!(
+            node.id = id,
+            node.name = name,
+            "server `{name}` does not follow changes and is taken off the list; it joins again when it answers"
+        );
+        Ok(())
     }
 }

@@ -1,12 +1,11 @@
 //! The store as everything above it sees it: each commit of a request is held against what the request was decided by.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
 use leasehold_model::{LeaseId, Timestamp, Ttl};
 
-use super::Nodes;
+use super::{Nodes, admission};
 use crate::keys;
 use crate::rows::lease::LeaseRow;
 use crate::rows::state::{LeaseKind, LeaseState};
@@ -55,7 +54,7 @@ impl Storage for Watched {
 
     async fn commit(&self, batch: Batch) -> Result<(), StorageError> {
         let is_cached = |change: &Change| matches!(change, Change::Put { key, .. } | Change::Delete { key, .. } if keys::is_cached(key));
-        let changes_cached = batch.0.iter().any(is_cached);
+        let changes_memory = batch.0.iter().any(is_cached);
         let _writing = self.nodes.writing.read().await;
         let is_first = self.nodes.check_decision()?;
         let done = self.storage.commit(batch).await;
@@ -64,8 +63,8 @@ impl Storage for Watched {
             self.nodes.wrote_nothing();
         }
         // Also one that is said to have failed: it may have happened.
-        if changes_cached && !matches!(done, Err(StorageError::Conflict(_) | StorageError::Fenced(_))) {
-            self.nodes.cached_commits.fetch_add(1, Ordering::AcqRel);
+        if changes_memory && !matches!(done, Err(StorageError::Conflict(_) | StorageError::Fenced(_))) {
+            admission::changes_memory();
         }
         done
     }

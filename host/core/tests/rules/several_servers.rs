@@ -7,10 +7,12 @@ use leasehold_core::seams::error::RequestError;
 use leasehold_core::seams::sandbox::{ModuleDecision, ModuleVerdict};
 use leasehold_model::Operation;
 use serde_json::{Value, json};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::support::faults::Gate;
 use super::support::pass;
-use super::support::server::{ROOT, Server, refusal};
+use super::support::server::{Answer, ROOT, Server, refusal, request};
 
 async fn two() -> (Server, Server) {
     let one = Server::start_shared().await;
@@ -18,7 +20,7 @@ async fn two() -> (Server, Server) {
     (one, other)
 }
 
-fn delete(server: &Server, path: &str) -> impl Future<Output = super::support::server::Answer> {
+fn delete(server: &Server, path: &str) -> impl Future<Output = Answer> {
     server.call(Some(ROOT), Operation::Delete, path, Value::Null)
 }
 
@@ -157,26 +159,36 @@ async fn no_moment_of_a_server_that_does_not_follow_outlives_the_answer_to_a_cha
     }
 }
 
+/// A request by a token that may do what `policy` says, on the second server, whose record keeps it between its decision and what follows
+/// from that.
+async fn slow(one: &Server, other: &Server, policy: &str, operation: Operation, path: &str) -> JoinHandle<Answer> {
+    let token = one.token(json!({ "policies": ["app"], "no_default_policy": true })).await;
+    one.policy("app", policy).await;
+    other.audited().await;
+    other.audit.first.block();
+    let slow = asked(other, &token, operation, path);
+    pass(1).await;
+    slow
+}
+
+fn asked(server: &Server, token: &str, operation: Operation, path: &str) -> JoinHandle<Answer> {
+    let data = json!({ "policy": "x: read" });
+    let (core, request) = (server.core.clone(), request(Some(token), operation, path, data));
+    tokio::spawn(async move { core.handle(request).await })
+}
+
+/// The right is gone on both servers, and nobody waits for the request that was decided by it.
+async fn right_ends(one: &Server) {
+    one.core.unsealed().unwrap().policies.delete("app").await.unwrap();
+    pass(1).await;
+}
+
 /// Decided, and then slow: the change comes before the first write, so that the decision is made again.
 #[tokio::test(start_paused = true)]
 async fn a_request_that_a_change_overtakes_is_decided_again() {
     let (one, other) = two().await;
-    let token = one.token(json!({ "policies": ["app"], "no_default_policy": true })).await;
-    one.policy("app", "db/creds/app: read").await;
-    other.audited().await;
-    // The record of the request keeps it between its decision and its first write.
-    other.audit.first.block();
-    let slow = {
-        let (core, token) = (other.core.clone(), token.clone());
-        tokio::spawn(async move {
-            let request = super::support::server::request(Some(&token), Operation::Read, "db/creds/app", Value::Null);
-            core.handle(request).await
-        })
-    };
-    pass(1).await;
-    let deleted = one.core.unsealed().unwrap();
-    deleted.policies.delete("app").await.unwrap();
-    pass(1).await;
+    let slow = slow(&one, &other, "db/creds/app: read", Operation::Read, "db/creds/app").await;
+    right_ends(&one).await;
     other.audit.first.unblock();
     assert_eq!(refusal(slow.await.unwrap()), "Denied: permission denied");
     assert!(other.target.roles().is_empty(), "no role was made");
@@ -186,24 +198,14 @@ async fn a_request_that_a_change_overtakes_is_decided_again() {
 #[tokio::test(start_paused = true)]
 async fn a_request_that_outlives_a_seal_is_not_carried_out() {
     let (one, other) = two().await;
-    let token = one.token(json!({ "policies": ["app"], "no_default_policy": true })).await;
-    one.policy("app", "db/creds/app: read").await;
-    other.audited().await;
-    other.audit.first.block();
-    let slow = {
-        let (core, token) = (other.core.clone(), token.clone());
-        tokio::spawn(async move {
-            let request = super::support::server::request(Some(&token), Operation::Read, "db/creds/app", Value::Null);
-            core.handle(request).await
-        })
-    };
-    pass(1).await;
+    let slow = slow(&one, &other, "db/creds/app: read", Operation::Read, "db/creds/app").await;
     other.core.seal().await;
-    one.core.unsealed().unwrap().policies.delete("app").await.unwrap();
+    right_ends(&one).await;
     other.unseal().await;
     pass(1).await;
     other.audit.first.unblock();
-    assert!(slow.await.unwrap().is_err());
+    let ended = slow.await.unwrap();
+    assert!(matches!(ended, Err(RequestError::Sealed)), "{ended:?}");
     assert!(other.target.roles().is_empty(), "no role was made");
 }
 
@@ -211,20 +213,67 @@ async fn a_request_that_outlives_a_seal_is_not_carried_out() {
 #[tokio::test(start_paused = true)]
 async fn a_reading_that_a_change_overtakes_is_decided_again() {
     let (one, other) = two().await;
-    let token = one.token(json!({ "policies": ["app"], "no_default_policy": true })).await;
-    one.policy("app", "sys/mounts: read").await;
-    other.audited().await;
-    other.audit.first.block();
-    let slow = {
-        let (core, token) = (other.core.clone(), token.clone());
-        tokio::spawn(async move {
-            let request = super::support::server::request(Some(&token), Operation::Read, "sys/mounts", Value::Null);
-            core.handle(request).await
-        })
-    };
-    pass(1).await;
-    one.core.unsealed().unwrap().policies.delete("app").await.unwrap();
-    pass(1).await;
+    let slow = slow(&one, &other, "sys/mounts: read", Operation::Read, "sys/mounts").await;
+    right_ends(&one).await;
     other.audit.first.unblock();
     assert_eq!(refusal(slow.await.unwrap()), "Denied: permission denied");
+}
+
+/// A commit that conflicts has written nothing: the one that follows it is still held against the decision.
+#[tokio::test(start_paused = true)]
+async fn a_write_that_is_tried_again_is_checked_again() {
+    let (one, other) = two().await;
+    let path = "sys/policies/acl/mine";
+    one.policy("app", &format!("{path}: create, update")).await;
+    let token = one.token(json!({ "policies": ["app"], "no_default_policy": true })).await;
+    let gate = Gate { at: "/mine", ..Gate::default() };
+    *other.process.conflict.lock().unwrap() = Some(gate.clone());
+    let tried = asked(&other, &token, Operation::Update, path);
+    gate.reached.notified().await;
+    right_ends(&one).await;
+    // As long as whoever has made that change waits for this server.
+    pass(2).await;
+    gate.go_on.notify_one();
+    assert!(tried.await.unwrap().is_err(), "written by a right that had ended");
+    pass(1).await;
+    assert!(matches!(one.read(ROOT, path).await, Err(RequestError::NotFound)));
+}
+
+/// Another's change is nobody's reason to wait, and what that one hears is not what this one hears.
+#[tokio::test(start_paused = true)]
+async fn only_whoever_has_made_a_change_waits_for_it() {
+    let (one, other) = two().await;
+    cut(&other, true);
+    let changing = delete(&one, "sys/policies/acl/app");
+    let reading = async {
+        for _ in 0..20 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            let begun = Instant::now();
+            one.read(ROOT, "db/creds/app").await.unwrap();
+            assert!(begun.elapsed() < Duration::from_millis(500), "waited {:?}", begun.elapsed());
+        }
+    };
+    let (changed, ()) = tokio::join!(changing, reading);
+    changed.unwrap();
+}
+
+/// A snapshot is not restored under another server that decides from its memory; one that nobody hears of is taken off the list.
+#[tokio::test(start_paused = true)]
+async fn a_restore_beside_another_server_is_refused() {
+    let (one, other) = two().await;
+    let path = "sys/storage/raft/snapshot";
+    let spool = one.read(ROOT, path).await.unwrap().attachment.unwrap().spool;
+    let restored = async || {
+        let mut asked = request(Some(ROOT), Operation::Update, path, json!({}));
+        asked.upload = Some(spool.clone());
+        one.core.handle(asked).await
+    };
+    assert!(refusal(restored().await).contains("other servers work on this storage"));
+    one.read(ROOT, "sys/mounts").await.unwrap();
+    other.process.die();
+    pass(5).await;
+    let shown = one.read(ROOT, "sys/ha-status").await.unwrap().data.unwrap();
+    let active = shown["nodes"].as_array().unwrap().iter().filter(|node| node["active_node"] == true).count();
+    assert_eq!(active, 1, "{shown:?}");
+    restored().await.unwrap();
 }

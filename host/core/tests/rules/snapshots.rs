@@ -7,7 +7,7 @@ use leasehold_core::seams::snapshot::Spool;
 use leasehold_model::Operation;
 use serde_json::json;
 
-use super::support::faults::Fault;
+use super::support::faults::{Fault, Gate};
 use super::support::server::{Answer, ROOT, Server, refusal, request, token_of};
 
 const PATH: &str = "sys/storage/raft/snapshot";
@@ -58,6 +58,31 @@ async fn a_store_that_fails_in_a_restore_keeps_what_it_has_and_the_server_is_sea
         let is_new = server.read(ROOT, "sys/policies/acl/after").await.is_err();
         assert_eq!(is_new, matches!(fault, Fault::CrashAfter | Fault::LiesFailure), "{fault:?}");
     }
+}
+
+/// Refused because another copy is under way: the server is sealed, and only its share opens it.
+#[tokio::test]
+async fn a_restore_that_is_refused_leaves_no_open_keys() {
+    let server = Server::start().await;
+    let spool = saved(&server).await;
+    let gate = Gate::default();
+    *server.process.copy.lock().unwrap() = Some(gate.clone());
+    let core = server.core.clone();
+    let saving =
+        tokio::spawn(async move { core.handle(request(Some(ROOT), Operation::Read, PATH, json!(null))).await });
+    gate.reached.notified().await;
+    let refused = restored(&server, ROOT, &spool).await;
+    assert!(matches!(refused, Err(RequestError::Unavailable(_))), "{refused:?}");
+    let mut wrong = server.share.clone();
+    wrong[3] ^= 1;
+    for _ in 0..2 {
+        assert!(server.core.unseal(&wrong).await.is_err(), "a wrong share opened the server");
+        assert!(matches!(server.read(ROOT, "sys/mounts").await, Err(RequestError::Sealed)));
+    }
+    server.unseal().await;
+    server.read(ROOT, "sys/mounts").await.unwrap();
+    gate.go_on.notify_one();
+    drop(saving.await);
 }
 
 #[tokio::test(start_paused = true)]

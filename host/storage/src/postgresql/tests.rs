@@ -150,6 +150,20 @@ async fn who_works_alone_keeps_others_out_and_is_kept_out() {
     }
 }
 
+/// It was frozen, and does not know that somebody else has begun to copy all that is stored.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_wakes_beside_one_that_works_alone_writes_nothing() {
+    let settings = fresh();
+    let frozen = opened(&settings).await;
+    frozen.attend(&report("frozen", Some(0))).await.unwrap();
+    frozen.keeper.abort();
+    server().psql(&format!("update {}_node set heard_at = 0", settings.table)).unwrap();
+    let alone = opened(&PostgresSettings { alone: true, ..settings }).await;
+    assert!(matches!(frozen.commit(put("late")).await, Err(StorageError::Expelled)));
+    assert!(frozen.rejoin(&report("frozen", None)).await.is_err());
+    assert!(alone.get(&key("late")).await.unwrap().is_none());
+}
+
 /// A sealed server, or one whose row somebody has deleted: nothing that it has decided could come late.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_decides_nothing_joins_again_by_itself() {

@@ -146,7 +146,7 @@ fn parse(entry: &[u8]) -> Result<Record, SnapshotError> {
         })?,
         next_at: next_at.ok_or_else(wrong)?,
         expires_at: expires_at.ok_or_else(wrong)?,
-        // Each claim raises it: there must be room for that.
+        // Each claim raises it: it must not overflow.
         fence: fence.filter(|fence| *fence < FENCE_MAX).ok_or_else(wrong)?,
         holder,
         held_until,

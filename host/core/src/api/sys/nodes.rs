@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::api::call::{Call, SealedCall, SystemHandler, handler, sealed_handler};
 use crate::fields::{Field, Kind};
+use crate::nodes::Nodes;
 use crate::request::{LogicalResponse, Shape};
 use crate::routes::{Access, Answer, Op, Route};
 use crate::seams::error::RequestError;
@@ -50,18 +51,18 @@ async fn leader(call: &SealedCall<'_>) -> Result<LogicalResponse, RequestError> 
 
 async fn ha_status(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
     let nodes = &call.core.nodes;
-    let shown: Vec<Value> = nodes.members().await?.iter().map(|node| shown(node, nodes.id())).collect();
+    let shown: Vec<Value> = nodes.members().await?.iter().map(|node| shown(node, nodes)).collect();
     Ok(LogicalResponse::json(json!({ "nodes": shown })).shaped(Shape::Duplicated))
 }
 
-/// A sealed server is not active.
-fn shown(node: &Node, this: &str) -> Value {
+/// A server that is sealed, or that nobody hears of, is not active.
+fn shown(node: &Node, nodes: &Nodes) -> Value {
     json!({
         "hostname": node.report.name,
         "api_address": node.report.address,
         "cluster_address": "",
-        "active_node": node.report.applied.is_some(),
-        "last_echo": (node.report.id != this).then(|| node.heard_at.rfc3339()),
+        "active_node": node.report.applied.is_some() && !nodes.is_silent(node),
+        "last_echo": (node.report.id != nodes.id()).then(|| node.heard_at.rfc3339()),
         "version": node.report.version,
     })
 }

@@ -61,9 +61,8 @@ async fn restored(call: &Call<'_>, from: Provenance) -> Result<LogicalResponse, 
     let upload = call.request.upload.as_ref().filter(|upload| !upload.is_empty());
     let upload = upload.ok_or_else(|| RequestError::invalid("the request has no body: send the snapshot as it is"))?;
     let core: &Arc<Core> = call.core;
-    let others = core.nodes.members().await?;
-    let others = others.iter().filter(|node| node.report.id != core.nodes.id() && node.report.applied.is_some());
-    let names: Vec<&str> = others.map(|node| node.report.address.as_str()).collect();
+    let others = core.nodes.others_at_work().await?;
+    let names: Vec<&str> = others.iter().map(|node| node.report.address.as_str()).collect();
     if !names.is_empty() {
         return Err(RequestError::Invalid(format!(
             "other servers work on this storage ({}): seal each of them first, and unseal them with the snapshot's keys afterwards",

@@ -14,7 +14,7 @@ use leasehold_core::seams::storage::{
 use leasehold_core::seams::store_copy::{Piece, Record, WholeStore};
 use leasehold_model::{LeaseId, Timestamp, Ttl};
 use leasehold_storage::MemoryStorage;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use super::engine::{Target, Trouble};
 
@@ -32,6 +32,14 @@ pub enum Fault {
 }
 
 pub const FAULTS: [Fault; 4] = [Fault::Fails, Fault::LiesFailure, Fault::CrashBefore, Fault::CrashAfter];
+
+/// Where a test stops a copy of the store, or a commit that writes a key that ends in `at`.
+#[derive(Clone, Debug, Default)]
+pub struct Gate {
+    pub at: &'static str,
+    pub reached: Arc<Notify>,
+    pub go_on: Arc<Notify>,
+}
 
 /// One life of a server over a store that outlives it. It is the process's view of the store.
 pub struct Process {
@@ -54,6 +62,10 @@ pub struct Process {
     pub is_cut: AtomicBool,
     /// This process does not learn what others have changed; all else works.
     pub is_deaf: AtomicBool,
+    /// That commit waits until it is told to go on, and then conflicts; once.
+    pub conflict: Mutex<Option<Gate>>,
+    /// The next copy of the whole store waits there.
+    pub copy: Mutex<Option<Gate>>,
     /// Changes of the largest batch so far.
     largest: Mutex<usize>,
     /// The longest key that was looked up so far.
@@ -81,6 +93,8 @@ impl Process {
             yields: AtomicBool::new(false),
             is_cut: AtomicBool::new(false),
             is_deaf: AtomicBool::new(false),
+            conflict: Mutex::default(),
+            copy: Mutex::default(),
             largest: Mutex::default(),
             longest_key: Mutex::default(),
         })
@@ -273,6 +287,14 @@ impl Storage for Process {
     }
 
     async fn commit(&self, batch: Batch) -> Result<(), StorageError> {
+        let writes = |change: &Change, at| matches!(change, Change::Put { key, .. } if key.as_str().ends_with(at));
+        let is_met = |gate: &mut Gate| batch.0.iter().any(|change| writes(change, gate.at));
+        let gate = self.conflict.lock().unwrap().take_if(is_met);
+        if let Some(gate) = gate {
+            gate.reached.notify_one();
+            gate.go_on.notified().await;
+            return Err(StorageError::Conflict("the test".to_owned()));
+        }
         self.let_others_go_first().await;
         {
             let mut largest = self.largest.lock().unwrap();
@@ -327,6 +349,11 @@ impl Storage for Process {
 impl WholeStore for Process {
     async fn export(&self, into: mpsc::Sender<Vec<Record>>) -> Result<u64, StorageError> {
         self.alive()?;
+        let gate = self.copy.lock().unwrap().take();
+        if let Some(gate) = gate {
+            gate.reached.notify_one();
+            gate.go_on.notified().await;
+        }
         self.store.export(into).await
     }
 
