@@ -7,7 +7,7 @@ use leasehold_devpg::{DevPg, Options, Stop};
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::support::{Client, Credential, Database, Durable, Server, eventually, own_postgresql};
+use crate::support::{Answer, Client, Credential, Database, Durable, Server, eventually, own_postgresql};
 
 /// Some servers over one store, all unsealed.
 struct Nodes {
@@ -44,6 +44,13 @@ impl Nodes {
         self.servers[at % self.servers.len()].root()
     }
 
+    /// What a server says to somebody who has seen `index`.
+    fn since(&self, at: usize, index: &str, how: &str) -> Answer {
+        let token = self.servers[0].root_token();
+        let headers = [("X-Vault-Token", &*token), ("X-Vault-Index", index), ("X-Vault-Inconsistent", how)];
+        self.servers[at].nobody().bytes("GET", "sys/mounts", b"", &headers)
+    }
+
     fn client(&self, at: usize, token: &str) -> Client {
         self.servers[at % self.servers.len()].as_token(token)
     }
@@ -51,6 +58,27 @@ impl Nodes {
 
 fn policy(root: &Client, text: &str) {
     root.put("sys/policies/acl/app", json!({ "policy": text })).assert_status(204);
+}
+
+/// The header, as a client keeps it and sends it on.
+fn index(answer: &Answer) -> String {
+    answer.header("x-vault-index").unwrap_or_else(|| panic!("no index: {answer}")).to_owned()
+}
+
+#[test]
+fn a_client_that_names_what_it_has_seen_gets_nothing_older() {
+    let nodes = Nodes::start(2);
+    let since = |at: usize, index: &str, how: &str| nodes.since(at, index, how);
+    for how in ["fail", "forward-active-node", "await-state"] {
+        nodes.root(0).post("sys/mounts/kv", json!({ "type": "kv" })).assert_status(204);
+        let seen = index(&nodes.root(0).get("sys/mounts"));
+        since(1, &seen, how).assert_status(200).at("/data/kv~1");
+        index(&nodes.root(0).delete("sys/mounts/kv").assert_status(204));
+    }
+    since(0, "nonsense", "fail").assert_errors(400, &["failed to decode \"X-Vault-Index\""]);
+    since(0, "e30=", "perhaps").assert_errors(400, &["unknown value for \"X-Vault-Inconsistent\" header"]);
+    assert_eq!(nodes.servers[0].nobody().get("sys/health").header("x-vault-index"), None);
+    assert_eq!(nodes.client(0, "unknown").get("sys/mounts").header("x-vault-index"), None);
 }
 
 #[test]
@@ -231,6 +259,7 @@ fn a_store_that_lost_changes_is_read_again() {
         .psql("create table before as table leasehold_kv; create table number as table leasehold_counter")
         .unwrap();
     policy(&nodes.root(1), "path \"x\" { capabilities = [\"read\"] }");
+    let lost = index(&nodes.root(1).get("sys/mounts"));
     for at in 0..2 {
         nodes.client(at, &token).get("sys/mounts").assert_status(403);
     }
@@ -244,6 +273,9 @@ fn a_store_that_lost_changes_is_read_again() {
         .unwrap();
     for at in 0..2 {
         eventually("the older text counts", || nodes.client(at, &token).get("sys/mounts").status == 200);
+        // Whoever has seen what is lost is told that it is not there.
+        let refused = nodes.since(at, &lost, "await-state").assert_error_has(429, "has not heard of the change");
+        assert_eq!(refused.header("retry-after"), Some("1"));
     }
     policy(&nodes.root(0), "path \"x\" { capabilities = [\"read\"] }");
     for at in 0..2 {

@@ -191,7 +191,7 @@ fn a_hangup_takes_a_new_certificate_for_new_connections() {
     };
     let pairs = Pairs::make();
     pairs.write(Pair::First, server.home(), "served");
-    server.write_config(&listener("served"));
+    server.write_config(&format!("log_level = \"debug\"\n{}", listener("served")));
     server.start();
     let mut before = pairs.open(&at);
     assert_eq!(before.presented(&pairs), Some(Pair::First));
@@ -199,7 +199,12 @@ fn a_hangup_takes_a_new_certificate_for_new_connections() {
     pairs.write(Pair::Second, server.home(), "served");
     assert_eq!(pairs.presented(&at), Some(Pair::First), "nobody has said so yet");
     server.signal(rustix::process::Signal::HUP);
-    eventually("the new certificate is presented", || pairs.presented(&at) == Some(Pair::Second));
+    let shown = || {
+        let opened =
+            pairs.try_open(&at).unwrap_or_else(|error| panic!("{error}, and the server says:\n{}", server.log()));
+        opened.presented(&pairs)
+    };
+    eventually("the new certificate is presented", || shown() == Some(Pair::Second));
     assert_eq!(pairs.open(&at).status_of("sys/seal-status"), 200);
     assert_eq!(before.status_of("sys/seal-status"), 200, "a connection that was open goes on");
 

@@ -1,7 +1,7 @@
 //! Certificates made for a test, and a client that looks at which of them a server shows.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -87,6 +87,12 @@ impl Pairs {
     /// Shakes hands with the server at `address` as somebody who trusts both and no other.
     #[track_caller]
     pub fn open(&self, address: &str) -> TlsSession {
+        self.try_open(address).unwrap_or_else(|error| panic!("no handshake with {address}: {error}"))
+    }
+
+    /// # Errors
+    /// As the handshake.
+    pub fn try_open(&self, address: &str) -> io::Result<TlsSession> {
         let mut trusted = RootCertStore::empty();
         for pair in [Pair::First, Pair::Second] {
             trusted.add(self.certificate(pair)).expect("a certificate that can be trusted");
@@ -103,9 +109,9 @@ impl Pairs {
         let mut stream = TcpStream::connect(address).expect("the server takes connections");
         stream.set_read_timeout(Some(PATIENCE)).expect("a time limit can be set");
         while connection.is_handshaking() {
-            connection.complete_io(&mut stream).unwrap_or_else(|error| panic!("no handshake with {address}: {error}"));
+            connection.complete_io(&mut stream)?;
         }
-        TlsSession(StreamOwned::new(connection, stream))
+        Ok(TlsSession(StreamOwned::new(connection, stream)))
     }
 
     /// Which certificate the server at `address` shows.

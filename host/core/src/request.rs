@@ -78,6 +78,8 @@ pub struct LogicalResponse {
     pub raw: Option<(String, &'static str)>,
     /// A file to send as it stands.
     pub attachment: Option<Attachment>,
+    /// `X-Vault-Index`: of the state that this answer reflects, for a client that wants nothing older from any server.
+    pub index: Option<String>,
     /// The server seals once this answer is recorded, and answers when it has.
     pub seals: bool,
 }

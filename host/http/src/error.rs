@@ -166,7 +166,11 @@ pub(crate) fn of_request(error: &RequestError, request_id: &str) -> Response<Pay
             (StatusCode::INTERNAL_SERVER_ERROR, internal())
         }
     };
-    response(status, said)
+    let mut answer = response(status, said);
+    if status == StatusCode::TOO_MANY_REQUESTS {
+        answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    answer
 }
 
 fn response(status: StatusCode, said: Said) -> Response<Payload> {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Body;
 use leasehold_core::api::sys;
 use leasehold_core::connection::ConnectionInfo;
@@ -277,7 +277,10 @@ impl Frontend {
 
     fn deliver(&self, id: &str, operation: Operation, answer: &LogicalResponse, outbox: &Outbox) -> Response<Payload> {
         let guard = answer.handed_out().map(|given| UndeliveredGuard::new(Arc::clone(&self.pipeline), given));
-        let response = envelope::of_answer(id, operation, answer);
+        let mut response = envelope::of_answer(id, operation, answer);
+        if let Some(index) = answer.index.as_deref().and_then(|index| HeaderValue::from_str(index).ok()) {
+            response.headers_mut().insert("x-vault-index", index);
+        }
         match guard {
             Some(guard) => response.map(|body| body.guarded(guard, outbox.clone())),
             None => response,

@@ -22,7 +22,7 @@ use crate::fields::Fields;
 use crate::lease::EndCause;
 use crate::lease::issue::IssueRequest;
 use crate::metrics;
-use crate::nodes::Admission;
+use crate::nodes::{Admission, index};
 use crate::policy::{decide, egp_paths};
 use crate::request::{LogicalRequest, LogicalResponse, Object};
 use crate::routes::{Captures, Found};
@@ -72,7 +72,8 @@ impl Core {
 
     async fn process(self: &Arc<Self>, mut request: LogicalRequest) -> Result<LogicalResponse, RequestError> {
         let unsealed = self.unsealed()?;
-        let admission = self.nodes.admit().await?;
+        let cluster = &unsealed.installation.cluster_id;
+        let admission = self.nodes.admit(index::required(&request.headers, cluster)?).await?;
         if request.path.ends_with('/')
             && matches!(request.operation, Operation::Create | Operation::Update | Operation::Patch)
         {
@@ -80,9 +81,12 @@ impl Core {
         }
         let mut trace = RequestTrace { as_sent: canonical(&mut request), ..RequestTrace::default() };
         let answering = self.answer(&unsealed, &mut request, &mut trace, &admission);
-        let outcome = admission.clone().scope(answering).await;
+        let mut outcome = admission.clone().scope(answering).await;
         if let Err(error) = &outcome {
             trace::log(&request, error);
+        }
+        if let (Ok(answer), Some(number), true) = (&mut outcome, self.nodes.index(), trace.caller.is_some()) {
+            answer.index = Some(index::written(cluster, number));
         }
         if outcome.as_ref().is_ok_and(|answer| answer.seals) {
             // The record is written: sealing takes the devices away.

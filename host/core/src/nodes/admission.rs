@@ -9,6 +9,9 @@ use super::{ADMIT_MAX, Nodes};
 use crate::seams::error::RequestError;
 use crate::seams::storage::StorageError;
 
+const UNHEARD_OF: &str =
+    "this server has not heard of the change that X-Vault-Index names: try again, or ask another server";
+
 tokio::task_local! {
     /// Of the request that this task answers.
     static ADMISSION: Arc<Admission>;
@@ -28,16 +31,16 @@ pub(crate) struct Admission {
 }
 
 impl Nodes {
-    /// Lets a request in.
+    /// Lets a request in whose answer must reflect the change of number `required`, if that is given.
     ///
     /// # Errors
-    /// 503: this server has not compared its memory with the store for too long.
-    pub(crate) async fn admit(self: &Arc<Self>) -> Result<Arc<Admission>, RequestError> {
+    /// 503: this server has not compared its memory with the store for too long. 429: it does not know of that change.
+    pub(crate) async fn admit(self: &Arc<Self>, required: Option<u64>) -> Result<Arc<Admission>, RequestError> {
         let admitted = async {
             let among_requests = Arc::clone(&self.requests).read_owned().await;
             loop {
                 let renewed = self.renewed.notified();
-                if self.is_current() {
+                if self.is_current() && required.is_none_or(|number| self.reflects(number)) {
                     return among_requests;
                 }
                 renewed.await;
@@ -51,6 +54,7 @@ impl Nodes {
                 has_changed_memory: AtomicBool::new(false),
                 _among_requests: among_requests,
             })),
+            Err(_) if self.is_current() => Err(RequestError::TooMany(UNHEARD_OF.to_owned())),
             Err(_) => Err(StorageError::Unavailable("this server has not heard of it for too long".to_owned()).into()),
         }
     }

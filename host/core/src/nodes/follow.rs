@@ -77,7 +77,13 @@ impl Nodes {
         if applied > changed {
             // The store has lost commits in a fail-over: what was followed may not be there any more.
             tracing::warn!(applied, changed, "the storage has lost changes that were made: everything is read again");
-            unsealed.follow_all().await.map_err(said)?;
+            // Nobody is told meanwhile that memory reflects what is lost.
+            self.settled.store(0, Ordering::Release);
+            self.applied.store(0, Ordering::Release);
+            if let Err(error) = unsealed.follow_all().await {
+                self.applied.store(applied, Ordering::Release);
+                return Err(said(error));
+            }
             self.overtake().await;
             self.applied.store(changed, Ordering::Release);
             return Ok(Caught::More);

@@ -15,6 +15,7 @@
 
 mod admission;
 mod follow;
+pub(crate) mod index;
 mod watched;
 
 use std::collections::HashMap;
@@ -70,6 +71,8 @@ pub struct Nodes {
     /// The number of the last change that memory reflects; meaningless while nothing is loaded.
     applied: AtomicU64,
     is_loaded: AtomicBool,
+    /// The number of the last change that was seen to count on every server.
+    settled: AtomicU64,
     /// Until when memory may decide, in nanoseconds of the steady clock.
     good_until: AtomicU64,
     renewed: Notify,
@@ -115,6 +118,7 @@ impl Nodes {
             is_alone: AtomicBool::new(false),
             applied: AtomicU64::new(0),
             is_loaded: AtomicBool::new(false),
+            settled: AtomicU64::new(0),
             good_until: AtomicU64::new(0),
             renewed: Notify::new(),
             epoch: AtomicU64::new(0),
@@ -147,6 +151,17 @@ impl Nodes {
     #[must_use]
     pub fn may_be_several(&self) -> bool {
         !self.is_alone.load(Ordering::Acquire)
+    }
+
+    /// The number of the last change that an answer reflects; None for a store that serves one server.
+    pub(crate) fn index(&self) -> Option<u64> {
+        let (applied, settled) = (self.applied.load(Ordering::Acquire), self.settled.load(Ordering::Acquire));
+        self.may_be_several().then(|| applied.max(settled))
+    }
+
+    /// Whether memory reflects the change of this number. What is not in memory is read from the store by each request.
+    fn reflects(&self, number: u64) -> bool {
+        self.is_alone.load(Ordering::Acquire) || self.applied.load(Ordering::Acquire) >= number
     }
 
     fn report(&self) -> NodeReport {
@@ -288,6 +303,7 @@ impl Nodes {
                         }
                     }
                     if is_settled {
+                        self.settled.fetch_max(wanted, Ordering::AcqRel);
                         return Ok(());
                     }
                 }

@@ -58,7 +58,7 @@ pub enum RequestError {
     /// 413 `E(http: request body too large)`.
     #[error("http: request body too large")]
     BodyTooLarge,
-    /// 429 `E(text)`.
+    /// 429 `E(text)`, to be tried again in a second.
     #[error("{0}")]
     TooMany(String),
     /// 500 `M(text)`: an engine's own failure, in words that a client may read.

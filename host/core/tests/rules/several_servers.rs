@@ -239,6 +239,46 @@ async fn a_write_that_is_tried_again_is_checked_again() {
     assert!(matches!(one.read(ROOT, path).await, Err(RequestError::NotFound)));
 }
 
+async fn since(server: &Server, index: &str) -> Answer {
+    let mut asked = request(Some(ROOT), Operation::Read, "sys/mounts", Value::Null);
+    asked.headers.insert("x-vault-index".to_owned(), vec![index.to_owned()]);
+    server.core.handle(asked).await
+}
+
+/// Whoever has seen a change on one server sees nothing older on another, or is told to come again.
+#[tokio::test(start_paused = true)]
+async fn an_answer_is_not_older_than_the_index_that_a_client_has_seen() {
+    let (one, other) = two().await;
+    let before = one.read(ROOT, "sys/mounts").await.unwrap().index.unwrap();
+    one.root("sys/mounts/new", json!({ "type": "scripted" })).await.unwrap();
+    let seen = one.read(ROOT, "sys/mounts").await.unwrap().index.unwrap();
+    assert_ne!(before, seen);
+    assert!(since(&other, &seen).await.unwrap().data.unwrap().contains_key("new/"));
+    since(&one, &seen).await.unwrap();
+    assert!(one.read("nobody", "sys/mounts").await.is_err(), "and nobody learns it without a token");
+
+    // What a server has not heard of yet it waits for, and not for long.
+    other.process.is_deaf.store(true, Ordering::SeqCst);
+    let deleted = delete(&one, "sys/mounts/new").await.unwrap().index.unwrap();
+    let begun = Instant::now();
+    let refused = since(&other, &deleted).await;
+    assert!(matches!(refused, Err(RequestError::TooMany(_) | RequestError::Storage(_))), "{refused:?}");
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    other.process.is_deaf.store(false, Ordering::SeqCst);
+    pass(1).await;
+    assert!(!since(&other, &deleted).await.unwrap().data.unwrap().contains_key("new/"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_serves_one_server_has_no_index() {
+    let server = Server::start().await;
+    assert_eq!(server.read(ROOT, "sys/mounts").await.unwrap().index, None);
+    // Of a server over another store, in the same installation.
+    let (one, _) = two().await;
+    let index = one.read(ROOT, "sys/mounts").await.unwrap().index.unwrap();
+    since(&server, &index).await.unwrap();
+}
+
 /// Another's change is nobody's reason to wait, and what that one hears is not what this one hears.
 #[tokio::test(start_paused = true)]
 async fn only_whoever_has_made_a_change_waits_for_it() {
