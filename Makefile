@@ -9,8 +9,8 @@ STEP := host/xtask/steps.sh
 help: ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/\1|\2/' | while IFS='|' read -r name text; do printf 'make %-8s %s\n' "$$name" "$$text"; done
 
-demo: ## walk the whole guide against a private PostgreSQL; ONCE=1 ends by itself
-	@$(STEP) demo $(if $(ONCE),once,stay)
+demo: ## walk the whole guide against a private PostgreSQL; NODES=3 walks several servers; ONCE=1 ends by itself
+	@$(STEP) demo $(if $(ONCE),once,stay) $(NODES)
 
 test: ## run every test
 	@$(STEP) test
