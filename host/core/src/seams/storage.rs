@@ -213,7 +213,8 @@ pub trait Storage: Send + Sync {
     async fn commit(&self, batch: Batch) -> Result<(), StorageError>;
     /// Takes up to `limit` rows with `next_at` ≤ now that nobody holds (or whose hold is over), in order of `next_at`, except those
     /// whose connection is in `skip`. A taken row has `holder` and `held_until = now + hold_for` set and its fence raised by one;
-    /// its state is untouched. Now is this *store's* clock.
+    /// its state is untouched. Now is this *store's* clock. A store of several servers may end the hold of one that it no longer hears
+    /// of before its time, except on rows that are `Issuing` and on jobs: their effects must not happen beside their undoing.
     async fn claim_due(
         &self,
         holder: &str,

@@ -1,6 +1,7 @@
 //! What is stored goes by the store's clock, whatever the server's own says.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use leasehold_core::seams::host::Clock;
@@ -41,6 +42,39 @@ async fn a_lease_ends_by_the_stores_clock_whether_the_servers_is_ahead_or_behind
         assert_eq!(server.lookup(&token).await.unwrap()["ttl"], 3_600, "{seconds} s off: what is left of a token");
         pass(ttl.as_secs() + 10).await;
         assert!(!server.target.has(&row.id), "{seconds} s off: it has ended");
+    }
+}
+
+/// A server's own clock, which somebody sets now and then.
+struct Set(Arc<PausedClock>, AtomicI64);
+
+impl Clock for Set {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_nanos(self.0.now().as_nanos() + self.1.load(Ordering::SeqCst) * 1_000_000_000)
+    }
+
+    fn steady(&self) -> Duration {
+        self.0.steady()
+    }
+}
+
+/// Before the store's clock is measured again, too: a renewal right after it would end a lease at once, or not for ten minutes.
+#[tokio::test(start_paused = true)]
+async fn a_servers_clock_that_is_set_changes_no_end_and_refuses_nobody() {
+    let clock = Arc::new(PausedClock::new());
+    let store = Arc::new(MemoryStorage::new(clock.clone()));
+    let own = Arc::new(Set(clock.clone(), AtomicI64::new(0)));
+    let server = Server::sealed_over(store, own.clone()).await;
+    server.unseal().await;
+    server.root("sys/mounts/db", json!({ "type": "scripted" })).await.unwrap();
+    let token = server.token(json!({ "policies": ["root"], "ttl": "1h" })).await;
+    for seconds in [-7_200, 7_200, 600, 0] {
+        own.1.store(seconds, Ordering::SeqCst);
+        assert!(server.lives(&token).await, "{seconds} s off");
+        let lease = server.read(&token, "db/creds/app").await.unwrap();
+        let row = server.rows().await.into_iter().find(|row| row.id == lease_of(&lease)).unwrap();
+        assert_eq!(row.expires_at, clock.now() + lease.lease.as_ref().unwrap().ttl, "{seconds} s off");
+        assert!(server.target.has(&row.id), "{seconds} s off");
     }
 }
 
