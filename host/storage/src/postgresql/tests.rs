@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use leasehold_core::lease::LeaseRow;
 use leasehold_core::seams::nodes::{Node, NodeReport};
 use leasehold_core::seams::storage::{Batch, Expect, Storage, StorageError};
 use leasehold_devpg::{DevPg, Options, Stop};
@@ -11,7 +12,7 @@ use leasehold_model::Ttl;
 use secrecy::SecretString;
 
 use super::{PostgresOpenError, PostgresSettings, PostgresStorage, commit};
-use crate::conformance::{self, Copied, Fixture, key, row};
+use crate::conformance::{self, Copied, Fixture, id, key, row};
 use crate::tests::{TwoHandles, clock, unsealed};
 
 /// One server for all tests of this process; each store has tables of its own.
@@ -134,6 +135,49 @@ async fn a_server_that_is_off_the_list_writes_nothing_until_it_joins_again() {
     other.rejoin(&report("other", None)).await.unwrap();
     other.commit(put("b")).await.unwrap();
     assert!(other.attend(&report("other", Some(1))).await.unwrap().is_some());
+}
+
+/// A server was killed while it worked on leases: their roles must not wait until its claims are over.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn claims_of_a_server_that_is_not_heard_of_are_taken_over_where_that_is_safe() {
+    use leasehold_core::rows::state::{LeaseKind, LeaseState};
+    let settings = fresh();
+    let (dead, alive) = (opened(&settings).await, opened(&settings).await);
+    let state = |name, kind, state| LeaseRow { kind, state, ..row(name, 5) };
+    let batch = Batch::new()
+        .insert(state("d/active", LeaseKind::Secret, LeaseState::Active))
+        .insert(state("d/issuing", LeaseKind::Secret, LeaseState::Issuing))
+        .insert(state("d/job", LeaseKind::Job, LeaseState::Active))
+        .insert(state("d/revoking", LeaseKind::Secret, LeaseState::Revoking))
+        .insert(state("d/token", LeaseKind::Token, LeaseState::Active));
+    dead.commit(batch).await.unwrap();
+    let hold = Ttl::from_secs(60);
+    let held = dead.claim_due("dead", 9, hold, &[]).await.unwrap();
+    assert_eq!(held.len(), 5);
+    // A new term after an outage does not make it silent for others, and it does not take its own work from itself.
+    assert!(dead.claim_due("dead", 9, hold, &[]).await.unwrap().is_empty());
+    assert!(alive.claim_due("alive", 9, hold, &[]).await.unwrap().is_empty(), "it is heard of");
+    assert!(matches!(alive.claim("alive", &id("d/active"), hold).await, Err(StorageError::Fenced(_))));
+    drop(dead);
+    let table = &settings.table;
+    let heard = |when: &str| {
+        let sql = format!(
+            "update {table}_node set heard_at = {table}_now() {when} where term in (select held_by from {table}_lease)"
+        );
+        server().psql(&sql).unwrap();
+    };
+    heard("- 1000000000");
+    assert!(alive.claim_due("alive", 9, hold, &[]).await.unwrap().is_empty(), "a second is not long");
+    heard("- 4000000000");
+    let one = alive.claim("alive", &id("d/active"), hold).await.unwrap().unwrap();
+    assert!(
+        held.iter().any(|row| row.id == one.id && row.fence < one.fence),
+        "what the dead one still sends is refused"
+    );
+    // The clock of the store was set back.
+    heard("+ 600000000000");
+    let taken = alive.claim_due("alive", 9, hold, &[]).await.unwrap();
+    assert_eq!(taken.iter().map(|row| row.id.as_str()).collect::<Vec<_>>(), ["d/revoking", "d/token"]);
 }
 
 /// What copies a whole store must not have servers beside it, nor begin beside one.
