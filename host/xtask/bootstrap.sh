@@ -2,7 +2,7 @@
 # Installs what building and testing Leasehold needs and this machine lacks; says in one line per step what it does, and
 # nothing at all when nothing is missing.
 #
-#   host/xtask/bootstrap.sh [lint] [openbao] [clients] [mutants]
+#   host/xtask/bootstrap.sh [lint] [openbao] [clients] [mutants] [chaos]
 #
 # Needs root, or sudo, and apt (Debian, Ubuntu). On other systems it names what is missing and the command to get it.
 # LEASEHOLD_NO_INSTALL=1 forbids installing: what is missing is then only named.
@@ -17,13 +17,14 @@ tools=$PWD/target/tools
 venv=$tools/venv
 PATH="$tools/bin:$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"
 
-want_lint='' want_openbao='' want_clients='' want_mutants=''
+want_lint='' want_openbao='' want_clients='' want_mutants='' want_chaos=''
 for wish in "$@"; do
   case $wish in
     lint) want_lint=1 ;;
     openbao) want_openbao=1 ;;
     clients) want_clients=1 ;;
     mutants) want_mutants=1 ;;
+    chaos) want_chaos=1 ;;
     *) echo "bootstrap: unknown wish \`$wish\`" >&2; exit 2 ;;
   esac
 done
@@ -318,6 +319,49 @@ mutants() {
   quietly cargo install --quiet --locked --root "$tools" --version 27.1.0 cargo-mutants
 }
 
+# ---- chaos ----------------------------------------------------------------------------------------------------------
+
+# What `make chaos` runs beside the servers: namespaces and their packet filter, a load balancer, clocks that can be set, etcd
+# and Patroni.
+chaos() {
+  [ -n "$want_chaos" ] || return 0
+  local packages=()
+  PATH="$PATH:/usr/sbin:/sbin"
+  has ip || packages+=(iproute2)
+  has nft || packages+=(nftables)
+  has haproxy || packages+=(haproxy)
+  has etcd || packages+=(etcd-server)
+  compgen -G '/usr/lib*/faketime/libfaketimeMT.so.1' >/dev/null || compgen -G '/usr/lib/*/faketime/libfaketimeMT.so.1' >/dev/null \
+    || packages+=(libfaketime)
+  if [ "${#packages[@]}" -gt 0 ]; then
+    if can_apt; then
+      # Debian starts what it installs; the programs are all that is wanted.
+      RUNLEVEL=1 apt_install "what make chaos runs" "${packages[@]}"
+    else
+      lacks "what make chaos runs" "Debian, Ubuntu: apt-get install ${packages[*]}"
+    fi
+  fi
+  patroni
+}
+
+# Patroni runs as an unprivileged user, who could not reach a Python in root's home directory: so it has an environment of its
+# own, of the system's Python.
+patroni() {
+  local python=/usr/bin/python3
+  [ ! -x "$tools/patroni/bin/patroni" ] || return 0
+  if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
+    if ! can_apt; then
+      lacks "Python 3 with venv, for Patroni" "Debian, Ubuntu: apt-get install python3-venv"
+      return
+    fi
+    apt_install "Python's venv" python3 python3-venv
+  fi
+  say "installing patroni and psycopg into target/tools"
+  mkdir -p "$tools"
+  quietly "$python" -m venv "$tools/patroni"
+  quietly "$tools/patroni/bin/python3" -m pip install --quiet --disable-pip-version-check 'patroni[etcd3]==4.1.5' 'psycopg[binary]'
+}
+
 c_compiler
 rust
 rust_lint
@@ -327,6 +371,7 @@ pgbouncer
 wheels
 node_vault
 mutants
+chaos
 
 if [ "${#missing[@]}" -gt 0 ]; then
   echo "This machine lacks:" >&2

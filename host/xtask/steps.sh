@@ -158,10 +158,19 @@ torture() {
   cargo bench --profile dev --package leasehold-tests --bench torture
 }
 
-task=${1:?demo, test, bench, torture, lint, build or mutants}
+# MINUTES of faults (30), by the plan of SEED, over STORE: one, synchronous or asynchronous.
+chaos() {
+  bootstrap chaos
+  guests --release
+  cargo build --release --package leasehold-server
+  export LEASEHOLD_PATRONI=${LEASEHOLD_PATRONI:-$PWD/target/tools/patroni/bin/patroni}
+  cargo bench --profile dev --package leasehold-tests --bench chaos
+}
+
+task=${1:?demo, test, bench, torture, chaos, lint, build or mutants}
 shift
 case $task in
-  demo | bench | torture | lint | build | mutants) "$task" "$@" ;;
+  demo | bench | torture | chaos | lint | build | mutants) "$task" "$@" ;;
   test) run_tests ;;
   *) echo "unknown step: $task" >&2; exit 2 ;;
 esac

@@ -10,6 +10,7 @@
 
 mod answer;
 mod bao;
+pub mod chaos;
 mod client;
 mod command;
 mod leasing;

@@ -54,6 +54,20 @@ impl Identity {
         command
     }
 
+    /// The same in a network namespace, with these further variables. Only root may enter one, so that it is entered before the user
+    /// changes; the variables come last, because a preloaded library of theirs must be loaded by that user alone.
+    pub(crate) fn command_in(&self, namespace: &Path, environment: &[(String, String)], program: &Path) -> Command {
+        let mut command = Command::new("nsenter");
+        crate::programs::scrub(&mut command);
+        command.current_dir("/").arg(format!("--net={}", namespace.display()));
+        if self.switches {
+            command.arg("--setuid").arg(self.uid.to_string()).arg("--setgid").arg(self.gid.to_string());
+        }
+        command.args(["--", "env"]).args(environment.iter().map(|(name, value)| format!("{name}={value}")));
+        command.arg(program);
+        command
+    }
+
     /// Makes `path` the server user's, with this mode.
     pub(crate) fn give(&self, path: &Path, mode: u32) -> Result<(), Error> {
         let what = || format!("hand `{}` to the server's user", path.display());

@@ -1,6 +1,6 @@
 //! What a caller may choose about the server.
 
-use std::path::PathBuf;
+use std::{net::Ipv4Addr, path::PathBuf};
 
 use secrecy::SecretString;
 
@@ -21,6 +21,19 @@ pub struct Options {
     pub settings: Vec<(String, String)>,
     /// The directory of `initdb` and `postgres`; `None`: as `LEASEHOLD_PG_BIN` says, else the ones that are installed.
     pub programs: Option<PathBuf>,
+    /// Further variables of the server's environment.
+    pub environment: Vec<(String, String)>,
+    /// Where the server runs and listens; `None`: here, on 127.0.0.1.
+    pub network: Option<Network>,
+}
+
+/// A network namespace of Linux. Whoever uses one is root in it.
+#[derive(Clone, Debug)]
+pub struct Network {
+    /// The namespace's file, as `ip netns` makes it.
+    pub namespace: PathBuf,
+    /// An address of the namespace, on which the server listens. Everybody in its /24 may log in with a password.
+    pub address: Ipv4Addr,
 }
 
 impl Default for Options {
@@ -33,6 +46,8 @@ impl Default for Options {
             log_statements: false,
             settings: Vec::new(),
             programs: None,
+            environment: Vec::new(),
+            network: None,
         }
     }
 }

@@ -11,7 +11,7 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
-use crate::{Error, home::Home, identity::Identity, programs::Programs};
+use crate::{Error, Network, home::Home, identity::Identity, programs::Programs};
 
 /// A saturated machine needs seconds where an idle one needs 50 ms.
 const START_WAIT: Duration = Duration::from_secs(60);
@@ -20,6 +20,13 @@ const STOP_WAIT: Duration = Duration::from_secs(20);
 /// A killed process is gone at once, unless nobody collects the dead here.
 const CLEAR_WAIT: Duration = Duration::from_secs(2);
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
+
+/// Where a server runs.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    pub(crate) network: Option<Network>,
+    pub(crate) environment: Vec<(String, String)>,
+}
 
 /// How to stop the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,10 +53,18 @@ impl Process {
         identity: &Identity,
         home: &Home,
         settings: &[(String, String)],
+        place: &Place,
     ) -> Result<Self, Error> {
         let log = OpenOptions::new().create(true).append(true).open(home.log());
         let log: File = log.map_err(Error::io("open the server's log"))?;
-        let mut command = identity.command(&programs.postgres());
+        let mut command = match &place.network {
+            Some(network) => identity.command_in(&network.namespace, &place.environment, &programs.postgres()),
+            None => {
+                let mut command = identity.command(&programs.postgres());
+                command.envs(place.environment.iter().cloned());
+                command
+            }
+        };
         command.arg("-D").arg(home.data());
         for (name, value) in settings {
             command.arg("-c").arg(format!("{name}={value}"));

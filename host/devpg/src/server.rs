@@ -13,7 +13,7 @@ use crate::{
     Error, Login, Options, Stop, TlsFiles,
     home::{Home, Medium},
     identity::Identity,
-    process::Process,
+    process::{Place, Process},
     programs::Programs,
     psql::{self, Logging, SUPERUSER},
     random,
@@ -21,6 +21,7 @@ use crate::{
     template,
 };
 
+const LOOPBACK: &str = "127.0.0.1";
 /// Below the range that systems give to outgoing connections, so that a stopped server finds its port free again.
 const PORTS: std::ops::Range<u16> = 20_000..32_000;
 /// Between looking for a free port and listening on it, another process may take it.
@@ -34,6 +35,8 @@ pub struct DevPg {
     programs: Programs,
     identity: Identity,
     settings: Vec<(String, String)>,
+    place: Place,
+    host: String,
     port: u16,
     superuser_password: SecretString,
     admin: String,
@@ -56,16 +59,18 @@ impl DevPg {
         };
         let common = settings(&options.settings, options.max_connections, options.fsync, options.log_statements);
         let medium = if options.fsync { Medium::Disk } else { Medium::Fastest };
+        let host = options.network.as_ref().map_or_else(|| LOOPBACK.to_owned(), |network| network.address.to_string());
+        let place = Place { network: options.network, environment: options.environment };
         let mut attempt = 0;
         let (process, home, port, settings) = loop {
             attempt += 1;
             let home = Home::create(&identity, medium)?;
             template::fill(&programs, &identity, &home.data())?;
             let port = free_port()?;
-            let mut settings = place(&home, port);
-            settings.extend(access(&home, &identity, options.tls.as_ref())?);
+            let mut settings = listening(&home, &host, port);
+            settings.extend(access(&home, &identity, &host, options.tls.as_ref())?);
             settings.extend(common.iter().cloned());
-            match Process::start(&programs, &identity, &home, &settings) {
+            match Process::start(&programs, &identity, &home, &settings, &place) {
                 Ok(process) => break (process, home, port, settings),
                 Err(Error::DidNotStart { .. }) if attempt < START_TRIES => {
                     // Either the port was taken, or the template had lost a file: a new one costs a second.
@@ -80,6 +85,8 @@ impl DevPg {
             programs,
             identity,
             settings,
+            place,
+            host,
             port,
             superuser_password,
             admin,
@@ -94,10 +101,10 @@ impl DevPg {
         Ok(server)
     }
 
-    /// Always `127.0.0.1`.
+    /// `127.0.0.1`, or the address of the namespace.
     #[must_use]
-    pub fn host(&self) -> &'static str {
-        "127.0.0.1"
+    pub fn host(&self) -> &str {
+        &self.host
     }
 
     /// The TCP port; it stays the same when the server is started again.
@@ -136,17 +143,17 @@ impl DevPg {
         self.url(SUPERUSER, self.superuser_password.expose_secret())
     }
 
-    /// `postgresql://NAME:PASSWORD@127.0.0.1:PORT/myapp`, both percent-encoded.
+    /// `postgresql://NAME:PASSWORD@HOST:PORT/myapp`, both percent-encoded.
     #[must_use]
     pub fn url(&self, name: &str, password: &str) -> String {
         let (name, password) = (percent_encode(name), percent_encode(password));
         format!("postgresql://{name}:{password}@{}:{}/{DATABASE}", self.host(), self.port)
     }
 
-    /// `postgresql://{{username}}:{{password}}@127.0.0.1:PORT/myapp`, as a connection's `connection_url` is written.
+    /// `postgresql://{{username}}:{{password}}@HOST:PORT/myapp`, as a connection's `connection_url` is written.
     #[must_use]
     pub fn templated_url(&self) -> String {
-        format!("postgresql://{{{{username}}}}:{{{{password}}}}@{}:{}/{DATABASE}", self.host(), self.port)
+        format!("postgresql://{{{{username}}}}:{{{{password}}}}@{}:{}/{DATABASE}", self.host, self.port)
     }
 
     /// The data directory.
@@ -196,7 +203,7 @@ impl DevPg {
         if process.is_some() {
             return Err(Error::Running);
         }
-        *process = Some(Process::start(&self.programs, &self.identity, &self.home, &self.settings)?);
+        *process = Some(Process::start(&self.programs, &self.identity, &self.home, &self.settings, &self.place)?);
         Ok(())
     }
 
@@ -301,16 +308,18 @@ fn settings(
     settings
 }
 
-fn place(home: &Home, port: u16) -> Vec<(String, String)> {
-    vec![
-        pair("listen_addresses", "127.0.0.1"),
-        pair("port", port),
-        pair("unix_socket_directories", home.run().display()),
-    ]
+fn listening(home: &Home, host: &str, port: u16) -> Vec<(String, String)> {
+    vec![pair("listen_addresses", host), pair("port", port), pair("unix_socket_directories", home.run().display())]
 }
 
 /// Writes who may log in and how, and the TLS files; returns the settings that name them.
-fn access(home: &Home, identity: &Identity, tls: Option<&TlsFiles>) -> Result<Vec<(String, String)>, Error> {
+fn access(
+    home: &Home,
+    identity: &Identity,
+    address: &str,
+    tls: Option<&TlsFiles>,
+) -> Result<Vec<(String, String)>, Error> {
+    let neighbours = if address == LOOPBACK { 32 } else { 24 };
     let conf = home.conf();
     let host = if tls.is_some_and(|files| files.required) { "hostssl" } else { "host" };
     let mut files = vec![
@@ -318,7 +327,7 @@ fn access(home: &Home, identity: &Identity, tls: Option<&TlsFiles>) -> Result<Ve
             "pg_hba.conf",
             format!(
                 "local all {SUPERUSER} peer map=owner\nlocal all all scram-sha-256\n\
-                 {host} all all 127.0.0.1/32 scram-sha-256\n"
+                 {host} all all {address}/{neighbours} scram-sha-256\n"
             )
             .into_bytes(),
         ),
