@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench torture lint build mutants clean
+.PHONY: help demo test bench torture chaos lint build mutants clean
 
 STEP := host/xtask/steps.sh
 
@@ -20,6 +20,9 @@ bench: ## measure, beside OpenBao when `bao` is there and beside an older server
 
 torture: ## what loads without a token do to the optimised server: latency, lag of expiry, memory
 	@$(STEP) torture
+
+chaos: ## kill, pause, cut off and set the clocks of three servers and their databases, and check what came of it; needs root. MINUTES, SEED, STORE
+	@$(STEP) chaos
 
 lint: ## formatting, clippy, the tree's rules, licences, the guests' bytes
 	@$(STEP) lint

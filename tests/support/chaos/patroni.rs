@@ -73,6 +73,9 @@ impl Patroni {
         let program = program.ok_or_else(|| format!("Patroni is not installed (PyPI's patroni[etcd3]): {installs}"))?;
         let etcd = find("etcd").ok_or_else(|| format!("etcd is not installed (Debian's etcd-server): {installs}"))?;
         let bin = leasehold_devpg::programs().map_err(|error| error.to_string())?;
+        // It may hold links to two programs only, and Patroni needs all of them.
+        let real = fs::canonicalize(bin.join("postgres")).map_err(|error| error.to_string())?;
+        let bin = real.parent().map_or(bin, Path::to_owned);
         let home = tempfile::Builder::new().prefix("leasehold-patroni-").tempdir_in("/tmp").expect("a directory");
         fs::set_permissions(home.path(), Permissions::from_mode(0o755)).expect("a directory's mode can be set");
         let user = leasehold_devpg::user().map_err(|error| error.to_string())?;
