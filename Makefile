@@ -15,7 +15,7 @@ demo: ## walk the whole guide against a private PostgreSQL; NODES=3 walks severa
 test: ## run every test
 	@$(STEP) test
 
-bench: ## measure, beside OpenBao when `bao` is there and beside an older server when BEFORE names it
+bench: ## measure, beside OpenBao when `bao` is there and an older server when BEFORE names it; STORES=1, SCALE=1 measure the store
 	@$(STEP) bench
 
 torture: ## what loads without a token do to the optimised server: latency, lag of expiry, memory

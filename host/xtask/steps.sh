@@ -135,7 +135,8 @@ bench() {
   modules
   cargo build --release --package leasehold-server
   if [ -z "${BAO:-}" ] && BAO=$(command -v bao); then export BAO; fi
-  cargo bench --package leasehold-sandbox
+  # The store is measured by itself.
+  [ -n "${STORES:-}${SCALE:-}" ] || cargo bench --package leasehold-sandbox
   # The clients need no second optimised build of everything: what is measured is target/release/leasehold.
   cargo bench --profile dev --package leasehold-tests --bench whole
 }

@@ -7,7 +7,7 @@ use leasehold_devpg::DevPg;
 use serde_json::{Value, json};
 
 use crate::load::{Done, each_once, for_time, meanwhile, request};
-use crate::peer::{Kind, PLUGIN, Peer, Running, own_cpu};
+use crate::peer::{Kind, PLUGIN, Peer, Running, Store, own_cpu};
 
 #[derive(Debug)]
 pub struct Plan {
@@ -28,7 +28,8 @@ pub struct Figure {
     pub sides: BTreeMap<Kind, Vec<f64>>,
 }
 
-const CLIENTS: usize = 8;
+/// Keep-alive connections of a load.
+pub const CLIENTS: usize = 8;
 /// Whose memory is measured, and how many there are before.
 const LEASES: usize = 4_000;
 const LEASES_BEFORE: usize = 2_000;
@@ -229,7 +230,7 @@ fn leases(book: &mut Book, plan: &Plan, peer: &Peer, postgresql: &DevPg) {
 
 /// On a durable store, where leases need not stay in memory.
 fn memory(book: &mut Book, peer: &Peer, postgresql: &DevPg) {
-    let server = peer.start_durable();
+    let server = peer.start_durable(Store::Own);
     server.connect(postgresql, peer.kind.default_authentication(), &member_role("1h"));
     // Caches, pools and the allocator fill up first.
     issue(&server, LEASES_BEFORE);

@@ -1,18 +1,21 @@
 //! The whole server under a closed-loop load, beside a real OpenBao when `BAO` names one, and beside an older Leasehold when `BEFORE`
-//! names its program: `make bench`.
+//! names its program: `make bench`. `STORES=1` measures what the store costs in its place, `SCALE=1` what a million leases cost.
 //!
 //! All sides run in one process tree, take turns round by round, and serve the same PostgreSQL. What is printed are medians;
 //! CPU per request is the server's own user and system time from the kernel's accounting, without PostgreSQL's and ours.
 //! Nothing is asserted: a figure that falls short is printed as it is.
 //!
-//! Start with `cases` (what is measured), then `load` (the clients), `peer` (the servers), `table` (the print-out).
+//! Start with `cases`, `stores` and `scale` (what is measured), then `load` (the clients), `peer` (the servers), `table` (the print-out).
 
 #![expect(clippy::expect_used, reason = "a benchmark that cannot go on has nothing to save")]
 
 mod cases;
 mod load;
 mod peer;
+mod scale;
+mod stores;
 mod table;
+mod trips;
 
 use std::path::PathBuf;
 
@@ -29,6 +32,16 @@ fn main() {
     let program = |name: &str| std::env::var_os(name).filter(|path| !path.is_empty()).map(PathBuf::from);
 
     let postgresql = peer::postgresql();
+    let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let length = std::time::Duration::from_secs(seconds);
+    if is_set("SCALE") {
+        let count = std::env::var("COUNT").ok().and_then(|text| text.parse().ok()).unwrap_or(1_000_000);
+        return scale::run(&Peer::new(Kind::Leasehold, ours), &postgresql, count, length);
+    }
+    if is_set("STORES") {
+        let bao = program("BAO").map(|program| Peer::new(Kind::OpenBao, program));
+        return stores::run(&Peer::new(Kind::Leasehold, ours), bao.as_ref(), &postgresql, rounds, length);
+    }
     let mut peers = vec![Peer::new(Kind::Leasehold, ours)];
     if let Some(before) = program("BEFORE") {
         assert!(before.is_file(), "BEFORE names no program: {}", before.display());
@@ -38,7 +51,7 @@ fn main() {
         Some(program) => peers.push(Peer::new(Kind::OpenBao, program)),
         None => eprintln!("BAO names no OpenBao program: OpenBao is not measured"),
     }
-    let plan = cases::Plan { rounds, length: std::time::Duration::from_secs(seconds), only };
+    let plan = cases::Plan { rounds, length, only };
     let figures = cases::run(&plan, &peers, &postgresql);
     table::print(&figures, &plan);
 }

@@ -1,5 +1,6 @@
 //! The servers that are measured: started, accounted, stopped.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -46,12 +47,25 @@ pub struct Peer {
     program: PathBuf,
 }
 
+/// Where a server that outlives its process keeps what it knows.
+#[derive(Clone, Copy, Debug)]
+pub enum Store<'a> {
+    /// SQLite here, Raft with one node there.
+    Own,
+    /// A database of its own, by its URL.
+    PostgreSql(&'a str),
+}
+
 /// A running, unsealed server. Ends when dropped.
 #[derive(Debug)]
 pub struct Running {
     pub kind: Kind,
     pub address: String,
     pub root: String,
+    /// The only share; empty in memory.
+    share: String,
+    arguments: Vec<String>,
+    program: PathBuf,
     began: Instant,
     /// From the start of the process to the first answer.
     pub start: Duration,
@@ -86,12 +100,15 @@ impl Peer {
         running
     }
 
-    /// On disk: SQLite here, Raft with one node there; initialised and unsealed.
-    pub fn start_durable(&self) -> Running {
+    /// On disk, initialised and unsealed.
+    pub fn start_durable(&self, store: Store) -> Running {
         let mut running = self.spawn(|address, home| {
-            let store = match self.kind {
-                kind if kind.is_leasehold() => format!("storage \"sqlite\" {{\n  path = \"{}/store.db\"\n}}\n", home.display()),
-                _ => {
+            let store = match (store, self.kind) {
+                (Store::PostgreSql(url), _) => format!("storage \"postgresql\" {{\n  connection_url = \"{url}\"\n}}\n"),
+                (Store::Own, kind) if kind.is_leasehold() => {
+                    format!("storage \"sqlite\" {{\n  path = \"{}/store.db\"\n}}\n", home.display())
+                }
+                (Store::Own, _) => {
                     let store = home.join("raft");
                     std::fs::create_dir(&store).expect("a directory");
                     format!(
@@ -106,41 +123,65 @@ impl Peer {
             std::fs::write(&file, format!("{store}{listener}api_addr = \"http://{address}\"\n")).expect("a file");
             vec![format!("-config={}", file.display())]
         });
-        // Not initialised, sealed.
-        while !running.answers(&[501, 503]) {
-            assert!(running.began.elapsed() < Duration::from_secs(60), "does not start: {}", running.log());
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        running.wait_for(&[501, 503]);
         let keys = running.admin("PUT", "sys/init", &json!({ "secret_shares": 1, "secret_threshold": 1 }));
         running.root = keys["root_token"].as_str().expect("a root token").to_owned();
-        running.admin("PUT", "sys/unseal", &json!({ "key": keys["keys"][0] }));
-        while !running.answers(&[200]) {
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        running.share = keys["keys"][0].as_str().expect("a share").to_owned();
+        running.unseal();
         running
     }
 
     fn spawn(&self, arguments: impl FnOnce(&str, &Path) -> Vec<String>) -> Running {
         let address = format!("127.0.0.1:{}", free_port());
         let home = tempfile::tempdir().expect("a directory");
-        let log = std::fs::File::create(home.path().join("log")).expect("a log");
         let arguments = arguments(&address, home.path());
         let began = Instant::now();
-        let child = Command::new(&self.program)
-            .arg("server")
-            .args(arguments)
-            .env("HOME", home.path())
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("a log"))
-            .stderr(log)
-            .spawn()
-            .unwrap_or_else(|error| panic!("{}: {error}", self.program.display()));
-        let root = ROOT.to_owned();
-        Running { kind: self.kind, address, root, began, start: Duration::ZERO, child, home }
+        let child = served(&self.program, &arguments, home.path());
+        let (root, share, program) = (ROOT.to_owned(), String::new(), self.program.clone());
+        Running { kind: self.kind, address, root, share, arguments, program, began, start: Duration::ZERO, child, home }
     }
 }
 
+/// Starts a server, which writes to the log in `home`.
+fn served(program: &Path, arguments: &[String], home: &Path) -> Child {
+    let log = std::fs::File::options().create(true).append(true).open(home.join("log")).expect("a log");
+    Command::new(program)
+        .arg("server")
+        .args(arguments)
+        .env("HOME", home)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().expect("a log"))
+        .stderr(log)
+        .spawn()
+        .unwrap_or_else(|error| panic!("{}: {error}", program.display()))
+}
+
 impl Running {
+    fn wait_for(&self, statuses: &[u16]) {
+        while !self.answers(statuses) {
+            assert!(self.began.elapsed() < Duration::from_secs(60), "does not start: {}", self.log());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    fn unseal(&self) {
+        self.admin("PUT", "sys/unseal", &json!({ "key": self.share }));
+        self.wait_for(&[200]);
+    }
+
+    /// Killed, started again and unsealed: from the share to the first answer to a token.
+    pub fn restart(&mut self) -> Duration {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        self.began = Instant::now();
+        self.child = served(&self.program, &self.arguments, self.home.path());
+        self.wait_for(&[503]);
+        let unsealed = Instant::now();
+        self.unseal();
+        self.admin("GET", "auth/token/lookup-self", &Value::Null);
+        unsealed.elapsed()
+    }
+
     fn answers(&self, wanted: &[u16]) -> bool {
         std::net::TcpStream::connect(&self.address).is_ok()
             && wanted.contains(&Connection::open(&self.address).ask(&request("GET", "sys/health", "", "")).status)
@@ -221,6 +262,17 @@ pub fn postgresql() -> DevPg {
         ..Options::default()
     };
     DevPg::start(options).expect("PostgreSQL starts")
+}
+
+/// An empty database for a store: its URL, by way of `through` if that is given.
+pub fn store(postgresql: &DevPg, name: &str, through: Option<SocketAddr>) -> String {
+    postgresql.psql_in("postgres", &format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).expect("a database can go");
+    postgresql.psql_in("postgres", &format!("CREATE DATABASE {name}")).expect("a database can be made");
+    let url = postgresql.superuser_url();
+    let (rest, _) = url.rsplit_once('/').expect("a URL with a database");
+    let (login, own) = rest.rsplit_once('@').expect("a URL with a login");
+    let place = through.map_or_else(|| own.to_owned(), |place| place.to_string());
+    format!("{login}@{place}/{name}?sslmode=disable")
 }
 
 /// User and system time of this process: what the load itself costs.
