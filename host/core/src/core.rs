@@ -392,7 +392,7 @@ impl Core {
             tokens,
             mounts,
             methods,
-            lockouts: Lockouts::default(),
+            lockouts: Lockouts::new(storage.clone(), &seal.derive("lockout").map_err(seal_error)?),
             engines,
         };
         self.nodes.loaded(followed);

@@ -40,17 +40,17 @@ pub(crate) async fn ask(
     let rules = mount.lockout.unwrap_or_default();
     let name = method.alias(asked);
     let gate = Gate { core, unsealed, mount, rules, name: name.as_deref() };
-    gate.check()?;
+    gate.check().await?;
     match handle(&**method, asked).await? {
         AuthOutcome::Answer(answer) => Ok(answer),
         AuthOutcome::Job { name, begun, under_way } => {
             let begins = unsealed.jobs.ask_for(name, Some(&mount.accessor)).await?;
             Ok(if begins { begun } else { under_way })
         }
-        AuthOutcome::Refused(refusal) => Err(gate.refuse(refusal)),
+        AuthOutcome::Refused(refusal) => Err(gate.refuse(refusal).await),
         AuthOutcome::Login(plan) => {
             // Others may have failed under this name since: of many guesses at once only so many may be answered.
-            gate.check()?;
+            gate.check().await?;
             let answer = make_token(core, unsealed, request, mount, asked.client, *plan).await?;
             gate.succeeded();
             Ok(answer)
@@ -72,9 +72,9 @@ impl Gate<'_> {
         self.core.seams.clock.now()
     }
 
-    fn check(&self) -> Result<(), RequestError> {
-        let is_locked = |name| self.unsealed.lockouts.is_locked(&self.mount.accessor, name, &self.rules, self.now());
-        if self.name.is_some_and(is_locked) {
+    async fn check(&self) -> Result<(), RequestError> {
+        let Some(name) = self.name else { return Ok(()) };
+        if self.unsealed.lockouts.is_locked(&self.mount.accessor, name, &self.rules, self.now()).await? {
             return Err(RequestError::LoginDenied {
                 reason: "too many failed logins have locked this name for some time".to_owned(),
             });
@@ -82,20 +82,22 @@ impl Gate<'_> {
         Ok(())
     }
 
-    fn refuse(&self, refusal: Refusal) -> RequestError {
+    async fn refuse(&self, refusal: Refusal) -> RequestError {
         // A name that became locked meanwhile is told no more.
-        if let Err(locked) = self.check() {
+        if let Err(locked) = self.check().await {
             return locked;
         }
-        if let Some(name) = self.name {
-            self.unsealed.lockouts.failed(&self.mount.accessor, name, &self.rules, self.now());
+        if let Some(name) = self.name
+            && let Err(error) = self.unsealed.lockouts.failed(&self.mount.accessor, name, &self.rules, self.now()).await
+        {
+            return error.into();
         }
         RequestError::LoginRefused { said: refusal.said, reason: refusal.reason }
     }
 
     fn succeeded(&self) {
         if let Some(name) = self.name {
-            self.unsealed.lockouts.forget(&self.mount.accessor, name);
+            self.unsealed.lockouts.succeeded(&self.mount.accessor, name);
         }
     }
 }

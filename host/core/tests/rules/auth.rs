@@ -3,9 +3,13 @@
 use std::sync::Arc;
 
 use leasehold_core::lease::LeaseKind;
+use leasehold_core::lockout::LockoutRules;
+use leasehold_core::seams::error::RequestError;
+use leasehold_core::seams::storage::{Key, Storage};
 use leasehold_model::Operation;
 use serde_json::{Value, json};
 
+use super::support::faults::Fault;
 use super::support::pass;
 use super::support::server::{ROOT, Server, refusal, token_of};
 
@@ -186,4 +190,75 @@ async fn locked_names_are_listed_by_mount_the_most_of_them_first_and_can_be_unlo
     server.root("sys/locked-users/nosuch/unlock/amy", json!({})).await.unwrap();
     assert_eq!(listed(json!({})).await["total"], 2);
     assert!(server.call(None, Operation::Update, "auth/other/login/eve", json!({})).await.is_ok());
+}
+
+async fn logs_in(server: &Server, name: &str) -> super::support::server::Answer {
+    server.call(None, Operation::Update, &format!("auth/door/login/{name}"), json!({})).await
+}
+
+async fn lock(server: &Server, name: &str) {
+    for _ in 0..5 {
+        assert_eq!(refusal(logs_in(server, &format!("{name}-wrong")).await), "LoginRefused: no");
+    }
+}
+
+/// Whichever server the failures came to, and whichever an operator asks.
+#[tokio::test(start_paused = true)]
+async fn a_locked_name_is_locked_on_every_server_and_over_a_restart() {
+    let one = Server::start_shared().await;
+    let other = one.beside().await;
+    one.root("sys/auth/door", json!({ "type": "scripted" })).await.unwrap();
+    lock(&one, "bob").await;
+    assert_eq!(refusal(logs_in(&other, "bob").await), "LoginDenied: permission denied");
+    assert!(logs_in(&other, "amy").await.is_ok(), "and no other name");
+    other.core.seal().await;
+    other.unseal().await;
+    assert_eq!(refusal(logs_in(&other, "bob").await), "LoginDenied: permission denied");
+    let methods = one.read(ROOT, "sys/auth").await.unwrap().data.unwrap();
+    let accessor = methods["door/"]["accessor"].as_str().unwrap();
+    other.root(&format!("sys/locked-users/{accessor}/unlock/bob"), json!({})).await.unwrap();
+    assert!(logs_in(&one, "bob").await.is_ok());
+    lock(&other, "bob").await;
+    pass(899).await;
+    assert_eq!(refusal(logs_in(&one, "bob").await), "LoginDenied: permission denied");
+    pass(1).await;
+    assert!(logs_in(&one, "bob").await.is_ok());
+}
+
+/// The store is away when a name becomes locked: the server that counted refuses it all the same.
+#[tokio::test(start_paused = true)]
+async fn a_lock_that_could_not_be_stored_holds_where_it_was_counted() {
+    let server = server().await;
+    for _ in 0..4 {
+        assert_eq!(refusal(logs_in(&server, "bob-wrong").await), "LoginRefused: no");
+    }
+    server.process.fault_at(0, Fault::Fails);
+    assert!(matches!(logs_in(&server, "bob-wrong").await, Err(RequestError::Storage(_))));
+    assert_eq!(refusal(logs_in(&server, "bob").await), "LoginDenied: permission denied");
+}
+
+/// A flood of names takes a bounded place in the store, and none of it stays when the mount goes.
+#[tokio::test(start_paused = true)]
+async fn locks_take_a_bounded_place_and_go_with_their_mount() {
+    let server = server().await;
+    let unsealed = server.core.unsealed().unwrap();
+    let accessor = unsealed.mounts.by_path("auth/door/").unwrap().accessor.clone();
+    let rules = LockoutRules { threshold: 1, ..LockoutRules::default() };
+    let now = leasehold_model::Timestamp::from_secs(1_000);
+    for name in 0..12_000 {
+        unsealed.lockouts.failed(&accessor, &format!("n{name}"), &rules, now).await.unwrap();
+    }
+    let locked = unsealed.lockouts.locked(&accessor, &rules, now).await.unwrap();
+    assert!((9_000..=10_240).contains(&locked.len()), "{}", locked.len());
+    assert!(locked.contains(&"n11999".to_owned()), "the last ones are kept");
+    let rows = async || {
+        let prefix = Key::new(format!("mount/{accessor}/"));
+        server.process.scan(&prefix, None, 1_000).await.unwrap()
+    };
+    assert_eq!(rows().await.len(), 256);
+    server.call(Some(ROOT), Operation::Delete, "sys/auth/door", Value::Null).await.unwrap();
+    assert!(rows().await.is_empty());
+    // A login that was under way cannot bring one back.
+    assert!(unsealed.lockouts.failed(&accessor, "late", &rules, now).await.is_err());
+    assert!(rows().await.is_empty());
 }

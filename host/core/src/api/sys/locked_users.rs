@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use crate::api::call::{Call, SystemHandler, handler};
 use crate::fields::{Field, Kind};
+use crate::mount::Table;
 use crate::request::LogicalResponse;
 use crate::routes::{Access, Answer, Op, Route};
 use crate::seams::error::RequestError;
@@ -30,15 +31,21 @@ pub const ROUTES: &[Route<SystemHandler>] = &[
 ];
 
 async fn list(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
-    let rules = |accessor: &MountAccessor| {
-        call.unsealed.mounts.by_accessor(accessor).and_then(|entry| entry.lockout).unwrap_or_default()
-    };
-    let mut locked = call.unsealed.lockouts.locked(rules, call.core.seams.clock.now());
-    if let Some(only) = call.fields.text("mount_accessor").filter(|only| !only.is_empty()) {
-        locked.retain(|mount, _| mount == only);
+    let only = call.fields.text("mount_accessor").filter(|only| !only.is_empty());
+    let now = call.core.seams.clock.now();
+    let mut mounts: Vec<(String, Vec<String>)> = Vec::new();
+    for entry in call.unsealed.mounts.all().iter().filter(|entry| entry.table == Table::Auth) {
+        let accessor = &entry.accessor;
+        if only.is_some_and(|only| accessor.as_str() != only) {
+            continue;
+        }
+        let names = call.unsealed.lockouts.locked(accessor, &entry.lockout.unwrap_or_default(), now).await?;
+        if !names.is_empty() {
+            mounts.push((accessor.as_str().to_owned(), names));
+        }
     }
-    let total: usize = locked.values().map(Vec::len).sum();
-    let mut mounts: Vec<(String, Vec<String>)> = locked.into_iter().collect();
+    mounts.sort();
+    let total: usize = mounts.iter().map(|(_, names)| names.len()).sum();
     mounts.sort_by_key(|(_, names)| std::cmp::Reverse(names.len()));
     let mounts: Vec<Value> = mounts
         .into_iter()
@@ -54,7 +61,7 @@ async fn unlock(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
     let mount = MountAccessor::new(call.capture("mount_accessor"));
     // Only of mounts that there are: nothing is remembered of others.
     if call.unsealed.mounts.by_accessor(&mount).is_some() {
-        call.unsealed.lockouts.forget(&mount, call.capture("alias_identifier"));
+        call.unsealed.lockouts.unlock(&mount, call.capture("alias_identifier")).await?;
     }
     Ok(LogicalResponse::empty())
 }
