@@ -2,7 +2,7 @@
 
 use std::fs::{self, Permissions};
 use std::net::Ipv4Addr;
-use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -42,7 +42,6 @@ struct Recipe {
     namespace: PathBuf,
     program: PathBuf,
     settings: PathBuf,
-    environment: Vec<(String, String)>,
     user: (u32, u32),
     log: PathBuf,
 }
@@ -53,9 +52,7 @@ impl Recipe {
         let mut command = Command::new("nsenter");
         command.arg(format!("--net={}", self.namespace.display()));
         command.arg("--setuid").arg(self.user.0.to_string()).arg("--setgid").arg(self.user.1.to_string());
-        // A preloaded library must be loaded by that user alone.
-        command.args(["--", "env"]).args(self.environment.iter().map(|(name, value)| format!("{name}={value}")));
-        command.arg(&self.program).arg(&self.settings);
+        command.arg("--").arg(&self.program).arg(&self.settings);
         command.current_dir("/").stdin(Stdio::null()).process_group(0);
         command.stdout(log.try_clone().expect("a log can be opened")).stderr(log);
         command.spawn().expect("patroni can be started")
@@ -93,12 +90,12 @@ impl Patroni {
                 fs::create_dir(&place).expect("a directory can be made");
                 chown(&place, Some(user.0), Some(user.1)).expect("a directory can be given away");
                 let settings = home.path().join(format!("store{at}.yml"));
+                let bin = with_clock(&bin, home.path().join(format!("bin{at}")), &clocks.environment(Place::Store(at)));
                 let text = settings_of(at, addresses[at], network.address(Place::Witness), &place, &bin, synchronous);
                 fs::write(&settings, text).expect("a configuration can be written");
-                let environment = clocks.environment(Place::Store(at));
                 let namespace = network.namespace(Place::Store(at));
                 let log = home.path().join(format!("store{at}.log"));
-                Recipe { namespace, program: program.clone(), settings, environment, user, log }
+                Recipe { namespace, program: program.clone(), settings, user, log }
             })
             .collect();
         let servers = commands.iter().map(|recipe| Mutex::new(Some(recipe.start()))).collect();
@@ -210,6 +207,23 @@ impl Drop for Patroni {
         let _ = self.witness.kill();
         let _ = self.witness.wait();
     }
+}
+
+/// PostgreSQL's programs, of which `postgres` alone has a clock that can be set: Python's waits break when libfaketime sets theirs.
+fn with_clock(programs: &Path, place: PathBuf, environment: &[(String, String)]) -> PathBuf {
+    fs::create_dir(&place).expect("a directory can be made");
+    for program in fs::read_dir(programs).expect("a directory can be read").flatten() {
+        if program.file_name() != "postgres" {
+            symlink(program.path(), place.join(program.file_name())).expect("a link can be made");
+        }
+    }
+    let variables: Vec<String> = environment.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let real = programs.join("postgres");
+    let script = format!("#!/bin/sh\nexec env {} {} \"$@\"\n", variables.join(" "), real.display());
+    let postgres = place.join("postgres");
+    fs::write(&postgres, script).expect("a script can be written");
+    fs::set_permissions(postgres, Permissions::from_mode(0o755)).expect("a script's mode can be set");
+    place
 }
 
 fn children(parent: u32) -> Vec<u32> {

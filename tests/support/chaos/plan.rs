@@ -72,7 +72,8 @@ pub enum Fault {
     Freeze(Place),
     /// Every packet between the two is dropped, in both directions.
     Cut(Place, Place),
-    /// The primary of the store is killed by SIGKILL with everything that belongs to it, and comes back at the end.
+    /// The primary of the store is cut off from its standby, then killed by SIGKILL with everything that belongs to it, and comes back at
+    /// the end.
     FailOver,
     /// The wall clock is set so many seconds off, and back at the end.
     Bend(Place, i64),
@@ -176,7 +177,8 @@ fn any(random: &mut Seeded, abilities: &Abilities) -> (Fault, Duration) {
             // Now and then for longer than any statement may take.
             7 if random.below(6) == 0 => (Fault::Freeze(Place::Target), random.millis(36_000, 45_000)),
             7 => (Fault::Freeze(Place::Target), random.millis(500, 6_000)),
-            8 if abilities.fails_over => (Fault::FailOver, random.millis(1_000, 12_000)),
+            // Patroni lets the standby take over when nothing was heard of the primary for 20 s.
+            8 if abilities.fails_over => (Fault::FailOver, random.millis(22_000, 35_000)),
             8 => (Fault::Restart(store), random.millis(200, 4_000)),
             9 => (Fault::Freeze(store), random.millis(300, 5_000)),
             10..=12 if abilities.cuts => {

@@ -326,7 +326,13 @@ impl World {
             (Fault::Restart(_), Store::One(store)) => store.stop(Stop::Immediate).expect("the store stops"),
             (Fault::Freeze(_), Store::One(store)) => store.pause().expect("the store pauses"),
             (Fault::Freeze(Place::Store(at)), Store::Pair(pair)) => pair.pause(at),
-            (Fault::FailOver, Store::Pair(pair)) => pair.kill_primary(),
+            (Fault::FailOver, Store::Pair(pair)) => {
+                // What is committed now and not on the standby is lost, unless the primary waits for it.
+                self.cut(Place::Store(0), Place::Store(1), true);
+                thread::sleep(Duration::from_secs(1));
+                pair.kill_primary();
+                self.cut(Place::Store(0), Place::Store(1), false);
+            }
             (Fault::Cut(one, other), _) => self.cut(one, other, true),
             (Fault::Bend(place, by), _) => self.bend(place, by),
             (Fault::Restart(_) | Fault::Freeze(_) | Fault::FailOver, _) => panic!("this world cannot {fault}"),
