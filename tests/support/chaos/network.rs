@@ -46,7 +46,10 @@ pub fn enter() -> Result<(), String> {
     }
     let this = std::env::current_exe().map_err(|error| error.to_string())?;
     let mut again = Command::new("unshare");
-    Err(again.args(own).arg(this).args(std::env::args_os().skip(1)).env(INSIDE, "1").exec().to_string())
+    // The first process of a namespace must collect the dead that have lost their parent, which a shell does: Patroni takes a
+    // postmaster that nobody has collected for one that runs.
+    again.args(own).args(["/bin/sh", "-c", "\"$0\" \"$@\"; exit $?"]);
+    Err(again.arg(this).args(std::env::args_os().skip(1)).env(INSIDE, "1").exec().to_string())
 }
 
 /// Where a program is installed; those of the system are not on everybody's PATH.
