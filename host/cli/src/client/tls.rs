@@ -1,27 +1,20 @@
 //! TLS: which certificates are trusted, and the agent that speaks it.
 //!
-//! Trusted is what was named (`-ca-cert`, `-ca-path` and their variables), else the system's own bundle. `leasehold-tls` judges the
-//! server's certificate, as it does for every TLS client of ours: ureq's own way knows no self-signed certificate that is trusted itself.
+//! Trusted is what was named (`-ca-cert`, `-ca-path` and their variables), else the system's own bundle. `leasehold-https` makes the
+//! agent judge the server's certificate by that.
 
-use std::fmt;
 use std::fs;
-use std::io::{Read as _, Write as _};
-use std::net::ToSocketAddrs;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use leasehold_https::KnownHost;
 use leasehold_tls::{
     ClientIdentity, NameRule, Proof, SYSTEM_BUNDLES, ServerVerifier, Versions, client_config, identity,
 };
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, StreamOwned};
+use rustls::ClientConfig;
+use rustls::pki_types::CertificateDer;
 use ureq::http::Uri;
-use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
-use ureq::unversioned::transport::{
-    Buffers, ConnectProxyConnector, ConnectionDetails, Connector, Either, LazyBuffers, NextTimeout, TcpConnector,
-    Transport, TransportAdapter,
-};
 
 use super::ClientError;
 use super::address::Address;
@@ -153,85 +146,11 @@ pub(super) fn agent(address: &Address, files: &Files, timeout: Duration) -> Resu
     }
     // Nothing is read for plain HTTP: files that are named and missing are no reason to fail there.
     let tls = if address.is_https() { Some(Arc::new(files.config()?)) } else { None };
-    let resolver = KnownHost { real: real_host(address, files), default: DefaultResolver::default() };
-    let connector =
-        ().chain(ConnectProxyConnector::default()).chain(TcpConnector::default()).chain(TlsConnector { tls });
+    let resolver = KnownHost::new(real_host(address, files));
     Ok(match address.socket() {
         Some(socket) => ureq::Agent::with_parts(config.build(), UnixConnector(socket.to_owned()), resolver),
-        None => ureq::Agent::with_parts(config.build(), connector, resolver),
+        None => leasehold_https::agent(config.build(), tls, resolver),
     })
-}
-
-/// Puts TLS around a connection to an `https` address.
-struct TlsConnector {
-    tls: Option<Arc<ClientConfig>>,
-}
-
-impl fmt::Debug for TlsConnector {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("TlsConnector")
-    }
-}
-
-impl<In: Transport> Connector<In> for TlsConnector {
-    type Out = Either<In, TlsTransport>;
-
-    fn connect(&self, details: &ConnectionDetails<'_>, chained: Option<In>) -> Result<Option<Self::Out>, ureq::Error> {
-        let Some(transport) = chained else { return Ok(None) };
-        if !details.needs_tls() || transport.is_tls() {
-            return Ok(Some(Either::A(transport)));
-        }
-        let config = self.tls.as_ref().ok_or(ureq::Error::Tls("TLS was not set up for this address"))?;
-        let host = details.uri.host().unwrap_or_default().trim_matches(['[', ']']);
-        let name = ServerName::try_from(host.to_owned())
-            .map_err(|_| ureq::Error::Tls("the host is no name that a certificate can have"))?;
-        let failed = |error| ureq::Error::Io(std::io::Error::other(error));
-        let mut connection = ClientConnection::new(Arc::clone(config), name).map_err(failed)?;
-        let mut socket = TransportAdapter::new(transport.boxed(), details.current_time.clone());
-        socket.set_timeout(details.timeout);
-        connection.complete_io(&mut socket)?;
-        let buffers = LazyBuffers::new(details.config.input_buffer_size(), details.config.output_buffer_size());
-        Ok(Some(Either::B(TlsTransport { buffers, stream: StreamOwned::new(connection, socket) })))
-    }
-}
-
-/// A connection with TLS around it.
-struct TlsTransport {
-    buffers: LazyBuffers,
-    stream: StreamOwned<ClientConnection, TransportAdapter>,
-}
-
-impl fmt::Debug for TlsTransport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("TlsTransport")
-    }
-}
-
-impl Transport for TlsTransport {
-    fn buffers(&mut self) -> &mut dyn Buffers {
-        &mut self.buffers
-    }
-
-    fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
-        self.stream.get_mut().set_timeout(timeout);
-        let output = self.buffers.output().get(..amount).unwrap_or_default();
-        Ok(self.stream.write_all(output)?)
-    }
-
-    fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
-        self.stream.get_mut().set_timeout(timeout);
-        let amount = self.stream.read(self.buffers.input_append_buf())?;
-        self.buffers.input_appended(amount);
-        Ok(amount > 0)
-    }
-
-    fn is_open(&mut self) -> bool {
-        self.stream.get_mut().get_mut().is_open()
-    }
-
-    fn is_tls(&self) -> bool {
-        true
-    }
 }
 
 fn real_host(address: &Address, files: &Files) -> Option<(String, u16)> {
@@ -242,34 +161,6 @@ fn real_host(address: &Address, files: &Files) -> Option<(String, u16)> {
     files.server_name.as_ref()?;
     let uri: Uri = address.shown().parse().ok()?;
     Some((uri.host()?.to_owned(), uri.port_u16().unwrap_or(443)))
-}
-
-/// Resolves as usual, unless the certificate's name and the host's name differ: then the host is the address's.
-struct KnownHost {
-    real: Option<(String, u16)>,
-    default: DefaultResolver,
-}
-
-impl fmt::Debug for KnownHost {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KnownHost").field("real", &self.real).finish_non_exhaustive()
-    }
-}
-
-impl Resolver for KnownHost {
-    fn resolve(
-        &self,
-        uri: &Uri,
-        config: &ureq::config::Config,
-        timeout: NextTimeout,
-    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
-        let Some((host, port)) = &self.real else { return self.default.resolve(uri, config, timeout) };
-        let mut found = self.empty();
-        for address in (host.trim_matches(['[', ']']), *port).to_socket_addrs()?.take(16) {
-            found.push(address);
-        }
-        if found.is_empty() { Err(ureq::Error::HostNotFound) } else { Ok(found) }
-    }
 }
 
 /// What went wrong on the way, with a hint where the cause is nearly always the same.

@@ -12,7 +12,7 @@ struct CrateRule {
 }
 
 /// A crate that is not in the table may not exist.
-const CRATES: [CrateRule; 13] = [
+const CRATES: [CrateRule; 15] = [
     CrateRule { name: "model", ships_with: &[], tested_with: &[] },
     // Itself is its own clock and entropy for tests. The sagas run on the store that ships.
     CrateRule { name: "core", ships_with: &["model"], tested_with: &["core", "storage"] },
@@ -27,16 +27,20 @@ const CRATES: [CrateRule; 13] = [
     },
     CrateRule { name: "http", ships_with: &["core", "model"], tested_with: &[] },
     // The grammar of policies, for `policy fmt` (0011): the one guest that a host crate ships natively.
-    CrateRule { name: "cli", ships_with: &["model", "acl", "tls"], tested_with: &[] },
+    CrateRule { name: "cli", ships_with: &["model", "acl", "https", "tls"], tested_with: &[] },
     // How every client of ours judges a server's certificate.
     CrateRule { name: "tls", ships_with: &[], tested_with: &[] },
+    // How every HTTP client of ours reaches a server.
+    CrateRule { name: "https", ships_with: &["tls"], tested_with: &[] },
+    // What keeps the key of the barrier elsewhere. The barrier itself is the store's.
+    CrateRule { name: "seals", ships_with: &["core", "https", "tls"], tested_with: &["core"] },
     // Connection strings and sessions, for the database engine and for the store.
     CrateRule { name: "postgresql", ships_with: &["tls"], tested_with: &[] },
     CrateRule { name: "devpg", ships_with: &[], tested_with: &[] },
     CrateRule { name: "xtask", ships_with: &[], tested_with: &[] },
     CrateRule {
         name: "server",
-        ships_with: &["model", "core", "storage", "sandbox", "builtin", "http", "cli", "devpg"],
+        ships_with: &["model", "core", "storage", "sandbox", "builtin", "http", "cli", "devpg", "seals"],
         tested_with: &[],
     },
     // The server under test with its fail points; the tests themselves see it from outside only.
