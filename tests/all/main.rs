@@ -40,6 +40,7 @@ mod policies;
 mod postgresql_storage;
 mod routing;
 mod seal;
+mod sealing;
 mod snapshot;
 mod tokens;
 mod torture;

@@ -219,6 +219,11 @@ impl Server {
         answer
     }
 
+    /// Keeps the root token of an init that gave no unseal keys.
+    pub fn take_root(&self, made: &Answer) {
+        *self.token.lock().unwrap_or_else(PoisonError::into_inner) = made.text("/root_token");
+    }
+
     /// Both work over one store, so that shares and root token of the one are those of the other.
     pub fn knows_keys_of(&self, other: &Self) {
         *self.shares.lock().unwrap_or_else(PoisonError::into_inner) = other.shares();

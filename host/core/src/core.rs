@@ -1,8 +1,10 @@
 //! The server's state: what plugs in, what exists only while unsealed, and the moves between the two.
 
+mod opening;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::sync::{Arc, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, RwLock};
 
 use leasehold_model::{Operation, TokenId, Ttl};
 use serde::{Deserialize, Serialize};
@@ -10,13 +12,14 @@ use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 
 use crate::audit::{Broker, DeviceEntry};
+use crate::auto_unseal::AutoUnseal;
 use crate::codec::{decode, encode};
 use crate::jobs::{Job, Jobs};
 use crate::keys;
 use crate::lease::Leases;
 use crate::lease::reconcile::Reconciliation;
 use crate::lockout::Lockouts;
-use crate::metrics::{self, Meter};
+use crate::metrics::Meter;
 use crate::mount::{AuthMethods, Engines, MountTable, SystemTtls};
 use crate::nodes::{NodeName, Nodes, Watched};
 use crate::policy::{Egps, Modules, Policies, decide};
@@ -28,8 +31,8 @@ use crate::seams::engine::SecretsEngine;
 use crate::seams::error::RequestError;
 use crate::seams::host::{Clock, Entropy, Metrics};
 use crate::seams::sandbox::{AclEvaluator, AclRequest, ModuleHost, TemplateRenderer};
-use crate::seams::seal::{KeyShare, Seal, SealError, SealStatus, SecretKey};
-use crate::seams::snapshot::{CheckedSnapshot, SnapshotError, Snapshots};
+use crate::seams::seal::{KeyShare, Seal, SealError, SealStatus, SecretKey, WrapperError};
+use crate::seams::snapshot::Snapshots;
 use crate::seams::storage::{Batch, Expect, Storage, StorageError};
 use crate::store_clock::StoreClock;
 use crate::token::Tokens;
@@ -129,6 +132,8 @@ pub struct Core {
     unsealed: RwLock<Option<Arc<Unsealed>>>,
     /// One opening or closing at a time; holds what runs while unsealed.
     transition: Mutex<Option<Running>>,
+    /// Opens the server without people, where a seal is configured that can.
+    pub(crate) auto_unseal: AutoUnseal,
     /// From where the shares came that have been given so far: no more addresses than shares.
     givers: std::sync::Mutex<BTreeSet<IpAddr>>,
 }
@@ -156,6 +161,7 @@ impl Core {
             meter: Meter::new(),
             unsealed: RwLock::new(None),
             transition: Mutex::new(None),
+            auto_unseal: AutoUnseal::default(),
             givers: std::sync::Mutex::default(),
         })
     }
@@ -241,100 +247,6 @@ impl Core {
         ))
     }
 
-    /// Takes a share of the key; unseals when that was the last one needed. Goes on when nobody waits for it any more:
-    /// half way the keys would be in memory and the server said to be sealed.
-    ///
-    /// # Errors
-    /// Vault's words for a wrong share.
-    pub async fn unseal(self: &Arc<Self>, share: &[u8]) -> Result<SealStatus, RequestError> {
-        self.unseal_from(share, None).await
-    }
-
-    /// As [`Core::unseal`], by whoever is at this address.
-    ///
-    /// # Errors
-    /// As [`Core::unseal`].
-    pub async fn unseal_from(self: &Arc<Self>, share: &[u8], from: Option<IpAddr>) -> Result<SealStatus, RequestError> {
-        let (core, share) = (Arc::clone(self), KeyShare(share.to_vec().into()));
-        let opening = tokio::spawn(async move { core.take_share(&share, from).await });
-        opening.await.map_err(|_| RequestError::Internal("unsealing ended early".to_owned()))?
-    }
-
-    async fn take_share(&self, share: &KeyShare, from: Option<IpAddr>) -> Result<SealStatus, RequestError> {
-        {
-            let mut transition = self.transition.lock().await;
-            if self.unsealed().is_ok() {
-                drop(transition);
-                return self.seal_status().await.map_err(seal_error);
-            }
-            // A closed server has a closed barrier, whatever came before: a share must be proved by its keys.
-            if !self.seams.seal.status().await.map_err(seal_error)?.sealed {
-                self.seams.seal.seal().await;
-            }
-            let status = self.seams.seal.unseal(&share.0).await.map_err(seal_error)?;
-            if status.sealed {
-                self.givers().extend(from);
-                return Ok(status);
-            }
-            self.givers().clear();
-            match self.load_unsealed().await {
-                Ok(unsealed) => {
-                    metrics::open(&unsealed.installation.cluster_name, true);
-                    let (unsealed, (stop, stopped)) = (Arc::new(unsealed), watch::channel(false));
-                    let (leases, jobs, opened) = (unsealed.leases.clone(), unsealed.jobs.clone(), unsealed.clone());
-                    let (clock, nodes, storage) = (self.clock.clone(), self.nodes.clone(), self.seams.storage.clone());
-                    let stopped_following = stopped.clone();
-                    // In a task of its own: whatever happens to it, leases go on.
-                    let following = tokio::spawn(async move { nodes.follow(&opened, stopped_following).await });
-                    let leases = tokio::spawn(async move {
-                        let ((), (), (), (), _) = tokio::join!(
-                            leases.clone().run(jobs.clone(), stopped.clone()),
-                            leases.count_irrevocable(stopped.clone()),
-                            jobs.keep_rows(stopped.clone()),
-                            clock.follow(&*storage, stopped),
-                            following,
-                        );
-                    });
-                    let opened = unsealed.clone();
-                    // Compiling takes up to a minute for each; leases cannot wait for that.
-                    let modules = tokio::spawn(async move { opened.modules.keep_loaded(&opened.egps).await });
-                    *transition = Some(Running { stop, leases, modules });
-                    *self.unsealed.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(unsealed);
-                    tracing::info!("unsealed");
-                }
-                Err(error) => {
-                    self.seams.seal.seal().await;
-                    tracing::error!(%error, "could not open after unsealing; sealed again");
-                    return Err(error);
-                }
-            }
-        }
-        self.seal_status().await.map_err(seal_error)
-    }
-
-    /// Forgets the shares given so far. Anybody may ask for it, so it is done only for those who have given one: nobody else may
-    /// keep the server from being unsealed.
-    ///
-    /// # Errors
-    /// As storage; the address is not of somebody who has given a share.
-    pub async fn reset_unseal(&self, from: Option<IpAddr>) -> Result<SealStatus, RequestError> {
-        {
-            let mut givers = self.givers();
-            if from.is_some_and(|from| !givers.is_empty() && !givers.contains(&from)) {
-                return Err(RequestError::invalid(
-                    "only from an address that has given one of the present shares can they be reset; a wrong share is never \
-                     kept, so that unsealing can go on",
-                ));
-            }
-            givers.clear();
-        }
-        self.seams.seal.reset().await.map_err(seal_error)
-    }
-
-    fn givers(&self) -> MutexGuard<'_, BTreeSet<IpAddr>> {
-        self.givers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     async fn load_unsealed(&self) -> Result<Unsealed, RequestError> {
         let Seams {
             storage,
@@ -399,69 +311,6 @@ impl Core {
         Ok(unsealed)
     }
 
-    /// Stops work on leases, shuts the barrier, wipes the keys.
-    pub async fn seal(&self) {
-        let mut transition = self.transition.lock().await;
-        self.close(&mut transition).await;
-        self.seams.seal.seal().await;
-        tracing::info!("sealed");
-    }
-
-    /// Nobody is answered any more, and nothing works on leases.
-    async fn close(&self, transition: &mut Option<Running>) {
-        self.givers().clear();
-        let unsealed = self.unsealed.write().unwrap_or_else(std::sync::PoisonError::into_inner).take();
-        if let Some(running) = transition.take() {
-            running.modules.abort();
-            // Errors mean that it has ended already.
-            let _ = running.stop.send(true);
-            let _ = running.leases.await;
-            let _ = running.modules.await;
-        }
-        if let Some(unsealed) = unsealed {
-            metrics::open(&unsealed.installation.cluster_name, false);
-        }
-    }
-
-    /// Seals, and puts a snapshot in the place of all that is stored. Nobody unseals before it has ended; its keys do afterwards.
-    ///
-    /// # Errors
-    /// As the store; then the server is sealed, and what was stored is there.
-    pub(crate) async fn restore(
-        &self,
-        unsealed: &Arc<Unsealed>,
-        snapshot: CheckedSnapshot,
-        by: &str,
-    ) -> Result<(), SnapshotError> {
-        let mut transition = self.transition.lock().await;
-        // Whoever was allowed to was so by what is there now.
-        if !self.is_still(unsealed) {
-            return Err(SnapshotError::Storage(StorageError::Sealed));
-        }
-        self.close(&mut transition).await;
-        let facts = snapshot.facts.clone();
-        let restored = self.seams.snapshots.restore(snapshot).await;
-        if restored.is_err() {
-            self.seams.seal.seal().await;
-        }
-        match &restored {
-            Ok(()) => tracing::warn!(
-                snapshot.id = facts.id,
-                snapshot.cluster_id = facts.cluster_id,
-                values = facts.values,
-                leases = facts.leases,
-                by,
-                "a snapshot was restored, and the server is sealed: the snapshot's keys unseal it. Tokens that were revoked and leases that \
-                 ended since it was made are there again; roles of leases that were issued since have no lease any more"
-            ),
-            Err(error) => tracing::error!(
-                %error, snapshot.id = facts.id, by,
-                "a snapshot could not be restored: what was stored is there as it was, and the server is sealed"
-            ),
-        }
-        restored
-    }
-
     /// Whether the holder of this token may send a file to this path of `sys/`; asked before the file is read. Takes none of its uses.
     pub async fn may_upload(&self, token: &TokenId, path: &str, client: Option<IpAddr>) -> bool {
         let Ok(unsealed) = self.unsealed() else { return false };
@@ -492,6 +341,9 @@ pub(crate) fn seal_error(error: SealError) -> RequestError {
     match error {
         SealError::Storage(error) => error.into(),
         SealError::Sealed => RequestError::Sealed,
+        SealError::Misconfigured(why) => RequestError::SealRefused(why),
+        SealError::Wrapper { source: WrapperError::Away(_), .. } => RequestError::Unavailable(error.to_string()),
+        SealError::Wrapper { .. } => RequestError::SealRefused(error.to_string()),
         other => RequestError::Invalid(other.to_string()),
     }
 }

@@ -9,6 +9,7 @@
 
 pub mod api;
 pub mod audit;
+mod auto_unseal;
 mod backoff;
 mod codec;
 mod commit;

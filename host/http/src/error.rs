@@ -155,6 +155,7 @@ pub(crate) fn of_request(error: &RequestError, request_id: &str) -> Response<Pay
         RequestError::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, Said::one(error)),
         RequestError::TooMany(text) => (StatusCode::TOO_MANY_REQUESTS, Said::one(text)),
         RequestError::Engine(text) => (StatusCode::INTERNAL_SERVER_ERROR, Said::one(multi(text))),
+        RequestError::SealRefused(text) => (StatusCode::INTERNAL_SERVER_ERROR, Said::one(text)),
         RequestError::Sealed => (StatusCode::SERVICE_UNAVAILABLE, Said::one(error)),
         RequestError::Unavailable(text) => (StatusCode::SERVICE_UNAVAILABLE, Said::one(text)),
         // The details are the operator's, as with any other failure of the store.
@@ -239,6 +240,7 @@ mod tests {
             (RequestError::BodyTooLarge, 413, e("http: request body too large")),
             (RequestError::TooMany(text()), 429, e(quoted)),
             (RequestError::Engine(text()), 500, m(quoted)),
+            (RequestError::SealRefused(text()), 500, e(quoted)),
             (RequestError::Sealed, 503, e("Vault is sealed")),
             (RequestError::Unavailable(text()), 503, e(quoted)),
             (RequestError::Sandbox(SandboxError::Fuel), 500, e("internal error, request id ID")),

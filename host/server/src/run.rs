@@ -48,6 +48,9 @@ impl Origin<'_> {
             ServerMode::Configured(paths) => files::configuration(paths)?,
         };
         self.environment.put_on(&mut config);
+        if matches!(self.mode, ServerMode::Configured(_)) {
+            self.environment.put_on_seal(&mut config)?;
+        }
         config.log_level = self.flags.level.unwrap_or(config.log_level);
         config.log_format = self.flags.format.unwrap_or(config.log_format);
         Ok(config)
@@ -96,14 +99,19 @@ pub(crate) fn check(paths: &[PathBuf]) -> Result<(), String> {
     let environment = Overlay::of_this_process()?;
     let mut config = files::configuration(paths)?;
     environment.put_on(&mut config);
+    environment.put_on_seal(&mut config)?;
     let warnings = config.warnings.iter().map(ToString::to_string).chain(environment.warnings.iter().cloned());
     for warning in warnings {
         println!("warning: {warning}");
     }
     let certificates = config.listeners.iter().map(|listener| Certificate::of(listener).err());
     let audit = config.audit.iter().map(|device| unusable_audit_file(device).err());
-    let problems: Vec<String> =
-        certificates.chain(audit).flatten().chain(wiring::unusable_store(&config.store)).collect();
+    let problems: Vec<String> = certificates
+        .chain(audit)
+        .flatten()
+        .chain(wiring::unusable_store(&config.store))
+        .chain(wiring::seals(&config.seals).err())
+        .collect();
     if !problems.is_empty() {
         return Err(problems.join("\n"));
     }
@@ -145,15 +153,16 @@ async fn live(
 ) -> Result<(), String> {
     let metrics = metrics::start()?;
     let certificates = named_files(&config).await?;
+    let seals = wiring::seals(&config.seals)?;
+    let keeping_seals = seals.keep();
     let mut listeners = Vec::new();
     for (listener, certificate) in config.listeners.iter().zip(&certificates) {
         listeners.push(bind::bind(listener, certificate.as_ref()).await?);
     }
     let addresses = addresses(&listeners)?;
     let (audit, files) = (config.audit_directory.clone(), config.connection_files_dir.clone());
-    let wired =
-        wiring::core(&config.store, settings(&config, &addresses), audit, files, accepts_changed_storage, metrics)
-            .await?;
+    let settings = settings(&config, &addresses);
+    let wired = wiring::core(&config.store, seals, settings, audit, files, accepts_changed_storage, metrics).await?;
     let (core, postgresql) = (wired.core, wired.postgresql);
     let limits = RequestLimits {
         connections_max: connections.all,
@@ -171,9 +180,20 @@ async fn live(
             eprintln!("==> Leasehold server listening on {addresses}");
             let api = config.api_addr.clone().unwrap_or_else(|| address_for_clients(&config, &addresses));
             if let Ok(status) = core.seal_status().await {
-                let (state, command) =
-                    if status.initialized { ("sealed", "unseal") } else { ("not initialized", "init") };
-                eprintln!("==> The server is {state}: run `leasehold operator {command}`, with LEASEHOLD_ADDR={api}");
+                let (state, command) = match status.initialized {
+                    false => ("not initialized", "init"),
+                    true if status.migration => {
+                        ("sealed, and another seal is configured than before", "unseal -migrate")
+                    }
+                    true => ("sealed", "unseal"),
+                };
+                if status.initialized && status.recovery && !status.migration {
+                    eprintln!("==> The server is sealed, and unseals itself with the seal `{}`", status.kind);
+                } else {
+                    eprintln!(
+                        "==> The server is {state}: run `leasehold operator {command}`, with LEASEHOLD_ADDR={api}"
+                    );
+                }
             }
             None
         }
@@ -183,6 +203,10 @@ async fn live(
     for listener in listeners {
         frontends.spawn(serve::serve(listener, frontend.clone(), stopped.clone(), defaults::DRAIN));
     }
+    let unsealing = tokio::spawn({
+        let core = core.clone();
+        async move { core.keep_unsealed().await }
+    });
     let mut signals = Signals::heard(defaults::DRAIN + defaults::SEAL_TIME + defaults::LAST_RESORT)?;
     service::notify(State::Ready).await;
     let certificates = certificates.into_iter().flatten().collect();
@@ -192,6 +216,8 @@ async fn live(
         defaults::DRAIN.as_secs()
     );
     service::notify(State::Stopping).await;
+    unsealing.abort();
+    drop(keeping_seals);
     // Nobody listens any more if this fails: then all frontends have ended already.
     let _ = stop.send(true);
     tokio::select! {

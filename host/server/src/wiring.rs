@@ -9,14 +9,17 @@ use leasehold_core::audit::DeviceEntry;
 use leasehold_core::core::{Seams, Settings};
 use leasehold_core::seams::audit::AuditDevices as _;
 use leasehold_core::seams::host::{Clock, Entropy, Metrics};
+use leasehold_core::seams::seal::KeyWrapper;
 use leasehold_core::seams::store_copy::WholeStore;
 use leasehold_sandbox::{Compiler, Config as SandboxConfig, Sandbox};
+use leasehold_seals::{StaticSeal, TransitSeal};
 use leasehold_storage::{Barrier, MemoryStorage, PostgresSettings, PostgresStorage, SqliteStorage, transfer};
 use secrecy::SecretString;
+use tokio::task::JoinSet;
 
 use crate::causes::with_causes;
 use crate::clock::SystemClock;
-use crate::config::{PostgresqlStore, Store};
+use crate::config::{PostgresqlStore, SealBlock, SealSettings, Store};
 use crate::entropy::SystemEntropy;
 use crate::{COMPILE_WORKER, guests};
 
@@ -32,6 +35,7 @@ pub(crate) struct Wired {
 /// In words for the operator.
 pub(crate) async fn core(
     store: &Store,
+    seals: Seals,
     settings: Settings,
     audit_directory: Option<PathBuf>,
     connection_files_dir: Option<PathBuf>,
@@ -52,7 +56,8 @@ pub(crate) async fn core(
         ));
     }
     let barrier = Barrier::new(inner, clock.clone(), entropy.clone());
-    let barrier = Arc::new(barrier.accepting_changed_rows(accepts_changed_storage));
+    let barrier = barrier.accepting_changed_rows(accepts_changed_storage);
+    let barrier = Arc::new(barrier.with_wrappers(seals.current, seals.disabled));
     let mut sandbox = SandboxConfig::new(guests::builtins());
     sandbox.compiler = Compiler::this_program(&[COMPILE_WORKER]);
     let sandbox = Arc::new(Sandbox::new(sandbox, clock.clone()).map_err(|error| with_causes(&error))?);
@@ -72,6 +77,47 @@ pub(crate) async fn core(
         metrics,
     };
     Ok(Wired { core: Core::new(seams, settings), postgresql })
+}
+
+/// What opens the server instead of people.
+#[derive(Default)]
+pub(crate) struct Seals {
+    current: Option<Arc<dyn KeyWrapper>>,
+    /// What the server moves away from.
+    disabled: Option<Arc<dyn KeyWrapper>>,
+}
+
+impl Seals {
+    /// Keeps up what the seal needs, until it is dropped.
+    pub(crate) fn keep(&self) -> JoinSet<()> {
+        let mut tasks = JoinSet::new();
+        if let Some(seal) = self.current.clone() {
+            tasks.spawn(async move { seal.keep().await });
+        }
+        tasks
+    }
+}
+
+/// What the configuration says of seals, ready for use.
+///
+/// # Errors
+/// In words for the operator: a key that cannot be read, a setting that is missing.
+pub(crate) fn seals(blocks: &[SealBlock]) -> Result<Seals, String> {
+    let mut seals = Seals::default();
+    let mut problems = Vec::new();
+    for SealBlock { settings, disabled } in blocks {
+        let made: Result<Arc<dyn KeyWrapper>, String> = match settings {
+            SealSettings::Static(settings) => {
+                StaticSeal::new(settings.clone(), Arc::new(SystemEntropy)).map(|seal| Arc::new(seal) as _)
+            }
+            SealSettings::Transit(settings) => TransitSeal::new(settings).map(|seal| Arc::new(seal) as _),
+        };
+        match made {
+            Ok(seal) => *(if *disabled { &mut seals.disabled } else { &mut seals.current }) = Some(seal),
+            Err(why) => problems.push(format!("seal \"{}\": {why}", settings.kind())),
+        }
+    }
+    if problems.is_empty() { Ok(seals) } else { Err(problems.join("\n")) }
 }
 
 /// A store, and once more as the one whose claim can be lost and is to be given back.

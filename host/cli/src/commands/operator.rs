@@ -23,6 +23,9 @@ pub(super) fn tree() -> Command {
         .arg(value("key-shares", "NUMBER", "How many shares the key is split into (default 5)").alias("n"))
         .arg(value("key-threshold", "NUMBER", "How many shares open the seal (default 3)").alias("t"))
         .arg(values("pgp-keys", "KEY", "PGP key to encrypt a share with; may be repeated"))
+        .arg(value("recovery-shares", "NUMBER", "With auto-unseal: shares of the recovery key (default 5; 0: no recovery key)"))
+        .arg(value("recovery-threshold", "NUMBER", "With auto-unseal: how many of them it takes (default 3)"))
+        .arg(values("recovery-pgp-keys", "KEY", "PGP key to encrypt a recovery share with; may be repeated"))
         .arg(value("root-token-pgp-key", "KEY", "PGP key to encrypt the first token with"))
         .arg(switch("status", "Only say whether it is initialised: exit status 0 yes, 2 no")),
         leaf(
@@ -97,20 +100,25 @@ fn init(run: &mut Run) -> Result<(), Failure> {
         return init_status(run, &client);
     }
     let recovery = seal["recovery_seal"].as_bool().unwrap_or(false);
-    let of = |flag: &str, default: i64| -> Result<i64, Failure> {
-        let given = run.number(flag)?.filter(|&given| given != 0);
-        Ok(given.unwrap_or(if recovery { 0 } else { default }))
+    // Flags that do not go with this seal are sent as they are: the server says so.
+    let of = |flag: &str, default: i64, belongs: bool| -> Result<i64, Failure> {
+        Ok(run.number(flag)?.unwrap_or(if belongs { default } else { 0 }))
     };
-    let (shares, threshold) = (of("key-shares", KEY_SHARES)?, of("key-threshold", KEY_THRESHOLD)?);
-    let (recovery_shares, recovery_threshold) = if recovery { (KEY_SHARES, KEY_THRESHOLD) } else { (0, 0) };
-    let pgp_keys = run.texts("pgp-keys");
+    let unless_zero = |given: i64, default: i64| if given == 0 && !recovery { default } else { given };
+    let shares = unless_zero(of("key-shares", KEY_SHARES, !recovery)?, KEY_SHARES);
+    let threshold = unless_zero(of("key-threshold", KEY_THRESHOLD, !recovery)?, KEY_THRESHOLD);
+    let recovery_shares = of("recovery-shares", KEY_SHARES, recovery)?;
+    // Nobody has to say twice that there is to be no recovery key.
+    let default = if recovery_shares == 0 { 0 } else { KEY_THRESHOLD };
+    let recovery_threshold = of("recovery-threshold", default, recovery)?;
+    let (pgp_keys, recovery_pgp_keys) = (run.texts("pgp-keys"), run.texts("recovery-pgp-keys"));
     let body = json!({
         "secret_shares": shares,
         "secret_threshold": threshold,
         "pgp_keys": (!pgp_keys.is_empty()).then_some(pgp_keys),
         "recovery_shares": recovery_shares,
         "recovery_threshold": recovery_threshold,
-        "recovery_pgp_keys": null,
+        "recovery_pgp_keys": (!recovery_pgp_keys.is_empty()).then_some(recovery_pgp_keys),
         "root_token_pgp_key": run.text("root-token-pgp-key").unwrap_or_default(),
     });
     let answer = client
@@ -131,7 +139,14 @@ fn init(run: &mut Run) -> Result<(), Failure> {
     }
     run.env.say(&format!("\nInitial Root Token: {}", print::plain(&answer["root_token"])))?;
     if list_of(&answer, "keys").is_empty() {
-        return Ok(run.env.say("\nSuccess! Vault is initialized")?);
+        run.env.say("\nSuccess! Vault is initialized")?;
+        if !list_of(&answer, "recovery_keys").is_empty() {
+            let paragraph = format!(
+                "Recovery key initialized with {recovery_shares} key shares and a key threshold of {recovery_threshold}. Please securely distribute the key shares printed above."
+            );
+            run.env.say(&format!("\n{}", wrapped(&paragraph)))?;
+        }
+        return Ok(());
     }
     let paragraphs = [
         format!(

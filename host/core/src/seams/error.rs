@@ -64,6 +64,9 @@ pub enum RequestError {
     /// 500 `M(text)`: an engine's own failure, in words that a client may read.
     #[error("{0}")]
     Engine(String),
+    /// 500 `E(text)`, as in Vault: the configured seal and what is stored do not go together, or the seal refuses.
+    #[error("{0}")]
+    SealRefused(String),
     /// 503 `E(Vault is sealed)`.
     #[error("Vault is sealed")]
     Sealed,

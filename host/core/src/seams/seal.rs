@@ -1,4 +1,4 @@
-//! The barrier's lock, and its keys.
+//! The barrier's lock, its keys, and what may keep the key that opens it.
 
 use std::fmt;
 
@@ -14,7 +14,8 @@ pub type FirstValues<'a> = &'a (dyn Fn(&dyn Fn(&str) -> SecretKey) -> Result<Bat
 #[async_trait]
 pub trait Seal: Send + Sync {
     async fn status(&self) -> Result<SealStatus, SealError>;
-    /// Makes keys and shares; leaves the barrier shut. Once only.
+    /// Makes keys and shares; leaves the barrier shut. Once only. Where a [`KeyWrapper`] opens the barrier, the shares are recovery
+    /// shares, and there may be none.
     async fn init(&self, shares: u8, threshold: u8) -> Result<Vec<KeyShare>, SealError> {
         self.init_with(shares, threshold, &|_| Ok(Batch::new())).await
     }
@@ -22,8 +23,23 @@ pub trait Seal: Send + Sync {
     /// can be initialised again, and never keys whose shares nobody has.
     async fn init_with(&self, shares: u8, threshold: u8, first: FirstValues<'_>) -> Result<Vec<KeyShare>, SealError>;
     /// Takes one share; opens the barrier when there are enough of them. A share that is not of this key is refused and counts for
-    /// nothing: whoever gives it does not spoil those of others.
-    async fn unseal(&self, share: &[u8]) -> Result<SealStatus, SealError>;
+    /// nothing: whoever gives it does not spoil those of others. `migrate` says that the shares are given to move to the seal that is
+    /// configured, which the last of them does.
+    async fn unseal_or_migrate(&self, share: &[u8], migrate: bool) -> Result<SealStatus, SealError>;
+    /// As [`Seal::unseal_or_migrate`], without a move.
+    async fn unseal(&self, share: &[u8]) -> Result<SealStatus, SealError> {
+        self.unseal_or_migrate(share, false).await
+    }
+    /// Asks the configured [`KeyWrapper`] for the key that opens the barrier and keeps it for [`Seal::unseal_fetched`]. This may take as
+    /// long as another server needs to answer, and holds nobody up.
+    ///
+    /// # Errors
+    /// [`SealError::NotInitialized`]; [`SealError::ByShares`] where shares are what opens the barrier; [`SealError::Wrapper`].
+    async fn fetch_key(&self) -> Result<(), SealError>;
+    /// Opens the barrier with the key that was fetched.
+    async fn unseal_fetched(&self) -> Result<SealStatus, SealError>;
+    /// Wipes a key that was fetched and is not needed.
+    fn forget_fetched(&self);
     /// Forgets the shares given so far.
     async fn reset(&self) -> Result<SealStatus, SealError>;
     /// Shuts the barrier and wipes the keys from memory.
@@ -35,6 +51,44 @@ pub trait Seal: Send + Sync {
     async fn key_status(&self) -> Result<KeyStatus, SealError>;
     /// 32 bytes that never change and exist only while unsealed, derived for one purpose (`token`, `audit`, …).
     fn derive(&self, purpose: &str) -> Result<SecretKey, SealError>;
+}
+
+/// Wraps the key that opens the barrier with a key that is kept elsewhere: in a file, by another server. A KMS or an HSM would be one
+/// more of these.
+///
+/// It is asked at init, at unsealing and at a migration, and never by a server that is unsealed.
+#[async_trait]
+pub trait KeyWrapper: Send + Sync {
+    /// Its name in the configuration and in `sys/seal-status`.
+    fn kind(&self) -> &'static str;
+    /// # Errors
+    /// [`WrapperError`]
+    async fn wrap(&self, plain: &SecretKey) -> Result<WrappedKey, WrapperError>;
+    /// # Errors
+    /// [`WrapperError`]
+    async fn unwrap(&self, wrapped: &WrappedKey) -> Result<SecretKey, WrapperError>;
+    /// Whether it may wrap with a newer key by now than the one that wrapped this.
+    fn may_be_outdated(&self, wrapped: &WrappedKey) -> bool;
+    /// Keeps up what it needs, for as long as the server runs: the lifetime of a token, for example. May end at once.
+    async fn keep(&self) {}
+}
+
+/// What a [`KeyWrapper`] made of a key. No secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WrappedKey {
+    /// Names the key that wrapped it, for people and for a wrapper that has several.
+    pub key_id: String,
+    pub bytes: Vec<u8>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum WrapperError {
+    /// It does not answer now; it may later.
+    #[error("{0}")]
+    Away(String),
+    /// It answers, and does not do this: it has another key, or it may not. Somebody has to change something.
+    #[error("{0}")]
+    Refused(String),
 }
 
 /// 32 secret bytes.
@@ -57,6 +111,14 @@ impl fmt::Debug for KeyShare {
 
 #[derive(Clone, Debug, Default)]
 pub struct SealStatus {
+    /// Of the configured seal: `shamir`, or what its [`KeyWrapper`] is called.
+    pub kind: &'static str,
+    /// The shares are recovery shares: a [`KeyWrapper`] opens the barrier.
+    pub recovery: bool,
+    /// Another seal is configured than the one that what is stored was sealed with: shares must be given to move.
+    pub migration: bool,
+    /// That move replaces the root key, which other servers that are unsealed could not follow.
+    pub replaces_root: bool,
     pub initialized: bool,
     pub sealed: bool,
     pub threshold: u8,
@@ -84,6 +146,14 @@ pub enum SealError {
     /// The client's mistake, in Vault's words.
     #[error("{0}")]
     Invalid(String),
+    /// What is configured and what is stored do not go together: the text says what to change.
+    #[error("{0}")]
+    Misconfigured(String),
+    /// Nothing can be fetched: shares open the barrier.
+    #[error("key shares open this seal")]
+    ByShares,
+    #[error("the seal `{kind}`: {source}")]
+    Wrapper { kind: &'static str, source: WrapperError },
     #[error(transparent)]
     Storage(#[from] StorageError),
 }

@@ -18,6 +18,7 @@ mod policies;
 mod reconcile;
 mod routes;
 mod saga;
+mod sealing;
 mod several_servers;
 mod snapshots;
 mod support;

@@ -5,8 +5,12 @@
 //!
 //! Start with [`VARIABLES`], then [`Overlay`].
 
+use std::path::PathBuf;
+
+use leasehold_seals::{Hidden, TransitSettings};
+
 use super::settings::Answer::{self, NoMeaning, NotSupported, Works};
-use super::{Config, ConnectionUrl, LogFormat, LogLevel, Store};
+use super::{Config, ConnectionUrl, LogFormat, LogLevel, SealBlock, SealSettings, Store};
 
 pub(crate) const PREFIXES: [&str; 3] = ["LEASEHOLD_", "VAULT_", "BAO_"];
 
@@ -49,8 +53,16 @@ pub(crate) const VARIABLES: &[Variable] = &[
     row(
         "SEAL_TYPE",
         Server,
-        NotSupported,
-        "unset it, and unseal with `leasehold operator unseal`; `shamir` is what holds",
+        Works,
+        "`transit`: as `seal \"transit\" {}` without that block; `static`, `shamir`: the file must say so, too",
+    ),
+    row("TRANSIT_SEAL_KEY_NAME", Server, Works, "as `key_name` of `seal \"transit\"`, over which it wins"),
+    row("TRANSIT_SEAL_MOUNT_PATH", Server, Works, "as `mount_path` of `seal \"transit\"`, over which it wins"),
+    row(
+        "TRANSIT_SEAL_DISABLE_RENEWAL",
+        Server,
+        Works,
+        "as `disable_renewal` of `seal \"transit\"`, over which it wins",
     ),
     row("CLUSTER_ADDR", Server, NoMeaning, ONE_NODE),
     row("RAFT_NODE_ID", Server, NoMeaning, ONE_NODE),
@@ -174,7 +186,83 @@ pub(crate) struct Overlay {
     pub(crate) log_format: Option<LogFormat>,
     api_addr: Option<String>,
     pg_connection_url: Option<ConnectionUrl>,
+    seal_type: Option<String>,
+    seal: TransitOverlay,
     pub(crate) warnings: Vec<String>,
+}
+
+/// What a server takes from its environment for `seal "transit"`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct TransitOverlay {
+    key_name: Option<String>,
+    mount_path: Option<String>,
+    disable_renewal: Option<bool>,
+    /// What holds where the block says nothing. These are variables of clients, and a server often has them for the commands that are
+    /// run beside it: they must not win.
+    otherwise: TransitSettings,
+}
+
+impl TransitOverlay {
+    fn of(find: impl Fn(&str) -> Option<(String, String)>) -> Result<Self, String> {
+        let text = |name: &str| find(name).map(|(_, text)| text);
+        let path = |name: &str| text(name).map(PathBuf::from);
+        let switch = |name: &str| -> Result<Option<bool>, String> {
+            let Some((name, text)) = find(name) else { return Ok(None) };
+            match text.to_lowercase().as_str() {
+                "1" | "t" | "true" => Ok(Some(true)),
+                "0" | "f" | "false" => Ok(Some(false)),
+                _ => Err(format!("the environment's `{name}` must be true or false")),
+            }
+        };
+        Ok(Self {
+            key_name: text("TRANSIT_SEAL_KEY_NAME"),
+            mount_path: text("TRANSIT_SEAL_MOUNT_PATH"),
+            disable_renewal: switch("TRANSIT_SEAL_DISABLE_RENEWAL")?,
+            otherwise: TransitSettings {
+                address: text("ADDR"),
+                token: text("TOKEN").map(Hidden::new),
+                namespace: text("NAMESPACE"),
+                tls_ca_cert: path("CACERT"),
+                tls_client_cert: path("CLIENT_CERT"),
+                tls_client_key: path("CLIENT_KEY"),
+                tls_server_name: text("TLS_SERVER_NAME"),
+                // Only ever weakens: what is no clear yes is a no.
+                tls_skip_verify: switch("SKIP_VERIFY").ok().flatten().unwrap_or_default(),
+                ..TransitSettings::default()
+            },
+        })
+    }
+
+    fn put_on(&self, seal: &mut TransitSettings) {
+        let Self { key_name, mount_path, disable_renewal, otherwise } = self;
+        let wins = |to: &mut Option<String>, from: &Option<String>| {
+            if from.is_some() {
+                to.clone_from(from);
+            }
+        };
+        wins(&mut seal.key_name, key_name);
+        wins(&mut seal.mount_path, mount_path);
+        seal.disable_renewal = disable_renewal.unwrap_or(seal.disable_renewal);
+        fn fill<T: Clone>(to: &mut Option<T>, from: &Option<T>) {
+            if to.is_none() {
+                to.clone_from(from);
+            }
+        }
+        // Each stands or falls with the address: the environment's certificates and token are those of its own server.
+        let is_own = seal.address.is_none() || seal.address == otherwise.address;
+        fill(&mut seal.token, &otherwise.token);
+        fill(&mut seal.namespace, &otherwise.namespace);
+        if is_own {
+            fill(&mut seal.address, &otherwise.address);
+            fill(&mut seal.tls_ca_cert, &otherwise.tls_ca_cert);
+            if seal.tls_client_cert.is_none() && seal.tls_client_key.is_none() {
+                seal.tls_client_cert.clone_from(&otherwise.tls_client_cert);
+                seal.tls_client_key.clone_from(&otherwise.tls_client_key);
+            }
+            fill(&mut seal.tls_server_name, &otherwise.tls_server_name);
+            seal.tls_skip_verify |= otherwise.tls_skip_verify;
+        }
+    }
 }
 
 impl Overlay {
@@ -211,19 +299,28 @@ impl Overlay {
         let api_addr =
             ["API_ADDR", "REDIRECT_ADDR", "ADVERTISE_ADDR"].into_iter().find_map(find).map(|(_, address)| address);
         let pg_connection_url = find("PG_CONNECTION_URL").map(|(_, url)| ConnectionUrl(url));
+        let seal_type = find("SEAL_TYPE").map(|(_, kind)| kind);
+        if let Some(kind) = &seal_type
+            && !["transit", "static", "shamir"].contains(&kind.as_str())
+        {
+            return Err(format!(
+                "the environment's `SEAL_TYPE` is `{kind}`, which is not supported: use `transit`, `static`, or none, and unseal with \
+                 `leasehold operator unseal`"
+            ));
+        }
+        let seal = TransitOverlay::of(find)?;
         let mut warnings = Vec::new();
-        for (name, value) in &set {
+        for (name, _) in &set {
             let Some(short) = PREFIXES.iter().find_map(|prefix| name.strip_prefix(prefix)) else { continue };
             // What only clients read may stand in the environment of a server: an operator's shell has it.
             let Some(row) = VARIABLES.iter().find(|row| row.name == short && row.by == Server) else { continue };
             match row.answer {
                 Works => {}
-                NotSupported if row.name == "SEAL_TYPE" && value == "shamir" => {}
                 NotSupported => return Err(format!("the environment's `{name}` is not supported: {}", row.text)),
                 NoMeaning => warnings.push(format!("the environment's `{name}` has no effect: {}", row.text)),
             }
         }
-        Ok(Self { log_level, log_format, api_addr, pg_connection_url, warnings })
+        Ok(Self { log_level, log_format, api_addr, pg_connection_url, seal_type, seal, warnings })
     }
 
     /// What the environment says wins over the file.
@@ -240,6 +337,33 @@ impl Overlay {
         if let (Some(url), Store::Postgresql(store)) = (&self.pg_connection_url, &mut config.store) {
             store.connection_url = Some(url.clone());
         }
+    }
+
+    /// The seal, likewise.
+    ///
+    /// # Errors
+    /// The file has another kind of seal than the environment.
+    pub(crate) fn put_on_seal(&self, config: &mut Config) -> Result<(), String> {
+        let has = |kind: &str| config.seals.iter().any(|seal| !seal.disabled && seal.settings.kind() == kind);
+        let has_any = config.seals.iter().any(|seal| !seal.disabled);
+        match self.seal_type.as_deref() {
+            Some("transit") if !has_any => {
+                config.seals.push(SealBlock { settings: SealSettings::Transit(Box::default()), disabled: false })
+            }
+            Some("shamir") if !has_any => {}
+            Some(kind) if !has(kind) => {
+                return Err(format!(
+                    "the environment's `SEAL_TYPE` is `{kind}`, and the configuration has no such seal, or another one"
+                ));
+            }
+            _ => {}
+        }
+        for seal in &mut config.seals {
+            if let SealSettings::Transit(settings) = &mut seal.settings {
+                self.seal.put_on(settings);
+            }
+        }
+        Ok(())
     }
 
     /// The URL of a store that names none.
@@ -295,8 +419,53 @@ mod tests {
         .unwrap();
         assert_eq!(found.warnings.len(), 4, "{found:?}");
         assert!(overlay(&[("BAO_SEAL_TYPE", "awskms")]).unwrap_err().contains("operator unseal"));
-        assert_eq!(overlay(&[("VAULT_SEAL_TYPE", "shamir")]), Ok(Overlay::default()));
+        assert!(overlay(&[("VAULT_SEAL_TYPE", "shamir")]).unwrap().put_on_seal(&mut Config::with_defaults()).is_ok());
         assert!(overlay(&[("VAULT_LOG_LEVEL", "loud")]).unwrap_err().contains("VAULT_LOG_LEVEL: unknown log level"));
+    }
+
+    #[test]
+    fn the_seals_variables_win_and_those_of_clients_fill_in() {
+        let found = overlay(&[
+            ("VAULT_SEAL_TYPE", "transit"),
+            ("BAO_TRANSIT_SEAL_KEY_NAME", "unseal"),
+            ("VAULT_TRANSIT_SEAL_MOUNT_PATH", "transit/"),
+            ("VAULT_TRANSIT_SEAL_DISABLE_RENEWAL", "true"),
+            ("VAULT_ADDR", "http://127.0.0.1:8200"),
+            ("VAULT_CACERT", "/own.pem"),
+            ("VAULT_SKIP_VERIFY", "true"),
+            ("VAULT_TOKEN", "s.x"),
+        ])
+        .unwrap();
+        assert!(!format!("{found:?}").contains("s.x"));
+        let put_on = |seals: Vec<SealBlock>| {
+            let mut config = Config { seals, ..Config::with_defaults() };
+            found.put_on_seal(&mut config).map(|()| config.seals)
+        };
+        let transit = |seals: &[SealBlock]| match &seals[0].settings {
+            SealSettings::Transit(settings) => (**settings).clone(),
+            other => panic!("{other:?}"),
+        };
+        let made = transit(&put_on(Vec::new()).unwrap());
+        assert_eq!(made.key_name.as_deref(), Some("unseal"));
+        assert_eq!(made.address.as_deref(), Some("http://127.0.0.1:8200"));
+        assert!(made.disable_renewal && made.tls_skip_verify);
+
+        // A server has its own address in its environment, for the commands that are run beside it: the seal is another server.
+        let other = TransitSettings {
+            address: Some("https://seal:8200".to_owned()),
+            key_name: Some("k".to_owned()),
+            ..TransitSettings::default()
+        };
+        let block = SealBlock { settings: SealSettings::Transit(Box::new(other)), disabled: false };
+        let made = transit(&put_on(vec![block]).unwrap());
+        assert_eq!(made.address.as_deref(), Some("https://seal:8200"));
+        assert_eq!(made.key_name.as_deref(), Some("unseal"));
+        assert_eq!(made.token, Some(Hidden::new("s.x".to_owned())));
+        assert!(made.tls_ca_cert.is_none() && !made.tls_skip_verify);
+
+        let key = leasehold_seals::NamedKey { id: "a".to_owned(), key: Hidden::new(String::new()) };
+        let settings = SealSettings::Static(leasehold_seals::StaticSettings { current: key, previous: None });
+        assert!(put_on(vec![SealBlock { settings, disabled: false }]).is_err());
     }
 
     #[test]

@@ -22,6 +22,7 @@ use std::time::Duration;
 use leasehold_core::audit::DeviceEntry;
 use leasehold_http::listener::{ForwardedFor, ProxyProtocol, ResponseHeaders};
 use leasehold_model::Ttl;
+use leasehold_seals::{StaticSettings, TransitSettings};
 
 pub(crate) use read::{Migration, Refused, Remark, Source, read, read_migration};
 
@@ -76,9 +77,34 @@ impl Store {
     }
 }
 
+/// `seal "static"` or `seal "transit"`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SealBlock {
+    pub(crate) settings: SealSettings,
+    /// The server moves away from it.
+    pub(crate) disabled: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum SealSettings {
+    Static(StaticSettings),
+    Transit(Box<TransitSettings>),
+}
+
+impl SealSettings {
+    pub(crate) const fn kind(&self) -> &'static str {
+        match self {
+            Self::Static(_) => "static",
+            Self::Transit(_) => "transit",
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Config {
     pub(crate) store: Store,
+    /// What opens the server instead of people: one at most, and one at most that is disabled.
+    pub(crate) seals: Vec<SealBlock>,
     pub(crate) listeners: Vec<Listener>,
     pub(crate) default_lease_ttl: Ttl,
     pub(crate) max_lease_ttl: Ttl,
@@ -107,6 +133,7 @@ impl Config {
     pub(crate) fn with_defaults() -> Self {
         Self {
             store: Store::Memory,
+            seals: Vec::new(),
             listeners: Vec::new(),
             default_lease_ttl: defaults::DEFAULT_LEASE_TTL,
             max_lease_ttl: defaults::MAX_LEASE_TTL,
@@ -131,6 +158,7 @@ impl Config {
         // Every field is placed here, so that no new one is passed over in silence.
         let Self {
             store,
+            seals,
             listeners,
             default_lease_ttl,
             max_lease_ttl,
@@ -152,6 +180,7 @@ impl Config {
         };
         let changed = [
             ("storage", self.store != *store),
+            ("seal", self.seals != *seals),
             ("listener", without_tls(&self.listeners) != without_tls(listeners)),
             ("default_lease_ttl", self.default_lease_ttl != *default_lease_ttl),
             ("max_lease_ttl", self.max_lease_ttl != *max_lease_ttl),

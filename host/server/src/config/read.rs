@@ -7,6 +7,7 @@
 mod audit;
 mod listener;
 mod migration;
+mod seal;
 #[cfg(test)]
 mod tests;
 
@@ -234,7 +235,8 @@ impl Reader<'_> {
                 }
             }
             "audit" => self.audit(item, &mut config.audit),
-            "seal" | "service_registration" => {
+            "seal" => self.seal(item, &mut config.seals),
+            "service_registration" => {
                 for block in self.blocks(item, 1) {
                     self.kind(&block, name, name);
                 }

@@ -62,8 +62,9 @@ const fn row(block: &'static str, name: &'static str, answer: Answer, text: &'st
 }
 
 const OTHER_STORAGE: &str = "use `storage \"sqlite\" { path = \"/var/lib/leasehold/leasehold.db\" }`; data of another storage cannot be taken over";
-const NO_AUTO_UNSEAL: &str =
-    "remove `seal`, and unseal with `leasehold operator unseal`: automatic unsealing is not supported";
+const OTHER_SEAL: &str = "use `seal \"static\"` or `seal \"transit\"` (see [sealing](sealing.md)), or none, and unseal with `leasehold operator unseal`";
+const DISABLED_SEAL: &str = "`true`: the server moves away from this seal, with `leasehold operator unseal -migrate`";
+const ONE_SEAL: &str = "one seal is in use at a time";
 const ONE_NODE: &str = "servers over one storage meet in it, and in nothing else";
 const NO_PLUGINS: &str = "engines are built in, and policy modules are uploaded: no plugin is read from a directory";
 const PULLED: &str = "metrics are pulled from `sys/metrics`; let an exporter scrape it";
@@ -112,7 +113,12 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "Leasehold's own: open connections of one address, or one /64 of IPv6; a quarter of `connections_max`",
     ),
     row("", "telemetry", Works, "the block is read; see its settings"),
-    row("", "seal", Works, "the block is read; see its kinds"),
+    row(
+        "",
+        "seal",
+        Works,
+        "what opens the server instead of people: `static` or `transit` (see [sealing](sealing.md))",
+    ),
     row("", "service_registration", Works, "the block is read; see its kinds"),
     row("", "ui", NoMeaning, "there is no web interface"),
     row("", "enable_ui", NoMeaning, "there is no web interface"),
@@ -126,11 +132,11 @@ pub(crate) const SETTINGS: &[Setting] = &[
     row("", "disable_performance_standby", NoMeaning, ONE_NODE),
     row("", "ha_storage", NotSupported, "remove `ha_storage`: servers meet in their `storage`"),
     row("", "ha_backend", NotSupported, "remove `ha_backend`: servers meet in their `storage`"),
-    row("", "hsm", NotSupported, NO_AUTO_UNSEAL),
-    row("", "kms", NotSupported, NO_AUTO_UNSEAL),
-    row("", "kms_library", NotSupported, NO_AUTO_UNSEAL),
+    row("", "hsm", NotSupported, OTHER_SEAL),
+    row("", "kms", NotSupported, OTHER_SEAL),
+    row("", "kms_library", NotSupported, OTHER_SEAL),
     row("", "entropy", NotSupported, "remove `entropy`: randomness comes from the operating system"),
-    row("", "enable_multiseal", NotSupported, NO_AUTO_UNSEAL),
+    row("", "enable_multiseal", NotSupported, OTHER_SEAL),
     row("", "initialize", NotSupported, "initialise with `leasehold operator init`, then configure through the API"),
     row(
         "",
@@ -255,17 +261,89 @@ pub(crate) const SETTINGS: &[Setting] = &[
     row("storage \"postgresql\"", "upsert_function", NoMeaning, "the server makes the functions that it needs"),
     // seal, service_registration
     row("seal", "shamir", NoMeaning, "key shares are what unseals the server anyway"),
-    row("seal", "alicloudkms", NotSupported, NO_AUTO_UNSEAL),
-    row("seal", "awskms", NotSupported, NO_AUTO_UNSEAL),
-    row("seal", "azurekeyvault", NotSupported, NO_AUTO_UNSEAL),
-    row("seal", "gcpckms", NotSupported, NO_AUTO_UNSEAL),
-    row("seal", "kmip", NotSupported, NO_AUTO_UNSEAL),
-    row("seal", "ocikms", NotSupported, NO_AUTO_UNSEAL),
-    row("seal", "ovhcloud", NotSupported, NO_AUTO_UNSEAL),
-    row("seal", "pkcs11", NotSupported, NO_AUTO_UNSEAL),
-    row("seal", "static", NotSupported, NO_AUTO_UNSEAL),
-    row("seal", "tcloudpublic", NotSupported, NO_AUTO_UNSEAL),
-    row("seal", "transit", NotSupported, NO_AUTO_UNSEAL),
+    row("seal", "alicloudkms", NotSupported, OTHER_SEAL),
+    row("seal", "awskms", NotSupported, OTHER_SEAL),
+    row("seal", "azurekeyvault", NotSupported, OTHER_SEAL),
+    row("seal", "gcpckms", NotSupported, OTHER_SEAL),
+    row("seal", "kmip", NotSupported, OTHER_SEAL),
+    row("seal", "ocikms", NotSupported, OTHER_SEAL),
+    row("seal", "ovhcloud", NotSupported, OTHER_SEAL),
+    row("seal", "pkcs11", NotSupported, OTHER_SEAL),
+    row("seal", "static", Works, "a key in a file, in a variable or in the configuration"),
+    row("seal", "tcloudpublic", NotSupported, OTHER_SEAL),
+    row("seal", "transit", Works, "the transit engine of another Vault or OpenBao"),
+    row("seal \"static\"", "current_key_id", Works, "names the key; it changes whenever the key does"),
+    row(
+        "seal \"static\"",
+        "current_key",
+        Works,
+        "the key, 32 bytes: `file://…`, `env://…`, or the key itself in hex or base64; a file holds it as it is, in hex or in base64",
+    ),
+    row("seal \"static\"", "previous_key_id", Works, "names the key before"),
+    row(
+        "seal \"static\"",
+        "previous_key",
+        Works,
+        "opens what the key before has wrapped; the next unsealing wraps it with the current one",
+    ),
+    row("seal \"static\"", "disabled", Works, DISABLED_SEAL),
+    row("seal \"static\"", "name", NoMeaning, ONE_SEAL),
+    row("seal \"static\"", "priority", NoMeaning, ONE_SEAL),
+    row(
+        "seal \"transit\"",
+        "address",
+        Works,
+        "the other server, `https://…`; the environment's `VAULT_ADDR` otherwise",
+    ),
+    row(
+        "seal \"transit\"",
+        "token",
+        Works,
+        "its token; the environment's `VAULT_TOKEN` otherwise, which is the better place",
+    ),
+    row("seal \"transit\"", "key_name", Works, "the transit key; the environment's `VAULT_TRANSIT_SEAL_KEY_NAME` wins"),
+    row(
+        "seal \"transit\"",
+        "mount_path",
+        Works,
+        "where the transit engine is; the environment's `VAULT_TRANSIT_SEAL_MOUNT_PATH` wins",
+    ),
+    row("seal \"transit\"", "namespace", Works, "its namespace; the environment's `VAULT_NAMESPACE` otherwise"),
+    row(
+        "seal \"transit\"",
+        "disable_renewal",
+        Works,
+        "`true`: the server does not renew the token; the environment's `VAULT_TRANSIT_SEAL_DISABLE_RENEWAL` wins",
+    ),
+    row(
+        "seal \"transit\"",
+        "tls_ca_cert",
+        Works,
+        "authorities of the other server's certificate, PEM; the environment's `VAULT_CACERT` otherwise, then the system's",
+    ),
+    row(
+        "seal \"transit\"",
+        "tls_client_cert",
+        Works,
+        "the client certificate, PEM; the environment's `VAULT_CLIENT_CERT` otherwise",
+    ),
+    row("seal \"transit\"", "tls_client_key", Works, "its key, PEM; the environment's `VAULT_CLIENT_KEY` otherwise"),
+    row(
+        "seal \"transit\"",
+        "tls_server_name",
+        Works,
+        "the name that the other server's certificate must have; the environment's `VAULT_TLS_SERVER_NAME` otherwise",
+    ),
+    row(
+        "seal \"transit\"",
+        "tls_skip_verify",
+        Works,
+        "the other server's certificate is not looked at; the environment's `VAULT_SKIP_VERIFY` otherwise",
+    ),
+    row("seal \"transit\"", "disabled", Works, DISABLED_SEAL),
+    row("seal \"transit\"", "name", NoMeaning, ONE_SEAL),
+    row("seal \"transit\"", "priority", NoMeaning, ONE_SEAL),
+    row("seal \"transit\"", "key_id_prefix", NoMeaning, ONE_SEAL),
     row(
         "service_registration",
         "consul",

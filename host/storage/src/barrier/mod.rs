@@ -3,7 +3,7 @@
 //! Must not know: what a value means, who asks, or which store lies below.
 //!
 //! Start with [`ring`] (the keys and the format of what they seal), then [`seal`] (init, unseal, seal, rotate),
-//! [`shares`] (how the root key is split), [`domain`] (what a value is bound to), [`integrity`] (what shows that rows were changed
+//! [`stored_key`] (who opens the root key, and the moves between seals), [`shares`] (how a key is split), [`domain`] (what a value is bound to), [`integrity`] (what shows that rows were changed
 //! from outside) and [`snapshot`] (all of it in a file, and back). This file is the way of every read and write.
 //!
 //! Invariants: nothing but the wrapped keys and the seal's configuration is stored as it stands; a value opens only under
@@ -16,6 +16,7 @@ mod ring;
 mod seal;
 mod shares;
 pub(crate) mod snapshot;
+mod stored_key;
 #[cfg(test)]
 mod tests;
 
@@ -28,7 +29,7 @@ use leasehold_core::keys;
 use leasehold_core::lease::{LeaseKind, LeaseRow, LeaseState};
 use leasehold_core::seams::host::{Clock, Entropy};
 use leasehold_core::seams::nodes::{Attendance, NodeReport};
-use leasehold_core::seams::seal::SealError;
+use leasehold_core::seams::seal::{KeyWrapper, SealError};
 use leasehold_core::seams::storage::{
     Batch, Change, Changes, Expect, Key, LeaseFilter, Page, Storage, StorageError, Versioned,
 };
@@ -38,6 +39,7 @@ use zeroize::Zeroize;
 
 use ring::Ring;
 use seal::{SealConfig, Unsealing};
+use stored_key::{Fetched, Wrappers};
 
 /// Implements [`Storage`], [`leasehold_core::seams::seal::Seal`] and [`leasehold_core::seams::snapshot::Snapshots`].
 pub struct Barrier {
@@ -48,7 +50,11 @@ pub struct Barrier {
     open: RwLock<Option<Arc<Ring>>>,
     /// Serialises what changes the stored keys, and keeps the shares given so far.
     unsealing: tokio::sync::Mutex<Unsealing>,
-    /// Known once read: only a snapshot that is restored changes it.
+    /// Who opens the root key, by the configuration.
+    wrappers: Wrappers,
+    /// The root key, as a wrapper gave it, until the barrier is opened with it.
+    fetched: std::sync::Mutex<Option<Fetched>>,
+    /// Known once read: only a snapshot that is restored, or a move to another seal, changes it.
     config: RwLock<Option<Arc<SealConfig>>>,
     /// Values sealed with the newest key since this start.
     sealed_values: AtomicU64,
@@ -77,6 +83,8 @@ impl Barrier {
             entropy,
             open: RwLock::default(),
             unsealing: tokio::sync::Mutex::default(),
+            wrappers: Wrappers::default(),
+            fetched: std::sync::Mutex::default(),
             config: RwLock::default(),
             sealed_values: AtomicU64::new(0),
             digest_turn: tokio::sync::Mutex::default(),
@@ -84,6 +92,12 @@ impl Barrier {
             kept: Arc::new(tokio::sync::Semaphore::new(snapshot::KEPT_MAX)),
             accepts_changed_rows: false,
         }
+    }
+
+    /// `current` opens the barrier instead of shares. `disabled` did so before, and is asked once more to move away from it.
+    #[must_use]
+    pub fn with_wrappers(self, current: Option<Arc<dyn KeyWrapper>>, disabled: Option<Arc<dyn KeyWrapper>>) -> Self {
+        Self { wrappers: Wrappers { current, disabled }, ..self }
     }
 
     /// Unseals also when rows under `sys/` were changed from outside: from then on what is there counts. For the operator who has

@@ -27,6 +27,8 @@ const TAG_LEN: usize = 16;
 /// The wrapped ring's own associated data: its storage key.
 const WRAP_DOMAIN: &[u8] = b"sys/keyring";
 const WRAP_ID: u32 = 0;
+/// A root key that the key of shares wraps: where it is stored.
+const STORED_KEY_DOMAIN: &[u8] = b"sys/seal";
 /// Keys by their place, lease rows sealed without their columns.
 const FIRST_FORMAT: u8 = 1;
 const FORMAT: u8 = 2;
@@ -134,6 +136,11 @@ impl Ring {
 
     pub(super) fn version(&self) -> u64 {
         self.version
+    }
+
+    /// The same ring, to be stored under another root key.
+    pub(super) fn under(self, root: Zeroizing<[u8; KEY_LEN]>) -> Self {
+        Self { root, ..self }
     }
 
     /// The root key, to read the ring again with.
@@ -253,6 +260,17 @@ impl Ring {
         // Nothing is granted: nobody knows how much of the last block was used before, so all of it counts as used.
         Some(Self::with(Zeroizing::new(*root), secret, keys, reserved))
     }
+}
+
+/// A root key, wrapped with the key that shares give.
+pub(super) fn wrap_root(entropy: &dyn Entropy, key: &[u8; KEY_LEN], root: &[u8; KEY_LEN]) -> Option<Vec<u8>> {
+    seal_with(&cipher(key)?, WRAP_ID, entropy, STORED_KEY_DOMAIN, root)
+}
+
+/// `None`: damaged, or wrapped with another key.
+pub(super) fn unwrap_root(key: &[u8; KEY_LEN], wrapped: Vec<u8>) -> Option<Zeroizing<[u8; KEY_LEN]>> {
+    let plain = Zeroizing::new(open_with(&cipher(key)?, STORED_KEY_DOMAIN, wrapped)?);
+    plain.as_slice().try_into().ok().map(Zeroizing::new)
 }
 
 /// Not that of the wrapped ring, nor of a key that is there already.

@@ -1,34 +1,55 @@
-//! Init, unseal, seal, rotate: the life of the keys.
+//! Init, unseal, seal, rotate: the life of the keys. Who opens the root key is in [`super::stored_key`].
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use async_trait::async_trait;
 use leasehold_core::seams::seal::{FirstValues, KeyShare, KeyStatus, Seal, SealError, SealStatus, SecretKey};
-use leasehold_core::seams::storage::{Batch, Change, Expect, StorageError};
+use leasehold_core::seams::storage::{Batch, Change, Expect, StorageError, Versioned};
 use leasehold_core::{keys, random};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::ring::{self, KEY_LEN, Ring};
 use super::shares::{self, SHARE_LEN_MAX, SHARE_LEN_MIN};
+use super::stored_key::{Moved, StoredKey};
 use super::{Barrier, sealings};
 
-/// What is stored under `sys/seal`: how the root key is split. No secret.
+const OVERTAKEN: &str = "another server has moved to another seal at the same moment: look at the seal's status, and give the shares again \
+     if the migration is still pending";
+
+/// What is stored under `sys/seal`: how the root key is split, or who else opens it. No secret.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct SealConfig {
-    shares: u8,
-    threshold: u8,
+    /// Recovery shares where a wrapper opens the root key; then there may be none.
+    pub(super) shares: u8,
+    pub(super) threshold: u8,
     /// A digest of each share. A share is random, and as long as a key: nobody finds it by its digest. With these a wrong share is
     /// known before it is kept. Empty in stores from before they were kept; the next unsealing adds them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    digests: Vec<String>,
+    pub(super) digests: Vec<String>,
+    /// `None`: the shares give the root key itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) stored_key: Option<StoredKey>,
+    /// Of the stored value.
+    #[serde(skip)]
+    pub(super) version: u64,
 }
 
 impl SealConfig {
-    /// Whether this may be one of the shares.
+    fn read(stored: &Versioned) -> Result<Self, StorageError> {
+        let config: Self = serde_json::from_slice(&stored.value)
+            .map_err(|_| StorageError::Corrupt(keys::seal().as_str().to_owned()))?;
+        Ok(Self { version: stored.version, ..config })
+    }
+
+    pub(super) fn bytes(&self) -> Result<Vec<u8>, SealError> {
+        serde_json::to_vec(self).map_err(|_| broken("no configuration"))
+    }
+
+    /// Whether this may be one of the shares. Only shares that give the root key itself may have no digest: the root key proves them.
     fn may_be_share(&self, share: &[u8]) -> bool {
-        self.digests.is_empty() || self.digests.contains(&shares::digest(share))
+        (self.digests.is_empty() && self.stored_key.is_none()) || self.digests.contains(&shares::digest(share))
     }
 }
 
@@ -63,18 +84,15 @@ impl Barrier {
     }
 
     /// Reads the configuration until it is there; from then on only a restored snapshot changes it.
-    async fn seal_config(&self) -> Result<Option<Arc<SealConfig>>, SealError> {
+    pub(super) async fn seal_config(&self) -> Result<Option<Arc<SealConfig>>, SealError> {
         // While sealed, another server may restore a snapshot with other keys.
         if !self.is_sealed()
             && let Some(config) = &*self.config.read().unwrap_or_else(PoisonError::into_inner)
         {
             return Ok(Some(Arc::clone(config)));
         }
-        let key = keys::seal();
-        let Some(stored) = self.inner.get(&key).await? else { return Ok(None) };
-        let config: SealConfig =
-            serde_json::from_slice(&stored.value).map_err(|_| StorageError::Corrupt(key.as_str().to_owned()))?;
-        let config = Arc::new(config);
+        let Some(stored) = self.inner.get(&keys::seal()).await? else { return Ok(None) };
+        let config = Arc::new(SealConfig::read(&stored)?);
         *self.config.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&config));
         Ok(Some(config))
     }
@@ -83,9 +101,14 @@ impl Barrier {
         *self.config.write().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    async fn status_with(&self, unsealing: &Unsealing) -> Result<SealStatus, SealError> {
+    pub(super) async fn status_with(&self, unsealing: &Unsealing) -> Result<SealStatus, SealError> {
         let config = self.seal_config().await?;
+        let migration = config.as_ref().is_some_and(|config| self.is_moving(config).unwrap_or(false));
         Ok(SealStatus {
+            kind: self.kind(),
+            recovery: self.wrappers.current.is_some(),
+            migration,
+            replaces_root: migration && config.as_ref().is_some_and(|config| config.stored_key.is_none()),
             initialized: config.is_some(),
             sealed: self.is_sealed(),
             threshold: config.as_ref().map_or(0, |config| config.threshold),
@@ -96,7 +119,7 @@ impl Barrier {
     }
 
     /// Opens the stored ring. Its root key is what enough right shares give.
-    async fn open_ring(&self, root: &[u8]) -> Result<(Ring, u64), SealError> {
+    pub(super) async fn open_ring(&self, root: &[u8]) -> Result<(Ring, u64), SealError> {
         let key = keys::keyring();
         let Some(wrapped) = self.inner.get(&key).await? else {
             return Err(StorageError::Corrupt(key.as_str().to_owned()).into());
@@ -107,9 +130,9 @@ impl Barrier {
         Ok((ring, wrapped.version))
     }
 
-    /// Stores a ring, with another change in the same commit if there is one, then uses it. The caller holds `unsealing`, so no two
+    /// Stores a ring, with other changes in the same commit if there are any, then uses it. The caller holds `unsealing`, so no two
     /// changes of this server meet here.
-    async fn install(&self, ring: Ring, expect: Expect, also: Option<Change>) -> Result<(), SealError> {
+    async fn install(&self, ring: Ring, expect: Expect, also: Vec<Change>) -> Result<(), SealError> {
         let key = keys::keyring();
         let damaged = || SealError::Storage(StorageError::Corrupt(key.as_str().to_owned()));
         let wrapped = ring.wrap(&*self.entropy).ok_or_else(|| broken("the key ring could not be wrapped"))?;
@@ -135,7 +158,7 @@ impl Barrier {
     async fn add_digests(&self, config: &SealConfig, parts: &[Zeroizing<Vec<u8>>]) {
         let Some(all) = shares::all(parts, config.shares, config.threshold) else { return };
         let digests = all.iter().map(|share| shares::digest(&share.0)).collect();
-        let Ok(value) = serde_json::to_vec(&SealConfig { digests, ..*config }) else { return };
+        let Ok(value) = (SealConfig { digests, ..config.clone() }).bytes() else { return };
         if let Err(error) = self.inner.commit(Batch::new().put(keys::seal(), value, Expect::Present)).await {
             tracing::warn!(%error, "could not store the digests of the shares: the next unsealing tries again");
         }
@@ -164,6 +187,63 @@ impl Barrier {
         }
     }
 
+    /// Opens the barrier with enough shares, of which each was one when it was given.
+    async fn open_by_shares(
+        &self,
+        config: &SealConfig,
+        parts: &[Zeroizing<Vec<u8>>],
+        migrate: bool,
+    ) -> Result<SealStatus, SealError> {
+        let given = shares::combine(parts, config.threshold)?;
+        let root = self.root_of(config, &given).await?;
+        let moved = if migrate { Some(self.moved(config, parts, &given, &root).await?) } else { None };
+        let unsealing = self.unsealing.lock().await;
+        if unsealing.is_restoring {
+            return Err(restoring());
+        }
+        if self.is_sealed() {
+            self.open_beside_others(&*root, moved).await?;
+            if migrate {
+                self.forget_config();
+                tracing::warn!(seal = self.kind(), "the server has moved to another seal");
+            } else if config.digests.is_empty() {
+                self.add_digests(config, parts).await;
+            }
+        }
+        self.status_with(&unsealing).await
+    }
+
+    async fn has_moved_since(&self, config: &SealConfig) -> bool {
+        self.seal_config().await.is_ok_and(|now| now.is_none_or(|now| now.version != config.version))
+    }
+
+    /// Opens the barrier; with a move to another seal, which is stored in the same commit. The caller holds `unsealing`.
+    pub(super) async fn open_with(&self, root: &[u8], moved: Option<Moved>) -> Result<(), SealError> {
+        let (ring, version) = self.open_ring(root).await?;
+        let adopts = ring.is_first_format() || !self.has_its_rows(&ring).await?;
+        // A block of uses is reserved before the first: what the last run used of its own is not known. What is sealed from now on
+        // is sealed in the present format, which needs a key of its own.
+        let next = if ring.is_used_up(0) || ring.is_first_format() {
+            ring.rotated(&*self.entropy, self.clock.now(), 0)
+        } else {
+            ring.with_room(0)
+        };
+        let mut next = next.ok_or_else(|| broken("no key could be made"))?;
+        let mut also = Vec::new();
+        if adopts {
+            also.push(self.adopt_rows(&next).await?);
+        }
+        if let Some(Moved { config, new_root }) = moved {
+            also.push(config);
+            if let Some(root) = new_root {
+                next = next.under(root);
+            }
+        }
+        self.install(next, Expect::Version(version), also).await?;
+        tracing::info!("the barrier is unsealed");
+        Ok(())
+    }
+
     /// Reserves more uses of the newest key, or makes a newer one, unless somebody else did since `seen`.
     pub(super) async fn make_room(&self, seen: &Arc<Ring>, count: u64) -> Result<(), SealError> {
         let _changing = self.unsealing.lock().await;
@@ -178,7 +258,7 @@ impl Barrier {
             ring.with_room(count)
         };
         let next = next.ok_or_else(|| broken("no key could be made"))?;
-        self.install(next, self.stored_version().await?, None).await
+        self.install(next, self.stored_version().await?, Vec::new()).await
     }
 }
 
@@ -190,6 +270,13 @@ impl Seal for Barrier {
     }
 
     async fn init_with(&self, shares: u8, threshold: u8, first: FirstValues<'_>) -> Result<Vec<KeyShare>, SealError> {
+        if self.seal_config().await?.is_some() {
+            return Err(SealError::AlreadyInitialized);
+        }
+        self.check_shares(shares, threshold)?;
+        let root = ring::random(&*self.entropy);
+        // Another server may be asked for this: nobody else waits for it meanwhile.
+        let stored_key = self.wrapped_by_current(&root).await?;
         let changing = self.unsealing.lock().await;
         if changing.is_restoring {
             return Err(restoring());
@@ -197,8 +284,6 @@ impl Seal for Barrier {
         if self.seal_config().await?.is_some() {
             return Err(SealError::AlreadyInitialized);
         }
-        shares::check(shares, threshold)?;
-        let root = ring::random(&*self.entropy);
         let no_ring = || broken("the key ring could not be made");
         let ring = Ring::generate(&*self.entropy, &root, self.clock.now()).ok_or_else(no_ring)?;
         let first = first(&|purpose| ring.derive(purpose))?;
@@ -212,10 +297,14 @@ impl Seal for Barrier {
         let digest = self.digest_after(&ring, &sealed.0).await?;
         sealed.0.push(digest);
         let wrapped = ring.wrap(&*self.entropy).ok_or_else(no_ring)?;
-        let dealt = shares::split(&*self.entropy, &root, shares, threshold);
+        // A recovery key opens nothing: it proves who may move the server to another seal, and may open a server that was sealed.
+        let split = if stored_key.is_some() { ring::random(&*self.entropy) } else { root };
+        let dealt = match shares {
+            0 => Vec::new(),
+            _ => shares::split(&*self.entropy, &split, shares, threshold),
+        };
         let digests = dealt.iter().map(|share| shares::digest(&share.0)).collect();
-        let config = SealConfig { shares, threshold, digests };
-        let config = serde_json::to_vec(&config).map_err(|_| broken("no configuration"))?;
+        let config = SealConfig { shares, threshold, digests, stored_key, version: 0 }.bytes()?;
         let batch =
             sealed.put(keys::keyring(), wrapped.clone(), Expect::Absent).put(keys::seal(), config, Expect::Absent);
         match self.inner.commit(batch).await {
@@ -229,7 +318,7 @@ impl Seal for Barrier {
         }
     }
 
-    async fn unseal(&self, share: &[u8]) -> Result<SealStatus, SealError> {
+    async fn unseal_or_migrate(&self, share: &[u8], migrate: bool) -> Result<SealStatus, SealError> {
         let mut unsealing = self.unsealing.lock().await;
         if unsealing.is_restoring {
             return Err(restoring());
@@ -240,6 +329,7 @@ impl Seal for Barrier {
         if !self.is_sealed() {
             return self.status_with(&unsealing).await;
         }
+        self.check_move(&config, migrate)?;
         if share.len() < SHARE_LEN_MIN {
             return Err(invalid(&format!("key is shorter than minimum {SHARE_LEN_MIN} bytes")));
         }
@@ -262,24 +352,34 @@ impl Seal for Barrier {
         }
         // From here on the shares are spent, right or wrong.
         let parts = unsealing.take();
-        let root = shares::combine(&parts, config.threshold)?;
-        let (ring, version) = self.open_ring(&root).await?;
-        let adopts = ring.is_first_format() || !self.has_its_rows(&ring).await?;
-        // A block of uses is reserved before the first: what the last run used of its own is not known. What is sealed from now on
-        // is sealed in the present format, which needs a key of its own.
-        let next = if ring.is_used_up(0) || ring.is_first_format() {
-            ring.rotated(&*self.entropy, self.clock.now(), 0)
-        } else {
-            ring.with_room(0)
-        };
-        let next = next.ok_or_else(|| broken("no key could be made"))?;
-        let digest = if adopts { Some(self.adopt_rows(&next).await?) } else { None };
-        self.install(next, Expect::Version(version), digest).await?;
-        if config.digests.is_empty() {
-            self.add_digests(&config, &parts).await;
+        // Another server may be asked for the key: whoever asks how this one is must not wait for that.
+        drop(unsealing);
+        match self.open_by_shares(&config, &parts, migrate).await {
+            // The shares were right for what was stored when they were given.
+            Err(SealError::Invalid(_) | SealError::Storage(StorageError::Conflict(_)))
+                if self.has_moved_since(&config).await =>
+            {
+                Err(SealError::Misconfigured(OVERTAKEN.to_owned()))
+            }
+            opened => opened,
         }
-        tracing::info!("the barrier is unsealed");
+    }
+
+    async fn fetch_key(&self) -> Result<(), SealError> {
+        self.fetch().await
+    }
+
+    async fn unseal_fetched(&self) -> Result<SealStatus, SealError> {
+        let unsealing = self.unsealing.lock().await;
+        if unsealing.is_restoring {
+            return Err(restoring());
+        }
+        self.open_fetched().await?;
         self.status_with(&unsealing).await
+    }
+
+    fn forget_fetched(&self) {
+        self.take_fetched();
     }
 
     async fn reset(&self) -> Result<SealStatus, SealError> {
@@ -292,6 +392,7 @@ impl Seal for Barrier {
         // Waits for a rotation under way, or that would open the barrier again.
         let mut unsealing = self.unsealing.lock().await;
         drop(unsealing.take());
+        self.take_fetched();
         // The keys wipe themselves when the last call that is still using them ends.
         self.set_ring(None);
         tracing::info!("the barrier is sealed");
@@ -305,7 +406,7 @@ impl Seal for Barrier {
         let _changing = self.unsealing.lock().await;
         let ring = self.ring().map_err(|_| SealError::Sealed)?;
         let next = ring.rotated(&*self.entropy, self.clock.now(), 0).ok_or_else(|| broken("no key could be made"))?;
-        self.install(next, self.stored_version().await?, None).await
+        self.install(next, self.stored_version().await?, Vec::new()).await
     }
 
     async fn key_status(&self) -> Result<KeyStatus, SealError> {
@@ -319,7 +420,7 @@ impl Seal for Barrier {
     }
 }
 
-fn wrong_share() -> SealError {
+pub(super) fn wrong_share() -> SealError {
     SealError::Invalid(
         "unable to retrieve stored keys: invalid key: failed to decrypt keys from storage: \
          cipher: message authentication failed"
@@ -335,6 +436,6 @@ fn restoring() -> SealError {
     broken("a snapshot is being restored")
 }
 
-fn broken(why: &str) -> SealError {
+pub(super) fn broken(why: &str) -> SealError {
     SealError::Storage(StorageError::Unavailable(why.to_owned()))
 }

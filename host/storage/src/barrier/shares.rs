@@ -1,4 +1,4 @@
-//! Splitting the root key, by Shamir's scheme, and putting it together.
+//! Splitting a key, by Shamir's scheme, and putting it together: the root key, or the recovery key where a wrapper opens the root key.
 
 use std::convert::Infallible;
 
@@ -16,20 +16,20 @@ pub(super) const SHARE_LEN_MIN: usize = 16;
 pub(super) const SHARE_LEN_MAX: usize = KEY_LEN + 1;
 
 /// # Errors
-/// [`SealError::Invalid`] for numbers that make no sense, in Vault's words.
-pub(super) fn check(shares: u8, threshold: u8) -> Result<(), SealError> {
+/// [`SealError::Invalid`] for numbers that make no sense, in Vault's words. `what` is what the shares are for: `seal` or `recovery`.
+pub(super) fn check(shares: u8, threshold: u8, what: &str) -> Result<(), SealError> {
     let why = if shares == 0 {
         "shares must be at least one"
-    } else if threshold == 0 {
+    } else if threshold == 0 && (shares == 1 || what == "seal") {
         "threshold must be at least one"
     } else if threshold > shares {
         "threshold cannot be larger than shares"
-    } else if shares > 1 && threshold == 1 {
+    } else if shares > 1 && threshold <= 1 {
         "threshold must be greater than one for multiple shares"
     } else {
         return Ok(());
     };
-    Err(SealError::Invalid(format!("invalid seal configuration: {why}")))
+    Err(SealError::Invalid(format!("invalid {what} configuration: {why}")))
 }
 
 /// One share is the key itself; of several each has one byte more, which tells them apart.

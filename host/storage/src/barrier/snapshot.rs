@@ -148,6 +148,7 @@ impl Snapshots for Barrier {
             // The lock is not kept: whoever asks how the server is must not wait for it.
             let mut unsealing = self.unsealing.lock().await;
             drop(unsealing.take());
+            self.take_fetched();
             unsealing.is_restoring = true;
             self.set_ring(None);
         }

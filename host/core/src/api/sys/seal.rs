@@ -13,28 +13,34 @@ use crate::seams::seal::SealStatus;
 use crate::token::create::First;
 
 const INIT: &[Field] = &[
-    Field::visible("secret_shares", Kind::Int, "Into how many shares the root key is split."),
-    Field::visible("secret_threshold", Kind::Int, "How many of them unseal."),
+    Field::visible("secret_shares", Kind::Int, "Into how many shares the root key is split. Not with auto-unseal."),
+    Field::visible("secret_threshold", Kind::Int, "How many of them unseal. Not with auto-unseal."),
     Field::visible("pgp_keys", Kind::CommaList, "Not supported: shares are handed out as they are."),
     Field::visible("root_token_pgp_key", Kind::Text, "Not supported."),
-    Field::visible("recovery_shares", Kind::Int, "Only with auto-unseal."),
-    Field::visible("recovery_threshold", Kind::Int, "Only with auto-unseal."),
-    Field::visible("recovery_pgp_keys", Kind::CommaList, "Only with auto-unseal."),
-    Field::visible("stored_shares", Kind::Int, "Only with auto-unseal."),
+    Field::visible(
+        "recovery_shares",
+        Kind::Int,
+        "With auto-unseal: into how many shares the recovery key is split. 0: there is none.",
+    ),
+    Field::visible("recovery_threshold", Kind::Int, "With auto-unseal: how many of them it takes."),
+    Field::visible("recovery_pgp_keys", Kind::CommaList, "Not supported."),
+    Field::visible("stored_shares", Kind::Int, "Accepted, and without effect."),
 ];
 const UNSEAL: &[Field] = &[
     Field::hidden("key", Kind::Text, "A share, in hex or base64."),
     Field::visible("reset", Kind::Bool, "Forgets the shares given so far."),
-    Field::visible("migrate", Kind::Bool, "Only with auto-unseal."),
+    Field::visible("migrate", Kind::Bool, "The share is given to move to the seal that is configured."),
 ];
 
 const STATUS: Answer = Answer::Plain(&[
-    Field::visible("type", Kind::Text, "`shamir`."),
+    Field::visible("type", Kind::Text, "The configured seal: `shamir`, `static` or `transit`."),
     Field::visible("initialized", Kind::Bool, "Whether the server has keys."),
     Field::visible("sealed", Kind::Bool, "Whether it answers requests yet."),
-    Field::visible("t", Kind::Int, "How many shares unseal."),
+    Field::visible("t", Kind::Int, "How many shares it takes to unseal, or recovery shares where a seal unseals."),
     Field::visible("n", Kind::Int, "How many shares there are."),
     Field::visible("progress", Kind::Int, "How many shares have been given so far."),
+    Field::visible("migration", Kind::Bool, "Whether shares must be given to move to another seal."),
+    Field::visible("recovery_seal", Kind::Bool, "Whether the server unseals itself."),
     Field::visible("version", Kind::Text, "The version of Vault that clients may take this server for."),
 ]);
 
@@ -49,6 +55,8 @@ pub const ROUTES: &[Route<SystemHandler>] = &[
             Op::update("Initialises the server, once.", sealed_handler!(init)).takes(INIT).answers(Answer::Plain(&[
                 Field::hidden("keys", Kind::List, "The shares, in hex."),
                 Field::hidden("keys_base64", Kind::List, "The shares, in base64."),
+                Field::hidden("recovery_keys", Kind::List, "The recovery shares, in hex."),
+                Field::hidden("recovery_keys_base64", Kind::List, "The recovery shares, in base64."),
                 Field::hidden("root_token", Kind::Text, "The first token."),
             ])),
         ],
@@ -119,35 +127,56 @@ async fn init_status(call: &SealedCall<'_>) -> Result<LogicalResponse, RequestEr
 
 async fn init(call: &SealedCall<'_>) -> Result<LogicalResponse, RequestError> {
     let (core, fields) = (call.core, &call.fields);
-    let asks_pgp = fields.list("pgp_keys").is_some_and(|keys| !keys.is_empty())
-        || fields.text("root_token_pgp_key").is_some_and(|key| !key.is_empty());
-    if asks_pgp {
-        // Never ignored: whoever asks for encrypted shares must not get plain ones.
+    let status = core.seal_status().await.map_err(seal_error)?;
+    let asks = |names: &[&str]| -> Vec<String> {
+        let is_asked = |name: &&&str| {
+            fields.int(name).is_some_and(|number| number != 0)
+                || fields.list(name).is_some_and(|keys| !keys.is_empty())
+                || fields.text(name).is_some_and(|key| !key.is_empty())
+        };
+        names.iter().filter(is_asked).map(|name| (*name).to_owned()).collect()
+    };
+    // Never ignored: whoever asks for recovery keys would believe to have some, and init is done only once.
+    let asked = asks(match status.recovery {
+        true => &["secret_shares", "secret_threshold", "pgp_keys"],
+        false => &["recovery_shares", "recovery_threshold", "recovery_pgp_keys"],
+    });
+    if !asked.is_empty() {
+        let (asked, kind) = (asked.join(","), status.kind);
+        return Err(RequestError::Invalid(format!("parameters {asked} not applicable to seal type {kind}")));
+    }
+    // Nor this: whoever asks for encrypted shares must not get plain ones.
+    if !asks(&["pgp_keys", "recovery_pgp_keys", "root_token_pgp_key"]).is_empty() {
         return Err(RequestError::invalid(
-            "encrypting shares with PGP keys is not supported: leave pgp_keys and root_token_pgp_key out",
+            "encrypting shares with PGP keys is not supported: leave pgp_keys, recovery_pgp_keys and root_token_pgp_key out",
         ));
     }
-    // Nor are these: whoever asks for recovery keys would believe to have some, and init is done only once.
-    let asked: Vec<&str> = ["recovery_shares", "recovery_threshold"]
-        .into_iter()
-        .filter(|name| fields.int(name).is_some_and(|number| number != 0))
-        .chain(fields.list("recovery_pgp_keys").filter(|keys| !keys.is_empty()).map(|_| "recovery_pgp_keys"))
-        .collect();
-    if !asked.is_empty() {
-        let asked = asked.join(",");
-        return Err(RequestError::Invalid(format!("parameters {asked} not applicable to seal type shamir")));
-    }
+    let what = if status.recovery { "recovery" } else { "seal" };
     let number = |name: &str, shown: &str| -> Result<u8, RequestError> {
         // Too few are for the seal to refuse, which knows what goes together.
         u8::try_from(fields.int(name).unwrap_or(0).max(0))
-            .map_err(|_| RequestError::Invalid(format!("invalid seal configuration: {shown} must be less than 256")))
+            .map_err(|_| RequestError::Invalid(format!("invalid {what} configuration: {shown} must be less than 256")))
     };
-    let made =
-        core.init(number("secret_shares", "shares")?, number("secret_threshold", "threshold")?, First::Root).await?;
+    let (shares, threshold) = match status.recovery {
+        true => ("recovery_shares", "recovery_threshold"),
+        false => ("secret_shares", "secret_threshold"),
+    };
+    let made = core.init(number(shares, "shares")?, number(threshold, "threshold")?, First::Root).await?;
     let hex: Vec<String> = made.shares.iter().map(|share| hex::encode(&*share.0)).collect();
     let base64: Vec<String> =
         made.shares.iter().map(|share| base64::engine::general_purpose::STANDARD.encode(&*share.0)).collect();
-    Ok(plain(json!({ "keys": hex, "keys_base64": base64, "root_token": made.root_token.expose() })))
+    let root_token = made.root_token.expose();
+    if !status.recovery {
+        return Ok(plain(json!({ "keys": hex, "keys_base64": base64, "root_token": root_token })));
+    }
+    core.unseal_now().await;
+    let mut data = json!({ "keys": [], "keys_base64": [] });
+    if !hex.is_empty() {
+        data["recovery_keys"] = hex.into();
+        data["recovery_keys_base64"] = base64.into();
+    }
+    data["root_token"] = root_token.into();
+    Ok(plain(data))
 }
 
 async fn unseal(call: &SealedCall<'_>) -> Result<LogicalResponse, RequestError> {
@@ -172,7 +201,7 @@ async fn unseal(call: &SealedCall<'_>) -> Result<LogicalResponse, RequestError> 
     if core.unsealed().is_err() && share.len() < 16 {
         return Err(RequestError::invalid("invalid key: key is shorter than minimum 16 bytes"));
     }
-    let status = core.unseal_from(&share, from).await?;
+    let status = core.unseal_from(&share, fields.bool("migrate").unwrap_or(false), from).await?;
     Ok(status_answer(core, &status))
 }
 
@@ -187,7 +216,7 @@ fn status_answer(core: &Core, status: &SealStatus) -> LogicalResponse {
     let mut put = |name: &str, value: Value| {
         data.insert(name.to_owned(), value);
     };
-    put("type", "shamir".into());
+    put("type", status.kind.into());
     put("initialized", status.initialized.into());
     put("sealed", status.sealed.into());
     put("t", status.threshold.into());
@@ -198,12 +227,15 @@ fn status_answer(core: &Core, status: &SealStatus) -> LogicalResponse {
     // Vault has one of the two; clients look for either.
     put("build_date", settings.commit_date.clone().into());
     put("commit_date", settings.commit_date.clone().into());
-    put("migration", false.into());
+    put("migration", status.migration.into());
     if let Ok(unsealed) = core.unsealed() {
         put("cluster_name", unsealed.installation.cluster_name.clone().into());
         put("cluster_id", unsealed.installation.cluster_id.clone().into());
     }
-    put("recovery_seal", false.into());
+    put("recovery_seal", status.recovery.into());
+    if status.recovery {
+        put("recovery_seal_type", "shamir".into());
+    }
     put("storage_type", settings.storage_type.into());
     // Ours: what decides and what renders, by content.
     let digests = [("acl", core.seams.acl.digest()), ("statements", core.seams.templates.digest())];

@@ -61,14 +61,7 @@ async fn restored(call: &Call<'_>, from: Provenance) -> Result<LogicalResponse, 
     let upload = call.request.upload.as_ref().filter(|upload| !upload.is_empty());
     let upload = upload.ok_or_else(|| RequestError::invalid("the request has no body: send the snapshot as it is"))?;
     let core: &Arc<Core> = call.core;
-    let others = core.nodes.others_at_work().await?;
-    let names: Vec<&str> = others.iter().map(|node| node.report.address.as_str()).collect();
-    if !names.is_empty() {
-        return Err(RequestError::Invalid(format!(
-            "other servers work on this storage ({}): seal each of them first, and unseal them with the snapshot's keys afterwards",
-            names.join(", ")
-        )));
-    }
+    core.refuse_beside_others("and unseal them with the snapshot's keys afterwards").await?;
     let checked = core.seams.snapshots.check(Arc::clone(upload), from).await.map_err(snapshot_error)?;
     core.restore(call.unsealed, checked, &call.asker()).await.map_err(snapshot_error)?;
     Ok(LogicalResponse::empty())

@@ -9,6 +9,7 @@ pub mod meter;
 pub mod node;
 pub mod sandbox;
 pub mod server;
+pub mod wrapper;
 
 use std::time::Duration;
 

@@ -12,6 +12,7 @@ use leasehold_core::seams::auth::AuthMethod;
 use leasehold_core::seams::engine::SecretsEngine;
 use leasehold_core::seams::error::RequestError;
 use leasehold_core::seams::host::{Clock, Entropy, Metrics};
+use leasehold_core::seams::seal::KeyWrapper;
 use leasehold_core::seams::storage::{Batch, LeaseFilter, Page, Storage};
 use leasehold_core::seams::store_copy::WholeStore;
 use leasehold_core::testing::CountingEntropy;
@@ -27,6 +28,7 @@ use super::auth::ScriptedMethod;
 use super::engine::{ScriptedEngine, Target};
 use super::faults::Process;
 use super::sandbox::ScriptedSandbox;
+use super::wrapper::ScriptedWrapper;
 
 pub const ROOT: &str = "root";
 
@@ -56,6 +58,14 @@ pub struct Server {
     clock: Arc<dyn Clock>,
     entropy: Arc<CountingEntropy>,
     declared: Vec<DeviceEntry>,
+    seals: Seals,
+}
+
+/// What opens the server instead of people, and what it moves away from.
+#[derive(Clone, Default)]
+pub struct Seals {
+    pub current: Option<Arc<ScriptedWrapper>>,
+    pub disabled: Option<Arc<ScriptedWrapper>>,
 }
 
 pub type Answer = Result<LogicalResponse, RequestError>;
@@ -93,7 +103,29 @@ impl Server {
     pub fn empty(declared: Vec<DeviceEntry>) -> Self {
         let clock = Arc::new(PausedClock::new());
         let store = Arc::new(MemoryStorage::new(clock.clone()));
-        Self::over(store, Arc::default(), clock, Arc::new(CountingEntropy::default()), declared)
+        Self::over(store, Arc::default(), clock, Arc::new(CountingEntropy::default()), declared, Seals::default())
+    }
+
+    /// Over an empty store, with these seals in its configuration.
+    pub fn empty_with(seals: Seals) -> Self {
+        let clock = Arc::new(PausedClock::new());
+        let store = Arc::new(MemoryStorage::shared(clock.clone()));
+        Self::over(store, Arc::default(), clock, Arc::new(CountingEntropy::default()), Vec::new(), seals)
+    }
+
+    /// A further process, with another configuration of its seals; sealed.
+    pub fn again_with(&self, seals: Seals) -> Self {
+        self.process.die();
+        self.another(seals)
+    }
+
+    /// A second process over the same store while this one lives; sealed.
+    pub fn another(&self, seals: Seals) -> Self {
+        let (store, target) = (self.process.store.clone(), self.target.clone());
+        let mut other =
+            Self::over(store, target, self.clock.clone(), self.entropy.clone(), self.declared.clone(), seals);
+        other.share.clone_from(&self.share);
+        other
     }
 
     /// As [`Server::start`], over a store that several servers may share: see [`Server::beside`].
@@ -108,7 +140,14 @@ impl Server {
 
     /// Initialised, over a store whose clock may be another one than the server's.
     pub async fn sealed_over(store: Arc<MemoryStorage>, clock: Arc<dyn Clock>) -> Self {
-        let mut server = Self::over(store, Arc::default(), clock, Arc::new(CountingEntropy::default()), Vec::new());
+        let mut server = Self::over(
+            store,
+            Arc::default(),
+            clock,
+            Arc::new(CountingEntropy::default()),
+            Vec::new(),
+            Seals::default(),
+        );
         let made = server.core.init(1, 1, First::Development(Some(TokenId::new(ROOT)))).await.unwrap();
         server.share = made.shares[0].0.to_vec();
         server
@@ -116,18 +155,12 @@ impl Server {
 
     /// A further process, over what this one has stored; sealed.
     pub fn again(&self) -> Self {
-        self.process.die();
-        let (store, target) = (self.process.store.clone(), self.target.clone());
-        let mut next = Self::over(store, target, self.clock.clone(), self.entropy.clone(), self.declared.clone());
-        next.share.clone_from(&self.share);
-        next
+        self.again_with(self.seals.clone())
     }
 
     /// A second process over the same store while this one lives; unsealed.
     pub async fn beside(&self) -> Self {
-        let (store, target) = (self.process.store.clone(), self.target.clone());
-        let mut other = Self::over(store, target, self.clock.clone(), self.entropy.clone(), self.declared.clone());
-        other.share.clone_from(&self.share);
+        let other = self.another(self.seals.clone());
         other.unseal().await;
         other
     }
@@ -138,17 +171,17 @@ impl Server {
         clock: Arc<dyn Clock>,
         entropy: Arc<CountingEntropy>,
         declared: Vec<DeviceEntry>,
+        seals: Seals,
     ) -> Self {
         let process = Process::new(store, target.clone());
         let engine = Arc::new(ScriptedEngine::new(target.clone(), process.clone()));
         let sandbox = Arc::<ScriptedSandbox>::default();
         let method = Arc::<ScriptedMethod>::default();
         let audit = Arc::<Recorders>::default();
-        let barrier = Arc::new(Barrier::new(
-            process.clone() as Arc<dyn WholeStore>,
-            clock.clone(),
-            entropy.clone() as Arc<dyn Entropy>,
-        ));
+        let barrier =
+            Barrier::new(process.clone() as Arc<dyn WholeStore>, clock.clone(), entropy.clone() as Arc<dyn Entropy>);
+        let wrapper = |seal: &Option<Arc<ScriptedWrapper>>| seal.clone().map(|seal| seal as Arc<dyn KeyWrapper>);
+        let barrier = Arc::new(barrier.with_wrappers(wrapper(&seals.current), wrapper(&seals.disabled)));
         let seams = Seams {
             storage: barrier.clone(),
             seal: barrier.clone(),
@@ -188,6 +221,7 @@ impl Server {
             clock,
             entropy,
             declared,
+            seals,
         }
     }
 

@@ -329,6 +329,33 @@ fn helm_charts_and_bank_vaults_are_answered_line_by_line() {
     assert_eq!(lines, [1, 5, 6, 7, 9], "{refused:?}");
 }
 
+const STATIC_SEAL: &str = "seal \"static\" {\n current_key_id = \"1\"\n current_key = \"env://NONE\"\n";
+
+#[test]
+fn seals_are_read_with_all_that_is_wrong_with_them() {
+    let read = |seals: &str| read_one(&format!("{STORE}{LISTENER}{seals}"));
+    let transit = "seal \"transit\" {\n address = \"https://x\"\n token = \"s.secret\"\n key_name = \"k\"\n";
+    let config = read(&format!("{STATIC_SEAL} disabled = \"true\"\n}}\n{transit}}}\n")).unwrap();
+    let found: Vec<_> = config.seals.iter().map(|seal| (seal.settings.kind(), seal.disabled)).collect();
+    assert_eq!(found, [("static", true), ("transit", false)]);
+    assert!(!format!("{config:?}").contains("s.secret"));
+    for (seals, why) in [
+        (format!("{STATIC_SEAL}}}\n{transit}}}\n"), "needs `disabled = \"true\"`"),
+        (format!("{STATIC_SEAL}}}\n{STATIC_SEAL} disabled = true\n}}\n"), "second block `seal \"static\"`"),
+        ("seal \"static\" {}\n".to_owned(), "needs `current_key_id` and `current_key`"),
+        ("seal \"static\" {\n current_key = \"x\"\n}\n".to_owned(), "`current_key_id` is missing"),
+        ("seal \"static\" {\n current_key_id = \"x\"\n}\n".to_owned(), "`current_key` is missing"),
+        (format!("{STATIC_SEAL} previous_key = \"x\"\n}}\n"), "`previous_key_id` is missing"),
+        (format!("{STATIC_SEAL} current_key = \"x\"\n}}\n"), "said twice"),
+        (format!("{transit} adress = \"x\"\n}}\n"), "did you mean `address`"),
+    ] {
+        let refused = read(&seals).unwrap_err();
+        assert!(refused.problems.iter().any(|problem| problem.what.contains(why)), "{seals}: {refused:?}");
+    }
+    let config = read(&format!("{transit} tls_skip_verify = true\n}}\n")).unwrap();
+    assert_eq!(config.warnings.len(), 1, "{config:?}");
+}
+
 /// Each row of the table is true: what works is taken without a word, and the rest is answered as it says.
 #[test]
 fn every_setting_of_the_table_has_its_answer() {
@@ -403,7 +430,24 @@ fn every_setting_of_the_table_has_its_answer() {
                 let line = if name == "local" { line } else { quoted("x") };
                 format!("{STORE}{LISTENER}audit \"file\" \"x\" {{\n options = {{ file_path = \"x\" }}\n{line}\n}}\n")
             }
+            "seal" if name == "static" => format!("{STORE}{LISTENER}{STATIC_SEAL}}}\n"),
             "seal" | "service_registration" => format!("{STORE}{LISTENER}{} \"{name}\" {{}}\n", setting.block),
+            "seal \"static\"" if name.starts_with("current") => format!("{STORE}{LISTENER}{STATIC_SEAL}}}\n"),
+            "seal \"static\"" if name.starts_with("previous") => {
+                let previous = " previous_key_id = \"0\"\n previous_key = \"env://NONE\"\n";
+                format!("{STORE}{LISTENER}{STATIC_SEAL}{previous}}}\n")
+            }
+            "seal \"static\"" => format!("{STORE}{LISTENER}{STATIC_SEAL}{line}\n}}\n"),
+            // It is taken, and it is warned of: the test of seals says so.
+            "seal \"transit\"" if name == "tls_skip_verify" => continue,
+            "seal \"transit\"" => {
+                let line = if setting.answer == Answer::Works && line.contains("true") && name.starts_with("dis") {
+                    line
+                } else {
+                    quoted("x")
+                };
+                format!("{STORE}{LISTENER}seal \"transit\" {{\n{line}\n}}\n")
+            }
             other => panic!("no text for block {other}"),
         };
         let (problems, warnings) = match read_one(&text) {
