@@ -1,5 +1,6 @@
 //! Several servers over one PostgreSQL: each serves everything, and what one answers counts on all.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -281,4 +282,55 @@ fn a_store_that_lost_changes_is_read_again() {
     for at in 0..2 {
         nodes.client(at, &token).get("sys/mounts").assert_status(403);
     }
+}
+
+/// One server after the other is stopped in good order, started again and unsealed, while clients go on with the others.
+#[test]
+fn servers_are_replaced_one_by_one_under_load() {
+    let nodes = Nodes::start(3);
+    let postgresql = own_postgresql();
+    let database = Database::first_of(&postgresql);
+    nodes.servers[0].connect(&database);
+    nodes.servers[0].role("r", json!({}));
+    let stop = AtomicBool::new(false);
+    let issued: Vec<(String, String)> = thread::scope(|scope| {
+        let clients: Vec<_> = (0..3)
+            .map(|first| {
+                let (nodes, stop) = (&nodes, &stop);
+                scope.spawn(move || {
+                    let mut issued = Vec::new();
+                    for at in first.. {
+                        if stop.load(Ordering::Relaxed) {
+                            break;
+                        }
+                        match nodes.root(at).try_request("GET", "database/creds/r", None) {
+                            Ok(answer) if answer.status == 200 => {
+                                issued.push((answer.text("/lease_id"), answer.text("/data/username")));
+                            }
+                            // It drains, is sealed, or has not joined yet: the next one is asked.
+                            Ok(answer) => assert_eq!(answer.status, 503, "{answer}"),
+                            Err(_) => thread::sleep(Duration::from_millis(20)),
+                        }
+                    }
+                    issued
+                })
+            })
+            .collect();
+        for server in &nodes.servers {
+            thread::sleep(Duration::from_secs(1));
+            assert_eq!(server.terminate(), Some(0), "{}", server.log());
+            server.start();
+            server.unseal();
+        }
+        thread::sleep(Duration::from_secs(1));
+        stop.store(true, Ordering::Relaxed);
+        clients.into_iter().flat_map(|client| client.join().unwrap()).collect()
+    });
+    assert!(issued.len() > 20, "{}", issued.len());
+    for (lease, user) in &issued {
+        assert!(nodes.root(0).has_lease(lease), "{lease} was acknowledged");
+        assert!(database.has_role(user), "{user} was acknowledged");
+    }
+    nodes.root(1).put("sys/leases/revoke-prefix/database/creds/r", json!({ "sync": true })).assert_status(204);
+    assert_eq!(database.sql("SELECT count(*) FROM pg_roles WHERE rolname LIKE 'v-%'"), "0");
 }
