@@ -22,7 +22,7 @@ const RETRY_SLOTS: usize = 2;
 /// When one that found no such slot looks again.
 const RETRY_LATER: Duration = Duration::from_secs(1);
 /// A target that did not answer is left alone for so long.
-const DOWN_FOR: Duration = Duration::from_secs(5);
+pub(super) const DOWN_FOR: Duration = Duration::from_secs(5);
 /// The ticker looks at least this often: clocks jump.
 const POLL_MAX: Duration = Duration::from_secs(1);
 /// The shortest wait.

@@ -6,11 +6,12 @@ use std::time::Duration;
 use leasehold_model::{LeaseId, MountAccessor, Timestamp, TokenHash};
 use tokio::time::Instant;
 
+use super::claims::DOWN_FOR;
 use super::{
     CLAIM_TTL, EFFECT_GRACE, EFFECT_TIME, EndCause, IRREVOCABLE_AFTER, LeaseError, LeaseKind, LeaseRow, LeaseState,
     Leases, NO_ANSWER, PAGE,
 };
-use crate::backoff::{BACKOFF_MAX, backoff};
+use crate::backoff::{self, BACKOFF_MAX, backoff};
 use crate::codec::encode;
 use crate::seams::engine::EngineError;
 use crate::seams::storage::{Batch, LeaseFilter, Page, StorageError};
@@ -191,14 +192,19 @@ impl Leases {
         self.note_target(&row.connection, opening, &error);
         crate::fail::point("revoke-failed");
         metrics::counter!("leasehold_revocation_failures_total").increment(1);
+        // Perhaps another server reaches the target, or it is back in a moment. So it is tried again as soon as this server does not leave
+        // it alone any more, and that counts only as often as it would have been tried otherwise.
+        let is_away = matches!(error, EngineError::Unreached(_));
+        let since = body.ending.as_ref().map_or(row.expires_at, |ending| ending.since);
+        let is_extra = is_away && self.now().since(since) < backoff::elapsed(body.attempts);
         // However often somebody asks: it gets no later, and no sooner irrevocable, than by itself.
-        if trigger == Trigger::Due || body.attempts == 0 {
+        if body.attempts == 0 || (trigger == Trigger::Due && !is_extra) {
             body.attempts = body.attempts.saturating_add(1);
         }
         if body.attempts >= IRREVOCABLE_AFTER {
             self.note_irrevocable(&row.id, true);
         }
-        let wait = backoff(body.attempts, &*self.entropy);
+        let wait = if is_away { DOWN_FOR } else { backoff(body.attempts, &*self.entropy) };
         body.last_error = Some(error.to_string());
         tracing::warn!(lease.id = %row.id, attempts = body.attempts, %error, "could not revoke lease {}, next try in {:.1} s", row.id, wait.as_secs_f64());
         let fence = row.fence;

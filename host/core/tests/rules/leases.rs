@@ -666,6 +666,26 @@ async fn a_stuck_lease_is_shown_as_irrevocable_and_tried_for_ever() {
     assert!(!server.target.has(&id));
 }
 
+/// Each failed try doubled the wait, so that a role stayed for minutes after its target was back, or while another server reached it.
+#[tokio::test(start_paused = true)]
+async fn a_lease_goes_soon_after_its_target_is_back_however_long_it_was_away() {
+    for (away, is_irrevocable) in [(3, false), (60, false), (250, false), (1_200, true)] {
+        let server = Server::start().await;
+        let id = lease_of(&server.read(ROOT, "db/creds/app").await.unwrap());
+        *server.target.refuses.lock().unwrap() = Some("away");
+        server.root("sys/leases/revoke", json!({ "lease_id": id.as_str(), "sync": false })).await.unwrap();
+        pass(away).await;
+        let count =
+            server.call(Some(ROOT), Operation::Read, "sys/leases/count", json!({ "type": "irrevocable" })).await;
+        let count = count.unwrap().data.unwrap()["lease_count"].as_u64().unwrap();
+        assert_eq!(count, u64::from(is_irrevocable), "it counts as failed as often as with longer waits: {away} s");
+        assert!(server.target.has(&id));
+        *server.target.refuses.lock().unwrap() = None;
+        pass(7).await;
+        assert!(!server.target.has(&id), "{away} s");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_prefix_ends_what_is_below_it_and_nothing_beside_it() {
     let server = Server::start().await;

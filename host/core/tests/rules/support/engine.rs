@@ -151,6 +151,9 @@ impl ScriptedEngine {
         if *self.target.is_down.lock().unwrap() {
             return Err(gone());
         }
+        if *self.target.refuses.lock().unwrap() == Some("away") {
+            return Err(EngineError::Unreached("connection refused".to_owned()));
+        }
         if *self.target.refuses.lock().unwrap() == Some(name) {
             return Err(EngineError::Failed("ERROR: refused (SQLSTATE 42501)".to_owned()));
         }
