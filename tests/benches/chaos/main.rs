@@ -96,7 +96,7 @@ fn run() -> Result<bool, String> {
     if !is_broken && !violations.is_empty() {
         println!("Every contradiction follows a fail-over that may lose commits: nothing is promised then.");
     }
-    Ok(!is_broken && !panicked)
+    Ok(!is_broken && !panicked && history.unhealed.is_empty())
 }
 
 /// Differs from run to run.

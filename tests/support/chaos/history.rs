@@ -149,6 +149,8 @@ pub struct History {
     pub overdue: Vec<Overdue>,
     /// Roles that were there at the end, after everything was revoked.
     pub left: Vec<String>,
+    /// Faults after which something did not come back: the round has shown less than it should.
+    pub unhealed: Vec<String>,
 }
 
 /// How far off an observation of a bent clock may be: a node learns of it within a second, and more slowly when the store is away.

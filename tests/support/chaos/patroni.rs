@@ -22,6 +22,8 @@ const SERVERS: usize = 2;
 const PASSWORD: &str = "chaos";
 /// A standby copies the primary first.
 const START_WAIT: Duration = Duration::from_secs(120);
+/// How long a standby may take to mend itself.
+const REMAKE_AFTER: Duration = Duration::from_secs(25);
 
 /// Two servers. Dropping it ends them and removes their files.
 #[derive(Debug)]
@@ -124,11 +126,18 @@ impl Patroni {
         self.caller.send_to(&format!("http://{address}/{what}"), None, "GET", None).status == Some(200)
     }
 
-    /// Waits until this server is the primary, or a standby that follows it.
+    /// Waits until this server is the primary, or a standby that follows it. One that cannot be mended is made anew from the primary, as
+    /// an operator would.
     fn serves(&self, at: usize) {
         let began = Instant::now();
+        let mut last = began;
         while !(self.answers(at, "primary") || self.answers(at, "replica")) {
             assert!(began.elapsed() < START_WAIT, "store{at} does not serve\n{}", self.log(at));
+            if last.elapsed() > REMAKE_AFTER && self.answers((at + 1) % SERVERS, "primary") {
+                let url = format!("http://{}:8008/reinitialize", self.addresses[at]);
+                self.caller.send_to(&url, None, "POST", Some(serde_json::json!({ "force": true })));
+                last = Instant::now();
+            }
             thread::sleep(Duration::from_millis(200));
         }
     }
@@ -263,6 +272,7 @@ bootstrap:
       parameters:
         max_connections: 200
         wal_log_hints: 'on'
+        wal_keep_size: 1GB
         full_page_writes: 'on'
         fsync: 'off'
   initdb:
@@ -274,6 +284,8 @@ postgresql:
   data_dir: {place}/data
   bin_dir: {bin}
   pgpass: {place}/pgpass
+  remove_data_directory_on_rewind_failure: true
+  remove_data_directory_on_diverged_timelines: true
   authentication:
     superuser: {{username: postgres, password: {PASSWORD}}}
     replication: {{username: replicator, password: {PASSWORD}}}

@@ -48,6 +48,9 @@ pub fn report(history: &History, violations: &[Violation]) -> String {
         history.row_looks.len(),
         longest.as_secs_f64()
     );
+    for what in &history.unhealed {
+        let _ = writeln!(text, "- {what}");
+    }
     for violation in violations.iter().take(40) {
         let _ = writeln!(text, "- {violation}");
     }

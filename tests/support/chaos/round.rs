@@ -1,5 +1,6 @@
 //! One round: clients work, faults come by the plan, everything heals and is revoked, and the history is put together.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -28,6 +29,7 @@ pub fn run(world: &World, seed: u64, length: Duration) -> History {
     let (stop, stop_looking) = (AtomicBool::new(false), AtomicBool::new(false));
     let clients = Clients::new(world, began, &stop);
     let spans = Mutex::new(Vec::new());
+    let unhealed = Mutex::new(Vec::new());
     let (target, stores) = (world.target_url(), world.store_urls());
     let mut left = Vec::new();
     let tracker = thread::scope(|scope| {
@@ -43,7 +45,7 @@ pub fn run(world: &World, seed: u64, length: Duration) -> History {
             }));
         }
         let inflicting: Vec<_> =
-            planned.iter().map(|planned| scope.spawn(|| inflict(world, began, planned, &spans))).collect();
+            planned.iter().map(|planned| scope.spawn(|| inflict(world, began, planned, &spans, &unhealed))).collect();
         thread::sleep(length);
         for done in inflicting {
             done.join().expect("a fault was inflicted and ended");
@@ -64,6 +66,7 @@ pub fn run(world: &World, seed: u64, length: Duration) -> History {
         spans: spans.into_inner().unwrap_or_else(PoisonError::into_inner),
         nodes: world.nodes.len(),
         left,
+        unhealed: unhealed.into_inner().unwrap_or_else(PoisonError::into_inner),
         ..History::default()
     };
     history.spans.sort_by_key(|span| span.begin);
@@ -71,13 +74,17 @@ pub fn run(world: &World, seed: u64, length: Duration) -> History {
     history
 }
 
-fn inflict(world: &World, began: Instant, planned: &Planned, spans: &Mutex<Vec<Span>>) {
+fn inflict(world: &World, began: Instant, planned: &Planned, spans: &Mutex<Vec<Span>>, unhealed: &Mutex<Vec<String>>) {
     thread::sleep(planned.at.saturating_sub(began.elapsed()));
     let begin = began.elapsed();
     eprintln!("[{:8.3} s] {} for {:.1} s", begin.as_secs_f64(), planned.fault, planned.lasts.as_secs_f64());
     world.inflict(planned.fault);
     thread::sleep(planned.lasts);
-    world.heal(planned.fault);
+    // What was seen until then must not be lost when something does not come back.
+    if std::panic::catch_unwind(AssertUnwindSafe(|| world.heal(planned.fault))).is_err() {
+        let what = format!("[{:.3} s] what followed `{}` did not end well", begin.as_secs_f64(), planned.fault);
+        unhealed.lock().unwrap_or_else(PoisonError::into_inner).push(what);
+    }
     let span = Span { fault: planned.fault, begin, end: began.elapsed() };
     spans.lock().unwrap_or_else(PoisonError::into_inner).push(span);
 }
