@@ -1,6 +1,7 @@
 //! Seals that open the server: `static` and `transit`, recovery shares, moves between them, several servers.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,6 +16,7 @@ use crate::support::{Answer, Bao, Durable, Server, eventually, free_port};
 fn key_file(server: &Server, name: &str, byte: u8) -> String {
     let path = server.home().join(name);
     fs::write(&path, [byte; 32]).unwrap();
+    fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
     format!("file://{}", path.display())
 }
 
@@ -127,6 +129,28 @@ fn a_server_without_recovery_shares_is_initialised_like_openbaos() {
         .put("sys/unseal", json!({ "key": "00".repeat(32) }))
         .assert_error_has(500, "there are no recovery keys");
     assert!(!is_open(&server));
+}
+
+#[test]
+fn the_command_line_shows_recovery_keys_as_openbaos() {
+    let (server, _) = with_static();
+    assert!(server.log().contains("everybody on this machine can read"), "the key file of this test is not private");
+    let refused = server.cli().without_token().line("operator init -key-shares=1 -key-threshold=1");
+    refused
+        .assert_status(2)
+        .assert_stderr("parameters secret_shares,secret_threshold not applicable to seal type static");
+    let made =
+        server.cli().without_token().line("operator init -recovery-shares=2 -recovery-threshold=2").assert_status(0);
+    let rows: Vec<&str> = made.stdout.lines().filter(|line| line.contains(": ")).collect();
+    let names: Vec<&str> = rows.iter().filter_map(|row| Some(row.split_once(':')?.0)).collect();
+    assert_eq!(names, ["Recovery Key 1", "Recovery Key 2", "Initial Root Token"], "{made}");
+    made.assert_stdout("Recovery key initialized with 2 key shares and a key threshold of 2. Please")
+        .assert_stdout("securely distribute the key shares printed above.");
+    let status = server.cli().line("status").assert_status(0);
+    let shown: Vec<&str> =
+        status.stdout.lines().filter(|line| line.contains("Recovery") || line.contains("Seal Type")).collect();
+    assert_eq!(shown.len(), 3, "{status}");
+    status.assert_stdout("Total Recovery Shares").assert_stdout("Recovery Seal Type");
 }
 
 #[test]

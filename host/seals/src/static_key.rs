@@ -4,6 +4,7 @@
 
 use std::fs::File;
 use std::io::Read as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -60,6 +61,12 @@ impl StaticSeal {
             std::iter::once(("current_key", current)).chain(previous.iter().map(|key| ("previous_key", key)))
         {
             read(&key.key).map_err(|why| format!("`{name}`: {why}"))?;
+            if let Some(path) = key.key.expose().strip_prefix("file://").filter(|path| may_be_read_by_all(path)) {
+                tracing::warn!(
+                    seal = "static",
+                    "everybody on this machine can read {path}: whoever has it opens a copy of the storage"
+                );
+            }
         }
         Ok(Self { settings, entropy })
     }
@@ -148,6 +155,11 @@ fn read(source: &Hidden) -> Result<Zeroizing<[u8; KEY_LEN]>, String> {
         return decoded(value.as_bytes()).map_err(|why| format!("the environment's `{name}`: {why}"));
     }
     decoded(text.as_bytes()).map_err(str::to_owned)
+}
+
+fn may_be_read_by_all(path: &str) -> bool {
+    const OTHERS_READ: u32 = 0o004;
+    std::fs::metadata(path).is_ok_and(|file| file.permissions().mode() & OTHERS_READ != 0)
 }
 
 /// 32 bytes as they are, or in hex or base64 with whitespace around them.

@@ -1,5 +1,6 @@
 //! `seal "transit"`: another server's transit engine wraps and unwraps the key.
 
+use std::borrow::Cow;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use leasehold_core::seams::seal::{KeyWrapper, SecretKey, WrappedKey, WrapperError};
 use leasehold_https::KnownHost;
 use leasehold_tls::{NameRule, Proof, ServerVerifier, Versions};
+use serde::Deserialize;
 use serde_json::{Value, json};
 use ureq::http::Uri;
 use zeroize::Zeroizing;
@@ -146,15 +148,25 @@ impl TransitSeal {
     }
 
     /// Sends one request, on a thread where it may block.
-    async fn ask(&self, verb: Verb, path: String, body: Option<Value>) -> Result<Value, WrapperError> {
+    async fn ask(&self, verb: Verb, path: String, body: Secret<String>) -> Result<Secret<Vec<u8>>, WrapperError> {
         let client = Arc::clone(&self.0);
-        let asked = tokio::task::spawn_blocking(move || client.send(verb, &path, body.as_ref())).await;
+        let asked = tokio::task::spawn_blocking(move || client.send(verb, &path, &body)).await;
         asked.map_err(|_| WrapperError::Away("the request ended early".to_owned()))?
+    }
+
+    /// An answer that holds no secret.
+    async fn ask_openly(&self, verb: Verb, path: &str) -> Result<Value, WrapperError> {
+        let answer = self.ask(verb, path.to_owned(), Zeroizing::new("{}".to_owned())).await?;
+        serde_json::from_slice(&answer).map_err(|_| self.odd(path))
+    }
+
+    fn odd(&self, path: &str) -> WrapperError {
+        WrapperError::Refused(format!("{}: {path} answered with something else than was asked for", self.0.shown))
     }
 
     /// How long the token still lives after it was renewed; `None`: it ends never, or nobody can renew it.
     async fn renew(&self) -> Result<Option<Duration>, WrapperError> {
-        let found = self.ask(Verb::Get, "auth/token/lookup-self".to_owned(), None).await?;
+        let found = self.ask_openly(Verb::Get, "auth/token/lookup-self").await?;
         let ttl = found["data"]["ttl"].as_u64().unwrap_or_default();
         if ttl == 0 {
             return Ok(None);
@@ -168,7 +180,7 @@ impl TransitSeal {
             );
             return Ok(None);
         }
-        let renewed = self.ask(Verb::Post, "auth/token/renew-self".to_owned(), Some(json!({}))).await?;
+        let renewed = self.ask_openly(Verb::Post, "auth/token/renew-self").await?;
         let ttl = renewed["auth"]["lease_duration"].as_u64().unwrap_or(ttl);
         Ok(Some(Duration::from_secs(ttl)))
     }
@@ -199,6 +211,22 @@ fn tls(settings: &TransitSettings) -> Result<rustls::ClientConfig, String> {
     leasehold_tls::client_config(verifier, identity, Versions::Both).map_err(|error| error.to_string())
 }
 
+/// Wiped when it is dropped.
+type Secret<T> = Zeroizing<T>;
+
+/// Borrowed from the answer, so that the key is in no other place that nobody wipes.
+#[derive(Deserialize)]
+struct Decrypted<'a> {
+    #[serde(borrow)]
+    data: Plain<'a>,
+}
+
+#[derive(Deserialize)]
+struct Plain<'a> {
+    #[serde(borrow)]
+    plaintext: Cow<'a, str>,
+}
+
 #[derive(Clone, Copy)]
 enum Verb {
     Get,
@@ -206,7 +234,7 @@ enum Verb {
 }
 
 impl Client {
-    fn send(&self, verb: Verb, path: &str, body: Option<&Value>) -> Result<Value, WrapperError> {
+    fn send(&self, verb: Verb, path: &str, body: &str) -> Result<Secret<Vec<u8>>, WrapperError> {
         let url = format!("{}/v1/{path}", self.base);
         let away = |why: &str| WrapperError::Away(format!("{} does not answer: {why}", self.shown));
         let mut headers = vec![("X-Vault-Token", self.token.expose()), ("X-Vault-Request", "true")];
@@ -221,7 +249,6 @@ impl Client {
             Verb::Post => {
                 let request =
                     headers.iter().fold(self.agent.post(&url), |request, (name, value)| request.header(*name, *value));
-                let body = Zeroizing::new(body.map(ToString::to_string).unwrap_or_default());
                 request.send(body.as_bytes())
             }
         };
@@ -230,9 +257,7 @@ impl Client {
         let text = answer.body_mut().with_config().limit(ANSWER_MAX).read_to_vec().map(Zeroizing::new);
         let text = text.map_err(|error| away(&explained(&error)))?;
         if (200..300).contains(&status) {
-            let unexpected =
-                |_| WrapperError::Refused(format!("{} answered with something that is no JSON", self.shown));
-            return if text.is_empty() { Ok(Value::Null) } else { serde_json::from_slice(&text).map_err(unexpected) };
+            return Ok(text);
         }
         let said = said(&text);
         let what = format!("{}: {path}: {status}{said}", self.shown);
@@ -274,32 +299,34 @@ impl KeyWrapper for TransitSeal {
     }
 
     async fn wrap(&self, plain: &SecretKey) -> Result<WrappedKey, WrapperError> {
-        let Client { mount, key, shown, .. } = &*self.0;
-        let body = json!({ "plaintext": STANDARD.encode(*plain.0) });
-        let answer = self.ask(Verb::Post, format!("{mount}/encrypt/{key}"), Some(body)).await?;
-        let odd = || WrapperError::Refused(format!("{shown}: encrypt/{key} answered without a ciphertext"));
-        let text = answer["data"]["ciphertext"].as_str().ok_or_else(odd)?;
+        let Client { mount, key, .. } = &*self.0;
+        let path = format!("{mount}/encrypt/{key}");
+        let plain = Zeroizing::new(STANDARD.encode(*plain.0));
+        let body = Zeroizing::new(format!(r#"{{"plaintext":"{}"}}"#, *plain));
+        let answer = self.ask(Verb::Post, path.clone(), body).await?;
+        let answer: Value = serde_json::from_slice(&answer).map_err(|_| self.odd(&path))?;
+        let text = answer["data"]["ciphertext"].as_str().ok_or_else(|| self.odd(&path))?;
         // `vault:v3:…`: the version of the key stands in it.
-        let version = text.split(':').nth(1).filter(|version| version.starts_with('v')).ok_or_else(odd)?;
+        let version = text.split(':').nth(1).filter(|version| version.starts_with('v'));
+        let version = version.ok_or_else(|| self.odd(&path))?;
         Ok(WrappedKey { key_id: format!("{mount}/{key} {version}"), bytes: text.as_bytes().to_vec() })
     }
 
     async fn unwrap(&self, wrapped: &WrappedKey) -> Result<SecretKey, WrapperError> {
-        let Client { mount, key, shown, .. } = &*self.0;
-        let odd = || WrapperError::Refused(format!("{shown}: decrypt/{key} answered with something that is no key"));
-        let ciphertext = std::str::from_utf8(&wrapped.bytes).map_err(|_| odd())?;
-        let body = json!({ "ciphertext": ciphertext });
-        let answer = self.ask(Verb::Post, format!("{mount}/decrypt/{key}"), Some(body)).await;
-        let answer = answer.map_err(|error| match error {
+        let Client { mount, key, .. } = &*self.0;
+        let path = format!("{mount}/decrypt/{key}");
+        let ciphertext = std::str::from_utf8(&wrapped.bytes).map_err(|_| self.odd(&path))?;
+        let body = Zeroizing::new(json!({ "ciphertext": ciphertext }).to_string());
+        let answer = self.ask(Verb::Post, path.clone(), body).await.map_err(|error| match error {
             WrapperError::Refused(why) => WrapperError::Refused(format!(
                 "{why} (what is stored was wrapped with `{}`: that key must be there, and the token must be allowed to use it)",
                 wrapped.key_id
             )),
             away => away,
         })?;
-        let plain = answer["data"]["plaintext"].as_str().ok_or_else(odd)?;
-        let plain = Zeroizing::new(STANDARD.decode(plain).map_err(|_| odd())?);
-        let plain: [u8; KEY_LEN] = plain.as_slice().try_into().map_err(|_| odd())?;
+        let decrypted: Decrypted<'_> = serde_json::from_slice(&answer).map_err(|_| self.odd(&path))?;
+        let plain = Zeroizing::new(STANDARD.decode(&*decrypted.data.plaintext).map_err(|_| self.odd(&path))?);
+        let plain: [u8; KEY_LEN] = plain.as_slice().try_into().map_err(|_| self.odd(&path))?;
         Ok(SecretKey(Zeroizing::new(plain)))
     }
 
