@@ -9,6 +9,7 @@ use leasehold_tls::Versions;
 use secrecy::SecretString;
 use zeroize::Zeroizing;
 
+use super::values::{seconds, set, some, time, wrong};
 use super::{
     CONNECT_TIMEOUT, ChannelBinding, Dsn, DsnError, Keepalive, Logins, SYSTEM, SslMode, TargetSession, Timeouts,
     decoded, is_word, pairs,
@@ -474,39 +475,6 @@ fn refusal(lower: &str) -> Option<&'static str> {
         "local_preload_libraries" | "session_preload_libraries" => "no code is loaded into sessions of an admin",
         _ => return None,
     })
-}
-
-fn wrong(name: &str, expected: &'static str) -> DsnError {
-    DsnError::Value { name: name.to_owned(), expected }
-}
-
-fn some(value: &str) -> Option<String> {
-    Some(value.to_owned()).filter(|value| !value.is_empty())
-}
-
-/// Zero stands for the system's default.
-fn set(time: Duration) -> Option<Duration> {
-    Some(time).filter(|time| !time.is_zero())
-}
-
-fn seconds(name: &str, value: &str) -> Result<Duration, DsnError> {
-    value.parse().map(Duration::from_secs).map_err(|_| wrong(name, "a number of seconds"))
-}
-
-/// A time as PostgreSQL writes one: milliseconds, or a number with a unit. Zero is no limit of its own.
-fn time(name: &str, value: &str) -> Result<Option<Duration>, DsnError> {
-    let value = value.trim();
-    let (digits, unit) = value.split_at(value.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(value.len()));
-    let each = match unit.trim() {
-        "" | "ms" => 1,
-        "s" => 1_000,
-        "min" => 60_000,
-        "h" => 3_600_000,
-        "d" => 86_400_000,
-        _ => return Err(wrong(name, "milliseconds, or a number with ms, s, min, h or d")),
-    };
-    let count: u64 = digits.parse().map_err(|_| wrong(name, "milliseconds, or a number with ms, s, min, h or d"))?;
-    Ok(set(Duration::from_millis(count.saturating_mul(each))))
 }
 
 /// A known name that is at most a slip away: two edits, and no more than a third of the word.
