@@ -128,6 +128,8 @@ async fn a_server_that_was_sealed_by_hand_stays_so_until_recovery_shares_open_it
     let _keeping = keep(&server);
     pause(Duration::from_secs(1)).await;
     assert!(server.update(&root, "sys/seal", json!({})).await.is_ok());
+    // Whatever asks again is not to open it either.
+    let _again = keep(&server);
     pause(Duration::from_secs(600)).await;
     assert!(!is_open(&server).await, "nobody has asked for it to be opened again");
     assert!(give(&server, &[vec![7; 33]], false).await.is_err());
