@@ -155,7 +155,7 @@ fn a_paused_node_keeps_nobody_waiting_for_long_and_decides_nothing_old() {
     let paused = nodes.client(1, &token);
     paused.get("kv/a").assert_status(200);
     for _ in 0..3 {
-        nodes.servers[1].signal(Signal::STOP);
+        nodes.servers[1].pause();
         let asked: Vec<_> = (0..8)
             .map(|_| {
                 let client = paused.clone();

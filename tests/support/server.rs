@@ -11,6 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use super::wait::eventually;
 use super::{Answer, Bao, Cli, Client, Secrets, free_port};
 
 /// A saturated machine needs seconds where an idle one needs 100 ms.
@@ -344,6 +345,18 @@ impl Server {
     /// Whether the process has ended.
     pub fn has_ended(&self) -> bool {
         self.child().as_mut().is_none_or(|child| child.try_wait().ok().flatten().is_some())
+    }
+
+    /// Stops the process where it is; returns when each of its threads has stopped. `SIGCONT` lets it go on.
+    pub fn pause(&self) {
+        self.signal(Signal::STOP);
+        let threads = format!("/proc/{}/task", self.process_id().expect("the server runs"));
+        eventually("the process has stopped", || {
+            fs::read_dir(&threads).expect("its threads").flatten().all(|thread| {
+                let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+                stat.rsplit_once(") ").is_none_or(|(_, state)| state.starts_with('T'))
+            })
+        });
     }
 
     pub fn signal(&self, signal: Signal) {
