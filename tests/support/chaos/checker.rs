@@ -87,7 +87,8 @@ pub fn check(history: &History) -> Vec<Violation> {
     }));
     for role in &history.left {
         let what = format!("role {role} is there");
-        found.push(Violation { rule: Rule::NothingLeft, at: Duration::ZERO, what });
+        let end = history.ops.iter().map(|op| op.end).max().unwrap_or_default();
+        found.push(Violation { rule: Rule::NothingLeft, at: end, what });
     }
     found.sort_by_key(|violation| violation.at);
     found
