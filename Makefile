@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench torture chaos lint build mutants clean
+.PHONY: help demo test bench torture chaos fuzz lint build mutants clean
 
 STEP := host/xtask/steps.sh
 
@@ -23,6 +23,9 @@ torture: ## what loads without a token do to the optimised server: latency, lag 
 
 chaos: ## kill, pause, cut off and set the clocks of three servers and their databases, and check what came of it; needs root. MINUTES, SEED, STORE
 	@$(STEP) chaos
+
+fuzz: ## a million histories of three servers that are paused, cut off and killed; HISTORIES=N for another number
+	@$(STEP) fuzz
 
 lint: ## formatting, clippy, the tree's rules, licences, the guests' bytes
 	@$(STEP) lint

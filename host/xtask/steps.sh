@@ -50,6 +50,8 @@ run_tests() {
   guests
   modules
   clients
+  # Of the simulation of several servers (host/core/tests/simulation).
+  export LEASEHOLD_HISTORIES=${LEASEHOLD_HISTORIES:-5000}
   # The real OpenBao to compare with, when there is one.
   if [ -z "${BAO:-}" ] && BAO=$(command -v bao); then export BAO; fi
   local log=target/test.log
@@ -152,6 +154,15 @@ mutants() {
   return "$caught"
 }
 
+# Histories of three servers from seeds: HISTORIES of them, from LEASEHOLD_SEED on. A failure prints its history and its seed.
+fuzz() {
+  bootstrap
+  LEASEHOLD_HISTORIES=${HISTORIES:-1000000} cargo test \
+    --config 'profile.dev.package.leasehold-core.opt-level=2' \
+    --config 'profile.dev.package.leasehold-storage.opt-level=2' \
+    --package leasehold-core --test simulation -- --nocapture whatever_befalls
+}
+
 torture() {
   bootstrap
   guests
@@ -168,10 +179,10 @@ chaos() {
   cargo bench --profile dev --package leasehold-tests --bench chaos
 }
 
-task=${1:?demo, test, bench, torture, chaos, lint, build or mutants}
+task=${1:?demo, test, bench, torture, chaos, fuzz, lint, build or mutants}
 shift
 case $task in
-  demo | bench | torture | chaos | lint | build | mutants) "$task" "$@" ;;
+  demo | bench | torture | chaos | fuzz | lint | build | mutants) "$task" "$@" ;;
   test) run_tests ;;
   *) echo "unknown step: $task" >&2; exit 2 ;;
 esac

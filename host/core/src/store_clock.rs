@@ -65,14 +65,15 @@ impl StoreClock {
     pub async fn follow(&self, storage: &dyn Storage, mut stop: watch::Receiver<bool>) {
         while !*stop.borrow() {
             tokio::select! {
-                () = tokio::time::sleep(REFRESH_EVERY) => {
-                    if let Err(error) = self.refresh(storage).await {
-                        tracing::debug!(%error, "the store did not tell its time");
-                    }
-                }
+                biased;
                 changed = stop.changed() => {
                     if changed.is_err() {
                         break;
+                    }
+                }
+                () = tokio::time::sleep(REFRESH_EVERY) => {
+                    if let Err(error) = self.refresh(storage).await {
+                        tracing::debug!(%error, "the store did not tell its time");
                     }
                 }
             }

@@ -74,6 +74,8 @@ impl Core {
         if !status.sealed {
             self.seams.seal.seal().await;
         }
+        // Opening it writes to the key ring, which is refused to a server that is not on the list.
+        self.nodes.arrive().await?;
         Ok(status)
     }
 

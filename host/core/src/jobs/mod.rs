@@ -141,6 +141,7 @@ impl Jobs {
     pub async fn keep_rows(&self, mut stop: watch::Receiver<bool>) {
         loop {
             let made = tokio::select! {
+                biased;
                 made = self.make_rows() => made,
                 () = told(&mut stop) => return,
             };
@@ -153,9 +154,10 @@ impl Jobs {
                 }
             };
             tokio::select! {
+                biased;
+                () = told(&mut stop) => return,
                 () = self.is_missing.notified() => {}
                 () = tokio::time::sleep(again) => {}
-                () = told(&mut stop) => return,
             }
         }
     }

@@ -86,6 +86,7 @@ impl Jobs {
         };
         let began = self.now();
         let ended = tokio::select! {
+            biased;
             done = tokio::time::timeout(RUN_MAX, job.run(held.body.state.clone())) => {
                 let late = || JobError::Failed(format!("it was not through after {} s", RUN_MAX.as_secs()));
                 Ended::Done(done.unwrap_or_else(|_| Err(late())))

@@ -91,9 +91,8 @@ impl Leases {
                 }
             };
             tokio::select! {
-                () = tokio::time::sleep(wait) => {}
-                () = self.wake.notified() => {}
-                () = jobs.woken() => {}
+                // As in every `select!` of this crate: a history that is simulated from a seed must come out the same again.
+                biased;
                 changed = stop.changed() => {
                     // Nobody is left who could say stop.
                     if changed.is_err() {
@@ -101,6 +100,9 @@ impl Leases {
                     }
                 }
                 Some(_) = work.join_next() => {}
+                () = self.wake.notified() => {}
+                () = jobs.woken() => {}
+                () = tokio::time::sleep(wait) => {}
             }
         }
         while work.join_next().await.is_some() {}

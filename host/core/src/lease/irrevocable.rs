@@ -21,6 +21,7 @@ impl Leases {
     /// Counts once those that were irrevocable before this start, unless `stop` comes first.
     pub async fn count_irrevocable(&self, mut stop: watch::Receiver<bool>) {
         tokio::select! {
+            biased;
             found = self.find_irrevocable() => match found {
                 Ok(()) | Err(StorageError::Sealed) => {}
                 Err(error) => tracing::warn!(%error, "could not count the leases that cannot be revoked"),

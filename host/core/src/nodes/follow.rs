@@ -21,8 +21,9 @@ impl Nodes {
     pub(crate) async fn follow(self: &Arc<Self>, unsealed: &Unsealed, mut stop: watch::Receiver<bool>) {
         if !self.is_alone.load(Ordering::Acquire) {
             tokio::select! {
-                () = self.follow_for_ever(unsealed) => {}
+                biased;
                 _ = stop.wait_for(|stop| *stop) => {}
+                () = self.follow_for_ever(unsealed) => {}
             }
             self.unloaded();
             // What was decided before is written before the others stop waiting for this server, or not at all.

@@ -217,19 +217,28 @@ impl Nodes {
         heard.get(&node.report.id).is_some_and(|last| now.saturating_sub(last.at) >= SILENT)
     }
 
+    /// Before anything is written for unsealing. Whoever was taken off the list is put on it again: a sealed server decides nothing, and the
+    /// store may not have heard that it was sealed.
+    ///
+    /// # Errors
+    /// As storage.
+    pub(crate) async fn arrive(&self) -> Result<Option<Attendance>, StorageError> {
+        self.unloaded();
+        match self.attend().await {
+            Err(StorageError::Expelled) => {
+                self.storage.rejoin(&self.report()).await?;
+                self.attend().await
+            }
+            other => other,
+        }
+    }
+
     /// From which number on changes must be followed by what is read after this.
     ///
     /// # Errors
     /// As storage.
     pub(crate) async fn begin_loading(&self) -> Result<u64, StorageError> {
-        self.is_loaded.store(false, Ordering::Release);
-        let attendance = match self.attend().await {
-            Err(StorageError::Expelled) => {
-                self.storage.rejoin(&self.report()).await?;
-                self.attend().await?
-            }
-            other => other?,
-        };
+        let attendance = self.arrive().await?;
         self.is_alone.store(attendance.is_none(), Ordering::Release);
         Ok(attendance.map_or(0, |attendance| attendance.changed))
     }
