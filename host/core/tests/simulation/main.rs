@@ -153,21 +153,6 @@ fn fences_that_are_ignored_are_found() {
 }
 
 #[test]
-fn a_cache_lease_that_never_ends_is_found() {
-    is_found(Breakage::CacheLeaseNeverEnds, "accepted after its right had ended");
-}
-
-#[test]
-fn numbers_of_changes_from_a_sequence_are_found() {
-    is_found(Breakage::NumbersFromASequence, "its right");
-}
-
-#[test]
-fn a_server_that_was_taken_off_the_list_and_writes_on_is_found() {
-    is_found(Breakage::ExpelledWrites, "the end of its right was answered");
-}
-
-#[test]
 fn versions_that_are_ignored_are_found() {
     is_found(Breakage::VersionsIgnored, "was taken");
 }

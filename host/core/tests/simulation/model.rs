@@ -52,8 +52,8 @@ struct Lease {
     is_end_asked: bool,
     /// When somebody was told that it ends.
     end_answered: Option<u64>,
-    /// Somebody was told that it is gone.
-    is_gone: bool,
+    /// When somebody was told that it is gone.
+    gone: Option<u64>,
 }
 
 #[derive(Default)]
@@ -203,7 +203,7 @@ impl Model {
             may_live_until: now + ttl + CLOCK_ERROR,
             is_end_asked: false,
             end_answered,
-            is_gone: false,
+            gone: None,
         };
         self.leases.insert(id, lease);
     }
@@ -219,7 +219,7 @@ impl Model {
         let lease = self.leases.get_mut(id)?;
         lease.may_live_until = lease.may_live_until.max(now + ttl + CLOCK_ERROR);
         lease.must_live_until = lease.must_live_until.max((asked_at + ttl).saturating_sub(CLOCK_ERROR));
-        lease.is_gone.then(|| "renewed after it was said to be gone".to_owned())
+        lease.gone.is_some_and(|at| at < asked_at).then(|| "renewed after it was said to be gone".to_owned())
     }
 
     pub fn lease_end_asked(&mut self, id: &LeaseId) {
@@ -231,12 +231,14 @@ impl Model {
     pub fn lease_end_answered(&mut self, id: &LeaseId, is_gone: bool, now: u64) {
         if let Some(lease) = self.leases.get_mut(id) {
             lease.end_answered.get_or_insert(now);
-            lease.is_gone |= is_gone;
+            if is_gone {
+                lease.gone.get_or_insert(now);
+            }
         }
     }
 
     pub fn has_ended(&self, id: &LeaseId) -> bool {
-        self.leases.get(id).is_some_and(|lease| lease.is_gone)
+        self.leases.get(id).is_some_and(|lease| lease.gone.is_some())
     }
 
     /// Why the credential of a lease must work now, if it must.

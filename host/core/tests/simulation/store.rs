@@ -88,12 +88,8 @@ impl View {
         if members.expelled.contains(&self.machine.life) { Err(StorageError::Expelled) } else { Ok(()) }
     }
 
-    fn may_write(&self) -> Result<(), StorageError> {
-        if self.world().is_broken(Breakage::ExpelledWrites) { Ok(()) } else { self.is_listed() }
-    }
-
-    async fn write(&self, mut batch: Batch, number: Option<u64>) -> Result<(), StorageError> {
-        self.may_write()?;
+    async fn write(&self, mut batch: Batch) -> Result<(), StorageError> {
+        self.is_listed()?;
         let world = self.world();
         self.break_conditions(&mut batch).await;
         let mut before = Vec::new();
@@ -111,10 +107,8 @@ impl View {
         });
         let cached: Vec<Key> = cached.collect();
         if !cached.is_empty() {
-            let number = number.unwrap_or_else(|| {
-                log.handed_out += 1;
-                log.handed_out
-            });
+            log.handed_out += 1;
+            let number = log.handed_out;
             log.visible.extend(cached.into_iter().map(|key| (number, key)));
         }
         drop(log);
@@ -270,14 +264,7 @@ impl Storage for View {
     }
 
     async fn commit(&self, batch: Batch) -> Result<(), StorageError> {
-        let is_cached = |change: &Change| matches!(change, Change::Put { key, .. } | Change::Delete { key, .. } if keys::is_cached(key));
-        let number =
-            (self.world().is_broken(Breakage::NumbersFromASequence) && batch.0.iter().any(is_cached)).then(|| {
-                let mut log = self.world().changes.lock().unwrap();
-                log.handed_out += 1;
-                log.handed_out
-            });
-        self.ask(true, self.write(batch, number)).await
+        self.ask(true, self.write(batch)).await
     }
 
     async fn claim_due(
@@ -288,7 +275,7 @@ impl Storage for View {
         skip: &[String],
     ) -> Result<Vec<LeaseRow>, StorageError> {
         let claim = async {
-            self.may_write()?;
+            self.is_listed()?;
             let rows = self.world().store.claim_due(holder, limit, hold_for, skip).await?;
             for row in &rows {
                 let node = self.machine.node;
@@ -302,7 +289,7 @@ impl Storage for View {
 
     async fn claim(&self, holder: &str, id: &LeaseId, hold_for: Ttl) -> Result<Option<LeaseRow>, StorageError> {
         let claim = async {
-            self.may_write()?;
+            self.is_listed()?;
             let row = self.world().store.claim(holder, id, hold_for).await?;
             self.world().note(0x70, format_args!("node {}: {id} is claimed: {}", self.machine.node, row.is_some()));
             Ok(row)

@@ -27,12 +27,6 @@ const START: i64 = 1_795_392_000;
 pub enum Breakage {
     /// The store moves and removes rows whatever fence and state they are named with.
     FencesIgnored,
-    /// The steady clock of the first machine stands still, so that its cache lease never ends.
-    CacheLeaseNeverEnds,
-    /// Numbers of changes are handed out before the change is visible, as a sequence does.
-    NumbersFromASequence,
-    /// A server that was taken off the list writes on.
-    ExpelledWrites,
     /// The store takes any version for the one that a commit names.
     VersionsIgnored,
 }
@@ -307,9 +301,6 @@ impl Clock for Machine {
     }
 
     fn steady(&self) -> Duration {
-        match self.node == 0 && self.world.is_broken(Breakage::CacheLeaseNeverEnds) {
-            true => Duration::from_secs(1),
-            false => self.world.clock.steady(),
-        }
+        self.world.clock.steady()
     }
 }
