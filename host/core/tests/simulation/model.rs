@@ -161,7 +161,8 @@ impl Model {
         let since = &self.grants[self.tokens[asked.token].grant].asked[asked.changes..];
         let may_be_granted = asked.may_be_granted || since.contains(&true);
         let may_be_refused = asked.may_be_refused || since.contains(&false);
-        let may_live_until = self.line(asked.token).map(|token| token.may_live_until).min().unwrap_or_default();
+        // A child lives on until a server has ended its parent, which is late while the store is away.
+        let may_live_until = self.tokens[asked.token].may_live_until;
         let must_live = self.token_must_live(asked.token, now);
         let token = &mut self.tokens[asked.token];
         if matches!(met, Met::Accepted | Met::Denied) {
