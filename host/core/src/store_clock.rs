@@ -4,8 +4,8 @@
 //! compared with what is stored, is reckoned by the store's clock. It is measured again and again; between two measurements time goes on
 //! by this server's steady clock, so that nobody who sets the clock of this machine makes a lease longer or shorter.
 
-use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use leasehold_model::Timestamp;

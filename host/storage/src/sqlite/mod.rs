@@ -55,6 +55,7 @@ impl SqliteStorage {
     /// [`OpenError::Locked`] while another server has it open; the other variants say what is wrong with the file.
     pub fn open(path: impl AsRef<Path>, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
         let opened = open::open(path.as_ref())?;
+        open::release_claims(&opened, clock.now())?;
         let readers = Arc::new(Readers::new(path.as_ref().to_owned()));
         let writer = Writer::start(opened, Arc::clone(&clock))?;
         Ok(Self { clock, readers, writer })

@@ -8,6 +8,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use leasehold_model::Timestamp;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use super::recognise::{APPLICATION_ID, FileKind, recognise};
@@ -74,6 +75,16 @@ pub(super) fn open(path: &Path) -> Result<Opened, OpenError> {
     }
     let lock = Lock::take(path)?;
     Ok(Opened { connection: prepare(path)?, path: path.to_owned(), _lock: Some(lock) })
+}
+
+/// The server that took these claims is dead, or it would hold the lock: leases that it was about to end must not wait for its claims to.
+/// Only those of which an effect may be undone twice; one that is being issued stays claimed until its deadline, and a job until its
+/// claim ends.
+pub(super) fn release_claims(opened: &Opened, now: Timestamp) -> Result<(), OpenError> {
+    const TEXT: &str = "update lease set holder = null, held_until = null, fence = fence + 1 \
+                        where next_at <= ?1 and holder is not null and kind <> 'job' and state <> 'issuing'";
+    let failed = |source| OpenError::Database { path: opened.path.clone(), source };
+    opened.connection.execute(TEXT, [now.as_nanos()]).map(drop).map_err(failed)
 }
 
 /// The same without our lock, for a second handle in one test.

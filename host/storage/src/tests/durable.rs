@@ -4,7 +4,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 
-use leasehold_core::lease::{LeaseRow, LeaseState};
+use leasehold_core::lease::{LeaseKind, LeaseRow, LeaseState};
 use leasehold_core::seams::seal::Seal;
 use leasehold_core::seams::storage::{Batch, Expect, Key, LeaseFilter, Page, Storage, StorageError};
 use leasehold_core::testing::CountingEntropy;
@@ -24,15 +24,34 @@ async fn a_reopened_store_is_as_it_was() {
     first.commit(Batch::new().put(key("gone"), vec![], Expect::Absent)).await.unwrap();
     let last = first.get(&key("gone")).await.unwrap().unwrap().version;
     first.commit(Batch::new().delete(key("gone"))).await.unwrap();
-    let held = first.claim_due("x", 1, Ttl::from_secs(30), &[]).await.unwrap().remove(0);
     drop(first);
 
     let second = SqliteStorage::open(&file, clock()).unwrap();
     assert_eq!(second.get(&key("a")).await.unwrap().unwrap().value, b"1");
-    assert!(second.lease(&id("d/1")).await.unwrap().unwrap() == held, "the hold outlives the process");
-    assert_eq!(second.claim_due("y", 9, Ttl::from_secs(30), &[]).await.unwrap().len(), 1);
+    assert_eq!(second.claim_due("y", 9, Ttl::from_secs(30), &[]).await.unwrap().len(), 2);
     second.commit(Batch::new().put(key("gone"), vec![], Expect::Absent)).await.unwrap();
     assert!(second.get(&key("gone")).await.unwrap().unwrap().version > last, "versions grow over a restart, too");
+}
+
+/// A server that is started again must not wait for what it claimed before it was killed, where doing it twice does no harm.
+#[tokio::test]
+async fn claims_of_a_process_that_has_ended_hold_up_no_end_of_a_lease() {
+    let (_directory, file) = place();
+    let first = SqliteStorage::open(&file, clock()).unwrap();
+    let states = [LeaseState::Active, LeaseState::Revoking, LeaseState::Issuing];
+    let batch = states.iter().enumerate().fold(Batch::new(), |batch, (at, state)| {
+        batch.insert(LeaseRow { state: *state, ..row(&format!("d/{at}"), 5) })
+    });
+    first.commit(batch.insert(LeaseRow { kind: LeaseKind::Job, ..row("d/job", 5) })).await.unwrap();
+    let held = first.claim_due("x", 9, Ttl::from_secs(60), &[]).await.unwrap();
+    assert_eq!(held.len(), 4);
+    drop(first);
+
+    let second = SqliteStorage::open(&file, clock()).unwrap();
+    let free = second.claim_due("y", 9, Ttl::from_secs(60), &[]).await.unwrap();
+    assert_eq!(free.iter().map(|row| row.id.as_str()).collect::<Vec<_>>(), ["d/0", "d/1"]);
+    assert!(free.iter().zip(&held).all(|(now, before)| now.id == before.id && now.fence > before.fence));
+    assert!(second.lease(&id("d/2")).await.unwrap().unwrap() == held[2], "what may not be done twice stays claimed");
 }
 
 #[tokio::test]
