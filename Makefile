@@ -16,7 +16,7 @@ test: ## run every test
 	@$(STEP) test
 
 bench: ## measure, beside OpenBao when `bao` is there and an older server when BEFORE names it; STORES=1, SCALE=1 measure the store
-	@$(STEP) bench
+	@STORES=$(STORES) SCALE=$(SCALE) $(STEP) bench
 
 torture: ## what loads without a token do to the optimised server: latency, lag of expiry, memory
 	@$(STEP) torture
