@@ -142,7 +142,8 @@ fn init(run: &mut Run) -> Result<(), Failure> {
         run.env.say("\nSuccess! Vault is initialized")?;
         if !list_of(&answer, "recovery_keys").is_empty() {
             let paragraph = format!(
-                "Recovery key initialized with {recovery_shares} key shares and a key threshold of {recovery_threshold}. Please securely distribute the key shares printed above."
+                "Recovery key initialized with {recovery_shares} key shares and a key threshold of {recovery_threshold}. \
+                 Please securely distribute the key shares printed above."
             );
             run.env.say(&format!("\n{}", wrapped(&paragraph)))?;
         }

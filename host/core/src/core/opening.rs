@@ -219,8 +219,9 @@ impl Core {
                 values = facts.values,
                 leases = facts.leases,
                 by,
-                "a snapshot was restored, and the server is sealed: the snapshot's keys open it, or its seal does. Tokens that were revoked and leases that \
-                 ended since it was made are there again; roles of leases that were issued since have no lease any more"
+                "a snapshot was restored, and the server is sealed: the snapshot's keys open it, or its seal does. \
+                 Tokens that were revoked and leases that ended since it was made are there again; \
+                 roles of leases that were issued since have no lease any more"
             ),
             Err(error) => tracing::error!(
                 %error, snapshot.id = facts.id, by,

@@ -34,7 +34,7 @@ impl Counts {
         }
         self.with(mount, |names| {
             if names.len() >= NAMES_MAX && !names.contains_key(name) {
-                make_room(names, rules, now);
+                free_places(names, rules, now);
             }
             let failures = names.entry(name.to_owned()).or_insert(Failures { count: 0, last_at: now });
             if now >= failures.last_at + rules.counter_reset {
@@ -59,7 +59,7 @@ impl Counts {
 }
 
 /// Each call frees many places at once, so that a flood of new names costs little for each of them.
-fn make_room(names: &mut HashMap<String, Failures>, rules: &LockoutRules, now: Timestamp) {
+fn free_places(names: &mut HashMap<String, Failures>, rules: &LockoutRules, now: Timestamp) {
     names.retain(|_, failures| rules.remembers(*failures, now));
     if names.len() < NAMES_MAX / 2 {
         return;
@@ -72,10 +72,10 @@ fn make_room(names: &mut HashMap<String, Failures>, rules: &LockoutRules, now: T
     let mut ends: Vec<Timestamp> = names.values().map(|failures| failures.last_at).collect();
     ends.sort_unstable();
     let Some(middle) = ends.get(ends.len() / 2).copied() else { return };
-    let mut room = NAMES_MAX / 2;
+    let mut places = NAMES_MAX / 2;
     names.retain(|_, failures| {
-        let stays = failures.last_at >= middle && room > 0;
-        room -= usize::from(stays);
+        let stays = failures.last_at >= middle && places > 0;
+        places -= usize::from(stays);
         stays
     });
 }
@@ -152,20 +152,20 @@ mod tests {
         // What is too old goes, and then there is place enough for those who have failed once.
         let mut names = all(failed(1, 0), NAMES_MAX);
         names.extend([("young".to_owned(), failed(1, 100)), ("locked".to_owned(), failed(5, 100))]);
-        make_room(&mut names, &RULES, at(900));
+        free_places(&mut names, &RULES, at(900));
         assert_eq!(names.len(), 2, "at 900 s a failure at 0 s lies as far back as is remembered");
         // As long as the longer of the two durations is not over, it is remembered.
         let longer = LockoutRules { counter_reset: Ttl::from_secs(60), ..RULES };
         let mut names = all(failed(1, 0), 10);
-        make_room(&mut names, &longer, at(899));
+        free_places(&mut names, &longer, at(899));
         assert_eq!(names.len(), 10);
         // Half of all places must become free, not one less: whoever is not locked goes.
         let mut names = all(failed(4, 800), NAMES_MAX / 2 - 1);
         names.insert("locked".to_owned(), failed(5, 100));
-        make_room(&mut names, &RULES, at(900));
+        free_places(&mut names, &RULES, at(900));
         assert_eq!(names.into_keys().collect::<Vec<_>>(), ["locked"]);
         let mut names = all(failed(4, 800), NAMES_MAX / 2 - 1);
-        make_room(&mut names, &RULES, at(900));
+        free_places(&mut names, &RULES, at(900));
         assert_eq!(names.len(), NAMES_MAX / 2 - 1, "these fit");
     }
 
@@ -208,7 +208,7 @@ mod tests {
         let failed = |at_secs: i64| Failures { count: 1, last_at: at(at_secs) };
         let mut names: HashMap<String, Failures> =
             (0..NAMES_MAX).map(|n| (format!("n{n}"), failed(1_000 + i64::try_from(n).unwrap() / 100))).collect();
-        make_room(&mut names, &one, at(1_000));
+        free_places(&mut names, &one, at(1_000));
         assert_eq!(names.len(), NAMES_MAX / 2);
         let middle = 1_000 + i64::try_from(NAMES_MAX / 2).unwrap() / 100;
         assert!(names.values().all(|failures| failures.last_at >= at(middle)));

@@ -30,8 +30,8 @@ impl fmt::Debug for StoredLocks {
     }
 }
 
-/// One locked name.
-#[derive(Debug, Serialize, Deserialize)]
+/// One locked name, which may be a password that somebody typed into the wrong field: it is never printed.
+#[derive(Serialize, Deserialize)]
 struct Lock {
     name: String,
     /// Its last failure.

@@ -17,6 +17,7 @@
 mod convert;
 mod instance;
 mod known;
+mod question;
 mod shadow;
 mod warm;
 
@@ -37,6 +38,7 @@ use wasmtime::component::{Component, Linker};
 
 use self::instance::{Compiled, Instance};
 use self::known::{ByLength, KnownSet, content_id, is_wide, known};
+use self::question::{Question, Reply};
 use self::shadow::{Comparison, Shadow};
 use self::warm::{Lent, Warm};
 use crate::bindings::acl::AclPre;
@@ -49,12 +51,6 @@ use crate::store::Guest;
 /// needs more is stopped there and begins anew on a thread that may block, and so does, from the start, every later question to
 /// a set that needed more for a single one.
 const BRIEF: u64 = 500_000;
-/// A longer list of paths is not even tried …
-const BRIEF_QUESTIONS: usize = 64;
-/// … nor is a request with more keys, or with more bytes in them: to hand these in costs fuel, whatever the set.
-const BRIEF_KEYS: usize = 256;
-const BRIEF_BYTES: usize = 16 << 10;
-
 pub(crate) struct AclRoom {
     shared: Arc<Shared>,
 }
@@ -84,52 +80,6 @@ struct Shared {
 struct Turn {
     _own: Option<OwnedSemaphorePermit>,
     _common: OwnedSemaphorePermit,
-}
-
-enum Question {
-    Decide(wit::Request),
-    Capabilities(Vec<String>),
-    GrantsBelow(String),
-}
-
-impl Question {
-    fn count(&self) -> usize {
-        if let Self::Capabilities(paths) = self { paths.len() } else { 1 }
-    }
-
-    /// Whether handing it in costs next to nothing.
-    fn is_brief(&self) -> bool {
-        match self {
-            Self::Decide(request) => {
-                let keys = &request.parameters;
-                keys.len() <= BRIEF_KEYS && keys.iter().map(|key| key.name.len()).sum::<usize>() <= BRIEF_BYTES
-            }
-            Self::Capabilities(paths) => {
-                paths.len() <= BRIEF_QUESTIONS && paths.iter().map(String::len).sum::<usize>() <= BRIEF_BYTES
-            }
-            Self::GrantsBelow(prefix) => prefix.len() <= BRIEF_BYTES,
-        }
-    }
-}
-
-#[derive(Clone, Debug, PartialEq)]
-enum Reply {
-    Verdict(Verdict),
-    Capabilities(Vec<Capabilities>),
-    GrantsBelow(bool),
-}
-
-impl Reply {
-    /// For the log.
-    fn in_a_word(&self) -> &'static str {
-        match self {
-            Self::Verdict(verdict) if verdict.allowed => "allowed",
-            Self::Verdict(_) => "denied",
-            Self::Capabilities(_) => "capabilities",
-            Self::GrantsBelow(true) => "grants below",
-            Self::GrantsBelow(false) => "grants nothing below",
-        }
-    }
 }
 
 impl AclRoom {

@@ -90,7 +90,7 @@ pub const ROUTES: &[Route<SystemHandler>] = &[
         "step-down",
         Access::Token,
         "Gives the lead away.",
-        &[Op::update("Does nothing: there is one node.", handler!(step_down))],
+        &[Op::update("Does nothing: no server leads.", handler!(step_down))],
     ),
     Route::new(
         "key-status",
