@@ -108,28 +108,37 @@ fn one_seed_is_one_history() {
 /// others took it off the list, and each try to unseal it was refused when it wrote to the key ring.
 #[tokio::test(start_paused = true)]
 async fn a_server_whose_leaving_was_not_heard_can_be_unsealed() {
-    let world = World::new(0, None, false);
-    world.is_healed.store(true, Ordering::SeqCst);
-    let servers = Servers::start(&world, 1).await;
-    let change = |node: usize| {
-        let server = servers.at(node);
-        let text = serde_json::json!({ "policy": policy(0, true) });
-        async move { server.ask(ROOT, Operation::Update, "sys/policies/acl/p0", text).await }
-    };
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    let changing = tokio::spawn(change(0));
-    // It reports until the others follow its change.
-    tokio::time::sleep(Duration::from_millis(1)).await;
-    let server = servers.at(0);
-    server.machine.set(Condition::Paused);
-    let core = server.core.clone();
-    let sealing = tokio::spawn(async move { core.seal().await });
-    change(1).await.unwrap().unwrap();
-    assert_eq!(world.members.lock().unwrap().expelled.len(), 1, "it was taken off the list");
-    server.machine.set(Condition::Runs);
-    sealing.await.unwrap();
-    let _ = changing.await;
-    assert!(!server.core.unseal(&servers.share).await.unwrap().sealed);
+    let mut unheard = 0;
+    // Wherever it stands still: one of the moments is that of the report.
+    for steps in 0..100 {
+        let world = World::new(0, None, false);
+        world.is_healed.store(true, Ordering::SeqCst);
+        let servers = Servers::start(&world, 1).await;
+        let change = || {
+            let (server, text) = (servers.at(1), serde_json::json!({ "policy": policy(0, true) }));
+            async move { server.ask(ROOT, Operation::Update, "sys/policies/acl/p0", text).await }
+        };
+        change().await.unwrap();
+        let server = servers.at(0);
+        let asked = server.clone();
+        // Who asks for the list of servers makes this one report.
+        let listing =
+            tokio::spawn(async move { asked.ask(ROOT, Operation::Read, "sys/ha-status", serde_json::json!({})).await });
+        for _ in 0..steps {
+            tokio::task::yield_now().await;
+        }
+        server.machine.set(Condition::Paused);
+        let core = server.core.clone();
+        let sealing = tokio::spawn(async move { core.seal().await });
+        change().await.unwrap();
+        server.machine.set(Condition::Runs);
+        sealing.await.unwrap();
+        let _ = listing.await;
+        unheard += world.members.lock().unwrap().expelled.len();
+        let unsealed = server.core.unseal(&servers.share).await;
+        assert!(unsealed.is_ok_and(|status| !status.sealed), "paused after {steps} steps");
+    }
+    assert!(unheard > 0, "each time the store heard that the server leaves");
 }
 
 /// Prints one history.
