@@ -25,7 +25,6 @@ mod world;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
-use std::time::Duration;
 
 use leasehold_model::Operation;
 use servers::{ROOT, Servers, policy};
@@ -118,7 +117,7 @@ async fn a_server_whose_leaving_was_not_heard_can_be_unsealed() {
             let (server, text) = (servers.at(1), serde_json::json!({ "policy": policy(0, true) }));
             async move { server.ask(ROOT, Operation::Update, "sys/policies/acl/p0", text).await }
         };
-        change().await.unwrap();
+        change().await.unwrap().unwrap();
         let server = servers.at(0);
         let asked = server.clone();
         // Who asks for the list of servers makes this one report.
@@ -130,7 +129,7 @@ async fn a_server_whose_leaving_was_not_heard_can_be_unsealed() {
         server.machine.set(Condition::Paused);
         let core = server.core.clone();
         let sealing = tokio::spawn(async move { core.seal().await });
-        change().await.unwrap();
+        change().await.unwrap().unwrap();
         server.machine.set(Condition::Runs);
         sealing.await.unwrap();
         let _ = listing.await;

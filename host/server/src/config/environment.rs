@@ -248,7 +248,8 @@ impl TransitOverlay {
                 to.clone_from(from);
             }
         }
-        // Each stands or falls with the address: the environment's certificates and token are those of its own server.
+        // Certificates are those of the server that the environment names. The token is the seal's wherever that is: this variable is
+        // where Vault and OpenBao take it from.
         let is_own = seal.address.is_none() || seal.address == otherwise.address;
         fill(&mut seal.token, &otherwise.token);
         fill(&mut seal.namespace, &otherwise.namespace);
