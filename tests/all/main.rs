@@ -24,6 +24,7 @@ mod devices;
 mod documents;
 mod guide;
 mod hostile;
+mod jwt;
 mod kv;
 mod leases;
 mod listeners;

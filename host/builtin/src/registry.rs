@@ -8,6 +8,7 @@ use leasehold_core::seams::auth::AuthMethod;
 use leasehold_core::seams::engine::SecretsEngine;
 
 use crate::auth::approle::AppRole;
+use crate::auth::jwt::Jwt;
 use crate::auth::userpass::Userpass;
 use crate::secrets::database::DatabaseEngine;
 use crate::secrets::kv::KvEngine;
@@ -27,8 +28,9 @@ pub fn secrets_engines(connection_files: Option<PathBuf>) -> BTreeMap<&'static s
 #[must_use]
 pub fn auth_methods() -> BTreeMap<&'static str, Arc<dyn AuthMethod>> {
     let approle: Arc<dyn AuthMethod> = Arc::new(AppRole::new());
+    let jwt: Arc<dyn AuthMethod> = Arc::new(Jwt::new());
     let userpass: Arc<dyn AuthMethod> = Arc::new(Userpass::new());
-    BTreeMap::from([("approle", approle), ("userpass", userpass)])
+    BTreeMap::from([("approle", approle), ("jwt", jwt), ("userpass", userpass)])
 }
 
 #[cfg(test)]
@@ -41,7 +43,7 @@ mod tests {
     }
 
     #[test]
-    fn two_auth_methods_ship_with_the_server() {
-        assert_eq!(auth_methods().into_keys().collect::<Vec<_>>(), ["approle", "userpass"]);
+    fn these_auth_methods_ship_with_the_server() {
+        assert_eq!(auth_methods().into_keys().collect::<Vec<_>>(), ["approle", "jwt", "userpass"]);
     }
 }

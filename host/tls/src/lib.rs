@@ -16,5 +16,5 @@ mod verifier;
 
 pub use config::{ClientIdentity, Versions, client_config, identity};
 pub use names::NameRule;
-pub use roots::{PemError, SYSTEM_BUNDLES, certificates, system_bundle};
+pub use roots::{PemError, SYSTEM_BUNDLES, certificates, public_key, system_bundle};
 pub use verifier::{Proof, ServerVerifier, end_point};

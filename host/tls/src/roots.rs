@@ -2,8 +2,10 @@
 
 use std::path::Path;
 
-use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, SubjectPublicKeyInfoDer};
+
+use crate::certificate::Certificate;
 
 /// Where distributions keep their bundle of trusted authorities.
 pub const SYSTEM_BUNDLES: [&str; 4] = [
@@ -20,6 +22,8 @@ pub enum PemError {
     NoCertificate,
     #[error("holds a damaged certificate")]
     DamagedCertificate,
+    #[error("holds neither a public key nor a certificate in PEM form")]
+    NoPublicKey,
     #[error("holds no private key in PEM form that is not encrypted")]
     NoKey,
     #[error("holds a private key of a kind that is not supported")]
@@ -39,6 +43,19 @@ pub fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, PemError
         Ok(found) => Ok(found),
         Err(_) => Err(PemError::DamagedCertificate),
     }
+}
+
+/// The first public key of a PEM text, as its whole `SubjectPublicKeyInfo`: one that stands there itself, or that of a certificate.
+///
+/// # Errors
+/// There is none.
+pub fn public_key(pem: &[u8]) -> Result<Vec<u8>, PemError> {
+    if let Ok(key) = SubjectPublicKeyInfoDer::from_pem_slice(pem) {
+        return Ok(key.to_vec());
+    }
+    let certificate = CertificateDer::from_pem_slice(pem).map_err(|_| PemError::NoPublicKey)?;
+    let certificate = Certificate::read(&certificate).ok_or(PemError::DamagedCertificate)?;
+    Ok(certificate.key_info.to_vec())
 }
 
 /// The first bundle that is there.

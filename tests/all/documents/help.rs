@@ -1,12 +1,13 @@
 //! The examples of `leasehold COMMAND -help` are documents too: each is run as it stands, but for ids that only one server knows.
 
 use std::fs;
+use std::sync::OnceLock;
 
 use serde_json::json;
 
 use super::known::help;
 use super::session::shell;
-use crate::support::{Client, Database, Durable, Server, change_freeze};
+use crate::support::{Client, Database, Durable, Server, Signer, change_freeze, now};
 
 /// Commands that ask a person, and here find none.
 const ASKS: [&str; 2] = ["leasehold login", "leasehold operator unseal"];
@@ -84,7 +85,7 @@ fn prepare(server: &Server, database: &Database<'_>, example: &str) {
 
 /// Those who log in in examples.
 fn enable_auth(root: &Client) {
-    for (path, kind) in [("userpass", "userpass"), ("machines", "approle")] {
+    for (path, kind) in [("userpass", "userpass"), ("machines", "approle"), ("jwt", "jwt")] {
         root.delete(&format!("sys/auth/{path}")).assert_status(204);
         root.post(&format!("sys/auth/{path}"), json!({ "type": kind })).assert_status(204);
     }
@@ -93,6 +94,15 @@ fn enable_auth(root: &Client) {
     root.post("auth/machines/role/apps", json!({ "role_id": "apps" })).assert_status(204);
     let secret_id = json!({ "secret_id": SECRET_ID });
     root.post("auth/machines/role/apps/custom-secret-id", secret_id).assert_status(200);
+    root.post("auth/jwt/config", json!({ "jwt_validation_pubkeys": provider().public_pem() })).assert_status(204);
+    let role = json!({ "role_type": "jwt", "user_claim": "sub", "bound_subject": "job" });
+    root.post("auth/jwt/role/ci", role).assert_status(204);
+}
+
+/// Signs the tokens of the role `ci` in examples.
+fn provider() -> &'static Signer {
+    static PROVIDER: OnceLock<Signer> = OnceLock::new();
+    PROVIDER.get_or_init(Signer::new)
 }
 
 /// Of the role `apps` in examples.
@@ -102,6 +112,7 @@ const SECRET_ID: &str = "secret-id-of-the-examples";
 fn write_files(server: &Server, token: &str) {
     let work = server.cli().home().join("work");
     fs::create_dir_all(&work).expect("a folder");
+    let jwt = provider().token(None, &json!({ "sub": "job", "iat": now(), "exp": now() + 600 }));
     for (name, text) in [
         ("apps-policy.hcl", POLICY),
         ("readonly.sql", crate::support::CREATE_IN_GROUP),
@@ -113,6 +124,7 @@ fn write_files(server: &Server, token: &str) {
         ("freeze.json", "{\"max_ttl\":\"15m\"}"),
         ("password.txt", crate::support::ADMIN_PASSWORD),
         ("token.txt", token),
+        ("token.jwt", &jwt),
         ("secret-id.txt", SECRET_ID),
         ("share.txt", server.shares().first().map(String::as_str).unwrap_or_default()),
     ] {

@@ -2,25 +2,50 @@
 //!
 //! Must not know: HTTP, how tokens are made or stored. A method checks a proof and says what the token is like.
 //!
-//! Start with [`userpass`].
+//! Start with [`userpass`]; [`jose`] is what the methods share that take signed tokens.
 //!
 //! Invariants: no password and no secret id is stored, logged or read back; a refusal reads the same whether or not a name exists.
 
 pub mod approle;
+mod glob;
+mod jose;
+pub mod jwt;
 mod old_names;
 pub mod userpass;
 
+use std::net::IpAddr;
+
+use leasehold_core::fields::{Field, Kind};
 use leasehold_core::request::LogicalResponse;
 use leasehold_core::seams::auth::AuthRequest;
 use leasehold_core::seams::error::RequestError;
 use leasehold_core::seams::mount_storage::MountStorage;
 use leasehold_core::seams::storage::Versioned;
+use leasehold_core::seams::token_params::TokenParams;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
 /// How often a change is tried when others change the same value at the same moment.
 const TRIES: usize = 32;
+
+/// What a list takes.
+const PAGES: &[Field] = &[
+    Field::visible("after", Kind::Text, "Lists the names after this one."),
+    Field::visible("limit", Kind::Int, "The most names to list."),
+];
+
+/// Whether somebody may log in from there.
+///
+/// # Errors
+/// [`RequestError::LoginDenied`]: the address is in none of the blocks that tokens are bound to.
+fn check_client(token: &TokenParams, client: Option<IpAddr>) -> Result<(), RequestError> {
+    let blocks = &token.bound_cidrs;
+    if blocks.is_empty() || client.is_some_and(|client| blocks.iter().any(|block| block.contains(client))) {
+        return Ok(());
+    }
+    Err(RequestError::LoginDenied { reason: "the request comes from an address outside token_bound_cidrs".to_owned() })
+}
 
 /// Every try met another change.
 fn contended() -> RequestError {

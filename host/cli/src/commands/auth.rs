@@ -150,6 +150,7 @@ fn help_text(kind: &str) -> Option<&'static str> {
         "token" => Some(TOKEN_HELP),
         "userpass" => Some(USERPASS_HELP),
         "approle" => Some(APPROLE_HELP),
+        "jwt" => Some(JWT_HELP),
         _ => None,
     }
 }
@@ -201,3 +202,18 @@ Configuration:
 
   secret_id=<string>
       The secret id. If it is not given, the command asks for it; empty, none is sent.";
+
+const JWT_HELP: &str = "\
+Usage: leasehold login -method=jwt [CONFIG K=V...]
+
+  The jwt auth method takes a signed token of an identity provider, for example of a CI job or of a Kubernetes pod.
+
+      $ leasehold login -method=jwt role=ci jwt=@token.jwt
+
+Configuration:
+
+  role=<string>
+      The role. If it is not given, the mount's default role is used.
+
+  jwt=<string>
+      The token. @FILE reads it from a file, - from standard input.";

@@ -19,10 +19,10 @@ const CRATES: [CrateRule; 15] = [
     CrateRule { name: "storage", ships_with: &["core", "model", "postgresql"], tested_with: &["devpg"] },
     // The guests' own logic, native: component and native must agree.
     CrateRule { name: "sandbox", ships_with: &["core", "model"], tested_with: &["acl", "statements"] },
-    // A real PostgreSQL, a real store and the template guest's logic.
+    // Logins ask identity providers over HTTPS. In tests: a real PostgreSQL, a real store and the template guest's logic.
     CrateRule {
         name: "builtin",
-        ships_with: &["core", "model", "postgresql"],
+        ships_with: &["core", "https", "model", "postgresql", "tls"],
         tested_with: &["devpg", "storage", "statements"],
     },
     CrateRule { name: "http", ships_with: &["core", "model"], tested_with: &[] },

@@ -7,6 +7,7 @@ use leasehold_core::seams::auth::AuthHandler;
 use leasehold_core::seams::token_params::{FIELDS, with_token_fields};
 
 use super::AppRole;
+use crate::auth::PAGES;
 
 const BIND: Field = Field::visible("bind_secret_id", Kind::Bool, "Whether a login needs a secret id. Default true.");
 const BOUND: Field =
@@ -48,11 +49,6 @@ const CUSTOM_SECRET_ID: &[Field] = &[METADATA, CIDR_LIST, TOKEN_BOUND_CIDRS, NUM
 const MADE: &[Field] = &[SECRET_ID, ACCESSOR, USES, TTL];
 /// What is shown of a secret id.
 const KNOWN: &[Field] = &[ACCESSOR, USES, TTL, CIDR_LIST, TOKEN_BOUND_CIDRS];
-
-const PAGES: &[Field] = &[
-    Field::visible("after", Kind::Text, "Lists what comes after this."),
-    Field::visible("limit", Kind::Int, "The most to list."),
-];
 
 /// The three operations of a single field.
 macro_rules! single {

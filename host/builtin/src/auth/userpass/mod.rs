@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::old_names::{OldNames, Renamed};
-use super::{TRIES, contended, encode, listed, load};
+use super::{TRIES, check_client, contended, encode, listed, load};
 use passwords::{Hashing, PasswordHash};
 
 /// What Vault called these fields before all methods shared them.
@@ -205,12 +205,7 @@ impl Userpass {
             Some(_) => return Ok(refused("the password is wrong")),
             None => return Ok(refused("no user has this name")),
         };
-        let blocks = &user.token.bound_cidrs;
-        if !blocks.is_empty() && !request.client.is_some_and(|client| blocks.iter().any(|b| b.contains(client))) {
-            return Err(RequestError::LoginDenied {
-                reason: "the request comes from an address outside token_bound_cidrs".to_owned(),
-            });
-        }
+        check_client(&user.token, request.client)?;
         Ok(AuthOutcome::Login(Box::new(LoginPlan {
             metadata: BTreeMap::from([("username".to_owned(), name.clone())]),
             display_name: name,

@@ -7,6 +7,7 @@ use leasehold_core::seams::auth::AuthHandler;
 use leasehold_core::seams::token_params::{FIELDS, with_token_fields};
 
 use super::Userpass;
+use crate::auth::PAGES;
 
 const PASSWORD: Field = Field::hidden("password", Kind::Text, "The password; stored as an argon2id hash.");
 const PASSWORD_HASH: Field =
@@ -22,11 +23,6 @@ const OWN: &[Field] = &[
     Field::visible("bound_cidrs", Kind::CommaList, "Old name of token_bound_cidrs."),
 ];
 const USER: [Field; OWN.len() + FIELDS.len()] = with_token_fields(OWN);
-
-const PAGES: &[Field] = &[
-    Field::visible("after", Kind::Text, "Lists the names after this one."),
-    Field::visible("limit", Kind::Int, "The most names to list."),
-];
 
 /// In the order in which they are tried.
 pub(super) const ROUTES: &[Route<AuthHandler>] = &[

@@ -264,7 +264,13 @@ async fn enable(call: &Call<'_>, table: Table) -> Result<LogicalResponse, Reques
         Table::Mount => call.unsealed.engines.of_kind(kind),
     };
     if engine.is_none() && (table == Table::Mount || call.unsealed.methods.of_kind(kind).is_none()) {
-        return Err(RequestError::Invalid(format!("plugin not found in the catalog: {kind}")));
+        let hint = match kind {
+            "oidc" if table == Table::Auth => {
+                " (the browser flow of OpenID Connect is not offered; logins with a token are: use the type \"jwt\")"
+            }
+            _ => "",
+        };
+        return Err(RequestError::Invalid(format!("plugin not found in the catalog: {kind}{hint}")));
     }
     let mut entry = MountEntry::new(table, path, kind, &*call.core.seams.entropy);
     call.fields.text("description").unwrap_or_default().clone_into(&mut entry.description);

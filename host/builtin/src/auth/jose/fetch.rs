@@ -1,0 +1,239 @@
+//! Requests to the servers that an operator names in a mount's configuration: a provider of keys, a Kubernetes cluster.
+//!
+//! Bounded in time, in size and in how many are under way, and off the threads that serve requests. Redirects are not followed: only
+//! the address that stands in the configuration, or in a document that came from there, is ever asked.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use leasehold_https::KnownHost;
+use leasehold_tls::{NameRule, Proof, ServerVerifier, Versions};
+use rustls::ClientConfig;
+use tokio::sync::Semaphore;
+use ureq::http::Uri;
+
+/// One request, from the look-up of the name to the last byte.
+pub(super) const TIMEOUT: Duration = Duration::from_secs(10);
+/// The longest answer that is read.
+const ANSWER_MAX: u64 = 512 << 10;
+/// Longer addresses are refused.
+const ADDRESS_MAX: usize = 2_048;
+/// Requests under way at once, and such that wait for one of these places.
+const PLACES: usize = 8;
+const WAITING_MAX: usize = 64;
+/// Sets of trusted certificates that are kept parsed.
+const TRUST_MAX: usize = 64;
+
+/// Why there is no answer. Quotes nothing that the other side sent.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(in crate::auth) enum FetchError {
+    #[error("too many requests to other servers are under way")]
+    Busy,
+    #[error("the given certificate authorities cannot be used: {0}")]
+    Trust(String),
+    #[error("{address} does not answer: {why}")]
+    Away { address: String, why: String },
+    #[error("{address} answered {status}{}", if (300..400).contains(status) { ": redirects are not followed, configure the address that it leads to" } else { "" })]
+    Status { address: String, status: u16 },
+}
+
+/// Sends requests, for all mounts together.
+pub(in crate::auth) struct Fetcher {
+    places: Arc<Semaphore>,
+    waiting: Semaphore,
+    /// By the PEM text: parsing the system's bundle takes milliseconds.
+    trust: Mutex<BTreeMap<String, Arc<ClientConfig>>>,
+}
+
+impl fmt::Debug for Fetcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Fetcher")
+    }
+}
+
+impl Default for Fetcher {
+    fn default() -> Self {
+        Self {
+            places: Arc::new(Semaphore::new(PLACES)),
+            waiting: Semaphore::new(PLACES + WAITING_MAX),
+            trust: Mutex::default(),
+        }
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    host.eq_ignore_ascii_case("localhost")
+        || host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// Whether an operator may name this address: `https`, or `http` to this machine itself. Over plain HTTP to anywhere else, whoever sits
+/// on the way could put in keys of their own.
+///
+/// # Errors
+/// In words for the operator.
+pub(in crate::auth) fn check_address(address: &str) -> Result<(), String> {
+    if address.len() > ADDRESS_MAX {
+        return Err(format!("the address is longer than {ADDRESS_MAX} bytes"));
+    }
+    let wrong = || "the address must be written as `https://host:port/path`".to_owned();
+    let uri: Uri = address.parse().map_err(|_| wrong())?;
+    let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(wrong)?;
+    if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+        return Err("there must be no user and no password in the address".to_owned());
+    }
+    match uri.scheme_str() {
+        Some("https") => Ok(()),
+        Some("http") if is_loopback(host) => Ok(()),
+        Some("http") => Err(
+            "plain http is taken to localhost only: whoever sits on the way could put in keys of their own; use https"
+                .to_owned(),
+        ),
+        _ => Err(wrong()),
+    }
+}
+
+/// Without the query, in which some put keys.
+fn shown(address: &str) -> String {
+    address.split(['?', '#']).next().unwrap_or_default().to_owned()
+}
+
+impl Fetcher {
+    /// What an address answers to a GET; 200 only. `ca_pem`: who may vouch for the server, empty for whom the system trusts.
+    pub(in crate::auth) async fn get(&self, address: &str, ca_pem: &str) -> Result<Vec<u8>, FetchError> {
+        match self.send(address, ca_pem).await? {
+            (200, body) => Ok(body),
+            (status, _) => Err(FetchError::Status { address: shown(address), status }),
+        }
+    }
+
+    async fn send(&self, address: &str, ca_pem: &str) -> Result<(u16, Vec<u8>), FetchError> {
+        let away = |why: String| FetchError::Away { address: shown(address), why };
+        check_address(address).map_err(away)?;
+        let _waiting = self.waiting.try_acquire().map_err(|_| FetchError::Busy)?;
+        let place = Arc::clone(&self.places).acquire_owned().await.map_err(|_| FetchError::Busy)?;
+        let tls = if address.starts_with("https:") { Some(self.trust(ca_pem)?) } else { None };
+        let (url, host_is_local) = (address.to_owned(), tls.is_none());
+        let sent = tokio::task::spawn_blocking(move || {
+            // The place is given back when the thread is, also when nobody waits for the answer any more.
+            let _place = place;
+            ask(&url, tls, host_is_local)
+        });
+        sent.await.map_err(|_| away("the request ended early".to_owned()))?.map_err(away)
+    }
+
+    fn trust(&self, ca_pem: &str) -> Result<Arc<ClientConfig>, FetchError> {
+        let known = self.trust.lock().unwrap_or_else(PoisonError::into_inner).get(ca_pem).cloned();
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        let made = Arc::new(client(ca_pem).map_err(FetchError::Trust)?);
+        let mut trust = self.trust.lock().unwrap_or_else(PoisonError::into_inner);
+        if trust.len() >= TRUST_MAX {
+            trust.clear();
+        }
+        // The system's bundle is read again each time: it changes without a word.
+        if !ca_pem.is_empty() {
+            trust.insert(ca_pem.to_owned(), Arc::clone(&made));
+        }
+        Ok(made)
+    }
+}
+
+/// Whether certificates of authorities are such.
+///
+/// # Errors
+/// In words for the operator.
+pub(in crate::auth) fn check_authorities(ca_pem: &str) -> Result<(), String> {
+    if ca_pem.trim().is_empty() { Ok(()) } else { client(ca_pem).map(|_| ()) }
+}
+
+fn client(ca_pem: &str) -> Result<ClientConfig, String> {
+    let roots = if ca_pem.trim().is_empty() {
+        match leasehold_tls::system_bundle() {
+            Some(path) => {
+                let bundle = std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
+                leasehold_tls::certificates(&bundle).map_err(|why| format!("{} {why}", path.display()))?
+            }
+            None => Vec::new(),
+        }
+    } else {
+        leasehold_tls::certificates(ca_pem.as_bytes()).map_err(|why| format!("the text {why}"))?
+    };
+    let verifier = ServerVerifier::new(Proof::Name, NameRule::Alternative, roots);
+    leasehold_tls::client_config(verifier, None, Versions::Both).map_err(|error| error.to_string())
+}
+
+/// Blocks until the answer is there.
+fn ask(url: &str, tls: Option<Arc<ClientConfig>>, host_is_local: bool) -> Result<(u16, Vec<u8>), String> {
+    let mut config = ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .max_response_header_size(32 << 10)
+        .timeout_global(Some(TIMEOUT))
+        .user_agent(concat!("leasehold/", env!("CARGO_PKG_VERSION")));
+    if host_is_local {
+        config = config.proxy(None);
+    }
+    let agent = leasehold_https::agent(config.build(), tls, KnownHost::new(None));
+    let sent = agent.get(url).header("Accept", "application/json").call();
+    let mut answer = sent.map_err(|error| explained(&error))?;
+    let status = answer.status().as_u16();
+    let body = answer.body_mut().with_config().limit(ANSWER_MAX).read_to_vec();
+    Ok((status, body.map_err(|error| explained(&error))?))
+}
+
+fn explained(error: &ureq::Error) -> String {
+    match error {
+        ureq::Error::Io(error) => error.to_string(),
+        ureq::Error::HostNotFound => "no such host".to_owned(),
+        ureq::Error::Timeout(_) => format!("not within {} s", TIMEOUT.as_secs()),
+        ureq::Error::BodyExceedsLimit(_) => format!("the answer is longer than {} KiB", ANSWER_MAX >> 10),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_https_and_this_machine_itself_may_be_named() {
+        for good in [
+            "https://a.example/x",
+            "https://10.0.0.1:8443",
+            "http://127.0.0.1:1/",
+            "http://localhost",
+            "http://[::1]:80/x",
+        ] {
+            assert_eq!(check_address(good), Ok(()), "{good}");
+        }
+        for bad in [
+            "",
+            "x",
+            "http://a.example/",
+            "http://169.254.169.254/latest/meta-data",
+            "http://127.0.0.1.example/",
+            "http://localhost.example/",
+            "https://me:secret@a.example/",
+            "http://127.0.0.1@a.example/",
+            "file:///etc/passwd",
+            "ftp://a.example",
+            "gopher://127.0.0.1/",
+            "//a.example",
+            "https://",
+        ] {
+            let said = check_address(bad).unwrap_err();
+            assert!(!said.contains("secret"), "{bad}: {said}");
+        }
+        assert!(check_address(&format!("https://a/{}", "x".repeat(ADDRESS_MAX))).is_err());
+    }
+
+    #[test]
+    fn a_query_is_not_shown() {
+        assert_eq!(shown("https://a/keys?code=secret#x"), "https://a/keys");
+    }
+}

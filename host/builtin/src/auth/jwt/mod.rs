@@ -1,0 +1,204 @@
+//! `jwt`: whoever has a token of an identity provider logs in with it: CI jobs, Kubernetes pods, cloud workloads.
+//!
+//! Must not know: how a token of this server is made.
+//!
+//! Start with [`routes`], then `log_in`; [`config`] says who may sign tokens, [`role`] what a role demands of one. Signatures, keys and
+//! fetching are in [`jose`](super::jose).
+//!
+//! Invariants: a role is looked at only after a token's signature was verified, so that nobody without such a token learns which roles
+//! there are, neither by an answer nor by the time it takes. All refusals read alike; the audit record has the reason.
+
+mod config;
+mod role;
+mod routes;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use leasehold_core::request::LogicalResponse;
+use leasehold_core::routes::Route;
+use leasehold_core::seams::auth::{
+    AuthContext, AuthHandler, AuthMethod, AuthOutcome, AuthRequest, LoginLimits, LoginPlan, LoginToken, Refusal,
+};
+use leasehold_core::seams::error::RequestError;
+use serde_json::{Value, json};
+
+use super::jose::{Claims, Compact, Fetcher, Flaw, KeySet, RemoteKeys, Source};
+use super::{check_client, listed};
+use config::Config;
+
+const REFUSED: &str = "error validating token: the token or the role is not valid for this login";
+
+/// The method, for all its mounts.
+#[derive(Debug)]
+pub struct Jwt {
+    remote: RemoteKeys,
+}
+
+/// A token was not accepted, or could not be judged.
+enum Failure {
+    Flaw(Flaw),
+    /// No keys could be had.
+    NoKeys,
+}
+
+impl Default for Jwt {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Jwt {
+    #[must_use]
+    pub fn new() -> Self {
+        Self { remote: RemoteKeys::new(Arc::new(Fetcher::default())) }
+    }
+
+    async fn read_config(&self, request: &AuthRequest) -> Result<LogicalResponse, RequestError> {
+        config::read(request).await
+    }
+
+    async fn write_config(&self, request: &AuthRequest) -> Result<LogicalResponse, RequestError> {
+        let config = Config::of(&request.fields)?;
+        let mut answer = LogicalResponse::empty();
+        for (name, source) in config.sources() {
+            let Err(why) = self.remote.probe(&source).await else { continue };
+            if request.fields.bool("skip_jwks_validation") != Some(true) {
+                return Err(RequestError::Invalid(format!("error checking '{name}': {why}")));
+            }
+            answer = answer.warn(format!("'{name}' was stored although it does not work now: {why}"));
+        }
+        config::store(&request.context.storage, &config).await?;
+        Ok(answer)
+    }
+
+    async fn list(&self, request: &AuthRequest) -> Result<LogicalResponse, RequestError> {
+        listed(request, "role/").await
+    }
+
+    async fn read(&self, request: &AuthRequest) -> Result<LogicalResponse, RequestError> {
+        role::read(request).await
+    }
+
+    async fn write(&self, request: &AuthRequest) -> Result<LogicalResponse, RequestError> {
+        role::write(request).await
+    }
+
+    async fn delete(&self, request: &AuthRequest) -> Result<LogicalResponse, RequestError> {
+        role::delete(request).await
+    }
+
+    async fn log_in(&self, request: &AuthRequest) -> Result<AuthOutcome, RequestError> {
+        let at = &request.context;
+        let config = config::find(&at.storage).await?;
+        let config = config.ok_or_else(|| RequestError::invalid("could not load configuration"))?;
+        let given = |name: &str| request.fields.text(name).filter(|text| !text.is_empty());
+        let name = given("role").unwrap_or(&config.default_role).to_lowercase();
+        if name.is_empty() {
+            return Err(RequestError::invalid("missing role"));
+        }
+        let token = given("jwt").ok_or_else(|| RequestError::invalid("missing token"))?;
+        let claims = match self.verified(request, &config, token).await {
+            Ok(claims) => claims,
+            Err(Failure::Flaw(flaw)) => return Ok(refused(flaw.to_string())),
+            Err(Failure::NoKeys) => {
+                return Err(RequestError::Unavailable(
+                    "the keys of the identity provider cannot be fetched at the moment; the server's log has the reason".to_owned(),
+                ));
+            }
+        };
+        let Some((role, _)) = role::find(&at.storage, &name).await? else {
+            return Ok(refused("no role has this name".to_owned()));
+        };
+        let times = claims.check_times(&role.leeways(), at.clock.now());
+        if let Err(flaw) = times.and_then(|()| claims.check_issuer(&config.bound_issuer)) {
+            return Ok(refused(flaw.to_string()));
+        }
+        let identity = match role.admit(&claims) {
+            Ok(identity) => identity,
+            Err(unfit) => return Ok(refused(unfit.to_string())),
+        };
+        check_client(&role.token, request.client)?;
+        let mut metadata = identity.metadata;
+        metadata.insert("role".to_owned(), name.clone());
+        let internal = json!({ "role": name });
+        Ok(AuthOutcome::Login(Box::new(LoginPlan {
+            display_name: identity.name,
+            metadata,
+            token: role.token,
+            internal,
+        })))
+    }
+
+    /// What a token says, when a key of the mount has signed it.
+    async fn verified(&self, request: &AuthRequest, config: &Config, token: &str) -> Result<Claims, Failure> {
+        let compact = Compact::read(token).map_err(Failure::Flaw)?;
+        if !config.takes(compact.algorithm()) {
+            return Err(Failure::Flaw(Flaw::Algorithm));
+        }
+        let sources = config.sources();
+        if sources.is_empty() {
+            return compact.verify(&config.static_keys()).map_err(Failure::Flaw);
+        }
+        let (mount, clock) = (&request.context.mount.accessor, &request.context.clock);
+        let mut known: Vec<(&Source, Arc<KeySet>)> = Vec::new();
+        for (_, source) in &sources {
+            if let Ok(keys) = self.remote.keys(mount, source, clock).await {
+                known.push((source, keys));
+            }
+        }
+        if known.is_empty() {
+            return Err(Failure::NoKeys);
+        }
+        let mut flaw = Flaw::UnknownKey;
+        for (_, keys) in &known {
+            match compact.verify(keys) {
+                Ok(claims) => return Ok(claims),
+                Err(Flaw::UnknownKey) => {}
+                Err(other) => flaw = other,
+            }
+        }
+        if flaw != Flaw::UnknownKey {
+            return Err(Failure::Flaw(flaw));
+        }
+        // The provider may have a new key since.
+        for (source, seen) in &known {
+            if let Some(keys) = self.remote.newer(mount, source, clock, request.client, seen).await {
+                match compact.verify(&keys) {
+                    Ok(claims) => return Ok(claims),
+                    Err(Flaw::UnknownKey) => {}
+                    Err(other) => flaw = other,
+                }
+            }
+        }
+        Err(Failure::Flaw(flaw))
+    }
+}
+
+fn refused(reason: String) -> AuthOutcome {
+    AuthOutcome::Refused(Refusal { said: REFUSED, reason })
+}
+
+#[async_trait]
+impl AuthMethod for Jwt {
+    fn routes(&self) -> &'static [Route<AuthHandler>] {
+        routes::ROUTES
+    }
+
+    async fn exists(&self, request: &AuthRequest) -> Result<bool, RequestError> {
+        Ok(role::find(&request.context.storage, &role::name_of(request)).await?.is_some())
+    }
+
+    async fn renew(&self, at: &AuthContext, token: &LoginToken<'_>) -> Result<LoginLimits, RequestError> {
+        let name = token.internal.get("role").and_then(Value::as_str).unwrap_or_default();
+        let found = role::find(&at.storage, name).await?;
+        let (role, _) = found.ok_or_else(|| {
+            RequestError::Engine(format!("failed to renew entry: role {name:?} does not exist during renewal"))
+        })?;
+        Ok(LoginLimits::from(&role.token))
+    }
+
+    async fn unmount(&self, at: &AuthContext) {
+        self.remote.forget(&at.mount.accessor);
+    }
+}
