@@ -139,6 +139,10 @@ bench() {
   if [ -z "${BAO:-}" ] && BAO=$(command -v bao); then export BAO; fi
   # The store is measured by itself.
   [ -n "${STORES:-}${SCALE:-}" ] || cargo bench --package leasehold-sandbox
+  if [ -n "${SCALE:-}" ]; then
+    cargo build --profile dev --package leasehold-storage --example fill
+    export FILL="${CARGO_TARGET_DIR:-$PWD/target}/debug/examples/fill"
+  fi
   # The clients need no second optimised build of everything: what is measured is target/release/leasehold.
   cargo bench --profile dev --package leasehold-tests --bench whole
 }

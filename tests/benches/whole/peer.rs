@@ -182,6 +182,19 @@ impl Running {
         unsealed.elapsed()
     }
 
+    /// Stops the server and puts `count` tokens and leases into its store, as `fill` does, whose program `FILL` names.
+    pub fn fill(&mut self, store: Store, count: usize) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let program = std::env::var_os("FILL").expect("FILL names the example `fill` of leasehold-storage, as built");
+        let store = match store {
+            Store::Own => format!("sqlite:{}/store.db", self.home.path().display()),
+            Store::PostgreSql(url) => url.to_owned(),
+        };
+        let filled = Command::new(program).args([&store, &self.share, &count.to_string()]).status();
+        assert!(filled.expect("a program").success(), "the store was not filled");
+    }
+
     fn answers(&self, wanted: &[u16]) -> bool {
         std::net::TcpStream::connect(&self.address).is_ok()
             && wanted.contains(&Connection::open(&self.address).ask(&request("GET", "sys/health", "", "")).status)
