@@ -42,6 +42,60 @@ fn a_lease_can_be_looked_up_and_listed() {
     assert!(renewed.text("/data/last_renewal").ends_with('Z'), "{renewed}");
 }
 
+/// Lists that may be long are read page by page, by clients that ask for it and by those whose policy makes them.
+#[test]
+fn leases_and_accessors_are_listed_page_by_page() {
+    let (server, _database) = ready();
+    server.role("s", json!({}));
+    let root = server.root();
+    let leaf = |role: &str| root.credential(role).lease.rsplit_once('/').unwrap().1.to_owned();
+    let mut leaves: Vec<String> = (0..5).map(|_| leaf("r")).collect();
+    leaves.sort();
+    leaf("s");
+    let leases = "sys/leases/lookup/database/creds";
+    for (query, keys) in [
+        ("r?limit=2", &leaves[..2]),
+        (&format!("r?limit=2&after={}", leaves[1]), &leaves[2..4]),
+        (&format!("r?after={}", leaves[3]), &leaves[4..]),
+        ("r?limit=0", &leaves[..]),
+        ("r", &leaves[..]),
+    ] {
+        let listed = root.list(&format!("{leases}/{query}")).assert_status(200).assert_at("/data/keys", json!(keys));
+        listed.assert_at("/warnings", json!(null));
+    }
+    root.list(&format!("{leases}/r?after={}", leaves[4])).assert_errors(404, &[]);
+    // A folder is one name, and what is in it is not listed again behind it.
+    for (query, keys) in [("?limit=1", vec!["r/"]), ("?after=r/&limit=9", vec!["s/"]), ("?after=r&limit=1", vec!["r/"])]
+    {
+        root.list(&format!("{leases}{query}")).assert_status(200).assert_at("/data/keys", json!(keys));
+    }
+    root.list(&format!("{leases}?limit=no")).assert_status(400);
+
+    for _ in 0..4 {
+        root.child(json!({ "policies": ["default"] }));
+    }
+    let limited = "path \"auth/token/accessors/\" { capabilities = [\"list\", \"sudo\"] pagination_limit = 2 }\n\
+                   path \"sys/leases/lookup/*\" { capabilities = [\"list\", \"sudo\"] pagination_limit = 2 }";
+    let limited = server.with_policy("limited", limited);
+    for (path, asked) in [("auth/token/accessors", &root), ("sys/leases/lookup/database/creds/r", &root)] {
+        let whole = asked.list(path).assert_status(200).at("/data/keys");
+        let mut pages: Vec<serde_json::Value> = Vec::new();
+        loop {
+            let after = pages.last().map_or("", |last| last.as_str().unwrap());
+            let page = limited.list(&format!("{path}?after={after}"));
+            if page.status == 404 {
+                break;
+            }
+            let page = page.assert_status(200).assert_at("/warnings", json!(null)).at("/data/keys");
+            let page = page.as_array().unwrap();
+            // All but the last are full.
+            assert!(page.len() == 2 || page.last() == whole.as_array().unwrap().last(), "{page:?} of {whole}");
+            pages.extend(page.iter().cloned());
+        }
+        assert_eq!(json!(pages), whole, "{path}");
+    }
+}
+
 #[test]
 fn what_is_no_lease_is_refused_in_the_fields_words() {
     let (server, _database) = ready();

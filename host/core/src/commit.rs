@@ -6,7 +6,7 @@
 use serde::de::DeserializeOwned;
 
 use crate::codec::decode;
-use crate::seams::storage::{Batch, Expect, Key, Storage, StorageError};
+use crate::seams::storage::{Batch, Expect, Key, Listed, Storage, StorageError};
 
 /// How often a decision is made again because another writer was faster, before the request fails.
 pub(crate) const TRIES: u32 = 32;
@@ -55,6 +55,31 @@ pub(crate) async fn read_all<T: DeserializeOwned>(
         }
         after = Some(last);
     }
+}
+
+/// At most `most` names below a prefix, those after `after`, page by page: see [`Storage::names`].
+///
+/// # Errors
+/// As the store's.
+pub(crate) async fn names_below(
+    storage: &dyn Storage,
+    of: Listed,
+    prefix: &str,
+    after: &str,
+    most: usize,
+) -> Result<Vec<String>, StorageError> {
+    let mut names: Vec<String> = Vec::new();
+    while names.len() < most {
+        let last = names.last().map_or(after, String::as_str);
+        let wanted = u32::try_from(most - names.len()).map_or(PAGE, |wanted| wanted.min(PAGE));
+        let page = storage.names(of, prefix, last, wanted).await?;
+        let is_last = page.len() < wanted as usize;
+        names.extend(page);
+        if is_last {
+            break;
+        }
+    }
+    Ok(names)
 }
 
 /// What a commit demands of a row that is there only for its version: who changes any record of a table writes this row as well, so

@@ -11,11 +11,13 @@ use leasehold_core::lease::{LeaseKind, LeaseRow, LeaseState};
 use leasehold_core::seams::host::Clock;
 use leasehold_core::seams::nodes::{Attendance, Node, NodeReport};
 use leasehold_core::seams::storage::{
-    Batch, Change, Changes, Expect, Key, LeaseFilter, Page, Storage, StorageError, Versioned,
+    Batch, Change, Changes, Expect, Key, LeaseFilter, Listed, Page, Storage, StorageError, Versioned,
 };
 use leasehold_core::seams::store_copy::{GROUP_RECORDS, Piece, Record, WholeStore, cut_short};
 use leasehold_model::{LeaseId, MountAccessor, Timestamp, TokenHash, Ttl};
 use tokio::sync::mpsc;
+
+use crate::text_range::{first_after, name_below};
 
 /// Passes the conformance suite; makes no promise about `kill -9`.
 pub struct MemoryStorage {
@@ -90,6 +92,28 @@ impl Storage for MemoryStorage {
             .take(size(limit))
             .map(Key::new)
             .collect())
+    }
+
+    async fn names(&self, of: Listed, prefix: &str, after: &str, limit: u32) -> Result<Vec<String>, StorageError> {
+        let state = self.state();
+        let first = |from: &str| {
+            let range = (Bound::Included(from), Bound::Unbounded);
+            let found = match of {
+                Listed::Values => state.values.range::<str, _>(range).next().map(|(key, _)| key),
+                Listed::Leases => {
+                    let mut rows = state.leases.range::<str, _>(range);
+                    rows.find(|(_, row)| row.kind != LeaseKind::Job).map(|(id, _)| id)
+                }
+            };
+            found.filter(|text| text.starts_with(prefix))
+        };
+        let mut names: Vec<String> = Vec::new();
+        while names.len() < size(limit) {
+            let last = names.last().map_or(after, String::as_str);
+            let Some(text) = first(&first_after(prefix, last)) else { break };
+            names.push(name_below(prefix, text).to_owned());
+        }
+        Ok(names)
     }
 
     async fn lease(&self, id: &LeaseId) -> Result<Option<LeaseRow>, StorageError> {

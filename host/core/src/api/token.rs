@@ -6,6 +6,7 @@ use leasehold_model::{Accessor, MountAccessor, Timestamp, TokenHash, TokenId, Tt
 use serde_json::{Value, json};
 
 use crate::api::call::{Call, SystemHandler, handler, lease_error};
+use crate::api::pages;
 use crate::fields::{Field, Kind};
 use crate::lease::EndCause;
 use crate::metrics;
@@ -142,7 +143,7 @@ pub const ROUTES: &[Route<SystemHandler>] = &[
         "accessors",
         Access::Sudo,
         "The accessors of all tokens.",
-        &[Op::list("Lists the accessors of all tokens.", handler!(accessors))],
+        &[Op::list("Lists the accessors of all tokens.", handler!(accessors)).takes(pages::PAGE)],
     ),
 ];
 
@@ -240,13 +241,12 @@ async fn tidy(_: &Call<'_>) -> Result<LogicalResponse, RequestError> {
 }
 
 async fn accessors(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
-    let keys = call.unsealed.tokens.accessors(ACCESSORS_MAX).await?;
-    let is_cut = keys.len() >= ACCESSORS_MAX;
+    let wanted = pages::Wanted::of(call, ACCESSORS_MAX);
+    let keys = call.unsealed.tokens.accessors(wanted.after, wanted.most).await?;
     if keys.is_empty() {
         return Err(RequestError::NotFound);
     }
-    let answer = LogicalResponse::json(json!({ "keys": keys }));
-    Ok(if is_cut { answer.warn(format!("only the first {ACCESSORS_MAX} accessors are listed")) } else { answer })
+    Ok(wanted.told(keys.len(), LogicalResponse::json(json!({ "keys": keys })), "accessors"))
 }
 
 /// More make no answer that anybody reads.

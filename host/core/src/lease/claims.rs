@@ -319,6 +319,18 @@ impl Leases {
         Err(LeaseError::Engine(format!("{why}; it is not tried again for {secs} s")))
     }
 
+    /// Compares the counts that the store keeps with its rows, and corrects them. What goes wrong is no reason to do less of anything
+    /// else: only a gauge depends on it.
+    pub(super) async fn recount(&self) {
+        match self.storage.recount_leases().await {
+            Ok(0) | Err(StorageError::Sealed) => {}
+            Ok(wrong) => {
+                tracing::warn!(wrong, "the counts of leases that the store keeps were wrong and have been corrected")
+            }
+            Err(error) => tracing::warn!(%error, "the leases could not be counted again"),
+        }
+    }
+
     /// Numbers for operators; returned without the states.
     ///
     /// # Errors

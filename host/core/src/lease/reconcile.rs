@@ -82,6 +82,7 @@ impl Job for Reconciliation {
 
     async fn run(&self, state: Value) -> Result<Value, JobError> {
         let mut last = LastTime::read(state);
+        self.leases.recount().await;
         self.leases.compare(&mut last).await?;
         serde_json::to_value(&last).map_err(|error| JobError::Failed(error.to_string()))
     }

@@ -13,8 +13,9 @@ use super::{
 };
 use crate::backoff::{self, BACKOFF_MAX, backoff};
 use crate::codec::encode;
+use crate::commit::names_below;
 use crate::seams::engine::EngineError;
-use crate::seams::storage::{Batch, LeaseFilter, Page, StorageError};
+use crate::seams::storage::{Batch, LeaseFilter, Listed, Page, StorageError};
 
 /// Whether a revocation answers when the credential is gone or when the duty to remove it is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -386,36 +387,13 @@ impl Leases {
         }
     }
 
-    /// Names directly below a prefix that is empty or ends in a slash; a folder counts once, with its slash, however much is in it.
+    /// Names directly below a prefix that is empty or ends in a slash, those after `after`; a folder counts once, with its slash,
+    /// however much is in it, and no row of it is read but the first.
     ///
     /// # Errors
     /// As storage.
-    pub async fn names_below(&self, prefix: &str, limit: usize) -> Result<Vec<String>, StorageError> {
-        let filter =
-            LeaseFilter { id_prefix: (!prefix.is_empty()).then(|| prefix.to_owned()), ..LeaseFilter::default() };
-        let mut names: Vec<String> = Vec::new();
-        let mut after: Option<LeaseId> = None;
-        loop {
-            let page = self.storage.leases(&filter, &Page { after, limit: PAGE }).await?;
-            let Some(last) = page.last().map(|row| row.id.clone()) else { return Ok(names) };
-            let mut folder = None;
-            for rest in page.iter().filter_map(|row| row.id.as_str().strip_prefix(prefix)) {
-                let name = match rest.split_once('/') {
-                    Some((name, _)) => format!("{name}/"),
-                    None => rest.to_owned(),
-                };
-                folder = name.ends_with('/').then(|| name.clone());
-                if names.last() != Some(&name) {
-                    names.push(name);
-                }
-                if names.len() >= limit {
-                    return Ok(names);
-                }
-            }
-            // The rest of a folder is not read: nothing in a lease's name comes after this character.
-            let past = folder.and_then(|name| format!("{prefix}{name}{}", char::MAX).parse::<LeaseId>().ok());
-            after = Some(past.unwrap_or(last));
-        }
+    pub async fn names_below(&self, prefix: &str, after: &str, most: usize) -> Result<Vec<String>, StorageError> {
+        names_below(&*self.storage, Listed::Leases, prefix, after, most).await
     }
 
     /// Every row of a filter, page by page.
@@ -446,19 +424,27 @@ impl Leases {
     async fn mark(&self, filter: &LeaseFilter, cause: &EndCause) -> Result<(), StorageError> {
         for state in [LeaseState::Active, LeaseState::Issuing] {
             let filter = LeaseFilter { state: Some(state), kind: Some(LeaseKind::Secret), ..filter.clone() };
+            // From the last row on, or each page would look through all that was marked before it. What came in behind the last row
+            // meanwhile is found by one more look from the beginning.
+            let (mut after, mut has_marked) = (None, false);
             loop {
-                let page = self.storage.leases(&filter, &Page { after: None, limit: MARK_BATCH }).await?;
-                if page.is_empty() {
+                let page = self.storage.leases(&filter, &Page { after: after.take(), limit: MARK_BATCH }).await?;
+                let Some(last) = page.last().map(|row| row.id.clone()) else {
+                    if std::mem::take(&mut has_marked) {
+                        continue;
+                    }
                     break;
-                }
+                };
+                has_marked = true;
                 let mut batch = Batch::new();
                 for row in page {
                     let fence = row.fence;
                     batch = batch.shift(self.as_revoking(row, cause), state, fence);
                 }
                 match self.storage.commit(batch).await {
-                    // One of them moved by itself: read again.
-                    Ok(()) | Err(StorageError::Fenced(_)) => {}
+                    Ok(()) => after = Some(last),
+                    // One of them moved by itself: read again, from the beginning.
+                    Err(StorageError::Fenced(_)) => {}
                     Err(other) => return Err(other),
                 }
             }

@@ -9,7 +9,7 @@ use super::{Nodes, admission};
 use crate::keys;
 use crate::rows::lease::LeaseRow;
 use crate::rows::state::{LeaseKind, LeaseState};
-use crate::seams::storage::{Batch, Change, Changes, Key, LeaseFilter, Page, Storage, StorageError, Versioned};
+use crate::seams::storage::{Batch, Change, Changes, Key, LeaseFilter, Listed, Page, Storage, StorageError, Versioned};
 
 pub(crate) struct Watched {
     storage: Arc<dyn Storage>,
@@ -40,6 +40,10 @@ impl Storage for Watched {
         self.storage.scan(prefix, after, limit).await
     }
 
+    async fn names(&self, of: Listed, prefix: &str, after: &str, limit: u32) -> Result<Vec<String>, StorageError> {
+        self.storage.names(of, prefix, after, limit).await
+    }
+
     async fn lease(&self, id: &LeaseId) -> Result<Option<LeaseRow>, StorageError> {
         self.storage.lease(id).await
     }
@@ -50,6 +54,10 @@ impl Storage for Watched {
 
     async fn count_leases(&self) -> Result<Vec<(LeaseKind, LeaseState, u64)>, StorageError> {
         self.storage.count_leases().await
+    }
+
+    async fn recount_leases(&self) -> Result<u64, StorageError> {
+        self.storage.recount_leases().await
     }
 
     async fn commit(&self, batch: Batch) -> Result<(), StorageError> {

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use leasehold_model::MountAccessor;
 
+use crate::commit::names_below;
 use crate::keys;
-use crate::seams::storage::{Batch, Change, Expect, Key, Storage, StorageError, Versioned};
+use crate::seams::storage::{Batch, Change, Expect, Key, Listed, Storage, StorageError, Versioned};
 
 /// How many names one step of [`MountStorage::names`] reads.
 const PAGE: u32 = 1_000;
@@ -114,23 +115,13 @@ impl MountStorage {
         }
     }
 
-    /// At most `most` names below a folder, after `after` (empty: from the first one on), page by page.
+    /// At most `most` names directly below a folder, after `after` (empty: from the first one on); what lies deeper is one name, with
+    /// a slash.
     ///
     /// # Errors
-    /// As [`Storage::scan`].
+    /// As [`Storage::names`].
     pub async fn names(&self, folder: &str, after: &str, most: usize) -> Result<Vec<String>, StorageError> {
-        let mut names: Vec<String> = Vec::new();
-        while names.len() < most {
-            let last = names.last().map_or(after, String::as_str);
-            let wanted = u32::try_from(most - names.len()).map_or(PAGE, |wanted| wanted.min(PAGE));
-            let page = self.list(folder, Some(last).filter(|last| !last.is_empty()), wanted).await?;
-            let is_last = page.len() < wanted as usize;
-            names.extend(page);
-            if is_last {
-                break;
-            }
-        }
-        Ok(names)
+        names_below(&*self.storage, Listed::Values, self.key(folder).as_str(), after, most).await
     }
 
     /// Writes a whole batch in one atomic step.

@@ -165,6 +165,15 @@ pub struct Page {
     pub limit: u32,
 }
 
+/// What a folder's names are taken from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listed {
+    /// The keys of values.
+    Values,
+    /// The ids of secrets and tokens. A job is no lease, and is left out.
+    Leases,
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum StorageError {
     #[error("Vault is sealed")]
@@ -201,6 +210,10 @@ pub trait Storage: Send + Sync {
     async fn get(&self, key: &Key) -> Result<Option<Versioned>, StorageError>;
     /// Keys that start with `prefix`, after `after`, in byte order.
     async fn scan(&self, prefix: &Key, after: Option<&Key>, limit: u32) -> Result<Vec<Key>, StorageError>;
+    /// The names directly below `prefix`, without it, in byte order; at most `limit`, and only those that are greater than `after`.
+    /// Whatever has a slash after `prefix` is one name, which ends with its first slash, however much lies below it: the store steps
+    /// over that and does not read it, so that a page costs what it shows.
+    async fn names(&self, of: Listed, prefix: &str, after: &str, limit: u32) -> Result<Vec<String>, StorageError>;
     /// A row whose body a barrier cannot open comes with an empty one, here and from every call that gives rows: it must be
     /// found to be dealt with, and must not hide the others.
     async fn lease(&self, id: &LeaseId) -> Result<Option<LeaseRow>, StorageError>;
@@ -208,6 +221,11 @@ pub trait Storage: Send + Sync {
     async fn leases(&self, filter: &LeaseFilter, page: &Page) -> Result<Vec<LeaseRow>, StorageError>;
     /// How many rows of each kind and state there are, jobs included.
     async fn count_leases(&self) -> Result<Vec<(LeaseKind, LeaseState, u64)>, StorageError>;
+    /// Counts the rows anew where the store keeps their counts beside them, and corrects the counts. Answers by how much they were
+    /// wrong in all.
+    async fn recount_leases(&self) -> Result<u64, StorageError> {
+        Ok(0)
+    }
     /// # Errors
     /// [`StorageError::Conflict`] or [`StorageError::Fenced`] when an expectation does not hold: nothing was written.
     async fn commit(&self, batch: Batch) -> Result<(), StorageError>;

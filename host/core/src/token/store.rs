@@ -9,6 +9,7 @@ use super::Caller;
 use super::batch::{self, Sealer};
 use super::record::TokenRecord;
 use crate::codec::{decode, encode};
+use crate::commit::names_below;
 use crate::keys;
 use crate::mount::Table;
 use crate::random;
@@ -18,7 +19,7 @@ use crate::rows::state::{LeaseKind, LeaseState};
 use crate::seams::error::RequestError;
 use crate::seams::host::{Clock, Entropy};
 use crate::seams::seal::SecretKey;
-use crate::seams::storage::{Batch, Expect, Key, Storage, StorageError};
+use crate::seams::storage::{Batch, Expect, Key, Listed, Storage, StorageError};
 
 /// Longer ones are not ours: nobody may make us hash megabytes before authentication.
 pub const TOKEN_LEN_MAX: usize = 1_024;
@@ -375,24 +376,13 @@ impl Tokens {
         }))
     }
 
-    /// Accessors, in order; so many at most.
+    /// Accessors after `after`, in order; so many at most.
     ///
     /// # Errors
-    /// As [`Storage::scan`].
-    pub async fn accessors(&self, most: usize) -> Result<Vec<String>, StorageError> {
+    /// As [`Storage::names`].
+    pub async fn accessors(&self, after: &str, most: usize) -> Result<Vec<String>, StorageError> {
         let prefix = keys::token_accessor(&Accessor::new(""));
-        let mut found = Vec::new();
-        let mut after: Option<Key> = None;
-        loop {
-            let page = self.storage.scan(&prefix, after.as_ref(), 1_000).await?;
-            let Some(last) = page.last().cloned() else { return Ok(found) };
-            found.extend(page.iter().filter_map(|k| k.as_str().strip_prefix(prefix.as_str())).map(str::to_owned));
-            if found.len() >= most {
-                found.truncate(most);
-                return Ok(found);
-            }
-            after = Some(last);
-        }
+        names_below(&*self.storage, Listed::Values, prefix.as_str(), after, most).await
     }
 
     fn row(&self, hash: &TokenHash, record: &TokenRecord) -> Result<LeaseRow, StorageError> {

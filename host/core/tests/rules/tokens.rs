@@ -572,10 +572,10 @@ async fn the_longest_token_works_and_all_accessors_are_listed() {
     for n in 0..1_005 {
         node.token(&format!("t{n}"), None, Ttl::from_secs(3_600)).await;
     }
-    let all = node.tokens.accessors(10_000).await.unwrap();
+    let all = node.tokens.accessors("", 10_000).await.unwrap();
     assert!(all.len() == 1_005 && all.windows(2).all(|pair| pair[0] < pair[1]), "each once, in order");
     for most in [1, 999, 1_000, 1_001, 1_005] {
-        assert_eq!(node.tokens.accessors(most).await.unwrap(), all[..most], "{most}");
+        assert_eq!(node.tokens.accessors("", most).await.unwrap(), all[..most], "{most}");
     }
 }
 

@@ -11,7 +11,7 @@ use leasehold_core::keys;
 use leasehold_core::lease::{LeaseKind, LeaseRow, LeaseState};
 use leasehold_core::seams::nodes::{Attendance, Node, NodeReport};
 use leasehold_core::seams::storage::{
-    Batch, Change, Changes, Expect, Key, LeaseFilter, Page, Storage, StorageError, Versioned,
+    Batch, Change, Changes, Expect, Key, LeaseFilter, Listed, Page, Storage, StorageError, Versioned,
 };
 use leasehold_core::seams::store_copy::{Piece, Record, WholeStore};
 use leasehold_model::{LeaseId, Timestamp, Ttl};
@@ -251,6 +251,10 @@ impl Storage for View {
         self.ask(false, self.world().store.scan(prefix, after, limit)).await
     }
 
+    async fn names(&self, of: Listed, prefix: &str, after: &str, limit: u32) -> Result<Vec<String>, StorageError> {
+        self.ask(false, self.world().store.names(of, prefix, after, limit)).await
+    }
+
     async fn lease(&self, id: &LeaseId) -> Result<Option<LeaseRow>, StorageError> {
         self.ask(false, self.world().store.lease(id)).await
     }
@@ -261,6 +265,10 @@ impl Storage for View {
 
     async fn count_leases(&self) -> Result<Vec<(LeaseKind, LeaseState, u64)>, StorageError> {
         self.ask(false, self.world().store.count_leases()).await
+    }
+
+    async fn recount_leases(&self) -> Result<u64, StorageError> {
+        self.ask(false, self.world().store.recount_leases()).await
     }
 
     async fn commit(&self, batch: Batch) -> Result<(), StorageError> {

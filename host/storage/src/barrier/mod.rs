@@ -31,7 +31,7 @@ use leasehold_core::seams::host::{Clock, Entropy};
 use leasehold_core::seams::nodes::{Attendance, NodeReport};
 use leasehold_core::seams::seal::{KeyWrapper, SealError};
 use leasehold_core::seams::storage::{
-    Batch, Change, Changes, Expect, Key, LeaseFilter, Page, Storage, StorageError, Versioned,
+    Batch, Change, Changes, Expect, Key, LeaseFilter, Listed, Page, Storage, StorageError, Versioned,
 };
 use leasehold_core::seams::store_copy::WholeStore;
 use leasehold_model::{LeaseId, Timestamp, Ttl};
@@ -238,6 +238,11 @@ impl Storage for Barrier {
         self.inner.scan(prefix, after, limit).await
     }
 
+    async fn names(&self, of: Listed, prefix: &str, after: &str, limit: u32) -> Result<Vec<String>, StorageError> {
+        self.ring()?;
+        self.inner.names(of, prefix, after, limit).await
+    }
+
     async fn lease(&self, id: &LeaseId) -> Result<Option<LeaseRow>, StorageError> {
         self.ring()?;
         let found = self.inner.lease(id).await?;
@@ -252,6 +257,11 @@ impl Storage for Barrier {
     async fn count_leases(&self) -> Result<Vec<(LeaseKind, LeaseState, u64)>, StorageError> {
         self.ring()?;
         self.inner.count_leases().await
+    }
+
+    async fn recount_leases(&self) -> Result<u64, StorageError> {
+        self.ring()?;
+        self.inner.recount_leases().await
     }
 
     async fn commit(&self, batch: Batch) -> Result<(), StorageError> {

@@ -214,3 +214,29 @@ pub(super) async fn counts_equal_a_count_after_any_history(Fixture { storage, ..
     }
     assert!(outcomes.0 > 100 && outcomes.1 > 100, "both happen often: {outcomes:?}");
 }
+
+/// Writers that work at once, some of whom are refused, must neither lose a count nor wait for one another for ever.
+pub(super) async fn counts_of_many_writers_add_up(Fixture { storage, .. }: Fixture) {
+    let writers = (0..12).map(|writer| {
+        let storage = storage.clone();
+        tokio::spawn(async move {
+            for n in 0..12 {
+                let mine = row(&format!("w/{writer}/{n}"), 1);
+                storage.commit(Batch::new().insert(mine.clone())).await.unwrap();
+                let revoking = LeaseRow { state: LeaseState::Revoking, ..mine.clone() };
+                match n % 3 {
+                    0 => storage.commit(Batch::new().remove(mine.id, 0)).await.unwrap(),
+                    1 => storage.commit(Batch::new().shift(revoking, LeaseState::Active, 0)).await.unwrap(),
+                    _ => assert!(storage.commit(Batch::new().insert(mine)).await.is_err(), "it is there already"),
+                }
+            }
+        })
+    });
+    for writer in writers.collect::<Vec<_>>() {
+        writer.await.unwrap();
+    }
+    let counted = [(LeaseKind::Secret, LeaseState::Active, 48), (LeaseKind::Secret, LeaseState::Revoking, 48)];
+    assert_eq!(storage.count_leases().await.unwrap(), counted);
+    assert_eq!(storage.recount_leases().await.unwrap(), 0, "there is nothing to correct");
+    assert_eq!(storage.count_leases().await.unwrap(), counted);
+}

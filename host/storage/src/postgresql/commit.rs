@@ -256,3 +256,25 @@ pub(super) async fn claim(
     let there = shared.read("select 1 from {p}lease\" where id = $1", &[(&name, Type::BYTEA)]).await?;
     if there.is_empty() { Ok(None) } else { Err(StorageError::Fenced(id.clone())) }
 }
+
+/// Adds to the counts of rows what they lack.
+pub(super) async fn correct_counts(
+    shared: &Shared,
+    kinds: &[&str],
+    states: &[&str],
+    by: &[i64],
+) -> Result<(), StorageError> {
+    let term = shared.member.current()?;
+    let parameters: [Parameter<'_>; 5] = [
+        (&term, Type::TEXT),
+        (&shared.names.lock, Type::INT8),
+        (&kinds, Type::TEXT_ARRAY),
+        (&states, Type::TEXT_ARRAY),
+        (&by, Type::INT8_ARRAY),
+    ];
+    let text = shared.names.sql("select {p}correct_counts\"($1, $2, $3, $4, $5)");
+    match shared.repeated(&text, &parameters).await {
+        Ok(_) => Ok(()),
+        Err(failed) => Err(refusal(shared, &failed, &term, &Batch::new()).unwrap_or_else(|| failed.into())),
+    }
+}

@@ -107,7 +107,7 @@ async fn write_all(client: &Client, names: &Names, term: &str, mut from: mpsc::R
     step(client.query_typed("select pg_catalog.pg_advisory_xact_lock($1)", &lock)).await?;
     let guard: [Parameter<'_>; 2] = [(&term, Type::TEXT), (&names.lock, Type::INT8)];
     step(client.query_typed(&names.sql("select {p}guard\"($1, $2)"), &guard)).await?;
-    let empty = "delete from {p}kv\"; delete from {p}lease\"; delete from {p}tombstone\"";
+    let empty = "delete from {p}kv\"; delete from {p}lease\"; delete from {p}tombstone\"; delete from {p}lease_count\"";
     step(client.batch_execute(&names.sql(empty))).await?;
     // Both kinds of number go on from where they were.
     let text = names.sql("update {p}counter\" set value = value + 1, horizon = value + 1 returning value");
@@ -127,6 +127,9 @@ async fn write_all(client: &Client, names: &Names, term: &str, mut from: mpsc::R
             None => return Err(Refused::CutShort),
         }
     }
+    let count = "insert into {p}lease_count\" (place, kind, state, rows) \
+                 select 0, kind, state, pg_catalog.count(*) from {p}lease\" group by kind, state";
+    step(client.batch_execute(&names.sql(count))).await?;
     step(client.batch_execute("commit")).await?;
     Ok(())
 }

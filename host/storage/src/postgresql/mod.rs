@@ -27,7 +27,9 @@ use async_trait::async_trait;
 use leasehold_core::lease::{LeaseKind, LeaseRow, LeaseState};
 use leasehold_core::seams::host::Clock;
 use leasehold_core::seams::nodes::{Attendance, NodeReport};
-use leasehold_core::seams::storage::{Batch, Changes, Key, LeaseFilter, Page, Storage, StorageError, Versioned};
+use leasehold_core::seams::storage::{
+    Batch, Changes, Key, LeaseFilter, Listed, Page, Storage, StorageError, Versioned,
+};
 use leasehold_core::seams::store_copy::{Piece, Record, WholeStore};
 use leasehold_model::{LeaseId, Timestamp, Ttl};
 use tokio::sync::mpsc;
@@ -174,6 +176,10 @@ impl Storage for PostgresStorage {
         query::scan(&self.shared, prefix, after, limit).await
     }
 
+    async fn names(&self, of: Listed, prefix: &str, after: &str, limit: u32) -> Result<Vec<String>, StorageError> {
+        query::names(&self.shared, of, prefix, after, limit).await
+    }
+
     async fn lease(&self, id: &LeaseId) -> Result<Option<LeaseRow>, StorageError> {
         query::lease(&self.shared, id).await
     }
@@ -184,6 +190,10 @@ impl Storage for PostgresStorage {
 
     async fn count_leases(&self) -> Result<Vec<(LeaseKind, LeaseState, u64)>, StorageError> {
         query::count_leases(&self.shared).await
+    }
+
+    async fn recount_leases(&self) -> Result<u64, StorageError> {
+        query::recount_leases(&self.shared).await
     }
 
     async fn commit(&self, batch: Batch) -> Result<(), StorageError> {

@@ -4,9 +4,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use leasehold_core::lease::LeaseRow;
+use leasehold_core::lease::{LeaseKind, LeaseRow, LeaseState};
 use leasehold_core::seams::nodes::{Node, NodeReport};
-use leasehold_core::seams::storage::{Batch, Expect, Storage, StorageError};
+use leasehold_core::seams::storage::{Batch, Expect, LeaseFilter, Page, Storage, StorageError};
 use leasehold_devpg::{DevPg, Options, Stop};
 use leasehold_model::Ttl;
 use secrecy::SecretString;
@@ -140,7 +140,6 @@ async fn a_server_that_is_off_the_list_writes_nothing_until_it_joins_again() {
 /// A server was killed while it worked on leases: their roles must not wait until its claims are over.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn claims_of_a_server_that_is_not_heard_of_are_taken_over_where_that_is_safe() {
-    use leasehold_core::rows::state::{LeaseKind, LeaseState};
     let settings = fresh();
     let (dead, alive) = (opened(&settings).await, opened(&settings).await);
     let state = |name, kind, state| LeaseRow { kind, state, ..row(name, 5) };
@@ -402,4 +401,152 @@ async fn a_user_whose_transactions_see_an_old_moment_is_refused() {
     let theirs = PostgresSettings { connection_url: SecretString::from(url), ..settings };
     let refused = PostgresStorage::open(theirs).await.unwrap_err();
     assert!(refused.to_string().contains("must be read committed"), "{refused}");
+}
+
+/// Rows that a plan has looked at, those that it passed over included.
+fn looked_at(plan: &serde_json::Value, rows: &mut f64) {
+    let number = |name: &str| plan[name].as_f64().unwrap_or_default();
+    let kind = plan["Node Type"].as_str().unwrap_or_default();
+    assert!(kind != "Seq Scan" && !kind.starts_with("Bitmap"), "{plan:#}");
+    if kind.starts_with("Index") {
+        *rows += (number("Actual Rows") + number("Rows Removed by Filter")) * number("Actual Loops");
+    }
+    for below in plan["Plans"].as_array().into_iter().flatten() {
+        looked_at(below, rows);
+    }
+}
+
+/// JSON as it is sent.
+struct Plan<'a>(&'a [u8]);
+
+impl<'a> tokio_postgres::types::FromSql<'a> for Plan<'a> {
+    fn from_sql(
+        _: &tokio_postgres::types::Type,
+        raw: &'a [u8],
+    ) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
+        Ok(Self(raw))
+    }
+    fn accepts(kind: &tokio_postgres::types::Type) -> bool {
+        *kind == tokio_postgres::types::Type::JSON
+    }
+}
+
+async fn rows_looked_at(storage: &PostgresStorage, text: &str, parameters: &[super::Parameter<'_>]) -> f64 {
+    let text = storage.shared.names.sql(&format!("explain (analyze, timing off, format json) {text}"));
+    let (client, task) = storage.shared.sessions.alone().await.unwrap();
+    let found = client.query_typed(&text, parameters).await.unwrap();
+    let plan: serde_json::Value = serde_json::from_slice(found[0].try_get::<_, Plan<'_>>(0).unwrap().0).unwrap();
+    task.abort();
+    let mut rows = 0.0;
+    looked_at(&plan[0]["Plan"], &mut rows);
+    rows
+}
+
+/// A page costs what it shows, however much there is in the folder, below it and behind it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_page_looks_at_no_more_rows_than_it_shows() {
+    use leasehold_core::seams::storage::Listed;
+    let settings = fresh();
+    let storage = opened(&settings).await;
+    let table = &settings.table;
+    let fill = format!(
+        "insert into {table}_lease select convert_to(format('d/creds/r%s/%s', n % 7, to_char(n, 'FM000000')), 'UTF8'), 'secret', \
+         case n when 3 then 'revoking' else 'active' end, n, n, 0, null, null, 'aa', 'm', 'c', 'x' from generate_series(0, 29999) n; \
+         insert into {table}_kv select convert_to('token/accessor/' || to_char(n, 'FM000000'), 'UTF8'), 'x', 1 \
+         from generate_series(0, 29999) n"
+    );
+    server().psql(&fill).unwrap();
+    // Whether the tables have been looked over by autovacuum or not.
+    for analysed in [false, true] {
+        if analysed {
+            server().psql(&format!("analyze {table}_lease; analyze {table}_kv")).unwrap();
+        }
+        for (of, prefix, after, limit, shown) in [
+            (Listed::Leases, "", "", 100, 1),
+            (Listed::Leases, "d/creds/", "", 100, 7),
+            (Listed::Leases, "d/creds/", "r3/", 2, 2),
+            (Listed::Leases, "d/creds/r1/", "", 20, 20),
+            (Listed::Leases, "d/creds/r1/", "014008", 20, 20),
+            (Listed::Leases, "none/", "", 20, 0),
+            (Listed::Values, "token/accessor/", "000100", 50, 50),
+            (Listed::Values, "token/", "", 50, 1),
+        ] {
+            assert_eq!(storage.names(of, prefix, after, limit).await.unwrap().len(), shown, "{of:?} {prefix} {after}");
+            let asked = super::query::NamesAsked::new(prefix, after, limit);
+            let rows = rows_looked_at(&storage, &asked.text(of), &asked.parameters()).await;
+            assert!(rows <= shown as f64 + 1.0, "{rows} rows for {shown} names: {of:?} {prefix} {after}");
+        }
+        // What is revoking is a few of many.
+        let filter =
+            LeaseFilter { state: Some(LeaseState::Revoking), kind: Some(LeaseKind::Secret), ..LeaseFilter::default() };
+        let query = super::query::leases_query(&filter, &Page { after: None, limit: 100 });
+        assert_eq!(storage.leases(&filter, &Page { after: None, limit: 100 }).await.unwrap().len(), 1);
+        if analysed {
+            let rows = rows_looked_at(&storage, &query.text, &query.parameters()).await;
+            assert!(rows <= 1.0, "{rows} rows for one that is revoking");
+        }
+    }
+}
+
+/// A commit that PostgreSQL rolls back for another, and then repeats, is counted once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn counts_are_right_over_two_handles_whatever_is_rolled_back() {
+    conformance::run_some("counts_", || async {
+        let (clock, settings) = (clock(), fresh());
+        let first = PostgresStorage::open_with_clock(settings.clone(), clock.clone()).await.unwrap();
+        let second = PostgresStorage::open_with_clock(settings.clone(), clock.clone()).await.unwrap();
+        let table = &settings.table;
+        // At the end, when everything else of the commit has been done.
+        let sql = format!(
+            "create sequence public.{table}_turn; create function {table}_fail() returns trigger language plpgsql as $f$ begin \
+             if nextval('public.{table}_turn') % 3 = 0 then raise exception using errcode = '40001', message = 'injected'; end if; \
+             return new; end $f$; \
+             create trigger fail after insert on {table}_lease_count for each statement execute function {table}_fail()"
+        );
+        server().psql(&sql).unwrap();
+        Fixture { storage: Arc::new(TwoHandles { first, second, turn: AtomicUsize::new(0) }), clock }
+    })
+    .await;
+}
+
+/// Somebody has changed rows by hand, or a server of the version before was in the middle of a commit when the tables were migrated.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn counts_that_are_wrong_are_corrected_while_others_write() {
+    let settings = fresh();
+    let (storage, other) = (opened(&settings).await, Arc::new(opened(&settings).await));
+    let mut batch = Batch::new();
+    for n in 0..50 {
+        batch = batch.insert(row(&format!("d/{n}"), 1));
+    }
+    storage.commit(batch).await.unwrap();
+    let table = &settings.table;
+    server()
+        .psql(&format!(
+            "delete from {table}_lease where id in (select id from {table}_lease limit 20); \
+             update {table}_lease set state = 'revoking' where id in (select id from {table}_lease limit 5)"
+        ))
+        .unwrap();
+    let writer = tokio::spawn(async move {
+        for n in 0..40 {
+            other.commit(Batch::new().insert(row(&format!("e/{n}"), 1))).await.unwrap();
+        }
+    });
+    // 25 are active that were 50, and 5 are revoking.
+    assert_eq!(storage.recount_leases().await.unwrap(), 30);
+    writer.await.unwrap();
+    let counted = [(LeaseKind::Secret, LeaseState::Active, 65), (LeaseKind::Secret, LeaseState::Revoking, 5)];
+    assert_eq!(storage.count_leases().await.unwrap(), counted);
+    assert_eq!(storage.recount_leases().await.unwrap(), 0);
+}
+
+/// The plan of a scrape has nothing of the leases in it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn counting_leases_reads_counts_and_no_lease() {
+    let settings = fresh();
+    let storage = opened(&settings).await;
+    let text = storage.shared.names.sql(super::query::COUNTS);
+    let plan = server().psql(&format!("explain {text}")).unwrap();
+    assert!(plan.contains("lease_count") && !plan.contains("_lease "), "{plan}");
+    let held = "select count(*) from pg_indexes where indexname = ";
+    assert_eq!(server().psql(&format!("{held}'{}_lease_count'", settings.table)).unwrap().trim(), "0");
 }

@@ -22,7 +22,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use leasehold_core::lease::{LeaseKind, LeaseRow, LeaseState};
 use leasehold_core::seams::host::Clock;
-use leasehold_core::seams::storage::{Batch, Changes, Key, LeaseFilter, Page, Storage, StorageError, Versioned};
+use leasehold_core::seams::storage::{
+    Batch, Changes, Key, LeaseFilter, Listed, Page, Storage, StorageError, Versioned,
+};
 use leasehold_core::seams::store_copy::{Piece, Record, WholeStore, cut_short};
 use leasehold_model::{LeaseId, Timestamp, Ttl};
 use tokio::sync::mpsc;
@@ -106,6 +108,11 @@ impl Storage for SqliteStorage {
     async fn scan(&self, prefix: &Key, after: Option<&Key>, limit: u32) -> Result<Vec<Key>, StorageError> {
         let (prefix, after) = (prefix.clone(), after.cloned());
         self.list(limit, move |connection| reader::scan(connection, &prefix, after.as_ref(), limit)).await
+    }
+
+    async fn names(&self, of: Listed, prefix: &str, after: &str, limit: u32) -> Result<Vec<String>, StorageError> {
+        let (prefix, after) = (prefix.to_owned(), after.to_owned());
+        self.list(limit, move |connection| reader::names(connection, of, &prefix, &after, limit)).await
     }
 
     async fn lease(&self, id: &LeaseId) -> Result<Option<LeaseRow>, StorageError> {

@@ -49,10 +49,11 @@ pub(super) struct Opened {
 }
 
 /// Forward only, one file each; a file's place in this list is the schema version it leads to.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     include_str!("migrations/0001_first.sql"),
     include_str!("migrations/0002_changes.sql"),
     include_str!("migrations/0003_counts.sql"),
+    include_str!("migrations/0004_revoking.sql"),
 ];
 
 /// Nobody but an operator's shell competes for the file; its transactions are short.

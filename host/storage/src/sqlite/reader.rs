@@ -4,14 +4,14 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use leasehold_core::lease::{LeaseKind, LeaseRow, LeaseState};
-use leasehold_core::seams::storage::{Changes, Key, LeaseFilter, Page, StorageError, Versioned};
+use leasehold_core::seams::storage::{Changes, Key, LeaseFilter, Listed, Page, StorageError, Versioned};
 use leasehold_model::{LeaseId, Timestamp};
-use rusqlite::{Connection, OptionalExtension, ToSql};
+use rusqlite::{Connection, OptionalExtension, Statement, ToSql};
 
 use super::rows::{self, columns};
 use super::{open, unavailable};
 use crate::integers::{integer, number};
-use crate::text_range::end_of_prefix;
+use crate::text_range::{end_of_prefix, first_after, name_below};
 
 /// Grows to as many connections as threads read at once; keeps a few of them.
 pub(super) struct Readers {
@@ -77,6 +77,59 @@ pub(super) fn scan(
     keys.and_then(Iterator::collect).map_err(unavailable)
 }
 
+/// Steps from name to name. A folder is left at its first row: the next step begins behind all of it.
+pub(super) fn names(
+    connection: &Connection,
+    of: Listed,
+    prefix: &str,
+    after: &str,
+    limit: u32,
+) -> Result<Vec<String>, StorageError> {
+    let mut statement = connection.prepare_cached(names_text(of, prefix)).map_err(unavailable)?;
+    names_by(&mut statement, prefix, after, limit).map_err(unavailable)
+}
+
+/// From ?1 on, and before ?2 where the prefix has an end: without it, SQLite would look through the rest of the table for more.
+pub(super) fn names_text(of: Listed, prefix: &str) -> &'static str {
+    match (of, end_of_prefix(prefix).is_some()) {
+        (Listed::Values, true) => "select key from kv where key >= ?1 and key < ?2 order by key",
+        (Listed::Values, false) => "select key from kv where key >= ?1 order by key",
+        (Listed::Leases, true) => "select id from lease where id >= ?1 and id < ?2 and kind <> 'job' order by id",
+        (Listed::Leases, false) => "select id from lease where id >= ?1 and kind <> 'job' order by id",
+    }
+}
+
+pub(super) fn names_by(
+    statement: &mut Statement<'_>,
+    prefix: &str,
+    after: &str,
+    limit: u32,
+) -> rusqlite::Result<Vec<String>> {
+    let end = end_of_prefix(prefix);
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let mut names: Vec<String> = Vec::new();
+    let mut from = first_after(prefix, after);
+    'folders: while names.len() < limit {
+        let range: Vec<&dyn ToSql> =
+            std::iter::once(&from as &dyn ToSql).chain(end.as_ref().map(|end| end as _)).collect();
+        let mut found = statement.query(range.as_slice())?;
+        while let Some(row) = found.next()? {
+            let text: String = row.get(0)?;
+            let name = name_below(prefix, &text);
+            names.push(name.to_owned());
+            if names.len() >= limit {
+                break 'folders;
+            }
+            if name.ends_with('/') {
+                from = first_after(prefix, name);
+                continue 'folders;
+            }
+        }
+        break;
+    }
+    Ok(names)
+}
+
 /// The numbers and the keys are read in one transaction: a change between the two would be missed for ever.
 pub(super) fn changes(connection: &Connection, since: u64) -> Result<Changes, StorageError> {
     const KEYS: &str = "select key from kv where version > ?1 and key >= 'sys/' and key < 'sys0' \
@@ -110,22 +163,7 @@ pub(super) fn leases(
     filter: &LeaseFilter,
     page: &Page,
 ) -> Result<Vec<LeaseRow>, StorageError> {
-    let mut query = Query::new(concat!("select ", columns!(), " from lease"));
-    query.range("id", filter.id_prefix.as_deref().unwrap_or_default(), page.after.as_ref().map(LeaseId::as_str));
-    if let Some(token) = &filter.token {
-        query.equal("token", token.as_str());
-    }
-    if let Some(mount) = &filter.mount {
-        query.equal("mount", mount.as_str());
-    }
-    if let Some(state) = filter.state {
-        query.equal("state", state.as_str());
-    }
-    match filter.kind {
-        Some(kind) => query.equal("kind", kind.as_str()),
-        None => query.condition("kind", "<>", LeaseKind::Job.as_str()),
-    }
-    query.finish("id", page.limit);
+    let query = leases_query(filter, page);
     let mut statement = connection.prepare_cached(&query.text).map_err(unavailable)?;
     let mut found = statement.query(query.parameters().as_slice()).map_err(unavailable)?;
     let mut rows = Vec::new();
@@ -135,6 +173,26 @@ pub(super) fn leases(
         rows.push(rows::read(row)?);
     }
     Ok(rows)
+}
+
+fn leases_query(filter: &LeaseFilter, page: &Page) -> Query {
+    let mut query = Query::new(concat!("select ", columns!(), " from lease"));
+    query.range("id", filter.id_prefix.as_deref().unwrap_or_default(), page.after.as_ref().map(LeaseId::as_str));
+    if let Some(token) = &filter.token {
+        query.equal("token", token.as_str());
+    }
+    if let Some(mount) = &filter.mount {
+        query.equal("mount", mount.as_str());
+    }
+    if let Some(state) = filter.state {
+        query.word("state", "=", state.as_str());
+    }
+    match filter.kind {
+        Some(kind) => query.word("kind", "=", kind.as_str()),
+        None => query.word("kind", "<>", LeaseKind::Job.as_str()),
+    }
+    query.finish("id", page.limit);
+    query
 }
 
 pub(super) fn count_leases(connection: &Connection) -> Result<Vec<(LeaseKind, LeaseState, u64)>, StorageError> {
@@ -162,12 +220,13 @@ pub(super) fn next_due(connection: &Connection) -> Result<Option<Timestamp>, Sto
 /// A `select` whose conditions depend on what is asked. Column names are ours; every value is a parameter.
 struct Query {
     text: String,
+    has_condition: bool,
     values: Vec<Box<dyn ToSql>>,
 }
 
 impl Query {
     fn new(text: &str) -> Self {
-        Self { text: text.to_owned(), values: Vec::new() }
+        Self { text: text.to_owned(), has_condition: false, values: Vec::new() }
     }
 
     fn equal(&mut self, column: &str, value: &str) {
@@ -187,9 +246,20 @@ impl Query {
     }
 
     fn condition(&mut self, column: &str, relation: &str, value: &str) {
-        let word = if self.values.is_empty() { "where" } else { "and" };
+        let word = self.next_word();
         self.values.push(Box::new(value.to_owned()));
         self.text.push_str(&format!(" {word} {column} {relation} ?{}", self.values.len()));
+    }
+
+    /// A word of ours, in the text itself: an index of a part of the table is used only where the text says which part is asked for.
+    fn word(&mut self, column: &str, relation: &str, word: &'static str) {
+        let and = self.next_word();
+        self.text.push_str(&format!(" {and} {column} {relation} '{word}'"));
+    }
+
+    fn next_word(&mut self) -> &'static str {
+        let first = std::mem::replace(&mut self.has_condition, true);
+        if first { "and" } else { "where" }
     }
 
     fn finish(&mut self, order: &str, limit: u32) {
@@ -199,5 +269,67 @@ impl Query {
 
     fn parameters(&self) -> Vec<&dyn ToSql> {
         self.values.iter().map(AsRef::as_ref).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::StatementStatus;
+
+    use super::*;
+
+    fn with_leases(count: usize) -> (tempfile::TempDir, Connection) {
+        let directory = tempfile::tempdir().unwrap();
+        let opened = open::open(&directory.path().join("leasehold.db")).unwrap();
+        let fill = format!(
+            "with recursive n(n) as (select 0 union all select n + 1 from n where n + 1 < {count}) \
+             insert into lease select printf('d/creds/r%04d/%06d', n % 7, n), 'secret', \
+             case n when 3 then 'revoking' else 'active' end, n, n, 0, null, null, 'aa', 'm', 'c', x'00' from n; \
+             with recursive n(n) as (select 0 union all select n + 1 from n where n + 1 < {count}) \
+             insert into kv select printf('token/accessor/%06d', n), x'00', 1 from n"
+        );
+        opened.connection.execute_batch(&fill).unwrap();
+        let connection = open::connect(&directory.path().join("leasehold.db")).unwrap();
+        (directory, connection)
+    }
+
+    /// A page costs what it shows, however much there is in the folder, below it and behind it.
+    #[test]
+    fn a_page_takes_as_many_steps_from_many_rows_as_from_few() {
+        let cost = |connection: &Connection, of, prefix: &str, after: &str, limit| {
+            let mut statement = connection.prepare(names_text(of, prefix)).unwrap();
+            let names = names_by(&mut statement, prefix, after, limit).unwrap();
+            (names, statement.get_status(StatementStatus::VmStep))
+        };
+        let ((_one, few), (_other, many)) = (with_leases(200), with_leases(20_000));
+        for (of, prefix, after, limit, shown) in [
+            (Listed::Leases, "", "", 100, 1),
+            (Listed::Leases, "d/creds/", "", 100, 7),
+            (Listed::Leases, "d/creds/", "r0003/", 2, 2),
+            (Listed::Leases, "d/creds/r0001/", "", 20, 20),
+            (Listed::Leases, "d/creds/r0001/", "000029", 20, 20),
+            (Listed::Leases, "none/", "", 20, 0),
+            (Listed::Values, "token/accessor/", "000100", 50, 50),
+            (Listed::Values, "", "", 50, 1),
+        ] {
+            let (small, large) = (cost(&few, of, prefix, after, limit), cost(&many, of, prefix, after, limit));
+            assert_eq!((small.0.len(), large.0.len()), (shown, shown), "{of:?} {prefix} {after}");
+            assert_eq!(small, large, "{of:?} {prefix} {after}");
+        }
+    }
+
+    /// What is revoking is a few of many.
+    #[test]
+    fn rows_of_a_state_are_found_by_an_index_of_that_state() {
+        let (_directory, connection) = with_leases(5_000);
+        let filter =
+            LeaseFilter { state: Some(LeaseState::Revoking), kind: Some(LeaseKind::Secret), ..LeaseFilter::default() };
+        let page = Page { after: None, limit: 10 };
+        let query = leases_query(&filter, &page);
+        let mut statement = connection.prepare(&query.text).unwrap();
+        let found = statement.query_map(query.parameters().as_slice(), |row| row.get::<_, String>(0)).unwrap();
+        assert_eq!(found.map(Result::unwrap).collect::<Vec<_>>(), ["d/creds/r0003/000003"]);
+        let steps = statement.get_status(StatementStatus::VmStep);
+        assert!(steps < 200, "{steps} steps for one row: {}", query.text);
     }
 }

@@ -10,7 +10,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use leasehold_core::lease::{LeaseKind, LeaseRow, LeaseState};
-use leasehold_core::seams::storage::{Batch, Changes, Key, LeaseFilter, Page, Storage, StorageError, Versioned};
+use leasehold_core::seams::storage::{
+    Batch, Changes, Key, LeaseFilter, Listed, Page, Storage, StorageError, Versioned,
+};
 use leasehold_core::seams::store_copy::{Piece, Record, WholeStore};
 use leasehold_core::testing::{CountingEntropy, ManualClock};
 use leasehold_model::{LeaseId, Timestamp, Ttl};
@@ -93,6 +95,9 @@ impl<S: Storage> Storage for TwoHandles<S> {
     async fn scan(&self, prefix: &Key, after: Option<&Key>, limit: u32) -> Result<Vec<Key>, StorageError> {
         self.next().scan(prefix, after, limit).await
     }
+    async fn names(&self, of: Listed, prefix: &str, after: &str, limit: u32) -> Result<Vec<String>, StorageError> {
+        self.next().names(of, prefix, after, limit).await
+    }
     async fn lease(&self, id: &LeaseId) -> Result<Option<LeaseRow>, StorageError> {
         self.next().lease(id).await
     }
@@ -101,6 +106,9 @@ impl<S: Storage> Storage for TwoHandles<S> {
     }
     async fn count_leases(&self) -> Result<Vec<(LeaseKind, LeaseState, u64)>, StorageError> {
         self.next().count_leases().await
+    }
+    async fn recount_leases(&self) -> Result<u64, StorageError> {
+        self.next().recount_leases().await
     }
     async fn commit(&self, batch: Batch) -> Result<(), StorageError> {
         self.next().commit(batch).await

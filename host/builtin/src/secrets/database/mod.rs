@@ -89,8 +89,6 @@ fn role_key(name: &str) -> String {
     format!("role/{name}")
 }
 
-/// Keys per call to the store.
-const PAGE: u32 = 1_000;
 /// How often something is done again because a write came between.
 const AGAIN_MAX: u32 = 32;
 /// The same for a grant of somebody else on the target.
@@ -165,22 +163,6 @@ fn read_role(name: &str, bytes: &[u8]) -> Result<RoleRecord, RequestError> {
         .map_err(|_| RequestError::Internal(format!("the stored role {name:?} is not readable")))
 }
 
-/// At most `most` names below a folder, those after `after`.
-async fn names(storage: &MountStorage, folder: &str, after: &str, most: usize) -> Result<Vec<String>, StorageError> {
-    let mut names: Vec<String> = Vec::new();
-    while names.len() < most {
-        let last = names.last().map_or(after, String::as_str);
-        let wanted = u32::try_from(most - names.len()).map_or(PAGE, |wanted| wanted.min(PAGE));
-        let page = storage.list(folder, Some(last).filter(|last| !last.is_empty()), wanted).await?;
-        let is_last = page.len() < wanted as usize;
-        names.extend(page);
-        if is_last {
-            break;
-        }
-    }
-    Ok(names)
-}
-
 #[async_trait]
 impl SecretsEngine for DatabaseEngine {
     fn routes(&self) -> &'static [Route<EngineHandler>] {
@@ -219,7 +201,7 @@ impl SecretsEngine for DatabaseEngine {
     async fn targets(&self, at: &EngineContext) -> Result<Vec<KnownTarget>, EngineError> {
         let failed = |error: StorageError| EngineError::Failed(error.to_string());
         let mut targets = Vec::new();
-        for name in names(&at.storage, "connection/", "", usize::MAX).await.map_err(failed)? {
+        for name in at.storage.names("connection/", "", usize::MAX).await.map_err(failed)? {
             // Deleted in this moment, or not readable: whoever uses it will say so.
             let Some(stored) = at.storage.get(&connection_key(&name)).await.map_err(failed)? else { continue };
             let Ok(record) = ConnectionRecord::from_bytes(&stored.value) else { continue };

@@ -16,7 +16,7 @@ use super::open::{Unusable, missing};
 use super::postgresql::dry_run::{self, Report};
 use super::postgresql::renew;
 use super::role::RoleRecord;
-use super::{AGAIN_MAX, DatabaseEngine, connection_key, names, plan, read_role, role, role_key, target_name};
+use super::{AGAIN_MAX, DatabaseEngine, connection_key, plan, read_role, role, role_key, target_name};
 
 const MOVED: &str = "this connection leads to another server than before: leases whose roles stand on the former one end only when it \
      leads there again";
@@ -205,7 +205,7 @@ impl DatabaseEngine {
 async fn list(request: &EngineRequest, folder: &str) -> Result<LogicalResponse, RequestError> {
     let after = request.fields.text("after").unwrap_or_default();
     let limit = request.fields.int("limit").and_then(|limit| usize::try_from(limit).ok()).filter(|limit| *limit > 0);
-    let names = names(&request.context.storage, folder, after, limit.unwrap_or(usize::MAX)).await?;
+    let names = request.context.storage.names(folder, after, limit.unwrap_or(usize::MAX)).await?;
     if names.is_empty() { Err(RequestError::NotFound) } else { Ok(LogicalResponse::json(json!({ "keys": names }))) }
 }
 

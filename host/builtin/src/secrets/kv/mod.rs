@@ -132,29 +132,7 @@ impl KvEngine {
     /// The names directly in a folder; a folder in it counts once, with its slash, however much is in it.
     async fn list(&self, request: &EngineRequest) -> Result<LogicalResponse, RequestError> {
         let (folder, cut) = (format!("{VALUES}{}", folder_of(request)), Cut::of(request));
-        let mut names: Vec<String> = Vec::new();
-        // A folder as the last name of the page before: all that is in it lies behind.
-        let mut after = past(cut.after);
-        while names.len() < cut.most {
-            let start = Some(after.as_str()).filter(|after| !after.is_empty());
-            let page = request.context.storage.list(&folder, start, PAGE).await?;
-            let Some(last) = page.last() else { break };
-            after = last.clone();
-            for name in &page {
-                let shown = match name.split_once('/') {
-                    Some((inner, _)) => format!("{inner}/"),
-                    None => name.clone(),
-                };
-                if names.last() != Some(&shown) && names.len() < cut.most {
-                    names.push(shown);
-                }
-            }
-            // The rest of a folder that fills a page is not read name by name.
-            if let Some((inner, _)) = last.split_once('/') {
-                after = past(&format!("{inner}/"));
-            }
-        }
-        keys(names)
+        keys(request.context.storage.names(&folder, cut.after, cut.most).await?)
     }
 
     /// All names below a folder.
@@ -173,11 +151,6 @@ impl KvEngine {
         }
         keys(names)
     }
-}
-
-/// Where a list goes on after a name: behind all that a folder holds.
-fn past(name: &str) -> String {
-    if name.ends_with('/') { format!("{name}{}", char::MAX) } else { name.to_owned() }
 }
 
 /// Vault's values for the option `version`; none given means 1.

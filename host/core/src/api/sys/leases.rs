@@ -4,6 +4,7 @@ use leasehold_model::{LeaseId, Operation, Ttl};
 use serde_json::{Value, json};
 
 use crate::api::call::{Call, Handled, SystemHandler, handler, lease_error};
+use crate::api::pages;
 use crate::api::token::TIDYING;
 use crate::fields::{Field, Kind};
 use crate::lease::revoke::{PrefixOrStore, Wait, shown_ttl};
@@ -71,13 +72,13 @@ pub const ROUTES: &[Route<SystemHandler>] = &[
         "leases/lookup/",
         Access::Sudo,
         "Lists leases.",
-        &[Op::list("Lists the first segments of all leases.", handler!(list))],
+        &[Op::list("Lists the first segments of all leases.", handler!(list)).takes(pages::PAGE)],
     ),
     Route::new(
         "leases/lookup/*prefix",
         Access::Sudo,
         "Lists leases below a prefix.",
-        &[Op::list("Lists leases below a prefix.", handler!(list))],
+        &[Op::list("Lists leases below a prefix.", handler!(list)).takes(pages::PAGE)],
     ),
     renewing("leases/renew"),
     renewing("leases/renew/*url_lease_id"),
@@ -183,17 +184,12 @@ async fn lookup(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
 async fn list(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
     let prefix = call.capture("prefix");
     let prefix = if prefix.is_empty() || prefix.ends_with('/') { prefix.to_owned() } else { format!("{prefix}/") };
-    let keys = call.unsealed.leases.names_below(&prefix, NAMES_MAX).await?;
+    let wanted = pages::Wanted::of(call, NAMES_MAX);
+    let keys = call.unsealed.leases.names_below(&prefix, wanted.after, wanted.most).await?;
     if keys.is_empty() {
         return Err(RequestError::NotFound);
     }
-    let is_cut = keys.len() >= NAMES_MAX;
-    let answer = LogicalResponse::json(json!({ "keys": keys }));
-    Ok(if is_cut {
-        answer.warn(format!("only the first {NAMES_MAX} are listed: list below a longer prefix"))
-    } else {
-        answer
-    })
+    Ok(wanted.told(keys.len(), LogicalResponse::json(json!({ "keys": keys })), "names"))
 }
 
 /// More names make no answer that anybody reads.

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use leasehold_core::lease::{LeaseKind, LeaseRow, LeaseState};
 use leasehold_core::seams::nodes::{Attendance, NodeReport};
 use leasehold_core::seams::storage::{
-    Batch, Change, Changes, Key, LeaseFilter, Page, Storage, StorageError, Versioned,
+    Batch, Change, Changes, Key, LeaseFilter, Listed, Page, Storage, StorageError, Versioned,
 };
 use leasehold_core::seams::store_copy::{Piece, Record, WholeStore};
 use leasehold_model::{LeaseId, Timestamp, Ttl};
@@ -270,6 +270,11 @@ impl Storage for Process {
         self.store.scan(prefix, after, limit).await
     }
 
+    async fn names(&self, of: Listed, prefix: &str, after: &str, limit: u32) -> Result<Vec<String>, StorageError> {
+        self.alive()?;
+        self.store.names(of, prefix, after, limit).await
+    }
+
     async fn lease(&self, id: &LeaseId) -> Result<Option<LeaseRow>, StorageError> {
         self.alive()?;
         self.store.lease(id).await
@@ -284,6 +289,11 @@ impl Storage for Process {
     async fn count_leases(&self) -> Result<Vec<(LeaseKind, LeaseState, u64)>, StorageError> {
         self.alive()?;
         self.store.count_leases().await
+    }
+
+    async fn recount_leases(&self) -> Result<u64, StorageError> {
+        self.alive()?;
+        self.store.recount_leases().await
     }
 
     async fn commit(&self, batch: Batch) -> Result<(), StorageError> {
