@@ -25,6 +25,7 @@ mod documents;
 mod guide;
 mod hostile;
 mod jwt;
+mod kubernetes;
 mod kv;
 mod leases;
 mod listeners;

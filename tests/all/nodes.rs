@@ -8,7 +8,7 @@ use leasehold_devpg::{DevPg, Options, Stop};
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::support::{Answer, Client, Credential, Database, Durable, Server, eventually, own_postgresql};
+use crate::support::{Answer, Client, Credential, Database, Durable, Server, Signer, eventually, now, own_postgresql};
 
 /// Some servers over one store, all unsealed.
 struct Nodes {
@@ -80,6 +80,44 @@ fn a_client_that_names_what_it_has_seen_gets_nothing_older() {
     since(0, "e30=", "perhaps").assert_errors(400, &["unknown value for \"X-Vault-Inconsistent\" header"]);
     assert_eq!(nodes.servers[0].nobody().get("sys/health").header("x-vault-index"), None);
     assert_eq!(nodes.client(0, "unknown").get("sys/mounts").header("x-vault-index"), None);
+}
+
+/// Who may sign, and for whom: a change counts for the next login on every node.
+#[test]
+fn a_jwt_mount_is_the_same_on_every_node_at_once() {
+    let nodes = Nodes::start(3);
+    let (first, second) = (Signer::new(), Signer::new());
+    nodes.root(0).post("sys/auth/jwt", json!({ "type": "jwt" })).assert_status(204);
+    let role = json!({ "role_type": "jwt", "user_claim": "sub", "bound_subject": "job" });
+    nodes.root(1).post("auth/jwt/role/r", role).assert_status(204);
+    let claims = json!({ "sub": "job", "iat": now(), "exp": now() + 600 });
+    let log_in = |at: usize, key: &Signer| {
+        let body = json!({ "role": "r", "jwt": key.token(None, &claims) });
+        nodes.servers[at].nobody().post("auth/jwt/login", body)
+    };
+    for (at, key) in [(0, &first), (1, &second), (2, &first)] {
+        let config = json!({ "jwt_validation_pubkeys": key.public_pem() });
+        nodes.root(at).post("auth/jwt/config", config).assert_status(204);
+        let other = if std::ptr::eq(key, &first) { &second } else { &first };
+        for at in 0..3 {
+            log_in(at, key).assert_status(200);
+            log_in(at, other).assert_status(400);
+        }
+    }
+    let token = log_in(1, &first).assert_status(200).text("/auth/client_token");
+    nodes.root(2).delete("auth/jwt/role/r").assert_status(204);
+    for at in 0..3 {
+        log_in(at, &first).assert_status(400);
+        nodes
+            .client(at, &token)
+            .post("auth/token/renew-self", json!({}))
+            .assert_error_has(500, "does not exist during renewal");
+    }
+    nodes.root(0).delete("sys/auth/jwt").assert_status(204);
+    for at in 0..3 {
+        log_in(at, &first).assert_status(403);
+        nodes.client(at, &token).get("auth/token/lookup-self").assert_status(403);
+    }
 }
 
 #[test]

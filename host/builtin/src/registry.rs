@@ -9,6 +9,7 @@ use leasehold_core::seams::engine::SecretsEngine;
 
 use crate::auth::approle::AppRole;
 use crate::auth::jwt::Jwt;
+use crate::auth::kubernetes::Kubernetes;
 use crate::auth::userpass::Userpass;
 use crate::secrets::database::DatabaseEngine;
 use crate::secrets::kv::KvEngine;
@@ -29,8 +30,9 @@ pub fn secrets_engines(connection_files: Option<PathBuf>) -> BTreeMap<&'static s
 pub fn auth_methods() -> BTreeMap<&'static str, Arc<dyn AuthMethod>> {
     let approle: Arc<dyn AuthMethod> = Arc::new(AppRole::new());
     let jwt: Arc<dyn AuthMethod> = Arc::new(Jwt::new());
+    let kubernetes: Arc<dyn AuthMethod> = Arc::new(Kubernetes::new());
     let userpass: Arc<dyn AuthMethod> = Arc::new(Userpass::new());
-    BTreeMap::from([("approle", approle), ("jwt", jwt), ("userpass", userpass)])
+    BTreeMap::from([("approle", approle), (cert), ("jwt", jwt), ("kubernetes", kubernetes), ("userpass", userpass)])
 }
 
 #[cfg(test)]
@@ -44,6 +46,6 @@ mod tests {
 
     #[test]
     fn these_auth_methods_ship_with_the_server() {
-        assert_eq!(auth_methods().into_keys().collect::<Vec<_>>(), ["approle", "jwt", "userpass"]);
+        assert_eq!(auth_methods().into_keys().collect::<Vec<_>>(), ["approle", "jwt", "kubernetes", "userpass"]);
     }
 }

@@ -10,6 +10,7 @@ pub mod approle;
 mod glob;
 mod jose;
 pub mod jwt;
+pub mod kubernetes;
 mod old_names;
 pub mod userpass;
 

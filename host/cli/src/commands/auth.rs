@@ -150,7 +150,9 @@ fn help_text(kind: &str) -> Option<&'static str> {
         "token" => Some(TOKEN_HELP),
         "userpass" => Some(USERPASS_HELP),
         "approle" => Some(APPROLE_HELP),
+        "cert" => Some(CERT_HELP),
         "jwt" => Some(JWT_HELP),
+        "kubernetes" => Some(KUBERNETES_HELP),
         _ => None,
     }
 }
@@ -217,3 +219,30 @@ Configuration:
 
   jwt=<string>
       The token. @FILE reads it from a file, - from standard input.";
+
+const KUBERNETES_HELP: &str = "\
+Usage: leasehold login -method=kubernetes [CONFIG K=V...]
+
+  The kubernetes auth method takes the token of a service account.
+
+      $ leasehold login -method=kubernetes role=shop jwt=@/var/run/secrets/tokens/leasehold
+
+Configuration:
+
+  role=<string>
+      The role.
+
+  jwt=<string>
+      The token. @FILE reads it from a file, - from standard input.";
+
+const CERT_HELP: &str = "\
+Usage: leasehold login -method=cert [CONFIG K=V...]
+
+  The cert auth method takes the certificate that the connection shows.
+
+      $ leasehold login -method=cert -client-cert=app.crt -client-key=app.key name=apps
+
+Configuration:
+
+  name=<string>
+      The stored certificate that vouches for this one. If it is not given, the server tries all.";

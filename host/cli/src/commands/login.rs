@@ -1,4 +1,4 @@
-//! `login`: by token, by user name and password, by role id and secret id, or by the token of an identity provider.
+//! `login`: by token, by user name and password, by role id and secret id, by the token of an identity provider, or by certificate.
 
 use clap::Command;
 use secrecy::{ExposeSecret, SecretString};
@@ -16,7 +16,11 @@ use crate::token_file::TokenFile;
 
 pub(super) fn tree() -> Command {
     leaf("login", "Authenticate and keep the token for later commands", "[TOKEN | KEY=VALUE...]", EXAMPLES)
-        .arg(value("method", "TYPE", "How to authenticate: token (default), userpass, approle or jwt"))
+        .arg(value(
+            "method",
+            "TYPE",
+            "How to authenticate: token (default), userpass, approle, jwt, kubernetes or cert",
+        ))
         .arg(value("path", "PATH", "Where the method is enabled, if not at its own name"))
         .arg(switch("no-store", "Do not write the token to the token file"))
         .arg(switch("no-print", "Do not print the token"))
@@ -42,7 +46,7 @@ pub(super) fn login(run: &mut Run) -> Result<(), Failure> {
     if let Some(first) = words.first_mut().filter(|first| method == "token" && !first.contains('=')) {
         *first = format!("token={first}");
     }
-    if !matches!(method.as_str(), "token" | "userpass" | "approle" | "jwt") {
+    if !matches!(method.as_str(), "token" | "userpass" | "approle" | "jwt" | "kubernetes" | "cert") {
         return Err(Failure::Local(wrapped(&format!(
             "Unknown auth method: {method}. Use \"leasehold auth list\" to see the complete list of auth methods. Additionally, some auth methods are only available via the HTTP API."
         ))));
@@ -55,7 +59,8 @@ pub(super) fn login(run: &mut Run) -> Result<(), Failure> {
     let secret = match method.as_str() {
         "token" => by_token(run, &mut client, &settings)?,
         "approle" => by_role(run, &client, &path, &settings)?,
-        "jwt" => by_signed_token(&client, &path, &settings)?,
+        "cert" => by_certificate(&client, &path, &settings)?,
+        "jwt" | "kubernetes" => by_signed_token(&client, &path, &settings)?,
         _ => by_password(run, &client, &path, &settings)?,
     };
     let secret = unwrapped(&mut client, secret, store)?;
@@ -192,7 +197,7 @@ fn by_role(run: &mut Run, client: &Client, path: &str, settings: &Settings) -> R
     answer.ok_or_else(|| failed("empty response from credential provider"))
 }
 
-/// The token of an identity provider. Nobody types one, so that it is not asked for.
+/// The token of an identity provider or of a service account. Nobody types one, so that it is not asked for.
 fn by_signed_token(client: &Client, path: &str, settings: &Settings) -> Result<Secret, Failure> {
     let Some(jwt) = settings.of("jwt").map(str::trim).filter(|jwt| !jwt.is_empty()) else {
         return Err(failed("'jwt' must be specified, for example as jwt=@FILE or as jwt=- from standard input"));
@@ -201,6 +206,14 @@ fn by_signed_token(client: &Client, path: &str, settings: &Settings) -> Result<S
     if let Some(role) = settings.of("role").filter(|role| !role.is_empty()) {
         body["role"] = json!(role);
     }
+    let call = ApiRequest::put(format!("auth/{path}/login")).json(body);
+    let answer = client.logical(&call).map_err(|error| Failure::while_doing("Error authenticating", error))?;
+    answer.ok_or_else(|| failed("empty response from credential provider"))
+}
+
+/// The certificate is that of the connection: `-client-cert` and `-client-key`.
+fn by_certificate(client: &Client, path: &str, settings: &Settings) -> Result<Secret, Failure> {
+    let body = settings.of("name").filter(|name| !name.is_empty()).map_or(json!({}), |name| json!({ "name": name }));
     let call = ApiRequest::put(format!("auth/{path}/login")).json(body);
     let answer = client.logical(&call).map_err(|error| Failure::while_doing("Error authenticating", error))?;
     answer.ok_or_else(|| failed("empty response from credential provider"))

@@ -14,6 +14,7 @@ use leasehold_tls::{NameRule, Proof, ServerVerifier, Versions};
 use rustls::ClientConfig;
 use tokio::sync::Semaphore;
 use ureq::http::Uri;
+use zeroize::Zeroizing;
 
 /// One request, from the look-up of the name to the last byte.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(10);
@@ -38,6 +39,20 @@ pub(in crate::auth) enum FetchError {
     Away { address: String, why: String },
     #[error("{address} answered {status}{}", if (300..400).contains(status) { ": redirects are not followed, configure the address that it leads to" } else { "" })]
     Status { address: String, status: u16 },
+}
+
+/// What to send.
+pub(in crate::auth) struct Post {
+    pub bearer: Zeroizing<String>,
+    /// Holds the token that is reviewed: wiped when it was sent.
+    pub body: Zeroizing<Vec<u8>>,
+}
+
+/// Holds the bearer token of a cluster.
+impl fmt::Debug for Post {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Post([REDACTED])")
+    }
 }
 
 /// Sends requests, for all mounts together.
@@ -103,13 +118,23 @@ fn shown(address: &str) -> String {
 impl Fetcher {
     /// What an address answers to a GET; 200 only. `ca_pem`: who may vouch for the server, empty for whom the system trusts.
     pub(in crate::auth) async fn get(&self, address: &str, ca_pem: &str) -> Result<Vec<u8>, FetchError> {
-        match self.send(address, ca_pem).await? {
+        match self.send(address, ca_pem, None).await? {
             (200, body) => Ok(body),
             (status, _) => Err(FetchError::Status { address: shown(address), status }),
         }
     }
 
-    async fn send(&self, address: &str, ca_pem: &str) -> Result<(u16, Vec<u8>), FetchError> {
+    /// Status and body of the answer to a POST of a JSON document.
+    pub(in crate::auth) async fn post(
+        &self,
+        address: &str,
+        ca_pem: &str,
+        post: Post,
+    ) -> Result<(u16, Vec<u8>), FetchError> {
+        self.send(address, ca_pem, Some(post)).await
+    }
+
+    async fn send(&self, address: &str, ca_pem: &str, post: Option<Post>) -> Result<(u16, Vec<u8>), FetchError> {
         let away = |why: String| FetchError::Away { address: shown(address), why };
         check_address(address).map_err(away)?;
         let _waiting = self.waiting.try_acquire().map_err(|_| FetchError::Busy)?;
@@ -119,7 +144,7 @@ impl Fetcher {
         let sent = tokio::task::spawn_blocking(move || {
             // The place is given back when the thread is, also when nobody waits for the answer any more.
             let _place = place;
-            ask(&url, tls, host_is_local)
+            ask(&url, tls, host_is_local, post)
         });
         sent.await.map_err(|_| away("the request ended early".to_owned()))?.map_err(away)
     }
@@ -167,7 +192,12 @@ fn client(ca_pem: &str) -> Result<ClientConfig, String> {
 }
 
 /// Blocks until the answer is there.
-fn ask(url: &str, tls: Option<Arc<ClientConfig>>, host_is_local: bool) -> Result<(u16, Vec<u8>), String> {
+fn ask(
+    url: &str,
+    tls: Option<Arc<ClientConfig>>,
+    host_is_local: bool,
+    post: Option<Post>,
+) -> Result<(u16, Vec<u8>), String> {
     let mut config = ureq::Agent::config_builder()
         .http_status_as_error(false)
         .max_redirects(0)
@@ -179,7 +209,15 @@ fn ask(url: &str, tls: Option<Arc<ClientConfig>>, host_is_local: bool) -> Result
         config = config.proxy(None);
     }
     let agent = leasehold_https::agent(config.build(), tls, KnownHost::new(None));
-    let sent = agent.get(url).header("Accept", "application/json").call();
+    let sent = match post {
+        None => agent.get(url).header("Accept", "application/json").call(),
+        Some(Post { bearer, body }) => agent
+            .post(url)
+            .header("Accept", "application/json")
+            .header("Content-Type", "application/json")
+            .header("Authorization", format!("Bearer {}", *bearer))
+            .send(body.as_slice()),
+    };
     let mut answer = sent.map_err(|error| explained(&error))?;
     let status = answer.status().as_u16();
     let body = answer.body_mut().with_config().limit(ANSWER_MAX).read_to_vec();
@@ -235,5 +273,11 @@ mod tests {
     #[test]
     fn a_query_is_not_shown() {
         assert_eq!(shown("https://a/keys?code=secret#x"), "https://a/keys");
+    }
+
+    #[test]
+    fn what_is_sent_is_not_shown() {
+        let post = Post { bearer: "secret".to_owned().into(), body: b"secret".to_vec().into() };
+        assert!(!format!("{post:?}").contains("secret"));
     }
 }

@@ -6,7 +6,8 @@
 //! fetches one over HTTP, and [`Claims::check_times`] and its neighbours judge what was signed.
 //!
 //! Invariants: nothing that an unverified token says chooses a key's kind, an address or a file: the key decides which algorithms it
-//! takes, the header only narrows that. No claim can be read before a signature was verified. Only asymmetric algorithms exist here,
+//! takes, the header only narrows that. No claim can be read before a signature was verified, save for a token that a cluster is asked
+//! about next ([`Compact::unverified_content`]). Only asymmetric algorithms exist here,
 //! so that a public key is never taken for a shared secret. No text of a token stands in an error.
 //!
 //! The signatures are checked by aws-lc-rs, which the whole server uses, and not by a JWT library: those that exist lack ES512 or a
@@ -22,7 +23,7 @@ pub(super) mod testing;
 
 pub(super) use claims::{Claims, Leeways};
 pub(super) use compact::Compact;
-pub(super) use fetch::{Fetcher, check_address, check_authorities};
+pub(super) use fetch::{FetchError, Fetcher, Post, check_address, check_authorities};
 pub(super) use key::{Algorithm, Key, KeySet};
 pub(super) use remote::{RemoteKeys, Source};
 

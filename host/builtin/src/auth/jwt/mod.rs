@@ -15,6 +15,7 @@ mod routes;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use futures_util::future::join_all;
 use leasehold_core::request::LogicalResponse;
 use leasehold_core::routes::Route;
 use leasehold_core::seams::auth::{
@@ -61,8 +62,10 @@ impl Jwt {
     async fn write_config(&self, request: &AuthRequest) -> Result<LogicalResponse, RequestError> {
         let config = Config::of(&request.fields)?;
         let mut answer = LogicalResponse::empty();
-        for (name, source) in config.sources() {
-            let Err(why) = self.remote.probe(&source).await else { continue };
+        let sources = config.sources();
+        let probes = join_all(sources.iter().map(|(_, source)| self.remote.probe(source))).await;
+        for ((name, _), probe) in sources.iter().zip(probes) {
+            let Err(why) = probe else { continue };
             if request.fields.bool("skip_jwks_validation") != Some(true) {
                 return Err(RequestError::Invalid(format!("error checking '{name}': {why}")));
             }
@@ -141,12 +144,10 @@ impl Jwt {
             return compact.verify(&config.static_keys()).map_err(Failure::Flaw);
         }
         let (mount, clock) = (&request.context.mount.accessor, &request.context.clock);
-        let mut known: Vec<(&Source, Arc<KeySet>)> = Vec::new();
-        for (_, source) in &sources {
-            if let Ok(keys) = self.remote.keys(mount, source, clock).await {
-                known.push((source, keys));
-            }
-        }
+        let fetched = join_all(sources.iter().map(|(_, source)| self.remote.keys(mount, source, clock))).await;
+        let fetched = sources.iter().map(|(_, source)| source).zip(fetched);
+        let known: Vec<(&Source, Arc<KeySet>)> =
+            fetched.filter_map(|(source, keys)| keys.ok().map(|keys| (source, keys))).collect();
         if known.is_empty() {
             return Err(Failure::NoKeys);
         }
@@ -162,13 +163,12 @@ impl Jwt {
             return Err(Failure::Flaw(flaw));
         }
         // The provider may have a new key since.
-        for (source, seen) in &known {
-            if let Some(keys) = self.remote.newer(mount, source, clock, request.client, seen).await {
-                match compact.verify(&keys) {
-                    Ok(claims) => return Ok(claims),
-                    Err(Flaw::UnknownKey) => {}
-                    Err(other) => flaw = other,
-                }
+        let newer = known.iter().map(|(source, seen)| self.remote.newer(mount, source, clock, request.client, seen));
+        for keys in join_all(newer).await.into_iter().flatten() {
+            match compact.verify(&keys) {
+                Ok(claims) => return Ok(claims),
+                Err(Flaw::UnknownKey) => {}
+                Err(other) => flaw = other,
             }
         }
         Err(Failure::Flaw(flaw))

@@ -1,0 +1,192 @@
+//! Which service accounts a role is for.
+
+use leasehold_core::fields::Fields;
+use leasehold_core::request::{LogicalResponse, Object};
+use leasehold_core::seams::auth::AuthRequest;
+use leasehold_core::seams::error::RequestError;
+use leasehold_core::seams::mount_storage::MountStorage;
+use leasehold_core::seams::storage::{Expect, StorageError};
+use leasehold_core::seams::token_params::TokenParams;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::review::Account;
+use crate::auth::old_names::{OldNames, Renamed};
+use crate::auth::{TRIES, contended, encode, glob, load};
+
+/// What Vault called these fields before all methods shared them.
+const RENAMED: &[Renamed] = &[
+    ("policies", "token_policies"),
+    ("ttl", "token_ttl"),
+    ("max_ttl", "token_max_ttl"),
+    ("period", "token_period"),
+    ("bound_cidrs", "token_bound_cidrs"),
+];
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+enum AliasSource {
+    #[default]
+    #[serde(rename = "serviceaccount_uid")]
+    Uid,
+    #[serde(rename = "serviceaccount_name")]
+    Name,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Role {
+    names: Vec<String>,
+    namespaces: Vec<String>,
+    pub audience: String,
+    alias_source: AliasSource,
+    pub token: TokenParams,
+    old_names: OldNames,
+}
+
+fn key(name: &str) -> String {
+    format!("role/{name}")
+}
+
+pub(super) fn name_of(request: &AuthRequest) -> String {
+    request.capture("name").to_lowercase()
+}
+
+pub(super) async fn find(storage: &MountStorage, name: &str) -> Result<Option<(Role, u64)>, RequestError> {
+    load(storage, &key(name)).await
+}
+
+pub(super) async fn read(request: &AuthRequest) -> Result<LogicalResponse, RequestError> {
+    let found = find(&request.context.storage, &name_of(request)).await?;
+    let (role, _) = found.ok_or(RequestError::NotFound)?;
+    Ok(LogicalResponse::data(role.shown()))
+}
+
+pub(super) async fn write(request: &AuthRequest) -> Result<LogicalResponse, RequestError> {
+    let (storage, name) = (&request.context.storage, name_of(request));
+    for _ in 0..TRIES {
+        let (mut role, expect) = match find(storage, &name).await? {
+            Some((role, version)) => (role, Expect::Version(version)),
+            None => (Role::default(), Expect::Absent),
+        };
+        role.update(&request.fields)?;
+        match storage.put(&key(&name), encode(&role)?, expect).await {
+            Ok(()) if role.audience.is_empty() => return Ok(LogicalResponse::empty().warn(
+                "the role binds no audience: a token that a pod gave to another service can be used here; set 'audience'",
+            )),
+            Ok(()) => return Ok(LogicalResponse::empty()),
+            Err(StorageError::Conflict(_)) => {}
+            Err(other) => return Err(other.into()),
+        }
+    }
+    Err(contended())
+}
+
+pub(super) async fn delete(request: &AuthRequest) -> Result<LogicalResponse, RequestError> {
+    request.context.storage.delete(&key(&name_of(request))).await?;
+    Ok(LogicalResponse::empty())
+}
+
+fn is_covered(patterns: &[String], text: &str) -> bool {
+    patterns.iter().any(|pattern| glob::covers(pattern, text))
+}
+
+impl Role {
+    fn update(&mut self, fields: &Fields) -> Result<(), RequestError> {
+        let invalid = |text: &str| Err(RequestError::invalid(text));
+        self.token.update(fields)?;
+        self.old_names.update(&mut self.token, fields, RENAMED)?;
+        for (name, list) in [
+            ("bound_service_account_names", &mut self.names),
+            ("bound_service_account_namespaces", &mut self.namespaces),
+        ] {
+            if let Some(given) = fields.list(name) {
+                *list = given.to_vec();
+            }
+        }
+        if let Some(audience) = fields.text("audience") {
+            audience.clone_into(&mut self.audience);
+        }
+        match fields.text("alias_name_source") {
+            None => {}
+            Some("" | "serviceaccount_uid") => self.alias_source = AliasSource::Uid,
+            Some("serviceaccount_name") => self.alias_source = AliasSource::Name,
+            Some(_) => {
+                return invalid("invalid alias_name_source, must be one of: serviceaccount_uid, serviceaccount_name");
+            }
+        }
+        if fields.text("bound_service_account_namespace_selector").is_some_and(|selector| !selector.is_empty()) {
+            return invalid("'bound_service_account_namespace_selector' is not offered: name the namespaces");
+        }
+        if self.names.is_empty() {
+            return invalid("\"bound_service_account_names\" can not be empty");
+        }
+        if self.namespaces.is_empty() {
+            return invalid(
+                "\"bound_service_account_namespaces\" can not be empty if \"bound_service_account_namespace_selector\" is not set",
+            );
+        }
+        if [&self.names, &self.namespaces].iter().any(|list| list.len() > 1 && list.iter().any(|one| one == "*")) {
+            return invalid("can not mix \"*\" with values");
+        }
+        Ok(())
+    }
+
+    fn shown(&self) -> Object {
+        let source = match self.alias_source {
+            AliasSource::Uid => "serviceaccount_uid",
+            AliasSource::Name => "serviceaccount_name",
+        };
+        let mut data = Object::from_iter([
+            ("alias_name_source".to_owned(), source.into()),
+            ("bound_service_account_names".to_owned(), json!(self.names)),
+            ("bound_service_account_namespace_selector".to_owned(), "".into()),
+            ("bound_service_account_namespaces".to_owned(), json!(self.namespaces)),
+        ]);
+        if !self.audience.is_empty() {
+            data.insert("audience".to_owned(), self.audience.clone().into());
+        }
+        self.token.show(&mut data);
+        self.old_names.show(&mut data, RENAMED);
+        data
+    }
+
+    /// Whether the role is for this account, else why not.
+    pub(super) fn admit(&self, account: &Account) -> Result<(), &'static str> {
+        if !is_covered(&self.namespaces, &account.namespace) {
+            return Err("namespace not authorized");
+        }
+        if !is_covered(&self.names, &account.name) {
+            return Err("service account name not authorized");
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_role_is_for_the_accounts_that_its_patterns_cover_in_both() {
+        let list = |items: &[&str]| items.iter().map(|&item| item.to_owned()).collect();
+        let role =
+            |names: &[&str], spaces: &[&str]| Role { names: list(names), namespaces: list(spaces), ..Role::default() };
+        let account = Account { namespace: "shop".to_owned(), name: "app-1".to_owned(), ..Account::default() };
+        for (names, spaces, wanted) in [
+            (&["app-1"][..], &["shop"][..], Ok(())),
+            (&["app-*"], &["x", "sh*"], Ok(())),
+            (&["*"], &["shop"], Ok(())),
+            (&["*"], &["*"], Ok(())),
+            (&["app"], &["shop"], Err("service account name not authorized")),
+            (&["app-2", "APP-1"], &["shop"], Err("service account name not authorized")),
+            (&["*"], &["sho"], Err("namespace not authorized")),
+            (&["*"], &["app-1"], Err("namespace not authorized")),
+            (&[], &[], Err("namespace not authorized")),
+        ] {
+            assert_eq!(role(names, spaces).admit(&account), wanted, "{names:?} {spaces:?}");
+        }
+        // An account whose name looks like a pattern is only that.
+        let odd = Account { name: "*".to_owned(), ..account };
+        assert!(role(&["app-*"], &["shop"]).admit(&odd).is_err());
+    }
+}
