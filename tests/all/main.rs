@@ -16,6 +16,7 @@ mod acl;
 mod approle;
 mod audit;
 mod auth;
+mod cert;
 mod chaos;
 mod clients;
 mod crash;

@@ -8,6 +8,7 @@ use leasehold_core::seams::auth::AuthMethod;
 use leasehold_core::seams::engine::SecretsEngine;
 
 use crate::auth::approle::AppRole;
+use crate::auth::cert::Cert;
 use crate::auth::jwt::Jwt;
 use crate::auth::kubernetes::Kubernetes;
 use crate::auth::userpass::Userpass;
@@ -29,10 +30,17 @@ pub fn secrets_engines(connection_files: Option<PathBuf>) -> BTreeMap<&'static s
 #[must_use]
 pub fn auth_methods() -> BTreeMap<&'static str, Arc<dyn AuthMethod>> {
     let approle: Arc<dyn AuthMethod> = Arc::new(AppRole::new());
+    let cert: Arc<dyn AuthMethod> = Arc::new(Cert::new());
     let jwt: Arc<dyn AuthMethod> = Arc::new(Jwt::new());
     let kubernetes: Arc<dyn AuthMethod> = Arc::new(Kubernetes::new());
     let userpass: Arc<dyn AuthMethod> = Arc::new(Userpass::new());
-    BTreeMap::from([("approle", approle), (cert), ("jwt", jwt), ("kubernetes", kubernetes), ("userpass", userpass)])
+    BTreeMap::from([
+        ("approle", approle),
+        ("cert", cert),
+        ("jwt", jwt),
+        ("kubernetes", kubernetes),
+        ("userpass", userpass),
+    ])
 }
 
 #[cfg(test)]
@@ -46,6 +54,9 @@ mod tests {
 
     #[test]
     fn these_auth_methods_ship_with_the_server() {
-        assert_eq!(auth_methods().into_keys().collect::<Vec<_>>(), ["approle", "jwt", "kubernetes", "userpass"]);
+        assert_eq!(
+            auth_methods().into_keys().collect::<Vec<_>>(),
+            ["approle", "cert", "jwt", "kubernetes", "userpass"]
+        );
     }
 }

@@ -14,11 +14,13 @@ pub struct ConnectionInfo {
     pub peer: Option<SocketAddr>,
     /// What a trusted proxy wrote in `X-Forwarded-For`. Never set from an untrusted one.
     pub forwarded: Option<IpAddr>,
-    /// The client's certificate, if the TLS handshake verified one.
+    /// The client's certificate, if it showed one in the TLS handshake.
     pub certificate: Option<Arc<ClientCertificate>>,
 }
 
-/// A certificate that the listener verified against its `tls_client_ca_file`.
+/// A certificate of which the TLS handshake proved that the client holds the key.
+///
+/// Who vouches for it is another question: an authority of the listener's `tls_client_ca_file`, where one is set, or nobody yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientCertificate {
     /// The chain as the client sent it, leaf first, each in DER.

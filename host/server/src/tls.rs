@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use leasehold_tls::AnyClient;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig, SupportedCipherSuite, version};
@@ -16,7 +17,7 @@ use crate::config::{TlsSettings, TlsVersion, suites};
 /// # Errors
 /// In words that name the file.
 pub(crate) fn load(settings: &TlsSettings) -> Result<Arc<ServerConfig>, String> {
-    let TlsSettings { cert, key, client_ca, requires_client, min, max, suites: _ } = settings;
+    let TlsSettings { cert, key, client_ca, asks_client, requires_client, min, max, suites: _ } = settings;
     let chain = certificates(cert)?;
     let secret = PrivateKeyDer::from_pem_file(key).map_err(|error| match error {
         rustls_pki_types::pem::Error::NoItemsFound => named(key, &"no private key in it (PEM, not encrypted)"),
@@ -32,6 +33,8 @@ pub(crate) fn load(settings: &TlsSettings) -> Result<Arc<ServerConfig>, String> 
         .with_protocol_versions(versions)
         .map_err(|error| format!("the TLS settings do not go together: {error}"))?;
     let builder = match client_ca {
+        // As Vault: whoever has a certificate shows it, and the auth method `cert` says whether it is good for anything.
+        None if *asks_client => builder.with_client_cert_verifier(Arc::new(AnyClient::new(provider))),
         None => builder.with_no_client_auth(),
         Some(ca) => {
             let mut roots = RootCertStore::empty();
@@ -86,6 +89,7 @@ mod tests {
             cert: folder.join("cert.pem"),
             key: folder.join("key.pem"),
             client_ca: None,
+            asks_client: true,
             requires_client: false,
             min: TlsVersion::Tls12,
             max: TlsVersion::Tls13,

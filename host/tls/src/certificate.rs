@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use rustls::pki_types::UnixTime;
 
+use crate::client::ClientFacts;
+
 const BOOLEAN: u8 = 0x01;
 const INTEGER: u8 = 0x02;
 const BIT_STRING: u8 = 0x03;
@@ -20,10 +22,15 @@ const SET: u8 = 0x31;
 const VERSION: u8 = 0xa0;
 /// `[3]` around the extensions.
 const EXTENSIONS: u8 = 0xa3;
+const EMAIL: u8 = 0x81;
 const DNS_NAME: u8 = 0x82;
+const URI: u8 = 0x86;
 const IP_ADDRESS: u8 = 0x87;
 
 const COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03];
+const ORGANIZATIONAL_UNIT: &[u8] = &[0x55, 0x04, 0x0b];
+const SUBJECT_KEY_ID: &[u8] = &[0x55, 0x1d, 0x0e];
+const AUTHORITY_KEY_ID: &[u8] = &[0x55, 0x1d, 0x23];
 const KEY_USAGE: &[u8] = &[0x55, 0x1d, 0x0f];
 const SUBJECT_ALT_NAME: &[u8] = &[0x55, 0x1d, 0x11];
 const BASIC_CONSTRAINTS: &[u8] = &[0x55, 0x1d, 0x13];
@@ -86,6 +93,7 @@ pub(crate) struct Certificate<'a> {
     /// The content of its `AlgorithmIdentifier`.
     pub(crate) signature_algorithm: &'a [u8],
     pub(crate) signature: &'a [u8],
+    pub(crate) serial: &'a [u8],
     pub(crate) issuer: &'a [u8],
     pub(crate) subject: &'a [u8],
     not_before: u64,
@@ -131,7 +139,7 @@ impl<'a> Certificate<'a> {
                 _ => return None,
             },
         };
-        body.expect(INTEGER)?;
+        let serial = body.expect(INTEGER)?.content;
         // Both places must name one algorithm (RFC 5280, 4.1.1.2).
         if body.expect(SEQUENCE)?.content != algorithm.content {
             return None;
@@ -157,6 +165,7 @@ impl<'a> Certificate<'a> {
             signed: signed.whole,
             signature_algorithm: algorithm.content,
             signature,
+            serial,
             issuer,
             subject,
             not_before,
@@ -262,6 +271,59 @@ impl<'a> Certificate<'a> {
         Some((names, addresses))
     }
 
+    /// The issuer without the head of its sequence, as a revocation list names it.
+    pub(crate) fn issuer_content(&self) -> Option<&'a [u8]> {
+        Reader(self.issuer).expect(SEQUENCE).map(|issuer| issuer.content)
+    }
+
+    /// What a client's certificate says. `None`: it is damaged.
+    pub(crate) fn facts(&self) -> Option<ClientFacts> {
+        let mut facts =
+            ClientFacts { serial: self.serial.to_vec(), is_authority: self.says_authority(), ..ClientFacts::default() };
+        let mut parts = Reader(Reader(self.subject).expect(SEQUENCE)?.content);
+        while !parts.0.is_empty() {
+            let mut attributes = Reader(parts.expect(SET)?.content);
+            while !attributes.0.is_empty() {
+                let mut attribute = Reader(attributes.expect(SEQUENCE)?.content);
+                let (id, value) = (attribute.expect(OID)?.content, attribute.next()?);
+                let is_text = [0x0c, 0x13, 0x14, 0x16].contains(&value.tag);
+                let Some(text) = name(value.content).filter(|_| is_text) else { continue };
+                match id {
+                    // As in Go, the last one counts.
+                    COMMON_NAME => facts.common_name = text,
+                    ORGANIZATIONAL_UNIT => facts.organizational_units.push(text),
+                    _ => {}
+                }
+            }
+        }
+        for extension in self.extensions()? {
+            let content = |tag| Reader(extension.value).expect(tag).map(|one| one.content);
+            match extension.id {
+                SUBJECT_ALT_NAME => {
+                    let mut names = Reader(content(SEQUENCE)?);
+                    while !names.0.is_empty() {
+                        let one = names.next()?;
+                        let Some(text) = name(one.content) else { continue };
+                        match one.tag {
+                            EMAIL => facts.emails.push(text),
+                            DNS_NAME => facts.dns_names.push(text),
+                            URI => facts.uris.push(text),
+                            _ => {}
+                        }
+                    }
+                }
+                SUBJECT_KEY_ID => facts.subject_key_id = content(OCTET_STRING)?.to_vec(),
+                AUTHORITY_KEY_ID => {
+                    let id = Reader(content(SEQUENCE)?).optional(0x80).map(|id| id.content.to_vec());
+                    facts.authority_key_id = id.unwrap_or_default();
+                }
+                _ => {}
+            }
+            facts.extensions.push((dotted(extension.id)?, extension.value.to_vec()));
+        }
+        Some(facts)
+    }
+
     /// The first common name of the subject.
     pub(crate) fn common_name(&self) -> Option<&'a [u8]> {
         let mut parts = Reader(Reader(self.subject).expect(SEQUENCE)?.content);
@@ -280,6 +342,28 @@ impl<'a> Certificate<'a> {
         }
         None
     }
+}
+
+/// A name that a rule may be about. One with a control character in it is none: what shows it may end there.
+fn name(bytes: &[u8]) -> Option<String> {
+    std::str::from_utf8(bytes).ok().filter(|text| !text.contains(char::is_control)).map(str::to_owned)
+}
+
+/// An object identifier in numbers with dots between them.
+fn dotted(id: &[u8]) -> Option<String> {
+    let mut numbers = Vec::new();
+    let mut number = 0_u64;
+    for byte in id {
+        number = number.checked_mul(128)?.checked_add(u64::from(byte & 0x7f))?;
+        if byte & 0x80 == 0 {
+            numbers.push(number);
+            number = 0;
+        }
+    }
+    let (first, rest) = numbers.split_first()?;
+    let (root, second) = if *first < 80 { (first / 40, first % 40) } else { (2, first - 80) };
+    let numbers = [root, second].into_iter().chain(rest.iter().copied());
+    Some(numbers.map(|number| number.to_string()).collect::<Vec<_>>().join("."))
 }
 
 /// A bit string of whole bytes.
@@ -352,7 +436,8 @@ mod tests {
     proptest! {
         #[test]
         fn no_bytes_make_the_reader_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = Certificate::read(&bytes);
+            let _ = Certificate::read(&bytes).and_then(|certificate| certificate.facts());
+            let _ = dotted(&bytes);
         }
     }
 }

@@ -185,7 +185,7 @@ fn read<'a>(leaf: &'a CertificateDer<'_>) -> Result<Certificate<'a>, Error> {
     Certificate::read(leaf).ok_or(wrong(CertificateError::BadEncoding))
 }
 
-fn check_time(certificate: &Certificate<'_>, now: UnixTime) -> Result<(), Error> {
+pub(crate) fn check_time(certificate: &Certificate<'_>, now: UnixTime) -> Result<(), Error> {
     if certificate.is_too_young(now) {
         let not_before = UnixTime::since_unix_epoch(certificate.not_before());
         return Err(wrong(CertificateError::NotValidYetContext { time: now, not_before }));

@@ -7,6 +7,7 @@
 //! Invariants: no password and no secret id is stored, logged or read back; a refusal reads the same whether or not a name exists.
 
 pub mod approle;
+pub mod cert;
 mod glob;
 mod jose;
 pub mod jwt;

@@ -297,6 +297,7 @@ impl Core {
                 captures: found.captures.clone(),
                 fields: Fields::default(),
                 client: None,
+                certificate: None,
             };
             return Ok(if method.exists(&asked).await? { Operation::Update } else { Operation::Create });
         }
@@ -359,6 +360,7 @@ impl Core {
                     captures,
                     fields,
                     client: client_of(request),
+                    certificate: request.client.as_ref().and_then(|client| client.certificate.clone()),
                 };
                 login::ask(self, unsealed, request, mount, (&method, op.handler), &asked).await?
             }

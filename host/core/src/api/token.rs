@@ -424,6 +424,7 @@ async fn by_method(call: &Call<'_>, record: &TokenRecord, mount: &MountAccessor)
         metadata: record.meta.as_ref().unwrap_or(&nothing),
         internal: record.login.as_ref().unwrap_or(&no_data),
         policies: &record.policies,
+        certificate: call.request.client.as_ref().and_then(|client| client.certificate.as_deref()),
     };
     let limits = method.renew(&methods.context(&entry), &token).await?;
     let ttls = methods.ttls(&entry);

@@ -13,6 +13,7 @@ use serde_json::Value;
 use super::engine::MountView;
 use super::host::{Clock, Entropy};
 use super::job::MountJob;
+use crate::connection::ClientCertificate;
 use crate::fields::Fields;
 use crate::request::LogicalResponse;
 use crate::routes::{Answering, Route};
@@ -47,6 +48,8 @@ pub struct AuthRequest {
     pub fields: Fields,
     /// The address that the request came from; none where it is not known, as on a Unix socket.
     pub client: Option<IpAddr>,
+    /// The certificate of the client, of which its connection has proved that it holds the key. Nothing says who vouches for it.
+    pub certificate: Option<Arc<ClientCertificate>>,
 }
 
 impl fmt::Debug for AuthRequest {
@@ -114,6 +117,8 @@ pub struct LoginToken<'a> {
     pub internal: &'a Value,
     /// The token's policies, with `default` if it has that.
     pub policies: &'a [String],
+    /// That of the connection over which somebody renews the token, as in [`AuthRequest::certificate`].
+    pub certificate: Option<&'a ClientCertificate>,
 }
 
 /// How long a renewed token may live, as its user or role is now.

@@ -254,6 +254,8 @@ pub(crate) struct TlsSettings {
     pub(crate) key: PathBuf,
     /// Whose certificates clients may show; none: they are not asked for any.
     pub(crate) client_ca: Option<PathBuf>,
+    /// Clients are asked for a certificate, which the auth method `cert` judges.
+    pub(crate) asks_client: bool,
     pub(crate) requires_client: bool,
     pub(crate) min: TlsVersion,
     pub(crate) max: TlsVersion,

@@ -386,7 +386,12 @@ pub(crate) const SETTINGS: &[Setting] = &[
         Works,
         "no connection without a certificate of `tls_client_ca_file`",
     ),
-    row("listener \"tcp\"", "tls_disable_client_certs", Works, "client certificates are not asked for"),
+    row(
+        "listener \"tcp\"",
+        "tls_disable_client_certs",
+        Works,
+        "client certificates are not asked for; they are by default, for logins with the auth method `cert`",
+    ),
     row("listener \"tcp\"", "tls_prefer_server_cipher_suites", NoMeaning, "the server's order of suites always holds"),
     row(
         "listener \"tcp\"",

@@ -40,7 +40,7 @@ const CRATES: [CrateRule; 15] = [
     CrateRule { name: "xtask", ships_with: &[], tested_with: &[] },
     CrateRule {
         name: "server",
-        ships_with: &["model", "core", "storage", "sandbox", "builtin", "http", "cli", "devpg", "seals"],
+        ships_with: &["model", "core", "storage", "sandbox", "builtin", "http", "cli", "devpg", "seals", "tls"],
         tested_with: &[],
     },
     // The server under test with its fail points; the tests themselves see it from outside only.

@@ -233,7 +233,8 @@ impl Reader<'_> {
             }
         }
         let client_ca = client_ca.filter(|_| !disables_client);
-        Some(TlsSettings { cert, key, client_ca, requires_client: requires_client.is_some(), min, max, suites })
+        let (requires_client, asks_client) = (requires_client.is_some(), !disables_client);
+        Some(TlsSettings { cert, key, client_ca, asks_client, requires_client, min, max, suites })
     }
 
     fn tls_version(&mut self, item: &Item) -> Option<TlsVersion> {

@@ -37,6 +37,7 @@ fn what_only_a_start_takes_over_is_named() {
             cert: name.into(),
             key: "key.pem".into(),
             client_ca: None,
+            asks_client: true,
             requires_client: false,
             min: TlsVersion::Tls12,
             max: TlsVersion::Tls13,

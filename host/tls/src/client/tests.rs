@@ -1,0 +1,191 @@
+//! With certificates that openssl makes.
+
+use std::path::Path;
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::roots::certificates;
+
+fn openssl(folder: &Path, arguments: &[&str]) {
+    let output = Command::new("openssl").args(arguments).current_dir(folder).output().expect("openssl");
+    assert!(output.status.success(), "openssl {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// An authority, `NAME.crt` and `NAME.key`.
+fn authority(folder: &Path, name: &str) {
+    let subject = format!("/CN={name}");
+    let (key, certificate) = (format!("{name}.key"), format!("{name}.crt"));
+    openssl(
+        folder,
+        &[
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+            "-days",
+            "2",
+            "-subj",
+            &subject,
+            "-keyout",
+            &key,
+            "-out",
+            &certificate,
+        ],
+    );
+}
+
+/// A certificate by an authority, with these extensions.
+fn issued(folder: &Path, name: &str, by: &str, subject: &str, extensions: &str) {
+    let (key, request, certificate) = (format!("{name}.key"), format!("{name}.csr"), format!("{name}.crt"));
+    let file = format!("{name}.ext");
+    std::fs::write(folder.join(&file), extensions).unwrap();
+    openssl(
+        folder,
+        &[
+            "req",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+            "-subj",
+            subject,
+            "-keyout",
+            &key,
+            "-out",
+            &request,
+        ],
+    );
+    let (ca, ca_key) = (format!("{by}.crt"), format!("{by}.key"));
+    openssl(
+        folder,
+        &[
+            "x509",
+            "-req",
+            "-in",
+            &request,
+            "-CA",
+            &ca,
+            "-CAkey",
+            &ca_key,
+            "-CAcreateserial",
+            "-days",
+            "2",
+            "-extfile",
+            &file,
+            "-out",
+            &certificate,
+        ],
+    );
+}
+
+fn read(folder: &Path, name: &str) -> Vec<CertificateDer<'static>> {
+    certificates(&std::fs::read(folder.join(format!("{name}.crt"))).unwrap()).unwrap()
+}
+
+fn chain(folder: &Path, names: &[&str]) -> Vec<Vec<u8>> {
+    names.iter().map(|name| read(folder, name)[0].to_vec()).collect()
+}
+
+#[expect(clippy::disallowed_methods, reason = "openssl dates certificates by the time of day")]
+fn now() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs()
+}
+
+#[test]
+fn what_a_certificate_says_is_read() {
+    let folder = TempDir::new().unwrap();
+    let folder = folder.path();
+    authority(folder, "ca");
+    let extensions = "subjectAltName=DNS:a.example,DNS:*.b.example,email:me@a.example,URI:spiffe://a/b,IP:127.0.0.1\n\
+                      1.3.6.1.4.1.99999.1=ASN1:UTF8String:hello\nsubjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n";
+    issued(folder, "leaf", "ca", "/O=x/OU=one/OU=two/CN=me", extensions);
+    let facts = client_facts(&read(folder, "leaf")[0]).unwrap();
+    assert_eq!(facts.common_name, "me");
+    assert_eq!(facts.organizational_units, ["one", "two"]);
+    assert_eq!(facts.dns_names, ["a.example", "*.b.example"]);
+    assert_eq!(facts.emails, ["me@a.example"]);
+    assert_eq!(facts.uris, ["spiffe://a/b"]);
+    assert!(!facts.is_authority && !facts.serial.is_empty());
+    let extension = facts.extensions.iter().find(|(id, _)| id == "1.3.6.1.4.1.99999.1").unwrap();
+    assert_eq!(extension.1, b"\x0c\x05hello");
+    let ca = client_facts(&read(folder, "ca")[0]).unwrap();
+    assert!(ca.is_authority);
+    assert_eq!(facts.authority_key_id, ca.subject_key_id);
+    assert_eq!(facts.authority_key_id.len(), 20);
+    assert!(client_facts(b"x").is_none());
+}
+
+#[test]
+fn an_authority_vouches_for_its_clients_and_a_certificate_for_itself() {
+    let folder = TempDir::new().unwrap();
+    let folder = folder.path();
+    for name in ["ca", "other"] {
+        authority(folder, name);
+    }
+    issued(folder, "middle", "ca", "/CN=middle", "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign\n");
+    issued(folder, "leaf", "ca", "/CN=leaf", "extendedKeyUsage=clientAuth\n");
+    issued(folder, "deep", "middle", "/CN=deep", "extendedKeyUsage=clientAuth\n");
+    issued(folder, "server", "ca", "/CN=server", "extendedKeyUsage=serverAuth\n");
+    // Signed by a certificate that is no authority.
+    issued(folder, "child", "leaf", "/CN=child", "extendedKeyUsage=clientAuth\n");
+    let trusts = |shown: &[&str], trusted: &[&str], at: u64| {
+        let trusted: Vec<_> = trusted.iter().flat_map(|name| read(folder, name)).collect();
+        verify_client(&chain(folder, shown), &trusted, at)
+    };
+    for (shown, trusted, wanted) in [
+        (&["leaf"][..], &["ca"][..], true),
+        (&["leaf"], &["other", "ca"], true),
+        (&["leaf"], &["other"], false),
+        (&["leaf"], &[], false),
+        (&["leaf"], &["leaf"], true),
+        (&["leaf", "ca"], &["ca"], true),
+        (&["leaf", "ca"], &["other"], false),
+        (&["deep", "middle"], &["ca"], true),
+        (&["deep"], &["ca"], false),
+        (&["deep"], &["middle"], true),
+        (&["server"], &["ca"], false),
+        (&["child"], &["leaf"], false),
+        (&["child", "leaf"], &["ca"], false),
+        (&["ca"], &["ca"], true),
+        (&[], &["ca"], false),
+    ] {
+        assert_eq!(trusts(shown, trusted, now() + 60), wanted, "{shown:?} {trusted:?}");
+    }
+    for at in [0, now() + 3 * 86_400] {
+        assert!(!trusts(&["leaf"], &["ca"], at) && !trusts(&["leaf"], &["leaf"], at), "{at}");
+    }
+    assert!(!verify_client(&[b"x".to_vec()], &read(folder, "ca"), now()));
+}
+
+#[test]
+fn a_list_of_the_issuer_takes_certificates_back() {
+    let folder = TempDir::new().unwrap();
+    let folder = folder.path();
+    for name in ["ca", "other"] {
+        authority(folder, name);
+    }
+    for name in ["good", "bad"] {
+        issued(folder, name, "ca", &format!("/CN={name}"), "extendedKeyUsage=clientAuth\n");
+    }
+    std::fs::write(folder.join("index.txt"), "").unwrap();
+    std::fs::write(folder.join("crlnumber"), "01\n").unwrap();
+    let config = "[ca]\ndefault_ca=x\n[x]\ndatabase=index.txt\ncrlnumber=crlnumber\ndefault_md=sha256\ndefault_crl_days=2\ncrl_extensions=e\n[e]\nauthorityKeyIdentifier=keyid\n";
+    std::fs::write(folder.join("ca.cnf"), config).unwrap();
+    let ca = ["ca", "-config", "ca.cnf", "-keyfile", "ca.key", "-cert", "ca.crt"];
+    openssl(folder, &[&ca[..], &["-revoke", "bad.crt"]].concat());
+    openssl(folder, &[&ca[..], &["-gencrl", "-out", "crl.pem"]].concat());
+    let list = RevocationList::read(&std::fs::read(folder.join("crl.pem")).unwrap()).unwrap();
+    assert!(list.has_revoked(&read(folder, "bad")[0]));
+    assert!(!list.has_revoked(&read(folder, "good")[0]));
+    assert!(!list.has_revoked(&read(folder, "other")[0]), "another issuer's");
+    assert!(list.has_revoked(b"x"));
+    for text in ["", "x", "-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n"] {
+        assert!(RevocationList::read(text.as_bytes()).is_err(), "{text}");
+    }
+}
