@@ -10,8 +10,7 @@
 //! about next ([`Compact::unverified_content`]). Only asymmetric algorithms exist here,
 //! so that a public key is never taken for a shared secret. No text of a token stands in an error.
 //!
-//! The signatures are checked by aws-lc-rs, which the whole server uses, and not by a JWT library: those that exist lack ES512 or a
-//! header policy of our own, and what they would save is the parsing of two JSON objects.
+//! Why there is no JWT library: `host/docs/decisions/0018-signed-tokens.md`.
 
 mod claims;
 mod compact;

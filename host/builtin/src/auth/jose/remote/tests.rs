@@ -176,6 +176,36 @@ async fn a_provider_that_is_away_leaves_its_keys_in_use_for_six_hours() {
     assert!(at.keys(&at.server.jwks()).await.is_ok());
 }
 
+/// Logins wait two seconds for newer keys, and go on with those that are there.
+#[tokio::test]
+async fn a_provider_that_is_slow_holds_no_login_up_that_has_keys() {
+    let (at, old, new) = (Fixture::new(), key(), key());
+    at.server.shows(&[("old", &old)]);
+    at.keys(&at.server.jwks()).await.unwrap();
+    at.server.shows(&[("new", &new)]);
+    *at.server.delay.lock().unwrap() = PATIENCE + Duration::from_millis(500);
+    at.advance(FRESH);
+    assert!(takes(&at.keys(&at.server.jwks()).await.unwrap(), "old", &old));
+    // What comes later is there for the next login.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert!(takes(&at.keys(&at.server.jwks()).await.unwrap(), "new", &new));
+    assert_eq!(at.server.asked(), 2);
+}
+
+/// However many sources there are, only so many requests are under way, and only so many wait.
+#[tokio::test]
+async fn requests_to_other_servers_are_bounded_over_all_sources() {
+    let (at, key) = (Fixture::new(), key());
+    at.server.shows(&[("a", &key)]);
+    *at.server.delay.lock().unwrap() = Duration::from_millis(100);
+    let sources: Vec<Source> = (0..100)
+        .map(|n| Source::Jwks { url: format!("{}/keys?n={n}", at.server.address), ca_pem: String::new() })
+        .collect();
+    let found = futures_util::future::join_all(sources.iter().map(|source| at.keys(source))).await;
+    let busy = found.iter().filter(|one| one.as_ref().is_err_and(|why| why.contains("under way"))).count();
+    assert_eq!((busy, at.server.asked()), (28, 72));
+}
+
 #[tokio::test]
 async fn an_unknown_key_id_has_keys_fetched_again_at_a_bounded_rate() {
     let (at, old, new) = (Fixture::new(), key(), key());
