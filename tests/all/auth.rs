@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Bao, Client, Credential, Database, Server, eventually};
+use super::kubernetes;
+use crate::support::{Bao, Client, Credential, Database, Server, Signer, eventually, now};
 
 /// Enables a method at a path.
 pub(crate) fn enable(server: &Server, path: &str, kind: &str) {
@@ -312,4 +313,84 @@ fn the_command_line_manages_auth_methods_and_logs_in() {
     cli.line("auth help nope").assert_status(2).assert_stderr("unknown authentication method: nope");
     cli.line("auth disable people").assert_status(0);
     assert!(!cli.line("auth list").assert_status(0).stdout.contains("people/"));
+}
+
+/// How somebody logs in with one method: below the mount's path, and with what.
+struct Login {
+    mount: &'static str,
+    path: &'static str,
+    body: Value,
+    /// What the token's user or role is, below the mount's path.
+    role: &'static str,
+}
+
+impl Login {
+    fn send(&self, server: &Server, mount: &str) -> crate::support::Answer {
+        server.nobody().post(&format!("auth/{mount}/{}", self.path), self.body.clone())
+    }
+}
+
+/// Every method that needs no TLS, with somebody who may log in. `cert` has the same in its own chapter.
+fn every_method(server: &Server) -> Vec<Login> {
+    let root = server.root();
+    for kind in ["userpass", "approle", "jwt", "kubernetes"] {
+        enable(server, kind, kind);
+    }
+    user(server, "userpass", "bob", json!({ "password": "a-long-password" }));
+    let role = json!({ "bind_secret_id": false, "secret_id_bound_cidrs": "127.0.0.0/8", "role_id": "the-role" });
+    root.post("auth/approle/role/r", role).assert_status(204);
+    let provider = Signer::new();
+    root.post("auth/jwt/config", json!({ "jwt_validation_pubkeys": provider.public_pem() })).assert_status(204);
+    let role = json!({ "role_type": "jwt", "user_claim": "sub", "bound_subject": "job" });
+    root.post("auth/jwt/role/r", role).assert_status(204);
+    let jwt = provider.token(None, &json!({ "sub": "job", "iat": now(), "exp": now() + 600 }));
+    let cluster = kubernetes::Cluster::start();
+    kubernetes::configure(server, &cluster, json!({}));
+    kubernetes::role(server, "r", json!({}));
+    let pod = cluster.token("shop", "app-1");
+    [&jwt, &pod].into_iter().for_each(|token| server.secrets().tell(token));
+    let one = |mount, path, body, role| Login { mount, path, body, role };
+    vec![
+        one("userpass", "login/bob", json!({ "password": "a-long-password" }), "users/bob"),
+        one("approle", "login", json!({ "role_id": "the-role" }), "role/r"),
+        one("jwt", "login", json!({ "role": "r", "jwt": jwt }), "role/r"),
+        one("kubernetes", "login", json!({ "role": "r", "jwt": pod }), "role/r"),
+    ]
+}
+
+#[test]
+fn what_a_mount_is_tuned_to_holds_for_the_tokens_of_every_method() {
+    let server = Server::dev();
+    let root = server.root();
+    for login in every_method(&server) {
+        let mount = login.mount;
+        for (kind, prefix) in [("batch", "b."), ("service", "s.")] {
+            let tuned = json!({ "token_type": kind, "max_lease_ttl": "90s" });
+            root.post(&format!("sys/auth/{mount}/tune"), tuned).assert_status(204);
+            let made = login.send(&server, mount).assert_status(200).assert_at("/auth/lease_duration", 90);
+            assert!(made.text("/auth/client_token").starts_with(prefix), "{mount} {kind}: {made}");
+        }
+    }
+}
+
+#[test]
+fn every_method_can_be_moved_and_ends_what_it_made_when_it_is_disabled() {
+    let server = Server::dev();
+    let root = server.root();
+    for login in every_method(&server) {
+        let (mount, moved) = (login.mount, format!("team/{}", login.mount));
+        let from_to = json!({ "from": format!("auth/{mount}"), "to": format!("auth/{moved}") });
+        root.post("sys/remount", from_to).assert_status(200);
+        eventually("the mount has moved", || login.send(&server, &moved).status == 200);
+        login.send(&server, mount).assert_error(403, "permission denied");
+        let token = server.as_token(&login.send(&server, &moved).assert_status(200).text("/auth/client_token"));
+        token.post("auth/token/renew-self", json!({})).assert_status(200);
+        root.delete(&format!("auth/{moved}/{}", login.role)).assert_status(204);
+        assert_ne!(login.send(&server, &moved).status, 200, "{mount}: its role is gone");
+        token.post("auth/token/renew-self", json!({})).assert_error_has(500, "failed to renew entry");
+        token.get("auth/token/lookup-self").assert_status(200);
+        root.delete(&format!("sys/auth/{moved}")).assert_status(204);
+        token.get("auth/token/lookup-self").assert_error(403, "permission denied");
+        login.send(&server, &moved).assert_error(403, "permission denied");
+    }
 }

@@ -309,7 +309,7 @@ fn a_new_key_of_the_provider_counts_when_a_token_names_it_and_an_old_one_is_kept
     }
     assert!(provider.asked().len() <= asked + 2, "an unknown key id has keys fetched at a bounded rate");
     provider.shows(&[("old", &old), ("new", &new)]);
-    // After the configuration is written again, the first login fetches anew or uses what is there; within seconds the key is known.
+    // Ten seconds after the keys were fetched last, a token with an unknown key id has them fetched again.
     eventually("the provider's new key is taken", || {
         log_in(&server, "r", &new.token(Some("new"), &claims())).status == 200
     });

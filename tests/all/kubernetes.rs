@@ -6,7 +6,7 @@ use super::auth::enable;
 use crate::support::{Answer, Asked, Bao, Provider, Server, Signer, certificate, eventually, now};
 
 /// An API server that knows the pods of one signer.
-struct Cluster {
+pub(crate) struct Cluster {
     server: Provider,
     pods: Signer,
 }
@@ -14,7 +14,7 @@ struct Cluster {
 const REVIEWS: &str = "/apis/authentication.k8s.io/v1/tokenreviews";
 
 impl Cluster {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let (server, pods) = (Provider::http(), Signer::new());
         let cluster = Self { server, pods };
         cluster.reviews(&json!({ "authenticated": true }), None);
@@ -43,7 +43,7 @@ impl Cluster {
         });
     }
 
-    fn token(&self, namespace: &str, name: &str) -> String {
+    pub(crate) fn token(&self, namespace: &str, name: &str) -> String {
         self.pods.token(Some("k"), &claims(namespace, name))
     }
 }
@@ -63,7 +63,7 @@ fn named(token: &str) -> Value {
     serde_json::from_slice::<Value>(&content).unwrap()["kubernetes.io"].clone()
 }
 
-fn configure(server: &Server, cluster: &Cluster, changes: Value) {
+pub(crate) fn configure(server: &Server, cluster: &Cluster, changes: Value) {
     // OpenBao asks for a certificate although nothing is encrypted.
     let mut body = json!({ "kubernetes_host": cluster.server.url(), "disable_local_ca_jwt": true, "kubernetes_ca_cert": any_certificate() });
     for (name, value) in changes.as_object().unwrap() {
@@ -72,7 +72,7 @@ fn configure(server: &Server, cluster: &Cluster, changes: Value) {
     server.root().post("auth/kubernetes/config", body).assert_status(204);
 }
 
-fn role(server: &Server, name: &str, changes: Value) {
+pub(crate) fn role(server: &Server, name: &str, changes: Value) {
     let mut body = json!({
         "bound_service_account_names": "app-*", "bound_service_account_namespaces": "shop", "token_policies": "apps", "audience": "leasehold",
     });

@@ -59,9 +59,12 @@ impl fmt::Debug for Post {
 pub(in crate::auth) struct Fetcher {
     places: Arc<Semaphore>,
     waiting: Semaphore,
-    /// By the PEM text: parsing the system's bundle takes milliseconds.
-    trust: Mutex<BTreeMap<String, Arc<ClientConfig>>>,
+    trust: Arc<Trust>,
 }
+
+/// Who vouches for servers, by the PEM text that says so.
+#[derive(Default)]
+struct Trust(Mutex<BTreeMap<String, Arc<ClientConfig>>>);
 
 impl fmt::Debug for Fetcher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -74,7 +77,7 @@ impl Default for Fetcher {
         Self {
             places: Arc::new(Semaphore::new(PLACES)),
             waiting: Semaphore::new(PLACES + WAITING_MAX),
-            trust: Mutex::default(),
+            trust: Arc::default(),
         }
     }
 }
@@ -139,28 +142,30 @@ impl Fetcher {
         check_address(address).map_err(away)?;
         let _waiting = self.waiting.try_acquire().map_err(|_| FetchError::Busy)?;
         let place = Arc::clone(&self.places).acquire_owned().await.map_err(|_| FetchError::Busy)?;
-        let tls = if address.starts_with("https:") { Some(self.trust(ca_pem)?) } else { None };
-        let (url, host_is_local) = (address.to_owned(), tls.is_none());
+        let (url, ca_pem, trust) = (address.to_owned(), ca_pem.to_owned(), Arc::clone(&self.trust));
         let sent = tokio::task::spawn_blocking(move || {
             // The place is given back when the thread is, also when nobody waits for the answer any more.
             let _place = place;
-            ask(&url, tls, host_is_local, post)
+            let tls = if url.starts_with("https:") { Some(trust.of(&ca_pem)?) } else { None };
+            ask(&url, tls, post).map_err(|why| FetchError::Away { address: shown(&url), why })
         });
-        sent.await.map_err(|_| away("the request ended early".to_owned()))?.map_err(away)
+        sent.await.map_err(|_| away("the request ended early".to_owned()))?
     }
+}
 
-    fn trust(&self, ca_pem: &str) -> Result<Arc<ClientConfig>, FetchError> {
-        let known = self.trust.lock().unwrap_or_else(PoisonError::into_inner).get(ca_pem).cloned();
+impl Trust {
+    fn of(&self, ca_pem: &str) -> Result<Arc<ClientConfig>, FetchError> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(ca_pem).cloned();
         if let Some(known) = known {
             return Ok(known);
         }
         let made = Arc::new(client(ca_pem).map_err(FetchError::Trust)?);
-        let mut trust = self.trust.lock().unwrap_or_else(PoisonError::into_inner);
-        if trust.len() >= TRUST_MAX {
-            trust.clear();
-        }
         // The system's bundle is read again each time: it changes without a word.
         if !ca_pem.is_empty() {
+            let mut trust = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            if trust.len() >= TRUST_MAX {
+                trust.clear();
+            }
             trust.insert(ca_pem.to_owned(), Arc::clone(&made));
         }
         Ok(made)
@@ -192,12 +197,7 @@ fn client(ca_pem: &str) -> Result<ClientConfig, String> {
 }
 
 /// Blocks until the answer is there.
-fn ask(
-    url: &str,
-    tls: Option<Arc<ClientConfig>>,
-    host_is_local: bool,
-    post: Option<Post>,
-) -> Result<(u16, Vec<u8>), String> {
+fn ask(url: &str, tls: Option<Arc<ClientConfig>>, post: Option<Post>) -> Result<(u16, Vec<u8>), String> {
     let mut config = ureq::Agent::config_builder()
         .http_status_as_error(false)
         .max_redirects(0)
@@ -205,7 +205,8 @@ fn ask(
         .max_response_header_size(32 << 10)
         .timeout_global(Some(TIMEOUT))
         .user_agent(concat!("leasehold/", env!("CARGO_PKG_VERSION")));
-    if host_is_local {
+    // What is on this machine is not looked for behind a proxy.
+    if url.parse::<Uri>().is_ok_and(|url| url.host().is_some_and(is_loopback)) {
         config = config.proxy(None);
     }
     let agent = leasehold_https::agent(config.build(), tls, KnownHost::new(None));
