@@ -8,7 +8,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use serde_json::{Value, json};
@@ -165,6 +165,11 @@ impl Fixture {
 
     /// Status and answer of a request over TLS, with the certificates of these files.
     fn ask(&self, shown: &[&str], path: &str, token: Option<&str>, body: Value) -> (u16, Value) {
+        self.ask_as(&self.client(shown), path, token, body).0
+    }
+
+    /// Whoever has these certificates, and what they remember of one connection for the next.
+    fn client(&self, shown: &[&str]) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(self.papers.path("server")).unwrap()).unwrap();
         let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
@@ -180,7 +185,18 @@ impl Fixture {
                 builder.with_client_auth_cert(chain, key).unwrap()
             }
         };
-        let connection = ClientConnection::new(Arc::new(config), ServerName::try_from("127.0.0.1").unwrap()).unwrap();
+        Arc::new(config)
+    }
+
+    /// The answer, and how the handshake went.
+    fn ask_as(
+        &self,
+        client: &Arc<ClientConfig>,
+        path: &str,
+        token: Option<&str>,
+        body: Value,
+    ) -> ((u16, Value), Option<HandshakeKind>) {
+        let connection = ClientConnection::new(Arc::clone(client), ServerName::try_from("127.0.0.1").unwrap()).unwrap();
         let stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let mut stream = StreamOwned::new(connection, stream);
@@ -198,7 +214,7 @@ impl Fixture {
         let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0);
         let body: Value = serde_json::from_str(body).unwrap_or_default();
         self.server.secrets().tell(body["auth"]["client_token"].as_str().unwrap_or_default());
-        (status, body)
+        ((status, body), stream.conn.handshake_kind())
     }
 
     fn log_in(&self, shown: &[&str]) -> (u16, Value) {
@@ -379,6 +395,24 @@ fn a_token_is_renewed_only_with_the_certificate_that_it_was_made_for() {
     assert_eq!(renew(&["app"]).0, 500);
     at.server.root().delete("sys/auth/cert").assert_status(204);
     at.server.as_token(&token).get("auth/token/lookup-self").assert_error(403, "permission denied");
+}
+
+/// A session that is taken up again is still its client's, and nobody else's.
+#[test]
+fn a_resumed_session_has_the_certificate_of_the_first_handshake() {
+    let at = Fixture::start("");
+    at.papers.client("app", "ca", "");
+    at.store("apps", json!({}));
+    let (app, nobody) = (at.client(&["app"]), at.client(&[]));
+    for kind in [HandshakeKind::Full, HandshakeKind::Resumed, HandshakeKind::Resumed] {
+        let ((status, answer), handshake) = at.ask_as(&app, "auth/cert/login", None, json!({}));
+        assert_eq!((status, handshake), (200, Some(kind)), "{answer}");
+        assert_eq!(at.ask_as(&nobody, "auth/cert/login", None, json!({})).0.0, 400);
+    }
+    let list = at.papers.revoked("ca", "app");
+    at.server.root().post("auth/cert/crls/ours", json!({ "crl": list })).assert_status(204);
+    let ((status, answer), handshake) = at.ask_as(&app, "auth/cert/login", None, json!({}));
+    assert_eq!((status, handshake), (400, Some(HandshakeKind::Resumed)), "{answer}");
 }
 
 #[test]

@@ -189,3 +189,24 @@ fn a_list_of_the_issuer_takes_certificates_back() {
         assert!(RevocationList::read(text.as_bytes()).is_err(), "{text}");
     }
 }
+
+/// Whoever connects may show anything.
+#[test]
+fn no_change_of_a_byte_makes_a_certificate_good_or_the_reader_panic() {
+    let folder = TempDir::new().unwrap();
+    let folder = folder.path();
+    authority(folder, "ca");
+    issued(folder, "leaf", "ca", "/O=x/OU=one/CN=me", "extendedKeyUsage=clientAuth\nsubjectAltName=DNS:a.example\n");
+    let (trusted, leaf) = (read(folder, "ca"), read(folder, "leaf")[0].to_vec());
+    let at = now() + 60;
+    assert!(verify_client(std::slice::from_ref(&leaf), &trusted, at));
+    for place in 0..leaf.len() {
+        for bit in [0x01, 0x80] {
+            let mut changed = leaf.clone();
+            changed[place] ^= bit;
+            let _ = client_facts(&changed);
+            assert!(!verify_client(&[changed], &trusted, at), "byte {place}");
+        }
+        assert!(client_facts(&leaf[..place]).is_none(), "cut at {place}");
+    }
+}
