@@ -20,7 +20,8 @@ fn doubled(attempts: u32) -> Duration {
 
 /// The wait after so many failed tries in a row: doubling, with a quarter of jitter so that many leases of one dead target do not come
 /// back together.
-pub(crate) fn backoff(attempts: u32, entropy: &dyn Entropy) -> Duration {
+#[must_use]
+pub fn backoff(attempts: u32, entropy: &dyn Entropy) -> Duration {
     let doubled = doubled(attempts);
     let mut byte = [0_u8; 1];
     entropy.fill(&mut byte);

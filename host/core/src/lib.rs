@@ -10,7 +10,7 @@
 pub mod api;
 pub mod audit;
 mod auto_unseal;
-mod backoff;
+pub mod backoff;
 mod codec;
 mod commit;
 pub mod connection;

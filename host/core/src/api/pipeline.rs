@@ -421,8 +421,21 @@ impl Core {
             display_name: caller.record.display_name.clone(),
             has_sudo: trace.has_sudo(),
         };
-        let plan = match handle(&**engine, &asked).await? {
+        let outcome = match handle(&**engine, &asked).await? {
+            Outcome::Job { name, outcome } => {
+                // What the request asked for is done; the job comes by itself later at the latest.
+                if let Err(error) = unsealed.jobs.ask_for(name, Some(&mount.accessor)).await {
+                    tracing::warn!(%error, "could not have job {name:?} of {} done at once", mount.path);
+                }
+                *outcome
+            }
+            outcome => outcome,
+        };
+        let plan = match outcome {
             Outcome::Answer(answer) => return Ok(answer),
+            Outcome::Job { name, .. } => {
+                return Err(RequestError::Internal(format!("an engine asked for job {name:?} inside of another one")));
+            }
             Outcome::Reopened { connection, answer } => {
                 unsealed.leases.reopened(&connection);
                 return Ok(answer);

@@ -80,6 +80,10 @@ pub trait Job: Send + Sync {
     fn name(&self) -> &'static str;
     /// From the end of a run that succeeded to the next.
     fn every(&self) -> Ttl;
+    /// When the next run is due after one that has just succeeded.
+    fn next_at(&self, now: Timestamp) -> Timestamp {
+        now + self.every()
+    }
     /// Does the work once. `state` is what the last run that succeeded gave back, on whichever server; null before the first. What this
     /// one gives back may have [`run::STATE_MAX`] bytes as JSON.
     async fn run(&self, state: Value) -> Result<Value, JobError>;

@@ -1,9 +1,9 @@
 //! Jobs that engines and auth methods declare for each of their mounts.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use leasehold_model::Ttl;
+use leasehold_model::{Timestamp, Ttl};
 use serde_json::Value;
 
 use super::{Job, JobError, Jobs};
@@ -15,6 +15,9 @@ use crate::seams::auth::{AuthContext, AuthMethod};
 use crate::seams::engine::{EngineContext, SecretsEngine};
 use crate::seams::job::MountJob;
 use crate::seams::storage::StorageError;
+
+/// A job that asks to be run again at once is run after this time: it must not keep a server busy.
+const SOONEST: Ttl = Ttl::from_secs(1);
 
 /// Whose a claimed row is.
 pub(super) enum Owner {
@@ -29,6 +32,8 @@ pub(super) enum Owner {
 struct OfMount {
     job: MountJob,
     backend: Backend,
+    /// When the run that succeeded wants the next one, if earlier or later than its period would have it.
+    again_at: Mutex<Option<Timestamp>>,
 }
 
 enum Backend {
@@ -46,10 +51,18 @@ impl Job for OfMount {
         self.job.every
     }
 
+    fn next_at(&self, now: Timestamp) -> Timestamp {
+        let again_at = *self.again_at.lock().unwrap_or_else(PoisonError::into_inner);
+        again_at.map_or(now + self.every(), |at| at.max(now + SOONEST))
+    }
+
     async fn run(&self, _: Value) -> Result<Value, JobError> {
         match &self.backend {
             Backend::Auth(method, context) => method.run_job(context, self.job.name).await?,
-            Backend::Secrets(engine, context) => engine.run_job(context, self.job.name).await?,
+            Backend::Secrets(engine, context) => {
+                let again_at = engine.run_job(context, self.job.name).await?;
+                *self.again_at.lock().unwrap_or_else(PoisonError::into_inner) = again_at;
+            }
         }
         Ok(Value::Null)
     }
@@ -90,6 +103,8 @@ impl Jobs {
                 engine.map(|engine| Backend::Secrets(engine, self.engines.context(&entry)))
             }
         };
-        Ok(backend.map_or(Owner::Elsewhere, |backend| Owner::Known(Arc::new(OfMount { job, backend }))))
+        Ok(backend.map_or(Owner::Elsewhere, |backend| {
+            Owner::Known(Arc::new(OfMount { job, backend, again_at: Mutex::default() }))
+        }))
     }
 }

@@ -157,7 +157,7 @@ impl Jobs {
                 body.succeeded_at = Some(now);
                 body.took_millis = u64::try_from(now.since(began).as_millis()).unwrap_or(u64::MAX);
                 body.state = state;
-                now + job.every()
+                job.next_at(now)
             }
             // Nobody failed. Whoever is there goes on.
             Err(JobError::Sealed) => {

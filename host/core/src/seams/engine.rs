@@ -87,6 +87,11 @@ pub enum Outcome {
         connection: String,
         answer: LogicalResponse,
     },
+    /// An answer, after which one of [`SecretsEngine::jobs`] has something to look at: it is done as soon as possible, by whichever server.
+    Job {
+        name: &'static str,
+        outcome: Box<Outcome>,
+    },
     Lease(LeasePlan),
 }
 
@@ -301,11 +306,12 @@ pub trait SecretsEngine: Any + Send + Sync {
     fn jobs(&self) -> &'static [MountJob] {
         &[]
     }
-    /// Does one of [`SecretsEngine::jobs`] for a mount.
+    /// Does one of [`SecretsEngine::jobs`] for a mount. What it gives back says when there is something to do again; `None`: after the
+    /// job's own period.
     ///
     /// # Errors
     /// In words for the log, without a secret; it is tried again.
-    async fn run_job(&self, _: &EngineContext, name: &str) -> Result<(), RequestError> {
+    async fn run_job(&self, _: &EngineContext, name: &str) -> Result<Option<Timestamp>, RequestError> {
         Err(RequestError::Internal(format!("this engine has no job {name:?}")))
     }
     /// The mount is gone, its leases too: close what is open, forget what is cached.

@@ -385,6 +385,33 @@ async fn secrets_engines_have_jobs_as_auth_methods_do() {
     assert_eq!(server.target.count("chore"), 4);
 }
 
+/// A job of an engine says itself when it wants to be done again, and a request may have it done at once.
+#[tokio::test(start_paused = true)]
+async fn a_job_of_an_engine_is_done_when_it_or_a_request_says_so() {
+    let server = Server::start().await;
+    *server.engine.has_chore.lock().unwrap() = true;
+    server.root("sys/mounts/other", json!({ "type": "scripted" })).await.unwrap();
+    let clock = server.core.unsealed().unwrap().engines.clock.clone();
+    let in_seconds = |secs| Some(clock.now() + leasehold_model::Ttl::from_secs(secs));
+    *server.engine.chore_again_at.lock().unwrap() = in_seconds(75);
+    pass(65).await;
+    assert_eq!(server.target.count("chore"), 2);
+    *server.engine.chore_again_at.lock().unwrap() = in_seconds(1_000_000);
+    pass(15).await;
+    assert_eq!(server.target.count("chore"), 4, "much earlier than after its period");
+    pass(2_000).await;
+    assert_eq!(server.target.count("chore"), 4, "much later");
+    server.root("other/hasten", Value::Null).await.unwrap();
+    pass(2).await;
+    assert_eq!(server.target.count("chore other/"), 3);
+    assert_eq!(server.target.count("chore db/"), 2);
+    // A moment that has passed already does not make it spin.
+    *server.engine.chore_again_at.lock().unwrap() = in_seconds(0);
+    server.root("other/hasten", Value::Null).await.unwrap();
+    pass(2).await;
+    assert!(server.target.count("chore other/") <= 6, "{}", server.target.count("chore other/"));
+}
+
 /// A store that an older version has made, or that was written while the server died: the rows come at unsealing.
 #[tokio::test(start_paused = true)]
 async fn rows_that_are_missing_are_made_at_unsealing() {

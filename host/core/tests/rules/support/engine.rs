@@ -118,6 +118,8 @@ pub struct ScriptedEngine {
     pub drops_orphans: Mutex<bool>,
     /// Its mounts want something done now and then.
     pub has_chore: Mutex<bool>,
+    /// When the chore wants to be done again.
+    pub chore_again_at: Mutex<Option<Timestamp>>,
 }
 
 impl ScriptedEngine {
@@ -132,6 +134,7 @@ impl ScriptedEngine {
             connections: Mutex::new(vec!["pg"]),
             drops_orphans: Mutex::default(),
             has_chore: Mutex::default(),
+            chore_again_at: Mutex::default(),
         }
     }
 
@@ -204,6 +207,7 @@ const ROUTES: &[Route<EngineHandler>] = &[
     route("creds/:name", &[Op::read("A credential.", HANDLER)]),
     route("static", &[Op::read("A thing.", HANDLER)]),
     route("boom", &[Op::read("A thing.", HANDLER)]),
+    route("hasten", &[Op::update("A thing.", HANDLER)]),
     route("reset", &[Op::update("A thing.", HANDLER)]),
     route(
         "things/:name",
@@ -258,6 +262,10 @@ impl ScriptedEngine {
         }
         if request.path.ends_with("/reset") {
             return Ok(Outcome::Reopened { connection: "pg".to_owned(), answer: LogicalResponse::empty() });
+        }
+        if request.path.ends_with("/hasten") {
+            let outcome = Box::new(Outcome::Answer(LogicalResponse::empty()));
+            return Ok(Outcome::Job { name: super::auth::CHORE.name, outcome });
         }
         if request.path.ends_with("/boom") {
             return Err(RequestError::Engine("boom".to_owned()));
@@ -368,9 +376,9 @@ impl SecretsEngine for ScriptedEngine {
         if *self.has_chore.lock().unwrap() { &[super::auth::CHORE] } else { &[] }
     }
 
-    async fn run_job(&self, at: &EngineContext, name: &str) -> Result<(), RequestError> {
+    async fn run_job(&self, at: &EngineContext, name: &str) -> Result<Option<Timestamp>, RequestError> {
         self.target.log.lock().unwrap().push(format!("{name} {}", at.mount.path));
-        Ok(())
+        Ok(*self.chore_again_at.lock().unwrap())
     }
 
     async fn unmount(&self, _: &EngineContext) {}
