@@ -27,11 +27,15 @@ fn given(variable: &str, what: &str) -> Option<String> {
 
 /// Runs a walk of somebody else's client library, which says at its end that all its steps held.
 fn walk(program: &str, script: Option<&str>, variables: &[(&str, &str)]) {
-    let (server, _database) = ready();
+    let (server, database) = ready();
     let scripts = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("clients");
+    // Its name is the whole cluster's: that of the walk.
+    let fixed = format!("static_{}", script.unwrap_or("vaultrs").replace('.', "_"));
+    database.sql(&format!("CREATE ROLE {fixed} LOGIN"));
     let output = Command::new(program)
         .args(script.map(|name| scripts.join(name)))
         .envs(variables.iter().copied())
+        .env("STATIC_USER", fixed)
         .env("VAULT_ADDR", format!("http://{}", server.address()))
         .env("VAULT_TOKEN", server.root_token())
         .env("HOME", server.home())
@@ -112,6 +116,21 @@ fn openbaos_command_line_works_with_our_server() {
     let user = json.pointer("/data/username").and_then(serde_json::Value::as_str).unwrap().to_owned();
     eventually("the PostgreSQL role is gone", || !database.has_role(&user));
     cli.line("write -f database/reset/pg").assert_status(0);
+    // Not the admin that other tests share.
+    database.sql("CREATE ROLE bao_admin LOGIN CREATEROLE PASSWORD 'first-password'; CREATE ROLE bao_app LOGIN");
+    let mut config = database.config();
+    config["username"] = json!("bao_admin");
+    config["password"] = json!("first-password");
+    server.root().post("database/config/own", config).assert_status(204);
+    cli.line("write -f database/rotate-root/own").assert_status(0).assert_stdout("Success!");
+    assert!(!database.lets_in("bao_admin", "first-password"));
+    cli.line("write database/static-roles/app db_name=own username=bao_app rotation_period=1h").assert_status(0);
+    cli.line("write -f database/rotate-role/app").assert_status(0);
+    cli.line("list database/static-roles").assert_status(0).assert_stdout("app");
+    let read = cli.line("read -field=password database/static-creds/app").assert_status(0);
+    server.secrets().tell(read.stdout.trim());
+    assert!(database.lets_in("bao_app", read.stdout.trim()), "{}", read.stdout);
+    cli.line("delete database/static-roles/app").assert_status(0);
     cli.run(&["token", "revoke", &token]).assert_status(0);
     cli.line("delete database/roles/readonly").assert_status(0);
     cli.line("policy delete apps").assert_status(0);

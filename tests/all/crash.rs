@@ -231,6 +231,45 @@ fn a_crash_at_every_named_point_of_the_saga_is_made_good() {
     settle(&server, &database, &told);
 }
 
+/// Killed before PostgreSQL hears of a new password, after it has taken it, and after that was stored: somebody can always log in.
+#[test]
+fn a_crash_at_every_named_point_of_a_rotation_locks_nobody_out() {
+    let postgresql = own_postgresql();
+    let database = Database::first_of(&postgresql);
+    let mut server = durable(&database);
+    database.sql("CREATE ROLE crash_app LOGIN");
+    let body = json!({ "db_name": "pg", "username": "crash_app", "rotation_period": "24h" });
+    server.root().post("database/static-roles/app", body).assert_status(204);
+    for point in ["root-rotation-stored", "root-rotation-set", "root-rotation-ended"] {
+        die_at(&mut server, point, |root| {
+            assert!(root.try_request("POST", "database/rotate-root/pg", Some(json!({}))).is_err());
+        });
+        // At once, with whichever password it is by now.
+        let lease = server.root().credential("r");
+        server.root().put("sys/leases/revoke", json!({ "lease_id": lease.lease })).assert_status(204);
+    }
+    // It waits until the last one that was begun can no longer happen.
+    server.root().post("database/rotate-root/pg", json!({})).assert_status(204);
+    server.root().credential("r");
+    for point in ["static-rotation-stored", "static-rotation-set", "static-rotation-ended"] {
+        let before = server.root().get("database/static-creds/app").text("/data/password");
+        die_at(&mut server, point, |root| {
+            assert!(root.try_request("POST", "database/rotate-role/app", Some(json!({}))).is_err());
+        });
+        eventually("a reader gets the password that works", || {
+            let creds = server.root().get("database/static-creds/app").assert_status(200);
+            database.lets_in("crash_app", &creds.text("/data/password"))
+        });
+        let after = server.root().get("database/static-creds/app").text("/data/password");
+        assert_eq!(before == after, point == "static-rotation-stored", "{point}");
+    }
+    server.root().post("database/rotate-role/app", json!({})).assert_status(204);
+    let creds = server.root().get("database/static-creds/app");
+    assert!(database.lets_in("crash_app", &creds.text("/data/password")), "{creds}");
+    server.root().put("sys/leases/revoke-prefix/database/creds/r", json!({})).assert_status(204);
+    assert_eq!(roles(&database), 0);
+}
+
 /// The names in the server's sources are the names above.
 #[test]
 fn no_named_point_is_left_out() {

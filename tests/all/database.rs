@@ -463,6 +463,31 @@ fn reset_reopens_a_connection() {
     root.credential("r");
 }
 
+/// vault#11507: whoever needs a credential for ten minutes asks for ten minutes.
+#[test]
+fn a_reader_may_ask_for_a_shorter_or_a_longer_lease_within_the_roles_limit() {
+    let (server, database) = ready();
+    server.role("r", json!({ "default_ttl": "1h", "max_ttl": "2h" }));
+    let root = server.root();
+    for (asked, seconds) in [("?ttl=10m", 600), ("?ttl=90m", 5_400), ("?ttl=0", 3_600), ("", 3_600)] {
+        let answer = root.get(&format!("database/creds/r{asked}")).assert_status(200);
+        assert_eq!(answer.number("/lease_duration"), seconds, "{answer}");
+        let left = database.seconds_left(&answer.text("/data/username"));
+        assert!((seconds - 20..=seconds + 6).contains(&left), "{asked}: PostgreSQL ends it in {left} s");
+        let renewed = root.put("sys/leases/renew", json!({ "lease_id": answer.text("/lease_id") })).assert_status(200);
+        assert_eq!(renewed.number("/lease_duration"), 3_600, "a renewal goes by the role again");
+    }
+    let answer = root.get("database/creds/r?ttl=100h").assert_status(200);
+    answer.assert_at("/lease_duration", 7_200).assert_warning("exceeded the effective max_ttl");
+    let why = "Field validation failed: error converting input for field \"ttl\": time: unknown unit \"x\" in duration \"1x\"";
+    root.get("database/creds/r?ttl=1x").assert_error(400, why);
+    // A policy can bound it.
+    let text = "path \"database/creds/r\" { capabilities = [\"read\"], allowed_parameters = { \"ttl\" = [\"5m\"] } }";
+    let bound = server.with_policy("bound", text);
+    bound.get("database/creds/r?ttl=5m").assert_status(200);
+    bound.get("database/creds/r?ttl=6m").assert_status(403);
+}
+
 #[test]
 fn what_comes_later_is_an_unsupported_path() {
     let (server, _database) = ready();
@@ -470,11 +495,8 @@ fn what_comes_later_is_an_unsupported_path() {
         server.root().get(path).assert_multi(404, "unsupported path");
     }
     // A path that Vault serves says what is missing.
-    for path in ["database/static-roles/x", "database/static-creds/x", "database/rotate-role/x"] {
-        server.root().get(path).assert_error_has(404, "unsupported path: static roles, whose passwords are rotated");
-    }
-    let rotation = server.root().post("database/rotate-root/pg", json!({}));
-    rotation.assert_error_has(404, "unsupported path: the password of a connection's own user is not rotated");
+    let reload = server.root().post("database/reload/postgresql-database-plugin", json!({}));
+    reload.assert_error_has(404, "unsupported path: the plugin is part of this server");
 }
 
 #[test]

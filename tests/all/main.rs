@@ -41,6 +41,7 @@ mod operation;
 mod outage;
 mod policies;
 mod postgresql_storage;
+mod rotation;
 mod routing;
 mod seal;
 mod sealing;

@@ -372,3 +372,75 @@ fn servers_are_replaced_one_by_one_under_load() {
     nodes.root(1).put("sys/leases/revoke-prefix/database/creds/r", json!({ "sync": true })).assert_status(204);
     assert_eq!(database.sql("SELECT count(*) FROM pg_roles WHERE rolname LIKE 'v-%'"), "0");
 }
+
+#[test]
+fn a_changed_password_counts_on_every_node_and_a_schedule_is_kept_once() {
+    let mut nodes = Nodes::start(3);
+    let postgresql = own_postgresql();
+    let database = Database::first_of(&postgresql);
+    nodes.servers[0].connect(&database);
+    nodes.servers[0].role("r", json!({}));
+    database.sql(
+        "CREATE TABLE turned (who text); GRANT INSERT ON turned TO PUBLIC; \
+         SELECT format('CREATE ROLE node_app_%s LOGIN', n) FROM generate_series(0, 5) n \\gexec",
+    );
+    for at in 0..6 {
+        let user = format!("node_app_{at}");
+        let statements = [
+            "ALTER ROLE \"{{name}}\" PASSWORD '{{password}}'".to_owned(),
+            "INSERT INTO turned VALUES ('{{name}}')".to_owned(),
+        ];
+        let body = json!({
+            "db_name": "pg", "username": user, "rotation_period": "24h", "rotation_statements": statements,
+        });
+        nodes.root(at).post(&format!("database/static-roles/app-{at}"), body).assert_status(204);
+    }
+    // Leases are issued and ended on every node while each of them changes the password that they need for it.
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..3)
+            .map(|at| {
+                let (root, stop) = (nodes.root(at), &stop);
+                scope.spawn(move || {
+                    let mut count = 0;
+                    while !stop.load(Ordering::Relaxed) {
+                        let lease = root.credential("r");
+                        root.put("sys/leases/revoke", json!({ "lease_id": lease.lease })).assert_status(204);
+                        count += 1;
+                    }
+                    count
+                })
+            })
+            .collect();
+        let rotations: Vec<_> = (0..3)
+            .map(|at| {
+                let root = nodes.root(at);
+                scope.spawn(move || {
+                    for _ in 0..4 {
+                        root.post("database/rotate-root/pg", json!({})).assert_status(204);
+                        root.post(&format!("database/rotate-role/app-{at}"), json!({})).assert_status(204);
+                    }
+                })
+            })
+            .collect();
+        rotations.into_iter().for_each(|rotation| rotation.join().unwrap());
+        stop.store(true, Ordering::Relaxed);
+        for worker in workers {
+            assert!(worker.join().unwrap() > 0);
+        }
+    });
+    assert_eq!(database.sql("SELECT count(*) FROM turned"), "18", "one for each creation, four on each of three");
+    for at in 0..6 {
+        let creds = nodes.root(at + 1).get(&format!("database/static-creds/app-{at}")).assert_status(200);
+        assert!(database.lets_in(&format!("node_app_{at}"), &creds.text("/data/password")), "{creds}");
+    }
+    // A short period: whichever nodes look, each change happens once, also when one of them goes.
+    nodes.root(0).post("database/static-roles/app-0", json!({ "rotation_period": 5 })).assert_status(204);
+    let turned = || -> i64 { database.sql("SELECT count(*) FROM turned WHERE who = 'node_app_0'").parse().unwrap() };
+    let (began, before) = (Instant::now(), turned());
+    eventually("it changes by itself", || turned() >= before + 2);
+    nodes.servers.remove(0).kill();
+    eventually("it changes on the others", || turned() >= before + 4);
+    let most = i64::try_from(began.elapsed().as_secs()).unwrap() * 10 / 45 + 2;
+    assert!(turned() - before <= most, "{} changes in {:?}", turned() - before, began.elapsed());
+}

@@ -1,6 +1,6 @@
 """Walks hvac over mounts, policies, tokens, leases, userpass, approle and kv version 1.
 
-Needs VAULT_ADDR and VAULT_TOKEN (root), and a database role `readonly` at `database/`.
+Needs VAULT_ADDR and VAULT_TOKEN (root), a database role `readonly` at `database/`, and in STATIC_USER a PostgreSQL role for a static role.
 Every step asserts what it got; the last line says how many held.
 """
 
@@ -150,6 +150,19 @@ app = with_token(login["auth"]["client_token"])
 check("the app reads", app.secrets.kv.v1.read_secret("top", mount_point="walk-kv")["data"] == {"a": "b"})
 root.sys.disable_auth_method("walk-roles")
 check("its tokens are gone too", refused(Forbidden, app.auth.token.lookup_self))
+
+# Static roles.
+databases = root.secrets.database
+databases.create_static_role("walk-static", "pg", os.environ["STATIC_USER"], [], rotation_period=3600)
+made_static = databases.read_static_role("walk-static")["data"]
+check("static role", made_static["username"] == os.environ["STATIC_USER"] and made_static["rotation_period"] == 3600)
+check("listed static role", databases.list_static_roles()["data"]["keys"] == ["walk-static"])
+fixed = databases.get_static_credentials("walk-static")["data"]
+check("static credentials", fixed["password"] and 0 < fixed["ttl"] <= 3600)
+databases.rotate_static_role_credentials("walk-static")
+check("rotated", databases.get_static_credentials("walk-static")["data"]["password"] != fixed["password"])
+databases.delete_static_role("walk-static")
+check("no static role", refused(InvalidPath, databases.read_static_role, "walk-static"))
 
 # Moving, and the end.
 root.sys.move_backend("walk-kv", "walk-moved")

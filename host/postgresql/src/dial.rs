@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 use std::time::Duration;
 
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpStream, UnixStream, lookup_host};
 use tokio::task::JoinHandle;
@@ -61,6 +61,11 @@ impl DialError {
             Self::Postgres(error) => error.as_db_error(),
             _ => None,
         }
+    }
+
+    /// Whether the server says that the password is not the user's.
+    pub fn is_wrong_password(&self) -> bool {
+        matches!(self, Self::Postgres(error) if error.code() == Some(&SqlState::INVALID_PASSWORD))
     }
 
     /// Whether the other kind of connection may do: `pg_hba.conf` has no line for this kind.
@@ -125,6 +130,29 @@ impl Dialer {
     #[must_use]
     pub fn without_session_state(self) -> Self {
         Self { has_state: false, ..self }
+    }
+
+    /// The same way to the same target, with another password.
+    #[must_use]
+    pub fn with_password(&self, password: &SecretString) -> Self {
+        let dsn = Dsn { password: Some(password.clone()), ..(*self.dsn).clone() };
+        Self { dsn: Arc::new(dsn), ..self.clone() }
+    }
+
+    /// The same way to the same target, as another user: without the role and the settings that were meant for the first one.
+    #[must_use]
+    pub fn as_user(&self, user: &str, password: &SecretString) -> Self {
+        let dsn = Dsn {
+            user: user.to_owned(),
+            password: Some(password.clone()),
+            role: None,
+            certificate: None,
+            key: None,
+            options: None,
+            settings: Vec::new(),
+            ..(*self.dsn).clone()
+        };
+        Self { dsn: Arc::new(dsn), ..self.clone() }
     }
 
     /// Why sessions are in plain text although the server offers TLS, if they are.

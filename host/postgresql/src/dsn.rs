@@ -57,6 +57,7 @@ pub enum TargetSession {
 }
 
 /// A parsed connection URL.
+#[derive(Clone)]
 pub struct Dsn {
     pub hosts: Vec<(String, u16)>,
     /// Where a host is really dialled, if that was said (`hostaddr`); the name stays the one that a certificate must have.

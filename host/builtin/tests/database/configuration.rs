@@ -208,7 +208,7 @@ async fn wrong_roles_are_refused_and_odd_statements_only_warned_about() {
     }
     let endless = json!({"db_name": "nodb", "creation_statements": "CREATE ROLE \"{{name}}\" -- endless"});
     let warned = world.write("roles/r", endless).await.unwrap().warnings.join("\n");
-    assert!(warned.contains("kept as plain: looking at creation_statements came to no end"), "{warned}");
+    assert!(warned.contains("kept as plain: checking creation_statements exceeded its limits"), "{warned}");
     let near =
         json!({"db_name": "nodb", "creation_statements": "CREATE ROLE \"{{ nmae }}\" LOGIN PASSWORD '{{password}}'"});
     let warned = world.write("roles/r", near).await.unwrap().warnings.join("\n");
@@ -222,7 +222,7 @@ async fn wrong_roles_are_refused_and_odd_statements_only_warned_about() {
 #[tokio::test]
 async fn what_is_to_come_is_an_unsupported_path() {
     let world = World::new().await;
-    for path in ["rotate-root/pg", "static-roles/x", "static-creds/x", "rotate-role/x", "creds/"] {
+    for path in ["reload/postgresql-database-plugin", "creds/"] {
         assert!(matches!(world.write(path, json!({})).await, Err(RequestError::UnsupportedPath)), "{path}");
         assert_eq!(
             world.engine.not_offered(path).is_some(),

@@ -7,11 +7,13 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use leasehold_core::seams::error::RequestError;
+use leasehold_core::seams::mount_storage::MountStorage;
 use leasehold_model::Operation;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
+use crate::faults::{FaultyStore, StoreFault};
 use crate::support::World;
 
 struct Rogue {
@@ -384,4 +386,70 @@ async fn a_listener_that_asks_for_the_password_in_clear_gets_none() {
     let heard: Value = json!(rogue.heard.lock().unwrap().len());
     assert!(heard.as_u64().unwrap() > 0, "the listener was never reached");
     assert!(!rogue.has_heard("s3cret-w0rd"));
+}
+
+/// A rotation that did not come to its end leaves more than one password beside the connection: none of them is sent elsewhere, though it
+/// is tried where the connection leads.
+#[tokio::test]
+async fn no_password_of_an_unfinished_rotation_is_sent_elsewhere() {
+    let (world, rogue) = (World::new().await, Rogue::listen(MD5).await);
+    let make = "DROP ROLE IF EXISTS rot_moved; CREATE ROLE rot_moved LOGIN PASSWORD 'first-password'";
+    world.pg.psql(make).unwrap();
+    world.connect("moved", json!({"username": "rot_moved", "password": "first-password"})).await;
+    world.write("rotate-root/moved", json!({})).await.unwrap();
+    let store = FaultyStore::new(Arc::clone(&world.store), StoreFault::KilledAfter, 1);
+    let mut at = world.context.clone();
+    at.storage = MountStorage::new(store.clone(), at.mount.accessor.clone());
+    let killed = store.until_killed(world.handle_on(&world.engine, &at, "rotate-root/moved")).await;
+    assert!(killed.is_none());
+    let stored = |value: Vec<u8>| serde_json::from_slice::<Value>(&value).unwrap();
+    let read = async || stored(world.context.storage.get("connection/moved").await.unwrap().unwrap().value);
+    let before = read().await;
+    let known: Vec<String> = [&before["password"], &before["rotation"]["pending"]["password"]]
+        .map(|password| password.as_str().unwrap().to_owned())
+        .to_vec();
+    let url = format!("postgresql://{{{{username}}}}:{{{{password}}}}@127.0.0.1:{}/myapp", rogue.port);
+    let other = json!({"connection_url": url, "username": "rot_moved", "password": "other-password"});
+    let done = world.write("config/moved", other.clone()).await;
+    assert!(matches!(done, Err(RequestError::Forbidden(_))), "{done:?}");
+    world.has_sudo.store(true, Ordering::Relaxed);
+    for verify in [true, false] {
+        let mut move_it = other.clone();
+        move_it["verify_connection"] = json!(verify);
+        let done = world.write("config/moved", move_it).await;
+        assert_eq!(done.is_ok(), !verify, "{done:?}");
+    }
+    let reset = world.write("reset/moved", json!({})).await;
+    assert!(reset.is_err(), "{reset:?}");
+    let rotated = world.write("rotate-root/moved", json!({})).await;
+    assert!(rotated.is_err(), "{rotated:?}");
+    assert!(rogue.has_password(&["rot_moved"], "other-password"), "the listener was asked at all");
+    for password in &known {
+        assert!(!rogue.has_password(&["rot_moved"], password));
+    }
+    // The one that the rotation there made up is not known here either, when the connection comes back.
+    let back = json!({
+        "connection_url": world.pg.templated_url(), "username": "rot_moved", "password": known[0], "verify_connection": false,
+    });
+    world.write("config/moved", back).await.unwrap();
+    world.write("reset/moved", json!({})).await.unwrap();
+    assert_eq!(read().await["rotation"]["doubtful"], json!([]));
+}
+
+/// Another password that still works beside the stored one proves nothing about that.
+#[tokio::test]
+async fn a_password_that_nobody_tried_is_not_proved_by_the_one_that_a_rotation_made() {
+    let (world, rogue) = (World::new().await, Rogue::listen(MD5).await);
+    let make = "DROP ROLE IF EXISTS rot_unproved; CREATE ROLE rot_unproved LOGIN PASSWORD 'first-password'";
+    world.pg.psql(make).unwrap();
+    world.connect("unproved", json!({"username": "rot_unproved", "password": "first-password"})).await;
+    world.write("rotate-root/unproved", json!({})).await.unwrap();
+    let plugin = "postgresql-database-plugin";
+    let guess = json!({"plugin_name": plugin, "password": "attackers-password", "verify_connection": false});
+    world.write("config/unproved", guess).await.unwrap();
+    // The rotated one, which is tried next, lets this write in.
+    world.write("config/unproved", json!({"plugin_name": plugin, "allowed_roles": "*"})).await.unwrap();
+    let url = format!("postgresql://{{{{username}}}}:{{{{password}}}}@127.0.0.1:{}/myapp", rogue.port);
+    let done = world.write("config/unproved", json!({"connection_url": url, "password": "attackers-password"})).await;
+    assert!(matches!(done, Err(RequestError::Forbidden(_))), "{done:?}");
 }

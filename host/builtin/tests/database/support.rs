@@ -111,12 +111,24 @@ impl World {
     }
 
     async fn handle(&self, operation: Operation, path: &str, data: Value) -> Result<Outcome, RequestError> {
-        let found = routes::find(self.engine.routes(), path, operation).ok_or(RequestError::UnsupportedPath)?;
+        self.ask(&self.engine, &self.context, operation, path, data).await
+    }
+
+    /// On another server, with a context of its own.
+    async fn ask(
+        &self,
+        engine: &DatabaseEngine,
+        context: &EngineContext,
+        operation: Operation,
+        path: &str,
+        data: Value,
+    ) -> Result<Outcome, RequestError> {
+        let found = routes::find(engine.routes(), path, operation).ok_or(RequestError::UnsupportedPath)?;
         let op = found.op.ok_or(RequestError::UnsupportedOperation)?;
         let data: Object = data.as_object().cloned().unwrap_or_default();
         let fields = Fields::coerce(op.fields, &data).map_err(|error| RequestError::Invalid(error.to_string()))?;
         let request = EngineRequest {
-            context: self.context.clone(),
+            context: context.clone(),
             operation,
             path: format!("database/{path}"),
             captures: found.captures,
@@ -124,14 +136,40 @@ impl World {
             display_name: "token".to_owned(),
             has_sudo: self.has_sudo.load(Ordering::Relaxed),
         };
-        (op.handler)(&self.engine, &request).await
+        (op.handler)(engine, &request).await
+    }
+
+    /// A write without fields, on another server.
+    pub async fn handle_on(
+        &self,
+        engine: &DatabaseEngine,
+        context: &EngineContext,
+        path: &str,
+    ) -> Result<LogicalResponse, RequestError> {
+        self.send_on(engine, context, path, json!({})).await
+    }
+
+    pub async fn send_on(
+        &self,
+        engine: &DatabaseEngine,
+        context: &EngineContext,
+        path: &str,
+        body: Value,
+    ) -> Result<LogicalResponse, RequestError> {
+        Ok(answered(path, self.ask(engine, context, Operation::Update, path, body).await?))
+    }
+
+    pub async fn read_on(&self, engine: &DatabaseEngine, path: &str) -> Result<Value, RequestError> {
+        let outcome = self.ask(engine, &self.context, Operation::Read, path, json!({})).await?;
+        Ok(Value::Object(answered(path, outcome).data.unwrap_or_default()))
+    }
+
+    pub fn clock_now(&self) -> Timestamp {
+        self.context.clock.now()
     }
 
     pub async fn answer(&self, operation: Operation, path: &str, data: Value) -> Result<LogicalResponse, RequestError> {
-        match self.handle(operation, path, data).await? {
-            Outcome::Answer(answer) | Outcome::Reopened { answer, .. } => Ok(answer),
-            Outcome::Lease(_) => panic!("{path} makes a lease"),
-        }
+        Ok(answered(path, self.handle(operation, path, data).await?))
     }
 
     pub async fn write(&self, path: &str, data: Value) -> Result<LogicalResponse, RequestError> {
@@ -146,7 +184,7 @@ impl World {
     pub async fn plan(&self, role: &str) -> Result<LeasePlan, RequestError> {
         match self.handle(Operation::Read, &format!("creds/{role}"), json!({})).await? {
             Outcome::Lease(plan) => Ok(plan),
-            Outcome::Answer(_) | Outcome::Reopened { .. } => panic!("creds made no lease"),
+            _ => panic!("creds made no lease"),
         }
     }
 
@@ -221,6 +259,14 @@ impl World {
     /// A session of an issued credential.
     pub async fn log_in(&self, issued: &Issued) -> Result<tokio_postgres::Client, tokio_postgres::Error> {
         log_in(&self.pg, &issued.username, &issued.password, self.pg.database()).await
+    }
+}
+
+fn answered(path: &str, outcome: Outcome) -> LogicalResponse {
+    match outcome {
+        Outcome::Answer(answer) | Outcome::Reopened { answer, .. } => answer,
+        Outcome::Job { outcome, .. } => answered(path, *outcome),
+        Outcome::Lease(_) => panic!("{path} makes a lease"),
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod foreign;
 mod moves;
+mod rotated;
 mod stored;
 
 use std::collections::BTreeMap;
@@ -23,6 +24,7 @@ use super::postgresql::dsn::{self, Dsn, DsnError, SslMode};
 use super::postgresql::failure::TargetError;
 use super::postgresql::scram;
 use super::postgresql::tls::Inline;
+use super::rotation::Rotation;
 
 pub(super) const PLUGIN: &str = "postgresql-database-plugin";
 pub(super) const PASSWORD_IN_URL: &str = "Password found in connection_url, use a templated url to enable root rotation and prevent read access to \
@@ -104,6 +106,8 @@ pub(super) struct ConnectionRecord {
     is_password_unproved: bool,
     /// What tells the server from every other, as it said when the connection was last verified.
     pub(super) server: Option<String>,
+    /// How its own user's password changes, and what is known of the last change.
+    pub(super) rotation: Rotation,
     /// All else, as given.
     details: BTreeMap<String, Value>,
 }
@@ -185,15 +189,11 @@ impl ConnectionRecord {
         let mut warnings = foreign::judge(fields).map_err(refused)?;
         let dsn = self.check(fields).map_err(refused)?;
         self.check_move(&before, &dsn, fields, has_sudo)?;
+        warnings.extend(self.keep_rotated(&before));
+        self.merge_rotation(fields).map_err(refused)?;
         warnings.extend(dsn.warnings.clone());
         warnings.extend(self.check_tls(&dsn).map_err(refused)?);
         warnings.extend(self.confine_files(&before, &dsn));
-        if fields.list("root_rotation_statements").is_some_and(|statements| !statements.is_empty()) {
-            warnings.push(
-                "root_rotation_statements are kept and have no effect yet: the admin's password is not rotated"
-                    .to_owned(),
-            );
-        }
         Ok(warnings)
     }
 
@@ -310,7 +310,8 @@ impl ConnectionRecord {
     /// What this connection must never show, for taking it out of error texts.
     pub(super) fn secrets(&self) -> Vec<SecretString> {
         let inline = self.dsn().ok().and_then(|dsn| dsn.password);
-        [Some(self.password.clone()), inline].into_iter().flatten().collect()
+        let known = [Some(self.password.clone()), inline].into_iter().flatten();
+        known.chain(self.rotation.other_passwords()).collect()
     }
 
     pub(super) fn limits(&self) -> Result<PoolLimits, String> {
@@ -389,14 +390,16 @@ impl ConnectionRecord {
         let mut details: Object = self.details.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
         details.insert("connection_url".to_owned(), Value::String(url));
         details.sort_keys();
-        LogicalResponse::json(json!({
+        let mut data = json!({
             "allowed_roles": self.allowed_roles,
             "connection_details": details,
             "password_policy": self.password_policy,
             "plugin_name": self.plugin_name,
             "plugin_version": self.plugin_version,
             "root_credentials_rotate_statements": self.root_rotation_statements,
-        }))
+        });
+        self.tell_rotation(&mut data);
+        LogicalResponse::json(data)
     }
 
     pub(super) fn has_password_in_url(&self) -> bool {

@@ -19,7 +19,10 @@ mod plan;
 mod postgresql;
 mod requests;
 mod role;
+mod rotation;
 mod routes;
+mod static_requests;
+mod static_role;
 mod templates;
 
 /// What holds for any input of this engine's parsers, for the fuzz targets.
@@ -39,6 +42,7 @@ use leasehold_core::seams::engine::{
     OrphanEnd, OwnedRole, SecretData, SecretsEngine,
 };
 use leasehold_core::seams::error::RequestError;
+use leasehold_core::seams::job::MountJob;
 use leasehold_core::seams::mount_storage::MountStorage;
 use leasehold_core::seams::storage::StorageError;
 use leasehold_model::{LeaseId, MountAccessor, Timestamp};
@@ -126,20 +130,32 @@ impl DatabaseEngine {
     async fn update_user(&self, at: &EngineContext, lease: &LeaseIntent, until: Timestamp) -> Result<(), EngineError> {
         let effect = Effect::read(&lease.effect)?;
         let role = role_to_renew(&at.storage, &effect).await?;
-        let opened = self.open(at, &effect.connection).await?;
         let statements = renew::statements(at, &role, &effect, until).await?;
         let purpose = if role.renew.texts.is_empty() { transaction::OURS } else { "renew" };
-        let renewed = transaction::run(&opened.target, &effect.username, purpose, &statements).await;
-        renewed.map_err(|error| opened.failed(error))
+        let mut anew = AGAIN_MAX;
+        loop {
+            let opened = self.open(at, &effect.connection).await?;
+            match transaction::run(&opened.target, &effect.username, purpose, &statements).await {
+                Err(TargetError::Reconfigured) if anew > 0 => anew -= 1,
+                renewed => return renewed.map_err(|error| opened.failed(error)),
+            }
+        }
     }
 
     async fn delete_user(&self, at: &EngineContext, lease: &LeaseIntent) -> Result<(), EngineError> {
         let effect = Effect::read(&lease.effect)?;
-        let opened = self.open(at, &effect.connection).await?;
-        let heir = reassign_owner::of_role(&at.mount.accessor, &effect.role);
-        let leftovers = opened.record.leftovers(heir).map_err(EngineError::Failed)?;
-        let ending = Ending { at, effect: &effect, lease: lease.id.random(), target: &opened.target, leftovers };
-        ending.carry_out().await.map_err(|error| opened.failed(error))
+        let mut anew = AGAIN_MAX;
+        loop {
+            let opened = self.open(at, &effect.connection).await?;
+            let heir = reassign_owner::of_role(&at.mount.accessor, &effect.role);
+            let leftovers = opened.record.leftovers(heir).map_err(EngineError::Failed)?;
+            let ending = Ending { at, effect: &effect, lease: lease.id.random(), target: &opened.target, leftovers };
+            match ending.carry_out().await {
+                // Each of its steps may be repeated.
+                Err(TargetError::Reconfigured) if anew > 0 => anew -= 1,
+                ended => return ended.map_err(|error| opened.failed(error)),
+            }
+        }
     }
 }
 
@@ -176,7 +192,11 @@ impl SecretsEngine for DatabaseEngine {
     async fn exists(&self, request: &EngineRequest) -> Result<bool, RequestError> {
         let below = request.path.strip_prefix(request.context.mount.path.as_str()).unwrap_or(&request.path);
         let name = request.captures.get("name").map_or("", String::as_str);
-        let key = if below.starts_with("roles/") { role_key(name) } else { connection_key(name) };
+        let key = match below.split('/').next() {
+            Some("roles") => role_key(name),
+            Some("static-roles") => static_role::key(name),
+            _ => connection_key(name),
+        };
         Ok(request.context.storage.get(&key).await?.is_some())
     }
 
@@ -247,6 +267,17 @@ impl SecretsEngine for DatabaseEngine {
         let leftovers = opened.record.leftovers(reassign_owner::of_orphan(&role.lease)).map_err(EngineError::Failed)?;
         let dropped = orphans::drop_found(&opened.target, &at.mount.installation, role, &leftovers).await;
         dropped.map_err(|error| opened.failed(error))
+    }
+
+    fn jobs(&self) -> &'static [MountJob] {
+        &[rotation::queue::JOB]
+    }
+
+    async fn run_job(&self, at: &EngineContext, name: &str) -> Result<Option<Timestamp>, RequestError> {
+        if name == rotation::queue::JOB.name {
+            return self.rotate_due(at).await;
+        }
+        Err(RequestError::Internal(format!("this engine has no job {name:?}")))
     }
 
     async fn unmount(&self, at: &EngineContext) {

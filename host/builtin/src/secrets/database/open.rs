@@ -20,6 +20,8 @@ use super::{DatabaseEngine, TargetId, connection_key};
 /// A connection as it is stored, opened.
 pub(super) struct Opened {
     pub(super) record: ConnectionRecord,
+    /// Of the record.
+    pub(super) version: u64,
     pub(super) target: Arc<ConnectionPool>,
 }
 
@@ -67,13 +69,13 @@ impl DatabaseEngine {
             .map_err(|_| Unusable::Broken(format!("the stored connection {name:?} is not readable")))?;
         let id = (at.mount.accessor.clone(), name.to_owned());
         if let Some(target) = self.cached(&id, stored.version) {
-            return Ok(Opened { record, target });
+            return Ok(Opened { record, version: stored.version, target });
         }
         if record.reads_old_files() {
             tracing::warn!(connection = name, "{}", connection::OLD_FILES);
         }
         let target = self.pool(&record).await.map_err(Unusable::Broken)?;
-        Ok(Opened { record, target: self.keep(id, stored.version, target) })
+        Ok(Opened { record, version: stored.version, target: self.keep(id, stored.version, target) })
     }
 
     pub(super) fn cached(&self, id: &TargetId, version: u64) -> Option<Arc<ConnectionPool>> {

@@ -2,6 +2,7 @@
 
 use leasehold_core::seams::engine::{EngineRequest, LeasePlan};
 use leasehold_core::seams::error::RequestError;
+use leasehold_model::Ttl;
 
 use super::connection::ConnectionRecord;
 use super::credential;
@@ -52,7 +53,8 @@ pub(super) async fn plan(
         revocation,
     };
     Ok(LeasePlan {
-        default_ttl: role.default_ttl,
+        // The role's limit holds for what somebody asks for, too.
+        default_ttl: request.fields.ttl("ttl").and_then(Ttl::if_set).unwrap_or(role.default_ttl),
         max_ttl: role.max_ttl,
         renewable: true,
         connection: super::target_name(at, &role.db_name),

@@ -7,6 +7,7 @@
 use leasehold_core::request::LogicalResponse;
 use leasehold_core::seams::engine::{EngineContext, EngineRequest, Outcome};
 use leasehold_core::seams::error::RequestError;
+use leasehold_core::seams::mount_storage::MountBatch;
 use leasehold_core::seams::storage::{Expect, StorageError};
 use serde_json::json;
 
@@ -16,6 +17,10 @@ use super::open::{Unusable, missing};
 use super::postgresql::dry_run::{self, Report};
 use super::postgresql::renew;
 use super::role::RoleRecord;
+use super::rotation::queue::{JOB, Subject, reschedule};
+use super::rotation::root::seed;
+use super::static_requests::NOT_UNIQUE;
+use super::static_role;
 use super::{AGAIN_MAX, DatabaseEngine, connection_key, plan, read_role, role, role_key, target_name};
 
 const MOVED: &str = "this connection leads to another server than before: leases whose roles stand on the former one end only when it \
@@ -37,7 +42,11 @@ impl DatabaseEngine {
 
     pub(super) async fn write_connection(&self, request: &EngineRequest) -> Result<Outcome, RequestError> {
         let answer = self.write(request, "config", name_of(request)).await?;
-        Ok(Outcome::Reopened { connection: target_name(&request.context, name_of(request)), answer })
+        let outcome = Outcome::Reopened { connection: target_name(&request.context, name_of(request)), answer };
+        let is_about_rotation = ["rotation_period", "rotation_schedule", "disable_automated_rotation"]
+            .iter()
+            .any(|name| request.fields.has(name));
+        Ok(if is_about_rotation { Outcome::Job { name: JOB.name, outcome: Box::new(outcome) } } else { outcome })
     }
 
     pub(super) async fn reset_connection(&self, request: &EngineRequest) -> Result<Outcome, RequestError> {
@@ -47,7 +56,12 @@ impl DatabaseEngine {
 
     pub(super) async fn delete_connection(&self, request: &EngineRequest) -> Result<LogicalResponse, RequestError> {
         let name = name_of(request);
-        request.context.storage.delete(&connection_key(name)).await?;
+        let stored = request.context.storage.get(&connection_key(name)).await?;
+        let record = stored.and_then(|stored| ConnectionRecord::from_bytes(&stored.value).ok());
+        let batch = MountBatch::new().delete(connection_key(name), Expect::Anything);
+        let due_at = record.and_then(|record| record.rotation.due_at);
+        let batch = reschedule(batch, &Subject::Root(name.to_owned()), due_at, None);
+        request.context.storage.commit(batch).await?;
         self.retain_pools(|id| *id != (request.context.mount.accessor.clone(), name.to_owned()));
         Ok(LogicalResponse::empty())
     }
@@ -101,8 +115,15 @@ impl DatabaseEngine {
                 .map_err(|_| RequestError::Internal(format!("the stored connection {name:?} is not readable")))?,
             None => ConnectionRecord::default(),
         };
+        let before = record.rotation.clone();
         let mut warnings = record.merge(&request.fields, request.has_sudo)?;
-        let target = self.pool(&record).await.map_err(|why| RequestError::Invalid(creating(&why)))?;
+        if request.fields.list("root_rotation_statements").is_some() {
+            warnings.extend(record.advise_rotation(&*at.templates).await?);
+        }
+        // A password that comes with the write must be the one that works, not another one that is tried after it.
+        let brings_password = ["password", "connection_url"].iter().any(|name| request.fields.has(name));
+        let tried = if brings_password { record.with_current_password_alone() } else { record.clone() };
+        let target = self.pool(&tried).await.map_err(|why| RequestError::Invalid(creating(&why)))?;
         if request.fields.bool("verify_connection").unwrap_or(true) {
             let server = target.verify().await.map_err(|error| {
                 let error = record.scrubbed(error);
@@ -113,10 +134,19 @@ impl DatabaseEngine {
                 warnings.push(MOVED.to_owned());
             }
             record.server = server.identity;
-            record.prove_password();
+            // Where others were tried as well, nobody knows which one the database took.
+            if brings_password || record.rotation.is_certain() {
+                record.prove_password();
+                record.rotation.current_was_proved(at.clock.now());
+            }
+        }
+        if record.rotation.schedule != before.schedule || record.rotation.is_paused != before.is_paused {
+            record.rotation.plan(record.rotation.last_rotated_at.unwrap_or(at.clock.now()), &seed(at, name));
         }
         let bytes = record.to_bytes().map_err(|error| RequestError::Internal(error.to_string()))?;
-        at.storage.put(&connection_key(name), bytes, expect).await?;
+        let batch = MountBatch::new().put(connection_key(name), bytes, expect);
+        let batch = reschedule(batch, &Subject::Root(name.to_owned()), before.due_at, record.rotation.due_at);
+        at.storage.commit(batch).await?;
         // The next use opens the stored one: its version is known only then.
         target.close();
         self.retain_pools(|id| *id != (at.mount.accessor.clone(), name.to_owned()));
@@ -144,6 +174,9 @@ impl DatabaseEngine {
             Some(old) => read_role(name, &old.value)?,
             None => RoleRecord::default(),
         };
+        if stored.is_none() && at.storage.get(&static_role::key(name)).await?.is_some() {
+            return Err(RequestError::invalid(NOT_UNIQUE));
+        }
         let mut warnings = role.merge(&request.fields, &*at.templates).await?;
         if at.storage.get(&connection_key(&role.db_name)).await?.is_none() {
             warnings.push(format!(
@@ -161,7 +194,8 @@ impl DatabaseEngine {
             warnings.extend(report.warnings);
         }
         let bytes = serde_json::to_vec(&role).map_err(|error| RequestError::Internal(error.to_string()))?;
-        at.storage.put(&role_key(name), bytes, expect).await?;
+        let batch = MountBatch::new().put(role_key(name), bytes, expect).check(static_role::key(name), Expect::Absent);
+        at.storage.commit(batch).await?;
         Ok(warnings.into_iter().fold(answer, LogicalResponse::warn))
     }
 
@@ -202,7 +236,7 @@ impl DatabaseEngine {
 }
 
 /// The names below a folder; where a route has pages, those of the one that is asked for.
-async fn list(request: &EngineRequest, folder: &str) -> Result<LogicalResponse, RequestError> {
+pub(super) async fn list(request: &EngineRequest, folder: &str) -> Result<LogicalResponse, RequestError> {
     let after = request.fields.text("after").unwrap_or_default();
     let limit = request.fields.int("limit").and_then(|limit| usize::try_from(limit).ok()).filter(|limit| *limit > 0);
     let names = request.context.storage.names(folder, after, limit.unwrap_or(usize::MAX)).await?;
@@ -210,6 +244,6 @@ async fn list(request: &EngineRequest, folder: &str) -> Result<LogicalResponse, 
 }
 
 /// The name in a request's path.
-fn name_of(request: &EngineRequest) -> &str {
+pub(super) fn name_of(request: &EngineRequest) -> &str {
     request.captures.get("name").map_or("", String::as_str)
 }

@@ -65,7 +65,7 @@ const NOT_OF_A_ROLE: &[(&str, &str)] = &[
     ("self_managed_password", STATIC),
     ("skip_import_rotation", STATIC),
 ];
-const STATIC: &str = "static roles, whose passwords are rotated, are not supported yet";
+const STATIC: &str = "it belongs to a static role, static-roles/:name";
 
 /// More than anybody writes; a role is read at every lease.
 const TEXT_MAX: usize = 1 << 20;
@@ -144,29 +144,9 @@ impl RoleRecord {
             if list.texts.iter().map(String::len).sum::<usize>() > TEXT_MAX {
                 return Err(RequestError::invalid(format!("{name} are longer than {TEXT_MAX} bytes")));
             }
-            list.dialect = wished;
-            if !list.texts.is_empty() {
-                let report = match renderer.check_template(&list.unpacked(), purpose, wished).await {
-                    Ok(report) => report,
-                    // Another time or place may settle these.
-                    Err(later @ (SandboxError::Busy | SandboxError::Loading)) => return Err(later.into()),
-                    Err(SandboxError::Time) => {
-                        return Err(RequestError::Unavailable(format!(
-                            "there was no time to look at {name}, try again"
-                        )));
-                    }
-                    Err(error) if insists => {
-                        return Err(RequestError::invalid(format!(
-                            "looking at {name} came to no end ({error}): shorten them, or say template_dialect=plain"
-                        )));
-                    }
-                    Err(error) => unread(name, &error),
-                };
-                list.dialect = report.dialect;
-                warnings.extend(told(name, &report.diagnostics));
-                if purpose == Purpose::Creation {
-                    warnings.extend(odd_statements(renderer, list).await);
-                }
+            warnings.extend(judge(renderer, name, list, purpose, wished, insists).await?);
+            if purpose == Purpose::Creation && !list.texts.is_empty() {
+                warnings.extend(odd_statements(renderer, list).await);
             }
         }
         Ok(warnings)
@@ -232,6 +212,41 @@ impl RoleRecord {
     }
 }
 
+/// Has the template component look at statements: it says in which dialect they will be rendered, and what is odd about them. `insists`:
+/// whoever writes them named the dialect.
+///
+/// # Errors
+/// The component could not look at them, and another dialect than the named one would change what they mean.
+pub(super) async fn judge(
+    renderer: &dyn TemplateRenderer,
+    name: &str,
+    list: &mut Templates,
+    purpose: Purpose,
+    wished: Dialect,
+    insists: bool,
+) -> Result<Vec<String>, RequestError> {
+    list.dialect = wished;
+    if list.texts.is_empty() {
+        return Ok(Vec::new());
+    }
+    let report = match renderer.check_template(&list.unpacked(), purpose, wished).await {
+        Ok(report) => report,
+        // Another time or place may settle these.
+        Err(later @ (SandboxError::Busy | SandboxError::Loading)) => return Err(later.into()),
+        Err(SandboxError::Time) => {
+            return Err(RequestError::Unavailable(format!("there was no time to check {name}, try again")));
+        }
+        Err(error) if insists => {
+            return Err(RequestError::invalid(format!(
+                "checking {name} exceeded its limits ({error}): shorten them, or send template_dialect=plain"
+            )));
+        }
+        Err(error) => unread(name, &error),
+    };
+    list.dialect = report.dialect;
+    Ok(told(name, &report.diagnostics))
+}
+
 /// Statements that will not do what they are meant for, and places where neither a password nor its verifier may be put:
 /// credentials of this role would be refused.
 async fn odd_statements(renderer: &dyn TemplateRenderer, list: &Templates) -> Vec<String> {
@@ -264,11 +279,11 @@ async fn odd_statements(renderer: &dyn TemplateRenderer, list: &Templates) -> Ve
 
 /// A check only advises: statements that it came to no end with are kept, rendered in the dialect that means nothing by them.
 fn unread(list: &str, error: &SandboxError) -> TemplateReport {
-    tracing::warn!("the statements of a role could not be looked at: {error}");
+    tracing::warn!("the statements of a role could not be checked: {error}");
     let diagnostic = Diagnostic {
         severity: Severity::Warning,
         code: "not-looked-at".to_owned(),
-        message: format!("kept as plain: looking at {list} came to no end ({error})"),
+        message: format!("kept as plain: checking {list} exceeded its limits ({error})"),
         line: 1,
         column: 1,
         help: Some("set template_dialect=plain when that is what you want".to_owned()),

@@ -60,6 +60,22 @@ const CONNECTION_FIELDS: &[Field] = &[
         "How long the creation statements of a role may take, unless the role says otherwise; at most 600s. Default 85s, a \
          little less than a request has.",
     ),
+    Field::visible(
+        "rotation_period",
+        Kind::Duration,
+        "How old the admin's password may get before it is changed as by rotate-root; at least 5s. Default: it is not changed by itself.",
+    ),
+    Field::visible(
+        "rotation_schedule",
+        Kind::Text,
+        "When the admin's password is changed, as five cron fields in UTC; CRON_TZ=<zone> before them names another time zone.",
+    ),
+    Field::visible(
+        "rotation_window",
+        Kind::Duration,
+        "How long after a scheduled moment it may still be changed; at least 1h. Default: until it was changed.",
+    ),
+    Field::visible("disable_automated_rotation", Kind::Bool, "If true, nothing is changed by period or schedule."),
     // Everything else is kept with the connection and read back, as in Vault.
     Field::hidden("*", Kind::Any, "Kept as it is."),
     Field::visible("drop_owned", Kind::Bool, "If true, what leased roles owned is dropped instead."),
@@ -99,18 +115,82 @@ const ROLE_FIELDS: &[Field] = &[
     ),
 ];
 
-/// What is missing where Vault serves a path and this engine does not yet.
+/// What is missing where Vault serves a path and this engine does not.
 pub(super) fn not_offered(below: &str) -> Option<&'static str> {
-    match below.split('/').next() {
-        Some("static-roles" | "static-creds" | "rotate-role") => Some(
-            "static roles, whose passwords are rotated, are not supported yet: lease credentials with roles/:name and creds/:name",
-        ),
-        Some("rotate-root") => Some(
-            "the password of a connection's own user is not rotated yet: change it in PostgreSQL, then write it to config/:name",
-        ),
-        _ => None,
-    }
+    (below.split('/').next() == Some("reload"))
+        .then_some("the plugin is part of this server and is not loaded anew: reset/:name opens one connection again")
 }
+
+const STATIC_ROLE_FIELDS: &[Field] = &[
+    Field::visible("db_name", Kind::Text, "Name of the connection this role uses. It cannot be changed.").required(),
+    Field::visible("username", Kind::Text, "The PostgreSQL role whose password is changed. It cannot be changed.")
+        .required(),
+    Field::visible("rotation_period", Kind::Duration, "How old a password may get; at least 5s. Or rotation_schedule."),
+    Field::visible(
+        "rotation_schedule",
+        Kind::Text,
+        "When the password is changed, as five cron fields in UTC; CRON_TZ=<zone> before them names another time zone.",
+    ),
+    Field::visible(
+        "rotation_window",
+        Kind::Duration,
+        "How long after a scheduled moment the password may still be changed; at least 1h. Default: until it was changed.",
+    ),
+    Field::hidden(
+        "rotation_statements",
+        Kind::List,
+        "Statements that set the password. Default: ALTER ROLE … PASSWORD.",
+    ),
+    Field::visible("credential_type", Kind::Text, "password; others are not supported."),
+    Field::visible("credential_config", Kind::KvPairs, "Options of the credential type."),
+    Field::visible(
+        "template_dialect",
+        Kind::Text,
+        "How rotation_statements are rendered: handlebars (default) or plain.",
+    ),
+    Field::visible(
+        "skip_import_rotation",
+        Kind::Bool,
+        "If true, the password is not changed when the static role is created. Default false.",
+    ),
+    Field::hidden(
+        "password",
+        Kind::Text,
+        "The present password, where skip_import_rotation leaves it. Never read back.",
+    ),
+    Field::hidden(
+        "self_managed_password",
+        Kind::Text,
+        "The present password, where the PostgreSQL role itself is to log in and change it. Never read back.",
+    ),
+];
+
+const STATIC_ROLE_ANSWER: &[Field] = &[
+    Field::visible("credential_type", Kind::Text, "password."),
+    Field::visible("db_name", Kind::Text, "Name of the connection."),
+    Field::visible("username", Kind::Text, "The PostgreSQL role."),
+    Field::hidden("rotation_statements", Kind::List, "As they were written."),
+    Field::visible("rotation_period", Kind::Int, "In seconds, where there is a period."),
+    Field::visible("rotation_schedule", Kind::Text, "Where there is a schedule."),
+    Field::visible("rotation_window", Kind::Int, "In seconds, where there is a schedule."),
+    Field::visible("last_vault_rotation", Kind::Time, "When the password was changed last."),
+];
+
+const STATIC_CREDENTIALS_ANSWER: &[Field] = &[
+    Field::visible("username", Kind::Text, "The PostgreSQL role."),
+    Field::hidden("password", Kind::Text, "Its password."),
+    Field::visible("ttl", Kind::Int, "Seconds until the password is changed next; at least 1."),
+    Field::visible("rotation_period", Kind::Int, "In seconds, where there is a period."),
+    Field::visible("rotation_schedule", Kind::Text, "Where there is a schedule."),
+    Field::visible("rotation_window", Kind::Int, "In seconds, where there is a schedule."),
+    Field::visible("last_vault_rotation", Kind::Time, "When the password was changed last."),
+];
+
+const CREDENTIALS_FIELDS: &[Field] = &[Field::visible(
+    "ttl",
+    Kind::Duration,
+    "How long the lease is to last at first; at most the role's max_ttl. Default: the role's default_ttl.",
+)];
 
 const PAGE_FIELDS: &[Field] = &[
     Field::visible("after", Kind::Text, "Begin after this name, which need not be there."),
@@ -162,6 +242,7 @@ pub(super) const ROUTES: &[Route<EngineHandler>] = &[
             "Request database credentials for a certain role.",
             engine_handler!(DatabaseEngine, read_credentials),
         )
+        .takes(CREDENTIALS_FIELDS)
         .answers(Answer::Lease)],
     ),
     Route::new(
@@ -169,5 +250,52 @@ pub(super) const ROUTES: &[Route<EngineHandler>] = &[
         Access::Token,
         "Close a connection and open it again.",
         &[Op::update("Close a connection and open it again.", engine_handler!(DatabaseEngine, reset_connection))],
+    ),
+    Route::new(
+        "rotate-root/:name",
+        Access::Token,
+        "Change the password of a connection's own user.",
+        &[Op::update(
+            "Change the password of a connection's own user to one that only this server knows.",
+            engine_handler!(DatabaseEngine, rotate_connection),
+        )],
+    ),
+    Route::new(
+        "static-roles/",
+        Access::Token,
+        "The static roles.",
+        &[Op::list("List the static roles.", engine_handler!(DatabaseEngine, list_static_roles)).takes(PAGE_FIELDS)],
+    ),
+    Route::new(
+        "static-roles/:name",
+        Access::Token,
+        "A PostgreSQL role whose password is changed again and again.",
+        &[
+            Op::read("Show a static role.", engine_handler!(DatabaseEngine, show_static_role))
+                .answers(Answer::Data(STATIC_ROLE_ANSWER)),
+            Op::update("Write a static role.", engine_handler!(DatabaseEngine, write_static_role))
+                .takes(STATIC_ROLE_FIELDS),
+            Op::delete(
+                "Forget a static role; the PostgreSQL role stays.",
+                engine_handler!(DatabaseEngine, delete_static_role),
+            ),
+        ],
+    )
+    .with_existence_check(),
+    Route::new(
+        "static-creds/:name",
+        Access::Token,
+        "The present password of a static role.",
+        &[Op::read(
+            "Request the credentials of a static role.",
+            engine_handler!(DatabaseEngine, read_static_credentials),
+        )
+        .answers(Answer::Data(STATIC_CREDENTIALS_ANSWER))],
+    ),
+    Route::new(
+        "rotate-role/:name",
+        Access::Token,
+        "Change the password of a static role now.",
+        &[Op::update("Change the password of a static role now.", engine_handler!(DatabaseEngine, rotate_static_role))],
     ),
 ];

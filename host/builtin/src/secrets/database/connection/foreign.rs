@@ -16,11 +16,8 @@ enum Asks {
 }
 
 /// Refused, with the reason.
-const REFUSED: [(&str, Asks, &str); 17] = [
-    ("rotation_period", Asks::Something, "the admin's password is not rotated by schedule here"),
-    ("rotation_schedule", Asks::Something, "the admin's password is not rotated by schedule here"),
-    ("rotation_window", Asks::Something, "the admin's password is not rotated by schedule here"),
-    ("rotation_policy", Asks::Something, "the admin's password is not rotated by schedule here"),
+const REFUSED: [(&str, Asks, &str); 14] = [
+    ("rotation_policy", Asks::Something, "write rotation_period or rotation_schedule"),
     ("self_managed", Asks::Something, "an admin logs in for all roles: give username and password"),
     ("auth_type", Asks::Something, "the admin logs in with a password or a client certificate only"),
     ("service_account_json", Asks::Something, "the admin logs in with a password or a client certificate only"),
@@ -41,8 +38,7 @@ const REFUSED: [(&str, Asks, &str); 17] = [
 ];
 
 /// Taken, and why that does nothing.
-const IDLE: [(&str, &str); 8] = [
-    ("disable_automated_rotation", "nothing is rotated by schedule here"),
+const IDLE: [(&str, &str); 7] = [
     ("tls", "whether TLS is used is said by sslmode in connection_url"),
     ("tls_min_version", "write ssl_min_protocol_version in connection_url"),
     ("connect_timeout", "write connect_timeout in connection_url"),

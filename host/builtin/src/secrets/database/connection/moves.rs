@@ -60,6 +60,10 @@ impl ConnectionRecord {
         let old = Login::of(before);
         let is_same_way = old.dsn.is_some_and(|before| before.travel() == dsn.travel())
             && before.inline_tls().roots == self.inline_tls().roots;
+        if !is_same_way {
+            // They were for the place where it led before.
+            self.rotation.forget_passwords();
+        }
         let Some(held) = old.password.filter(|_| !is_new) else {
             // There is no password that could go elsewhere. But one that was emptied without sudo stands for what was there.
             self.is_password_unproved = !is_new && before.is_password_unproved && !has_sudo;

@@ -12,6 +12,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::super::rotation::Rotation;
 use super::ConnectionRecord;
 
 /// The record as it is sealed into storage: the only form in which the secrets are written.
@@ -32,6 +33,8 @@ struct Stored {
     is_password_unproved: bool,
     #[serde(default)]
     server: Option<String>,
+    #[serde(default)]
+    rotation: Rotation,
     details: BTreeMap<String, Value>,
 }
 
@@ -49,6 +52,7 @@ impl ConnectionRecord {
             files_confined: self.files_confined,
             is_password_unproved: self.is_password_unproved,
             server: self.server.clone(),
+            rotation: self.rotation.clone(),
             details: self.details.clone(),
         })
     }
@@ -67,6 +71,7 @@ impl ConnectionRecord {
             files_confined: stored.files_confined,
             is_password_unproved: stored.is_password_unproved,
             server: stored.server,
+            rotation: stored.rotation,
             details: stored.details,
         })
     }

@@ -20,7 +20,7 @@ use super::{ownership_comment, scram};
 /// The password, and what goes into the statements in its place.
 pub(super) struct Issued {
     password: SecretString,
-    sent: SecretString,
+    pub(super) sent: SecretString,
 }
 
 impl Issued {
@@ -79,7 +79,15 @@ pub(super) async fn credential(
     at: &EngineContext,
     authentication: PasswordAuthentication,
 ) -> Result<Issued, TargetError> {
-    let password = credential::password(&*at.entropy);
+    prepared(at, authentication, credential::password(&*at.entropy)).await
+}
+
+/// A password with what is sent to the target in its place.
+pub(super) async fn prepared(
+    at: &EngineContext,
+    authentication: PasswordAuthentication,
+    password: SecretString,
+) -> Result<Issued, TargetError> {
     match authentication {
         PasswordAuthentication::Password => Ok(Issued { sent: password.clone(), password }),
         PasswordAuthentication::ScramSha256(iterations) => {
@@ -166,7 +174,7 @@ async fn in_one_transaction(
 }
 
 /// The last statement divides by zero when its time is over.
-fn or_too_late(error: TargetError) -> TargetError {
+pub(super) fn or_too_late(error: TargetError) -> TargetError {
     if error.is_code(&SqlState::DIVISION_BY_ZERO) { too_late() } else { error }
 }
 
@@ -176,14 +184,14 @@ const NOW: &str =
     "(pg_catalog.date_part('epoch', pg_catalog.clock_timestamp()) OPERATOR(pg_catalog.*) 1000)::pg_catalog.int8";
 
 /// A transaction that ends with its deadline, with `left` of it to go.
-fn opening(left: Duration) -> String {
+pub(super) fn opening(left: Duration) -> String {
     let limit = left.as_millis().max(1);
     format!("BEGIN; SET LOCAL statement_timeout = {limit}; SET LOCAL synchronous_commit = on")
 }
 
 /// What ends the transaction: the target's own clock decides whether it still may happen, however long we were stopped in
 /// between. `end` is in milliseconds since 1970.
-fn closing(end: i64) -> String {
+pub(super) fn closing(end: i64) -> String {
     let (seconds, millis) = (end.div_euclid(1_000), end.rem_euclid(1_000));
     format!(
         "SELECT 1 OPERATOR(pg_catalog./) (CASE WHEN pg_catalog.clock_timestamp() OPERATOR(pg_catalog.<) \
@@ -191,43 +199,54 @@ fn closing(end: i64) -> String {
     )
 }
 
-struct Begun {
-    session: Session,
-    time: TargetTime,
+pub(super) struct Begun {
+    pub(super) session: Session,
+    pub(super) time: TargetTime,
     /// Whether the transaction is open already; else its opening goes with the statements.
-    is_open: bool,
+    pub(super) is_open: bool,
 }
 
 /// One round trip to a target that was not heard lately, none to one whose time is known.
-async fn begin(target: &ConnectionPool, at: &EngineContext, deadline: Timestamp) -> Result<Begun, TargetError> {
+pub(super) async fn begin(
+    target: &ConnectionPool,
+    at: &EngineContext,
+    deadline: Timestamp,
+) -> Result<Begun, TargetError> {
     let mut again = true;
     loop {
         let session = target.session().await?;
         if let Some(time) = target.time() {
             return Ok(Begun { session, time, is_open: false });
         }
-        let left = deadline.since(at.clock.now());
-        if left.is_zero() {
-            return Err(too_late());
-        }
-        match session.run(&format!("{}; SELECT {NOW}", opening(left)), left.min(ANSWER_MAX)).await {
-            Ok(answer) => {
-                target.told_time(&answer, 0);
-                let time = target.time();
-                let time = time.ok_or_else(|| TargetError::Refused("the target does not tell its time".to_owned()))?;
-                return Ok(Begun { session, time, is_open: true });
-            }
+        match begin_on(session, target, at, deadline).await {
             // A session of the pool that died unnoticed, as after a restart; nothing has happened on it yet.
             Err(TargetError::Down(_)) if again => again = false,
-            Err(error) => return Err(error),
+            done => return done,
         }
     }
 }
 
-fn millis(length: Duration) -> i64 {
+/// Opens the transaction on this very session, and asks for the target's time.
+pub(super) async fn begin_on(
+    session: Session,
+    target: &ConnectionPool,
+    at: &EngineContext,
+    deadline: Timestamp,
+) -> Result<Begun, TargetError> {
+    let left = deadline.since(at.clock.now());
+    if left.is_zero() {
+        return Err(too_late());
+    }
+    let answer = session.run(&format!("{}; SELECT {NOW}", opening(left)), left.min(ANSWER_MAX)).await?;
+    target.told_time(&answer, 0);
+    let time = target.time().ok_or_else(|| TargetError::Refused("the target does not tell its time".to_owned()))?;
+    Ok(Begun { session, time, is_open: true })
+}
+
+pub(super) fn millis(length: Duration) -> i64 {
     i64::try_from(length.as_millis()).unwrap_or(i64::MAX)
 }
 
-fn too_late() -> TargetError {
+pub(super) fn too_late() -> TargetError {
     TargetError::Refused("the deadline of this request passed before the role was created".to_owned())
 }

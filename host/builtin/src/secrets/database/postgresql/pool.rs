@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use deadpool::Runtime;
 use deadpool::managed::{self, Hook, HookError, Metrics, PoolError, RecycleError, RecycleResult, TimeoutType};
 use futures_util::future::join_all;
+use secrecy::SecretString;
 use tokio::sync::{Mutex, Notify, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep_until, timeout};
@@ -18,6 +19,7 @@ use super::dial::{DialError, Dialer, STATEMENT_MAX};
 use super::dsn::SslMode;
 use super::failure::{TargetError, is_down};
 use super::files::{ConnectionFiles, Named};
+use super::logins::{self, Login, Logins};
 use super::sql::{ident, rows};
 use super::statements::leaves_session_alone;
 use super::tls::Tls;
@@ -82,14 +84,14 @@ impl Drop for Member {
 }
 
 /// Makes the sessions of a pool.
-pub(crate) struct Manager(Dialer);
+pub(crate) struct Manager(Arc<Logins>);
 
 impl managed::Manager for Manager {
     type Type = Member;
     type Error = DialError;
 
     async fn create(&self) -> Result<Member, DialError> {
-        let (client, task) = self.0.dial(&self.0.dsn.database).await?;
+        let (client, task) = self.0.dial(self.0.database()).await?;
         Ok(Member { client, task })
     }
 
@@ -104,6 +106,7 @@ type Object = managed::Object<Manager>;
 /// A configured connection, open.
 pub(crate) struct ConnectionPool {
     dialer: Dialer,
+    logins: Arc<Logins>,
     /// How long one session may take to come about, whatever host it is at last.
     wait: Duration,
     pool: Pool,
@@ -135,7 +138,8 @@ impl ConnectionPool {
         };
         let dialer = Dialer::new(dsn, tls);
         let limits = record.limits()?;
-        let manager = Manager(dialer.clone());
+        let logins = Arc::new(Logins::new(&dialer, &record.other_passwords()));
+        let manager = Manager(Arc::clone(&logins));
         let lifetime = limits.lifetime;
         let too_old = Hook::sync_fn(move |_, metrics: &Metrics| match lifetime {
             Some(lifetime) if metrics.created.elapsed() > lifetime => Err(HookError::message("too old")),
@@ -152,6 +156,7 @@ impl ConnectionPool {
             .map_err(|error| error.to_string())?;
         Ok(Self {
             dialer,
+            logins,
             wait,
             pool,
             pool_size: limits.open,
@@ -224,7 +229,7 @@ impl ConnectionPool {
             Ok(Ok(permit)) => permit,
             _ => return Err(TargetError::Busy("sessions in other databases wait for each other too long".to_owned())),
         };
-        match timeout(self.wait, self.dialer.dial(database)).await {
+        match timeout(self.wait, self.logins.dial(database)).await {
             Ok(Ok((client, task))) => {
                 Ok(Session { held: Some(Held::Own { client, task, _place: permit }), server: self.dialer.dsn.label() })
             }
@@ -241,6 +246,38 @@ impl ConnectionPool {
     /// A session in whichever database of the server.
     pub(crate) async fn session_at(&self, database: &str) -> Result<Session, TargetError> {
         if database == self.database() { self.session().await } else { self.session_in(database).await }
+    }
+
+    /// What a login on the target meets, with another user or another password. It leaves nothing behind.
+    pub(crate) async fn try_login(&self, user: &str, password: &SecretString) -> Result<Login, TargetError> {
+        match timeout(self.wait, logins::try_one(&self.dialer, user, password)).await {
+            Ok(met) => met.map_err(|error| self.failed_to_connect(&error)),
+            Err(_) => Err(self.unreachable("timed out")),
+        }
+    }
+
+    /// A session of another user, outside of the pool, with the first of these passwords that the target takes.
+    pub(crate) async fn session_as(&self, user: &str, passwords: &[SecretString]) -> Result<Session, TargetError> {
+        let permit = match timeout(WAIT_MAX, Arc::clone(&self.elsewhere).acquire_owned()).await {
+            Ok(Ok(permit)) => permit,
+            _ => return Err(TargetError::Busy("sessions of other users wait for each other too long".to_owned())),
+        };
+        let (first, others) = match passwords.split_first() {
+            Some((first, others)) => (self.dialer.as_user(user, first), others),
+            None => return Err(TargetError::Refused(format!("no password of user {user:?} is known"))),
+        };
+        let label = first.dsn.label();
+        match timeout(self.wait, Logins::new(&first, others).dial(self.database())).await {
+            Ok(Ok((client, task))) => {
+                Ok(Session { held: Some(Held::Own { client, task, _place: permit }), server: label })
+            }
+            // The target answers: it is not the place that is to blame, but this login.
+            Ok(Err(error)) if error.as_db_error().is_some_and(|db| !is_down(db.code())) => {
+                Err(TargetError::Refused(format!("failed to connect to {label}: {error}")))
+            }
+            Ok(Err(error)) => Err(TargetError::Down(format!("failed to connect to {label}: {error}"))),
+            Err(_) => Err(TargetError::Down(format!("failed to connect to {label}: timed out"))),
+        }
     }
 
     /// Connects and asks for an answer.
