@@ -8,6 +8,7 @@ use leasehold_devpg::{DevPg, Options, Stop};
 use rustix::process::Signal;
 use serde_json::json;
 
+use crate::audit::records;
 use crate::support::{Answer, Client, Credential, Database, Durable, Server, Signer, eventually, now, own_postgresql};
 
 /// Some servers over one store, all unsealed.
@@ -261,6 +262,52 @@ fn the_key_ring_rotates_under_load_and_the_store_goes_and_comes() {
         eventually("the store is back", || nodes.root(at).get("kv/0-0").status == 200);
         nodes.root(at).post("kv/last", json!({ "x": at })).assert_status(204);
     }
+}
+
+/// A client behind a load balancer asks another server each time.
+#[test]
+fn how_far_a_move_has_come_is_known_on_every_node() {
+    let nodes = Nodes::start(2);
+    nodes.root(0).post("sys/mounts/kv", json!({ "type": "kv" })).assert_status(204);
+    nodes.root(1).post("kv/a", json!({ "x": "1" })).assert_status(204);
+    let begun = nodes.root(0).post("sys/remount", json!({ "from": "kv", "to": "moved" })).assert_status(200);
+    let status = format!("sys/remount/status/{}", begun.at("/data/migration_id").as_str().unwrap());
+    eventually("the move has come to its end", || {
+        let told: Vec<_> = (0..2).map(|at| nodes.root(at).get(&status).assert_status(200)).collect();
+        told.iter().all(|told| told.at("/data/migration_info/status") == "success")
+    });
+    for at in 0..2 {
+        nodes.root(at).get("moved/a").assert_status(200);
+        nodes.root(at).get("sys/remount/status/unknown").assert_status(404);
+    }
+}
+
+#[test]
+fn audit_devices_come_and_go_on_every_node() {
+    let nodes = Nodes::start(2);
+    // Each writes beneath its own directory.
+    let asked = |at: usize, path: &str| {
+        nodes.root(at).get(path);
+        let file = nodes.servers[at].home().join("audit/f.log");
+        records(&file).iter().filter(|line| line["request"]["path"] == path).count()
+    };
+    let device = json!({ "type": "file", "options": { "file_path": "f.log" } });
+    for round in 0..2 {
+        nodes.root(round).put("sys/audit/f", device.clone()).assert_status(204);
+        for at in 0..2 {
+            assert_eq!(asked(at, &format!("kv/{round}-{at}")), 2, "node {at} records request and response");
+        }
+        // What is hashed can be compared, whichever server has written it.
+        let hash = |at| nodes.root(at).post("sys/audit-hash/f", json!({ "input": "x" })).at("/data/hash");
+        assert_eq!(hash(0), hash(1));
+        nodes.root(round + 1).delete("sys/audit/f").assert_status(204);
+        for at in 0..2 {
+            assert_eq!(asked(at, &format!("kv/after-{round}-{at}")), 0, "node {at} has closed it");
+        }
+    }
+    let impossible = json!({ "type": "file", "options": { "file_path": "f.log/below-a-file" } });
+    nodes.root(0).put("sys/audit/g", impossible).assert_status(400);
+    assert!(nodes.root(1).get("sys/audit").assert_status(200).json()["data"]["g/"].is_null());
 }
 
 #[test]

@@ -170,6 +170,12 @@ pub fn mount_data(accessor: &MountAccessor, rest: &str) -> Key {
     Key::new(format!("mount/{accessor}/{rest}"))
 }
 
+/// What became of the last moves of mounts.
+#[must_use]
+pub fn moves() -> Key {
+    Key::new("moves")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -79,10 +79,12 @@ pub fn check(history: &History) -> Vec<Violation> {
         rule: Rule::NotLate,
         at: late.at,
         what: format!(
-            "role {} was there for {:.1} s after its lease {} had ended",
+            "role {} was there for {:.1} s after its lease {} had ended, which was over from {:.3} s to {:.3} s",
             late.role,
             late.by.as_secs_f64(),
-            late.lease
+            late.lease,
+            late.over.0.as_secs_f64(),
+            late.over.1.as_secs_f64()
         ),
     }));
     for role in &history.left {
@@ -102,6 +104,8 @@ pub struct Late {
     /// The longest time without a break in which it could have been dropped.
     pub by: Duration,
     pub at: At,
+    /// From the end of the lease to the last look that found the role.
+    over: (At, At),
 }
 
 /// How late roles went, of all that were seen after the end of their lease.
@@ -109,7 +113,7 @@ pub fn late(history: &History) -> Vec<Late> {
     let blocked = blocked(history);
     let measured = history.overdue.iter().map(|overdue| {
         let (by, at) = longest_outside(overdue.from, overdue.last, &blocked);
-        Late { role: overdue.role.clone(), lease: overdue.lease.clone(), by, at }
+        Late { role: overdue.role.clone(), lease: overdue.lease.clone(), by, at, over: (overdue.from, overdue.last) }
     });
     measured.collect()
 }

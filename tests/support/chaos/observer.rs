@@ -167,7 +167,6 @@ pub fn observe(began: Instant, target: &str, stores: &[String], stop: &AtomicBoo
     runtime.block_on(async {
         let mut tracker = Tracker::default();
         let mut target = Session::new(target);
-        let mut stores: Vec<Session> = stores.iter().map(|url| Session::new(url)).collect();
         while !stop.load(Ordering::Relaxed) {
             let asked = began.elapsed();
             if let Some(rows) = target.ask(ROLES).await {
@@ -176,8 +175,9 @@ pub fn observe(began: Instant, target: &str, stores: &[String], stop: &AtomicBoo
                 let mut is_answered = false;
                 let mut known = BTreeSet::new();
                 let mut rows = Vec::new();
-                for store in &mut stores {
-                    for row in store.ask(ROWS).await.unwrap_or_default() {
+                for store in stores {
+                    // A session of its own: one that was opened under a clock that was set off has kept that clock.
+                    for row in Session::new(store).ask(ROWS).await.unwrap_or_default() {
                         let Ok([lease, state, is_over]) = <[String; 3]>::try_from(row) else { continue };
                         is_answered |= state == "primary";
                         let lease = short(&lease);

@@ -12,5 +12,5 @@ pub mod version;
 
 pub use engines::{Engines, SystemTtls};
 pub use methods::AuthMethods;
-pub use moves::MoveStatus;
+pub use moves::{Move, MoveState};
 pub use table::{MountEntry, MountTable, MountTokenType, Table};

@@ -1,47 +1,91 @@
-//! What became of mounts that were moved: known until the server is sealed, as in Vault.
+//! What became of mounts that were moved: stored, so that every server can say it.
 
-use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Arc;
 
 use leasehold_model::MountPath;
+use serde::{Deserialize, Serialize};
+
+use crate::codec::{decode, encode};
+use crate::keys;
+use crate::seams::storage::{Batch, Expect, Storage, StorageError};
 
 /// How many moves are remembered.
-const MOVES_MAX: usize = 1_000;
+const MOVES_MAX: usize = 100;
+/// How often the row is read again that others write at the same time.
+const TRIES_MAX: u32 = 20;
 
 /// How far a move has come.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MoveStatus {
-    pub from: MountPath,
-    pub to: MountPath,
-    /// `in-progress`, `success` or `failure`.
-    pub state: &'static str,
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MoveState {
+    InProgress,
+    Success,
+    Failure,
 }
 
-impl MoveStatus {
+impl MoveState {
     #[must_use]
-    pub fn begun(from: &MountPath, to: &MountPath) -> Self {
-        Self { from: from.clone(), to: to.clone(), state: "in-progress" }
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::InProgress => "in-progress",
+            Self::Success => "success",
+            Self::Failure => "failure",
+        }
     }
 }
 
-/// The last moves, by their ids.
-#[derive(Debug, Default)]
-pub struct Moves(Mutex<VecDeque<(String, MoveStatus)>>);
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Move {
+    pub id: String,
+    pub from: MountPath,
+    pub to: MountPath,
+    pub state: MoveState,
+}
+
+/// The last moves of all servers.
+pub struct Moves(Arc<dyn Storage>);
+
+impl std::fmt::Debug for Moves {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Moves")
+    }
+}
 
 impl Moves {
-    /// Remembers a move as it stands now.
-    pub fn note(&self, id: &str, status: MoveStatus) {
-        let mut moves = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        moves.retain(|(known, _)| known != id);
-        moves.push_back((id.to_owned(), status));
-        if moves.len() > MOVES_MAX {
-            moves.pop_front();
+    pub fn new(storage: Arc<dyn Storage>) -> Self {
+        Self(storage)
+    }
+
+    async fn read(&self) -> Result<(Vec<Move>, Expect), StorageError> {
+        let row = keys::moves();
+        match self.0.get(&row).await? {
+            Some(found) => Ok((decode(row.as_str(), &found.value)?, Expect::Version(found.version))),
+            None => Ok((Vec::new(), Expect::Absent)),
         }
     }
 
-    #[must_use]
-    pub fn find(&self, id: &str) -> Option<MoveStatus> {
-        let moves = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        moves.iter().find(|(known, _)| known == id).map(|(_, status)| status.clone())
+    /// Remembers a move as it stands now.
+    ///
+    /// # Errors
+    /// As storage.
+    pub async fn note(&self, noted: Move) -> Result<(), StorageError> {
+        let mut tries = TRIES_MAX;
+        loop {
+            let (mut moves, expect) = self.read().await?;
+            moves.retain(|known| known.id != noted.id);
+            moves.drain(..(moves.len() + 1).saturating_sub(MOVES_MAX));
+            moves.push(noted.clone());
+            tries -= 1;
+            match self.0.commit(Batch::new().put(keys::moves(), encode(&moves)?, expect)).await {
+                Err(StorageError::Conflict(_)) if tries > 0 => {}
+                other => return other,
+            }
+        }
+    }
+
+    /// # Errors
+    /// As storage.
+    pub async fn find(&self, id: &str) -> Result<Option<Move>, StorageError> {
+        Ok(self.read().await?.0.into_iter().find(|known| known.id == id))
     }
 }

@@ -182,10 +182,10 @@ impl MountTable {
     pub async fn load(storage: Arc<dyn Storage>, entropy: &dyn Entropy) -> Result<Self, StorageError> {
         let entries = stored_entries(&*storage).await?;
         let table = Self {
+            moves: Moves::new(storage.clone()),
             storage,
             entries: RwLock::new(Arc::new(entries.into_iter().map(Arc::new).collect())),
             writing: tokio::sync::Mutex::new(()),
-            moves: Moves::default(),
         };
         for entry in Self::first(entropy)? {
             // Another server that begins at the same time may have made it.

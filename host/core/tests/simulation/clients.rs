@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::model::Met;
 use super::servers::{Answer, NODES, ROOT, Server, Servers, policy};
 use super::target::{MAX_TTL_SECS, TTL_SECS};
-use super::world::World;
+use super::world::{Breakage, STOPPED, World};
 
 /// What a change may need to arrive whose sender was killed.
 const SETTLED_AFTER: Duration = Duration::from_millis(1_000);
@@ -48,13 +48,15 @@ impl Client {
     pub async fn live(self, end: u64) {
         while self.world().millis() < end {
             let pause = self.world().chance.below(4);
-            let limit = if pause == 0 { 900 } else { 60 };
+            let limit = self.world().pace * if pause == 0 { 900 } else { 60 };
             let pause = self.world().chance.millis(0, limit);
             tokio::time::sleep(pause).await;
             match self.world().chance.below(100) {
-                0..14 => self.change_policy().await,
+                0..12 => self.change_policy().await,
+                12..14 => self.change_mount().await,
                 14..26 => self.make_token().await,
-                26..58 => self.probe().await,
+                26..54 => self.probe().await,
+                54..58 => self.probe_mount().await,
                 58..78 => self.issue().await,
                 78..84 => self.renew().await,
                 84..92 => self.revoke_lease().await,
@@ -65,6 +67,12 @@ impl Client {
 
     fn any_server(&self) -> Arc<Server> {
         self.servers.at(self.world().chance.index(NODES))
+    }
+
+    /// One that can tell when it has waited long enough.
+    fn any_to_change(&self) -> Arc<Server> {
+        let nodes = if self.world().is_broken(Breakage::CacheLeaseNeverEnds) { STOPPED } else { NODES };
+        self.servers.at(self.world().chance.index(nodes))
     }
 
     async fn ask(&self, at: &Server, token: &str, operation: Operation, path: &str, data: Value) -> Option<Answer> {
@@ -84,8 +92,8 @@ impl Client {
         let (world, grant) = (self.world(), self.number);
         let granted = world.chance.percent(50);
         let path = format!("sys/policies/acl/p{grant}");
-        let server = self.any_server();
-        world.model().change_begins(grant, granted);
+        let server = self.any_to_change();
+        world.model().grants[grant].change_begins(granted);
         let answer = match granted || world.chance.percent(50) {
             true => {
                 let text = json!({ "policy": policy(grant, granted) });
@@ -97,7 +105,50 @@ impl Client {
         if !is_answered {
             tokio::time::sleep(SETTLED_AFTER).await;
         }
-        world.model().change_ends(grant, is_answered);
+        world.model().grants[grant].change_ends(is_answered);
+        // What was answered counts on every server.
+        let known = world.model().token_that_lives(grant, world.millis());
+        if let Some(token) = known.filter(|_| is_answered) {
+            for node in 0..NODES {
+                self.use_token(&self.servers.at(node), token, "static").await;
+            }
+        }
+    }
+
+    /// Makes a mount of its own, or takes it away.
+    async fn change_mount(&self) {
+        let (world, mount) = (self.world(), self.number);
+        let is_there = !world.model().is_mounted(mount);
+        let path = format!("sys/mounts/m{mount}");
+        let server = self.any_to_change();
+        world.model().mounts[mount].change_begins(is_there);
+        let answer = match is_there {
+            true => self.ask(&server, ROOT, Operation::Update, &path, json!({ "type": "scripted" })).await,
+            false => self.ask(&server, ROOT, Operation::Delete, &path, Value::Null).await,
+        };
+        let is_answered = matches!(answer, Some(Ok(_)));
+        if !is_answered {
+            tokio::time::sleep(SETTLED_AFTER).await;
+        }
+        world.model().mounts[mount].change_ends(is_answered);
+    }
+
+    async fn probe_mount(&self) {
+        let (world, server) = (self.world(), self.any_server());
+        let mount = world.chance.index(world.model().mounts.len());
+        let path = format!("m{mount}/static/x");
+        let (asked_at, asked) = (world.millis(), world.model().mounts[mount].ask());
+        let answer = self.ask(&server, ROOT, Operation::Read, &path, Value::Null).await;
+        let wrong = match answer {
+            Some(Ok(_)) if !world.model().mounts[mount].might_be(&asked, true) => "served after it was taken away",
+            Some(Err(RequestError::NoRoute(_) | RequestError::NotFound))
+                if !world.model().mounts[mount].might_be(&asked, false) =>
+            {
+                "not found after it was made"
+            }
+            _ => return,
+        };
+        world.complain(format!("{path} at node {}, asked at {asked_at} ms: {wrong}", server.machine.node));
     }
 
     async fn make_token(&self) {
@@ -149,15 +200,13 @@ impl Client {
         known.get(self.world().chance.index(known.len())).cloned()
     }
 
-    /// A request of a token, at any server.
-    async fn use_token(&self, token: usize, kind: &str) -> (u64, Option<Answer>) {
+    async fn use_token(&self, server: &Server, token: usize, kind: &str) -> (u64, Option<Answer>) {
         let world = self.world();
         let (grant, text) = self.shown(token);
-        let server = self.any_server();
         let asked_at = world.millis();
         let asked = world.model().ask(token, asked_at);
         let path = format!("db/{kind}/p{grant}");
-        let answer = self.ask(&server, &text, Operation::Read, &path, Value::Null).await;
+        let answer = self.ask(server, &text, Operation::Read, &path, Value::Null).await;
         let now = world.millis();
         let wrong = world.model().met(&asked, met(answer.as_ref()), now);
         if let Some(wrong) = wrong {
@@ -170,12 +219,12 @@ impl Client {
 
     async fn probe(&self) {
         let Some(token) = self.any_token() else { return };
-        self.use_token(token, "static").await;
+        self.use_token(&self.any_server(), token, "static").await;
     }
 
     async fn issue(&self) {
         let Some(token) = self.any_token() else { return };
-        let (asked_at, answer) = self.use_token(token, "creds").await;
+        let (asked_at, answer) = self.use_token(&self.any_server(), token, "creds").await;
         let Some(Ok(answer)) = answer else { return };
         let Some(lease) = answer.lease else { return };
         let (world, now) = (self.world(), self.world().millis());

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::servers::{NODES, Servers};
-use super::world::{Condition, Weather};
+use super::world::Weather;
 
 /// Until `end`. What has begun by then is taken back by whoever heals.
 pub async fn strike(servers: Arc<Servers>, end: u64) {
@@ -16,7 +16,7 @@ pub async fn strike(servers: Arc<Servers>, end: u64) {
         Weather::Storm => (100, 2_500),
     };
     loop {
-        tokio::time::sleep(world.chance.millis(least, limit)).await;
+        tokio::time::sleep(world.chance.millis(least, limit * (1 + world.pace / 4))).await;
         if world.millis() >= end {
             return;
         }
@@ -41,13 +41,10 @@ async fn befall(servers: &Servers, node: usize, length: Duration) {
     let machine = &server.machine;
     let millis = length.as_millis();
     let is_storm = world.weather == Weather::Storm;
-    match world.chance.below(if is_storm { 12 } else { 10 }) {
+    match world.chance.below(if is_storm { 13 } else { 11 }) {
         0..3 => {
-            world.note(0xE0, format_args!("node {node} is paused for {millis} ms"));
-            machine.set(Condition::Paused);
+            machine.pause(length);
             tokio::time::sleep(length).await;
-            machine.set(Condition::Runs);
-            world.note(0xE1, format_args!("node {node} goes on"));
         }
         3..6 => {
             world.note(0xE2, format_args!("node {node} is cut off from the store for {millis} ms"));
@@ -89,6 +86,12 @@ async fn befall(servers: &Servers, node: usize, length: Duration) {
             machine.is_cut_from_target.store(false, Ordering::SeqCst);
         }
         10 => {
+            world.note(0xEB, format_args!("node {node} hears of no change for {millis} ms"));
+            machine.is_cut_from_news.store(true, Ordering::SeqCst);
+            tokio::time::sleep(length).await;
+            machine.is_cut_from_news.store(false, Ordering::SeqCst);
+        }
+        11 => {
             world.note(0xE9, format_args!("the database is down for {millis} ms"));
             world.target.is_down.store(true, Ordering::SeqCst);
             tokio::time::sleep(length).await;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use leasehold_core::keys;
 use leasehold_core::lease::{LeaseKind, LeaseRow, LeaseState};
 use leasehold_core::seams::storage::{LeaseFilter, Page, Storage};
 
@@ -40,11 +41,12 @@ pub fn run(seed: u64, broken: Option<Breakage>, keeps_log: bool) -> Outcome {
 async fn live(world: &Arc<World>) {
     world.is_healed.store(true, Ordering::SeqCst);
     world.model().grants.extend((0..CLIENTS).map(|_| Grant::default()));
+    world.model().mounts.extend((0..CLIENTS).map(|_| Grant::default()));
     let servers = Servers::start(world, CLIENTS).await;
     // Each has reported by then.
     tokio::time::sleep(Duration::from_millis(200)).await;
     world.is_healed.store(false, Ordering::SeqCst);
-    let length = world.chance.below(4_000) + 2_000;
+    let length = (world.chance.below(4_000) + 2_000) * if world.pace > 1 { 30 } else { 1 };
     world.note(0xF0, format_args!("{:?} weather for {length} ms", world.weather));
     let end = world.millis() + length;
     let clients: Vec<_> =
@@ -62,6 +64,36 @@ async fn live(world: &Arc<World>) {
         }
     }
     rest(&servers).await;
+    if world.pace > 1 {
+        work_goes_on(&servers).await;
+    }
+}
+
+/// Whatever befell those who were at it.
+async fn work_goes_on(servers: &Servers) {
+    let world = &servers.world;
+    let jobs = LeaseFilter { kind: Some(LeaseKind::Job), ..LeaseFilter::default() };
+    let rows = world.store.leases(&jobs, &Page { after: None, limit: 100 }).await.unwrap();
+    let mut of_mounts = Vec::new();
+    for row in rows.into_iter().filter(|row| row.id.as_str().starts_with("sys/jobs/sweep/")) {
+        // That of a mount which was taken away goes by itself, and waits while it is half taken away.
+        let is_there = world.store.get(&keys::mount("mount", &row.mount)).await.unwrap().is_some();
+        if is_there && world.store.get(&keys::mount_taint(&row.mount)).await.unwrap().is_none() {
+            of_mounts.push(row);
+        }
+    }
+    let Some(job) = of_mounts.first() else {
+        return world.complain("no row of a job is there".to_owned());
+    };
+    let done = || world.jobs.lock().unwrap().succeeded(job.mount.as_str());
+    let before = done();
+    for _ in 0..REST_AFTER_SECS {
+        if done() > before {
+            return;
+        }
+        tokio::time::sleep(Duration::from_secs(2)).await;
+    }
+    world.complain(format!("{} is not done again", job.id));
 }
 
 /// While nothing is in the way, everything ends in time.

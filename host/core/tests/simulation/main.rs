@@ -7,13 +7,15 @@
 //! Start with [`history`] (one history), then [`model`] (what must hold), then [`store`] (what can go wrong).
 //!
 //! A failure names its seed. `LEASEHOLD_SEED=N cargo test -p leasehold-core --test simulation -- replay --nocapture` prints that
-//! history; `LEASEHOLD_HISTORIES=N` sets how many are run, from `LEASEHOLD_SEED` on.
+//! history, and with `LEASEHOLD_BREAKAGE=CacheLeaseNeverEnds` how it goes when that rule is broken; `LEASEHOLD_HISTORIES=N` sets how many
+//! are run, from `LEASEHOLD_SEED` on.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 mod chance;
 mod clients;
 mod fate;
 mod history;
+mod jobs;
 mod model;
 #[path = "../rules/support/sandbox.rs"]
 #[allow(dead_code, reason = "the rules script more of it")]
@@ -29,6 +31,14 @@ use std::thread;
 use leasehold_model::Operation;
 use servers::{ROOT, Servers, policy};
 use world::{Breakage, Condition, World};
+
+const BREAKAGES: [Breakage; 5] = [
+    Breakage::FencesIgnored,
+    Breakage::VersionsIgnored,
+    Breakage::CacheLeaseNeverEnds,
+    Breakage::NumbersFromASequence,
+    Breakage::ExpelledWriteOn,
+];
 
 /// `make test` runs 5,000, `make fuzz` a million.
 const HISTORIES: u64 = 500;
@@ -144,7 +154,10 @@ async fn a_server_whose_leaving_was_not_heard_can_be_unsealed() {
 #[test]
 fn replay() {
     let Some(seed) = from_environment("LEASEHOLD_SEED") else { return };
-    println!("{}", told(seed, None));
+    let broken = std::env::var("LEASEHOLD_BREAKAGE").ok();
+    let broken =
+        broken.map(|name| BREAKAGES.into_iter().find(|broken| format!("{broken:?}") == name).expect("a breakage"));
+    println!("{}", told(seed, broken));
 }
 
 /// The rule is broken in every history, and one that shows it in these words is found.
@@ -163,4 +176,19 @@ fn fences_that_are_ignored_are_found() {
 #[test]
 fn versions_that_are_ignored_are_found() {
     is_found(Breakage::VersionsIgnored, "was taken");
+}
+
+#[test]
+fn a_cache_lease_that_never_ends_is_found() {
+    is_found(Breakage::CacheLeaseNeverEnds, "after its right");
+}
+
+#[test]
+fn numbers_from_a_sequence_are_found() {
+    is_found(Breakage::NumbersFromASequence, "after its right");
+}
+
+#[test]
+fn writes_of_servers_that_were_taken_off_the_list_are_found() {
+    is_found(Breakage::ExpelledWriteOn, "");
 }

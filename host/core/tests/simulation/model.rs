@@ -12,7 +12,7 @@ const CLOCK_ERROR: u64 = 1_000;
 /// How long after its end a credential may be there while nothing is in the way.
 const LAG_MAX: u64 = 10_000;
 
-/// Whether one policy grants what it is about.
+/// Something that is so or not, and is changed: whether a policy grants what it is about, whether a mount is there.
 #[derive(Default)]
 pub struct Grant {
     is_granted: bool,
@@ -28,6 +28,37 @@ impl Grant {
     fn may_be(&self, granted: bool) -> bool {
         self.is_granted == granted || self.unknown.contains(&granted) || self.in_flight == Some(granted)
     }
+
+    pub fn change_begins(&mut self, granted: bool) {
+        self.in_flight = Some(granted);
+        self.asked.push(granted);
+    }
+
+    pub fn change_ends(&mut self, is_answered: bool) {
+        let Some(granted) = self.in_flight.take() else { return };
+        if is_answered {
+            self.is_granted = granted;
+            self.unknown.clear();
+        } else {
+            self.unknown.push(granted);
+        }
+    }
+
+    /// What a request may meet that is sent now.
+    pub fn ask(&self) -> Seen {
+        Seen { may_be: [self.may_be(false), self.may_be(true)], changes: self.asked.len() }
+    }
+
+    /// Whether that may have been so at some moment since.
+    pub fn might_be(&self, seen: &Seen, granted: bool) -> bool {
+        seen.may_be[usize::from(granted)] || self.asked[seen.changes..].contains(&granted)
+    }
+}
+
+/// How something stood when a request was sent.
+pub struct Seen {
+    may_be: [bool; 2],
+    changes: usize,
 }
 
 pub struct Token {
@@ -59,6 +90,7 @@ struct Lease {
 #[derive(Default)]
 pub struct Model {
     pub grants: Vec<Grant>,
+    pub mounts: Vec<Grant>,
     pub tokens: Vec<Token>,
     leases: BTreeMap<LeaseId, Lease>,
 }
@@ -67,9 +99,7 @@ pub struct Model {
 pub struct Asked {
     token: usize,
     at: u64,
-    may_be_granted: bool,
-    may_be_refused: bool,
-    changes: usize,
+    seen: Seen,
     had_ended: bool,
 }
 
@@ -84,21 +114,9 @@ pub enum Met {
 }
 
 impl Model {
-    pub fn change_begins(&mut self, grant: usize, granted: bool) {
-        let grant = &mut self.grants[grant];
-        grant.in_flight = Some(granted);
-        grant.asked.push(granted);
-    }
-
-    pub fn change_ends(&mut self, grant: usize, is_answered: bool) {
-        let grant = &mut self.grants[grant];
-        let Some(granted) = grant.in_flight.take() else { return };
-        if is_answered {
-            grant.is_granted = granted;
-            grant.unknown.clear();
-        } else {
-            grant.unknown.push(granted);
-        }
+    /// Whether, by the last answer, the mount is there.
+    pub fn is_mounted(&self, mount: usize) -> bool {
+        self.mounts[mount].is_granted
     }
 
     /// Of a token that was asked for at `asked_at` and is handed out now.
@@ -138,6 +156,15 @@ impl Model {
         self.line(token).all(|token| !token.is_end_asked && now < token.must_live_until)
     }
 
+    /// The last one with this policy that nothing may keep from working.
+    pub fn token_that_lives(&self, grant: usize, now: u64) -> Option<usize> {
+        let lives = |at: &usize| {
+            let token = &self.tokens[*at];
+            token.grant == grant && token.uses.is_none() && self.token_must_live(*at, now)
+        };
+        (0..self.tokens.len()).rev().find(lives)
+    }
+
     pub fn may_have_children(&self, token: usize) -> bool {
         self.tokens[token].uses.is_none()
     }
@@ -145,22 +172,15 @@ impl Model {
     pub fn ask(&mut self, token: usize, now: u64) -> Asked {
         self.tokens[token].asked += 1;
         let had_ended = self.line(token).any(|token| token.is_end_answered);
-        let grant = &self.grants[self.tokens[token].grant];
-        Asked {
-            token,
-            at: now,
-            may_be_granted: grant.may_be(true),
-            may_be_refused: grant.may_be(false),
-            changes: grant.asked.len(),
-            had_ended,
-        }
+        let seen = self.grants[self.tokens[token].grant].ask();
+        Asked { token, at: now, seen, had_ended }
     }
 
     /// What is wrong with how a request was met.
     pub fn met(&mut self, asked: &Asked, met: Met, now: u64) -> Option<String> {
-        let since = &self.grants[self.tokens[asked.token].grant].asked[asked.changes..];
-        let may_be_granted = asked.may_be_granted || since.contains(&true);
-        let may_be_refused = asked.may_be_refused || since.contains(&false);
+        let grant = &self.grants[self.tokens[asked.token].grant];
+        let may_be_granted = grant.might_be(&asked.seen, true);
+        let may_be_refused = grant.might_be(&asked.seen, false);
         // A child lives on until a server has ended its parent, which is late while the store is away.
         let may_live_until = self.tokens[asked.token].may_live_until;
         let must_live = self.token_must_live(asked.token, now);

@@ -58,6 +58,10 @@ impl View {
         act: impl Future<Output = Result<T, StorageError>> + Send,
     ) -> Result<T, StorageError> {
         let world = self.world();
+        // Between a decision and its write is where standing still does the most harm.
+        if writes && world.weather == Weather::Storm && !world.is_healed() && world.chance.below(300) == 0 {
+            self.machine.pause(world.chance.millis(1_500, 5_000));
+        }
         self.machine.runs().await;
         if self.is_cut() {
             return Err(lost());
@@ -80,7 +84,25 @@ impl View {
         if self.is_cut() { Err(lost()) } else { done }
     }
 
+    /// Of what others change, and of what they hear of this server.
+    async fn ask_for_news<T: Send>(
+        &self,
+        writes: bool,
+        act: impl Future<Output = Result<T, StorageError>> + Send,
+    ) -> Result<T, StorageError> {
+        let hears = || !self.machine.is_cut_from_news.load(Ordering::SeqCst);
+        self.machine.runs().await;
+        if !hears() {
+            return Err(lost());
+        }
+        let news = self.ask(writes, act).await;
+        if hears() { news } else { Err(lost()) }
+    }
+
     fn is_listed(&self) -> Result<(), StorageError> {
+        if self.world().is_broken(Breakage::ExpelledWriteOn) {
+            return Ok(());
+        }
         let mut members = self.world().members.lock().unwrap();
         if !self.decides.load(Ordering::SeqCst) {
             members.expelled.remove(&self.machine.life);
@@ -99,6 +121,11 @@ impl View {
             }
         }
         let changes = batch.0.clone();
+        let mut drawn = None;
+        if world.is_broken(Breakage::NumbersFromASequence) {
+            drawn = Some(world.changes.lock().unwrap().draw());
+            tokio::time::sleep(world.chance.millis(0, 50)).await;
+        }
         world.store.commit(batch).await?;
         let mut log = world.changes.lock().unwrap();
         let cached = changes.iter().filter_map(|change| match change {
@@ -107,8 +134,7 @@ impl View {
         });
         let cached: Vec<Key> = cached.collect();
         if !cached.is_empty() {
-            log.handed_out += 1;
-            let number = log.handed_out;
+            let number = drawn.unwrap_or_else(|| log.draw());
             log.visible.extend(cached.into_iter().map(|key| (number, key)));
         }
         drop(log);
@@ -131,6 +157,11 @@ impl View {
                     if let Ok(Some(now)) = world.store.lease(id).await {
                         *fence = now.fence;
                     }
+                }
+                Change::Put { key, expect, .. }
+                    if world.is_broken(Breakage::NumbersFromASequence) && *key == keys::integrity() =>
+                {
+                    *expect = Expect::Anything;
                 }
                 Change::Put { expect, .. } | Change::Delete { expect, .. } | Change::Check { expect, .. }
                     if world.is_broken(Breakage::VersionsIgnored) && matches!(expect, Expect::Version(_)) =>
@@ -177,6 +208,9 @@ impl View {
                 }
                 if row.fence < was.fence {
                     world.complain(format!("the fence of {} falls from {} to {}", row.id, was.fence, row.fence));
+                }
+                if row.kind == LeaseKind::Job && row.holder.is_none() {
+                    world.jobs.lock().unwrap().released(row.mount.as_str(), self.machine.life, row.next_at);
                 }
             }
             Change::Remove { id, .. } => {
@@ -240,7 +274,7 @@ impl Storage for View {
             let keys = log.visible.iter().filter(|(number, _)| *number > since).map(|(_, key)| key.clone());
             Ok(Changes::Keys { keys: keys.collect(), next })
         };
-        self.ask(false, look).await
+        self.ask_for_news(false, look).await
     }
 
     async fn get(&self, key: &Key) -> Result<Option<Versioned>, StorageError> {
@@ -311,7 +345,7 @@ impl Storage for View {
 
     async fn attend(&self, report: &NodeReport) -> Result<Option<Attendance>, StorageError> {
         self.decides.store(report.applied.is_some(), Ordering::SeqCst);
-        self.ask(true, self.report(report)).await
+        self.ask_for_news(true, self.report(report)).await
     }
 
     async fn expel(&self, id: &str, beat: u64) -> Result<(), StorageError> {

@@ -13,10 +13,12 @@ use leasehold_core::seams::engine::{
     LeasePlan, OrphanEnd, Outcome, OwnedRole, SecretData, SecretValue, SecretsEngine,
 };
 use leasehold_core::seams::error::RequestError;
+use leasehold_core::seams::job::MountJob;
 use leasehold_core::seams::storage::Storage;
 use leasehold_model::{LeaseId, Timestamp, Ttl};
 use serde_json::json;
 
+use super::jobs;
 use super::world::{Machine, Weather, World};
 
 /// How long leases last.
@@ -134,6 +136,10 @@ impl Engine {
     }
 
     async fn handle(&self, request: &EngineRequest) -> Result<Outcome, RequestError> {
+        let Self(machine) = self;
+        // What it is about is read from the store first.
+        machine.world.on_the_way().await;
+        machine.runs().await;
         if request.path.contains("/static/") {
             return Ok(Outcome::Answer(LogicalResponse::json(json!({ "value": "known" }))));
         }
@@ -193,6 +199,15 @@ impl SecretsEngine for Engine {
 
     async fn drop_orphan(&self, _: &EngineContext, _: &KnownTarget, _: &OwnedRole) -> Result<OrphanEnd, EngineError> {
         Ok(OrphanEnd::Kept)
+    }
+
+    fn jobs(&self) -> &'static [MountJob] {
+        const JOBS: &[MountJob] = &[MountJob { name: "sweep", every: jobs::EVERY }];
+        JOBS
+    }
+
+    async fn run_job(&self, at: &EngineContext, _: &str) -> Result<Option<Timestamp>, RequestError> {
+        jobs::run(&self.0, at.mount.accessor.as_str()).await.map(|()| None)
     }
 
     async fn unmount(&self, _: &EngineContext) {}

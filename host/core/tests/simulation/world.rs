@@ -16,6 +16,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::chance::Chance;
+use super::jobs::JobModel;
 use super::model::Model;
 use super::target::Target;
 
@@ -29,7 +30,17 @@ pub enum Breakage {
     FencesIgnored,
     /// The store takes any version for the one that a commit names.
     VersionsIgnored,
+    /// The clock by which one server reckons its cache lease stands still: that lease never ends.
+    CacheLeaseNeverEnds,
+    /// A change has its number before it can be seen, as from a sequence: one that comes later may be seen earlier. Changes take turns at
+    /// the digest over them as well, which would hide it: that goes with it.
+    NumbersFromASequence,
+    /// Who was taken off the list writes on.
+    ExpelledWriteOn,
 }
+
+/// The server whose clock stands still when [`Breakage::CacheLeaseNeverEnds`].
+pub const STOPPED: usize = 2;
 
 /// How a history is hindered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +74,11 @@ pub struct ChangeLog {
 }
 
 impl ChangeLog {
+    pub fn draw(&mut self) -> u64 {
+        self.handed_out += 1;
+        self.handed_out
+    }
+
     pub fn last(&self) -> u64 {
         self.visible.iter().map(|(number, _)| *number).max().unwrap_or_default()
     }
@@ -90,13 +106,17 @@ pub struct World {
     pub changes: Mutex<ChangeLog>,
     pub members: Mutex<Members>,
     pub target: Target,
+    pub jobs: Mutex<JobModel>,
     pub model: Mutex<Model>,
     pub weather: Weather,
     pub broken: Option<Breakage>,
     /// Nothing fails any more, and nothing is slow.
     pub is_healed: AtomicBool,
-    /// Lives of servers so far.
+    /// How many times slower than usual clients ask: a history long enough for jobs.
+    pub pace: u64,
+    /// Lives of servers so far, and those of them that were killed.
     lives: Mutex<usize>,
+    killed: Mutex<BTreeSet<usize>>,
     log: Mutex<Log>,
 }
 
@@ -118,6 +138,7 @@ impl World {
             1..=4 => Weather::Rough,
             _ => Weather::Storm,
         };
+        let pace = if chance.below(40) == 0 { 12 } else { 1 };
         Arc::new(Self {
             chance,
             store: Arc::new(MemoryStorage::new(clock.clone())),
@@ -126,11 +147,14 @@ impl World {
             changes: Mutex::default(),
             members: Mutex::default(),
             target: Target::default(),
+            jobs: Mutex::default(),
             model: Mutex::default(),
             weather,
             broken,
             is_healed: AtomicBool::new(false),
+            pace,
             lives: Mutex::default(),
+            killed: Mutex::default(),
             log: Mutex::new(Log { lines: keeps_log.then(Vec::new), digest: 0xCBF2_9CE4_8422_2325, violations: vec![] }),
         })
     }
@@ -156,6 +180,10 @@ impl World {
         let mut lives = self.lives.lock().unwrap();
         *lives += 1;
         *lives
+    }
+
+    pub fn is_alive(&self, life: usize) -> bool {
+        !self.killed.lock().unwrap().contains(&life)
     }
 
     /// A step of the history. `code` tells it from others where no text is kept.
@@ -230,6 +258,9 @@ pub struct Machine {
     changed: Notify,
     pub is_cut_from_store: AtomicBool,
     pub is_cut_from_target: AtomicBool,
+    /// Its reports get lost, and what others have changed; everything else passes.
+    pub is_cut_from_news: AtomicBool,
+    born: Duration,
     /// Its clock on the wall, against true time.
     pub wall_offset: AtomicI64,
 }
@@ -244,6 +275,8 @@ impl Machine {
             changed: Notify::new(),
             is_cut_from_store: AtomicBool::new(false),
             is_cut_from_target: AtomicBool::new(false),
+            is_cut_from_news: AtomicBool::new(false),
+            born: world.clock.steady(),
             wall_offset: AtomicI64::new(0),
         })
     }
@@ -256,6 +289,9 @@ impl Machine {
                 return;
             }
             *now = condition;
+        }
+        if condition == Condition::Dead {
+            self.world.killed.lock().unwrap().insert(self.life);
         }
         self.changed.notify_waiters();
     }
@@ -287,9 +323,22 @@ impl Machine {
         }
     }
 
+    /// Stands still from this moment on, for so long.
+    pub fn pause(self: &Arc<Self>, length: Duration) {
+        self.world.note(0xE0, format_args!("node {} is paused for {} ms", self.node, length.as_millis()));
+        self.set(Condition::Paused);
+        let machine = self.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(length).await;
+            machine.set(Condition::Runs);
+            machine.world.note(0xE1, format_args!("node {} goes on", machine.node));
+        });
+    }
+
     pub fn heal(&self) {
         self.is_cut_from_store.store(false, Ordering::SeqCst);
         self.is_cut_from_target.store(false, Ordering::SeqCst);
+        self.is_cut_from_news.store(false, Ordering::SeqCst);
         self.set(Condition::Runs);
     }
 }
@@ -301,6 +350,9 @@ impl Clock for Machine {
     }
 
     fn steady(&self) -> Duration {
-        self.world.clock.steady()
+        match self.world.is_broken(Breakage::CacheLeaseNeverEnds) && self.node == STOPPED {
+            true => self.born,
+            false => self.world.clock.steady(),
+        }
     }
 }

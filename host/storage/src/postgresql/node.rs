@@ -24,9 +24,11 @@ use super::{Parameter, Shared};
 use crate::integers::{integer, number};
 
 /// How often the store is asked whether it is there.
-const BEAT_EVERY: Duration = Duration::from_millis(500);
-/// A store that does not answer a beat for so long is away.
-const BEAT_MAX: Duration = Duration::from_secs(1);
+const BEAT_EVERY: Duration = Duration::from_millis(250);
+/// A store that does not answer a beat for so long is away: a request hears of it within a second.
+const BEAT_MAX: Duration = Duration::from_millis(700);
+/// How long an answer about the other servers may take.
+const ATTEND_MAX: Duration = Duration::from_secs(1);
 /// A report that says nothing new is stored when the last one is so old.
 const REPORT_EVERY: Duration = Duration::from_millis(400);
 /// Servers of which nothing was heard for so long leave the list with the next one that comes.
@@ -242,7 +244,7 @@ pub(super) async fn attend(shared: &Shared, report: &NodeReport) -> Result<Atten
         (&every, Type::INT8),
     ];
     // Over a session of its own: requests that wait for theirs must not keep this server from following changes.
-    let found = match shared.sessions.ask_aside(&shared.names.sql(TEXT), &parameters, BEAT_MAX).await {
+    let found = match shared.sessions.ask_aside(&shared.names.sql(TEXT), &parameters, ATTEND_MAX).await {
         Err(failed) if shared.member.is_refused(&failed, &term) => return Err(StorageError::Expelled),
         other => other?,
     };
@@ -284,7 +286,7 @@ pub(super) async fn leave(shared: &Shared) {
     let term = shared.member.state().term.clone();
     let text = shared.names.sql("select {p}leave\"($1, $2)");
     let parameters: [Parameter<'_>; 2] = [(&term, Type::TEXT), (&shared.names.lock, Type::INT8)];
-    if let Err(failed) = shared.sessions.ask_aside(&text, &parameters, BEAT_MAX).await {
+    if let Err(failed) = shared.sessions.ask_aside(&text, &parameters, ATTEND_MAX).await {
         tracing::debug!(error = %failed, "could not leave the list of servers: the others notice by themselves");
     }
 }

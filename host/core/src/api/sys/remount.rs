@@ -14,7 +14,7 @@ use crate::api::call::{Call, SystemHandler, handler, lease_error};
 use crate::core::Unsealed;
 use crate::fields::{Field, Kind};
 use crate::lease::EndCause;
-use crate::mount::{MountEntry, MoveStatus, Table};
+use crate::mount::{MountEntry, Move, MoveState, Table};
 use crate::random;
 use crate::request::{LogicalResponse, Shape};
 use crate::routes::{Access, Answer, Op, Route};
@@ -76,25 +76,28 @@ async fn start(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
         return Err(RequestError::Invalid(format!("path already in use at \"{}\"", other.path)));
     }
     let id = random::uuid(&*call.core.seams.entropy);
-    call.unsealed.mounts.moves.note(&id, MoveStatus::begun(&entry.path, &path));
+    let begun = Move { id: id.clone(), from: entry.path.clone(), to: path.clone(), state: MoveState::InProgress };
+    call.unsealed.mounts.moves.note(begun.clone()).await?;
     // It goes on when nobody waits for it any more.
-    let (unsealed, nodes, migration) = (Arc::clone(call.unsealed), Arc::clone(&call.core.nodes), id.clone());
+    let (unsealed, nodes) = (Arc::clone(call.unsealed), Arc::clone(&call.core.nodes));
     let cause = EndCause::MountMoved { mount: entry.path.to_string(), by: call.asker() };
     tokio::spawn(async move {
-        let (from, to) = (entry.path.clone(), path.clone());
+        let Move { id: migration, from, to, .. } = begun.clone();
         let moved = carry_out(&unsealed, &entry, path, &cause).await;
         let moved = moved.and(nodes.settle().await);
         let state = match moved {
             Ok(()) => {
                 tracing::info!(migration, "moved the mount {from} to {to}");
-                "success"
+                MoveState::Success
             }
             Err(error) => {
                 tracing::error!(migration, %error, "could not move the mount {from} to {to}: {error}");
-                "failure"
+                MoveState::Failure
             }
         };
-        unsealed.mounts.moves.note(&migration, MoveStatus { state, ..MoveStatus::begun(&from, &to) });
+        if let Err(error) = unsealed.mounts.moves.note(Move { state, ..begun }).await {
+            tracing::warn!(migration, %error, "could not store what became of a move of a mount");
+        }
     });
     Ok(LogicalResponse::json(json!({ "migration_id": id })).shaped(Shape::Duplicated).warn(QUEUED))
 }
@@ -137,13 +140,13 @@ async fn carry_out(
 
 async fn status(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
     let id = call.capture("migration_id");
-    let status = call.unsealed.mounts.moves.find(id).ok_or(RequestError::NotFound)?;
+    let status = call.unsealed.mounts.moves.find(id).await?.ok_or(RequestError::NotFound)?;
     Ok(LogicalResponse::json(json!({
         "migration_id": id,
         "migration_info": {
             "source_mount": status.from.as_str(),
             "target_mount": status.to.as_str(),
-            "status": status.state,
+            "status": status.state.as_str(),
         },
     })))
 }
