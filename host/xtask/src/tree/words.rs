@@ -14,7 +14,7 @@ const WORDS: [(&str, &str); 4] = [
 ];
 
 /// Folders that do not ship, or whose work is with real processes and real time.
-const SKIPPED: [&str; 5] = ["tests", "benches", "devpg", "xtask", "target"];
+const SKIPPED: [&str; 6] = ["tests", "benches", "examples", "devpg", "xtask", "target"];
 
 /// Looks at the host's Rust sources.
 pub(super) fn check(root: &Path) -> Result<Vec<String>, Error> {
