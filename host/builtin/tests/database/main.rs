@@ -18,6 +18,7 @@ mod outages;
 mod renewal;
 mod revocation;
 mod rotation;
+mod static_roles;
 mod stored_password;
 mod support;
 mod tls;
