@@ -303,7 +303,8 @@ async fn the_own_user_changes_by_schedule_once_and_after_a_pause_once() {
     world.clock.advance(Duration::from_secs(3_600));
     let (one, two) = (DatabaseEngine::new(), DatabaseEngine::new());
     let (first, second) = tokio::join!(one.run_job(&world.context, JOB), two.run_job(&world.context, JOB));
-    (first.unwrap(), second.unwrap());
+    first.unwrap();
+    second.unwrap();
     let changed = world.is_settled("connection/rot", "rot_period").await;
     assert_ne!(changed, "first-password");
     world.job().await;
