@@ -23,10 +23,10 @@ use leasehold_storage::{Barrier, PostgresSettings, PostgresStorage, SqliteStorag
 use secrecy::SecretString;
 use serde_json::Value;
 
-/// Copies in one commit: each token is four changes.
-const BATCH: usize = 250;
+/// Copies in one commit. Each token is four changes, and PostgreSQL has a place for each lock that a commit takes.
+const BATCH: usize = 1_000;
 /// Commits at a time.
-const WRITERS: usize = 4;
+const WRITERS: usize = 2;
 
 struct System;
 
@@ -48,9 +48,15 @@ impl Entropy for System {
     }
 }
 
-fn random_hex(bytes: usize) -> String {
+/// Random, but in ascending order over the whole range: a million random names one after another would write each page of the store a
+/// hundred times.
+fn ascending(n: usize, count: usize, bytes: usize) -> String {
     let mut random = vec![0; bytes];
     System.fill(&mut random);
+    let begin = (n as u64).saturating_mul(u64::from(u32::MAX)) / (count as u64).max(1);
+    if let (Some(head), Ok(begin)) = (random.first_chunk_mut::<4>(), u32::try_from(begin)) {
+        *head = begin.to_be_bytes();
+    }
     hex::encode(random)
 }
 
@@ -79,9 +85,18 @@ impl Samples {
         panic!("one token that has a parent");
     }
 
-    fn token(&self, batch: Batch) -> Batch {
-        let hash = TokenHash::from_hex(random_hex(32));
-        let accessor = Accessor::new(random_hex(12));
+    fn batch(&self, range: std::ops::Range<usize>, count: usize) -> Batch {
+        range.fold(
+            Batch::new(),
+            |batch, n| {
+                if n % 2 == 0 { self.token(batch, n, count) } else { self.lease(batch, n, count) }
+            },
+        )
+    }
+
+    fn token(&self, batch: Batch, n: usize, count: usize) -> Batch {
+        let hash = TokenHash::from_hex(ascending(n, count, 32));
+        let accessor = Accessor::new(ascending(n, count, 12));
         let mut record = self.token.clone();
         record["accessor"] = accessor.as_str().into();
         let parent = TokenHash::from_hex(record["parent"].as_str().unwrap_or_default());
@@ -95,8 +110,8 @@ impl Samples {
             .insert(row)
     }
 
-    fn lease(&self, batch: Batch) -> Batch {
-        let id: LeaseId = format!("{}/{}", self.lease.id.path(), random_hex(12)).parse().expect("an id");
+    fn lease(&self, batch: Batch, n: usize, count: usize) -> Batch {
+        let id: LeaseId = format!("{}/{}", self.lease.id.path(), ascending(n, count, 12)).parse().expect("an id");
         batch.insert(LeaseRow { id, ..self.lease.clone() })
     }
 }
@@ -123,11 +138,14 @@ async fn main() {
         let (barrier, samples) = (Arc::clone(&barrier), Arc::clone(&samples));
         tokio::spawn(async move {
             for first in (writer * BATCH..count).step_by(WRITERS * BATCH) {
-                let mut batch = Batch::new();
-                for n in first..count.min(first + BATCH) {
-                    batch = if n % 2 == 0 { samples.token(batch) } else { samples.lease(batch) };
+                // A PostgreSQL on a busy machine may be silent for so long that it counts as away. Whether the batch was written is not
+                // known then; the next one has other names.
+                let mut tries = 0;
+                while let Err(error) = barrier.commit(samples.batch(first..count.min(first + BATCH), count)).await {
+                    assert!(tries < 60, "a commit: {error}");
+                    tries += 1;
+                    tokio::time::sleep(Duration::from_secs(1)).await;
                 }
-                barrier.commit(batch).await.expect("a commit");
                 if first % 100_000 == 0 && first > 0 {
                     eprintln!("  {first} of {count}");
                 }

@@ -1,5 +1,6 @@
 //! The whole server under a closed-loop load, beside a real OpenBao when `BAO` names one, and beside an older Leasehold when `BEFORE`
-//! names its program: `make bench`. `STORES=1` measures what the store costs in its place, `SCALE=1` what a million leases cost.
+//! names its program: `make bench`. `STORES=1` measures what the store costs in its place, `SCALE=1` what a million leases cost
+//! (`ONLY=SQLite`, `ONLY=PostgreSQL`: on one of the two).
 //!
 //! All sides run in one process tree, take turns round by round, and serve the same PostgreSQL. What is printed are medians;
 //! CPU per request is the server's own user and system time from the kernel's accounting, without PostgreSQL's and ours.
@@ -36,7 +37,7 @@ fn main() {
     let length = std::time::Duration::from_secs(seconds);
     if is_set("SCALE") {
         let count = std::env::var("COUNT").ok().and_then(|text| text.parse().ok()).unwrap_or(1_000_000);
-        return scale::run(&Peer::new(Kind::Leasehold, ours), &postgresql, count, length);
+        return scale::run(&Peer::new(Kind::Leasehold, ours), &postgresql, count, length, only.as_deref());
     }
     if is_set("STORES") {
         let bao = program("BAO").map(|program| Peer::new(Kind::OpenBao, program));

@@ -17,8 +17,8 @@ struct Size {
     figures: Vec<(&'static str, f64)>,
 }
 
-pub fn run(peer: &Peer, postgresql: &DevPg, many: usize, length: Duration) {
-    for name in ["SQLite", "PostgreSQL"] {
+pub fn run(peer: &Peer, postgresql: &DevPg, many: usize, length: Duration, only: Option<&str>) {
+    for name in ["SQLite", "PostgreSQL"].into_iter().filter(|name| only.is_none_or(|only| only == *name)) {
         let sizes = [FEW, many].map(|count| {
             let url = store(postgresql, "bench_scale", None);
             let store = if name == "SQLite" { Store::Own } else { Store::PostgreSql(&url) };
