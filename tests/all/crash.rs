@@ -1,5 +1,5 @@
-//! The crash ring: the binary is killed at every named point of the saga and at random moments under load. Afterwards no
-//! acknowledged credential is unknown, no PostgreSQL role is left without a lease, and none was dropped early.
+//! The crash ring: the binary is killed at every named point of the saga, on a file and on a store in PostgreSQL, and at random moments
+//! under load. Afterwards no acknowledged credential is unknown, no PostgreSQL role is left without a lease, and none was dropped early.
 //!
 //! What had no answer when the process died may have happened or not: it counts on neither side.
 
@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use leasehold_devpg::{DevPg, Options};
 use serde_json::{Value, json};
 
 use crate::support::{Answer, Client, Credential, Database, Durable, Server, eventually, own_postgresql};
@@ -74,7 +75,21 @@ fn settle(server: &Server, database: &Database<'_>, told: &Told) {
 }
 
 fn durable(database: &Database<'_>) -> Server {
-    let server = Server::durable(&Durable::default());
+    ready(Server::durable(&Durable::default()), database)
+}
+
+/// On a store in PostgreSQL, apart from the database that credentials are for.
+fn durable_on(store: &DevPg, database: &Database<'_>) -> Server {
+    let server = Server::prepared(&Durable::default());
+    let url = format!("{}?sslmode=disable", store.superuser_url());
+    server.write_config_with("", &format!("storage \"postgresql\" {{\n  connection_url = \"{url}\"\n}}"));
+    server.start();
+    server.init(1, 1);
+    server.unseal();
+    ready(server, database)
+}
+
+fn ready(server: Server, database: &Database<'_>) -> Server {
     server.connect(database);
     server.role("r", json!({}));
     server
@@ -158,7 +173,18 @@ fn die_at(server: &mut Server, point: &str, act: impl FnOnce(&Client)) {
 fn a_crash_at_every_named_point_of_the_saga_is_made_good() {
     let postgresql = own_postgresql();
     let database = Database::first_of(&postgresql);
-    let mut server = durable(&database);
+    killed_at_points(durable(&database), &database);
+}
+
+#[test]
+fn a_crash_at_every_named_point_of_the_saga_is_made_good_on_postgresql() {
+    let postgresql = own_postgresql();
+    let database = Database::first_of(&postgresql);
+    let store = DevPg::start(Options::default()).unwrap();
+    killed_at_points(durable_on(&store, &database), &database);
+}
+
+fn killed_at_points(mut server: Server, database: &Database<'_>) {
     let mut told = Told::default();
     let kept = server.root().credential("r");
     told.issued(&kept);
@@ -228,7 +254,7 @@ fn a_crash_at_every_named_point_of_the_saga_is_made_good() {
     });
     database.sql(&format!("SET ROLE app_owner; REVOKE SELECT ON orders FROM \"{}\"", stuck.user));
     told.gone.push(stuck.user);
-    settle(&server, &database, &told);
+    settle(&server, database, &told);
 }
 
 /// Killed before PostgreSQL hears of a new password, after it has taken it, and after that was stored: somebody can always log in.
@@ -293,8 +319,9 @@ fn no_named_point_is_left_out() {
         for call in fs::read_to_string(&file).unwrap().split("fail::point(\"").skip(1) {
             let name = call.split('"').next().unwrap();
             points += 1;
+            let dies_there = |tests: &str| tests.contains(&format!("\"{name}\""));
             assert!(
-                include_str!("crash.rs").contains(&format!("\"{name}\"")),
+                dies_there(include_str!("crash.rs")) || dies_there(include_str!("migrate.rs")),
                 "nobody dies at `{name}` ({})",
                 file.display()
             );
