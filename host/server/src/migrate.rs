@@ -57,7 +57,11 @@ fn command(above: &str) -> Command {
                 .action(ArgAction::SetTrue),
         )
         .arg(value("start", "KEY", "Vault's flag for a part of a storage, which is refused: a part would be of no use"))
-        .arg(value("max-parallel", "NUMBER", "Vault's flag, which has no effect: everything goes in one transaction"))
+        .arg(value(
+            "max-parallel",
+            "NUMBER",
+            "Vault's flag, which has no effect: groups of records go one after another",
+        ))
         .arg(value("log-level", "LEVEL", "trace, debug, info, warn or error (default warn)"))
         .arg(
             value("format", "FORMAT", "table or json (default table)")
@@ -65,7 +69,8 @@ fn command(above: &str) -> Command {
                 .hide_possible_values(true),
         )
         .after_help(format!(
-            "Both stores must be out of use. Nothing is unsealed, and the source stays as it is.\n\n\
+            "Both stores must be out of use. Nothing is unsealed, and the source stays as it is.\n\
+             A migration that was killed is started again, and goes on where it was.\n\n\
              Examples:\n  $ leasehold {above} migrate -config=migrate.hcl\n  \
              $ leasehold {above} migrate -config=migrate.hcl -reset"
         ))
@@ -228,12 +233,19 @@ fn report(done: &Transferred, migration: &Migration, took: Duration, is_json: bo
             "leases": done.leases,
             "bytes": done.bytes,
             "sha256": done.digest,
+            "found": done.found,
             "began_again": done.began_again,
             "seconds": took.as_secs_f64(),
         });
         return format!("{told:#}\n");
     }
-    let again = if done.began_again { "An earlier try had not come to its end; this one began again.\n" } else { "" };
+    let again = match (done.began_again, done.found) {
+        (true, _) => "An earlier try had not come to its end; this one began again.\n".to_owned(),
+        (false, 0) => String::new(),
+        (false, found) => {
+            format!("An earlier try had written {found} of these values and leases; this one went on from there.\n")
+        }
+    };
     format!(
         "{again}Success! Moved {} values and {} leases ({} bytes) from {from} to {to}.\n\
          Both hold the same: SHA-256 {}\n\
