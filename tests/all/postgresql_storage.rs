@@ -122,3 +122,102 @@ fn pgbouncer_in_transaction_mode_may_stand_before_the_store() {
     let through = url(&store).replace(&format!(":{}/", store.port()), &format!(":{port}/"));
     issue_and_revoke(&server_on(&through), &Database::first_of(&postgresql));
 }
+
+/// The most memory that the server has had since this was called last, in KiB.
+fn peak(server: &Server) -> u64 {
+    let process = format!("/proc/{}", server.process_id().unwrap());
+    let status = fs::read_to_string(format!("{process}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    fs::write(format!("{process}/clear_refs"), "5").unwrap();
+    line.trim().trim_end_matches(" kB").trim().parse().unwrap()
+}
+
+/// Values that no server reads, of bytes that cannot be compressed: 20,000 of 2 KiB.
+const MANY: &str = "insert into leasehold_kv select convert_to('mount/none/' || n, 'UTF8'), \
+                    (select string_agg(sha512(convert_to(n || ' ' || part, 'UTF8')), '') from generate_series(1, 32) part), 1 \
+                    from generate_series(1, 20000) n";
+
+/// A2: a snapshot of 40 MiB is made and restored in little memory, and by way of PgBouncer in transaction mode.
+#[test]
+fn a_large_snapshot_takes_little_memory_and_goes_through_pgbouncer() {
+    let store = DevPg::start(Options::default()).unwrap();
+    let home = tempfile::tempdir().unwrap();
+    let (_pooler, port) = pooler(&store, home.path());
+    let server = server_on(&url(&store).replace(&format!(":{}/", store.port()), &format!(":{port}/")));
+    server.root().post("sys/mounts/kv", json!({ "type": "kv" })).assert_status(204);
+    server.root().post("kv/before", json!({ "x": "1" })).assert_status(204);
+    store.psql(MANY).unwrap();
+    peak(&server);
+    let idle = peak(&server);
+    let cli = server.cli();
+    cli.line("operator snapshot save one.snap").assert_status(0);
+    let size = fs::metadata(cli.home().join("one.snap")).unwrap().len();
+    assert!(size > 35 << 20, "{size} bytes: it is not large");
+    let saving = peak(&server);
+    server.root().post("kv/after", json!({ "x": "1" })).assert_status(204);
+    store.psql("delete from leasehold_kv where key >= 'mount/none/1' and key < 'mount/none/2'").unwrap();
+    cli.line("operator snapshot restore one.snap").assert_status(0).assert_stdout("The server is sealed now");
+    let restoring = peak(&server);
+    for (what, peak) in [("saving", saving), ("restoring", restoring)] {
+        let more = peak.saturating_sub(idle) >> 10;
+        assert!(more < 24, "{what} 40 MiB took {more} MiB more than the {} MiB of before", idle >> 10);
+    }
+    server.unseal();
+    server.root().get("kv/before").assert_status(200);
+    server.root().get("kv/after").assert_errors(404, &[]);
+    assert_eq!(
+        store
+            .psql("select count(*) from leasehold_kv where key >= 'mount/none/' and key < 'mount/none0'")
+            .unwrap()
+            .trim(),
+        "20000"
+    );
+}
+
+/// A2: the store goes away, or stands still, in the middle of a restore: it holds what it held, and the answer says so.
+#[test]
+fn a_store_that_goes_away_in_the_middle_of_a_restore_holds_what_it_held() {
+    let store = DevPg::start(Options::default()).unwrap();
+    let server = server_on(&url(&store));
+    server.root().post("sys/mounts/kv", json!({ "type": "kv" })).assert_status(204);
+    store.psql(MANY).unwrap();
+    let cli = server.cli();
+    cli.line("operator snapshot save one.snap").assert_status(0);
+    server.root().post("kv/after", json!({ "x": "1" })).assert_status(204);
+    store.psql("delete from leasehold_kv where key = 'mount/none/7'").unwrap();
+    for hangs in [false, true] {
+        std::thread::scope(|scope| {
+            let restoring = scope.spawn(|| cli.line("operator snapshot restore one.snap"));
+            eventually("rows are being written", || {
+                let asked = "select count(*) from pg_stat_activity where query like 'insert into %leasehold_kv%select * from unnest%'";
+                store.psql(asked).unwrap().trim() != "0"
+            });
+            if hangs {
+                store.pause().unwrap();
+            } else {
+                store.stop(Stop::Immediate).unwrap();
+            }
+            let ran = restoring.join().unwrap();
+            assert!(ran.status != 0, "{ran}");
+            assert!(ran.stderr.contains("the storage failed while the snapshot was being restored"), "{ran}");
+            assert!(ran.stderr.contains("this server is sealed"), "{ran}");
+        });
+        server.nobody().get("sys/health").assert_status(503);
+        if hangs {
+            store.resume().unwrap();
+        } else {
+            store.start_again().unwrap();
+        }
+        eventually("it can be unsealed again", || {
+            let body = json!({ "key": server.shares()[0] });
+            server.nobody().put("sys/unseal", body).status == 200 && server.root().get("kv/after").status == 200
+        });
+        let count =
+            store.psql("select count(*) from leasehold_kv where key >= 'mount/none/' and key < 'mount/none0'").unwrap();
+        assert_eq!(count.trim(), "19999", "hangs: {hangs}");
+    }
+    // And once more, with the store there.
+    cli.line("operator snapshot restore one.snap").assert_status(0);
+    server.unseal();
+    server.root().get("kv/after").assert_errors(404, &[]);
+}

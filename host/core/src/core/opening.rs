@@ -225,7 +225,8 @@ impl Core {
             ),
             Err(error) => tracing::error!(
                 %error, snapshot.id = facts.id, by,
-                "a snapshot could not be restored: what was stored is there as it was, and the server is sealed"
+                "a snapshot could not be restored, and the server is sealed: what was stored is there as it was, unless only the answer \
+                 to the last step was lost"
             ),
         }
         restored

@@ -16,7 +16,7 @@ use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
 use super::rows::{self, COLUMNS};
-use super::session::Failed;
+use super::session::{Failed, away};
 use super::{Names, Parameter, Shared};
 use crate::integers::{integer, number};
 
@@ -29,7 +29,7 @@ const ROW_MAX: Duration = Duration::from_secs(60);
 pub(super) async fn export(shared: &Shared, into: mpsc::Sender<Vec<Record>>) -> Result<u64, StorageError> {
     shared.member.is_up()?;
     let (client, task) = shared.sessions.alone().await?;
-    let done = read_all(&client, &shared.names, into).await;
+    let done = while_up(shared, read_all(&client, &shared.names, into)).await.unwrap_or_else(|away| Err(away.into()));
     drop(client);
     // The transaction ends with its session.
     task.abort();
@@ -61,6 +61,16 @@ async fn read_all(client: &Client, names: &Names, into: mpsc::Sender<Vec<Record>
     Ok(last)
 }
 
+/// A step of a copy may take minutes, a store that is away must not: its beats tell.
+async fn while_up<T>(shared: &Shared, copying: impl Future<Output = T>) -> Result<T, Failed> {
+    let mut down = shared.member.down();
+    tokio::select! {
+        biased;
+        why = away(&mut down) => Err(Failed::Unknown(why)),
+        done = copying => Ok(done),
+    }
+}
+
 fn nothing() -> Vec<(bool, Type)> {
     Vec::new()
 }
@@ -76,7 +86,8 @@ async fn send(grouping: &mut Grouping, record: Record, into: &mpsc::Sender<Vec<R
 pub(super) async fn replace(shared: &Shared, from: mpsc::Receiver<Piece>) -> Result<(), StorageError> {
     let term = shared.member.current()?;
     let (client, task) = shared.sessions.alone().await?;
-    let done = write_all(&client, &shared.names, &term, from).await;
+    let done =
+        while_up(shared, write_all(&client, &shared.names, &term, from)).await.unwrap_or_else(|away| Err(away.into()));
     drop(client);
     if done.is_err() {
         // What was not committed is rolled back with its session.

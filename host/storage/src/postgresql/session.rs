@@ -129,17 +129,9 @@ impl Sessions {
         parameters: &[Parameter<'_>],
         mut down: watch::Receiver<Option<String>>,
     ) -> Result<Vec<Row>, Failed> {
-        let away = async {
-            let why = down.wait_for(Option::is_some).await.map(|why| why.clone().unwrap_or_default());
-            match why {
-                Ok(why) => why,
-                // Nobody watches the store any more; the deadlines remain.
-                Err(_) => std::future::pending().await,
-            }
-        };
         tokio::select! {
             biased;
-            why = away => Err(Failed::Unknown(why)),
+            why = away(&mut down) => Err(Failed::Unknown(why)),
             answer = self.ask(sql, parameters, ANSWER_MAX) => answer,
         }
     }
@@ -214,6 +206,16 @@ impl Sessions {
     /// The others lead to the same server, and would fail one request each.
     pub(super) fn forget_idle(&self) {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
+/// Comes to its end when the store is away; says why it is.
+pub(super) async fn away(down: &mut watch::Receiver<Option<String>>) -> String {
+    let why = down.wait_for(Option::is_some).await.map(|why| why.clone().unwrap_or_default());
+    match why {
+        Ok(why) => why,
+        // Nobody watches the store any more; the deadlines remain.
+        Err(_) => std::future::pending().await,
     }
 }
 

@@ -8,6 +8,7 @@ use crate::request::{Attachment, LogicalResponse};
 use crate::routes::{Access, Answer, Op, Route};
 use crate::seams::error::RequestError;
 use crate::seams::snapshot::{Provenance, SnapshotError, SnapshotOrigin};
+use crate::seams::storage::StorageError;
 
 /// As in Vault: compressed, and a tar archive within.
 const KIND: &str = "application/gzip";
@@ -63,9 +64,17 @@ async fn restored(call: &Call<'_>, from: Provenance) -> Result<LogicalResponse, 
     let core: &Arc<Core> = call.core;
     core.refuse_beside_others("and unseal them with the snapshot's keys afterwards").await?;
     let checked = core.seams.snapshots.check(Arc::clone(upload), from).await.map_err(snapshot_error)?;
-    core.restore(call.unsealed, checked, &call.asker()).await.map_err(snapshot_error)?;
+    core.restore(call.unsealed, checked, &call.asker()).await.map_err(|error| match error {
+        SnapshotError::Storage(StorageError::Unavailable(_)) => RequestError::Unavailable(HALFWAY.to_owned()),
+        other => snapshot_error(other),
+    })?;
     Ok(LogicalResponse::empty())
 }
+
+/// The store replaces everything in one step. Whether it did is not known only when the answer to the end of that step was lost.
+const HALFWAY: &str = "the storage failed while the snapshot was being restored: it holds what it held before, or, if only its last \
+                       answer was lost, what is in the snapshot, and never a part of either; this server is sealed: unseal it when the \
+                       storage is back, look, and restore again";
 
 fn snapshot_error(error: SnapshotError) -> RequestError {
     match error {
