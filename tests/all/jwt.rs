@@ -360,7 +360,7 @@ fn what_a_login_with_a_token_made_ends_with_its_mount_and_its_role_is_asked_at_r
     role(&server, "root", json!({ "token_policies": "root" }));
     role(&server, "far", json!({ "token_bound_cidrs": "10.0.0.0/8" }));
     log_in(&server, "root", &key.token(None, &claims())).assert_error(400, "auth methods cannot create root tokens");
-    log_in(&server, "far", &key.token(None, &claims())).assert_error(403, "permission denied");
+    log_in(&server, "far", &key.token(None, &claims())).assert_error(400, REFUSED);
     let logged_in: Vec<Client> = ["service", "batch"]
         .iter()
         .map(|role| token_of(&server, &log_in(&server, role, &key.token(None, &claims())).assert_status(200)))

@@ -34,9 +34,12 @@ const AUTHORITY_KEY_ID: &[u8] = &[0x55, 0x1d, 0x23];
 const KEY_USAGE: &[u8] = &[0x55, 0x1d, 0x0f];
 const SUBJECT_ALT_NAME: &[u8] = &[0x55, 0x1d, 0x11];
 const BASIC_CONSTRAINTS: &[u8] = &[0x55, 0x1d, 0x13];
+const NAME_CONSTRAINTS: &[u8] = &[0x55, 0x1d, 0x1e];
 const EXTENDED_KEY_USAGE: &[u8] = &[0x55, 0x1d, 0x25];
 /// `serverAuth`, 1.3.6.1.5.5.7.3.1.
 const SERVER_AUTH: &[u8] = &[0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x03, 0x01];
+/// `clientAuth`, 1.3.6.1.5.5.7.3.2.
+const CLIENT_AUTH: &[u8] = &[0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x03, 0x02];
 const ANY_USAGE: &[u8] = &[0x55, 0x1d, 0x25, 0x00];
 /// The bit `keyCertSign` of the first byte of a key usage.
 const CERT_SIGN: u8 = 0b0000_0100;
@@ -224,15 +227,40 @@ impl<'a> Certificate<'a> {
         if self.version < 3 {
             return self.issuer == self.subject;
         }
-        let known = [BASIC_CONSTRAINTS, KEY_USAGE];
         let Some(all) = self.extensions() else { return false };
-        let usage = all.iter().find(|one| one.id == KEY_USAGE);
-        let signs = usage.is_none_or(|usage| {
-            Reader(usage.value)
-                .expect(BIT_STRING)
-                .is_some_and(|bits| bits.content.get(1).is_some_and(|first| first & CERT_SIGN != 0))
-        });
-        signs && self.says_authority() && all.iter().all(|one| !one.is_critical || known.contains(&one.id))
+        signs(&all) && self.says_authority() && all.iter().all(|one| !one.is_critical || known(one, &SIGNERS))
+    }
+
+    /// Why a trusted certificate can vouch for no client but itself, at any time; `None`: it is an authority that can.
+    ///
+    /// A certificate of version 1 is none, also when it is self-signed: nothing in it says whether it may sign others. The constraints
+    /// on names are for whoever follows the path.
+    pub(crate) fn vouches_for_none(&self) -> Option<&'static str> {
+        let Some(all) = self.extensions() else { return Some("its extensions are damaged") };
+        let purposes = all.iter().find(|one| one.id == EXTENDED_KEY_USAGE);
+        if self.version != 3 || !self.says_authority() {
+            Some("it is no authority (`CA:TRUE`)")
+        } else if !signs(&all) {
+            Some("its key usage does not include `keyCertSign`")
+        } else if purposes.is_some_and(|purposes| !names_purpose(purposes, CLIENT_AUTH)) {
+            Some("its extended key usage does not include `clientAuth`")
+        } else if all.iter().any(|one| one.is_critical && !known(one, &VOUCHERS)) {
+            Some("it has a critical extension that is not understood")
+        } else {
+            None
+        }
+    }
+
+    /// How many other authorities may stand between this one and a client. `None`: any number.
+    pub(crate) fn path_limit(&self) -> Option<usize> {
+        let mut list = Reader(Reader(self.extension(BASIC_CONSTRAINTS)??).expect(SEQUENCE)?.content);
+        list.optional(BOOLEAN);
+        let number = list.optional(INTEGER)?.content;
+        // Longer ones, and negative ones, which are none, allow nothing.
+        Some(match number {
+            [small @ 0..=0x7f] => usize::from(*small),
+            _ => 0,
+        })
     }
 
     /// Whether the extensions let the certificate stand for a server: none is critical and unknown, and the purposes, if any are
@@ -243,15 +271,7 @@ impl<'a> Certificate<'a> {
         if all.iter().any(|one| one.is_critical && !known.contains(&one.id)) {
             return false;
         }
-        let Some(purposes) = all.iter().find(|one| one.id == EXTENDED_KEY_USAGE) else { return true };
-        let Some(list) = Reader(purposes.value).expect(SEQUENCE) else { return false };
-        let mut list = Reader(list.content);
-        while let Some(purpose) = list.expect(OID) {
-            if [SERVER_AUTH, ANY_USAGE].contains(&purpose.content) {
-                return true;
-            }
-        }
-        false
+        all.iter().find(|one| one.id == EXTENDED_KEY_USAGE).is_none_or(|purposes| names_purpose(purposes, SERVER_AUTH))
     }
 
     /// The alternative names: DNS names and IP addresses. `None`: they are damaged.
@@ -319,7 +339,10 @@ impl<'a> Certificate<'a> {
                 }
                 _ => {}
             }
-            facts.extensions.push((dotted(extension.id)?, extension.value.to_vec()));
+            // No rule can name one whose numbers are larger than any that somebody uses.
+            if let Some(id) = dotted(extension.id) {
+                facts.extensions.push((id, extension.value.to_vec()));
+            }
         }
         Some(facts)
     }
@@ -342,6 +365,35 @@ impl<'a> Certificate<'a> {
         }
         None
     }
+}
+
+/// Critical extensions of an authority that are understood: of one that has signed a server's certificate, and of one for clients.
+const SIGNERS: [&[u8]; 2] = [BASIC_CONSTRAINTS, KEY_USAGE];
+const VOUCHERS: [&[u8]; 4] = [BASIC_CONSTRAINTS, KEY_USAGE, EXTENDED_KEY_USAGE, NAME_CONSTRAINTS];
+
+fn known(extension: &Extension<'_>, ids: &[&[u8]]) -> bool {
+    ids.contains(&extension.id)
+}
+
+/// Whether the key usage, if there is one, lets the key sign certificates.
+fn signs(extensions: &[Extension<'_>]) -> bool {
+    extensions.iter().find(|one| one.id == KEY_USAGE).is_none_or(|usage| {
+        Reader(usage.value)
+            .expect(BIT_STRING)
+            .is_some_and(|bits| bits.content.get(1).is_some_and(|first| first & CERT_SIGN != 0))
+    })
+}
+
+/// Whether an extended key usage lists this purpose, or any.
+fn names_purpose(purposes: &Extension<'_>, wanted: &[u8]) -> bool {
+    let Some(list) = Reader(purposes.value).expect(SEQUENCE) else { return false };
+    let mut list = Reader(list.content);
+    while let Some(purpose) = list.expect(OID) {
+        if [wanted, ANY_USAGE].contains(&purpose.content) {
+            return true;
+        }
+    }
+    false
 }
 
 /// A name that a rule may be about. One with a control character in it is none: what shows it may end there.

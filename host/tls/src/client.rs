@@ -9,10 +9,9 @@ use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, UnixTime};
-use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme};
-use webpki::{BorrowedCertRevocationList, CertRevocationList};
+use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
+use webpki::{BorrowedCertRevocationList, CertRevocationList, EndEntityCert, KeyUsage, VerifiedPath};
 
 use crate::certificate::Certificate;
 use crate::verifier::check_time;
@@ -100,8 +99,14 @@ pub fn client_facts(der: &[u8]) -> Option<ClientFacts> {
     Certificate::read(der)?.facts()
 }
 
+/// Why a trusted certificate can vouch for no client but itself, whatever the time; `None`: it is an authority that can.
+#[must_use]
+pub fn vouches_for_none(der: &[u8]) -> Option<&'static str> {
+    Certificate::read(der).map_or(Some("it is damaged"), |certificate| certificate.vouches_for_none())
+}
+
 /// Whether the client's certificate is one of the trusted ones itself, or was made out for clients, over its chain, by an authority
-/// among them, and is valid now. Seconds since 1970.
+/// among them, and all of them are valid now. Seconds since 1970.
 #[must_use]
 pub fn verify_client(chain: &[Vec<u8>], trusted: &[CertificateDer<'static>], now: u64) -> bool {
     let Some((leaf, rest)) = chain.split_first() else { return false };
@@ -110,20 +115,32 @@ pub fn verify_client(chain: &[Vec<u8>], trusted: &[CertificateDer<'static>], now
     if trusted.iter().any(|trusted| trusted.as_ref() == leaf.as_slice()) {
         return check_time(&certificate, now).is_ok();
     }
-    let mut anchors = RootCertStore::empty();
-    // A certificate that is no authority vouches for nobody but itself.
-    let is_authority =
-        |trusted: &&CertificateDer<'static>| Certificate::read(trusted).is_some_and(|one| one.may_sign());
-    anchors.add_parsable_certificates(trusted.iter().filter(is_authority).cloned());
-    if anchors.is_empty() {
-        return false;
+    // Of a trust anchor, rustls-webpki keeps the name, the key and the constraints on names: all else is judged here.
+    let mut anchors = Vec::new();
+    let mut limits = Vec::new();
+    for trusted in trusted {
+        let Some(authority) = Certificate::read(trusted) else { continue };
+        if authority.vouches_for_none().is_some() || check_time(&authority, now).is_err() {
+            continue;
+        }
+        let Ok(anchor) = webpki::anchor_from_trusted_cert(trusted) else { continue };
+        limits.push(authority.path_limit());
+        anchors.push(anchor);
     }
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let Ok(verifier) = WebPkiClientVerifier::builder_with_provider(Arc::new(anchors), provider).build() else {
-        return false;
+    let is_short_enough = |path: &VerifiedPath<'_>| {
+        let len = path.intermediate_certificates().count();
+        let mut same = anchors.iter().zip(&limits).filter(|(anchor, _)| *anchor == path.anchor());
+        let is_allowed = same.any(|(_, limit)| limit.is_none_or(|limit| len <= limit));
+        if is_allowed { Ok(()) } else { Err(webpki::Error::PathLenConstraintViolated) }
     };
+    let leaf = CertificateDer::from(leaf.as_slice());
     let rest: Vec<CertificateDer<'_>> = rest.iter().map(|one| CertificateDer::from(one.as_slice())).collect();
-    verifier.verify_client_cert(&CertificateDer::from(leaf.as_slice()), &rest, now).is_ok()
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    let algorithms = provider.signature_verification_algorithms.all;
+    EndEntityCert::try_from(&leaf).is_ok_and(|leaf| {
+        let usage = KeyUsage::client_auth();
+        leaf.verify_for_usage(algorithms, &anchors, &rest, now, usage, None, Some(&is_short_enough)).is_ok()
+    })
 }
 
 /// A list of certificates that their authority has taken back, as an operator brought it: its signature is not looked at.

@@ -16,7 +16,7 @@ mod names;
 mod roots;
 mod verifier;
 
-pub use client::{AnyClient, ClientFacts, RevocationList, client_facts, verify_client};
+pub use client::{AnyClient, ClientFacts, RevocationList, client_facts, verify_client, vouches_for_none};
 pub use config::{ClientIdentity, Versions, client_config, identity};
 pub use names::NameRule;
 pub use roots::{PemError, SYSTEM_BUNDLES, certificates, public_key, system_bundle};

@@ -13,17 +13,19 @@ mod jose;
 pub mod jwt;
 pub mod kubernetes;
 mod old_names;
+#[cfg(test)]
+mod testing;
 pub mod userpass;
 
 use std::net::IpAddr;
 
 use leasehold_core::fields::{Field, Kind};
 use leasehold_core::request::LogicalResponse;
-use leasehold_core::seams::auth::AuthRequest;
+use leasehold_core::seams::auth::{AuthRequest, LoginToken};
 use leasehold_core::seams::error::RequestError;
 use leasehold_core::seams::mount_storage::MountStorage;
 use leasehold_core::seams::storage::Versioned;
-use leasehold_core::seams::token_params::TokenParams;
+use leasehold_core::seams::token_params::{TokenParams, sanitized};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -37,16 +39,37 @@ const PAGES: &[Field] = &[
     Field::visible("limit", Kind::Int, "The most names to list."),
 ];
 
-/// Whether somebody may log in from there.
-///
-/// # Errors
-/// [`RequestError::LoginDenied`]: the address is in none of the blocks that tokens are bound to.
-fn check_client(token: &TokenParams, client: Option<IpAddr>) -> Result<(), RequestError> {
+const OUTSIDE: &str = "the request comes from an address outside token_bound_cidrs";
+
+/// Whether somebody may log in from there: the address is in one of the blocks that tokens are bound to, if there are such.
+fn may_come_from(client: Option<IpAddr>, token: &TokenParams) -> bool {
     let blocks = &token.bound_cidrs;
-    if blocks.is_empty() || client.is_some_and(|client| blocks.iter().any(|block| block.contains(client))) {
+    blocks.is_empty() || client.is_some_and(|client| blocks.iter().any(|block| block.contains(client)))
+}
+
+/// # Errors
+/// [`RequestError::LoginDenied`]: nobody may log in from there. For methods whose other refusals read so, too.
+fn check_client(token: &TokenParams, client: Option<IpAddr>) -> Result<(), RequestError> {
+    if may_come_from(client, token) {
         return Ok(());
     }
-    Err(RequestError::LoginDenied { reason: "the request comes from an address outside token_bound_cidrs".to_owned() })
+    Err(RequestError::LoginDenied { reason: OUTSIDE.to_owned() })
+}
+
+/// Whether a token may still be renewed with the policies that it was made with; `default` does not count.
+///
+/// # Errors
+/// They are not those of its user or role any more: a renewal would keep them alive.
+fn check_policies(now: &TokenParams, token: &LoginToken<'_>) -> Result<(), RequestError> {
+    let counted = |policies: &[String]| {
+        let mut policies = sanitized(policies);
+        policies.retain(|name| name != "default");
+        policies
+    };
+    if counted(&now.policies) == counted(token.policies) {
+        return Ok(());
+    }
+    Err(RequestError::Engine("failed to renew entry: policies have changed, not renewing".to_owned()))
 }
 
 /// Every try met another change.

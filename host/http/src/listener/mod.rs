@@ -143,7 +143,9 @@ impl Peer {
             Some(rule) => rule.client(self.info.peer.map(|peer| peer.ip()), headers)?,
             None => None,
         };
-        Ok(ConnectionInfo { forwarded, ..self.info.clone() })
+        // The connection is the proxy's, and so is its certificate: it must not stand for any of the proxy's clients.
+        let certificate = self.info.certificate.clone().filter(|_| forwarded.is_none());
+        Ok(ConnectionInfo { peer: self.info.peer, forwarded, certificate })
     }
 }
 
@@ -180,6 +182,8 @@ impl Networks {
 
 #[cfg(test)]
 mod tests {
+    use leasehold_core::connection::ClientCertificate;
+
     use super::*;
 
     #[test]
@@ -197,6 +201,33 @@ mod tests {
             assert_eq!(networks.contains(address.parse().unwrap()), contained, "{address}");
         }
         assert_eq!(Networks::parse(["10.0.0.0/8", "host.example"]), Err("host.example".to_owned()));
+    }
+
+    /// A proxy that shows a certificate of its own would otherwise log all its clients in with it.
+    #[test]
+    fn a_proxys_certificate_stands_for_none_of_its_clients() {
+        let certificate = Some(Arc::new(ClientCertificate { chain: vec![b"x".to_vec()] }));
+        let rule = ForwardedFor {
+            authorized: Networks::parse(["10.0.0.1"]).unwrap(),
+            hop_skips: 0,
+            reject_not_present: false,
+            reject_not_authorized: false,
+        };
+        let headers = http::HeaderMap::from_iter([(
+            http::HeaderName::from_static("x-forwarded-for"),
+            http::HeaderValue::from_static("192.0.2.7"),
+        )]);
+        for (peer, headers, is_forwarded) in [
+            ("10.0.0.1:1", &headers, true),
+            ("10.0.0.1:1", &http::HeaderMap::new(), false),
+            ("10.0.0.2:1", &headers, false),
+        ] {
+            let info = ConnectionInfo { peer: peer.parse().ok(), forwarded: None, certificate: certificate.clone() };
+            let peer = Peer { info, rules: Arc::new(Rules { forwarded_for: Some(rule.clone()), ..Rules::default() }) };
+            let found = peer.of_request(headers).unwrap();
+            assert_eq!((found.forwarded.is_some(), found.certificate.is_none()), (is_forwarded, is_forwarded));
+            assert_eq!(found.peer, peer.info.peer);
+        }
     }
 
     #[test]

@@ -15,28 +15,32 @@ fn openssl(folder: &Path, arguments: &[&str]) {
 
 /// An authority, `NAME.crt` and `NAME.key`.
 fn authority(folder: &Path, name: &str) {
+    authority_with(folder, name, "2", &[]);
+}
+
+/// One that is valid for so many days and says this besides.
+fn authority_with(folder: &Path, name: &str, days: &str, extensions: &[&str]) {
+    let added = extensions.iter().flat_map(|extension| ["-addext", extension]);
     let subject = format!("/CN={name}");
     let (key, certificate) = (format!("{name}.key"), format!("{name}.crt"));
-    openssl(
-        folder,
-        &[
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:P-256",
-            "-nodes",
-            "-days",
-            "2",
-            "-subj",
-            &subject,
-            "-keyout",
-            &key,
-            "-out",
-            &certificate,
-        ],
-    );
+    let arguments = [
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+        "-days",
+        days,
+        "-subj",
+        &subject,
+        "-keyout",
+        &key,
+        "-out",
+        &certificate,
+    ];
+    openssl(folder, &arguments.into_iter().chain(added).collect::<Vec<_>>());
 }
 
 /// A certificate by an authority, with these extensions.
@@ -75,7 +79,7 @@ fn issued(folder: &Path, name: &str, by: &str, subject: &str, extensions: &str) 
             &ca_key,
             "-CAcreateserial",
             "-days",
-            "2",
+            "10",
             "-extfile",
             &file,
             "-out",
@@ -157,10 +161,97 @@ fn an_authority_vouches_for_its_clients_and_a_certificate_for_itself() {
     ] {
         assert_eq!(trusts(shown, trusted, now() + 60), wanted, "{shown:?} {trusted:?}");
     }
-    for at in [0, now() + 3 * 86_400] {
+    for at in [0, now() + 11 * 86_400] {
         assert!(!trusts(&["leaf"], &["ca"], at) && !trusts(&["leaf"], &["leaf"], at), "{at}");
     }
+    // The authority's own time is over, the client's is not.
+    let later = now() + 3 * 86_400;
+    assert!(!trusts(&["leaf"], &["ca"], later) && trusts(&["leaf"], &["leaf"], later));
     assert!(!verify_client(&[b"x".to_vec()], &read(folder, "ca"), now()));
+}
+
+/// The limits that a stored authority sets itself hold, although it is trusted.
+#[test]
+fn a_trusted_authority_vouches_within_its_own_limits_only() {
+    let folder = TempDir::new().unwrap();
+    let folder = folder.path();
+    let short = "basicConstraints=critical,CA:TRUE,pathlen:0";
+    for (name, extensions) in [
+        ("short", &[short][..]),
+        ("servers", &["extendedKeyUsage=serverAuth"]),
+        ("clients", &["extendedKeyUsage=critical,clientAuth"]),
+        ("named", &["nameConstraints=critical,permitted;DNS:a.example"]),
+        ("unknown", &["1.3.6.1.4.1.99999.1=critical,ASN1:NULL"]),
+        ("mute", &["keyUsage=critical,digitalSignature"]),
+    ] {
+        authority_with(folder, name, "2", extensions);
+        issued(folder, &format!("of-{name}"), name, "/CN=leaf", "subjectAltName=DNS:b.a.example\n");
+    }
+    issued(folder, "elsewhere", "named", "/CN=leaf", "subjectAltName=DNS:b.example\n");
+    issued(
+        folder,
+        "middle",
+        "short",
+        "/CN=middle",
+        "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign\n",
+    );
+    issued(folder, "deep", "middle", "/CN=deep", "extendedKeyUsage=clientAuth\n");
+    let trusts =
+        |shown: &[&str], trusted: &str| verify_client(&chain(folder, shown), &read(folder, trusted), now() + 60);
+    for (shown, trusted, wanted) in [
+        (&["of-short"][..], "short", true),
+        (&["deep", "middle"], "short", false),
+        (&["deep"], "middle", true),
+        (&["of-servers"], "servers", false),
+        (&["of-clients"], "clients", true),
+        (&["of-named"], "named", true),
+        (&["elsewhere"], "named", false),
+        (&["of-unknown"], "unknown", false),
+        (&["of-mute"], "mute", false),
+    ] {
+        assert_eq!(trusts(shown, trusted), wanted, "{shown:?} {trusted}");
+    }
+    for (name, why) in [
+        ("short", None),
+        ("clients", None),
+        ("named", None),
+        ("servers", Some("clientAuth")),
+        ("unknown", Some("critical extension")),
+        ("mute", Some("keyCertSign")),
+        ("of-short", Some("no authority")),
+    ] {
+        let found = vouches_for_none(&read(folder, name)[0]);
+        assert_eq!(found.is_some(), why.is_some(), "{name}: {found:?}");
+        assert!(found.unwrap_or_default().contains(why.unwrap_or_default()), "{name}: {found:?}");
+    }
+}
+
+/// libpq takes a self-signed certificate of version 1 for an authority of servers. Of clients it is none.
+#[test]
+fn a_certificate_of_version_1_vouches_for_no_other_client() {
+    let folder = TempDir::new().unwrap();
+    let folder = folder.path();
+    let request = ["req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=old"];
+    openssl(folder, &[&request[..], &["-keyout", "old.key", "-out", "old.csr"]].concat());
+    let sign = ["x509", "-req", "-in", "old.csr", "-signkey", "old.key", "-days", "2", "-out", "old.crt"];
+    openssl(folder, &sign);
+    let old = read(folder, "old");
+    assert_eq!(Certificate::read(&old[0]).unwrap().version, 1, "openssl makes version 1 without extensions");
+    issued(folder, "leaf", "old", "/CN=admin", "extendedKeyUsage=clientAuth\n");
+    assert!(!verify_client(&chain(folder, &["leaf"]), &old, now() + 60));
+    assert!(verify_client(&chain(folder, &["old"]), &old, now() + 60));
+}
+
+#[test]
+fn an_extension_with_a_huge_number_is_left_out() {
+    let folder = TempDir::new().unwrap();
+    let folder = folder.path();
+    authority(folder, "ca");
+    let extensions = "2.25.340282366920938463463374607431768211455=ASN1:NULL\n1.3.6.1.4.1.99999.1=ASN1:NULL\n";
+    issued(folder, "leaf", "ca", "/CN=me", extensions);
+    let facts = client_facts(&read(folder, "leaf")[0]).unwrap();
+    assert!(facts.extensions.iter().any(|(id, _)| id == "1.3.6.1.4.1.99999.1"));
+    assert!(!facts.extensions.iter().any(|(id, _)| id.starts_with("2.25")));
 }
 
 #[test]

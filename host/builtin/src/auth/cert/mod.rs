@@ -29,7 +29,7 @@ use leasehold_tls::{ClientFacts, client_facts};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{check_client, encode, listed, load};
+use super::{OUTSIDE, check_policies, encode, listed, load, may_come_from};
 use entry::Entry;
 
 const REFUSED: &str = "invalid certificate or no client certificate supplied";
@@ -194,10 +194,10 @@ impl Cert {
         for name in names {
             let Some((entry, _)) = entry::find(&at.storage, &name).await? else { continue };
             match judge(at, &entry, &shown, &mut vouched).await? {
-                Ok(()) => {
-                    check_client(&entry.token, request.client)?;
+                Ok(()) if may_come_from(request.client, &entry.token) => {
                     return Ok(AuthOutcome::Login(Box::new(plan(name, entry, &shown))));
                 }
+                Ok(()) => reason = format!("{name:?}: {OUTSIDE}"),
                 // If there are several, the record has the last one.
                 Err(why) => reason = format!("{name:?}: {why}"),
             }
@@ -250,26 +250,10 @@ impl AuthMethod for Cert {
                 return Err(refuse(&format!("no certificate was matched by this request: {why}")));
             }
         }
+        check_policies(&entry.token, token)?;
         Ok(LoginLimits::from(&entry.token))
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn serial_numbers_are_shown_in_decimal_and_key_ids_in_hex() {
-        for (bytes, wanted) in [
-            (&[][..], "0"),
-            (&[0], "0"),
-            (&[0, 255], "255"),
-            (&[0x3b, 0x9a, 0xca, 0x00], "1000000000"),
-            (&[1, 0, 0, 0, 0, 0, 0, 0, 0], "18446744073709551616"),
-            (&[0xff; 20], "1461501637330902918203684832716283019655932542975"),
-        ] {
-            assert_eq!(decimal(bytes), wanted);
-        }
-        assert_eq!(colons(&[0, 0xab, 9]), "00:ab:09");
-    }
-}
+mod tests;

@@ -25,7 +25,7 @@ use leasehold_core::seams::error::RequestError;
 use serde_json::{Value, json};
 
 use super::jose::{Claims, Compact, Fetcher, Flaw, KeySet, RemoteKeys, Source};
-use super::{check_client, listed};
+use super::{OUTSIDE, listed, may_come_from};
 use config::Config;
 
 const REFUSED: &str = "error validating token: the token or the role is not valid for this login";
@@ -121,7 +121,9 @@ impl Jwt {
             Ok(identity) => identity,
             Err(unfit) => return Ok(refused(unfit.to_string())),
         };
-        check_client(&role.token, request.client)?;
+        if !may_come_from(request.client, &role.token) {
+            return Ok(refused(OUTSIDE.to_owned()));
+        }
         let mut metadata = identity.metadata;
         metadata.insert("role".to_owned(), name.clone());
         let internal = json!({ "role": name });

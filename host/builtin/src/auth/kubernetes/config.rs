@@ -134,12 +134,22 @@ impl Config {
         format!("{}/apis/authentication.k8s.io/v1/tokenreviews", self.kubernetes_host)
     }
 
-    /// Who vouches for the cluster's server.
-    pub(super) async fn authorities(&self) -> String {
-        if !self.kubernetes_ca_cert.is_empty() || self.disable_local_ca_jwt {
-            return self.kubernetes_ca_cert.clone();
+    /// Who vouches for the cluster's server; empty for plain HTTP only.
+    ///
+    /// # Errors
+    /// Nobody does. Whom the system trusts must not stand in: these can make out a certificate for any name.
+    pub(super) async fn authorities(&self) -> Result<String, String> {
+        if !self.kubernetes_ca_cert.is_empty() {
+            return Ok(self.kubernetes_ca_cert.clone());
         }
-        local(LOCAL_CA).await.unwrap_or_default()
+        let own = if self.disable_local_ca_jwt { None } else { local(LOCAL_CA).await };
+        match own {
+            Some(own) => Ok(own),
+            None if self.kubernetes_host.starts_with("http:") => Ok(String::new()),
+            None => Err(format!(
+                "nobody vouches for it: there is no kubernetes_ca_cert, and {LOCAL_CA} is not used or not there"
+            )),
+        }
     }
 
     /// As whom the cluster is asked: as the reviewer, as this server's own pod, or as whoever logs in.

@@ -73,10 +73,10 @@ pub(super) fn read(token: &str, config: &Config, now: Timestamp) -> Result<Accou
         Some(keys) => compact.verify(&keys)?,
         None => compact.unverified_content()?,
     };
-    // As Vault: tokens of the old kind have no times at all.
+    // As Vault: tokens of the old kind have no times at all, and the clocks of cluster and server may differ by a minute.
     let has_times = ["exp", "nbf", "iat"].iter().any(|name| claims.named(name).is_some());
     if has_times {
-        claims.check_times(&Leeways { expiration: 0, not_before: 0, clock_skew: -1 }, now)?;
+        claims.check_times(&Leeways { expiration: 0, not_before: 0, clock_skew: 0 }, now)?;
     }
     claims.check_issuer(config.bound_issuer())?;
     account(&claims).ok_or(Failure::NoAccount)
@@ -116,7 +116,8 @@ pub(super) async fn ask(
         "spec": Spec { token, audiences },
     });
     let post = Post { bearer: config.reviewer(token).await, body: body.to_string().into_bytes().into() };
-    let answered = fetcher.post(&config.review_address(), &config.authorities().await, post).await;
+    let authorities = config.authorities().await.map_err(Failure::Away)?;
+    let answered = fetcher.post(&config.review_address(), &authorities, post).await;
     let (status, text) = answered.map_err(|error: FetchError| Failure::Away(error.to_string()))?;
     match status {
         200..=299 => {}
@@ -168,6 +169,33 @@ mod tests {
 
     fn found(status: Value, audience: &str) -> Result<Account, Failure> {
         judged(serde_json::from_value(status).unwrap(), audience, &said())
+    }
+
+    #[test]
+    fn the_clocks_of_cluster_and_server_may_differ_by_a_minute() {
+        use crate::auth::jose::{Algorithm, testing::SignKey};
+        let now = 1_800_000_000;
+        let config: Config = serde_json::from_value(json!({ "disable_iss_validation": true })).unwrap();
+        let account = json!({ "namespace": "shop", "serviceaccount": { "name": "app" } });
+        let key = SignKey::for_algorithm(Algorithm::Es256);
+        for (begins, ends, is_good) in
+            [(59, 3_600, true), (61, 3_600, false), (-3_600, -59, true), (-3_600, -61, false)]
+        {
+            let claims = json!({
+                "iat": now + begins, "nbf": now + begins, "exp": now + ends, "kubernetes.io": account,
+            });
+            let found = read(&key.token(None, &claims), &config, Timestamp::from_secs(now));
+            assert_eq!(found.is_ok(), is_good, "{begins} {ends}: {found:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_cluster_that_nobody_vouches_for_is_not_asked() {
+        let config: Config =
+            serde_json::from_value(json!({ "kubernetes_host": "https://127.0.0.1:1", "disable_local_ca_jwt": true }))
+                .unwrap();
+        let found = ask(&Fetcher::default(), &config, "x", "", &said()).await;
+        assert!(matches!(&found, Err(Failure::Away(why)) if why.contains("kubernetes_ca_cert")), "{found:?}");
     }
 
     #[test]

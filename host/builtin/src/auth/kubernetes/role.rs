@@ -71,7 +71,7 @@ pub(super) async fn write(request: &AuthRequest) -> Result<LogicalResponse, Requ
         role.update(&request.fields)?;
         match storage.put(&key(&name), encode(&role)?, expect).await {
             Ok(()) if role.audience.is_empty() => return Ok(LogicalResponse::empty().warn(
-                "the role binds no audience: a token that a pod gave to another service can be used here; set 'audience'",
+                "the role binds no audience: it takes the tokens that pods have for the Kubernetes API server itself, with which their holders can do more than log in here; set 'audience'",
             )),
             Ok(()) => return Ok(LogicalResponse::empty()),
             Err(StorageError::Conflict(_)) => {}

@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::old_names::{OldNames, Renamed};
-use super::{TRIES, check_client, contended, encode, listed, load};
+use super::{TRIES, check_client, check_policies, contended, encode, listed, load};
 use passwords::{Hashing, PasswordHash};
 
 /// What Vault called these fields before all methods shared them.
@@ -239,19 +239,7 @@ impl AuthMethod for Userpass {
         let refuse = |why: String| RequestError::Engine(format!("failed to renew entry: {why}"));
         let found = find(&at.storage, name).await?;
         let (user, _) = found.ok_or_else(|| refuse(format!("user {name:?} does not exist any more, not renewing")))?;
-        if !are_equivalent(&user.token.policies, token.policies) {
-            return Err(refuse("policies have changed, not renewing".to_owned()));
-        }
+        check_policies(&user.token, token)?;
         Ok(LoginLimits::from(&user.token))
     }
-}
-
-/// Whether a user still has the policies that a token was made with; `default` does not count.
-fn are_equivalent(user: &[String], token: &[String]) -> bool {
-    let counted = |policies: &[String]| {
-        let mut policies = sanitized(policies);
-        policies.retain(|name| name != "default");
-        policies
-    };
-    counted(user) == counted(token)
 }
