@@ -153,8 +153,11 @@ impl RevocationList {
     /// Reads a list in PEM form or as DER.
     ///
     /// # Errors
-    /// It is none of version 2 (RFC 5280).
+    /// It is none of version 2 (RFC 5280), or there are several, of which only one would count.
     pub fn read(bytes: &[u8]) -> Result<Self, &'static str> {
+        if CertificateRevocationListDer::pem_slice_iter(bytes).nth(1).is_some() {
+            return Err("it holds more than one list: write each under a name of its own");
+        }
         let der =
             CertificateRevocationListDer::from_pem_slice(bytes).map_or_else(|_| bytes.to_vec(), |list| list.to_vec());
         let list = BorrowedCertRevocationList::from_der(&der).and_then(|list| list.to_owned());

@@ -20,7 +20,7 @@ fn authority(folder: &Path, name: &str) {
 
 /// One that is valid for so many days and says this besides.
 fn authority_with(folder: &Path, name: &str, days: &str, extensions: &[&str]) {
-    let added = extensions.iter().flat_map(|extension| ["-addext", extension]);
+    let added: Vec<&str> = extensions.iter().flat_map(|extension| ["-addext", *extension]).collect();
     let subject = format!("/CN={name}");
     let (key, certificate) = (format!("{name}.key"), format!("{name}.crt"));
     let arguments = [
@@ -40,7 +40,7 @@ fn authority_with(folder: &Path, name: &str, days: &str, extensions: &[&str]) {
         "-out",
         &certificate,
     ];
-    openssl(folder, &arguments.into_iter().chain(added).collect::<Vec<_>>());
+    openssl(folder, &[&arguments[..], &added].concat());
 }
 
 /// A certificate by an authority, with these extensions.
@@ -276,6 +276,9 @@ fn a_list_of_the_issuer_takes_certificates_back() {
     assert!(!list.has_revoked(&read(folder, "good")[0]));
     assert!(!list.has_revoked(&read(folder, "other")[0]), "another issuer's");
     assert!(list.has_revoked(b"x"));
+    // A second list in the same text would not count.
+    let text = std::fs::read_to_string(folder.join("crl.pem")).unwrap();
+    assert!(RevocationList::read(format!("{text}{text}").as_bytes()).unwrap_err().contains("more than one list"));
     for text in ["", "x", "-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n"] {
         assert!(RevocationList::read(text.as_bytes()).is_err(), "{text}");
     }

@@ -1,5 +1,11 @@
 //! Lists of certificates that were taken back, as an operator writes them.
+//!
+//! Lists that were read are kept by the digest of their text, so that a new text is never taken for an old one.
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use aws_lc_rs::digest;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use leasehold_core::request::LogicalResponse;
@@ -10,9 +16,11 @@ use leasehold_core::seams::storage::Expect;
 use leasehold_tls::RevocationList;
 use serde_json::json;
 
-/// Each login that is about to succeed reads them all.
+/// Each login that is about to succeed looks at them all.
 const LISTS_MAX: usize = 16;
 const LEN_MAX: usize = 512 << 10;
+/// Lists that are kept in memory, of all mounts together.
+const KEPT_MAX: usize = 32;
 
 fn key(name: &str) -> String {
     format!("crl/{name}")
@@ -62,18 +70,42 @@ pub(super) async fn delete(request: &AuthRequest) -> Result<LogicalResponse, Req
     Ok(LogicalResponse::empty())
 }
 
-/// Whether a list of the mount names one of these certificates.
-///
-/// # Errors
-/// A stored list cannot be read: then nobody can say.
-pub(super) async fn have_revoked(storage: &MountStorage, chain: &[Vec<u8>]) -> Result<bool, RequestError> {
+/// The texts of a mount's lists, by name.
+pub(super) async fn texts(storage: &MountStorage) -> Result<Vec<(String, Vec<u8>)>, RequestError> {
+    let mut texts = Vec::new();
     for name in storage.names("crl/", "", usize::MAX).await? {
-        let Some(stored) = storage.get(&key(&name)).await? else { continue };
-        let damaged = |_| RequestError::Internal(format!("the stored CRL {name:?} is not readable"));
-        let list = RevocationList::read(&stored.value).map_err(damaged)?;
-        if chain.iter().any(|certificate| list.has_revoked(certificate)) {
-            return Ok(true);
+        if let Some(stored) = storage.get(&key(&name)).await? {
+            texts.push((name, stored.value));
         }
     }
-    Ok(false)
+    Ok(texts)
+}
+
+/// Lists that were read.
+#[derive(Default)]
+pub(super) struct Lists(Mutex<HashMap<Vec<u8>, Arc<RevocationList>>>);
+
+impl Lists {
+    /// Takes long for texts that it has not seen lately: not for the threads that serve requests.
+    ///
+    /// # Errors
+    /// A stored list cannot be read: then nobody can say who was taken back.
+    pub(super) fn read(&self, texts: &[(String, Vec<u8>)]) -> Result<Vec<Arc<RevocationList>>, RequestError> {
+        texts.iter().map(|(name, text)| self.one(name, text)).collect()
+    }
+
+    fn one(&self, name: &str, text: &[u8]) -> Result<Arc<RevocationList>, RequestError> {
+        let key = digest::digest(&digest::SHA256, text).as_ref().to_vec();
+        if let Some(known) = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
+            return Ok(Arc::clone(known));
+        }
+        let damaged = |_| RequestError::Internal(format!("the stored CRL {name:?} is not readable"));
+        let read = Arc::new(RevocationList::read(text).map_err(damaged)?);
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() >= KEPT_MAX {
+            kept.clear();
+        }
+        kept.insert(key, Arc::clone(&read));
+        Ok(read)
+    }
 }

@@ -1,5 +1,7 @@
 //! A stored certificate: which clients it stands for, and what their tokens are like.
 
+use std::sync::Arc;
+
 use leasehold_core::fields::Fields;
 use leasehold_core::request::{LogicalResponse, Object};
 use leasehold_core::seams::auth::AuthRequest;
@@ -8,7 +10,8 @@ use leasehold_core::seams::mount_storage::MountStorage;
 use leasehold_core::seams::storage::{Expect, StorageError};
 use leasehold_core::seams::token_params::TokenParams;
 use leasehold_model::Timestamp;
-use leasehold_tls::{ClientFacts, certificates, verify_client};
+use leasehold_tls::{ClientFacts, RevocationList, certificates, verify_client, vouches_for_none};
+use rustls::pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -84,7 +87,7 @@ pub(super) async fn write(request: &AuthRequest) -> Result<LogicalResponse, Requ
         }
         entry.update(&request.fields)?;
         match storage.put(&key(&name), encode(&entry)?, expect).await {
-            Ok(()) => return Ok(LogicalResponse::empty()),
+            Ok(()) => return Ok(entry.warnings().into_iter().fold(LogicalResponse::empty(), LogicalResponse::warn)),
             Err(StorageError::Conflict(_)) => {}
             Err(other) => return Err(other.into()),
         }
@@ -176,6 +179,17 @@ impl Entry {
         Ok(())
     }
 
+    /// Authorities that are good for nothing: logins would fail without a word why.
+    fn warnings(&self) -> Vec<String> {
+        let stored = certificates(self.certificate.as_bytes()).unwrap_or_default();
+        let warning = |(at, one): (usize, &CertificateDer<'static>)| {
+            let is_authority = leasehold_tls::client_facts(one).is_some_and(|facts| facts.is_authority);
+            let why = vouches_for_none(one).filter(|_| is_authority)?;
+            Some(format!("certificate {} of the text is an authority, but vouches for no client: {why}", at + 1))
+        };
+        stored.iter().enumerate().filter_map(warning).collect()
+    }
+
     fn shown(&self) -> Object {
         let list = |list: &Vec<String>| if list.is_empty() { Value::Null } else { json!(list) };
         let mut data = Object::from_iter([
@@ -194,12 +208,6 @@ impl Entry {
         self.token.show(&mut data);
         self.old_names.show(&mut data, RENAMED);
         data
-    }
-
-    /// Whether one of the stored certificates vouches for a client with this chain. Revocation is another matter.
-    pub(super) fn vouches_for(&self, chain: &[Vec<u8>], now: Timestamp) -> bool {
-        let now = u64::try_from(now.as_secs()).unwrap_or_default();
-        certificates(self.certificate.as_bytes()).is_ok_and(|trusted| verify_client(chain, &trusted, now))
     }
 
     /// Whether the names of a client are those that the entry is for, else what they lack.
@@ -227,6 +235,15 @@ impl Entry {
         }
         Ok(())
     }
+}
+
+/// Whether one of the certificates of a text that no list has taken back vouches for a client with this chain.
+pub(super) fn vouches(certificate: &str, chain: &[Vec<u8>], now: Timestamp, lists: &[Arc<RevocationList>]) -> bool {
+    let now = u64::try_from(now.as_secs()).unwrap_or_default();
+    certificates(certificate.as_bytes()).is_ok_and(|mut trusted| {
+        trusted.retain(|one| !lists.iter().any(|list| list.has_revoked(one)));
+        verify_client(chain, &trusted, now)
+    })
 }
 
 fn has_extension(required: &str, facts: &ClientFacts) -> bool {

@@ -13,6 +13,8 @@ mod entry;
 mod routes;
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use aws_lc_rs::digest;
@@ -25,9 +27,10 @@ use leasehold_core::seams::auth::{
 use leasehold_core::seams::error::RequestError;
 use leasehold_core::seams::mount_storage::MountStorage;
 use leasehold_core::seams::storage::Expect;
-use leasehold_tls::{ClientFacts, client_facts};
+use leasehold_tls::{ClientFacts, RevocationList, client_facts};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 
 use super::{OUTSIDE, check_policies, encode, listed, load, may_come_from};
 use entry::Entry;
@@ -36,8 +39,23 @@ const REFUSED: &str = "invalid certificate or no client certificate supplied";
 const CONFIG: &str = "config";
 
 /// The method, for all its mounts.
-#[derive(Debug, Default)]
-pub struct Cert;
+pub struct Cert {
+    /// How many certificates are looked at at once.
+    places: Arc<Semaphore>,
+    lists: Arc<crls::Lists>,
+}
+
+impl fmt::Debug for Cert {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Cert")
+    }
+}
+
+impl Default for Cert {
+    fn default() -> Self {
+        Self::new()
+    }
+}
 
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -95,36 +113,85 @@ async fn config(storage: &MountStorage) -> Result<Config, RequestError> {
     Ok(load(storage, CONFIG).await?.map(|(config, _)| config).unwrap_or_default())
 }
 
-/// Whether the authorities of an entry vouch for the client, by their text: many entries have the same, and a signature takes long.
-type Vouched = HashMap<String, bool>;
+/// Why an entry does not take a certificate.
+type Verdict = Result<(), &'static str>;
 
-/// Whether an entry takes a certificate now, else why not.
-async fn judge(
-    at: &AuthContext,
-    entry: &Entry,
-    shown: &Shown<'_>,
-    vouched: &mut Vouched,
-) -> Result<Result<(), String>, RequestError> {
-    if let Err(why) = entry.check_names(&shown.facts) {
-        return Ok(Err(why.to_owned()));
+/// What one request has found out so far: many entries have the same authorities, and a signature takes long.
+struct Judge<'a> {
+    method: &'a Cert,
+    at: &'a AuthContext,
+    shown: &'a Shown<'a>,
+    /// By the text of an entry's certificates.
+    verdicts: HashMap<String, Verdict>,
+    /// The mount's, once they were needed.
+    lists: Option<Arc<[Arc<RevocationList>]>>,
+}
+
+impl<'a> Judge<'a> {
+    fn new(method: &'a Cert, at: &'a AuthContext, shown: &'a Shown<'a>) -> Self {
+        Self { method, at, shown, verdicts: HashMap::new(), lists: None }
     }
-    let now = at.clock.now();
-    let vouches = || entry.vouches_for(shown.chain, now);
-    if !*vouched.entry(entry.certificate.clone()).or_insert_with(vouches) {
-        return Ok(Err("it does not vouch for the client's certificate, or one of them is not valid now".to_owned()));
+
+    /// Whether an entry takes the certificate now.
+    async fn judge(&mut self, entry: &Entry) -> Result<Verdict, RequestError> {
+        if let Err(why) = entry.check_names(&self.shown.facts) {
+            return Ok(Err(why));
+        }
+        if let Some(known) = self.verdicts.get(&entry.certificate) {
+            return Ok(*known);
+        }
+        let found = self.look(&entry.certificate).await?;
+        self.verdicts.insert(entry.certificate.clone(), found);
+        Ok(found)
     }
-    // Last: only now is it known that somebody who is trusted made the certificate out.
-    Ok(if crls::have_revoked(&at.storage, shown.chain).await? {
-        Err("the certificate, or one that vouches for it, was revoked".to_owned())
-    } else {
-        Ok(())
-    })
+
+    async fn look(&mut self, certificate: &str) -> Result<Verdict, RequestError> {
+        if !self.is_vouched_for(certificate, Arc::default()).await? {
+            return Ok(Err("it does not vouch for the client's certificate, or one of them is not valid now"));
+        }
+        // Only now: the lists are long, and before that anybody could have them read.
+        let lists = self.lists().await?;
+        let is_revoked = self.shown.chain.iter().any(|one| lists.iter().any(|list| list.has_revoked(one)));
+        // A stored authority may have been taken back as well; another of the entry may vouch all the same.
+        if is_revoked || !lists.is_empty() && !self.is_vouched_for(certificate, lists).await? {
+            return Ok(Err("the certificate, or one that vouches for it, was revoked"));
+        }
+        Ok(Ok(()))
+    }
+
+    async fn is_vouched_for(&self, certificate: &str, lists: Arc<[Arc<RevocationList>]>) -> Result<bool, RequestError> {
+        let (certificate, chain) = (certificate.to_owned(), self.shown.chain.to_vec());
+        let now = self.at.clock.now();
+        self.method.work(move || entry::vouches(&certificate, &chain, now, &lists)).await
+    }
+
+    async fn lists(&mut self) -> Result<Arc<[Arc<RevocationList>]>, RequestError> {
+        if let Some(known) = &self.lists {
+            return Ok(Arc::clone(known));
+        }
+        let (texts, lists) = (crls::texts(&self.at.storage).await?, Arc::clone(&self.method.lists));
+        let read: Arc<[_]> = self.method.work(move || lists.read(&texts)).await??.into();
+        Ok(Arc::clone(self.lists.insert(read)))
+    }
 }
 
 impl Cert {
     #[must_use]
-    pub const fn new() -> Self {
-        Self
+    pub fn new() -> Self {
+        // Half of the processors, so that the other half serves everything else.
+        let places = std::thread::available_parallelism().map_or(1, |count| count.get() / 2).max(1);
+        Self { places: Arc::new(Semaphore::new(places)), lists: Arc::default() }
+    }
+
+    /// Does what takes long off the threads that serve requests.
+    async fn work<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, RequestError> {
+        let ended = || RequestError::Internal("the look at a certificate ended early".to_owned());
+        let place = Arc::clone(&self.places).acquire_owned().await.map_err(|_| ended())?;
+        let done = tokio::task::spawn_blocking(move || {
+            let _place = place;
+            work()
+        });
+        done.await.map_err(|_| ended())
     }
 
     async fn read_config(&self, request: &AuthRequest) -> Result<LogicalResponse, RequestError> {
@@ -189,11 +256,11 @@ impl Cert {
             Some(name) => vec![name.to_lowercase()],
             None => at.storage.names("cert/", "", entry::ENTRIES_MAX).await?,
         };
-        let mut vouched = Vouched::new();
+        let mut judge = Judge::new(self, at, &shown);
         let mut reason = "no stored certificate vouches for the client's".to_owned();
         for name in names {
             let Some((entry, _)) = entry::find(&at.storage, &name).await? else { continue };
-            match judge(at, &entry, &shown, &mut vouched).await? {
+            match judge.judge(&entry).await? {
                 Ok(()) if may_come_from(request.client, &entry.token) => {
                     return Ok(AuthOutcome::Login(Box::new(plan(name, entry, &shown))));
                 }
@@ -246,7 +313,7 @@ impl AuthMethod for Cert {
             if shown.fingerprint() != said("fingerprint") {
                 return Err(refuse("client identity during renewal not matching client identity used during login"));
             }
-            if let Err(why) = judge(at, &entry, &shown, &mut Vouched::new()).await? {
+            if let Err(why) = Judge::new(self, at, &shown).judge(&entry).await? {
                 return Err(refuse(&format!("no certificate was matched by this request: {why}")));
             }
         }

@@ -46,6 +46,19 @@ impl Papers {
         self.openssl(&[&sign[..], &["-extfile", &ext, "-out", &crt]].concat());
     }
 
+    /// A list of an authority's that takes this certificate back.
+    fn list(&self, by: &str, name: &str) -> Vec<u8> {
+        let config = "[ca]\ndefault_ca=x\n[x]\ndatabase=index.txt\ncrlnumber=crlnumber\ndefault_md=sha256\ndefault_crl_days=2\ncrl_extensions=e\n[e]\nauthorityKeyIdentifier=keyid\n";
+        for (file, text) in [("index.txt", ""), ("crlnumber", "01\n"), ("ca.cnf", config)] {
+            std::fs::write(self.folder().join(file), text).unwrap();
+        }
+        let [ca, ca_key] = ["crt", "key"].map(|kind| format!("{by}.{kind}"));
+        let base = ["ca", "-config", "ca.cnf", "-keyfile", &ca_key, "-cert", &ca];
+        self.openssl(&[&base[..], &["-revoke", &format!("{name}.crt")]].concat());
+        self.openssl(&[&base[..], &["-gencrl", "-out", "crl.pem"]].concat());
+        std::fs::read(self.folder().join("crl.pem")).unwrap()
+    }
+
     fn pem(&self, name: &str) -> String {
         std::fs::read_to_string(self.folder().join(format!("{name}.crt"))).unwrap()
     }
@@ -140,4 +153,49 @@ async fn an_entry_for_other_addresses_refuses_as_others_do_and_stops_no_other() 
     assert!(refused.contains("token_bound_cidrs"), "{refused}");
     this.store("b", &this.papers.pem("ca"), json!({ "bound_cidrs": ["192.0.2.0/24"] })).await;
     assert_eq!(this.log_in(&["app"]).await, Ok("b".to_owned()));
+}
+
+/// The client need not send an authority that is stored itself.
+#[tokio::test]
+async fn a_stored_authority_that_was_taken_back_vouches_for_nobody() {
+    let this = Fixture::new();
+    let authority = "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign\n";
+    this.papers.issue("middle", "ca", authority);
+    this.papers.issue("deep", "middle", "extendedKeyUsage=clientAuth\n");
+    let both = this.papers.pem("ca") + &this.papers.pem("middle");
+    this.store("a", &both, json!({})).await;
+    for shown in [&["deep"][..], &["deep", "middle"], &["app"]] {
+        assert!(this.log_in(shown).await.is_ok(), "{shown:?}");
+    }
+    let list = this.papers.list("ca", "middle");
+    this.at.storage.put("crl/x", list, Expect::Absent).await.unwrap();
+    for shown in [&["deep"][..], &["deep", "middle"]] {
+        let refused = this.log_in(shown).await.unwrap_err();
+        assert!(refused.contains("revoked"), "{shown:?}: {refused}");
+    }
+    assert!(this.log_in(&["app"]).await.is_ok());
+}
+
+#[tokio::test]
+async fn lists_are_fetched_once_for_a_request_and_read_once_for_a_text() {
+    let this = Fixture::new();
+    this.papers.authority("other");
+    let certificate = ClientCertificate { chain: this.papers.chain(&["app"]) };
+    let shown = Shown::of(&certificate).unwrap();
+    let list = this.papers.list("ca", "app");
+    this.at.storage.put("crl/x", list.clone(), Expect::Absent).await.unwrap();
+    let mut judge = Judge::new(&this.method, &this.at, &shown);
+    let entry = |pem: String| serde_json::from_value::<Entry>(json!({ "certificate": pem })).unwrap();
+    assert!(judge.judge(&entry(this.papers.pem("other"))).await.unwrap().is_err());
+    assert!(judge.lists.is_none(), "nobody vouches for the client so far");
+    assert!(judge.judge(&entry(this.papers.pem("ca"))).await.unwrap().is_err());
+    this.at.storage.delete("crl/x").await.unwrap();
+    let both = this.papers.pem("ca") + &this.papers.pem("other");
+    assert!(judge.judge(&entry(both)).await.unwrap().is_err(), "the request has its lists already");
+    let texts = [("x".to_owned(), list), ("y".to_owned(), this.papers.list("other", "app"))];
+    let lists = crls::Lists::default();
+    let (one, two) = (lists.read(&texts).unwrap(), lists.read(&texts).unwrap());
+    assert!(one.iter().zip(&two).all(|(one, two)| Arc::ptr_eq(one, two)));
+    assert!(!Arc::ptr_eq(&one[0], &one[1]));
+    assert!(lists.read(&[("x".to_owned(), b"x".to_vec())]).is_err(), "the name of a list is not its text");
 }
