@@ -255,10 +255,12 @@ impl<'a> Certificate<'a> {
     pub(crate) fn path_limit(&self) -> Option<usize> {
         let mut list = Reader(Reader(self.extension(BASIC_CONSTRAINTS)??).expect(SEQUENCE)?.content);
         list.optional(BOOLEAN);
-        let number = list.optional(INTEGER)?.content;
-        // Longer ones, and negative ones, which are none, allow nothing.
-        Some(match number {
-            [small @ 0..=0x7f] => usize::from(*small),
+        if list.0.is_empty() {
+            return None;
+        }
+        // What is no number allows nothing; neither do those that no chain is as long as.
+        Some(match list.expect(INTEGER).map(|number| number.content) {
+            Some([small @ 0..=0x7f]) => usize::from(*small),
             _ => 0,
         })
     }

@@ -2,29 +2,39 @@
 //!
 //! Bounded in time, in size and in how many are under way, and off the threads that serve requests. Redirects are not followed: only
 //! the address that stands in the configuration, or in a document that came from there, is ever asked.
+//!
+//! Each address of a mount has its own share of the places, and only one of them after it has left a request unanswered, until it
+//! answers again: a slow server delays nobody but those who need it.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use leasehold_https::KnownHost;
+use leasehold_model::MountAccessor;
 use leasehold_tls::{NameRule, Proof, ServerVerifier, Versions};
 use rustls::ClientConfig;
 use tokio::sync::Semaphore;
 use ureq::http::Uri;
 use zeroize::Zeroizing;
 
-/// One request, from the look-up of the name to the last byte.
-pub(super) const TIMEOUT: Duration = Duration::from_secs(10);
+/// One request, from the look-up of the name to the last byte; and before that the wait for a place.
+const TIMEOUT: Duration = Duration::from_secs(8);
+const WAIT_MAX: Duration = Duration::from_secs(2);
 /// The longest answer that is read.
 const ANSWER_MAX: u64 = 512 << 10;
 /// Longer addresses are refused.
 const ADDRESS_MAX: usize = 2_048;
-/// Requests under way at once, and such that wait for one of these places.
-const PLACES: usize = 8;
-const WAITING_MAX: usize = 64;
+/// Requests under way at once, and such that wait for one of these places: of one address of a mount, and of all.
+const SHARE: usize = 8;
+const SHARE_WAITING_MAX: usize = 56;
+const PLACES: usize = 32;
+const WAITING_MAX: usize = 224;
+/// Shares that are remembered. Beyond that all begin anew.
+const SHARES_MAX: usize = 1_024;
 /// Sets of trusted certificates that are kept parsed.
 const TRUST_MAX: usize = 64;
 
@@ -59,7 +69,29 @@ impl fmt::Debug for Post {
 pub(in crate::auth) struct Fetcher {
     places: Arc<Semaphore>,
     waiting: Semaphore,
+    shares: Mutex<BTreeMap<(MountAccessor, String), Arc<Share>>>,
     trust: Arc<Trust>,
+}
+
+/// What one address of a mount may take up.
+struct Share {
+    places: Arc<Semaphore>,
+    waiting: Semaphore,
+    /// Its last request that ended has not been answered in time.
+    is_silent: AtomicBool,
+    /// The one request that a silent server is asked at a time.
+    trial: Semaphore,
+}
+
+impl Default for Share {
+    fn default() -> Self {
+        Self {
+            places: Arc::new(Semaphore::new(SHARE)),
+            waiting: Semaphore::new(SHARE + SHARE_WAITING_MAX),
+            is_silent: AtomicBool::new(false),
+            trial: Semaphore::new(1),
+        }
+    }
 }
 
 /// Who vouches for servers, by the PEM text that says so.
@@ -77,6 +109,7 @@ impl Default for Fetcher {
         Self {
             places: Arc::new(Semaphore::new(PLACES)),
             waiting: Semaphore::new(PLACES + WAITING_MAX),
+            shares: Mutex::default(),
             trust: Arc::default(),
         }
     }
@@ -120,8 +153,13 @@ fn shown(address: &str) -> String {
 
 impl Fetcher {
     /// What an address answers to a GET; 200 only. `ca_pem`: who may vouch for the server, empty for whom the system trusts.
-    pub(in crate::auth) async fn get(&self, address: &str, ca_pem: &str) -> Result<Vec<u8>, FetchError> {
-        match self.send(address, ca_pem, None).await? {
+    pub(in crate::auth) async fn get(
+        &self,
+        mount: &MountAccessor,
+        address: &str,
+        ca_pem: &str,
+    ) -> Result<Vec<u8>, FetchError> {
+        match self.send(mount, address, ca_pem, None).await? {
             (200, body) => Ok(body),
             (status, _) => Err(FetchError::Status { address: shown(address), status }),
         }
@@ -130,24 +168,60 @@ impl Fetcher {
     /// Status and body of the answer to a POST of a JSON document.
     pub(in crate::auth) async fn post(
         &self,
+        mount: &MountAccessor,
         address: &str,
         ca_pem: &str,
         post: Post,
     ) -> Result<(u16, Vec<u8>), FetchError> {
-        self.send(address, ca_pem, Some(post)).await
+        self.send(mount, address, ca_pem, Some(post)).await
     }
 
-    async fn send(&self, address: &str, ca_pem: &str, post: Option<Post>) -> Result<(u16, Vec<u8>), FetchError> {
+    /// Forgets how a mount's servers have answered.
+    pub(in crate::auth) fn forget(&self, mount: &MountAccessor) {
+        self.shares.lock().unwrap_or_else(PoisonError::into_inner).retain(|(accessor, _), _| accessor != mount);
+    }
+
+    fn share(&self, mount: &MountAccessor, address: &str) -> Arc<Share> {
+        let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (mount.clone(), address.to_owned());
+        if !shares.contains_key(&key) && shares.len() >= SHARES_MAX {
+            shares.clear();
+        }
+        Arc::clone(shares.entry(key).or_default())
+    }
+
+    async fn send(
+        &self,
+        mount: &MountAccessor,
+        address: &str,
+        ca_pem: &str,
+        post: Option<Post>,
+    ) -> Result<(u16, Vec<u8>), FetchError> {
         let away = |why: String| FetchError::Away { address: shown(address), why };
         check_address(address).map_err(away)?;
-        let _waiting = self.waiting.try_acquire().map_err(|_| FetchError::Busy)?;
-        let place = Arc::clone(&self.places).acquire_owned().await.map_err(|_| FetchError::Busy)?;
+        let share = self.share(mount, address);
+        let _trial = if share.is_silent.load(Ordering::SeqCst) {
+            let silent = |_| away("it has left the last request unanswered, and is tried once at a time".to_owned());
+            Some(share.trial.try_acquire().map_err(silent)?)
+        } else {
+            None
+        };
+        let _here = share.waiting.try_acquire().map_err(|_| FetchError::Busy)?;
+        let _anywhere = self.waiting.try_acquire().map_err(|_| FetchError::Busy)?;
+        let places = tokio::time::timeout(WAIT_MAX, async {
+            let own = Arc::clone(&share.places).acquire_owned().await.map_err(|_| FetchError::Busy)?;
+            Ok::<_, FetchError>((own, Arc::clone(&self.places).acquire_owned().await.map_err(|_| FetchError::Busy)?))
+        });
+        let places = places.await.map_err(|_| FetchError::Busy)??;
         let (url, ca_pem, trust) = (address.to_owned(), ca_pem.to_owned(), Arc::clone(&self.trust));
+        let asked = Arc::clone(&share);
         let sent = tokio::task::spawn_blocking(move || {
-            // The place is given back when the thread is, also when nobody waits for the answer any more.
-            let _place = place;
+            // The places are given back when the thread is, also when nobody waits for the answer any more.
+            let _places = places;
             let tls = if url.starts_with("https:") { Some(trust.of(&ca_pem)?) } else { None };
-            ask(&url, tls, post).map_err(|why| FetchError::Away { address: shown(&url), why })
+            let answered = ask(&url, tls, post);
+            asked.is_silent.store(matches!(answered, Err(ureq::Error::Timeout(_))), Ordering::SeqCst);
+            answered.map_err(|error| FetchError::Away { address: shown(&url), why: explained(&error) })
         });
         sent.await.map_err(|_| away("the request ended early".to_owned()))?
     }
@@ -197,7 +271,7 @@ fn client(ca_pem: &str) -> Result<ClientConfig, String> {
 }
 
 /// Blocks until the answer is there.
-fn ask(url: &str, tls: Option<Arc<ClientConfig>>, post: Option<Post>) -> Result<(u16, Vec<u8>), String> {
+fn ask(url: &str, tls: Option<Arc<ClientConfig>>, post: Option<Post>) -> Result<(u16, Vec<u8>), ureq::Error> {
     let mut config = ureq::Agent::config_builder()
         .http_status_as_error(false)
         .max_redirects(0)
@@ -219,10 +293,9 @@ fn ask(url: &str, tls: Option<Arc<ClientConfig>>, post: Option<Post>) -> Result<
             .header("Authorization", format!("Bearer {}", *bearer))
             .send(body.as_slice()),
     };
-    let mut answer = sent.map_err(|error| explained(&error))?;
+    let mut answer = sent?;
     let status = answer.status().as_u16();
-    let body = answer.body_mut().with_config().limit(ANSWER_MAX).read_to_vec();
-    Ok((status, body.map_err(|error| explained(&error))?))
+    Ok((status, answer.body_mut().with_config().limit(ANSWER_MAX).read_to_vec()?))
 }
 
 fn explained(error: &ureq::Error) -> String {

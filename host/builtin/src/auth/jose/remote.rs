@@ -5,7 +5,7 @@
 //!
 //! A login uses keys up to [`FRESH`] old as they are. Older ones are fetched anew first, so that a key that its provider has withdrawn
 //! is refused after that time; when the provider does not answer within [`PATIENCE`], the old keys go on being used until they are
-//! [`STALE_MAX`] old.
+//! [`STALE_MAX`] old. After a fetch that failed no login waits for the next one that has old keys.
 //!
 //! Anybody may name an unknown key. Such a token has its source fetched again at most every [`AGAIN`], and because of one address at
 //! most every [`AGAIN_FROM_ADDRESS`], so that whoever does that cannot use up the turns of those with a new key.
@@ -72,6 +72,7 @@ struct State {
 }
 
 struct Entry {
+    mount: MountAccessor,
     source: Source,
     state: Mutex<State>,
 }
@@ -127,6 +128,7 @@ impl RemoteKeys {
             (known, self.run(&entry, &mut state, clock))
         };
         match known {
+            Some(known) if !entry.state().failure.is_empty() => Ok(known),
             // Whatever comes after that is there for the next login.
             Some(known) => {
                 let _ = tokio::time::timeout(PATIENCE, running).await;
@@ -135,7 +137,10 @@ impl RemoteKeys {
             None => {
                 running.await;
                 let state = entry.state();
-                state.keys.clone().ok_or_else(|| state.failure.clone())
+                state.keys.clone().ok_or_else(|| match state.failure.as_str() {
+                    "" => FetchError::Busy.to_string(),
+                    failure => failure.to_owned(),
+                })
             }
         }
     }
@@ -166,13 +171,14 @@ impl RemoteKeys {
     }
 
     /// Fetches a source without keeping what comes: whether a configuration can work.
-    pub(in crate::auth) async fn probe(&self, source: &Source) -> Result<(), String> {
-        fetched(&self.fetcher, source).await.map(|_| ())
+    pub(in crate::auth) async fn probe(&self, mount: &MountAccessor, source: &Source) -> Result<(), String> {
+        fetched(&self.fetcher, mount, source).await.map(|_| ()).map_err(|why| why.to_string())
     }
 
     /// Forgets what a mount's sources gave.
     pub(in crate::auth) fn forget(&self, mount: &MountAccessor) {
         self.entries().retain(|(accessor, _), _| accessor != mount);
+        self.fetcher.forget(mount);
     }
 
     fn entries(&self) -> MutexGuard<'_, BTreeMap<(MountAccessor, Source), Arc<Entry>>> {
@@ -185,7 +191,7 @@ impl RemoteKeys {
         if !entries.contains_key(&key) && entries.len() >= SOURCES_MAX {
             entries.clear();
         }
-        let made = || Arc::new(Entry { source: source.clone(), state: Mutex::default() });
+        let made = || Arc::new(Entry { mount: mount.clone(), source: source.clone(), state: Mutex::default() });
         Arc::clone(entries.entry(key).or_insert_with(made))
     }
 
@@ -198,7 +204,7 @@ impl RemoteKeys {
         state.tried_at = Some(clock.steady());
         let (fetcher, entry, clock) = (Arc::clone(&self.fetcher), Arc::clone(entry), Arc::clone(clock));
         let task = tokio::spawn(async move {
-            let found = fetched(&fetcher, &entry.source).await;
+            let found = fetched(&fetcher, &entry.mount, &entry.source).await;
             entry.state().take(found, clock.steady(), entry.source.address());
         });
         let running = task.map(|_| ()).boxed().shared();
@@ -226,17 +232,21 @@ impl State {
         true
     }
 
-    fn take(&mut self, found: Result<KeySet, String>, now: Duration, address: &str) {
+    fn take(&mut self, found: Result<KeySet, Unfetched>, now: Duration, address: &str) {
         self.running = None;
+        // A provider that took long is left alone as long as one that answered at once.
+        self.tried_at = Some(now);
         match found {
             Ok(keys) => {
                 self.keys = Some(Arc::new(keys));
                 self.fetched_at = Some(now);
                 self.failure.clear();
             }
+            // This server had no place for the request: that says nothing of the provider.
+            Err(Unfetched::Fetch(FetchError::Busy)) => self.tried_at = None,
             Err(why) => {
                 tracing::warn!(address, "the keys of {address} could not be fetched: {why}");
-                self.failure = why;
+                self.failure = why.to_string();
                 // Too old to be used again.
                 if self.fetched_at.is_none_or(|at| now.saturating_sub(at) >= STALE_MAX) {
                     self.keys = None;
@@ -246,31 +256,41 @@ impl State {
     }
 }
 
-async fn fetched(fetcher: &Fetcher, source: &Source) -> Result<KeySet, String> {
-    let told = |error: FetchError| error.to_string();
+/// Why there are no keys.
+#[derive(Debug, thiserror::Error)]
+enum Unfetched {
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    /// The answer is none that counts.
+    #[error("{0}")]
+    Answer(String),
+}
+
+async fn fetched(fetcher: &Fetcher, mount: &MountAccessor, source: &Source) -> Result<KeySet, Unfetched> {
+    let wrong = |why: String| Unfetched::Answer(why);
     let (url, ca_pem) = match source {
         Source::Jwks { url, ca_pem } => (url.clone(), ca_pem),
         Source::Discovery { issuer, ca_pem } => {
             let address = format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
-            let text = fetcher.get(&address, ca_pem).await.map_err(told)?;
+            let text = fetcher.get(mount, &address, ca_pem).await?;
             let provider: Provider = serde_json::from_slice(&text)
-                .map_err(|_| format!("{address} is no configuration of an OpenID provider"))?;
+                .map_err(|_| wrong(format!("{address} is no configuration of an OpenID provider")))?;
             // Otherwise one provider's document could stand for another's (OpenID Connect Discovery 1.0, 4.3).
             if provider.issuer != *issuer {
-                return Err(format!("{address} is the configuration of another issuer"));
+                return Err(wrong(format!("{address} is the configuration of another issuer")));
             }
             // A key set may lie on another host, as Google's does. It was named over TLS; so must it be fetched, unless all of it is
             // on this machine.
             check_address(&provider.jwks_uri)
-                .map_err(|why| format!("the jwks_uri of {address} cannot be used: {why}"))?;
+                .map_err(|why| wrong(format!("the jwks_uri of {address} cannot be used: {why}")))?;
             if issuer.starts_with("https:") && !provider.jwks_uri.starts_with("https:") {
-                return Err(format!("the jwks_uri of {address} leads away from https"));
+                return Err(wrong(format!("the jwks_uri of {address} leads away from https")));
             }
             (provider.jwks_uri, ca_pem)
         }
     };
-    let text = fetcher.get(&url, ca_pem).await.map_err(told)?;
-    KeySet::from_jwks(&text).map_err(|error| format!("{}: {error}", url.split('?').next().unwrap_or_default()))
+    let text = fetcher.get(mount, &url, ca_pem).await?;
+    KeySet::from_jwks(&text).map_err(|error| wrong(format!("{}: {error}", url.split('?').next().unwrap_or_default())))
 }
 
 #[cfg(test)]

@@ -15,7 +15,9 @@ mod routes;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use futures_util::StreamExt as _;
 use futures_util::future::join_all;
+use futures_util::stream::FuturesUnordered;
 use leasehold_core::request::LogicalResponse;
 use leasehold_core::routes::Route;
 use leasehold_core::seams::auth::{
@@ -63,7 +65,8 @@ impl Jwt {
         let config = Config::of(&request.fields)?;
         let mut answer = LogicalResponse::empty();
         let sources = config.sources();
-        let probes = join_all(sources.iter().map(|(_, source)| self.remote.probe(source))).await;
+        let mount = &request.context.mount.accessor;
+        let probes = join_all(sources.iter().map(|(_, source)| self.remote.probe(mount, source))).await;
         for ((name, _), probe) in sources.iter().zip(probes) {
             let Err(why) = probe else { continue };
             if request.fields.bool("skip_jwks_validation") != Some(true) {
@@ -146,20 +149,23 @@ impl Jwt {
             return compact.verify(&config.static_keys()).map_err(Failure::Flaw);
         }
         let (mount, clock) = (&request.context.mount.accessor, &request.context.clock);
-        let fetched = join_all(sources.iter().map(|(_, source)| self.remote.keys(mount, source, clock))).await;
-        let fetched = sources.iter().map(|(_, source)| source).zip(fetched);
-        let known: Vec<(&Source, Arc<KeySet>)> =
-            fetched.filter_map(|(source, keys)| keys.ok().map(|keys| (source, keys))).collect();
-        if known.is_empty() {
-            return Err(Failure::NoKeys);
+        let mut fetched = FuturesUnordered::new();
+        for (_, source) in &sources {
+            fetched.push(async move { (source, self.remote.keys(mount, source, clock).await) });
         }
-        let mut flaw = Flaw::UnknownKey;
-        for (_, keys) in &known {
-            match compact.verify(keys) {
+        let (mut known, mut flaw): (Vec<(&Source, Arc<KeySet>)>, _) = (Vec::new(), Flaw::UnknownKey);
+        // Each as it comes: a provider that is away delays nobody whose token is another's.
+        while let Some((source, keys)) = fetched.next().await {
+            let Ok(keys) = keys else { continue };
+            match compact.verify(&keys) {
                 Ok(claims) => return Ok(claims),
                 Err(Flaw::UnknownKey) => {}
                 Err(other) => flaw = other,
             }
+            known.push((source, keys));
+        }
+        if known.is_empty() {
+            return Err(Failure::NoKeys);
         }
         if flaw != Flaw::UnknownKey {
             return Err(Failure::Flaw(flaw));

@@ -64,7 +64,11 @@ pub(super) async fn read(request: &AuthRequest) -> Result<LogicalResponse, Reque
 pub(super) async fn write(request: &AuthRequest) -> Result<LogicalResponse, RequestError> {
     let config = Config::of(&request.fields).await?;
     request.context.storage.put(KEY, encode(&config)?, Expect::Anything).await?;
-    Ok(LogicalResponse::empty())
+    let answer = LogicalResponse::empty();
+    Ok(match config.warning() {
+        Some(warning) => answer.warn(warning),
+        None => answer,
+    })
 }
 
 /// A file of the pod that this server runs in; none outside of one.
@@ -167,6 +171,12 @@ impl Config {
         if self.pem_keys.is_empty() { None } else { Some(KeySet::of_static(keys)) }
     }
 
+    fn warning(&self) -> Option<&'static str> {
+        (!self.disable_iss_validation && self.issuer.is_empty()).then_some(
+            "'issuer' is empty: only tokens of the issuer \"kubernetes/serviceaccount\" can log in, which clusters before 1.21 made; set 'issuer' to that of the cluster",
+        )
+    }
+
     /// The `iss` that tokens must have; empty: any.
     pub(super) fn bound_issuer(&self) -> &str {
         match (self.disable_iss_validation, self.issuer.as_str()) {
@@ -181,6 +191,15 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_issuer_that_new_clusters_do_not_have_warns() {
+        let warning = |disable_iss_validation, issuer: &str| {
+            Config { disable_iss_validation, issuer: issuer.to_owned(), ..Config::default() }.warning()
+        };
+        assert!(warning(false, "").is_some_and(|text| text.contains("kubernetes/serviceaccount")));
+        assert!(warning(true, "").is_none() && warning(false, "https://a").is_none());
+    }
 
     #[test]
     fn the_reviewers_token_is_not_shown() {

@@ -14,6 +14,8 @@ mod role;
 mod routes;
 
 use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use leasehold_core::request::LogicalResponse;
@@ -22,6 +24,7 @@ use leasehold_core::seams::auth::{
     AuthContext, AuthHandler, AuthMethod, AuthOutcome, AuthRequest, LoginLimits, LoginPlan, LoginToken,
 };
 use leasehold_core::seams::error::RequestError;
+use leasehold_model::MountAccessor;
 use serde_json::{Value, json};
 
 use super::jose::Fetcher;
@@ -32,7 +35,12 @@ use review::Failure;
 #[derive(Debug, Default)]
 pub struct Kubernetes {
     fetcher: Fetcher,
+    /// When the log was told last that a mount's cluster reviews no tokens, by the steady clock.
+    warned_at: Mutex<BTreeMap<MountAccessor, Duration>>,
 }
+
+/// Anybody can have a cluster asked: the log is told at most so often.
+const WARN_AGAIN: Duration = Duration::from_secs(60);
 
 fn denied(reason: impl ToString) -> RequestError {
     RequestError::LoginDenied { reason: reason.to_string() }
@@ -42,6 +50,20 @@ impl Kubernetes {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    fn warned_at(&self) -> MutexGuard<'_, BTreeMap<MountAccessor, Duration>> {
+        self.warned_at.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the log was told nothing of this mount for a while.
+    fn may_warn(&self, mount: &MountAccessor, now: Duration) -> bool {
+        let mut warned_at = self.warned_at();
+        if warned_at.get(mount).is_some_and(|at| now.saturating_sub(*at) < WARN_AGAIN) {
+            return false;
+        }
+        warned_at.insert(mount.clone(), now);
+        true
     }
 
     async fn read_config(&self, request: &AuthRequest) -> Result<LogicalResponse, RequestError> {
@@ -78,16 +100,26 @@ impl Kubernetes {
         let said = review::read(token, &config, at.clock.now()).map_err(denied)?;
         let role = role::find(&at.storage, &name).await?.map(|(role, _)| role);
         let audience = role.as_ref().map_or("", |role| role.audience.as_str());
-        let account = match review::ask(&self.fetcher, &config, token, audience, &said).await {
+        let account = match review::ask(&self.fetcher, &at.mount.accessor, &config, token, audience, &said).await {
             Ok(account) => account,
             Err(Failure::Away(why)) => {
-                tracing::warn!(mount.path = %at.mount.path, "no TokenReview: {why}");
+                if self.may_warn(&at.mount.accessor, at.clock.steady()) {
+                    tracing::warn!(mount.path = %at.mount.path, "no TokenReview: {why}");
+                }
                 return Err(RequestError::Unavailable(
                     "the Kubernetes API server cannot be asked at the moment; the server's log has the reason"
                         .to_owned(),
                 ));
             }
-            Err(failure) => return Err(denied(failure)),
+            Err(failure) => {
+                if matches!(failure, Failure::Refused(_)) && self.may_warn(&at.mount.accessor, at.clock.steady()) {
+                    tracing::warn!(
+                        mount.path = %at.mount.path,
+                        "{failure}: the reviewer's token has ended, or lacks the role system:auth-delegator"
+                    );
+                }
+                return Err(denied(failure));
+            }
         };
         let role = role.ok_or_else(|| denied("no role has this name"))?;
         role.admit(&account).map_err(denied)?;
@@ -125,5 +157,24 @@ impl AuthMethod for Kubernetes {
             RequestError::Engine(format!("failed to renew entry: role {name:?} does not exist during renewal"))
         })?;
         Ok(LoginLimits::from(&role.token))
+    }
+
+    async fn unmount(&self, at: &AuthContext) {
+        self.fetcher.forget(&at.mount.accessor);
+        self.warned_at().remove(&at.mount.accessor);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_is_told_of_a_mount_once_a_minute_at_most() {
+        let (method, one, two) = (Kubernetes::new(), MountAccessor::new("a_1"), MountAccessor::new("a_2"));
+        let told: Vec<bool> = [(0, &one), (59, &one), (59, &two), (60, &one), (119, &one), (118, &two), (120, &one)]
+            .map(|(at, mount)| method.may_warn(mount, Duration::from_secs(at)))
+            .into();
+        assert_eq!(told, [true, false, true, true, false, false, true]);
     }
 }

@@ -1,6 +1,6 @@
 //! Who a token is of: what the cluster says (`TokenReview`), and what the token says itself.
 
-use leasehold_model::Timestamp;
+use leasehold_model::{MountAccessor, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -32,6 +32,9 @@ pub(super) enum Failure {
     OtherAudience,
     #[error("the cluster says that the token is of another service account than it says itself")]
     OtherAccount,
+    /// Whoever logs in asks with their own token, or the reviewer's has ended.
+    #[error("the cluster refuses to review tokens (it answers {0})")]
+    Refused(u16),
     /// For the log.
     #[error("the cluster could not be asked: {0}")]
     Away(String),
@@ -104,6 +107,7 @@ fn account(claims: &Claims) -> Option<Account> {
 /// Asks the cluster about a token. Only what it says counts.
 pub(super) async fn ask(
     fetcher: &Fetcher,
+    mount: &MountAccessor,
     config: &Config,
     token: &str,
     audience: &str,
@@ -117,18 +121,11 @@ pub(super) async fn ask(
     });
     let post = Post { bearer: config.reviewer(token).await, body: body.to_string().into_bytes().into() };
     let authorities = config.authorities().await.map_err(Failure::Away)?;
-    let answered = fetcher.post(&config.review_address(), &authorities, post).await;
+    let answered = fetcher.post(mount, &config.review_address(), &authorities, post).await;
     let (status, text) = answered.map_err(|error: FetchError| Failure::Away(error.to_string()))?;
     match status {
         200..=299 => {}
-        // Whoever logs in asks with their own token, or the reviewer's has ended.
-        401 | 403 => {
-            tracing::warn!(
-                status,
-                "the Kubernetes API server refuses to review tokens: the reviewer's token has ended, or lacks the role system:auth-delegator"
-            );
-            return Err(Failure::NotAuthenticated);
-        }
+        401 | 403 => return Err(Failure::Refused(status)),
         other => return Err(Failure::Away(format!("the API server answered {other}"))),
     }
     let review: Review = serde_json::from_slice(&text)
@@ -194,7 +191,7 @@ mod tests {
         let config: Config =
             serde_json::from_value(json!({ "kubernetes_host": "https://127.0.0.1:1", "disable_local_ca_jwt": true }))
                 .unwrap();
-        let found = ask(&Fetcher::default(), &config, "x", "", &said()).await;
+        let found = ask(&Fetcher::default(), &MountAccessor::new("auth_kubernetes_1"), &config, "x", "", &said()).await;
         assert!(matches!(&found, Err(Failure::Away(why)) if why.contains("kubernetes_ca_cert")), "{found:?}");
     }
 

@@ -198,12 +198,72 @@ async fn requests_to_other_servers_are_bounded_over_all_sources() {
     let (at, key) = (Fixture::new(), key());
     at.server.shows(&[("a", &key)]);
     *at.server.delay.lock().unwrap() = Duration::from_millis(100);
-    let sources: Vec<Source> = (0..100)
+    let sources: Vec<Source> = (0..300)
         .map(|n| Source::Jwks { url: format!("{}/keys?n={n}", at.server.address), ca_pem: String::new() })
         .collect();
     let found = futures_util::future::join_all(sources.iter().map(|source| at.keys(source))).await;
     let busy = found.iter().filter(|one| one.as_ref().is_err_and(|why| why.contains("under way"))).count();
-    assert_eq!((busy, at.server.asked()), (28, 72));
+    assert_eq!((busy, at.server.asked()), (44, 256));
+    // What had no place has not failed, and is fetched by the next login.
+    assert!(at.keys(&sources[299]).await.is_ok());
+}
+
+/// After a fetch that failed, nobody who has keys waits for the next one.
+#[tokio::test]
+async fn a_provider_that_has_failed_and_is_slow_delays_no_login_that_has_keys() {
+    let (at, key) = (Fixture::new(), key());
+    at.server.shows(&[("a", &key)]);
+    at.keys(&at.server.jwks()).await.unwrap();
+    at.server.is_down.store(true, Ordering::SeqCst);
+    at.advance(FRESH);
+    at.keys(&at.server.jwks()).await.unwrap();
+    at.server.is_down.store(false, Ordering::SeqCst);
+    *at.server.delay.lock().unwrap() = PATIENCE + Duration::from_secs(1);
+    at.advance(AGAIN);
+    let asked = at.server.asked();
+    let found = tokio::time::timeout(PATIENCE / 2, at.keys(&at.server.jwks())).await;
+    assert!(takes(&found.expect("it does not wait").unwrap(), "a", &key));
+    while at.server.asked() == asked {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// A request that took long is followed by a rest, too.
+#[test]
+fn a_source_rests_after_its_fetch_has_ended() {
+    let mut state = State { tried_at: Some(Duration::from_secs(100)), ..State::default() };
+    let failure = || Err(Unfetched::Answer("x".to_owned()));
+    state.take(failure(), Duration::from_secs(110), "a");
+    assert!(!state.may_ask_again(None, Duration::from_secs(119)));
+    assert!(state.may_ask_again(None, Duration::from_secs(120)));
+    state.take(Err(FetchError::Busy.into()), Duration::from_secs(120), "a");
+    assert_eq!((state.tried_at, state.failure.as_str()), (None, "x"), "a server that was busy was not tried");
+}
+
+/// A server that leaves requests unanswered has one place, and the servers of other mounts have theirs.
+#[tokio::test]
+async fn a_silent_server_takes_up_one_place_and_delays_no_other_mount() {
+    let (at, key) = (Fixture::new(), key());
+    at.server.shows(&[("a", &key)]);
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}/keys", silent.local_addr().unwrap());
+    let (fetcher, other) = (Fetcher::default(), MountAccessor::new("auth_jwt_00000002"));
+    let asked = || fetcher.get(&at.mount, &address, "");
+    let many = futures_util::future::join_all((0..100).map(|_| asked()));
+    let healthy = async {
+        let url = format!("{}/keys", at.server.address);
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        tokio::time::timeout(Duration::from_secs(5), fetcher.get(&other, &url, "")).await
+    };
+    let (many, healthy) = tokio::join!(tokio::time::timeout(Duration::from_secs(20), many), healthy);
+    healthy.expect("it has places of its own").unwrap();
+    let many = many.expect("the wait for a place counts");
+    let busy = many.iter().filter(|one| matches!(one, Err(FetchError::Busy))).count();
+    assert!(many.iter().all(Result::is_err) && busy >= 36, "{busy}");
+    let two = tokio::time::timeout(Duration::from_secs(20), futures_util::future::join(asked(), asked())).await;
+    let (first, second) = two.unwrap();
+    assert!(first.unwrap_err().to_string().contains("not within 8 s"));
+    assert!(second.unwrap_err().to_string().contains("tried once at a time"));
 }
 
 #[tokio::test]
@@ -276,7 +336,7 @@ async fn a_providers_configuration_leads_to_its_keys() {
         (json!([]), "no configuration of an OpenID provider"),
     ] {
         at.server.says(document, &said);
-        let found = at.remote.probe(&source).await.unwrap_err();
+        let found = at.remote.probe(&at.mount, &source).await.unwrap_err();
         assert!(found.contains(why), "{said}: {found}");
     }
 }
@@ -293,7 +353,7 @@ async fn an_answer_that_is_no_key_set_or_too_large_or_leads_elsewhere_is_refused
     ] {
         at.server.says("/odd", &said);
         let source = Source::Jwks { url: format!("{}/odd?code=hush", at.server.address), ca_pem: String::new() };
-        let found = at.remote.probe(&source).await.unwrap_err();
+        let found = at.remote.probe(&at.mount, &source).await.unwrap_err();
         assert!(found.contains(why) && !found.contains("secret") && !found.contains("hush"), "{found}");
     }
 }
