@@ -141,6 +141,8 @@ async fn write_all(client: &Client, names: &Names, term: &str, mut from: mpsc::R
     let count = "insert into {p}lease_count\" (place, kind, state, rows) \
                  select 0, kind, state, pg_catalog.count(*) from {p}lease\" group by kind, state";
     step(client.batch_execute(&names.sql(count))).await?;
+    // Until PostgreSQL's own maintenance comes by, it would plan for tables that are nearly empty.
+    step(client.batch_execute(&names.sql("analyze {p}kv\"; analyze {p}lease\""))).await?;
     step(client.batch_execute("commit")).await?;
     Ok(())
 }

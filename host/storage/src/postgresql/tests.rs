@@ -550,3 +550,22 @@ async fn counting_leases_reads_counts_and_no_lease() {
     let held = "select count(*) from pg_indexes where indexname = ";
     assert_eq!(server().psql(&format!("{held}'{}_lease_count'", settings.table)).unwrap().trim(), "0");
 }
+
+/// A restored store of a million rows must not be slow until autovacuum has come by.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_restored_is_planned_for_at_once() {
+    use leasehold_core::seams::store_copy::{Piece, Record, WholeStore};
+    let settings = fresh();
+    let storage = opened(&settings).await;
+    let (pieces, waiting) = tokio::sync::mpsc::channel(4);
+    let values = (0..500).map(|n| Record::Value { key: key(&format!("a/{n}")), value: b"x".to_vec() });
+    let leases = (0..300).map(|n| Record::Lease(row(&format!("a/creds/{n}"), 1)));
+    for piece in [Piece::Records(values.chain(leases).collect()), Piece::End] {
+        pieces.send(piece).await.unwrap();
+    }
+    storage.replace(waiting).await.unwrap();
+    for (table, rows) in [("kv", "500"), ("lease", "300")] {
+        let known = format!("select reltuples from pg_class where relname = '{}_{table}'", settings.table);
+        assert_eq!(server().psql(&known).unwrap().trim(), rows, "{table}");
+    }
+}
