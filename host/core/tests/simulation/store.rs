@@ -59,8 +59,9 @@ impl View {
     ) -> Result<T, StorageError> {
         let world = self.world();
         // Between a decision and its write is where standing still does the most harm.
-        if writes && world.weather == Weather::Storm && !world.is_healed() && world.chance.below(300) == 0 {
-            self.machine.pause(world.chance.millis(1_500, 5_000));
+        let (seldom, least) = if world.is_broken(Breakage::ExpelledWriteOn) { (60, 2_000) } else { (300, 1_500) };
+        if writes && world.weather == Weather::Storm && !world.is_healed() && world.chance.below(seldom) == 0 {
+            self.machine.pause(world.chance.millis(least, 5_000));
         }
         self.machine.runs().await;
         if self.is_cut() {
