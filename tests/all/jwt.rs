@@ -5,7 +5,7 @@ use tempfile::TempDir;
 
 use super::auth::enable;
 use crate::support::{
-    Answer, Bao, Client, Credential, Database, Provider, Server, Signer, eventually, leaf_certificate, now,
+    Answer, Bao, Client, Credential, Database, Durable, Provider, Server, Signer, eventually, leaf_certificate, now,
 };
 
 const REFUSED: &str = "error validating token: the token or the role is not valid for this login";
@@ -123,7 +123,8 @@ fn logins(server: &Server) {
 
 #[test]
 fn all_refusals_read_alike_and_the_audit_record_has_the_reason() {
-    let server = mounted();
+    let server = Server::durable(&Durable::default());
+    enable(&server, "jwt", "jwt");
     let (ours, theirs) = (Signer::new(), Signer::new());
     configure(&server, json!({ "jwt_validation_pubkeys": ours.public_pem() }));
     role(&server, "r", json!({ "bound_claims": { "team": "a" } }));

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::auth::enable;
-use crate::support::{Answer, Asked, Bao, Provider, Server, Signer, certificate, eventually, now};
+use crate::support::{Answer, Asked, Bao, Durable, Provider, Server, Signer, certificate, eventually, now};
 
 /// An API server that knows the pods of one signer.
 pub(crate) struct Cluster {
@@ -152,7 +152,8 @@ fn logins(server: &Server) {
 
 #[test]
 fn all_refusals_read_alike_and_no_secret_of_the_cluster_is_shown() {
-    let server = mounted();
+    let server = Server::durable(&Durable::default());
+    enable(&server, "kubernetes", "kubernetes");
     let cluster = Cluster::start();
     let options = json!({ "type": "file", "options": { "file_path": server.home().join("audit/log") } });
     server.root().put("sys/audit/file", options).assert_status(204);

@@ -8,8 +8,9 @@ use std::sync::{Arc, RwLock};
 
 use leasehold_model::{Operation, TokenId, Ttl};
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Mutex, watch};
+use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
+use tokio_util::sync::DropGuard;
 
 use crate::audit::{Broker, DeviceEntry};
 use crate::auto_unseal::AutoUnseal;
@@ -140,7 +141,8 @@ pub struct Core {
 
 #[derive(Debug)]
 struct Running {
-    stop: watch::Sender<bool>,
+    /// Ends what runs while unsealed, also when it is dropped.
+    stop: DropGuard,
     leases: JoinHandle<()>,
     modules: JoinHandle<()>,
 }

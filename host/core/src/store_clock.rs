@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use leasehold_model::Timestamp;
-use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::seams::host::Clock;
 use crate::seams::storage::{Storage, StorageError};
@@ -91,15 +91,11 @@ impl StoreClock {
     }
 
     /// Follows the store's clock until `stop` says so. While the store does not answer, the last measurement holds.
-    pub async fn follow(&self, storage: &dyn Storage, mut stop: watch::Receiver<bool>) {
-        while !*stop.borrow() {
+    pub async fn follow(&self, storage: &dyn Storage, stop: CancellationToken) {
+        while !stop.is_cancelled() {
             tokio::select! {
                 biased;
-                changed = stop.changed() => {
-                    if changed.is_err() {
-                        break;
-                    }
-                }
+                () = stop.cancelled() => {}
                 () = tokio::time::sleep(REFRESH_EVERY) => {
                     if let Err(error) = self.refresh(storage).await {
                         tracing::debug!(%error, "the store did not tell its time");

@@ -13,6 +13,7 @@ mod jose;
 pub mod jwt;
 pub mod kubernetes;
 mod old_names;
+mod records;
 #[cfg(test)]
 mod testing;
 pub mod userpass;

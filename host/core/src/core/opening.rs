@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
-use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use super::{Core, Running, Unsealed, seal_error};
 use crate::metrics;
@@ -90,10 +90,10 @@ impl Core {
             }
         };
         metrics::open(&unsealed.installation.cluster_name, true);
-        let (stop, stopped) = watch::channel(false);
+        let stop = CancellationToken::new();
         let (leases, jobs, opened) = (unsealed.leases.clone(), unsealed.jobs.clone(), unsealed.clone());
         let (clock, nodes, storage) = (self.clock.clone(), self.nodes.clone(), self.seams.storage.clone());
-        let stopped_following = stopped.clone();
+        let (stopped, stopped_following) = (stop.clone(), stop.clone());
         // In a task of its own: whatever happens to it, leases go on.
         let following = tokio::spawn(async move { nodes.follow(&opened, stopped_following).await });
         let leases = tokio::spawn(async move {
@@ -108,7 +108,7 @@ impl Core {
         let opened = unsealed.clone();
         // Compiling takes up to a minute for each; leases cannot wait for that.
         let modules = tokio::spawn(async move { opened.modules.keep_loaded(&opened.egps).await });
-        *transition = Some(Running { stop, leases, modules });
+        *transition = Some(Running { stop: stop.drop_guard(), leases, modules });
         *self.unsealed.write().unwrap_or_else(PoisonError::into_inner) = Some(unsealed);
         tracing::info!("unsealed");
         Ok(())
@@ -181,7 +181,7 @@ impl Core {
         if let Some(running) = transition.take() {
             running.modules.abort();
             // Errors mean that it has ended already.
-            let _ = running.stop.send(true);
+            drop(running.stop);
             let _ = running.leases.await;
             let _ = running.modules.await;
         }

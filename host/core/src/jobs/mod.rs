@@ -19,8 +19,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use leasehold_model::{LeaseId, MountAccessor, Timestamp, Ttl};
 use serde_json::Value;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::metrics;
 use crate::mount::{AuthMethods, Engines};
@@ -142,12 +143,12 @@ impl Jobs {
     }
 
     /// Sees to it that every job has its row, until `stop` says so: at unsealing, and whenever [`Jobs::look_for_new`] was called.
-    pub async fn keep_rows(&self, mut stop: watch::Receiver<bool>) {
+    pub async fn keep_rows(&self, stop: CancellationToken) {
         loop {
             let made = tokio::select! {
                 biased;
                 made = self.make_rows() => made,
-                () = told(&mut stop) => return,
+                () = stop.cancelled() => return,
             };
             let again = match made {
                 Ok(()) => Duration::MAX,
@@ -159,7 +160,7 @@ impl Jobs {
             };
             tokio::select! {
                 biased;
-                () = told(&mut stop) => return,
+                () = stop.cancelled() => return,
                 () = self.is_missing.notified() => {}
                 () = tokio::time::sleep(again) => {}
             }
@@ -303,9 +304,4 @@ impl Jobs {
     fn now(&self) -> Timestamp {
         self.engines.clock.now()
     }
-}
-
-/// Returns when work is to stop, or when nobody is left who could say so.
-pub(crate) async fn told(stop: &mut watch::Receiver<bool>) {
-    let _ = stop.wait_for(|stop| *stop).await;
 }

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use leasehold_model::{Timestamp, Ttl};
 use serde_json::Value;
-use tokio::sync::watch;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::mounts::Owner;
-use super::{Job, JobError, Jobs, told};
+use super::{Job, JobError, Jobs};
 use crate::backoff::backoff;
 use crate::codec::encode;
 use crate::rows::job::{JobBody, JobFailure};
@@ -60,7 +60,7 @@ impl Held {
 
 impl Jobs {
     /// Works on a row that the ticker has claimed. Whatever fails is logged here and tried again when the row is due.
-    pub(crate) async fn work_on(&self, row: LeaseRow, mut stop: watch::Receiver<bool>) {
+    pub(crate) async fn work_on(&self, row: LeaseRow, stop: CancellationToken) {
         let id = row.id.clone();
         let job = match self.owner(&row).await {
             Ok(Owner::Known(job)) => job,
@@ -92,7 +92,7 @@ impl Jobs {
                 Ended::Done(done.unwrap_or_else(|_| Err(late())))
             }
             () = self.keep(&held) => Ended::Lost,
-            () = told(&mut stop) => Ended::Stopped,
+            () = stop.cancelled() => Ended::Stopped,
         };
         self.end(&*job, held, began, ended).await;
     }

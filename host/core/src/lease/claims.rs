@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use leasehold_model::Timestamp;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
 
 use super::revoke::Trigger;
 use super::{CLAIM_TTL, EndCause, LeaseError, LeaseKind, LeaseRow, LeaseState, Leases, TARGET_SLOTS};
@@ -78,9 +79,9 @@ impl ConnectionHealth {
 
 impl Leases {
     /// Works until `stop` says so, then lets what it began finish.
-    pub async fn run(self: Arc<Self>, jobs: Arc<Jobs>, mut stop: watch::Receiver<bool>) {
+    pub async fn run(self: Arc<Self>, jobs: Arc<Jobs>, stop: CancellationToken) {
         let mut work = tokio::task::JoinSet::new();
-        while !*stop.borrow() {
+        while !stop.is_cancelled() {
             while work.try_join_next().is_some() {}
             let wait = match self.claim_and_spawn(&mut work, &jobs, &stop).await {
                 Ok(wait) => wait,
@@ -91,14 +92,10 @@ impl Leases {
                 }
             };
             tokio::select! {
-                // As in every `select!` of this crate: a history that is simulated from a seed must come out the same again.
+                // As in every `select!` of this crate: a history that is simulated from a seed must come out the same again. That is also
+                // why no `watch` says stop: it wakes those who wait in an order that nobody can tell.
                 biased;
-                changed = stop.changed() => {
-                    // Nobody is left who could say stop.
-                    if changed.is_err() {
-                        break;
-                    }
-                }
+                () = stop.cancelled() => {}
                 Some(_) = work.join_next() => {}
                 () = self.wake.notified() => {}
                 () = jobs.woken() => {}
@@ -113,7 +110,7 @@ impl Leases {
         self: &Arc<Self>,
         work: &mut tokio::task::JoinSet<()>,
         jobs: &Arc<Jobs>,
-        stop: &watch::Receiver<bool>,
+        stop: &CancellationToken,
     ) -> Result<Duration, StorageError> {
         let (mut skip, places) = self.places();
         if !jobs.has_place() {

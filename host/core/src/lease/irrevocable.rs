@@ -1,10 +1,9 @@
 //! Leases whose revocation has failed so often that the API shows them as irrevocable. Trying goes on all the same.
 
 use leasehold_model::LeaseId;
-use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use super::{IRREVOCABLE_AFTER, LeaseKind, LeaseRow, LeaseState, Leases, PAGE};
-use crate::jobs::told;
 use crate::seams::storage::{LeaseFilter, Page, StorageError};
 
 impl Leases {
@@ -19,14 +18,14 @@ impl Leases {
     }
 
     /// Counts once those that were irrevocable before this start, unless `stop` comes first.
-    pub async fn count_irrevocable(&self, mut stop: watch::Receiver<bool>) {
+    pub async fn count_irrevocable(&self, stop: CancellationToken) {
         tokio::select! {
             biased;
             found = self.find_irrevocable() => match found {
                 Ok(()) | Err(StorageError::Sealed) => {}
                 Err(error) => tracing::warn!(%error, "could not count the leases that cannot be revoked"),
             },
-            () = told(&mut stop) => {}
+            () = stop.cancelled() => {}
         }
     }
 

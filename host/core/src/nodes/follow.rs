@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use super::{Nodes, POLL};
 use crate::core::Unsealed;
@@ -18,11 +18,11 @@ const LEAVE_MAX: Duration = Duration::from_secs(1);
 
 impl Nodes {
     /// Follows until `stop` says so.
-    pub(crate) async fn follow(self: &Arc<Self>, unsealed: &Unsealed, mut stop: watch::Receiver<bool>) {
+    pub(crate) async fn follow(self: &Arc<Self>, unsealed: &Unsealed, stop: CancellationToken) {
         if !self.is_alone.load(Ordering::Acquire) {
             tokio::select! {
                 biased;
-                _ = stop.wait_for(|stop| *stop) => {}
+                () = stop.cancelled() => {}
                 () = self.follow_for_ever(unsealed) => {}
             }
             self.unloaded();

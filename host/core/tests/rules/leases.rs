@@ -320,9 +320,9 @@ async fn force_waits_for_no_target_that_does_not_answer() {
 async fn the_ticker_ends_with_the_one_who_could_stop_it() {
     let world = World::new();
     let node = world.start().await;
-    let (stop, stopped) = tokio::sync::watch::channel(false);
-    let ticker = tokio::spawn(node.leases.clone().run(node.jobs.clone(), stopped));
-    drop(stop);
+    let stop = tokio_util::sync::CancellationToken::new();
+    let ticker = tokio::spawn(node.leases.clone().run(node.jobs.clone(), stop.clone()));
+    drop(stop.drop_guard());
     tokio::time::timeout(Duration::from_secs(5), ticker).await.unwrap().unwrap();
 }
 

@@ -118,7 +118,11 @@ impl Client {
     /// Makes a mount of its own, or takes it away.
     async fn change_mount(&self) {
         let (world, mount) = (self.world(), self.number);
-        let is_there = !world.model().is_mounted(mount);
+        // Where the last answer did not come, either may be so.
+        let is_there = match world.model().is_mounted(mount) {
+            Some(is_mounted) => !is_mounted,
+            None => world.chance.percent(50),
+        };
         let path = format!("sys/mounts/m{mount}");
         let server = self.any_to_change();
         world.model().mounts[mount].change_begins(is_there);
@@ -193,10 +197,11 @@ impl Client {
         len.checked_sub(1 + back)
     }
 
+    /// One whose role is there; now and then one that is gone.
     fn any_lease(&self) -> Option<LeaseId> {
         let leases = self.world().target.roles();
-        let known = self.world().model().leases();
-        let known: Vec<LeaseId> = known.into_iter().filter(|id| leases.contains(id)).collect();
+        let (known, is_any) = (self.world().model().leases(), self.world().chance.percent(10));
+        let known: Vec<LeaseId> = known.into_iter().filter(|id| is_any || leases.contains(id)).collect();
         known.get(self.world().chance.index(known.len())).cloned()
     }
 

@@ -114,9 +114,10 @@ pub enum Met {
 }
 
 impl Model {
-    /// Whether, by the last answer, the mount is there.
-    pub fn is_mounted(&self, mount: usize) -> bool {
-        self.mounts[mount].is_granted
+    /// Whether the mount is there, as far as clients know.
+    pub fn is_mounted(&self, mount: usize) -> Option<bool> {
+        let mount = &self.mounts[mount];
+        mount.unknown.is_empty().then_some(mount.is_granted)
     }
 
     /// Of a token that was asked for at `asked_at` and is handed out now.

@@ -59,9 +59,9 @@ impl View {
     ) -> Result<T, StorageError> {
         let world = self.world();
         // Between a decision and its write is where standing still does the most harm.
-        let (seldom, least) = if world.is_broken(Breakage::ExpelledWriteOn) { (60, 2_000) } else { (300, 1_500) };
+        let seldom = if world.is_broken(Breakage::ExpelledWriteOn) { 10 } else { 60 };
         if writes && world.weather == Weather::Storm && !world.is_healed() && world.chance.below(seldom) == 0 {
-            self.machine.pause(world.chance.millis(least, 5_000));
+            self.machine.pause(world.chance.millis(3_000, 5_000));
         }
         self.machine.runs().await;
         if self.is_cut() {

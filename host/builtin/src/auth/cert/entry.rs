@@ -3,11 +3,8 @@
 use std::sync::Arc;
 
 use leasehold_core::fields::Fields;
-use leasehold_core::request::{LogicalResponse, Object};
-use leasehold_core::seams::auth::AuthRequest;
+use leasehold_core::request::Object;
 use leasehold_core::seams::error::RequestError;
-use leasehold_core::seams::mount_storage::MountStorage;
-use leasehold_core::seams::storage::{Expect, StorageError};
 use leasehold_core::seams::token_params::TokenParams;
 use leasehold_model::Timestamp;
 use leasehold_tls::{ClientFacts, RevocationList, certificates, verify_client, vouches_for_none};
@@ -15,8 +12,9 @@ use rustls::pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::auth::glob;
 use crate::auth::old_names::{OldNames, Renamed};
-use crate::auth::{TRIES, contended, encode, glob, load};
+use crate::auth::records::Record;
 
 /// What Vault called these fields before all methods shared them.
 const RENAMED: &[Renamed] = &[
@@ -55,51 +53,6 @@ pub(super) struct Entry {
     old_names: OldNames,
 }
 
-fn key(name: &str) -> String {
-    format!("cert/{name}")
-}
-
-pub(super) fn name_of(request: &AuthRequest) -> String {
-    request.capture("name").to_lowercase()
-}
-
-pub(super) async fn find(storage: &MountStorage, name: &str) -> Result<Option<(Entry, u64)>, RequestError> {
-    load(storage, &key(name)).await
-}
-
-pub(super) async fn read(request: &AuthRequest) -> Result<LogicalResponse, RequestError> {
-    let found = find(&request.context.storage, &name_of(request)).await?;
-    let (entry, _) = found.ok_or(RequestError::NotFound)?;
-    Ok(LogicalResponse::data(entry.shown()))
-}
-
-pub(super) async fn write(request: &AuthRequest) -> Result<LogicalResponse, RequestError> {
-    let (storage, name) = (&request.context.storage, name_of(request));
-    for _ in 0..TRIES {
-        let (mut entry, expect) = match find(storage, &name).await? {
-            Some((entry, version)) => (entry, Expect::Version(version)),
-            None => (Entry::default(), Expect::Absent),
-        };
-        if expect == Expect::Absent && storage.names("cert/", "", ENTRIES_MAX).await?.len() >= ENTRIES_MAX {
-            return Err(RequestError::Invalid(format!(
-                "there are {ENTRIES_MAX} certificates at this mount, which is the most"
-            )));
-        }
-        entry.update(&request.fields)?;
-        match storage.put(&key(&name), encode(&entry)?, expect).await {
-            Ok(()) => return Ok(entry.warnings().into_iter().fold(LogicalResponse::empty(), LogicalResponse::warn)),
-            Err(StorageError::Conflict(_)) => {}
-            Err(other) => return Err(other.into()),
-        }
-    }
-    Err(contended())
-}
-
-pub(super) async fn delete(request: &AuthRequest) -> Result<LogicalResponse, RequestError> {
-    request.context.storage.delete(&key(&name_of(request))).await?;
-    Ok(LogicalResponse::empty())
-}
-
 /// `OID:pattern`, or `hex:OID:pattern` for the extension's bytes in hex.
 fn parts(required: &str) -> Option<(bool, &str, &str)> {
     let (is_hex, rest) = required.strip_prefix("hex:").map_or((false, required), |rest| (true, rest));
@@ -131,8 +84,11 @@ fn are_met<'a>(rules: &[String], mut names: impl Iterator<Item = &'a String> + C
         || rules.iter().any(|rule| names.clone().any(|name| glob::covers(rule, name))) && names.next().is_some()
 }
 
-impl Entry {
-    fn update(&mut self, fields: &Fields) -> Result<(), RequestError> {
+impl Record for Entry {
+    const FOLDER: &'static str = "cert/";
+    const MOST: Option<(usize, &'static str)> = Some((ENTRIES_MAX, "certificates"));
+
+    fn update(&mut self, fields: &Fields, _: bool) -> Result<(), RequestError> {
         let invalid = |text: &str| Err(RequestError::invalid(text));
         if let Some(name) = NOT_OFFERED.iter().find(|name| fields.bool(name) == Some(true)) {
             return Err(RequestError::Invalid(format!(
@@ -210,6 +166,12 @@ impl Entry {
         data
     }
 
+    fn token(&self) -> &TokenParams {
+        &self.token
+    }
+}
+
+impl Entry {
     /// Whether the names of a client are those that the entry is for, else what they lack.
     pub(super) fn check_names(&self, facts: &ClientFacts) -> Result<(), &'static str> {
         let common = || Some(&facts.common_name).filter(|name| !name.is_empty()).into_iter();

@@ -32,7 +32,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
-use super::{OUTSIDE, check_policies, encode, listed, load, may_come_from};
+use super::{OUTSIDE, check_policies, encode, listed, load, may_come_from, records};
 use entry::Entry;
 
 const REFUSED: &str = "invalid certificate or no client certificate supplied";
@@ -217,15 +217,15 @@ impl Cert {
     }
 
     async fn read(&self, request: &AuthRequest) -> Result<LogicalResponse, RequestError> {
-        entry::read(request).await
+        records::read::<Entry>(request).await
     }
 
     async fn write(&self, request: &AuthRequest) -> Result<LogicalResponse, RequestError> {
-        entry::write(request).await
+        records::write::<Entry>(request).await
     }
 
     async fn delete(&self, request: &AuthRequest) -> Result<LogicalResponse, RequestError> {
-        entry::delete(request).await
+        records::delete::<Entry>(request).await
     }
 
     async fn list_crls(&self, request: &AuthRequest) -> Result<LogicalResponse, RequestError> {
@@ -259,7 +259,7 @@ impl Cert {
         let mut judge = Judge::new(self, at, &shown);
         let mut reason = "no stored certificate vouches for the client's".to_owned();
         for name in names {
-            let Some((entry, _)) = entry::find(&at.storage, &name).await? else { continue };
+            let Some(entry) = records::find::<Entry>(&at.storage, &name).await? else { continue };
             match judge.judge(&entry).await? {
                 Ok(()) if may_come_from(request.client, &entry.token) => {
                     return Ok(AuthOutcome::Login(Box::new(plan(name, entry, &shown))));
@@ -298,14 +298,14 @@ impl AuthMethod for Cert {
     }
 
     async fn exists(&self, request: &AuthRequest) -> Result<bool, RequestError> {
-        Ok(entry::find(&request.context.storage, &entry::name_of(request)).await?.is_some())
+        records::exists::<Entry>(request).await
     }
 
     async fn renew(&self, at: &AuthContext, token: &LoginToken<'_>) -> Result<LoginLimits, RequestError> {
         let said = |name: &str| token.internal.get(name).and_then(Value::as_str).unwrap_or_default();
         let refuse = |why: &str| RequestError::Engine(format!("failed to renew entry: {why}"));
-        let found = entry::find(&at.storage, said("cert_name")).await?;
-        let (entry, _) = found.ok_or_else(|| refuse("the certificate is not stored any more, not renewing"))?;
+        let found: Option<Entry> = records::find(&at.storage, said("cert_name")).await?;
+        let entry = found.ok_or_else(|| refuse("the certificate is not stored any more, not renewing"))?;
         if !config(&at.storage).await?.disable_binding {
             // A token that was taken from its client is good for no longer than its TTL (CVE-2026-39388).
             let shown = token.certificate.and_then(Shown::of);

@@ -161,7 +161,7 @@ impl Config {
         Ok(())
     }
 
-    /// Where keys are fetched from, with the field that says so. None: the keys stand in the configuration.
+    /// Where keys are fetched from, with the field that says so. Empty: the keys stand in the configuration.
     pub(super) fn sources(&self) -> Vec<(&'static str, Source)> {
         let jwks = |url: &str, ca_pem: &str| Source::Jwks { url: url.to_owned(), ca_pem: ca_pem.to_owned() };
         if !self.jwks_url.is_empty() {

@@ -24,11 +24,12 @@ use leasehold_core::seams::auth::{
     AuthContext, AuthHandler, AuthMethod, AuthOutcome, AuthRequest, LoginLimits, LoginPlan, LoginToken, Refusal,
 };
 use leasehold_core::seams::error::RequestError;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::jose::{Claims, Compact, Fetcher, Flaw, KeySet, RemoteKeys, Source};
-use super::{OUTSIDE, listed, may_come_from};
+use super::{OUTSIDE, listed, may_come_from, records};
 use config::Config;
+use role::Role;
 
 const REFUSED: &str = "error validating token: the token or the role is not valid for this login";
 
@@ -83,15 +84,15 @@ impl Jwt {
     }
 
     async fn read(&self, request: &AuthRequest) -> Result<LogicalResponse, RequestError> {
-        role::read(request).await
+        records::read::<Role>(request).await
     }
 
     async fn write(&self, request: &AuthRequest) -> Result<LogicalResponse, RequestError> {
-        role::write(request).await
+        records::write::<Role>(request).await
     }
 
     async fn delete(&self, request: &AuthRequest) -> Result<LogicalResponse, RequestError> {
-        role::delete(request).await
+        records::delete::<Role>(request).await
     }
 
     async fn log_in(&self, request: &AuthRequest) -> Result<AuthOutcome, RequestError> {
@@ -113,7 +114,7 @@ impl Jwt {
                 ));
             }
         };
-        let Some((role, _)) = role::find(&at.storage, &name).await? else {
+        let Some(role) = records::find::<Role>(&at.storage, &name).await? else {
             return Ok(refused("no role has this name".to_owned()));
         };
         let times = claims.check_times(&role.leeways(), at.clock.now());
@@ -194,16 +195,11 @@ impl AuthMethod for Jwt {
     }
 
     async fn exists(&self, request: &AuthRequest) -> Result<bool, RequestError> {
-        Ok(role::find(&request.context.storage, &role::name_of(request)).await?.is_some())
+        records::exists::<Role>(request).await
     }
 
     async fn renew(&self, at: &AuthContext, token: &LoginToken<'_>) -> Result<LoginLimits, RequestError> {
-        let name = token.internal.get("role").and_then(Value::as_str).unwrap_or_default();
-        let found = role::find(&at.storage, name).await?;
-        let (role, _) = found.ok_or_else(|| {
-            RequestError::Engine(format!("failed to renew entry: role {name:?} does not exist during renewal"))
-        })?;
-        Ok(LoginLimits::from(&role.token))
+        records::renew_by_role::<Role>(at, token).await
     }
 
     async fn unmount(&self, at: &AuthContext) {

@@ -3,19 +3,17 @@
 use std::collections::BTreeMap;
 
 use leasehold_core::fields::Fields;
-use leasehold_core::request::{LogicalResponse, Object};
-use leasehold_core::seams::auth::AuthRequest;
+use leasehold_core::request::Object;
 use leasehold_core::seams::error::RequestError;
-use leasehold_core::seams::mount_storage::MountStorage;
-use leasehold_core::seams::storage::{Expect, StorageError};
 use leasehold_core::seams::token_params::TokenParams;
 use leasehold_model::duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::auth::glob;
 use crate::auth::jose::{Claims, Flaw, Leeways};
 use crate::auth::old_names::{OldNames, Renamed};
-use crate::auth::{TRIES, contended, encode, glob, load};
+use crate::auth::records::Record;
 
 /// What Vault called these fields before all methods shared them.
 pub(super) const RENAMED: &[Renamed] = &[
@@ -87,47 +85,6 @@ pub(super) struct Identity {
     pub metadata: BTreeMap<String, String>,
 }
 
-fn key(name: &str) -> String {
-    format!("role/{name}")
-}
-
-pub(super) fn name_of(request: &AuthRequest) -> String {
-    request.capture("name").to_lowercase()
-}
-
-pub(super) async fn find(storage: &MountStorage, name: &str) -> Result<Option<(Role, u64)>, RequestError> {
-    load(storage, &key(name)).await
-}
-
-pub(super) async fn read(request: &AuthRequest) -> Result<LogicalResponse, RequestError> {
-    let found = find(&request.context.storage, &name_of(request)).await?;
-    let (role, _) = found.ok_or(RequestError::NotFound)?;
-    Ok(LogicalResponse::data(role.shown()))
-}
-
-pub(super) async fn write(request: &AuthRequest) -> Result<LogicalResponse, RequestError> {
-    let (storage, name) = (&request.context.storage, name_of(request));
-    for _ in 0..TRIES {
-        let (mut role, expect) = match find(storage, &name).await? {
-            Some((role, version)) => (role, Expect::Version(version)),
-            None => (Role::default(), Expect::Absent),
-        };
-        let is_new = expect == Expect::Absent;
-        role.update(&request.fields, is_new)?;
-        match storage.put(&key(&name), encode(&role)?, expect).await {
-            Ok(()) => return Ok(role.warned()),
-            Err(StorageError::Conflict(_)) => {}
-            Err(other) => return Err(other.into()),
-        }
-    }
-    Err(contended())
-}
-
-pub(super) async fn delete(request: &AuthRequest) -> Result<LogicalResponse, RequestError> {
-    request.context.storage.delete(&key(&name_of(request))).await?;
-    Ok(LogicalResponse::empty())
-}
-
 /// Seconds, which may be less than zero: no leeway at all.
 fn signed(fields: &Fields, name: &str) -> Result<Option<i64>, RequestError> {
     let Some(given) = fields.any(name) else { return Ok(None) };
@@ -167,7 +124,9 @@ fn are_equal(bound: &Value, claim: &Value) -> bool {
     }
 }
 
-impl Role {
+impl Record for Role {
+    const FOLDER: &'static str = "role/";
+
     fn update(&mut self, fields: &Fields, is_new: bool) -> Result<(), RequestError> {
         let invalid = |text: String| Err(RequestError::Invalid(text));
         let shown = |text: &str| text.chars().take(64).collect::<String>();
@@ -227,6 +186,43 @@ impl Role {
         self.check()
     }
 
+    fn warnings(&self) -> Vec<String> {
+        let no_groups =
+            "groups_claim: there are no identity groups yet; a token must have the claim, and no policies come from it";
+        if self.groups_claim.is_empty() { Vec::new() } else { vec![no_groups.to_owned()] }
+    }
+
+    fn shown(&self) -> Object {
+        let claims_type = match self.bound_claims_type {
+            ClaimsType::String => "string",
+            ClaimsType::Glob => "glob",
+        };
+        let or_null = |value: Value, is_empty: bool| if is_empty { Value::Null } else { value };
+        let mut data = Object::from_iter([
+            ("bound_audiences".to_owned(), or_null(json!(self.bound_audiences), self.bound_audiences.is_empty())),
+            ("bound_claims".to_owned(), or_null(json!(self.bound_claims), self.bound_claims.is_empty())),
+            ("bound_claims_type".to_owned(), claims_type.into()),
+            ("bound_subject".to_owned(), self.bound_subject.clone().into()),
+            ("claim_mappings".to_owned(), or_null(json!(self.claim_mappings), self.claim_mappings.is_empty())),
+            ("clock_skew_leeway".to_owned(), self.clock_skew_leeway.into()),
+            ("expiration_leeway".to_owned(), self.expiration_leeway.into()),
+            ("groups_claim".to_owned(), self.groups_claim.clone().into()),
+            ("not_before_leeway".to_owned(), self.not_before_leeway.into()),
+            ("role_type".to_owned(), "jwt".into()),
+            ("user_claim".to_owned(), self.user_claim.clone().into()),
+            ("user_claim_json_pointer".to_owned(), self.user_claim_json_pointer.into()),
+        ]);
+        self.token.show(&mut data);
+        self.old_names.show(&mut data, RENAMED);
+        data
+    }
+
+    fn token(&self) -> &TokenParams {
+        &self.token
+    }
+}
+
+impl Role {
     fn check(&self) -> Result<(), RequestError> {
         let invalid = |text: String| Err(RequestError::Invalid(text));
         if self.user_claim.is_empty() {
@@ -258,41 +254,6 @@ impl Role {
             return Ok(());
         }
         invalid("must have at least one bound constraint when creating/updating a role".to_owned())
-    }
-
-    fn warned(&self) -> LogicalResponse {
-        if self.groups_claim.is_empty() {
-            return LogicalResponse::empty();
-        }
-        LogicalResponse::empty().warn(
-            "groups_claim: there are no identity groups yet; a token must have the claim, and no policies come from it"
-                .to_owned(),
-        )
-    }
-
-    fn shown(&self) -> Object {
-        let claims_type = match self.bound_claims_type {
-            ClaimsType::String => "string",
-            ClaimsType::Glob => "glob",
-        };
-        let or_null = |value: Value, is_empty: bool| if is_empty { Value::Null } else { value };
-        let mut data = Object::from_iter([
-            ("bound_audiences".to_owned(), or_null(json!(self.bound_audiences), self.bound_audiences.is_empty())),
-            ("bound_claims".to_owned(), or_null(json!(self.bound_claims), self.bound_claims.is_empty())),
-            ("bound_claims_type".to_owned(), claims_type.into()),
-            ("bound_subject".to_owned(), self.bound_subject.clone().into()),
-            ("claim_mappings".to_owned(), or_null(json!(self.claim_mappings), self.claim_mappings.is_empty())),
-            ("clock_skew_leeway".to_owned(), self.clock_skew_leeway.into()),
-            ("expiration_leeway".to_owned(), self.expiration_leeway.into()),
-            ("groups_claim".to_owned(), self.groups_claim.clone().into()),
-            ("not_before_leeway".to_owned(), self.not_before_leeway.into()),
-            ("role_type".to_owned(), "jwt".into()),
-            ("user_claim".to_owned(), self.user_claim.clone().into()),
-            ("user_claim_json_pointer".to_owned(), self.user_claim_json_pointer.into()),
-        ]);
-        self.token.show(&mut data);
-        self.old_names.show(&mut data, RENAMED);
-        data
     }
 
     pub(super) fn leeways(&self) -> Leeways {

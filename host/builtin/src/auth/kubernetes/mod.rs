@@ -25,11 +25,12 @@ use leasehold_core::seams::auth::{
 };
 use leasehold_core::seams::error::RequestError;
 use leasehold_model::MountAccessor;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::jose::Fetcher;
-use super::{check_client, listed};
+use super::{check_client, listed, records};
 use review::Failure;
+use role::Role;
 
 /// The method, for all its mounts.
 #[derive(Debug, Default)]
@@ -79,15 +80,15 @@ impl Kubernetes {
     }
 
     async fn read(&self, request: &AuthRequest) -> Result<LogicalResponse, RequestError> {
-        role::read(request).await
+        records::read::<Role>(request).await
     }
 
     async fn write(&self, request: &AuthRequest) -> Result<LogicalResponse, RequestError> {
-        role::write(request).await
+        records::write::<Role>(request).await
     }
 
     async fn delete(&self, request: &AuthRequest) -> Result<LogicalResponse, RequestError> {
-        role::delete(request).await
+        records::delete::<Role>(request).await
     }
 
     async fn log_in(&self, request: &AuthRequest) -> Result<AuthOutcome, RequestError> {
@@ -98,7 +99,7 @@ impl Kubernetes {
         let config = config::find(&at.storage).await?;
         let config = config.ok_or_else(|| RequestError::Engine("could not load backend configuration".to_owned()))?;
         let said = review::read(token, &config, at.clock.now()).map_err(denied)?;
-        let role = role::find(&at.storage, &name).await?.map(|(role, _)| role);
+        let role = records::find::<Role>(&at.storage, &name).await?;
         let audience = role.as_ref().map_or("", |role| role.audience.as_str());
         let account = match review::ask(&self.fetcher, &at.mount.accessor, &config, token, audience, &said).await {
             Ok(account) => account,
@@ -147,16 +148,11 @@ impl AuthMethod for Kubernetes {
     }
 
     async fn exists(&self, request: &AuthRequest) -> Result<bool, RequestError> {
-        Ok(role::find(&request.context.storage, &role::name_of(request)).await?.is_some())
+        records::exists::<Role>(request).await
     }
 
     async fn renew(&self, at: &AuthContext, token: &LoginToken<'_>) -> Result<LoginLimits, RequestError> {
-        let name = token.internal.get("role").and_then(Value::as_str).unwrap_or_default();
-        let found = role::find(&at.storage, name).await?;
-        let (role, _) = found.ok_or_else(|| {
-            RequestError::Engine(format!("failed to renew entry: role {name:?} does not exist during renewal"))
-        })?;
-        Ok(LoginLimits::from(&role.token))
+        records::renew_by_role::<Role>(at, token).await
     }
 
     async fn unmount(&self, at: &AuthContext) {

@@ -1,18 +1,16 @@
 //! Which service accounts a role is for.
 
 use leasehold_core::fields::Fields;
-use leasehold_core::request::{LogicalResponse, Object};
-use leasehold_core::seams::auth::AuthRequest;
+use leasehold_core::request::Object;
 use leasehold_core::seams::error::RequestError;
-use leasehold_core::seams::mount_storage::MountStorage;
-use leasehold_core::seams::storage::{Expect, StorageError};
 use leasehold_core::seams::token_params::TokenParams;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::review::Account;
+use crate::auth::glob;
 use crate::auth::old_names::{OldNames, Renamed};
-use crate::auth::{TRIES, contended, encode, glob, load};
+use crate::auth::records::Record;
 
 /// What Vault called these fields before all methods shared them.
 const RENAMED: &[Renamed] = &[
@@ -43,55 +41,14 @@ pub(super) struct Role {
     old_names: OldNames,
 }
 
-fn key(name: &str) -> String {
-    format!("role/{name}")
-}
-
-pub(super) fn name_of(request: &AuthRequest) -> String {
-    request.capture("name").to_lowercase()
-}
-
-pub(super) async fn find(storage: &MountStorage, name: &str) -> Result<Option<(Role, u64)>, RequestError> {
-    load(storage, &key(name)).await
-}
-
-pub(super) async fn read(request: &AuthRequest) -> Result<LogicalResponse, RequestError> {
-    let found = find(&request.context.storage, &name_of(request)).await?;
-    let (role, _) = found.ok_or(RequestError::NotFound)?;
-    Ok(LogicalResponse::data(role.shown()))
-}
-
-pub(super) async fn write(request: &AuthRequest) -> Result<LogicalResponse, RequestError> {
-    let (storage, name) = (&request.context.storage, name_of(request));
-    for _ in 0..TRIES {
-        let (mut role, expect) = match find(storage, &name).await? {
-            Some((role, version)) => (role, Expect::Version(version)),
-            None => (Role::default(), Expect::Absent),
-        };
-        role.update(&request.fields)?;
-        match storage.put(&key(&name), encode(&role)?, expect).await {
-            Ok(()) if role.audience.is_empty() => return Ok(LogicalResponse::empty().warn(
-                "the role binds no audience: it takes the tokens that pods have for the Kubernetes API server itself, with which their holders can do more than log in here; set 'audience'",
-            )),
-            Ok(()) => return Ok(LogicalResponse::empty()),
-            Err(StorageError::Conflict(_)) => {}
-            Err(other) => return Err(other.into()),
-        }
-    }
-    Err(contended())
-}
-
-pub(super) async fn delete(request: &AuthRequest) -> Result<LogicalResponse, RequestError> {
-    request.context.storage.delete(&key(&name_of(request))).await?;
-    Ok(LogicalResponse::empty())
-}
-
 fn is_covered(patterns: &[String], text: &str) -> bool {
     patterns.iter().any(|pattern| glob::covers(pattern, text))
 }
 
-impl Role {
-    fn update(&mut self, fields: &Fields) -> Result<(), RequestError> {
+impl Record for Role {
+    const FOLDER: &'static str = "role/";
+
+    fn update(&mut self, fields: &Fields, _: bool) -> Result<(), RequestError> {
         let invalid = |text: &str| Err(RequestError::invalid(text));
         self.token.update(fields)?;
         self.old_names.update(&mut self.token, fields, RENAMED)?;
@@ -131,6 +88,11 @@ impl Role {
         Ok(())
     }
 
+    fn warnings(&self) -> Vec<String> {
+        let unbound = "the role binds no audience: it takes the tokens that pods have for the Kubernetes API server itself, with which their holders can do more than log in here; set 'audience'";
+        if self.audience.is_empty() { vec![unbound.to_owned()] } else { Vec::new() }
+    }
+
     fn shown(&self) -> Object {
         let source = match self.alias_source {
             AliasSource::Uid => "serviceaccount_uid",
@@ -150,6 +112,12 @@ impl Role {
         data
     }
 
+    fn token(&self) -> &TokenParams {
+        &self.token
+    }
+}
+
+impl Role {
     /// Whether the role is for this account, else why not.
     pub(super) fn admit(&self, account: &Account) -> Result<(), &'static str> {
         if !is_covered(&self.namespaces, &account.namespace) {

@@ -17,7 +17,7 @@ use leasehold_core::token::store::TokenKeys;
 use leasehold_core::token::{Leaseholder, TokenKind, TokenRecord, Tokens};
 use leasehold_model::{LeaseId, MountAccessor, Timestamp, TokenHash, TokenId, Ttl};
 use leasehold_storage::MemoryStorage;
-use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use super::engine::{ScriptedEngine, Target};
 use super::faults::Process;
@@ -147,10 +147,10 @@ impl World {
 impl Node {
     /// Lets the ticker work for so long.
     pub async fn tick(&self, secs: u64) {
-        let (stop, stopped) = watch::channel(false);
-        let ticker = tokio::spawn(self.leases.clone().run(self.jobs.clone(), stopped));
+        let stop = CancellationToken::new();
+        let ticker = tokio::spawn(self.leases.clone().run(self.jobs.clone(), stop.clone()));
         pass(secs).await;
-        let _ = stop.send(true);
+        stop.cancel();
         ticker.await.unwrap();
     }
 
