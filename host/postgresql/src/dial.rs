@@ -7,6 +7,7 @@ use std::error::Error as _;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 use std::time::Duration;
 
@@ -112,6 +113,8 @@ pub struct Dialer {
     has_state: bool,
     /// Why the last session that should have been encrypted is not.
     fallback: Arc<StdMutex<Option<String>>>,
+    /// Whether the server asked for a login before it let the last session in.
+    was_asked: Arc<AtomicBool>,
 }
 
 impl std::fmt::Debug for Dialer {
@@ -123,7 +126,7 @@ impl std::fmt::Debug for Dialer {
 impl Dialer {
     /// `tls`: none where the connection never speaks it.
     pub fn new(dsn: Dsn, tls: Option<Tls>) -> Self {
-        Self { dsn: Arc::new(dsn), tls, has_state: true, fallback: Arc::default() }
+        Self { dsn: Arc::new(dsn), tls, has_state: true, fallback: Arc::default(), was_asked: Arc::default() }
     }
 
     /// Sets nothing on its sessions, so that a pooler may share them: whoever uses one must bring along what they rely on.
@@ -139,7 +142,8 @@ impl Dialer {
         Self { dsn: Arc::new(dsn), ..self.clone() }
     }
 
-    /// The same way to the same target, as another user: without the role and the settings that were meant for the first one.
+    /// The same way to the same target, as another user: without the role and the settings that were meant for the first one. The client
+    /// certificate is shown all the same: a server may ask for one from everybody (`clientcert=verify-ca`).
     #[must_use]
     pub fn as_user(&self, user: &str, password: &SecretString) -> Self {
         let dsn = Dsn {
@@ -153,6 +157,18 @@ impl Dialer {
             ..(*self.dsn).clone()
         };
         Self { dsn: Arc::new(dsn), ..self.clone() }
+    }
+
+    /// The same, with a memory of its own for [`Dialer::was_asked`].
+    #[must_use]
+    pub fn alone(self) -> Self {
+        Self { was_asked: Arc::default(), ..self }
+    }
+
+    /// Whether the server asked for a password, or a proof of it, when the last session began. One that lets in whoever comes, as
+    /// `trust` does, says nothing about the password.
+    pub fn was_asked(&self) -> bool {
+        self.was_asked.load(Ordering::SeqCst)
     }
 
     /// Why sessions are in plain text although the server offers TLS, if they are.
@@ -287,7 +303,8 @@ impl Dialer {
     }
 
     fn policy(&self, clear_text: bool) -> LoginPolicy {
-        LoginPolicy { logins: self.dsn.logins, clear_text }
+        self.was_asked.store(false, Ordering::SeqCst);
+        LoginPolicy { logins: self.dsn.logins, clear_text, was_asked: Arc::clone(&self.was_asked) }
     }
 
     async fn log_in(&self, line: Line, database: &str, is_encrypted: bool) -> Result<Dialled, DialError> {

@@ -221,6 +221,13 @@ impl Dsn {
         }
     }
 
+    /// Where and how any password travels, whosever it is. Stored, so that the text must stay the same over versions.
+    pub fn place(&self) -> String {
+        let hosts = (&self.hosts, &self.addresses);
+        let tls = (self.ssl_mode, &self.root_certificate, self.versions, self.sends_name);
+        format!("{:?}", (hosts, tls, self.channel_binding, self.logins))
+    }
+
     /// All but the password and what is only told, for comparing.
     fn without_password(&self) -> String {
         let Self { options, settings, timeouts, keepalive, role, .. } = self;

@@ -8,6 +8,8 @@ use std::fmt;
 use std::future::{Ready, ready};
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use rustls::pki_types::ServerName;
@@ -43,7 +45,7 @@ pub(crate) async fn negotiate(mut stream: TcpStream, tls: &Tls, host: &str) -> R
     stream.read_exact(&mut answer).await?;
     match answer {
         [b'S'] => {
-            let connector = TlsConnector::from(std::sync::Arc::clone(&tls.config));
+            let connector = TlsConnector::from(Arc::clone(&tls.config));
             Ok(Negotiated::Encrypted(Box::new(connector.connect(name, stream).await?)))
         }
         [b'N'] => Ok(Negotiated::Plain(stream)),
@@ -67,11 +69,13 @@ impl fmt::Display for LoginRefused {
 impl std::error::Error for LoginRefused {}
 
 /// What a server may ask for on this line.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct LoginPolicy {
     pub(crate) logins: Logins,
     /// Over verified TLS, or a socket of this machine.
     pub(crate) clear_text: bool,
+    /// Becomes true when the server asks for a password or for a proof of it.
+    pub(crate) was_asked: Arc<AtomicBool>,
 }
 
 /// Follows the server's messages until it lets us in.
@@ -132,6 +136,8 @@ impl LoginWatch {
             _ => LoginMethod::Other,
         };
         self.has_asked = true;
+        let is_about_password = matches!(method, LoginMethod::Password | LoginMethod::Md5 | LoginMethod::Scram);
+        self.policy.was_asked.store(is_about_password, Ordering::SeqCst);
         if !self.policy.logins.allow(method) {
             return Err(LoginRefused(format!(
                 "the server asks for a login of another kind ({}) than require_auth allows",
@@ -278,10 +284,10 @@ mod tests {
     /// However the bytes are cut: the request for the password never reaches the library whole.
     #[test]
     fn a_request_for_the_password_in_clear_is_seen_wherever_the_bytes_are_cut() {
-        let strict = LoginPolicy { logins: Logins::default(), clear_text: false };
+        let strict = LoginPolicy { logins: Logins::default(), clear_text: false, was_asked: Arc::default() };
         let bytes = [message(b'N', b"a notice\0"), login(3, b"")].concat();
         for cut in 0..=bytes.len() {
-            let mut watch = LoginWatch::new(strict);
+            let mut watch = LoginWatch::new(strict.clone());
             let (first, second) = bytes.split_at(cut);
             let seen = watch.read(first).and_then(|_| watch.read(second));
             assert!(seen.unwrap_err().0.contains("clear text"), "{cut}");
@@ -291,9 +297,25 @@ mod tests {
         assert!(open.read(&login(0, b"")).unwrap());
     }
 
+    /// Under `trust` any password is let in: that proves none.
+    #[test]
+    fn it_is_seen_whether_a_server_asks_for_a_password_before_it_lets_in() {
+        for (steps, is_asked) in [
+            (vec![login(0, b"")], false),
+            (vec![login(5, b"salt"), login(0, b"")], true),
+            (vec![login(10, b"SCRAM-SHA-256\0\0"), login(11, b"r=R"), login(12, b"v=x"), login(0, b"")], true),
+        ] {
+            let policy = LoginPolicy { logins: Logins::default(), clear_text: false, was_asked: Arc::default() };
+            let was_asked = Arc::clone(&policy.was_asked);
+            assert!(LoginWatch::new(policy).read(&steps.concat()).unwrap());
+            assert_eq!(was_asked.load(Ordering::SeqCst), is_asked);
+        }
+    }
+
     #[test]
     fn scram_is_followed_to_its_end_and_nothing_after_it_is_looked_at() {
-        let mut watch = LoginWatch::new(LoginPolicy { logins: Logins::default(), clear_text: false });
+        let mut watch =
+            LoginWatch::new(LoginPolicy { logins: Logins::default(), clear_text: false, was_asked: Arc::default() });
         let steps = [login(10, b"SCRAM-SHA-256\0\0"), login(11, b"r=R"), login(12, b"v=x")].concat();
         assert!(!watch.read(&steps).unwrap());
         assert!(watch.read(&[login(0, b""), message(b'Z', b"I")].concat()).unwrap());

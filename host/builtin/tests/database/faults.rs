@@ -26,6 +26,8 @@ pub enum StoreFault {
     KilledBefore,
     /// The server ends after it was written.
     KilledAfter,
+    /// The server stands still after it was written, until it is let go on.
+    StopsAfter,
 }
 
 pub const STORE_FAULTS: [StoreFault; 4] =
@@ -38,11 +40,12 @@ pub struct FaultyStore {
     /// Writes until then; negative afterwards.
     pub left: AtomicI64,
     pub killed: Notify,
+    pub goes_on: Notify,
 }
 
 impl FaultyStore {
     pub fn new(inner: Arc<MemoryStorage>, fault: StoreFault, write: i64) -> Arc<Self> {
-        Arc::new(Self { inner, fault, left: AtomicI64::new(write), killed: Notify::new() })
+        Arc::new(Self { inner, fault, left: AtomicI64::new(write), killed: Notify::new(), goes_on: Notify::new() })
     }
 
     pub fn was_hit(&self) -> bool {
@@ -55,6 +58,13 @@ impl FaultyStore {
             done = work => Some(done),
             () = self.killed.notified() => None,
         }
+    }
+
+    /// What others do while this server stands still.
+    pub async fn meanwhile(&self, work: impl Future<Output = ()>) {
+        self.killed.notified().await;
+        work.await;
+        self.goes_on.notify_one();
     }
 
     async fn die(&self) -> StorageError {
@@ -110,6 +120,12 @@ impl Storage for FaultyStore {
                 self.inner.commit(batch).await?;
                 Err(self.die().await)
             }
+            StoreFault::StopsAfter => {
+                self.inner.commit(batch).await?;
+                self.killed.notify_one();
+                self.goes_on.notified().await;
+                Ok(())
+            }
         }
     }
 
@@ -145,6 +161,8 @@ pub enum LineFault {
 pub struct Line {
     pub port: u16,
     left: Arc<AtomicI64>,
+    is_down: Arc<AtomicBool>,
+    tries: Arc<AtomicI64>,
 }
 
 impl Line {
@@ -154,17 +172,33 @@ impl Line {
         let port = listener.local_addr().unwrap().port();
         let left = Arc::new(AtomicI64::new(0));
         let counted = Arc::clone(&left);
+        let (is_down, tries) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicI64::new(0)));
+        let (hangs_up, hung_up) = (Arc::clone(&is_down), Arc::clone(&tries));
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
+                if hangs_up.load(Ordering::SeqCst) {
+                    hung_up.fetch_add(1, Ordering::SeqCst);
+                    continue;
+                }
                 let Ok(server) = TcpStream::connect(&server).await else { continue };
                 tokio::spawn(carry(client, server, Arc::clone(&counted), fault));
             }
         });
-        Self { port, left }
+        Self { port, left, is_down, tries }
     }
 
     pub fn break_at(&self, message: i64) {
         self.left.store(message, Ordering::SeqCst);
+    }
+
+    /// Whether new connections are cut off at once. Those that are open go on.
+    pub fn set_down(&self, is_down: bool) {
+        self.is_down.store(is_down, Ordering::SeqCst);
+    }
+
+    /// How many connections were cut off since the last question.
+    pub fn tries(&self) -> i64 {
+        self.tries.swap(0, Ordering::SeqCst)
     }
 
     pub fn was_hit(&self) -> bool {

@@ -1,18 +1,21 @@
 //! Passwords of connections' own users that are changed. Whatever goes wrong, the store knows the one that works.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use leasehold_builtin::secrets::database::DatabaseEngine;
-use leasehold_core::seams::engine::SecretsEngine as _;
+use leasehold_core::seams::engine::{EngineContext, SecretsEngine as _};
 use leasehold_core::seams::error::RequestError;
-use leasehold_core::seams::mount_storage::MountStorage;
+use leasehold_core::seams::mount_storage::{MountBatch, MountStorage};
+use leasehold_core::seams::storage::Expect;
 use leasehold_core::testing::ManualClock;
+use leasehold_devpg::Options;
 use leasehold_model::{Operation, Timestamp};
 use serde_json::{Value, json};
 
 use crate::faults::{FaultyStore, Line, LineFault, STORE_FAULTS, StoreFault};
-use crate::support::{Issued, World, log_in, shared_server};
+use crate::support::{Issued, World, log_in, own_server, shared_server};
 
 pub const JOB: &str = "rotate-passwords";
 
@@ -56,6 +59,40 @@ impl Rotating {
         self.pg.psql(&format!("DROP ROLE IF EXISTS \"{user}\"; CREATE ROLE \"{user}\" {how}")).unwrap();
     }
 
+    /// The same on a server of its own, which lets these users in without asking for a password.
+    pub async fn trusting(users: &[&str], more: Options) -> Self {
+        let world = World::on(Arc::new(own_server(more)));
+        let file = world.pg.psql("SHOW hba_file").unwrap();
+        let trusted: String = users.iter().map(|user| format!("host all {user} all trust\n")).collect();
+        let rules = std::fs::read_to_string(&file).unwrap();
+        std::fs::write(&file, trusted + &rules).unwrap();
+        world.pg.psql("SELECT pg_reload_conf()").unwrap();
+        let now = world.context.clock.now().as_secs();
+        let mut rotating = Self { world, clock: Arc::new(ManualClock::at(now)) };
+        rotating.world.context.clock = rotating.clock.clone();
+        rotating.connect("pg", json!({})).await;
+        rotating
+    }
+
+    /// A store for another server, with a fault at one write.
+    pub fn faulty(&self, fault: StoreFault, write: i64) -> (Arc<FaultyStore>, EngineContext) {
+        let store = FaultyStore::new(Arc::clone(&self.store), fault, write);
+        let mut at = self.context.clone();
+        at.storage = MountStorage::new(store.clone(), at.mount.accessor.clone());
+        (store, at)
+    }
+
+    /// A server begins a change and is killed before PostgreSQL hears of it.
+    pub async fn leave_pending(&self, path: &str) {
+        let (store, at) = self.faulty(StoreFault::KilledAfter, 1);
+        assert!(store.until_killed(self.handle_on(&DatabaseEngine::new(), &at, path)).await.is_none());
+    }
+
+    /// What PostgreSQL has instead of the password.
+    pub fn verifier(&self, user: &str) -> String {
+        self.pg.psql(&format!("SELECT rolpassword FROM pg_authid WHERE rolname = '{user}'")).unwrap()
+    }
+
     /// Long enough for any change that was begun to be over.
     pub fn pass(&self) {
         self.clock.advance(Duration::from_secs(31));
@@ -83,6 +120,7 @@ impl Rotating {
         let stored = self.stored(key).await;
         assert!(stored["rotation"]["pending"].is_null(), "{stored}");
         assert_eq!(stored["rotation"]["doubtful"], json!([]), "{stored}");
+        assert_eq!(stored["rotation"]["unlikely"], json!([]), "{stored}");
         let password = stored["password"].as_str().unwrap().to_owned();
         assert!(self.takes(user, &password).await, "{user} is locked out: {stored}");
         password
@@ -128,9 +166,8 @@ async fn rotate_root_changes_the_password_and_every_server_goes_on() {
     let shown = world.read("config/rot").await.unwrap();
     assert!(!shown.to_string().contains(&first) && !shown["last_vault_rotation"].is_null(), "{shown}");
     // PostgreSQL has a verifier, and its log has no password.
-    let hash = world.pg.psql("SELECT rolpassword FROM pg_authid WHERE rolname = 'rot_plain'").unwrap();
+    let hash = world.verifier("rot_plain");
     assert!(hash.starts_with("SCRAM-SHA-256$4096:"), "{hash}");
-    assert!(!world.pg.log().unwrap().contains(&first));
     assert_eq!(world.queue().await, Vec::<String>::new(), "nothing is due where there is no schedule");
 }
 
@@ -211,6 +248,7 @@ async fn is_made_good(world: &Rotating, user: &str, what: &str) {
     let mut known: Vec<&str> = vec![text(&stored["password"])];
     known.extend(stored["rotation"]["pending"]["password"].as_str());
     known.extend(stored["rotation"]["doubtful"].as_array().unwrap().iter().map(text));
+    known.extend(stored["rotation"]["unlikely"].as_array().unwrap().iter().map(text));
     let mut works = 0;
     for password in &known {
         works += usize::from(world.takes(user, password).await);
@@ -354,4 +392,185 @@ async fn a_write_that_replaces_a_rotated_password_does_not_lose_it() {
     world.pg.psql("ALTER ROLE rot_written PASSWORD 'set-by-hand'").unwrap();
     world.write("config/rot", json!({"plugin_name": plugin, "password": "set-by-hand"})).await.unwrap();
     assert_eq!(world.is_settled("connection/rot", "rot_written").await, "set-by-hand");
+}
+
+pub const PLUGIN: &str = "postgresql-database-plugin";
+
+/// The server of [`shared_server`] logs no statements, so that its log proves nothing.
+#[tokio::test]
+async fn postgresqls_log_sees_no_password_of_a_rotation() {
+    let world = Rotating::trusting(&[], Options { log_statements: true, ..Options::default() }).await;
+    world.make("rot_logged", "LOGIN CREATEROLE PASSWORD 'first-password'");
+    world.make("static_logged", "LOGIN");
+    world.connect("rot", json!({"username": "rot_logged", "password": "first-password"})).await;
+    world.write("rotate-root/rot", json!({})).await.unwrap();
+    let root = world.is_settled("connection/rot", "rot_logged").await;
+    let body = json!({"db_name": "pg", "username": "static_logged", "rotation_period": "1h"});
+    world.write("static-roles/logged", body).await.unwrap();
+    let creds = world.creds("logged").await;
+    let log = world.pg.log().unwrap();
+    assert!(log.contains("ALTER ROLE \"rot_logged\"") && log.contains("ALTER ROLE \"static_logged\""), "{log}");
+    assert!(!log.contains(&root) && !log.contains(text(&creds["password"])));
+}
+
+/// The moment at which a change was to be settled stayed when that change was forgotten. The job took it for a change that was due, and
+/// gave another admin a new password that nobody had asked for.
+#[tokio::test]
+async fn an_admin_that_a_connection_moves_to_is_not_rotated_unasked() {
+    for (more, is_paused) in
+        [(json!({}), false), (json!({"rotation_period": "1h", "disable_automated_rotation": true}), true)]
+    {
+        let world = Rotating::with_admin("rot_left", more).await;
+        world.make("rot_standby", "LOGIN CREATEROLE PASSWORD 'standby-password'");
+        world.leave_pending("rotate-root/rot").await;
+        assert_eq!(world.queue().await.len(), 1);
+        world.has_sudo.store(true, Ordering::Relaxed);
+        let url = world.pg.templated_url().replace("127.0.0.1", "localhost");
+        let elsewhere = json!({
+            "plugin_name": PLUGIN, "connection_url": url, "username": "rot_standby", "password": "standby-password",
+        });
+        // What is under way may still arrive: it would be forgotten.
+        let done = world.write("config/rot", elsewhere.clone()).await;
+        assert!(matches!(done, Err(RequestError::Unavailable(_))), "{done:?}");
+        let done = world.answer(Operation::Delete, "config/rot", json!({})).await;
+        assert!(matches!(done, Err(RequestError::Unavailable(_))), "{done:?}");
+        world.pass();
+        world.write("config/rot", elsewhere).await.unwrap();
+        assert_eq!(world.queue().await, Vec::<String>::new(), "paused: {is_paused}");
+        world.clock.advance(Duration::from_secs(10 * 3_600));
+        world.job().await;
+        assert!(world.takes("rot_standby", "standby-password").await, "paused: {is_paused}");
+    }
+}
+
+/// The recovery that the documents name: the password that somebody has just set was replaced by the job.
+#[tokio::test]
+async fn a_password_that_is_written_after_a_lost_change_is_not_replaced_unasked() {
+    let world = Rotating::with_admin("rot_recovered", json!({})).await;
+    world.leave_pending("rotate-root/rot").await;
+    world.pass();
+    world.pg.psql("ALTER ROLE rot_recovered PASSWORD 'set-by-hand'").unwrap();
+    world.write("config/rot", json!({"plugin_name": PLUGIN, "password": "set-by-hand"})).await.unwrap();
+    assert_eq!(world.queue().await, Vec::<String>::new());
+    world.clock.advance(Duration::from_secs(3_600));
+    world.job().await;
+    assert_eq!(world.is_settled("connection/rot", "rot_recovered").await, "set-by-hand");
+}
+
+/// A key that an older version left behind, or a clock that jumped, changes nothing that has no schedule.
+#[tokio::test]
+async fn what_has_no_schedule_is_not_changed_by_the_job_whatever_is_due() {
+    let world = Rotating::with_admin("rot_stray", json!({})).await;
+    let mut stored = world.stored("connection/rot").await;
+    let due = world.clock_now();
+    stored["rotation"]["due_at"] = serde_json::to_value(due).unwrap();
+    let key = format!("due/{:020}/root/rot", due.as_nanos());
+    let put = |name: &str, value: Vec<u8>| MountBatch::new().put(name, value, Expect::Anything);
+    world.context.storage.commit(put("connection/rot", serde_json::to_vec(&stored).unwrap())).await.unwrap();
+    world.context.storage.commit(put(&key, Vec::new())).await.unwrap();
+    world.job().await;
+    assert_eq!(world.queue().await, Vec::<String>::new());
+    assert!(world.takes("rot_stray", "first-password").await);
+}
+
+/// While a change waited, its connection was led elsewhere: the user of that name there got the new password, which nobody knew then.
+#[tokio::test]
+async fn a_change_that_was_stored_for_one_place_is_not_carried_out_at_another() {
+    let world = Rotating::with_admin("rot_waits", json!({})).await;
+    let (store, at) = world.faulty(StoreFault::StopsAfter, 1);
+    let engine = DatabaseEngine::new();
+    let url = world.pg.templated_url().replace("127.0.0.1", "localhost");
+    let elsewhere = json!({
+        "plugin_name": PLUGIN, "connection_url": url, "username": "rot_waits", "password": "first-password",
+    });
+    let (done, ()) = tokio::join!(
+        world.handle_on(&engine, &at, "rotate-root/rot"),
+        store.meanwhile(async {
+            // The server stood still for longer than its change may take.
+            world.pass();
+            world.write("config/rot", elsewhere).await.unwrap();
+        })
+    );
+    match done {
+        Err(RequestError::Engine(said)) => assert!(said.contains("configured anew"), "{said}"),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(world.is_settled("connection/rot", "rot_waits").await, "first-password");
+}
+
+/// A rotated password was replaced by one that nobody tried, and then by a change whose statements did nothing: it is the one that works.
+#[tokio::test]
+async fn statements_that_set_nothing_lose_no_password_of_an_earlier_change() {
+    let world = Rotating::with_admin("rot_nothing", json!({})).await;
+    world.write("rotate-root/rot", json!({})).await.unwrap();
+    let rotated = world.is_settled("connection/rot", "rot_nothing").await;
+    for guess in ["first-password", "guess 2", "guess 3", "guess 4", "guess 5"] {
+        let unseen = json!({"plugin_name": PLUGIN, "password": guess, "verify_connection": false});
+        world.write("config/rot", unseen).await.unwrap();
+    }
+    let nothing = json!({"plugin_name": PLUGIN, "root_rotation_statements": ["SELECT 1"]});
+    world.write("config/rot", nothing).await.unwrap();
+    for _ in 0..3 {
+        let said = world.refused("rotate-root/rot", json!({})).await;
+        assert!(said.contains("the statements ran, but the database takes the former password"), "{said}");
+        assert_eq!(world.stored("connection/rot").await["password"], rotated.as_str());
+    }
+    world.write("reset/rot", json!({})).await.unwrap();
+    let ours = json!({"plugin_name": PLUGIN, "root_rotation_statements": []});
+    world.write("config/rot", ours).await.unwrap();
+    world.write("rotate-root/rot", json!({})).await.unwrap();
+    world.is_settled("connection/rot", "rot_nothing").await;
+}
+
+/// Where `trust` lets in whoever comes, a login took each password for the right one: the one that the user has was forgotten, and found
+/// missing when the rules of the server changed.
+#[tokio::test]
+async fn a_server_that_asks_for_no_password_proves_none() {
+    let world = Rotating::trusting(&["rot_trusted", "static_trusted"], Options::default()).await;
+    world.make("rot_trusted", "LOGIN CREATEROLE PASSWORD 'first-password'");
+    world.connect("rot", json!({"username": "rot_trusted", "password": "first-password"})).await;
+    world.write("rotate-root/rot", json!({})).await.unwrap();
+    let stored = world.stored("connection/rot").await;
+    let rotated = text(&stored["password"]).to_owned();
+    assert!(stored["rotation"]["doubtful"].as_array().unwrap().is_empty(), "our own statement is believed: {stored}");
+    let answer = world.write("config/rot", json!({"plugin_name": PLUGIN, "password": "first-password"})).await.unwrap();
+    assert!(answer.warnings.iter().any(|told| told.contains("without asking for the password")), "{answer:?}");
+    let kept = |stored: &Value| stored["rotation"]["doubtful"].to_string().contains(&rotated);
+    assert!(kept(&world.stored("connection/rot").await), "the rotated password is lost");
+    let nothing = json!({"plugin_name": PLUGIN, "root_rotation_statements": ["SELECT 1"]});
+    world.write("config/rot", nothing).await.unwrap();
+    world.write("rotate-root/rot", json!({})).await.unwrap();
+    assert!(kept(&world.stored("connection/rot").await), "the rotated password is lost");
+
+    world.make("static_trusted", "LOGIN");
+    let body = json!({"db_name": "pg", "username": "static_trusted", "rotation_period": "1h"});
+    world.write("static-roles/trusted", body).await.unwrap();
+    let creds = world.creds("trusted").await;
+    let answer = world.write("static-roles/trusted", json!({"password": "their-password"})).await.unwrap();
+    assert!(answer.warnings[0].contains("lets this user in without asking"), "{answer:?}");
+    assert_eq!(world.creds("trusted").await["password"], creds["password"]);
+    // A change that was cut off is not settled by a login that proves nothing: its password is set once more.
+    world.leave_pending("rotate-role/trusted").await;
+    let pending = world.stored("static-role/trusted").await["rotation"]["pending"]["password"].clone();
+    let before = world.verifier("static_trusted");
+    world.pass();
+    world.job().await;
+    assert_eq!(world.creds("trusted").await["password"], pending);
+    assert_ne!(world.verifier("static_trusted"), before);
+}
+
+/// The password that only this server knew went without a word when its connection moved.
+#[tokio::test]
+async fn a_move_tells_that_a_rotated_password_is_left_behind() {
+    let world = Rotating::with_admin("rot_behind", json!({})).await;
+    world.make("rot_ahead", "LOGIN CREATEROLE PASSWORD 'other-password'");
+    world.write("rotate-root/rot", json!({})).await.unwrap();
+    world.has_sudo.store(true, Ordering::Relaxed);
+    let url = world.pg.templated_url().replace("127.0.0.1", "localhost");
+    let elsewhere = json!({
+        "plugin_name": PLUGIN, "connection_url": url, "username": "rot_ahead", "password": "other-password",
+    });
+    let answer = world.write("config/rot", elsewhere).await.unwrap();
+    assert!(answer.warnings.iter().any(|told| told.contains("it is forgotten")), "{answer:?}");
+    assert_eq!(world.is_settled("connection/rot", "rot_ahead").await, "other-password");
 }

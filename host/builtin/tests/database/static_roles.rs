@@ -7,12 +7,13 @@ use std::time::Duration;
 use leasehold_builtin::secrets::database::DatabaseEngine;
 use leasehold_core::seams::engine::SecretsEngine as _;
 use leasehold_core::seams::error::RequestError;
-use leasehold_core::seams::mount_storage::MountStorage;
+use leasehold_core::seams::mount_storage::{MountBatch, MountStorage};
+use leasehold_core::seams::storage::Expect;
 use leasehold_model::Operation;
 use serde_json::{Value, json};
 
 use crate::faults::{FaultyStore, Line, LineFault, STORE_FAULTS, StoreFault};
-use crate::rotation::{JOB, Rotating, text};
+use crate::rotation::{JOB, PLUGIN, Rotating, text};
 
 #[tokio::test]
 async fn a_static_role_has_a_password_that_works_and_changes() {
@@ -268,29 +269,40 @@ async fn a_rotation_that_fails_is_tried_again_and_tells_when() {
     );
 }
 
+/// Each role of a database that is away was tried in each run, and those of other databases waited for that.
 #[tokio::test]
-async fn what_is_due_on_a_server_that_is_down_waits_for_it() {
+async fn what_is_due_on_a_server_that_is_down_waits_for_it_and_holds_up_no_other() {
     let world = Rotating::new().await;
     let line = Line::to((world.pg.host().to_owned(), world.pg.port()), LineFault::NotSent).await;
     let url = world.pg.templated_url().replace(&format!(":{}/", world.pg.port()), &format!(":{}/", line.port));
-    world.connect("away", json!({"connection_url": url})).await;
-    for role in 0..20 {
-        let user = format!("static_away_{role}");
+    // One connection is one try: it does not begin anew without TLS.
+    world.connect("away", json!({"connection_url": format!("{url}?sslmode=disable")})).await;
+    for role in 0..30 {
+        let (user, connection) = (format!("static_away_{role}"), if role < 20 { "away" } else { "pg" });
         world.make(&user, "LOGIN");
-        let body = json!({"db_name": "away", "username": user, "rotation_period": "1h"});
+        let body = json!({"db_name": connection, "username": user, "rotation_period": "1h"});
         world.write(&format!("static-roles/away-{role}"), body).await.unwrap();
     }
-    let nowhere = world.pg.templated_url().replace(&format!(":{}/", world.pg.port()), ":1/");
-    let body = json!({"connection_url": nowhere, "verify_connection": false});
-    world.has_sudo.store(true, Ordering::Relaxed);
-    world.connect("away", body).await;
+    let changed = async |role: usize| {
+        let stored = world.stored(&format!("static-role/away-{role}")).await;
+        stored["rotation"]["last_rotated_at"] == serde_json::to_value(world.clock_now()).unwrap()
+    };
+    line.set_down(true);
     world.clock.advance(Duration::from_secs(3_600));
-    let next = world.job().await.unwrap();
+    // It has no session that is open.
+    let engine = DatabaseEngine::new();
+    let next = engine.run_job(&world.context, JOB).await.unwrap().unwrap();
     assert!(next >= world.clock_now() + Duration::from_secs(9), "{next:?}");
-    world.connect("away", json!({})).await;
+    let tries = line.tries();
+    assert!((1..=8).contains(&tries), "{tries} connections for 20 roles");
+    for role in 0..30 {
+        assert_eq!(changed(role).await, role >= 20, "{role}");
+    }
+    line.set_down(false);
     world.clock.advance(Duration::from_secs(60));
-    world.job().await;
+    engine.run_job(&world.context, JOB).await.unwrap();
     for role in 0..20 {
+        assert!(changed(role).await, "{role}");
         let creds = world.creds(&format!("away-{role}")).await;
         assert!(creds["ttl"].as_u64().unwrap() > 3_000, "{creds}");
         assert!(world.takes(text(&creds["username"]), text(&creds["password"])).await, "{creds}");
@@ -298,14 +310,14 @@ async fn what_is_due_on_a_server_that_is_down_waits_for_it() {
 }
 
 /// A reader gets the password that works as soon as the server is back, not half a minute later.
-async fn reads_what_works(world: &Rotating, what: &str) {
+async fn reads_what_works(world: &Rotating, user: &str, what: &str) {
     // It began a while ago.
     world.clock.advance(Duration::from_secs(3));
     let other = DatabaseEngine::new();
     let read = async || {
         let answer = world.read_on(&other, "static-creds/app").await.unwrap();
         let password = text(&answer["password"]).to_owned();
-        assert!(world.takes("static_faults", &password).await, "{what}: a reader gets {answer}");
+        assert!(world.takes(user, &password).await, "{what}: a reader gets {answer}");
         password
     };
     read().await;
@@ -315,7 +327,7 @@ async fn reads_what_works(world: &Rotating, what: &str) {
     world.pass();
     world.write("rotate-role/app", json!({})).await.unwrap_or_else(|error| panic!("{what}: {error}"));
     read().await;
-    world.is_settled("static-role/app", "static_faults").await;
+    world.is_settled("static-role/app", user).await;
     assert_eq!(world.queue().await.len(), 1, "{what}");
 }
 
@@ -337,34 +349,67 @@ async fn a_fault_at_any_write_leaves_a_static_role_with_a_known_password() {
                 assert_eq!(write, 3);
                 break;
             }
-            reads_what_works(&world, &format!("{fault:?} at write {write}")).await;
+            reads_what_works(&world, "static_faults", &format!("{fault:?} at write {write}")).await;
         }
-    }
-    let line = Line::to((world.pg.host().to_owned(), world.pg.port()), LineFault::NotAnswered).await;
-    let url = world.pg.templated_url().replace(&format!(":{}/", world.pg.port()), &format!(":{}/", line.port));
-    world.connect("pg", json!({"connection_url": url})).await;
-    for message in 1.. {
-        let engine = DatabaseEngine::new();
-        line.break_at(message);
-        let done = world.handle_on(&engine, &world.context, "rotate-role/app").await;
-        if !line.was_hit() {
-            done.unwrap();
-            break;
-        }
-        reads_what_works(&world, &format!("message {message}")).await;
     }
 }
 
-/// The creation of a static role is a change like any other: a kill leaves none of which nobody knows the password.
+/// Of a role that an admin changes, and of one that changes its own password.
 #[tokio::test]
-async fn a_kill_while_a_static_role_is_created_leaves_none_or_one_that_works() {
-    for fault in [StoreFault::KilledBefore, StoreFault::KilledAfter] {
+async fn a_line_that_breaks_at_any_message_leaves_a_static_role_with_a_known_password() {
+    for fault in [LineFault::NotSent, LineFault::NotAnswered] {
+        for is_self_managed in [false, true] {
+            let world = Rotating::new().await;
+            world.make("static_line", "LOGIN PASSWORD 'their-password'");
+            let line = Line::to((world.pg.host().to_owned(), world.pg.port()), fault).await;
+            let url = world.pg.templated_url().replace(&format!(":{}/", world.pg.port()), &format!(":{}/", line.port));
+            world.connect("pg", json!({"connection_url": url})).await;
+            let mut body = json!({"db_name": "pg", "username": "static_line", "rotation_period": "1h"});
+            if is_self_managed {
+                body["self_managed_password"] = json!("their-password");
+            }
+            world.write("static-roles/app", body).await.unwrap();
+            for message in 1.. {
+                let engine = DatabaseEngine::new();
+                line.break_at(message);
+                let done = world.handle_on(&engine, &world.context, "rotate-role/app").await;
+                if !line.was_hit() {
+                    done.unwrap();
+                    assert!(message > 4, "only {message} messages were seen");
+                    break;
+                }
+                let what = format!("{fault:?} at message {message}, self-managed: {is_self_managed}");
+                reads_what_works(&world, "static_line", &what).await;
+            }
+        }
+    }
+}
+
+/// What must hold after a creation that did not come to its end: there is none, and the user is as it was, or there is one that works.
+/// Returns whether there is one.
+async fn is_born_whole(world: &Rotating, user: &str, what: &str) -> bool {
+    world.pass();
+    world.job().await;
+    let stands = world.read("static-roles/born").await.is_ok();
+    if stands {
+        let creds = world.creds("born").await;
+        assert!(world.takes(user, text(&creds["password"])).await, "{what}: {creds}");
+    } else {
+        assert!(world.takes(user, "kept-password").await, "{what}: nobody knows the password");
+        assert_eq!(world.queue().await, Vec::<String>::new(), "{what}");
+    }
+    stands
+}
+
+/// The creation of a static role is a change like any other: a kill leaves none of which nobody knows the password. Nor does a store that
+/// is away: the role was removed although PostgreSQL had taken its password.
+#[tokio::test]
+async fn a_fault_while_a_static_role_is_created_leaves_none_or_one_that_works() {
+    for fault in STORE_FAULTS {
         for write in 1.. {
             let world = Rotating::new().await;
             world.make("static_born", "LOGIN PASSWORD 'kept-password'");
-            let store = FaultyStore::new(Arc::clone(&world.store), fault, write);
-            let mut at = world.context.clone();
-            at.storage = MountStorage::new(store.clone(), at.mount.accessor.clone());
+            let (store, at) = world.faulty(fault, write);
             let engine = DatabaseEngine::new();
             let body = json!({"db_name": "pg", "username": "static_born", "rotation_period": "1h"});
             let done = store.until_killed(world.send_on(&engine, &at, "static-roles/born", body)).await;
@@ -373,20 +418,218 @@ async fn a_kill_while_a_static_role_is_created_leaves_none_or_one_that_works() {
                 assert_eq!(write, 4);
                 break;
             }
-            assert!(done.is_none());
-            world.pass();
-            world.job().await;
-            let stands = world.read("static-roles/born").await.is_ok();
-            assert_eq!(stands, write > 1 || fault == StoreFault::KilledAfter);
-            if stands {
-                let creds = world.creds("born").await;
-                assert!(world.takes("static_born", text(&creds["password"])).await, "{fault:?} {write}: {creds}");
-            } else {
-                assert!(world.takes("static_born", "kept-password").await);
-                assert_eq!(world.queue().await, Vec::<String>::new());
+            let what = format!("{fault:?} at write {write}");
+            let stands = is_born_whole(&world, "static_born", &what).await;
+            match (done, fault) {
+                (None, _) => assert_eq!(stands, write > 1 || fault == StoreFault::KilledAfter, "{what}"),
+                (Some(done), _) => {
+                    assert!(done.is_err(), "{what}");
+                    let is_nothing_done = fault == StoreFault::Refused && write < 3;
+                    assert_eq!(stands, !is_nothing_done, "{what}");
+                }
             }
         }
     }
+}
+
+#[tokio::test]
+async fn a_line_that_breaks_while_a_static_role_is_created_leaves_none_or_one_that_works() {
+    for fault in [LineFault::NotSent, LineFault::NotAnswered] {
+        for message in 1.. {
+            let world = Rotating::new().await;
+            world.make("static_wired", "LOGIN PASSWORD 'kept-password'");
+            let line = Line::to((world.pg.host().to_owned(), world.pg.port()), fault).await;
+            let url = world.pg.templated_url().replace(&format!(":{}/", world.pg.port()), &format!(":{}/", line.port));
+            world.connect("pg", json!({"connection_url": url})).await;
+            let body = json!({"db_name": "pg", "username": "static_wired", "rotation_period": "1h"});
+            line.break_at(message);
+            let done = world.write("static-roles/born", body).await;
+            if !line.was_hit() {
+                done.unwrap();
+                assert!(message > 4, "only {message} messages were seen");
+                break;
+            }
+            is_born_whole(&world, "static_wired", &format!("{fault:?} at message {message}")).await;
+        }
+    }
+}
+
+/// What Vault looks at when a password is read and changed, and not only when the role is written.
+#[tokio::test]
+async fn a_role_that_its_connection_no_longer_allows_has_no_password() {
+    let world = Rotating::new().await;
+    world.make("static_barred", "LOGIN");
+    let body = json!({"db_name": "pg", "username": "static_barred", "rotation_period": "1h"});
+    world.write("static-roles/barred", body).await.unwrap();
+    let creds = world.creds("barred").await;
+    let refused = |done: Result<Value, RequestError>| match done {
+        Err(RequestError::Engine(said)) => said,
+        other => panic!("{other:?}"),
+    };
+    world.write("config/pg", json!({"plugin_name": PLUGIN, "allowed_roles": "other"})).await.unwrap();
+    assert_eq!(refused(world.read("static-creds/barred").await), "\"barred\" is not an allowed role");
+    assert_eq!(world.refused("rotate-role/barred", json!({})).await, "\"barred\" is not an allowed role");
+    world.clock.advance(Duration::from_secs(3_600));
+    world.job().await;
+    assert!(world.takes("static_barred", text(&creds["password"])).await, "the job changed it");
+    assert_eq!(world.stored("static-role/barred").await["rotation"]["failure"], "\"barred\" is not an allowed role");
+    world.answer(Operation::Delete, "config/pg", json!({})).await.unwrap();
+    assert!(refused(world.read("static-creds/barred").await).starts_with("failed to find entry for connection"));
+}
+
+/// The next change of the static role would lock the connection out.
+#[tokio::test]
+async fn no_connection_has_the_user_of_a_static_role() {
+    let world = Rotating::new().await;
+    world.make("static_admin", "LOGIN CREATEROLE PASSWORD 'their-password'");
+    let body = json!({"db_name": "pg", "username": "static_admin", "rotation_period": "1h"});
+    world.write("static-roles/admin", body).await.unwrap();
+    let password = world.creds("admin").await["password"].clone();
+    let url = world.pg.templated_url();
+    world.has_sudo.store(true, Ordering::Relaxed);
+    for name in ["pg", "another"] {
+        for verify in [true, false] {
+            let body = json!({
+                "plugin_name": PLUGIN, "allowed_roles": "*", "connection_url": url, "username": "static_admin",
+                "password": password, "verify_connection": verify,
+            });
+            // Without asking the server, another connection does not know that it is the same one.
+            if name == "another" && !verify {
+                continue;
+            }
+            let said = world.refused(&format!("config/{name}"), body).await;
+            assert!(said.contains("is changed by static role \"admin\""), "{name}: {said}");
+        }
+    }
+    world.answer(Operation::Delete, "static-roles/admin", json!({})).await.unwrap();
+    world.connect("another", json!({"username": "static_admin", "password": password})).await;
+}
+
+/// A connection that is led elsewhere had the user of the same name there changed, and `static-creds` answered a password that the real
+/// server does not have.
+#[tokio::test]
+async fn a_static_role_stays_with_the_server_where_its_password_was_set() {
+    let world = Rotating::new().await;
+    world.make("static_stays", "LOGIN");
+    let body = json!({"db_name": "pg", "username": "static_stays", "rotation_period": "1h"});
+    world.write("static-roles/stays", body.clone()).await.unwrap();
+    let first = world.creds("stays").await["password"].clone();
+    let lead_to = async |host: &str| {
+        let url = world.pg.templated_url().replace("127.0.0.1", host);
+        world.connect("pg", json!({"connection_url": url})).await;
+    };
+    lead_to("localhost").await;
+    world.clock.advance(Duration::from_secs(3_600));
+    world.job().await;
+    assert!(world.takes("static_stays", text(&first)).await, "the job changed it elsewhere");
+    let failure = world.stored("static-role/stays").await["rotation"]["failure"].clone();
+    assert!(text(&failure).contains("leads elsewhere"), "{failure}");
+    let answer = world.answer(Operation::Read, "static-creds/stays", json!({})).await.unwrap();
+    assert!(answer.warnings[0].contains("leads elsewhere") && answer.data.unwrap()["password"] == first);
+    let answer = world.write("static-roles/stays", body).await.unwrap();
+    assert!(answer.warnings[0].contains("leads elsewhere"), "{answer:?}");
+    // Back again, all is as it was.
+    lead_to("127.0.0.1").await;
+    world.clock.advance(Duration::from_secs(900));
+    world.job().await;
+    let second = world.creds("stays").await["password"].clone();
+    assert_ne!(second, first);
+    assert!(world.takes("static_stays", text(&second)).await);
+    // Whoever asks for a change there means the user there.
+    lead_to("localhost").await;
+    world.write("rotate-role/stays", json!({})).await.unwrap();
+    let third = world.is_settled("static-role/stays", "static_stays").await;
+    assert_ne!(third, text(&second));
+    let answer = world.answer(Operation::Read, "static-creds/stays", json!({})).await.unwrap();
+    assert!(answer.warnings.is_empty());
+    // So does whoever writes the password that it has there.
+    lead_to("127.0.0.1").await;
+    assert_eq!(
+        world.refused("static-roles/stays", json!({"password": "wrong"})).await,
+        "the database does not take this password for user \"static_stays\""
+    );
+    world.write("static-roles/stays", json!({"password": third})).await.unwrap();
+    world.clock.advance(Duration::from_secs(3_600));
+    world.job().await;
+    assert_ne!(world.is_settled("static-role/stays", "static_stays").await, third);
+    assert_eq!(world.queue().await.len(), 1);
+    // A lease's role, or none, is not taken for the user there either.
+    lead_to("localhost").await;
+    world.pg.psql("DROP ROLE static_stays").unwrap();
+    assert!(world.refused("rotate-role/stays", json!({})).await.contains("does not exist"));
+}
+
+/// A change that was stored for one place stops when its connection is led elsewhere meanwhile.
+#[tokio::test]
+async fn a_change_of_a_static_role_that_waits_is_not_carried_out_elsewhere() {
+    let world = Rotating::new().await;
+    world.make("static_waits", "LOGIN");
+    let body = json!({"db_name": "pg", "username": "static_waits", "rotation_period": "1h"});
+    world.write("static-roles/waits", body).await.unwrap();
+    let first = world.is_settled("static-role/waits", "static_waits").await;
+    let (store, at) = world.faulty(StoreFault::StopsAfter, 1);
+    let engine = DatabaseEngine::new();
+    let url = world.pg.templated_url().replace("127.0.0.1", "localhost");
+    let (done, ()) = tokio::join!(
+        world.handle_on(&engine, &at, "rotate-role/waits"),
+        store.meanwhile(world.connect("pg", json!({"connection_url": url})))
+    );
+    assert!(done.is_err(), "{done:?}");
+    assert_eq!(world.is_settled("static-role/waits", "static_waits").await, first);
+}
+
+/// What a crash left is settled outside of the window; a change waits for it.
+#[tokio::test]
+async fn a_window_holds_for_a_role_that_is_not_certain_too() {
+    let world = Rotating::new().await;
+    world.make("static_window", "LOGIN");
+    let now = world.clock_now();
+    let hour = (now.as_secs() / 3_600 + 3) % 24;
+    let body = json!({
+        "db_name": "pg", "username": "static_window", "rotation_schedule": format!("0 {hour} * * *"), "rotation_window": "1h",
+    });
+    world.write("static-roles/window", body).await.unwrap();
+    let first = world.is_settled("static-role/window", "static_window").await;
+    world.leave_pending("rotate-role/window").await;
+    world.pass();
+    for _ in 0..3 {
+        world.job().await;
+        world.clock.advance(Duration::from_secs(60));
+    }
+    let stored = world.stored("static-role/window").await;
+    assert!(stored["rotation"]["pending"].is_null(), "{stored}");
+    assert!(world.takes("static_window", &first).await, "it was changed outside of its window");
+    assert_eq!(world.creds("window").await["password"], first.as_str());
+}
+
+/// Custom statements that set nothing gave a static role a password that its user does not have.
+#[tokio::test]
+async fn statements_of_a_static_role_that_set_nothing_change_nothing() {
+    let world = Rotating::new().await;
+    world.make("static_idle", "LOGIN");
+    let body = json!({"db_name": "pg", "username": "static_idle", "rotation_period": "1h"});
+    world.write("static-roles/idle", body).await.unwrap();
+    let first = world.is_settled("static-role/idle", "static_idle").await;
+    world.write("static-roles/idle", json!({"rotation_statements": ["SELECT 1"]})).await.unwrap();
+    let said = world.refused("rotate-role/idle", json!({})).await;
+    assert!(said.contains("the statements ran, but the database takes the former password"), "{said}");
+    assert_eq!(world.creds("idle").await["password"], first.as_str());
+    assert!(world.takes("static_idle", &first).await);
+}
+
+/// A role that cannot be read stood at the head of the queue for ever.
+#[tokio::test]
+async fn a_static_role_that_cannot_be_read_holds_up_nobody() {
+    let world = Rotating::new().await;
+    world.make("static_damaged", "LOGIN");
+    let body = json!({"db_name": "pg", "username": "static_damaged", "rotation_period": "1h"});
+    world.write("static-roles/damaged", body).await.unwrap();
+    let damage = MountBatch::new().put("static-role/damaged", b"{".to_vec(), Expect::Anything);
+    world.context.storage.commit(damage).await.unwrap();
+    world.clock.advance(Duration::from_secs(3_600));
+    assert_eq!(world.job().await.unwrap(), world.clock_now() + Duration::from_secs(60));
+    assert_eq!(world.queue().await, Vec::<String>::new());
+    world.answer(Operation::Delete, "static-roles/damaged", json!({})).await.unwrap();
 }
 
 #[tokio::test]

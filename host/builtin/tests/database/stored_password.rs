@@ -14,6 +14,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
 use crate::faults::{FaultyStore, StoreFault};
+use crate::rotation::Rotating;
 use crate::support::World;
 
 struct Rogue {
@@ -392,7 +393,7 @@ async fn a_listener_that_asks_for_the_password_in_clear_gets_none() {
 /// is tried where the connection leads.
 #[tokio::test]
 async fn no_password_of_an_unfinished_rotation_is_sent_elsewhere() {
-    let (world, rogue) = (World::new().await, Rogue::listen(MD5).await);
+    let (world, rogue) = (Rotating::new().await, Rogue::listen(MD5).await);
     let make = "DROP ROLE IF EXISTS rot_moved; CREATE ROLE rot_moved LOGIN PASSWORD 'first-password'";
     world.pg.psql(make).unwrap();
     world.connect("moved", json!({"username": "rot_moved", "password": "first-password"})).await;
@@ -410,6 +411,8 @@ async fn no_password_of_an_unfinished_rotation_is_sent_elsewhere() {
         .to_vec();
     let url = format!("postgresql://{{{{username}}}}:{{{{password}}}}@127.0.0.1:{}/myapp", rogue.port);
     let other = json!({"connection_url": url, "username": "rot_moved", "password": "other-password"});
+    // Until then no write moves the connection at all.
+    world.pass();
     let done = world.write("config/moved", other.clone()).await;
     assert!(matches!(done, Err(RequestError::Forbidden(_))), "{done:?}");
     world.has_sudo.store(true, Ordering::Relaxed);
@@ -431,6 +434,7 @@ async fn no_password_of_an_unfinished_rotation_is_sent_elsewhere() {
     let back = json!({
         "connection_url": world.pg.templated_url(), "username": "rot_moved", "password": known[0], "verify_connection": false,
     });
+    world.pass();
     world.write("config/moved", back).await.unwrap();
     world.write("reset/moved", json!({})).await.unwrap();
     assert_eq!(read().await["rotation"]["doubtful"], json!([]));
@@ -452,4 +456,48 @@ async fn a_password_that_nobody_tried_is_not_proved_by_the_one_that_a_rotation_m
     let url = format!("postgresql://{{{{username}}}}:{{{{password}}}}@127.0.0.1:{}/myapp", rogue.port);
     let done = world.write("config/unproved", json!({"connection_url": url, "password": "attackers-password"})).await;
     assert!(matches!(done, Err(RequestError::Forbidden(_))), "{done:?}");
+}
+
+/// Whoever may move a connection got the passwords of its static roles: the job, a reader and a change logged in with them.
+#[tokio::test]
+async fn no_password_of_a_static_role_is_sent_where_its_connection_was_led_later() {
+    let (world, rogue) = (Rotating::new().await, Rogue::listen(MD5).await);
+    world.make("static_own", "LOGIN PASSWORD 'their-password'");
+    world.make("static_led", "LOGIN");
+    let own = json!({
+        "db_name": "pg", "username": "static_own", "rotation_period": "1h", "self_managed_password": "their-password",
+        "skip_import_rotation": true,
+    });
+    world.write("static-roles/own", own).await.unwrap();
+    let led = json!({"db_name": "pg", "username": "static_led", "rotation_period": "1h"});
+    world.write("static-roles/led", led).await.unwrap();
+    let mut known =
+        vec!["their-password".to_owned(), world.creds("led").await["password"].as_str().unwrap().to_owned()];
+    for name in ["own", "led"] {
+        world.leave_pending(&format!("rotate-role/{name}")).await;
+        let stored = world.stored(&format!("static-role/{name}")).await;
+        known.push(stored["rotation"]["pending"]["password"].as_str().unwrap().to_owned());
+    }
+    let url = format!("postgresql://{{{{username}}}}:{{{{password}}}}@127.0.0.1:{}/myapp", rogue.port);
+    // By somebody who knows the connection's own password.
+    world.connect("pg", json!({"connection_url": url, "verify_connection": false})).await;
+    world.clock.advance(std::time::Duration::from_secs(3_600));
+    world.job().await;
+    for name in ["own", "led"] {
+        world.creds(name).await;
+        assert!(world.write(&format!("rotate-role/{name}"), json!({})).await.is_err());
+        world.creds(name).await;
+    }
+    world.job().await;
+    assert!(rogue.has_password(&[world.pg.admin_user()], world.pg.admin_password()), "the listener was asked at all");
+    for password in &known {
+        assert!(!rogue.has_password(&["static_own", "static_led"], password));
+    }
+    world.connect("pg", json!({})).await;
+    world.clock.advance(std::time::Duration::from_secs(900));
+    world.job().await;
+    for (name, user) in [("own", "static_own"), ("led", "static_led")] {
+        world.write(&format!("rotate-role/{name}"), json!({})).await.unwrap();
+        world.is_settled(&format!("static-role/{name}"), user).await;
+    }
 }

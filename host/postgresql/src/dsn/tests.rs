@@ -172,3 +172,23 @@ proptest! {
         properties::a_template_gives_back_what_is_put_in(&username, &password);
     }
 }
+
+/// It is stored, as a digest: a text that changes with a version would part static roles from their servers.
+#[test]
+fn the_text_of_a_place_stays_the_same_over_versions() {
+    let dsn =
+        read("postgres://u@a:1,b/d?hostaddr=127.0.0.1,127.0.0.2&sslmode=verify-full&sslrootcert=/ca.pem").unwrap();
+    assert_eq!(
+        dsn.place(),
+        "(([(\"a\", 1), (\"b\", 5432)], [Some(127.0.0.1), Some(127.0.0.2)]), (VerifyFull, Some(\"/ca.pem\"), Both, true), Prefer, \
+         Logins(255))"
+    );
+    for same in ["postgres://other@h/d", "postgres://u@h/other", "postgres://u@h/d?application_name=x"] {
+        assert_eq!(read(same).unwrap().place(), read("postgres://u@h/d").unwrap().place(), "{same}");
+    }
+    for other in
+        ["postgres://u@i/d", "postgres://u@h:1/d", "postgres://u@h/d?sslmode=disable", "postgres://u@h/d?sslsni=0"]
+    {
+        assert_ne!(read(other).unwrap().place(), read("postgres://u@h/d").unwrap().place(), "{other}");
+    }
+}

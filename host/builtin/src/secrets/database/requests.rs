@@ -15,16 +15,19 @@ use super::connection::{self, ConnectionRecord, creating};
 use super::effect::Effect;
 use super::open::{Unusable, missing};
 use super::postgresql::dry_run::{self, Report};
+use super::postgresql::logins::Login;
 use super::postgresql::renew;
 use super::role::RoleRecord;
 use super::rotation::queue::{JOB, Subject, reschedule};
-use super::rotation::root::seed;
 use super::static_requests::NOT_UNIQUE;
 use super::static_role;
 use super::{AGAIN_MAX, DatabaseEngine, connection_key, plan, read_role, role, role_key, target_name};
 
 const MOVED: &str = "this connection leads to another server than before: leases whose roles stand on the former one end only when it \
      leads there again";
+
+const NOT_ASKED: &str = "the database let us in without asking for the password, so that it is not proved: passwords that are stored beside it \
+     are kept";
 
 /// The handlers of the routes.
 impl DatabaseEngine {
@@ -56,12 +59,22 @@ impl DatabaseEngine {
 
     pub(super) async fn delete_connection(&self, request: &EngineRequest) -> Result<LogicalResponse, RequestError> {
         let name = name_of(request);
-        let stored = request.context.storage.get(&connection_key(name)).await?;
-        let record = stored.and_then(|stored| ConnectionRecord::from_bytes(&stored.value).ok());
-        let batch = MountBatch::new().delete(connection_key(name), Expect::Anything);
-        let due_at = record.and_then(|record| record.rotation.due_at);
-        let batch = reschedule(batch, &Subject::Root(name.to_owned()), due_at, None);
-        request.context.storage.commit(batch).await?;
+        let mut left = AGAIN_MAX;
+        loop {
+            let Some(stored) = request.context.storage.get(&connection_key(name)).await? else { break };
+            let rotation = ConnectionRecord::from_bytes(&stored.value).ok().map(|record| record.rotation);
+            // Its password would be forgotten, and the database may take it a moment later.
+            if rotation.as_ref().is_some_and(|rotation| rotation.is_under_way(request.context.clock.now())) {
+                return Err(under_way("connection", name));
+            }
+            let batch = MountBatch::new().delete(connection_key(name), Expect::Version(stored.version));
+            let due_at = rotation.and_then(|rotation| rotation.due_at);
+            let batch = reschedule(batch, &Subject::Root(name.to_owned()), due_at, None);
+            match request.context.storage.commit(batch).await {
+                Err(StorageError::Conflict(_)) if left > 0 => left -= 1,
+                done => break done?,
+            }
+        }
         self.retain_pools(|id| *id != (request.context.mount.accessor.clone(), name.to_owned()));
         Ok(LogicalResponse::empty())
     }
@@ -115,8 +128,12 @@ impl DatabaseEngine {
                 .map_err(|_| RequestError::Internal(format!("the stored connection {name:?} is not readable")))?,
             None => ConnectionRecord::default(),
         };
-        let before = record.rotation.clone();
+        let before = record.clone();
+        let now = at.clock.now();
         let mut warnings = record.merge(&request.fields, request.has_sudo)?;
+        if before.rotation.is_under_way(now) && !before.leads_as(&record) {
+            return Err(under_way("connection", name));
+        }
         if request.fields.list("root_rotation_statements").is_some() {
             warnings.extend(record.advise_rotation(&*at.templates).await?);
         }
@@ -135,17 +152,43 @@ impl DatabaseEngine {
             }
             record.server = server.identity;
             // Where others were tried as well, nobody knows which one the database took.
-            if brings_password || record.rotation.is_certain() {
-                record.prove_password();
-                record.rotation.current_was_proved(at.clock.now());
+            let is_tried_alone = brings_password || record.rotation.is_certain();
+            if is_tried_alone
+                && record.is_in_doubt()
+                && let Some(password) = record.sent_password()
+            {
+                // A server that lets in whoever comes has not taken it.
+                match target.try_login(target.user(), &password).await {
+                    Ok(Login::Right) => {
+                        record.prove_password();
+                        record.rotation.current_was_proved(now);
+                    }
+                    _ => warnings.push(NOT_ASKED.to_owned()),
+                }
             }
         }
-        if record.rotation.schedule != before.schedule || record.rotation.is_paused != before.is_paused {
-            record.rotation.plan(record.rotation.last_rotated_at.unwrap_or(at.clock.now()), &seed(at, name));
+        let user_keys = static_user_keys(&record, name);
+        for key in &user_keys {
+            if let Some(other) = at.storage.get(key).await? {
+                return Err(RequestError::Invalid(creating(&format!(
+                    "the password of this user is changed by static role {:?}, and its next change would lock this connection out: use \
+                     another user, or delete the static role and set the password with rotate-root",
+                    String::from_utf8_lossy(&other.value)
+                ))));
+            }
+        }
+        let subject = Subject::Root(name.to_owned());
+        let (is_paused, schedule) = (record.rotation.is_paused, record.rotation.schedule.clone());
+        if schedule != before.rotation.schedule || is_paused != before.rotation.is_paused {
+            record.rotation.plan_written(now, &subject.seed(at));
+        } else if record.rotation.due_at.is_none() {
+            // What was due for another place, or to settle a change, is forgotten with that.
+            record.rotation.plan(record.rotation.last_rotated_at.unwrap_or(now), &subject.seed(at));
         }
         let bytes = record.to_bytes().map_err(|error| RequestError::Internal(error.to_string()))?;
         let batch = MountBatch::new().put(connection_key(name), bytes, expect);
-        let batch = reschedule(batch, &Subject::Root(name.to_owned()), before.due_at, record.rotation.due_at);
+        let batch = user_keys.into_iter().fold(batch, |batch, key| batch.check(key, Expect::Absent));
+        let batch = reschedule(batch, &subject, before.rotation.due_at, record.rotation.due_at);
         at.storage.commit(batch).await?;
         // The next use opens the stored one: its version is known only then.
         target.close();
@@ -233,6 +276,23 @@ impl DatabaseEngine {
         let opened = self.open(at, &role.db_name).await?;
         Ok(Outcome::Lease(plan::plan(request, name, &role, &opened.record).await?))
     }
+}
+
+/// Keys of static roles that would have the connection's own user, whatever is known of the server.
+fn static_user_keys(record: &ConnectionRecord, name: &str) -> Vec<String> {
+    let Ok(dsn) = record.dsn() else { return Vec::new() };
+    let servers = [None, record.server.as_deref().filter(|server| !server.is_empty())];
+    let mut keys: Vec<String> =
+        servers.into_iter().map(|server| static_role::user_key(server, name, &dsn.user)).collect();
+    keys.dedup();
+    keys
+}
+
+/// A move or a delete would forget a password that the database may take a moment later.
+pub(super) fn under_way(what: &str, name: &str) -> RequestError {
+    RequestError::Unavailable(format!(
+        "the password of {what} {name:?} is being changed, and it is not known yet whether the database takes it: try again in half a minute"
+    ))
 }
 
 /// The names below a folder; where a route has pages, those of the one that is asked for.

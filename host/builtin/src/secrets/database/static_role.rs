@@ -4,7 +4,8 @@
 //!
 //! Start with [`StaticRole::merge`] (what a write says) and [`StaticRole::credentials`] (what a reader gets).
 //!
-//! Invariants: one static role at a time has the password of one user of one target. The password leaves through `static-creds` alone.
+//! Invariants: one static role at a time has the password of one user of one target. The password leaves through `static-creds` alone, and
+//! is used for logins only where the connection led when it was set or written.
 
 use std::collections::BTreeMap;
 
@@ -12,13 +13,13 @@ use aws_lc_rs::digest;
 use leasehold_core::fields::Fields;
 use leasehold_core::request::LogicalResponse;
 use leasehold_core::seams::error::RequestError;
-use leasehold_core::seams::mount_storage::MountStorage;
 use leasehold_core::seams::sandbox::{Dialect, Purpose, TemplateRenderer};
 use leasehold_model::{Timestamp, Ttl};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::connection::ConnectionRecord;
 use super::credential::NAME_MAX;
 use super::role;
 use super::rotation::schedule::Schedule;
@@ -46,24 +47,20 @@ pub(super) struct StaticRole {
     pub(super) rotation: Rotation,
     /// Of the key that keeps others from having the same user.
     pub(super) user_key: String,
+    /// Where the connection led when the password was set or written: [`ConnectionRecord::place`].
+    #[serde(default)]
+    place: Option<String>,
 }
 
 pub(super) fn key(name: &str) -> String {
     format!("static-role/{name}")
 }
 
-/// The key that one user of one target has at most once. `target`: what tells the server from others, else the connection's name.
-pub(super) fn user_key(target: &str, username: &str) -> String {
+/// The key that one user of one target has at most once. `server`: what tells it from others; where it does not say, its connection does.
+pub(super) fn user_key(server: Option<&str>, connection: &str, username: &str) -> String {
+    let target = server.map_or_else(|| format!("connection {connection}"), str::to_owned);
     let hash = digest::digest(&digest::SHA256, format!("{target}\0{username}").as_bytes());
     format!("static-user/{}", hex::encode(hash))
-}
-
-/// With the version that its next writer must name.
-pub(super) async fn load(storage: &MountStorage, name: &str) -> Result<Option<(StaticRole, u64)>, RequestError> {
-    let Some(stored) = storage.get(&key(name)).await? else { return Ok(None) };
-    let role = serde_json::from_slice(&stored.value)
-        .map_err(|_| RequestError::Internal(format!("the stored static role {name:?} is not readable")))?;
-    Ok(Some((role, stored.version)))
 }
 
 impl StaticRole {
@@ -186,9 +183,20 @@ impl StaticRole {
         text(self) == text(other)
     }
 
-    /// All passwords that the user may have: the most likely one first.
-    pub(super) fn passwords(&self) -> Vec<SecretString> {
-        self.password.iter().map(|password| password.0.clone()).chain(self.rotation.other_passwords()).collect()
+    /// Whether the connection leads where it led when the password was set or written.
+    pub(super) fn is_bound_to(&self, connection: &ConnectionRecord) -> bool {
+        self.place.is_none() || self.place == connection.place()
+    }
+
+    /// The user is the one where the connection leads now.
+    pub(super) fn bind(&mut self, connection: &ConnectionRecord) {
+        self.place = connection.place();
+        self.user_key = user_key(connection.server.as_deref(), &self.db_name, &self.username);
+    }
+
+    /// Where the password is about to be set.
+    pub(super) fn note_place(&mut self, connection: &ConnectionRecord) {
+        self.place = connection.place();
     }
 
     pub(super) fn answer(&self) -> LogicalResponse {

@@ -8,6 +8,7 @@
 //! A connection moves only for somebody who shows that they know its password, or who holds `sudo` on its path and brings another login.
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
+use aws_lc_rs::digest;
 use leasehold_core::fields::Fields;
 use leasehold_core::seams::error::RequestError;
 use secrecy::{ExposeSecret, SecretString};
@@ -26,22 +27,12 @@ const UNPROVED: &str = "this write leads the connection elsewhere, and its passw
      on the database: first write the password with verify_connection=true where the connection leads now. If nobody knows it any \
      more, somebody with sudo on this path can send username and password of another admin";
 
-/// What a login needs from a connection's record: compared before and after a write.
-struct Login {
-    dsn: Option<Dsn>,
-    /// As it would be sent; a stored one that the URL does not use at present counts too.
-    password: Option<SecretString>,
-}
-
-impl Login {
-    fn of(record: &ConnectionRecord) -> Self {
-        let dsn = record.dsn().ok();
-        let is_there = |text: &SecretString| !text.expose_secret().is_empty();
-        // An empty one in the URL hides the stored one from a login, not from the next write.
-        let sent = dsn.as_ref().and_then(|dsn| dsn.password.clone()).filter(is_there);
-        let password = sent.or_else(|| Some(record.password.clone()).filter(is_there));
-        Self { dsn, password }
-    }
+/// The password as it would be sent; a stored one that the URL does not use at present counts too.
+fn held_password(record: &ConnectionRecord) -> Option<SecretString> {
+    let is_there = |text: &SecretString| !text.expose_secret().is_empty();
+    // An empty one in the URL hides the stored one from a login, not from the next write.
+    let sent = record.dsn().ok().and_then(|dsn| dsn.password).filter(is_there);
+    sent.or_else(|| Some(record.password.clone()).filter(is_there))
 }
 
 impl ConnectionRecord {
@@ -57,14 +48,12 @@ impl ConnectionRecord {
         has_sudo: bool,
     ) -> Result<(), RequestError> {
         let is_new = before.connection_url.expose_secret().is_empty();
-        let old = Login::of(before);
-        let is_same_way = old.dsn.is_some_and(|before| before.travel() == dsn.travel())
-            && before.inline_tls().roots == self.inline_tls().roots;
+        let is_same_way = before.leads_as(self);
         if !is_same_way {
             // They were for the place where it led before.
             self.rotation.forget_passwords();
         }
-        let Some(held) = old.password.filter(|_| !is_new) else {
+        let Some(held) = held_password(before).filter(|_| !is_new) else {
             // There is no password that could go elsewhere. But one that was emptied without sudo stands for what was there.
             self.is_password_unproved = !is_new && before.is_password_unproved && !has_sudo;
             if self.is_password_unproved && !is_same_way {
@@ -98,6 +87,19 @@ impl ConnectionRecord {
         }
         self.is_password_unproved = false;
         Ok(())
+    }
+
+    /// Whether both have a password sent to the same place, in the same way and as the same user.
+    pub(in super::super) fn leads_as(&self, other: &Self) -> bool {
+        let (Ok(one), Ok(two)) = (self.dsn(), other.dsn()) else { return false };
+        one.travel() == two.travel() && self.inline_tls().roots == other.inline_tls().roots
+    }
+
+    /// Tells where and how the connection has passwords sent, whosever they are: the same text for the same way, over versions.
+    pub(in super::super) fn place(&self) -> Option<String> {
+        let place = self.dsn().ok()?.place();
+        let whole = format!("{place}\0{}", self.inline_tls().roots.unwrap_or_default());
+        Some(hex::encode(digest::digest(&digest::SHA256, whole.as_bytes())))
     }
 
     /// The database took the password at the place where the connection leads.

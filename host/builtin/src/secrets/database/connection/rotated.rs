@@ -20,6 +20,8 @@ use super::{ConnectionRecord, Dsn, dsn};
 const UNABLE: &str = "unable to rotate root credentials";
 const REPLACED: &str = "the password of this connection had been changed by rotate-root, and this write replaces it: where the database \
      does not take the new one, the former one is still tried";
+const LEFT_BEHIND: &str = "the password of this connection had been changed by rotate-root, and nobody else knows it: it is forgotten, as \
+     this write leads the connection elsewhere";
 
 impl ConnectionRecord {
     /// Whether the password is one that can be changed here: it is a field of its own, and the URL has it filled in.
@@ -115,11 +117,24 @@ impl ConnectionRecord {
 
     /// A write that replaces a password which only this server knew leaves that one beside the new one.
     pub(super) fn keep_rotated(&mut self, before: &Self) -> Option<String> {
-        if !self.rotation.was_rotated() || self.password.expose_secret() == before.password.expose_secret() {
+        if !before.rotation.was_rotated() || self.password.expose_secret() == before.password.expose_secret() {
             return None;
         }
-        self.rotation.doubt(before.password.clone());
+        if !before.leads_as(self) {
+            return Some(LEFT_BEHIND.to_owned());
+        }
+        self.rotation.replaced(before.password.clone());
         Some(REPLACED.to_owned())
+    }
+
+    /// What a login sends.
+    pub(in super::super) fn sent_password(&self) -> Option<SecretString> {
+        self.dsn().ok()?.password
+    }
+
+    /// Whether it would change anything that the database took the password.
+    pub(in super::super) fn is_in_doubt(&self) -> bool {
+        self.is_password_unproved || !self.rotation.is_certain()
     }
 
     pub(super) fn tell_rotation(&self, data: &mut Value) {

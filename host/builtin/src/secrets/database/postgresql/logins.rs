@@ -22,8 +22,10 @@ pub(crate) struct Logins {
 /// What a login met that was only tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Login {
-    /// The password is the user's.
+    /// The target asked for the password, and it is the user's.
     Right,
+    /// The target let the user in without asking for a password: that says nothing about it.
+    Unasked,
     /// The target says that it is not.
     Wrong,
     /// The target lets this user in no further, whatever the password is.
@@ -69,16 +71,18 @@ impl Logins {
 pub(crate) async fn try_one(dialer: &Dialer, user: &str, password: &SecretString) -> Result<Login, DialError> {
     let dialer = if user == dialer.dsn.user { dialer.with_password(password) } else { dialer.as_user(user, password) };
     let database = dialer.dsn.database.clone();
-    match dialer.without_session_state().dial(&database).await {
+    let dialer = dialer.without_session_state().alone();
+    let let_in = |dialer: &Dialer| if dialer.was_asked() { Login::Right } else { Login::Unasked };
+    match dialer.dial(&database).await {
         Ok((client, task)) => {
             drop(client);
             task.abort();
-            Ok(Login::Right)
+            Ok(let_in(&dialer))
         }
         Err(error) if error.is_wrong_password() => Ok(Login::Wrong),
         Err(error) => match error.as_db_error().map(|db| db.code().code()) {
             // The right to connect is looked at after the password.
-            Some("42501") => Ok(Login::Right),
+            Some("42501") => Ok(let_in(&dialer)),
             Some(code) if code.starts_with("28") => Ok(Login::NotLetIn),
             _ => Err(error),
         },

@@ -2,17 +2,21 @@
 //!
 //! Must not know: SQL (see `postgresql/set_password.rs`), or how a job is claimed.
 //!
-//! Start with [`Rotation`] (what is stored of it), then [`root`] and [`static_roles`] (one change from beginning to end) and [`queue`] (what is
-//! due).
+//! Start with [`Rotation`] (what is stored of it), then [`change`] (one change from beginning to end), [`kept`] (where the password of a
+//! connection's user or of a static role is stored) and [`queue`] (what is due).
 //!
 //! Invariants: a new password is stored before PostgreSQL hears of it, and the old one is forgotten only when PostgreSQL has said that
 //! it took the new one. So whenever a server dies, every password that may be the one that works is in the store. A change that another
-//! server has begun is left alone until it can no longer happen; then it is settled, by whoever comes first.
+//! server has begun is left alone until it can no longer happen; then it is settled, by whoever comes first. By itself nothing is
+//! changed but what has a schedule.
 
+mod change;
+pub(super) mod kept;
 pub(super) mod queue;
-pub(super) mod root;
 pub(super) mod schedule;
 pub(super) mod static_roles;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 
@@ -28,6 +32,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use schedule::Schedule;
 
+use super::credential;
 use super::open::Unusable;
 
 /// How long a change may take in the target from the moment when its password was stored.
@@ -38,8 +43,10 @@ const SETTLE_AFTER: Duration = Duration::from_secs(5);
 const WAIT_MAX: Duration = Duration::from_secs(40);
 /// How often it looks meanwhile.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// Of passwords that the target may have taken, so many are kept.
-const DOUBTFUL_MAX: usize = 3;
+/// While so many passwords are kept that the target may have taken, no other one is made.
+const DOUBTFUL_MAX: usize = 8;
+/// Of passwords that the target most likely did not take, the last ones are kept.
+const UNLIKELY_MAX: usize = 3;
 /// How much of a failure's words is stored.
 const WHY_MAX: usize = 500;
 
@@ -68,6 +75,9 @@ pub(super) struct Pending {
     begun_at: Timestamp,
     /// It has happened by then, or never does.
     deadline: Timestamp,
+    /// The same password was to be set before, and nobody knows how that ended.
+    #[serde(default)]
+    is_repeated: bool,
 }
 
 impl Pending {
@@ -87,9 +97,16 @@ pub(super) struct Rotation {
     pub(super) is_paused: bool,
     #[serde(default)]
     pending: Option<Pending>,
-    /// Passwords of changes whose end nobody saw: the last one first.
+    /// Passwords that the target may have: of changes whose end nobody saw, or replaced by a write that nobody tried. The last one first.
     #[serde(default)]
     doubtful: Vec<StoredPassword>,
+    /// Passwords that the target refused or rolled back. Only what no transaction undoes, or a `COMMIT` that ends later than any deadline,
+    /// can have set one of them. The last one first.
+    #[serde(default)]
+    unlikely: Vec<StoredPassword>,
+    /// The current password was written by somebody, and the target has not taken it yet.
+    #[serde(default)]
+    is_guess: bool,
     #[serde(default)]
     pub(super) last_rotated_at: Option<Timestamp>,
     /// When the next change is due, or a pending one is to be settled. The key in the queue says the same.
@@ -104,15 +121,25 @@ pub(super) struct Rotation {
 }
 
 impl Rotation {
-    /// Passwords besides the current one that the target may have: the newest first.
+    /// Passwords besides the current one that the target may have: the most likely one first.
     pub(super) fn other_passwords(&self) -> Vec<SecretString> {
         let pending = self.pending.iter().map(|pending| &pending.password);
-        pending.chain(&self.doubtful).map(|password| password.0.clone()).collect()
+        pending.chain(&self.doubtful).chain(&self.unlikely).map(|password| password.0.clone()).collect()
     }
 
-    /// Whether it is certain that the current password is the one that the target has.
+    /// Whether the current password is the only one that the target can have.
     pub(super) fn is_certain(&self) -> bool {
-        self.pending.is_none() && self.doubtful.is_empty()
+        self.pending.is_none() && self.doubtful.is_empty() && self.unlikely.is_empty()
+    }
+
+    /// Whether it is to be found out which password the target has, before it is changed again.
+    fn is_open(&self) -> bool {
+        self.pending.is_some() || !self.doubtful.is_empty()
+    }
+
+    /// A change that may still happen: only its end tells which password counts.
+    pub(super) fn is_under_way(&self, now: Timestamp) -> bool {
+        self.pending.as_ref().is_some_and(|pending| !pending.is_over(now))
     }
 
     /// A change that began a moment ago is not looked into: it is over before a login would be.
@@ -124,31 +151,50 @@ impl Rotation {
         self.last_rotated_at.is_some()
     }
 
-    /// What was learnt about the password of one place and user is of no use elsewhere, and must not be sent there.
+    /// What was learnt about the password of one place and user is of no use elsewhere, and must not be sent there. Its schedule is to be
+    /// [planned](Self::plan) anew.
     pub(super) fn forget_passwords(&mut self) {
-        self.pending = None;
-        self.doubtful.clear();
-        self.last_rotated_at = None;
-        self.attempts = 0;
-        self.failure = None;
+        let (schedule, is_paused) = (std::mem::take(&mut self.schedule), self.is_paused);
+        *self = Self { schedule, is_paused, ..Self::default() };
     }
 
-    /// The target took the current password just now, where nothing else was tried.
+    /// The target took the current password just now, where nothing else was tried. What was due to settle a change is to be
+    /// [planned](Self::plan) anew.
     pub(super) fn current_was_proved(&mut self, now: Timestamp) {
-        if self.pending.as_ref().is_none_or(|pending| pending.is_over(now)) {
-            self.pending = None;
-            self.doubtful.clear();
-        }
-    }
-
-    /// A password that nobody but this server knew is replaced by somebody's word.
-    pub(super) fn doubt(&mut self, password: SecretString) {
-        if password.expose_secret().is_empty() {
+        self.is_guess = false;
+        if self.is_under_way(now) {
             return;
         }
-        self.doubtful.retain(|known| known.0.expose_secret() != password.expose_secret());
-        self.doubtful.insert(0, StoredPassword(password));
-        self.doubtful.truncate(DOUBTFUL_MAX);
+        if self.pending.take().is_some() {
+            self.due_at = None;
+        }
+        self.doubtful.clear();
+        self.unlikely.clear();
+    }
+
+    /// Somebody writes another password than `before`, and nobody has tried it.
+    pub(super) fn replaced(&mut self, before: SecretString) {
+        // Of many writes that nobody tried, the password before the first one is the one that the target is known to have had.
+        if self.is_guess {
+            self.hardly(before)
+        } else {
+            self.doubt(before)
+        }
+        self.is_guess = true;
+    }
+
+    fn doubt(&mut self, password: SecretString) {
+        remember(&mut self.doubtful, password);
+    }
+
+    fn hardly(&mut self, password: SecretString) {
+        remember(&mut self.unlikely, password);
+        self.unlikely.truncate(UNLIKELY_MAX);
+    }
+
+    /// Whether something may be changed now because it is due: what has no schedule is changed by nobody but those who ask.
+    fn may_happen(&self, now: Timestamp) -> bool {
+        !self.is_paused && self.schedule != Schedule::Never && self.schedule.may_happen(now)
     }
 
     /// Reckons anew when the next change is due, after `from`. While one is pending, that stays as it is.
@@ -158,20 +204,39 @@ impl Rotation {
         }
     }
 
-    /// To be stored before the target hears of the password.
-    fn begin(&mut self, password: SecretString, now: Timestamp, entropy: &dyn Entropy) -> Pending {
-        if let Some(unsettled) = self.pending.take() {
-            self.doubt(unsettled.password.0);
+    /// The same after a write of the schedule: a period counts from the last change, while moments of a calendar that are over before
+    /// anybody wrote them are not made up for.
+    pub(super) fn plan_written(&mut self, now: Timestamp, name: &str) {
+        let last = self.last_rotated_at.filter(|_| matches!(self.schedule, Schedule::Every(_)));
+        self.plan(last.unwrap_or(now), name);
+    }
+
+    /// The password that the next change sets: one whose change may have happened is set once more, so that there are not two of them.
+    fn next_password(&self, entropy: &dyn Entropy) -> SecretString {
+        let pending = self.pending.as_ref().map(|pending| pending.password.0.clone());
+        pending.unwrap_or_else(|| credential::password(entropy))
+    }
+
+    /// To be stored before the target hears of the password. `None`: the target may have too many others already.
+    fn begin(&mut self, password: SecretString, now: Timestamp, entropy: &dyn Entropy) -> Option<Pending> {
+        if self.doubtful.len() >= DOUBTFUL_MAX {
+            return None;
+        }
+        let unsettled = self.pending.take().map(|pending| pending.password.0);
+        let is_repeated = unsettled.as_ref().is_some_and(|former| is_same(former, &password));
+        if let Some(other) = unsettled.filter(|_| !is_repeated) {
+            self.doubt(other);
         }
         let pending = Pending {
             id: random::base62(entropy, 16),
             password: StoredPassword(password),
             begun_at: now,
             deadline: now + EFFECT_MAX,
+            is_repeated,
         };
         self.due_at = Some(pending.deadline + SETTLE_AFTER);
         self.pending = Some(pending.clone());
-        pending
+        Some(pending)
     }
 
     /// Puts off what is due and could not be looked at. Returns whether it was due.
@@ -188,15 +253,42 @@ impl Rotation {
         self.pending.as_ref().is_some_and(|pending| pending.id == id)
     }
 
-    /// The target has the new password. Returns it: it is the current one now.
-    fn succeed(&mut self, at: Timestamp, name: &str) -> Option<SecretString> {
+    /// The target has the new password, for certain or by its word alone. Returns it: it is the current one now.
+    fn succeed(&mut self, certainty: Certainty, at: Timestamp, name: &str) -> Option<SecretString> {
         let pending = self.pending.take()?;
-        self.doubtful.clear();
+        if certainty == Certainty::Proved {
+            self.doubtful.clear();
+            self.unlikely.clear();
+        }
+        self.is_guess = false;
         self.last_rotated_at = Some(at);
         self.attempts = 0;
         self.failure = None;
         self.plan(at, name);
         Some(pending.password.0)
+    }
+
+    /// The target has the current password, or the one that is about to become it, for certain: what others wanted did not happen.
+    fn settle_on_another(&mut self, now: Timestamp, entropy: &dyn Entropy) {
+        self.doubtful.clear();
+        self.is_guess = false;
+        if let Some(pending) = self.pending.take() {
+            self.hardly(pending.password.0);
+            self.fail(
+                "a server ended while it changed the password, before the database took the new one",
+                Taken::No,
+                now,
+                entropy,
+            );
+        }
+    }
+
+    /// The target has none of these, so that a change begins as if nothing was known.
+    fn doubt_all(&mut self) {
+        let pending = self.pending.take().map(|pending| pending.password);
+        for password in std::mem::take(&mut self.doubtful).into_iter().rev().chain(pending) {
+            self.hardly(password.0);
+        }
     }
 
     /// A change failed. `taken` says whether the target may have taken the pending password for all that.
@@ -205,17 +297,42 @@ impl Rotation {
         self.failure = Some(why.chars().take(WHY_MAX).collect());
         let mut again_at = now + backoff(self.attempts, entropy);
         match (taken, self.pending.take()) {
-            (Taken::No, _) | (_, None) => {}
-            (Taken::Hardly, Some(pending)) => self.doubt(pending.password.0),
+            (_, None) => {}
             (Taken::Perhaps, Some(pending)) => {
                 again_at = again_at.max(pending.deadline + SETTLE_AFTER);
                 self.pending = Some(pending);
             }
+            // This try failed. One before it may not have.
+            (_, Some(pending)) if pending.is_repeated => self.doubt(pending.password.0),
+            (Taken::No, Some(_)) => {}
+            (Taken::Hardly, Some(pending)) => self.hardly(pending.password.0),
         }
         // Who asked for a change hears of the failure; what is not scheduled is tried again only to settle it.
         let is_due = self.pending.is_some() || !self.is_paused && self.schedule != Schedule::Never;
         self.due_at = is_due.then_some(again_at);
     }
+}
+
+fn is_same(one: &SecretString, other: &SecretString) -> bool {
+    one.expose_secret() == other.expose_secret()
+}
+
+/// Puts a password first among those of its list.
+fn remember(list: &mut Vec<StoredPassword>, password: SecretString) {
+    if password.expose_secret().is_empty() {
+        return;
+    }
+    list.retain(|known| !is_same(&known.0, &password));
+    list.insert(0, StoredPassword(password));
+}
+
+/// How it is known that a target has a new password.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Certainty {
+    /// It lets in with it, or has said that it did just this.
+    Proved,
+    /// Statements ran that were to set it.
+    ByItsWord,
 }
 
 /// Whether a target may have taken a password, after a change that failed.
@@ -292,89 +409,4 @@ async fn wait_for_other(at: &EngineContext, began: Duration) -> Result<(), Reque
     }
     tokio::time::sleep(LOOK_EVERY).await;
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use leasehold_core::testing::CountingEntropy;
-    use leasehold_model::Ttl;
-
-    use super::*;
-
-    fn texts(rotation: &Rotation) -> Vec<String> {
-        rotation.other_passwords().iter().map(|password| password.expose_secret().to_owned()).collect()
-    }
-
-    fn password(text: &str) -> SecretString {
-        SecretString::from(text)
-    }
-
-    #[test]
-    fn no_password_is_forgotten_before_the_target_has_taken_another_one() {
-        let entropy = CountingEntropy::default();
-        let now = Timestamp::from_secs(1_000);
-        let mut rotation = Rotation { schedule: Schedule::Every(Ttl::from_secs(100)), ..Rotation::default() };
-        assert!(rotation.is_certain());
-        rotation.begin(password("one"), now, &entropy);
-        rotation.fail("the line broke", Taken::Perhaps, now, &entropy);
-        assert_eq!(texts(&rotation), ["one"]);
-        assert!(rotation.due_at > Some(now + EFFECT_MAX), "it is settled when it can no longer happen");
-        rotation.begin(password("two"), now, &entropy);
-        assert_eq!(texts(&rotation), ["two", "one"]);
-        rotation.fail("no such role", Taken::No, now, &entropy);
-        assert_eq!(texts(&rotation), ["one"], "what was refused was not taken");
-        rotation.begin(password("three"), now, &entropy);
-        rotation.fail("a function said no", Taken::Hardly, now, &entropy);
-        assert_eq!(texts(&rotation), ["three", "one"]);
-        let pending = rotation.begin(password("four"), now, &entropy);
-        assert!(rotation.is_pending(&pending.id) && !rotation.is_pending("x"));
-        assert_eq!(rotation.succeed(now, "x").unwrap().expose_secret(), "four");
-        assert!(rotation.is_certain() && rotation.attempts == 0 && rotation.failure.is_none());
-        assert!(rotation.due_at.unwrap() <= now + Ttl::from_secs(100));
-    }
-
-    /// vault#21857: the same bad password was tried for ever, without a pause.
-    #[test]
-    fn a_change_that_fails_waits_longer_and_longer_and_for_ever() {
-        let entropy = CountingEntropy::default();
-        let now = Timestamp::from_secs(1_000);
-        let mut rotation = Rotation { schedule: Schedule::Every(Ttl::from_secs(5)), ..Rotation::default() };
-        let mut waits = Vec::new();
-        for _ in 0..20 {
-            rotation.begin(password("new"), now, &entropy);
-            rotation.fail("no", Taken::No, now, &entropy);
-            waits.push(rotation.due_at.unwrap().since(now).as_secs());
-        }
-        assert!((10..13).contains(&waits[0]) && waits[19] >= 600 && waits[19] < 800, "{waits:?}");
-        // Nobody asks for these again.
-        for (is_paused, schedule) in [(false, Schedule::Never), (true, Schedule::Every(Ttl::from_secs(5)))] {
-            let mut rotation = Rotation { schedule, is_paused, ..Rotation::default() };
-            rotation.begin(password("new"), now, &entropy);
-            rotation.fail("no", Taken::No, now, &entropy);
-            assert_eq!(rotation.due_at, None);
-        }
-    }
-
-    #[test]
-    fn a_password_is_in_what_is_stored_and_nowhere_else() {
-        let mut rotation = Rotation::default();
-        rotation.begin(password("canary-1"), Timestamp::from_secs(1), &CountingEntropy::default());
-        rotation.doubt(password("canary-2"));
-        let shown = format!("{rotation:?}");
-        assert!(!shown.contains("canary"), "{shown}");
-        let stored = serde_json::to_string(&rotation).unwrap();
-        let back: Rotation = serde_json::from_str(&stored).unwrap();
-        assert_eq!(texts(&back), ["canary-1", "canary-2"]);
-        let older: Rotation = serde_json::from_str("{}").unwrap();
-        assert!(older.is_certain());
-    }
-
-    #[test]
-    fn what_is_kept_in_doubt_is_bounded() {
-        let mut rotation = Rotation::default();
-        for text in ["a", "b", "", "c", "d", "b"] {
-            rotation.doubt(password(text));
-        }
-        assert_eq!(texts(&rotation), ["b", "d", "c"]);
-    }
 }

@@ -20,9 +20,9 @@ use leasehold_core::seams::mount_storage::MountBatch;
 use leasehold_core::seams::storage::{Expect, StorageError};
 use leasehold_model::{Timestamp, Ttl};
 
-use super::super::connection::ConnectionRecord;
-use super::super::{DatabaseEngine, connection_key, static_role};
-use super::{Cause, RotationFailed, root, static_roles};
+use super::super::DatabaseEngine;
+use super::kept::Kept;
+use super::{Cause, RotationFailed};
 
 /// The job, with the longest time between two looks at the queue.
 pub(in super::super) const JOB: MountJob = MountJob { name: "rotate-passwords", every: Ttl::from_secs(60) };
@@ -42,6 +42,14 @@ pub(in super::super) enum Subject {
     Root(String),
     /// The static role with this name.
     Static(String),
+}
+
+impl Subject {
+    pub(in super::super) fn name(&self) -> &str {
+        match self {
+            Self::Root(name) | Self::Static(name) => name,
+        }
+    }
 }
 
 impl fmt::Display for Subject {
@@ -122,29 +130,24 @@ impl DatabaseEngine {
     /// The connection, when it could not be reached.
     async fn rotate_entry(&self, at: &EngineContext, entry: &str, down: &BTreeSet<String>) -> Option<String> {
         let Some((_, subject)) = parse(entry) else {
-            forget(at, entry).await;
+            forget(at, MountBatch::new(), entry).await;
             return None;
         };
-        let connection = match self.due_connection(at, entry, &subject).await {
+        let connection = match due_connection(at, entry, &subject).await {
             Ok(Some(connection)) => connection,
-            Ok(None) => {
-                forget(at, entry).await;
-                return None;
-            }
+            Ok(None) => return None,
             Err(error) => {
                 tracing::warn!(mount.path = %at.mount.path, %error, "could not look at what is due: {subject}");
                 return None;
             }
         };
         if down.contains(&connection) {
-            self.put_off(at, &subject).await;
+            put_off(at, &subject).await;
             return None;
         }
-        let done = match &subject {
-            Subject::Root(name) => self.rotate_root(at, name, Cause::Due).await,
-            Subject::Static(name) => self.rotate_static(at, name, Cause::Due).await,
+        let Err(RotationFailed { error, is_down, .. }) = self.rotate(at, &subject, Cause::Due).await else {
+            return None;
         };
-        let Err(RotationFailed { error, is_down, .. }) = done else { return None };
         if !matches!(error, RequestError::Sealed) {
             tracing::warn!(
                 mount.path = %at.mount.path,
@@ -153,71 +156,50 @@ impl DatabaseEngine {
                 "the password of {subject} was due to be changed and was not: it is tried again later"
             );
         }
-        self.put_off(at, &subject).await;
+        put_off(at, &subject).await;
         is_down.then_some(connection)
     }
+}
 
-    /// Unless the failure has done so already.
-    async fn put_off(&self, at: &EngineContext, subject: &Subject) {
-        let stored = match subject {
-            Subject::Root(name) => postpone_root(at, name).await,
-            Subject::Static(name) => postpone_static(at, name).await,
-        };
-        match stored {
-            Ok(()) | Err(StorageError::Sealed | StorageError::Conflict(_)) => {}
-            Err(error) => tracing::debug!(%error, "could not put off {subject}"),
-        }
+/// Unless the failure has done so already.
+async fn put_off(at: &EngineContext, subject: &Subject) {
+    let Ok(Some(mut kept)) = Kept::load(at, subject).await else { return };
+    if !kept.rotation_mut().postpone(at.clock.now(), &*at.entropy) {
+        return;
     }
-
-    /// The connection on which something is due; `None` when the record says otherwise by now.
-    async fn due_connection(
-        &self,
-        at: &EngineContext,
-        entry: &str,
-        subject: &Subject,
-    ) -> Result<Option<String>, RequestError> {
-        let (connection, due_at) = match subject {
-            Subject::Root(name) => match connection(at, name).await? {
-                Some((record, _)) => (name.clone(), record.rotation.due_at),
-                None => return Ok(None),
-            },
-            Subject::Static(name) => match static_role::load(&at.storage, name).await? {
-                Some((role, _)) => (role.db_name.clone(), role.rotation.due_at),
-                None => return Ok(None),
-            },
-        };
-        Ok(stands_for(entry, subject, due_at).then_some(connection))
+    match kept.store(at).await {
+        Ok(()) | Err(StorageError::Sealed | StorageError::Conflict(_)) => {}
+        Err(error) => tracing::debug!(%error, "could not put off {subject}"),
     }
 }
 
-async fn connection(at: &EngineContext, name: &str) -> Result<Option<(ConnectionRecord, u64)>, StorageError> {
-    let Some(stored) = at.storage.get(&connection_key(name)).await? else { return Ok(None) };
-    Ok(ConnectionRecord::from_bytes(&stored.value).ok().map(|record| (record, stored.version)))
-}
-
-async fn postpone_root(at: &EngineContext, name: &str) -> Result<(), StorageError> {
-    let Some((mut record, version)) = connection(at, name).await? else { return Ok(()) };
-    let due_before = record.rotation.due_at;
-    if !record.rotation.postpone(at.clock.now(), &*at.entropy) {
-        return Ok(());
+/// The connection on which something is due. `None` when the record says otherwise by now, or cannot be read: then the key is removed.
+async fn due_connection(at: &EngineContext, entry: &str, subject: &Subject) -> Result<Option<String>, RequestError> {
+    let stored = at.storage.get(&subject.record_key()).await?;
+    let kept = stored.as_ref().map(|stored| Kept::read(subject, stored)).transpose();
+    if let Ok(Some(kept)) = &kept
+        && stands_for(entry, subject, kept.rotation().due_at)
+    {
+        return Ok(Some(kept.connection().to_owned()));
     }
-    root::store(at, name, &record, version, due_before).await
-}
-
-async fn postpone_static(at: &EngineContext, name: &str) -> Result<(), StorageError> {
-    let Ok(Some((mut role, version))) = static_role::load(&at.storage, name).await else { return Ok(()) };
-    let due_before = role.rotation.due_at;
-    if !role.rotation.postpone(at.clock.now(), &*at.entropy) {
-        return Ok(());
+    if let Err(error) = kept {
+        tracing::error!(
+            mount.path = %at.mount.path,
+            %error,
+            "the password of {subject} was due to be changed: it is not changed by itself any more before somebody writes it anew"
+        );
     }
-    static_roles::store(at, name, &role, version, due_before).await
+    let version = stored.map_or(Expect::Absent, |stored| Expect::Version(stored.version));
+    // Whoever writes the record meanwhile may write this key once more.
+    forget(at, MountBatch::new().check(subject.record_key(), version), entry).await;
+    Ok(None)
 }
 
 /// Nothing stands behind this key any more.
-async fn forget(at: &EngineContext, entry: &str) {
-    let gone = at.storage.commit(MountBatch::new().delete(format!("{FOLDER}{entry}"), Expect::Anything)).await;
-    if let Err(error) = gone.or_else(|error| if matches!(error, StorageError::Sealed) { Ok(()) } else { Err(error) }) {
-        tracing::debug!(%error, "could not remove what is no longer due: {entry}");
+async fn forget(at: &EngineContext, batch: MountBatch, entry: &str) {
+    match at.storage.commit(batch.delete(format!("{FOLDER}{entry}"), Expect::Anything)).await {
+        Ok(()) | Err(StorageError::Sealed | StorageError::Conflict(_)) => {}
+        Err(error) => tracing::debug!(%error, "could not remove what is no longer due: {entry}"),
     }
 }
 
