@@ -28,6 +28,7 @@ mod hostile;
 mod jwt;
 mod kubernetes;
 mod kv;
+mod kv2;
 mod leases;
 mod listeners;
 mod metrics;

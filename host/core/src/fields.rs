@@ -105,6 +105,7 @@ pub struct FieldError {
 #[derive(Clone, Default)]
 pub struct Fields {
     values: BTreeMap<&'static str, Coerced>,
+    nulls: Vec<&'static str>,
     unknown: Object,
 }
 
@@ -127,6 +128,7 @@ impl Fields {
                 continue;
             };
             if value.is_null() {
+                fields.nulls.push(field.name);
                 continue;
             }
             let coerced = coerce(field, value).map_err(|why| FieldError { field: field.name.to_owned(), why })?;
@@ -138,6 +140,12 @@ impl Fields {
     #[must_use]
     pub fn has(&self, name: &str) -> bool {
         self.values.contains_key(name)
+    }
+
+    /// Whether the field was given as `null`, with which a merge patch takes something away. Everything else reads it as not given.
+    #[must_use]
+    pub fn is_null(&self, name: &str) -> bool {
+        self.nulls.contains(&name)
     }
 
     #[must_use]

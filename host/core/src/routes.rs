@@ -154,6 +154,8 @@ pub struct Route<H: 'static> {
     pub access: Access,
     /// Whether the backend tells create from update; without it every write is an update.
     pub existence_check: bool,
+    /// Neither help nor the OpenAPI document names the route: it only tells clients which path they should have asked for.
+    pub is_unlisted: bool,
     /// What the path is about.
     pub summary: &'static str,
     pub operations: &'static [Op<H>],
@@ -170,12 +172,18 @@ impl<H: Copy> Route<H> {
         summary: &'static str,
         operations: &'static [Op<H>],
     ) -> Self {
-        Self { pattern, access, existence_check: false, summary, operations }
+        Self { pattern, access, existence_check: false, is_unlisted: false, summary, operations }
     }
 
     #[must_use]
     pub const fn with_existence_check(self) -> Self {
         Self { existence_check: true, ..self }
+    }
+
+    /// See [`Route::is_unlisted`].
+    #[must_use]
+    pub const fn unlisted(self) -> Self {
+        Self { is_unlisted: true, ..self }
     }
 
     /// The operation as it is declared. A route that takes updates takes creations: which one a write is, is found out later.

@@ -43,6 +43,8 @@ pub(crate) async fn prepare(core: &Arc<Core>, options: &Options, address: &str) 
     let [share] = made.shares.as_slice() else { return Err("one key share was asked for".to_owned()) };
     core.unseal(&share.0).await.map_err(failed)?;
     let root = made.root_token;
+    let secret = json!({ "type": "kv", "options": { "version": "2" }, "description": "key/value secret storage" });
+    ask(core, &root, "sys/mounts/secret", secret).await?;
     let postgresql = if options.postgresql { Some(with_postgresql(core, &root).await?) } else { None };
     if options.store_token {
         store_token(&root)?;

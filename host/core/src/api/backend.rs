@@ -22,7 +22,8 @@ use crate::seams::engine::{EngineHandler, SecretsEngine};
 pub(super) enum Backend {
     /// `sys/` and `auth/token/`: handlers that see all that is unsealed.
     System(&'static [Route<SystemHandler>]),
-    Secrets(Arc<dyn SecretsEngine>),
+    /// With the routes that the mount's options give it.
+    Secrets(Arc<dyn SecretsEngine>, &'static [Route<EngineHandler>]),
     Auth(Arc<dyn AuthMethod>),
 }
 
@@ -84,7 +85,10 @@ impl Backend {
             "system" => Some(Self::System(sys::ROUTES)),
             "token" => Some(Self::System(super::token::ROUTES)),
             _ if entry.table == Table::Auth => unsealed.methods.of(entry).cloned().map(Self::Auth),
-            kind => unsealed.engines.of_kind(kind).cloned().map(Self::Secrets),
+            kind => unsealed.engines.of_kind(kind).cloned().map(|engine| {
+                let routes = engine.routes_with(&entry.engine_options());
+                Self::Secrets(engine, routes)
+            }),
         }
     }
 
@@ -94,8 +98,8 @@ impl Backend {
         }
         Some(match self {
             Self::System(routes) => Matched::System(routes::find(routes, path, operation)?),
-            Self::Secrets(engine) => {
-                Matched::Secrets(Arc::clone(engine), routes::find(engine.routes(), path, operation)?)
+            Self::Secrets(engine, routes) => {
+                Matched::Secrets(Arc::clone(engine), routes::find(routes, path, operation)?)
             }
             Self::Auth(method) => Matched::Auth(Arc::clone(method), routes::find(method.routes(), path, operation)?),
         })
@@ -110,7 +114,7 @@ impl Backend {
     pub(super) fn is_folder(&self, path: &str) -> bool {
         match self {
             Self::System(routes) => routes::is_folder(routes, path),
-            Self::Secrets(engine) => routes::is_folder(engine.routes(), path),
+            Self::Secrets(_, routes) => routes::is_folder(routes, path),
             Self::Auth(method) => routes::is_folder(method.routes(), path),
         }
     }
@@ -119,10 +123,8 @@ impl Backend {
         match (self, matched) {
             (Self::System(routes), Matched::System(found)) => sys::help::of_route(routes, found.route, path),
             (Self::System(routes), _) => sys::help::of_mount(routes),
-            (Self::Secrets(engine), Matched::Secrets(_, found)) => {
-                sys::help::of_route(engine.routes(), found.route, path)
-            }
-            (Self::Secrets(engine), _) => sys::help::of_mount(engine.routes()),
+            (Self::Secrets(_, routes), Matched::Secrets(_, found)) => sys::help::of_route(routes, found.route, path),
+            (Self::Secrets(_, routes), _) => sys::help::of_mount(routes),
             (Self::Auth(method), Matched::Auth(_, found)) => sys::help::of_route(method.routes(), found.route, path),
             (Self::Auth(method), _) => sys::help::of_mount(method.routes()),
         }

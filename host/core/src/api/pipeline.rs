@@ -265,7 +265,7 @@ impl Core {
             )));
         }
         let admitted = admitted.ok_or_else(|| match Backend::of(&entry, unsealed) {
-            Some(Backend::Secrets(engine)) => engine
+            Some(Backend::Secrets(engine, _)) => engine
                 .not_offered(below)
                 .map_or(RequestError::UnsupportedPath, |why| RequestError::NotOffered(why.to_owned())),
             _ => RequestError::UnsupportedPath,

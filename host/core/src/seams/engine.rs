@@ -260,6 +260,10 @@ impl From<LogicalResponse> for Outcome {
 pub trait SecretsEngine: Any + Send + Sync {
     /// The routes below the mount.
     fn routes(&self) -> &'static [Route<EngineHandler>];
+    /// The routes below a mount with these options, where they tell which routes there are; `options.version` of kv does.
+    fn routes_with(&self, _: &MountOptions) -> &'static [Route<EngineHandler>] {
+        self.routes()
+    }
     /// What a path below the mount would be that Vault serves and this engine does not yet; `None` for one that nobody serves.
     fn not_offered(&self, _below: &str) -> Option<&'static str> {
         None
@@ -267,6 +271,10 @@ pub trait SecretsEngine: Any + Send + Sync {
     /// Whether the engine can be mounted with these options, in words for whoever mounts or tunes it.
     fn check_options(&self, _: &MountOptions) -> Result<(), String> {
         Ok(())
+    }
+    /// Whether the options of a mount may change so, in words for whoever tunes it.
+    fn check_tuned_options(&self, _from: &MountOptions, to: &MountOptions) -> Result<(), String> {
+        self.check_options(to)
     }
     /// Whether what a write names is there: tells create from update. Asked only on routes with an existence check.
     async fn exists(&self, request: &EngineRequest) -> Result<bool, RequestError>;

@@ -1,24 +1,29 @@
-//! The key/value engine, version 1: values under paths, without leases.
+//! The key/value engine: values under paths, without leases. Version 1 keeps the last value of a key, version 2 several.
 //!
 //! Must not know: HTTP, how leases are kept, where values are stored.
 //!
-//! Start with [`ROUTES`]; each operation is one method of [`KvEngine`].
+//! Start with [`unversioned`], which is version 1 and small, then [`versioned`].
 //!
-//! Invariants: a write replaces the whole value. What was written is read back as it came, key by key. A value never stands in a
-//! log, in an error or before a policy module; the paths of values are readable in the store, as in Vault.
+//! Invariants: what was written is read back as it came, key by key. A value never stands in a log, in an error or before a policy
+//! module; the paths of values are readable in the store. A write is one commit: no reader sees half of it, and no crash leaves it.
+
+mod unversioned;
+mod versioned;
 
 use async_trait::async_trait;
-use leasehold_core::engine_handler;
-use leasehold_core::fields::{self, Field, Kind, Object};
+use leasehold_core::fields::{Field, Kind};
 use leasehold_core::request::LogicalResponse;
-use leasehold_core::routes::{Access, Answer, Op, Route};
+use leasehold_core::routes::Route;
 use leasehold_core::seams::engine::{
     Effected, EngineContext, EngineError, EngineHandler, EngineRequest, LeaseIntent, LeaseLimits, MountOptions,
     SecretsEngine,
 };
 use leasehold_core::seams::error::RequestError;
-use leasehold_core::seams::storage::Expect;
+use leasehold_core::seams::job::MountJob;
+use leasehold_core::seams::mount_storage::MountStorage;
 use leasehold_model::Timestamp;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::json;
 
 /// All mounts of the engine. Keeps nothing: every request reads the store.
@@ -30,55 +35,15 @@ const PAGE_FIELDS: &[Field] = &[
     Field::visible("limit", Kind::Int, "How many names at most; 0 for all."),
 ];
 
-/// The rest of a path, whatever it is.
-const KEY: &str = "key";
-
-const ROUTES: &[Route<EngineHandler>] = &[
-    Route::new(
-        "",
-        Access::Token,
-        "The names at the top of the mount.",
-        &[
-            Op::list("List the names at the top of the mount.", engine_handler!(KvEngine, list)).takes(PAGE_FIELDS),
-            Op::scan("List all names, those in folders too.", engine_handler!(KvEngine, scan)).takes(PAGE_FIELDS),
-        ],
-    ),
-    Route::new(
-        "*key",
-        Access::Token,
-        "A value, or the names below a folder.",
-        &[
-            Op::read("Read a value.", engine_handler!(KvEngine, read)).answers(Answer::Data(&[])),
-            Op::update("Write a value; it replaces the one that is there.", engine_handler!(KvEngine, write))
-                .takes_document(),
-            Op::delete("Delete a value.", engine_handler!(KvEngine, delete)),
-            Op::list("List the names in a folder.", engine_handler!(KvEngine, list)).takes(PAGE_FIELDS),
-            Op::scan("List all names below a folder.", engine_handler!(KvEngine, scan)).takes(PAGE_FIELDS),
-        ],
-    )
-    .with_existence_check(),
-];
-
 /// Names per call to the store.
 const PAGE: u32 = 1_000;
 
-/// Where the values of a mount are kept.
-const VALUES: &str = "value/";
+/// How often a change is made again because another request was faster.
+const TRIES: u32 = 32;
 
-fn stored_at(key: &str) -> String {
-    format!("{VALUES}{}", key.trim_end_matches('/'))
-}
-
-/// The folder that a request names, with a slash at its end; empty at the top.
-fn folder_of(request: &EngineRequest) -> String {
-    match request.captures.get(KEY).map_or("", String::as_str) {
-        "" => String::new(),
-        folder => format!("{}/", folder.trim_end_matches('/')),
-    }
-}
-
-fn key_of(request: &EngineRequest) -> &str {
-    request.captures.get(KEY).map_or("", String::as_str)
+/// The mount keeps versions of its values.
+fn is_versioned(options: &MountOptions) -> bool {
+    options.get("version").is_some_and(|version| version == "2")
 }
 
 /// How much of a list is wanted.
@@ -101,70 +66,35 @@ fn keys(names: Vec<String>) -> Result<LogicalResponse, RequestError> {
     if names.is_empty() { Err(RequestError::NotFound) } else { Ok(LogicalResponse::json(json!({ "keys": names }))) }
 }
 
-/// The handlers of the routes.
-impl KvEngine {
-    async fn read(&self, request: &EngineRequest) -> Result<LogicalResponse, RequestError> {
-        let at = &request.context;
-        let stored = at.storage.get(&stored_at(key_of(request))).await?.ok_or(RequestError::NotFound)?;
-        let data: Object = serde_json::from_slice(&stored.value)
-            .map_err(|_| RequestError::Internal(format!("the stored value of {:?} is not readable", request.path)))?;
-        // What the writer calls its TTL is a hint to readers, when to read again; nothing ends here.
-        let hint = data.get("ttl").or_else(|| data.get("lease")).and_then(|hint| fields::length(hint).ok());
-        let ttl = hint.unwrap_or(at.mount.default_lease_ttl);
-        Ok(LogicalResponse { read_again_in: Some(ttl), ..LogicalResponse::data(data) })
-    }
-
-    async fn write(&self, request: &EngineRequest) -> Result<LogicalResponse, RequestError> {
-        let data = request.fields.unknown();
-        if data.is_empty() {
-            return Err(RequestError::invalid("missing data fields"));
+/// All names below a folder, those in folders too.
+async fn names_below(storage: &MountStorage, folder: &str, cut: &Cut<'_>) -> Result<Vec<String>, RequestError> {
+    let mut names: Vec<String> = Vec::new();
+    while names.len() < cut.most {
+        let after = names.last().map_or(cut.after, String::as_str);
+        let start = Some(after).filter(|after| !after.is_empty());
+        let wanted = u32::try_from(cut.most - names.len()).map_or(PAGE, |wanted| wanted.min(PAGE));
+        let page = storage.list(folder, start, wanted).await?;
+        if page.is_empty() {
+            break;
         }
-        let bytes = serde_json::to_vec(data).map_err(|error| RequestError::Internal(error.to_string()))?;
-        request.context.storage.put(&stored_at(key_of(request)), bytes, Expect::Anything).await?;
-        Ok(LogicalResponse::empty())
+        names.extend(page);
     }
-
-    async fn delete(&self, request: &EngineRequest) -> Result<LogicalResponse, RequestError> {
-        request.context.storage.delete(&stored_at(key_of(request))).await?;
-        Ok(LogicalResponse::empty())
-    }
-
-    /// The names directly in a folder; a folder in it counts once, with its slash, however much is in it.
-    async fn list(&self, request: &EngineRequest) -> Result<LogicalResponse, RequestError> {
-        let (folder, cut) = (format!("{VALUES}{}", folder_of(request)), Cut::of(request));
-        keys(request.context.storage.names(&folder, cut.after, cut.most).await?)
-    }
-
-    /// All names below a folder.
-    async fn scan(&self, request: &EngineRequest) -> Result<LogicalResponse, RequestError> {
-        let (folder, cut) = (format!("{VALUES}{}", folder_of(request)), Cut::of(request));
-        let mut names: Vec<String> = Vec::new();
-        while names.len() < cut.most {
-            let after = names.last().map_or(cut.after, String::as_str);
-            let start = Some(after).filter(|after| !after.is_empty());
-            let wanted = u32::try_from(cut.most - names.len()).map_or(PAGE, |wanted| wanted.min(PAGE));
-            let page = request.context.storage.list(&folder, start, wanted).await?;
-            if page.is_empty() {
-                break;
-            }
-            names.extend(page);
-        }
-        keys(names)
-    }
+    Ok(names)
 }
 
-/// Vault's values for the option `version`; none given means 1.
-fn check_version(options: &MountOptions) -> Result<(), String> {
-    match options.get("version").map_or("1", String::as_str) {
-        "" | "1" => Ok(()),
-        "2" => Err("version 2 of the kv engine, which keeps old versions of a value, is not supported: mount it with options.version \
-             \"1\", or leave the option out"
-            .to_owned()),
-        other => {
-            let other: String = other.chars().take(16).collect();
-            Err(format!("unknown version {other:?} of the kv engine: options.version must be \"1\""))
-        }
-    }
+/// Every try met another change.
+fn contended() -> RequestError {
+    RequestError::Unavailable("too many requests change this key at the same time, try again".to_owned())
+}
+
+fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, RequestError> {
+    serde_json::to_vec(value).map_err(|_| RequestError::Internal("a value could not be written as JSON".to_owned()))
+}
+
+/// The error names where the value is stored, and nothing of the value.
+fn decode<T: DeserializeOwned>(at: &str, stored: &[u8]) -> Result<T, RequestError> {
+    serde_json::from_slice(stored)
+        .map_err(|_| RequestError::Internal(format!("the stored value of {at:?} is not readable")))
 }
 
 fn no_lease<T>() -> Result<T, EngineError> {
@@ -174,15 +104,38 @@ fn no_lease<T>() -> Result<T, EngineError> {
 #[async_trait]
 impl SecretsEngine for KvEngine {
     fn routes(&self) -> &'static [Route<EngineHandler>] {
-        ROUTES
+        unversioned::ROUTES
     }
 
+    fn routes_with(&self, options: &MountOptions) -> &'static [Route<EngineHandler>] {
+        if is_versioned(options) { versioned::ROUTES } else { unversioned::ROUTES }
+    }
+
+    /// Vault's values for the option `version`; none given means 1.
     fn check_options(&self, options: &MountOptions) -> Result<(), String> {
-        check_version(options)
+        match options.get("version").map_or("1", String::as_str) {
+            "" | "1" | "2" => Ok(()),
+            other => {
+                let other: String = other.chars().take(16).collect();
+                Err(format!("unknown version {other:?} of the kv engine: options.version must be \"1\" or \"2\""))
+            }
+        }
+    }
+
+    /// A mount of version 1 may become one of version 2, which takes over its values. There is no way back.
+    fn check_tuned_options(&self, from: &MountOptions, to: &MountOptions) -> Result<(), String> {
+        self.check_options(to)?;
+        if is_versioned(from) && !is_versioned(to) {
+            return Err("cannot downgrade mount from version 2".to_owned());
+        }
+        Ok(())
     }
 
     async fn exists(&self, request: &EngineRequest) -> Result<bool, RequestError> {
-        Ok(request.context.storage.get(&stored_at(key_of(request))).await?.is_some())
+        if is_versioned(&request.context.mount.options) {
+            return versioned::is_there(request).await;
+        }
+        unversioned::is_there(request).await
     }
 
     async fn effect(&self, _: &EngineContext, _: &LeaseIntent) -> Result<Effected, EngineError> {
@@ -199,6 +152,20 @@ impl SecretsEngine for KvEngine {
 
     async fn revoke(&self, _: &EngineContext, _: &LeaseIntent) -> Result<(), EngineError> {
         no_lease()
+    }
+
+    fn jobs(&self) -> &'static [MountJob] {
+        &[versioned::upgrade::JOB]
+    }
+
+    async fn run_job(&self, at: &EngineContext, name: &str) -> Result<Option<Timestamp>, RequestError> {
+        if name != versioned::upgrade::JOB.name {
+            return Err(RequestError::Internal(format!("this engine has no job {name:?}")));
+        }
+        if is_versioned(&at.mount.options) {
+            versioned::upgrade::take_over_all(at).await?;
+        }
+        Ok(None)
     }
 
     async fn unmount(&self, _: &EngineContext) {}

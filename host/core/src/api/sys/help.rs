@@ -10,7 +10,7 @@ use crate::routes::{Access, Route};
 /// What a mount as a whole is asked for: the list of its paths.
 pub(crate) fn of_mount<H: Copy>(routes: &[Route<H>]) -> LogicalResponse {
     let mut text = "The paths of this mount:\n".to_owned();
-    for route in routes {
+    for route in routes.iter().filter(|route| !route.is_unlisted) {
         text.push_str(&format!("\n    {}\n        {}\n", route.pattern, route.summary));
     }
     answer(text, routes)

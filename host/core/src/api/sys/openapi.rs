@@ -55,7 +55,7 @@ fn add_mount(paths: &mut Object, entry: &MountEntry, unsealed: &Unsealed) {
         }
         kind => {
             if let Some(engine) = unsealed.engines.of_kind(kind) {
-                add_paths(paths, prefix, engine.routes());
+                add_paths(paths, prefix, engine.routes_with(&entry.engine_options()));
             }
         }
     }
@@ -120,7 +120,7 @@ pub(crate) fn document(paths: Object) -> Value {
 
 /// Adds the routes below a mount. `prefix` is the mount's path with the slash at its end, or empty.
 pub(crate) fn add_paths<H: Copy>(paths: &mut Object, prefix: &str, routes: &[Route<H>]) {
-    for route in routes {
+    for route in routes.iter().filter(|route| !route.is_unlisted) {
         let bare = format!("/{prefix}{}", braced(route.pattern.trim_end_matches('/')));
         for op in route.operations {
             // A list is a read of the path with a slash at its end, as clients in a browser send it.

@@ -88,14 +88,27 @@ pub(super) async fn apply_tuning(call: &Call<'_>, full: &str) -> Result<LogicalR
     let entry = entry.ok_or_else(missing)?;
     let system_max = call.unsealed.engines.ttls.max_lease_ttl;
     let apply = |tuned: &mut MountEntry| -> Result<(), RequestError> {
+        let before = tuned.engine_options();
         tuned_by(tuned, &call.fields, system_max)?;
         match call.unsealed.engines.of_kind(&tuned.kind) {
-            Some(engine) => engine.check_options(&tuned.engine_options()).map_err(RequestError::Invalid),
-            None => Ok(()),
+            Some(engine) if call.fields.has("options") => {
+                engine.check_tuned_options(&before, &tuned.engine_options()).map_err(RequestError::Invalid)
+            }
+            _ => Ok(()),
         }
     };
     if !call.unsealed.mounts.update(&entry.accessor, apply).await? {
         return Err(missing());
+    }
+    if call.fields.has("options")
+        && let Some(engine) = call.unsealed.engines.of_kind(&entry.kind)
+    {
+        // What other options mean for what is stored is brought about by the engine's jobs, which come by themselves later at the latest.
+        for job in engine.jobs() {
+            if let Err(error) = call.unsealed.jobs.ask_for(job.name, Some(&entry.accessor)).await {
+                tracing::warn!(%error, "could not have job {:?} of {} done at once", job.name, entry.path);
+            }
+        }
     }
     Ok(LogicalResponse::empty())
 }

@@ -1,0 +1,107 @@
+//! Version 1 of the engine: a write replaces the whole value.
+//!
+//! Must not know: that a mount can become one of version 2, which takes over what is stored here.
+//!
+//! Start with [`ROUTES`]; each operation is one method of [`KvEngine`].
+
+use leasehold_core::engine_handler;
+use leasehold_core::fields::{self, Object};
+use leasehold_core::request::LogicalResponse;
+use leasehold_core::routes::{Access, Answer, Op, Route};
+use leasehold_core::seams::engine::{EngineHandler, EngineRequest};
+use leasehold_core::seams::error::RequestError;
+use leasehold_core::seams::storage::Expect;
+
+use super::{Cut, KvEngine, PAGE_FIELDS, decode, encode, keys, names_below};
+
+/// The rest of a path, whatever it is.
+const KEY: &str = "key";
+
+pub(super) const ROUTES: &[Route<EngineHandler>] = &[
+    Route::new(
+        "",
+        Access::Token,
+        "The names at the top of the mount.",
+        &[
+            Op::list("List the names at the top of the mount.", engine_handler!(KvEngine, list)).takes(PAGE_FIELDS),
+            Op::scan("List all names, those in folders too.", engine_handler!(KvEngine, scan)).takes(PAGE_FIELDS),
+        ],
+    ),
+    Route::new(
+        "*key",
+        Access::Token,
+        "A value, or the names below a folder.",
+        &[
+            Op::read("Read a value.", engine_handler!(KvEngine, read)).answers(Answer::Data(&[])),
+            Op::update("Write a value; it replaces the one that is there.", engine_handler!(KvEngine, write))
+                .takes_document(),
+            Op::delete("Delete a value.", engine_handler!(KvEngine, delete)),
+            Op::list("List the names in a folder.", engine_handler!(KvEngine, list)).takes(PAGE_FIELDS),
+            Op::scan("List all names below a folder.", engine_handler!(KvEngine, scan)).takes(PAGE_FIELDS),
+        ],
+    )
+    .with_existence_check(),
+];
+
+/// Where the values of a mount are kept.
+pub(super) const VALUES: &str = "value/";
+
+/// Where the value of a key is kept.
+pub(super) fn stored_at(key: &str) -> String {
+    format!("{VALUES}{}", key.trim_end_matches('/'))
+}
+
+fn key_of(request: &EngineRequest) -> &str {
+    request.captures.get(KEY).map_or("", String::as_str)
+}
+
+/// The folder that a request names, with a slash at its end; empty at the top.
+fn folder_of(request: &EngineRequest) -> String {
+    match key_of(request) {
+        "" => String::new(),
+        folder => format!("{}/", folder.trim_end_matches('/')),
+    }
+}
+
+pub(super) async fn is_there(request: &EngineRequest) -> Result<bool, RequestError> {
+    Ok(request.context.storage.get(&stored_at(key_of(request))).await?.is_some())
+}
+
+/// The handlers of the routes.
+impl KvEngine {
+    async fn read(&self, request: &EngineRequest) -> Result<LogicalResponse, RequestError> {
+        let at = &request.context;
+        let stored = at.storage.get(&stored_at(key_of(request))).await?.ok_or(RequestError::NotFound)?;
+        let data: Object = decode(&request.path, &stored.value)?;
+        // What the writer calls its TTL is a hint to readers, when to read again; nothing ends here.
+        let hint = data.get("ttl").or_else(|| data.get("lease")).and_then(|hint| fields::length(hint).ok());
+        let ttl = hint.unwrap_or(at.mount.default_lease_ttl);
+        Ok(LogicalResponse { read_again_in: Some(ttl), ..LogicalResponse::data(data) })
+    }
+
+    async fn write(&self, request: &EngineRequest) -> Result<LogicalResponse, RequestError> {
+        let data = request.fields.unknown();
+        if data.is_empty() {
+            return Err(RequestError::invalid("missing data fields"));
+        }
+        request.context.storage.put(&stored_at(key_of(request)), encode(data)?, Expect::Anything).await?;
+        Ok(LogicalResponse::empty())
+    }
+
+    async fn delete(&self, request: &EngineRequest) -> Result<LogicalResponse, RequestError> {
+        request.context.storage.delete(&stored_at(key_of(request))).await?;
+        Ok(LogicalResponse::empty())
+    }
+
+    /// The names directly in a folder; a folder in it counts once, with its slash, however much is in it.
+    async fn list(&self, request: &EngineRequest) -> Result<LogicalResponse, RequestError> {
+        let (folder, cut) = (format!("{VALUES}{}", folder_of(request)), Cut::of(request));
+        keys(request.context.storage.names(&folder, cut.after, cut.most).await?)
+    }
+
+    /// All names below a folder.
+    async fn scan(&self, request: &EngineRequest) -> Result<LogicalResponse, RequestError> {
+        let folder = format!("{VALUES}{}", folder_of(request));
+        keys(names_below(&request.context.storage, &folder, &Cut::of(request)).await?)
+    }
+}
