@@ -538,3 +538,102 @@ fn a_mount_of_version_1_is_upgraded_in_place() {
     }
     root.post("sys/mounts/old/tune", json!({ "description": "still tunable" })).assert_status(204);
 }
+
+/// Each command on our server with our command line, and, where there is one, OpenBao's command line on OpenBao: they print the same.
+#[test]
+fn the_command_line_prints_what_vaults_prints() {
+    const LINES: &[&str] = &[
+        "kv put secret/app color=green n=1",
+        "kv put -cas=1 secret/app color=red",
+        "kv put -cas=1 secret/app color=blue",
+        "kv put -mount=secret -cas=0 app2 x=y",
+        "kv get secret/app",
+        "kv get -mount=secret -version=1 app",
+        "kv get -field=color secret/app",
+        "kv get -field=data -format=json secret/app",
+        "kv get -format=json secret/app",
+        "kv get -format=yaml secret/app",
+        "kv get secret/none",
+        "kv get -version=9 secret/app",
+        "kv patch secret/app c=d",
+        "kv patch -method=rw secret/app e=f",
+        "kv patch -method=patch -cas=99 secret/app e=f",
+        "kv patch secret/none e=f",
+        "kv patch -method=rw secret/none e=f",
+        "kv patch -remove-data=c secret/app z=1",
+        "kv get secret/app",
+        "kv delete secret/app",
+        "kv get secret/app",
+        "kv undelete -versions=4 secret/app",
+        "kv undelete secret/app",
+        "kv delete -versions=1,2 secret/app",
+        "kv destroy -versions=1 secret/app",
+        "kv destroy secret/app",
+        "kv rollback -version=2 secret/app",
+        "kv rollback -version=3 secret/app",
+        "kv rollback -version=99 secret/app",
+        "kv rollback secret/app",
+        "kv rollback -version=3 secret/none",
+        "kv list secret",
+        "kv list -mount=secret",
+        "kv list secret/none",
+        "kv list -format=json secret/",
+        "kv scan secret",
+        "kv metadata put -max-versions=5 -delete-version-after=3h -custom-metadata=a=b -custom-metadata=c=d -cas-required secret/app",
+        "kv metadata get secret/app",
+        "kv metadata get -format=json secret/app2",
+        "kv metadata get secret/none",
+        "kv metadata patch -custom-metadata=a=z -max-versions=6 secret/app",
+        "kv metadata patch -remove-custom-metadata=a secret/app",
+        "kv metadata patch -max-versions=3 secret/none",
+        "kv metadata get -mount=secret app",
+        "kv put secret/app a=b",
+        "kv metadata delete secret/app2",
+        "kv metadata delete secret/none",
+        "kv enable-versioning secret",
+        "kv enable-versioning nope",
+        "kv put k1/a b=c",
+        "kv get k1/a",
+        "kv patch k1/a b=c",
+        "kv undelete -versions=1 k1/a",
+        "kv destroy -versions=1 k1/a",
+        "kv rollback -version=1 k1/a",
+        "kv metadata get k1/a",
+        "kv list k1",
+        "kv delete k1/a",
+        "kv put secret/x",
+        "kv get",
+        "kv get a b",
+        "kv undelete",
+    ];
+    let server = Server::dev();
+    server.root().post("sys/mounts/k1", json!({ "type": "kv" })).assert_status(204);
+    let ours: Vec<_> = LINES.iter().map(|line| server.cli().line(line)).collect();
+    let shown = |at: &str| &ours[LINES.iter().position(|line| *line == at).unwrap()];
+    assert!(
+        shown("kv get secret/app").stdout.starts_with("= Secret Path =\nsecret/data/app\n\n======= Metadata =======\n")
+    );
+    assert_eq!(shown("kv get -field=color secret/app").stdout, "red");
+    let Some(bao) = Bao::find("the kv commands") else { return };
+    let other = Server::openbao(&bao);
+    other.root().post("sys/mounts/k1", json!({ "type": "kv" })).assert_status(204);
+    eventually("OpenBao's mount is ready", || other.root().get("secret/config").status == 200);
+    let cli = other.cli();
+    for (line, ours) in LINES.iter().zip(&ours) {
+        let theirs = cli.line(line);
+        let ours = (ours.status, printed(&server, &ours.stdout), printed(&server, &ours.stderr));
+        assert_eq!(ours, (theirs.status, printed(&other, &theirs.stdout), printed(&other, &theirs.stderr)), "{line}");
+    }
+}
+
+/// What is printed, without moments, request ids and addresses.
+fn printed(server: &Server, text: &str) -> String {
+    let line = |line: &str| {
+        let line = line.replace(server.address(), "ADDRESS");
+        match line.find("_time").or_else(|| line.find("request_id")) {
+            Some(at) if line.contains("20") || line.contains("request_id") => line[..at].to_owned(),
+            _ => line,
+        }
+    };
+    text.trim().lines().map(line).collect::<Vec<_>>().join("\n")
+}

@@ -1,4 +1,4 @@
-"""Walks hvac over mounts, policies, tokens, leases, userpass, approle and kv version 1.
+"""Walks hvac over mounts, policies, tokens, leases, userpass, approle and kv.
 
 Needs VAULT_ADDR and VAULT_TOKEN (root), a database role `readonly` at `database/`, and in STATIC_USER a PostgreSQL role for a static role.
 Every step asserts what it got; the last line says how many held.
@@ -58,6 +58,41 @@ kv.create_or_update_secret("top", {"a": "b"}, mount_point="walk-kv")
 check("list", kv.list_secrets("", mount_point="walk-kv")["data"]["keys"] == ["app/", "top"])
 kv.delete_secret("app/db", mount_point="walk-kv")
 check("deleted", refused(InvalidPath, kv.read_secret, "app/db", mount_point="walk-kv"))
+
+# kv version 2, where hvac looks for it by itself, and upgraded from version 1.
+kv2 = root.secrets.kv.v2
+made = kv2.create_or_update_secret("app/db", {"user": "u", "size": 5}, cas=0)["data"]
+check("first version", made["version"] == 1 and made["destroyed"] is False)
+check("a wrong version", refused(InvalidRequest, kv2.create_or_update_secret, "app/db", {"user": "x"}, cas=0))
+check("patched", kv2.patch("app/db", {"size": 6})["data"]["version"] == 2)
+read = kv2.read_secret_version("app/db", raise_on_deleted_version=True)["data"]
+check("read", read["data"] == {"user": "u", "size": 6} and read["metadata"]["version"] == 2)
+old = kv2.read_secret_version("app/db", version=1, raise_on_deleted_version=True)["data"]
+check("read the first", old["data"]["size"] == 5)
+check("the number of versions", kv2.read_secret_metadata("app/db")["data"]["current_version"] == 2)
+kv2.delete_latest_version_of_secret("app/db")
+check("deleted", refused(InvalidPath, kv2.read_secret_version, "app/db", raise_on_deleted_version=True))
+soft = kv2.read_secret_version("app/db", raise_on_deleted_version=False)["data"]
+check("what is left of it", soft["data"] is None and soft["metadata"]["deletion_time"] != "")
+kv2.undelete_secret_versions("app/db", [2])
+kv2.delete_secret_versions("app/db", [1])
+kv2.destroy_secret_versions("app/db", [1])
+versions = kv2.read_secret_metadata("app/db")["data"]["versions"]
+check("destroyed", versions["1"]["destroyed"] is True and versions["2"]["deletion_time"] == "")
+kv2.update_metadata("app/db", max_versions=3, cas_required=True, delete_version_after="1h", custom_metadata={"owner": "web"})
+metadata = kv2.read_secret_metadata("app/db")["data"]
+check("metadata", metadata["custom_metadata"] == {"owner": "web"} and metadata["delete_version_after"] == "1h0m0s")
+check("list", kv2.list_secrets("")["data"]["keys"] == ["app/"] and kv2.list_secrets("app")["data"]["keys"] == ["db"])
+kv2.configure(max_versions=20, cas_required=False)
+check("configuration", kv2.read_configuration()["data"]["max_versions"] == 20)
+kv2.delete_metadata_and_all_versions("app/db")
+check("all gone", refused(InvalidPath, kv2.read_secret_metadata, "app/db"))
+root.sys.enable_secrets_engine("kv", path="walk-old", options={"version": "1"})
+root.secrets.kv.v1.create_or_update_secret("a", {"b": "c"}, mount_point="walk-old")
+root.sys.tune_mount_configuration("walk-old", options={"version": "2"})
+upgraded = kv2.read_secret_version("a", mount_point="walk-old", raise_on_deleted_version=True)["data"]
+check("upgraded", upgraded["data"] == {"b": "c"} and upgraded["metadata"]["version"] == 1)
+root.sys.disable_secrets_engine("walk-old")
 
 # Policies.
 root.sys.create_or_update_policy(

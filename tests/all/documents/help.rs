@@ -70,9 +70,13 @@ fn prepare(server: &Server, database: &Database<'_>, example: &str) {
     }
     if example.starts_with("leasehold kv ") {
         if is_missing("sys/mounts/secret") {
-            root.post("sys/mounts/secret", json!({ "type": "kv" })).assert_status(204);
+            root.post("sys/mounts/secret", json!({ "type": "kv-v2" })).assert_status(204);
         }
-        root.put("secret/app", json!({ "color": "green" })).assert_status(204);
+        // Two versions, whatever the example before has done.
+        root.delete("secret/metadata/app").assert_status(204);
+        for color in ["red", "green"] {
+            root.put("secret/data/app", json!({ "data": { "color": color } })).assert_status(200);
+        }
     }
     if is_missing("sys/policies/acl/apps") {
         root.put("sys/policies/acl/apps", json!({ "policy": POLICY })).assert_status(204);

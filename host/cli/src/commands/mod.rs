@@ -83,6 +83,7 @@ pub(crate) fn run(
         ["auth", command] => auth::run(run, command),
         ["policy", command] => policy::run(run, command),
         ["token", command] => token::run(run, command),
+        ["kv", "metadata", command] => kv::run_metadata(run, command),
         ["kv", command] => kv::run(run, command),
         ["lease", command] => lease::run(run, command),
         ["audit", command] => audit::run(run, command),
