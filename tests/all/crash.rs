@@ -296,6 +296,24 @@ fn a_crash_at_every_named_point_of_a_rotation_locks_nobody_out() {
     assert_eq!(roles(&database), 0);
 }
 
+/// What was wrapped and never unwrapped is gone, wherever the process died.
+#[test]
+fn a_crash_around_a_wrapped_answer_leaves_nothing_that_nobody_read() {
+    let postgresql = own_postgresql();
+    let database = Database::first_of(&postgresql);
+    let mut server = durable(&database);
+    let wrapped = |root: &Client| root.try_wrapped("GET", "database/creds/r", "5s");
+    die_at(&mut server, "wrapped", |root| assert!(wrapped(root).is_err()));
+    assert_eq!(roles(&database), 1, "it was made before the process died");
+    for (point, route) in [("unwrap-admitted", "sys/wrapping/unwrap"), ("unread-ended", "auth/token/revoke")] {
+        die_at(&mut server, point, |root| {
+            let token = wrapped(root).unwrap().assert_status(200).text("/wrap_info/token");
+            assert!(root.try_request("POST", route, Some(json!({ "token": token }))).is_err(), "{point}");
+        });
+        eventually("nothing is left", || roles(&database) == 0 && leases(&server.root()) == 0);
+    }
+}
+
 /// The names in the server's sources are the names above.
 #[test]
 fn no_named_point_is_left_out() {

@@ -51,3 +51,4 @@ mod tokens;
 mod torture;
 mod userpass;
 mod wording;
+mod wrapping;

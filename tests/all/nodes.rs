@@ -83,6 +83,32 @@ fn a_client_that_names_what_it_has_seen_gets_nothing_older() {
     assert_eq!(nodes.client(0, "unknown").get("sys/mounts").header("x-vault-index"), None);
 }
 
+/// An answer that was wrapped on one node is unwrapped on any, once; a cubbyhole is the same on all.
+#[test]
+fn a_wrapped_answer_is_unwrapped_once_on_whichever_node() {
+    let nodes = Nodes::start(3);
+    for at in 0..3 {
+        let wrapped = nodes.root(at).try_wrapped("GET", "auth/token/lookup-self", "60s").unwrap();
+        let body = json!({ "token": wrapped.text("/wrap_info/token") });
+        let statuses: Vec<u16> = thread::scope(|scope| {
+            let ask = |at| nodes.root(at).put("sys/wrapping/unwrap", body.clone()).status;
+            let asked: Vec<_> = (0..9)
+                .map(|at| {
+                    scope.spawn({
+                        let ask = &ask;
+                        move || ask(at)
+                    })
+                })
+                .collect();
+            asked.into_iter().map(|one| one.join().unwrap()).collect()
+        });
+        assert_eq!(statuses.iter().filter(|status| **status == 200).count(), 1, "{statuses:?}");
+    }
+    let token = nodes.root(0).child(json!({ "policies": ["default"] }));
+    nodes.client(1, &token).put("cubbyhole/a", json!({ "x": 1 })).assert_status(204);
+    nodes.client(2, &token).get("cubbyhole/a").assert_status(200).assert_at("/data/x", 1);
+}
+
 /// Who may sign, and for whom: a change counts for the next login on every node.
 #[test]
 fn a_jwt_mount_is_the_same_on_every_node_at_once() {

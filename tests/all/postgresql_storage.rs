@@ -11,11 +11,11 @@ use serde_json::json;
 
 use crate::support::{Database, Durable, Server, eventually, own_postgresql};
 
-fn url(store: &DevPg) -> String {
+pub(crate) fn url(store: &DevPg) -> String {
     format!("{}?sslmode=disable", store.superuser_url())
 }
 
-fn server_on(url: &str) -> Server {
+pub(crate) fn server_on(url: &str) -> Server {
     let server = Server::prepared(&Durable::default());
     server.write_config_with("", &format!("storage \"postgresql\" {{\n  connection_url = \"{url}\"\n}}"));
     server.start();

@@ -77,6 +77,11 @@ impl Client {
         self.send(method, path, body.map(|body| body.to_string().into_bytes()), &[])
     }
 
+    /// Asks for the answer to be wrapped; an error when no answer came.
+    pub fn try_wrapped(&self, method: &str, path: &str, ttl: &str) -> Result<Answer, ureq::Error> {
+        self.send(method, path, None, &[("X-Vault-Wrap-TTL", ttl)])
+    }
+
     /// A body of any bytes, and further headers.
     #[track_caller]
     pub fn bytes(&self, method: &str, path: &str, body: &[u8], headers: &[(&str, &str)]) -> Answer {

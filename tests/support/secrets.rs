@@ -28,7 +28,8 @@ impl Secrets {
         match answer {
             Value::Object(object) => {
                 for (key, value) in object {
-                    let secret = KEYS.contains(&key.as_str()) && !is_public_id(key, object);
+                    let secret =
+                        KEYS.contains(&key.as_str()) && !is_public_id(key, object) || is_wrapping_token(key, object);
                     match value {
                         Value::String(text) if secret => self.tell(text),
                         Value::Array(items) if secret && key.starts_with("keys") && is_init(object) => {
@@ -58,6 +59,11 @@ impl Secrets {
 /// `id` is a token in a token's lookup, and the lease's public name in a lease's.
 fn is_public_id(key: &str, object: &serde_json::Map<String, Value>) -> bool {
     key == "id" && !object.contains_key("accessor")
+}
+
+/// The `token` of `wrap_info`.
+fn is_wrapping_token(key: &str, object: &serde_json::Map<String, Value>) -> bool {
+    key == "token" && object.contains_key("creation_path")
 }
 
 /// `keys` are shares in the answer of init, and names in a list.

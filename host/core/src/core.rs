@@ -229,7 +229,7 @@ impl Core {
         let keys = TokenKeys { hash: derive("token"), batch: derive("batch-token") };
         let tokens = Tokens::new(storage.clone(), clock.clone(), entropy.clone(), &keys, mount);
         let record = first.record(tokens.new_accessor(), clock.now());
-        let (_, inserted) = tokens.insertion(token, &record)?;
+        let (_, inserted) = tokens.insertion(token, &record, None)?;
         batch.0.extend(inserted.0);
         Ok(batch)
     }

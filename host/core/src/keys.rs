@@ -164,6 +164,18 @@ pub fn token_children(parent: &TokenHash) -> Key {
     Key::new(format!("token/child/{parent}/"))
 }
 
+/// The answer that a wrapping token stands for.
+#[must_use]
+pub fn wrapped(token: &TokenHash) -> Key {
+    Key::new(format!("token/wrapped/{token}"))
+}
+
+/// A value in a token's cubbyhole; all of them below an empty path.
+#[must_use]
+pub fn cubbyhole(token: &TokenHash, path: &str) -> Key {
+    Key::new(format!("token/cubbyhole/{token}/{path}"))
+}
+
 /// The corner of storage that belongs to one mount.
 #[must_use]
 pub fn mount_data(accessor: &MountAccessor, rest: &str) -> Key {

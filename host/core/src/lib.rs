@@ -35,5 +35,6 @@ mod store_clock;
 pub mod testing;
 pub mod token;
 mod ttl;
+pub mod wrapping;
 
 pub use crate::core::{Core, Settings};

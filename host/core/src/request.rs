@@ -12,6 +12,7 @@ use serde_json::Value;
 use crate::connection::ConnectionInfo;
 pub use crate::fields::Object;
 use crate::seams::snapshot::Spool;
+use crate::wrapping::WrapInfo;
 
 /// One request, as every module sees it.
 pub struct LogicalRequest {
@@ -68,6 +69,8 @@ pub struct LogicalResponse {
     pub warnings: Vec<String>,
     pub lease: Option<LeaseAnswer>,
     pub auth: Option<AuthAnswer>,
+    /// The wrapping token that stands for what would have been answered; nothing else is said then.
+    pub wrap_info: Option<WrapInfo>,
     /// `lease_duration` of an answer without a lease: when to read again (kv version 1).
     pub read_again_in: Option<Ttl>,
     pub shape: Shape,
@@ -155,6 +158,10 @@ impl LogicalResponse {
     /// What this answer hands out, if it hands out anything.
     #[must_use]
     pub fn handed_out(&self) -> Option<HandedOut> {
+        if let Some(wrap) = &self.wrap_info {
+            let (token, accessor) = (Some(wrap.token.clone()), wrap.accessor.as_str().to_owned());
+            return Some(HandedOut { lease: None, token, accessor });
+        }
         let lease = self.issued().cloned();
         let auth = self.auth.as_ref().filter(|auth| auth.is_new);
         let token = auth.and_then(|auth| auth.client_token.clone());
@@ -167,6 +174,7 @@ impl LogicalResponse {
         self.data.is_some()
             || self.auth.is_some()
             || self.lease.is_some()
+            || self.wrap_info.is_some()
             || !self.warnings.is_empty()
             || self.raw.is_some()
             || self.attachment.is_some()

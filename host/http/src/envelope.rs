@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use leasehold_core::request::{AuthAnswer, LogicalResponse, Object, Shape};
+use leasehold_core::wrapping::WrapInfo;
 use leasehold_model::Operation;
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
@@ -99,7 +100,7 @@ fn reads(operation: Operation) -> bool {
 }
 
 fn found(operation: Operation, answer: &LogicalResponse) -> Content {
-    if answer.auth.is_some() || answer.lease.is_some() {
+    if answer.auth.is_some() || answer.lease.is_some() || answer.wrap_info.is_some() {
         return Content::Something;
     }
     let is_there = match (operation, &answer.data) {
@@ -134,7 +135,8 @@ impl Serialize for Envelope<'_> {
         let Self { request_id, answer } = self;
         let lease = answer.lease.as_ref();
         let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("request_id", request_id)?;
+        // As in Vault, nothing connects what is wrapped with the request that asked for it.
+        map.serialize_entry("request_id", if answer.wrap_info.is_some() { "" } else { request_id })?;
         map.serialize_entry("lease_id", lease.map_or("", |lease| lease.id.as_str()))?;
         map.serialize_entry("renewable", &lease.is_some_and(|lease| lease.renewable))?;
         map.serialize_entry(
@@ -142,7 +144,7 @@ impl Serialize for Envelope<'_> {
             &lease.map(|lease| lease.ttl).or(answer.read_again_in).map_or(0, |ttl| ttl.as_secs()),
         )?;
         map.serialize_entry("data", &answer.data)?;
-        map.serialize_entry("wrap_info", &None::<()>)?;
+        map.serialize_entry("wrap_info", &answer.wrap_info.as_ref().map(wrap_info))?;
         map.serialize_entry("warnings", &(!answer.warnings.is_empty()).then_some(&answer.warnings))?;
         map.serialize_entry("auth", &answer.auth.as_ref().map(auth))?;
         if answer.shape == Shape::Duplicated {
@@ -152,6 +154,29 @@ impl Serialize for Envelope<'_> {
             }
         }
         map.end()
+    }
+}
+
+#[derive(Serialize)]
+struct Wrap<'a> {
+    token: &'a str,
+    accessor: &'a str,
+    ttl: u64,
+    creation_time: String,
+    creation_path: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    wrapped_accessor: Option<&'a str>,
+}
+
+fn wrap_info(wrap: &WrapInfo) -> Wrap<'_> {
+    Wrap {
+        // Here a wrapping token leaves us.
+        token: wrap.token.expose(),
+        accessor: wrap.accessor.as_str(),
+        ttl: wrap.ttl.as_secs(),
+        creation_time: wrap.created_at.rfc3339(),
+        creation_path: &wrap.creation_path,
+        wrapped_accessor: wrap.wrapped_accessor.as_deref(),
     }
 }
 

@@ -41,9 +41,6 @@ pub(crate) enum FrontendError {
     NotInNamespaces,
     #[error("error parsing X-Vault-Wrap-TTL header: {0}")]
     WrapTtl(String),
-    /// Answering unwrapped would show to many eyes what was meant for one.
-    #[error("response wrapping is not supported by this server: send the request without X-Vault-Wrap-TTL")]
-    Wrapping,
     #[error("mime: no media type")]
     NoMediaType,
     #[error("PATCH requires Content-Type of application/merge-patch+json, provided {0}")]
@@ -106,7 +103,6 @@ pub(crate) fn of_frontend(error: &FrontendError) -> Response<Payload> {
         | FrontendError::InternalOnly
         | FrontendError::NotInNamespaces
         | FrontendError::WrapTtl(_)
-        | FrontendError::Wrapping
         | FrontendError::NoMediaType
         | FrontendError::TokenTooLong(_)
         | FrontendError::Body

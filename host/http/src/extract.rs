@@ -7,7 +7,7 @@ use http::request::Parts;
 use http::{HeaderMap, Method};
 use leasehold_core::request::Object;
 use leasehold_model::duration::{self, DurationError};
-use leasehold_model::{Operation, TokenId};
+use leasehold_model::{Operation, TokenId, Ttl};
 
 use crate::error::FrontendError;
 use crate::limits::RequestLimits;
@@ -20,6 +20,8 @@ pub(crate) struct Head {
     /// The query's parameters; a write ignores them.
     pub(crate) parameters: Object,
     pub(crate) token: Option<TokenId>,
+    /// None: the answer is not to be wrapped.
+    pub(crate) wrap_ttl: Option<Ttl>,
     pub(crate) headers: BTreeMap<String, Vec<String>>,
     /// Whether the body belongs to what is asked.
     pub(crate) has_body: bool,
@@ -52,13 +54,14 @@ pub(crate) fn head(parts: &Parts, limits: &RequestLimits) -> Result<Head, Fronte
     if asked.operation == Operation::Patch {
         merge_patch(&parts.headers)?;
     }
-    no_wrapping(&parts.headers, &asked)?;
+    let wrap_ttl = wrap_ttl(&parts.headers, &asked)?;
     Ok(Head {
         operation: asked.operation,
         has_body: matches!(asked.operation, Operation::Update | Operation::Patch),
         path: asked.path,
         parameters: asked.parameters,
         token: token(&parts.headers, limits)?,
+        wrap_ttl,
         headers: others(&parts.headers),
         namespace,
     })
@@ -152,15 +155,14 @@ fn token(headers: &HeaderMap, limits: &RequestLimits) -> Result<Option<TokenId>,
     }
 }
 
-/// Refused where there would be something to wrap: a probe must not fail, nor a deletion, for what a client sends with everything.
-fn no_wrapping(headers: &HeaderMap, asked: &Asked) -> Result<(), FrontendError> {
-    let Some(given) = headers.get("x-vault-wrap-ttl") else { return Ok(()) };
+/// For how long the answer is to be wrapped. Probes and help are answered as they are: some clients send the header with everything.
+fn wrap_ttl(headers: &HeaderMap, asked: &Asked) -> Result<Option<Ttl>, FrontendError> {
+    let Some(given) = headers.get("x-vault-wrap-ttl") else { return Ok(None) };
     if plain::is_plain(&asked.path) || asked.operation == Operation::Help {
-        return Ok(());
+        return Ok(None);
     }
     match duration::parse_set(&String::from_utf8_lossy(given.as_bytes())) {
-        Ok(ttl) if ttl.is_zero() || asked.operation == Operation::Delete => Ok(()),
-        Ok(_) => Err(FrontendError::Wrapping),
+        Ok(ttl) => Ok(ttl.if_set()),
         Err(DurationError::Negative(_)) => {
             Err(FrontendError::WrapTtl("requested wrap ttl cannot be negative".to_owned()))
         }
@@ -234,6 +236,21 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_is_wrapped_for_as_long_as_the_header_says_where_there_is_one() {
+        let wrapped = |method, path, ttl| {
+            let head = read(method, path, &[("x-vault-wrap-ttl", ttl)]).ok().unwrap();
+            head.wrap_ttl.map(Ttl::as_secs)
+        };
+        for (ttl, seconds) in [("1m0s", Some(60)), ("60", Some(60)), ("0", None), ("", None)] {
+            assert_eq!(wrapped("GET", "/v1/a", ttl), seconds, "{ttl}");
+        }
+        assert!(wrapped("GET", "/v1/a", "500ms").is_some(), "asked for, however short");
+        for (method, path) in [("GET", "/v1/a?help=1"), ("GET", "/v1/sys/health")] {
+            assert_eq!(wrapped(method, path, "60"), None, "nothing to wrap: {method} {path}");
+        }
+    }
+
+    #[test]
     fn odd_requests_are_refused_before_authentication() {
         let wrap = |ttl| refused("GET", "/v1/a", &[("x-vault-wrap-ttl", ttl)]);
         assert_eq!(refused("GET", "/v1/a?list=x", &[]).0, 400);
@@ -257,13 +274,6 @@ mod tests {
             wrap("-5"),
             (400, "error parsing X-Vault-Wrap-TTL header: requested wrap ttl cannot be negative".into())
         );
-        assert_eq!(wrap("1m0s").0, 400);
-        assert!(wrap("500ms").1.contains("not supported"), "asked for, however short");
-        assert!(wrap("60").1.contains("not supported"));
-        assert!(read("GET", "/v1/a", &[("x-vault-wrap-ttl", "0")]).is_ok());
-        for (method, path) in [("DELETE", "/v1/a"), ("GET", "/v1/a?help=1"), ("GET", "/v1/sys/health")] {
-            assert!(read(method, path, &[("x-vault-wrap-ttl", "60")]).is_ok(), "nothing to wrap: {method} {path}");
-        }
         assert!(read("GET", "/v1/a", &[("x-vault-namespace", "root/")]).is_ok());
     }
 

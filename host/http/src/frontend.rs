@@ -221,7 +221,7 @@ impl Frontend {
         rules: &Rules,
         outbox: &Outbox,
     ) -> Result<Response<Payload>, FrontendError> {
-        let Head { operation, path, parameters, token, headers, has_body, namespace: _ } = head;
+        let Head { operation, path, parameters, token, wrap_ttl, headers, has_body, namespace: _ } = head;
         let body_withheld = matches!(carried, Carried::Withheld);
         let mut upload = None;
         let (data, raw_body) = match carried {
@@ -248,7 +248,7 @@ impl Frontend {
             data,
             token,
             client,
-            wrap_ttl: None,
+            wrap_ttl,
             headers,
             raw_body,
             upload,

@@ -14,6 +14,7 @@ const ASKS: [&str; 2] = ["leasehold login", "leasehold operator unseal"];
 /// Ids in examples. Each stands for one that is made for the example.
 const LEASES: [&str; 2] = ["database/creds/readonly/2f6a614c", "database/creds/readonly/LEASE"];
 const TOKEN: &str = "s.24C1WPwTpPR0uUq6sfFYtu9o";
+const WRAPPING_TOKEN: &str = "s.u3Mq9yTQkm0yTTVcGJsKxVnE";
 const ACCESSOR: &str = "0Lb4CqOoZFs4bAy2weIKoxhV";
 /// What the client can ask of other servers only. When this server learns it, the remark must go.
 const REFUSED: &str = "# refused by this server";
@@ -181,6 +182,10 @@ fn try_example(server: &Server, empty: &Server, database: &Database<'_>, example
     });
     let mut line = example.replace(TOKEN, &made.text("/auth/client_token"));
     line = line.replace(ACCESSOR, &made.text("/auth/accessor"));
+    if example.contains(WRAPPING_TOKEN) {
+        let wrapped = root.try_wrapped("GET", "database/creds/readonly", "60s").expect("an answer");
+        line = line.replace(WRAPPING_TOKEN, &wrapped.text("/wrap_info/token"));
+    }
     line = line.replace("http://127.0.0.1:8200", &format!("http://{}", server.address()));
     for lease in LEASES.into_iter().filter(|lease| example.contains(lease)) {
         line = line.replace(lease, &root.credential("readonly").lease);

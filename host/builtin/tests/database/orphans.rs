@@ -242,6 +242,7 @@ impl Server {
             agreed_end: None,
             mount: None,
             bound_cidrs: Vec::new(),
+            wraps: None,
             login: None,
         };
         let token = tokens.insert(&TokenId::new("t"), &record).await.unwrap();

@@ -42,8 +42,8 @@ const PATCH: &str = "  $ leasehold patch sys/policies/acl/apps policy=@apps-poli
 const LIST: &str = "  $ leasehold list database/roles";
 const SCAN: &str = "  $ leasehold scan sys/leases/lookup  # refused by this server";
 const DELETE: &str = "  $ leasehold delete database/roles/readonly";
-const UNWRAP: &str = "  $ leasehold read -wrap-ttl=60s database/creds/readonly  # refused by this server
-  $ leasehold unwrap s.wrappingtoken  # refused by this server";
+const UNWRAP: &str = "  $ leasehold read -wrap-ttl=60s -field=wrapping_token database/creds/readonly
+  $ leasehold unwrap s.u3Mq9yTQkm0yTTVcGJsKxVnE";
 const PATH_HELP: &str = "  $ leasehold path-help database/roles/readonly";
 
 /// The path in front of the words.

@@ -136,6 +136,7 @@ async fn make_token(
         agreed_end: None,
         renewable: true,
         bound_cidrs,
+        wraps: None,
         login: Some(internal),
         id: None,
     };

@@ -5,11 +5,13 @@
 //! Start with [`pipeline`]: the one function that every request takes.
 //! It asks [`backend`] who serves a path, and [`trace`] carries what audit and the log say of a request.
 //! [`call`] is what a handler of the server's own routes is given, and [`login`] is what a login becomes.
-//! The routes of `sys/` and `auth/token/` stand in [`sys`] and [`token`].
+//! The routes of `sys/`, `auth/token/` and `cubbyhole/` stand in [`sys`], [`token`] and [`cubbyhole`].
+//! [`wrap`] puts a wrapping token in the place of an answer.
 //! [`undelivered`] takes back what a client never got.
 
 mod backend;
 pub(crate) mod call;
+mod cubbyhole;
 pub(crate) mod login;
 mod pages;
 pub mod pipeline;
@@ -17,3 +19,4 @@ pub mod sys;
 pub mod token;
 mod trace;
 pub(crate) mod undelivered;
+mod wrap;

@@ -4,6 +4,9 @@ use crate::api::call::Call;
 use crate::fields::{Field, Kind};
 use crate::request::LogicalResponse;
 
+/// More names make no answer that anybody reads.
+pub(super) const NAMES_MAX: usize = 100_000;
+
 /// What a list with pages takes.
 pub(super) const PAGE: &[Field] = &[
     Field::visible("after", Kind::Text, "Begin after this name, which need not be there."),

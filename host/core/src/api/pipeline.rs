@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 
 use crate::api::backend::{Backend, Matched};
 use crate::api::call::{Call, SystemHandler, lease_error, module_request};
+use crate::api::cubbyhole;
 use crate::api::login;
 use crate::api::pages;
 use crate::api::sys;
@@ -137,6 +138,10 @@ impl Core {
             Some(caller) => self.after_last_use(unsealed, &caller, outcome).await,
             None => outcome,
         };
+        let outcome = match (outcome, request.wrap_ttl) {
+            (Ok(answer), Some(ttl)) if is_there => self.wrap(unsealed, &request.path, answer, ttl).await,
+            (outcome, _) => outcome,
+        };
         if !is_recorded {
             return outcome;
         }
@@ -188,11 +193,17 @@ impl Core {
             (Some(token), true) => {
                 let known = unsealed.tokens.recognise(token, client).await;
                 // Help is for everybody.
-                trace.caller = if request.operation == Operation::Help { known.ok() } else { Some(known?) };
+                trace.caller = match known {
+                    known if request.operation == Operation::Help => known.ok(),
+                    known => Some(known.map_err(|error| refused(request, error))?),
+                };
                 trace.verdict = trace.caller.as_ref().map(|_| Verdict::unasked());
             }
-            (None, false) => return Err(RequestError::BadToken),
-            (Some(token), false) => trace.caller = Some(unsealed.tokens.admit(token, client).await?),
+            (None, false) => return Err(sys::wrapping::bad_token(request)),
+            (Some(token), false) => {
+                let admitted = unsealed.tokens.admit(token, client).await;
+                trace.caller = Some(admitted.map_err(|error| refused(request, error))?);
+            }
         }
         trace.is_known = true;
         admission.decide(epoch);
@@ -300,6 +311,13 @@ impl Core {
                 certificate: None,
             };
             return Ok(if method.exists(&asked).await? { Operation::Update } else { Operation::Create });
+        }
+        if let (Operation::Update, Some(Matched::System(found)), Some(caller)) =
+            (request.operation, matched, &trace.caller)
+            && found.route.existence_check
+        {
+            let exists = cubbyhole::exists(unsealed, caller, &found.captures).await?;
+            return Ok(if exists { Operation::Update } else { Operation::Create });
         }
         let (Operation::Update, Some(Matched::Secrets(engine, found))) = (request.operation, matched) else {
             return Ok(request.operation);
@@ -480,13 +498,20 @@ impl Core {
             }
             return Err(lease_error(error));
         }
-        if handed_out.is_some_and(|handed_out| handed_out.lease.is_some()) {
+        // A wrapping token hands out what was made before, and not for it.
+        let is_wrapping = caller.record.wraps.is_some();
+        if !is_wrapping && handed_out.is_some_and(|handed_out| handed_out.lease.is_some()) {
             return Err(RequestError::invalid(
                 "Secret cannot be returned; token had one use left, so leased credentials were immediately revoked.",
             ));
         }
         outcome
     }
+}
+
+/// A wrapping token that is not good is called so where it was to be unwrapped.
+fn refused(request: &LogicalRequest, error: RequestError) -> RequestError {
+    if matches!(error, RequestError::BadToken) { sys::wrapping::bad_token(request) } else { error }
 }
 
 /// The address that a token's own addresses are compared with.

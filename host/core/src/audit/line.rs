@@ -242,6 +242,18 @@ impl Entry<'_> {
                 None => put_data(&mut response, data, style.object(data, &clear), style),
             }
         }
+        if let Some(wrap) = &answer.wrap_info {
+            let mut shown = Object::new();
+            shown.insert("ttl".into(), wrap.ttl.as_secs().into());
+            shown.insert("token".into(), style.secret(wrap.token.expose()).into());
+            shown.insert("accessor".into(), style.accessor(wrap.accessor.as_str()).into());
+            shown.insert("creation_time".into(), wrap.created_at.rfc3339().into());
+            shown.insert("creation_path".into(), cut(&wrap.creation_path, TEXT_MAX).into_owned().into());
+            if let Some(accessor) = &wrap.wrapped_accessor {
+                shown.insert("wrapped_accessor".into(), style.accessor(accessor).into());
+            }
+            response.insert("wrap_info".into(), shown.into());
+        }
         if !answer.warnings.is_empty() {
             let warnings: Vec<_> = answer.warnings.iter().take(LIST_MAX).map(|text| cut(text, TEXT_MAX)).collect();
             response.insert("warnings".into(), json!(warnings));

@@ -70,6 +70,7 @@ impl Leases {
             None => now + EFFECT_TIME,
         };
         let body = LeaseBody {
+            wrapped: None,
             issued_at: now,
             last_renewed_at: None,
             max_expires_at,

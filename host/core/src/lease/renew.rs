@@ -166,6 +166,7 @@ mod tests {
             receipt: serde_json::Value::Null,
             attempts: 0,
             last_error: None,
+            wrapped: None,
             ending: None,
         };
         let row = LeaseRow {

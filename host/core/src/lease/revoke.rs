@@ -112,7 +112,7 @@ impl Leases {
     }
 
     /// Moves one secret to `Revoking`, whoever holds it.
-    async fn queue_revocation(&self, id: &LeaseId, cause: &EndCause) -> Result<(), LeaseError> {
+    pub(super) async fn queue_revocation(&self, id: &LeaseId, cause: &EndCause) -> Result<(), LeaseError> {
         loop {
             let Some(row) = self.row(id).await?.filter(|row| row.state != LeaseState::Revoking) else {
                 return Ok(());

@@ -3,6 +3,7 @@
 use leasehold_model::{MountAccessor, TokenHash};
 
 use super::{EndCause, LeaseError, LeaseRow, LeaseState, Leases};
+use crate::rows::lease::Wrapped;
 use crate::seams::storage::{Batch, Key, LeaseFilter, StorageError};
 use crate::token::store::Children;
 
@@ -37,8 +38,9 @@ impl Leases {
                 }
                 None => {
                     let Some(Ended { token, accessor, .. }) = open.pop() else { break };
-                    self.mark_secrets_of(&token, &EndCause::TokenEnded { token: accessor }).await?;
-                    self.remove_token_row(&token).await?;
+                    self.tokens.empty_cubbyhole(&token).await?;
+                    self.mark_secrets_of(&token, &EndCause::TokenEnded { token: accessor.clone() }).await?;
+                    self.remove_token_row(&token, accessor).await?;
                 }
             }
         }
@@ -63,8 +65,8 @@ impl Leases {
         Ok(())
     }
 
-    /// The row of a token whose children and leases have all been dealt with.
-    async fn remove_token_row(&self, token: &TokenHash) -> Result<(), StorageError> {
+    /// The row of a token whose children and leases have all been dealt with. What a wrapping token stood for ends first.
+    async fn remove_token_row(&self, token: &TokenHash, accessor: String) -> Result<(), LeaseError> {
         let filter = LeaseFilter {
             token: Some(token.clone()),
             kind: Some(super::LeaseKind::Token),
@@ -72,13 +74,29 @@ impl Leases {
             ..LeaseFilter::default()
         };
         for row in self.rows(&filter).await? {
+            if let Some(wrapped) = row.opened_body().and_then(|body| body.wrapped) {
+                self.end_unread(wrapped, &EndCause::Unread { wrapping: accessor.clone() }).await?;
+                crate::fail::point("unread-ended");
+            }
             match self.storage.commit(Batch::new().remove(row.id.clone(), row.fence)).await {
                 // The ticker took it in this moment: it will find nothing left to do, and remove it.
                 Ok(()) | Err(StorageError::Fenced(_)) => {}
-                Err(other) => return Err(other),
+                Err(other) => return Err(other.into()),
             }
         }
         Ok(())
+    }
+
+    /// Ends what an answer hands out that nobody has unwrapped.
+    async fn end_unread(&self, wrapped: Wrapped, cause: &EndCause) -> Result<(), LeaseError> {
+        if let Some(lease) = &wrapped.lease {
+            self.queue_revocation(lease, cause).await?;
+        }
+        match &wrapped.token {
+            // It is no wrapping token itself: this goes no deeper.
+            Some(token) => Box::pin(self.end_token(token, Children::AreRevoked, cause)).await,
+            None => Ok(()),
+        }
     }
 
     /// A claimed token row that fell due: expired, used up, or left behind by a crash.

@@ -175,7 +175,7 @@ impl std::fmt::Debug for MountTable {
 }
 
 impl MountTable {
-    /// Reads the table; makes `sys/` and `auth/token/` on the first start.
+    /// Reads the table; makes those that are always there where they are missing.
     ///
     /// # Errors
     /// As storage.
@@ -207,11 +207,13 @@ impl MountTable {
         for (kind, path, which, description) in [
             ("system", "sys/", Table::Mount, "system endpoints used for control, policy and debugging"),
             ("token", "auth/token/", Table::Auth, "token based credentials"),
+            ("cubbyhole", "cubbyhole/", Table::Mount, "per-token private secret storage"),
         ] {
             let path = path.parse().map_err(|_| StorageError::Corrupt(path.to_owned()))?;
             let mut entry = MountEntry::new(which, path, kind, entropy);
             description.clone_into(&mut entry.description);
             entry.seal_wrap = kind == "system";
+            entry.local = kind == "cubbyhole";
             first.push(entry);
         }
         Ok(first)

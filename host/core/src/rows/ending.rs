@@ -29,6 +29,10 @@ pub enum EndCause {
     ParentEnded {
         parent: String,
     },
+    /// It was wrapped, and its wrapping token ended before anybody had read it: that token's accessor.
+    Unread {
+        wrapping: String,
+    },
     MountDisabled {
         mount: String,
         by: String,
@@ -59,6 +63,7 @@ impl EndCause {
             Self::Forced { .. } => "forced",
             Self::TokenEnded { .. } => "token-ended",
             Self::ParentEnded { .. } => "parent-ended",
+            Self::Unread { .. } => "unread",
             Self::MountDisabled { .. } => "mount-disabled",
             Self::MountMoved { .. } => "mount-moved",
             Self::Undelivered => "undelivered",
@@ -83,6 +88,7 @@ impl fmt::Display for EndCause {
             Self::Forced { by } => write!(f, "it was given up by force, by {by}"),
             Self::TokenEnded { token } => named(f, "its token", token),
             Self::ParentEnded { parent } => named(f, "its parent token", parent),
+            Self::Unread { wrapping } => named(f, "it was not unwrapped before its wrapping token", wrapping),
             Self::MountDisabled { mount, by } => write!(f, "`{mount}` was disabled by {by}"),
             Self::MountMoved { mount, by } => write!(f, "`{mount}` was moved by {by}"),
             Self::Undelivered => f.write_str("its client was gone before it had it"),
@@ -115,6 +121,7 @@ mod tests {
             EndCause::Forced { by: text() },
             EndCause::TokenEnded { token: text() },
             EndCause::ParentEnded { parent: String::new() },
+            EndCause::Unread { wrapping: text() },
             EndCause::MountDisabled { mount: "db/".to_owned(), by: text() },
             EndCause::MountMoved { mount: "db/".to_owned(), by: text() },
             EndCause::Undelivered,

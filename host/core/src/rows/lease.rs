@@ -73,6 +73,15 @@ impl LeaseRow {
     }
 }
 
+/// What an answer hands out that is kept under a wrapping token.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wrapped {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease: Option<LeaseId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<TokenHash>,
+}
+
 /// What a lease's body holds. No credential: the password is never stored.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LeaseBody {
@@ -93,6 +102,9 @@ pub struct LeaseBody {
     pub attempts: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
+    /// Of a wrapping token: what ends with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wrapped: Option<Wrapped>,
     /// Of a row in `Revoking`: why it is there, and since when.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ending: Option<Ending>,

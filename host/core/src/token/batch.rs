@@ -117,6 +117,7 @@ impl Sealer {
             agreed_end: None,
             mount,
             bound_cidrs,
+            wraps: None,
             login: None,
         })
     }
@@ -160,6 +161,7 @@ mod tests {
             agreed_end: None,
             mount: Some(MountAccessor::new("auth_userpass_01234567")),
             bound_cidrs: vec!["10.0.0.0/8".parse().unwrap()],
+            wraps: None,
             login: None,
         }
     }

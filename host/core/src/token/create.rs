@@ -168,6 +168,7 @@ pub async fn create(
         renewable: fields.bool("renewable").unwrap_or(true),
         // Nobody frees a token from its addresses by making another one with it.
         bound_cidrs: parent.bound_cidrs.clone(),
+        wraps: None,
         login: None,
         id: id.filter(|_| !is_batch),
     };
@@ -338,6 +339,7 @@ impl First {
             agreed_end: None,
             mount: None,
             bound_cidrs: Vec::new(),
+            wraps: None,
             login: None,
         }
     }

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::{TokenKind, TokenRecord, Tokens};
 use crate::seams::storage::StorageError;
+use crate::wrapping::Wraps;
 
 /// A token to be made. Whoever asks has checked every rule.
 #[derive(Debug)]
@@ -38,6 +39,8 @@ pub struct NewToken {
     pub login: Option<Value>,
     /// The token's own text; none: a random one.
     pub id: Option<TokenId>,
+    /// The answer that it is to stand for, sealed for `id`.
+    pub wraps: Option<Wraps>,
 }
 
 /// Why a token was not made.
@@ -55,43 +58,53 @@ pub enum MintError {
     Store(#[from] StorageError),
 }
 
+impl NewToken {
+    /// The record of it, its text if that is given, and the answer that it stands for.
+    pub(crate) fn into_record(self, tokens: &Tokens) -> (TokenRecord, Option<TokenId>, Option<Wraps>) {
+        let is_batch = self.kind == TokenKind::Batch;
+        let record = TokenRecord {
+            kind: self.kind,
+            accessor: if is_batch { Accessor::new("") } else { tokens.new_accessor() },
+            parent: self.parent,
+            policies: self.policies,
+            path: self.path,
+            display_name: self.display_name,
+            meta: self.meta,
+            num_uses: self.num_uses,
+            creation_uses: self.num_uses,
+            created_at: self.created_at,
+            creation_ttl: self.ttl,
+            explicit_max_ttl: self.explicit_max_ttl,
+            period: self.period,
+            renewable: self.renewable && !self.ttl.is_zero() && !is_batch,
+            expires_at: self.ttl.if_set().map(|ttl| self.created_at + ttl),
+            last_renewed_at: None,
+            renewed_ttl: None,
+            agreed_end: self.agreed_end,
+            mount: self.mount,
+            bound_cidrs: self.bound_cidrs,
+            wraps: self.wraps.as_ref().map(|wraps| wraps.wrapped.clone()),
+            login: self.login.filter(|_| !is_batch),
+        };
+        (record, self.id, self.wraps)
+    }
+}
+
 impl Tokens {
     /// Stores a new token with its indexes and its lease row in one step, or seals it.
     ///
     /// # Errors
     /// See [`MintError`]; then there is no token.
     pub async fn mint(&self, new: NewToken) -> Result<(TokenId, TokenRecord), MintError> {
-        let is_batch = new.kind == TokenKind::Batch;
-        let record = TokenRecord {
-            kind: new.kind,
-            accessor: if is_batch { Accessor::new("") } else { self.new_accessor() },
-            parent: new.parent,
-            policies: new.policies,
-            path: new.path,
-            display_name: new.display_name,
-            meta: new.meta,
-            num_uses: new.num_uses,
-            creation_uses: new.num_uses,
-            created_at: new.created_at,
-            creation_ttl: new.ttl,
-            explicit_max_ttl: new.explicit_max_ttl,
-            period: new.period,
-            renewable: new.renewable && !new.ttl.is_zero() && !is_batch,
-            expires_at: new.ttl.if_set().map(|ttl| new.created_at + ttl),
-            last_renewed_at: None,
-            renewed_ttl: None,
-            agreed_end: new.agreed_end,
-            mount: new.mount,
-            bound_cidrs: new.bound_cidrs,
-            login: new.login.filter(|_| !is_batch),
-        };
-        if is_batch {
+        let (record, id, wraps) = new.into_record(self);
+        if record.is_batch() {
             return self.sealed(&record).map(|id| (id, record)).ok_or(MintError::TooLong);
         }
-        let is_custom = new.id.is_some();
-        let id = new.id.unwrap_or_else(|| self.new_id());
-        match self.insert(&id, &record).await {
-            Ok(_) => Ok((id, record)),
+        let is_custom = id.is_some();
+        let id = id.unwrap_or_else(|| self.new_id());
+        let (_, batch) = self.insertion(&id, &record, wraps)?;
+        match self.storage().commit(batch).await {
+            Ok(()) => Ok((id, record)),
             Err(StorageError::Conflict(_)) if is_custom => Err(MintError::Duplicate),
             Err(StorageError::Conflict(_)) => Err(MintError::Orphaned),
             Err(other) => Err(other.into()),

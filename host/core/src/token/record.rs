@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use leasehold_model::{Accessor, Cidr, MountAccessor, Timestamp, TokenHash, Ttl};
 use serde::{Deserialize, Serialize};
 
+use crate::rows::lease::Wrapped;
 use crate::ttl;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,6 +72,9 @@ pub struct TokenRecord {
     /// Only these addresses may use it; none: every address.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub bound_cidrs: Vec<Cidr>,
+    /// Of a wrapping token: what its answer hands out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wraps: Option<Wrapped>,
     /// What the auth method that made it needs to renew it. Opaque to this module; no secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub login: Option<serde_json::Value>,
@@ -143,6 +147,7 @@ mod tests {
             agreed_end: None,
             mount: None,
             bound_cidrs: Vec::new(),
+            wraps: None,
             login: None,
         };
         assert!(!record.is_expired(Timestamp::from_nanos(end.as_nanos() - 1)));

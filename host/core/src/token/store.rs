@@ -19,12 +19,13 @@ use crate::rows::state::{LeaseKind, LeaseState};
 use crate::seams::error::RequestError;
 use crate::seams::host::{Clock, Entropy};
 use crate::seams::seal::SecretKey;
-use crate::seams::storage::{Batch, Expect, Key, Listed, Storage, StorageError};
+use crate::seams::storage::{Batch, Expect, Key, Listed, Storage, StorageError, Versioned};
+use crate::wrapping::Wraps;
 
 /// Longer ones are not ours: nobody may make us hash megabytes before authentication.
 pub const TOKEN_LEN_MAX: usize = 1_024;
 
-/// Children that become orphans in one commit.
+/// Children that become orphans in one commit, or values of a cubbyhole that go in one.
 const CHILDREN_AT_ONCE: u32 = 200;
 
 /// How long the request may take that takes a token's last use: longer than any effect. After that the token ends in any case.
@@ -102,7 +103,7 @@ impl Tokens {
     /// # Errors
     /// `Conflict` when the id is taken or the parent has gone in the meantime.
     pub async fn insert(&self, id: &TokenId, record: &TokenRecord) -> Result<TokenHash, StorageError> {
-        let (hash, batch) = self.insertion(id, record)?;
+        let (hash, batch) = self.insertion(id, record, None)?;
         self.storage.commit(batch).await?;
         Ok(hash)
     }
@@ -111,7 +112,12 @@ impl Tokens {
     ///
     /// # Errors
     /// None that happens: a record can be written.
-    pub(crate) fn insertion(&self, id: &TokenId, record: &TokenRecord) -> Result<(TokenHash, Batch), StorageError> {
+    pub(crate) fn insertion(
+        &self,
+        id: &TokenId,
+        record: &TokenRecord,
+        wraps: Option<Wraps>,
+    ) -> Result<(TokenHash, Batch), StorageError> {
         let hash = self.hash(id);
         let mut batch = Batch::new()
             .put(keys::token(&hash), encode(record)?, Expect::Absent)
@@ -130,7 +136,18 @@ impl Tokens {
                 .check(keys::mount(Table::Auth.as_str(), mount), Expect::Present)
                 .check(keys::mount_taint(mount), Expect::Absent);
         }
+        if let Some(wraps) = wraps {
+            batch = batch.put(keys::wrapped(&hash), wraps.sealed, Expect::Absent);
+        }
         Ok((hash, batch))
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    pub(crate) fn storage(&self) -> &dyn Storage {
+        &*self.storage
     }
 
     /// # Errors
@@ -302,17 +319,8 @@ impl Tokens {
         }
         loop {
             let Some(stored) = self.storage.get(&keys::token(hash)).await? else { return Ok(String::new()) };
-            let record: TokenRecord = decode(keys::token(hash).as_str(), &stored.value)?;
-            let mut batch = Batch(vec![crate::seams::storage::Change::Delete {
-                key: keys::token(hash),
-                expect: Expect::Version(stored.version),
-            }])
-            .delete(keys::token_accessor(&record.accessor));
-            if let Some(parent) = &record.parent {
-                batch = batch.delete(keys::token_child(parent, hash));
-            }
-            let id = lease_id(&record.path, hash)?;
-            if let Some(row) = self.storage.lease(&id).await? {
+            let (record, mut batch) = removal(hash, &stored)?;
+            if let Some(row) = self.storage.lease(&lease_id(&record.path, hash)?).await? {
                 let (from, fence, now) = (row.state, row.fence, self.clock.now());
                 let revoking = LeaseRow { state: LeaseState::Revoking, fence: fence + 1, ..row };
                 batch = batch.shift(revoking.released(now).ending(cause, now), from, fence);
@@ -330,6 +338,34 @@ impl Tokens {
                     return Ok(accessor);
                 }
             }
+        }
+    }
+
+    /// What takes a wrapping token away, row and all. `None`: it is gone, or is being ended.
+    ///
+    /// # Errors
+    /// As [`Storage::get`].
+    pub(crate) async fn removal_of_read(&self, hash: &TokenHash) -> Result<Option<Batch>, StorageError> {
+        let Some(stored) = self.storage.get(&keys::token(hash)).await? else { return Ok(None) };
+        let (record, batch) = removal(hash, &stored)?;
+        let row = self.storage.lease(&lease_id(&record.path, hash)?).await?;
+        let row = row.filter(|row| row.state == LeaseState::Active);
+        Ok(row.map(|row| batch.remove(row.id, row.fence)))
+    }
+
+    /// Removes all that a token which has ended had in its cubbyhole.
+    ///
+    /// # Errors
+    /// As storage.
+    pub(crate) async fn empty_cubbyhole(&self, hash: &TokenHash) -> Result<(), StorageError> {
+        let prefix = keys::cubbyhole(hash, "");
+        loop {
+            let page = self.storage.scan(&prefix, None, CHILDREN_AT_ONCE).await?;
+            if page.is_empty() {
+                return Ok(());
+            }
+            let batch = page.into_iter().fold(Batch::new(), Batch::delete);
+            self.storage.commit(batch).await?;
         }
     }
 
@@ -404,6 +440,21 @@ impl Tokens {
     }
 }
 
+/// A stored token, and what takes it away but for its row.
+fn removal(hash: &TokenHash, stored: &Versioned) -> Result<(TokenRecord, Batch), StorageError> {
+    let record: TokenRecord = decode(keys::token(hash).as_str(), &stored.value)?;
+    let mut batch = Batch::new()
+        .delete_expecting(keys::token(hash), Expect::Version(stored.version))
+        .delete(keys::token_accessor(&record.accessor));
+    if let Some(parent) = &record.parent {
+        batch = batch.delete(keys::token_child(parent, hash));
+    }
+    if record.wraps.is_some() {
+        batch = batch.delete(keys::wrapped(hash));
+    }
+    Ok((record, batch))
+}
+
 /// What becomes of a buried token's children.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Children {
@@ -431,6 +482,7 @@ fn body(record: &TokenRecord) -> Result<Vec<u8>, StorageError> {
         receipt: serde_json::Value::Null,
         attempts: 0,
         last_error: None,
+        wrapped: record.wraps.clone(),
         ending: None,
     };
     encode(&body)

@@ -386,7 +386,6 @@ async fn a_record_names_who_asked_from_where_for_what_and_what_came_of_it() {
     let mut asked = request(Some(&token), Operation::Read, "db/creds/app", Value::Null);
     let peer: std::net::SocketAddr = "[::ffff:10.1.2.3]:4711".parse().unwrap();
     asked.client = Some(leasehold_core::connection::ConnectionInfo::of_peer(peer));
-    asked.wrap_ttl = Some(leasehold_model::Ttl::from_secs(90));
     asked.raw_body = Some(vec![0; 7]);
     asked.headers.insert("x-plain".to_owned(), vec!["seen".to_owned(); 20]);
     asked.headers.insert("x-hashed".to_owned(), vec!["canary".to_owned()]);
@@ -437,7 +436,6 @@ async fn a_record_names_who_asked_from_where_for_what_and_what_came_of_it() {
             ("/request/namespace/id", json!("root")),
             ("/request/remote_address", json!("10.1.2.3")),
             ("/request/remote_port", json!(4711)),
-            ("/request/wrap_ttl", json!(90)),
             ("/request/body_bytes", json!(7)),
             ("/request/headers", json!({ "x-plain": vec!["seen"; 16], "x-hashed": [by_header.clone()] })),
         ] {

@@ -184,16 +184,13 @@ async fn lookup(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
 async fn list(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
     let prefix = call.capture("prefix");
     let prefix = if prefix.is_empty() || prefix.ends_with('/') { prefix.to_owned() } else { format!("{prefix}/") };
-    let wanted = pages::Wanted::of(call, NAMES_MAX);
+    let wanted = pages::Wanted::of(call, pages::NAMES_MAX);
     let keys = call.unsealed.leases.names_below(&prefix, wanted.after, wanted.most).await?;
     if keys.is_empty() {
         return Err(RequestError::NotFound);
     }
     Ok(wanted.told(keys.len(), LogicalResponse::json(json!({ "keys": keys })), "names"))
 }
-
-/// More names make no answer that anybody reads.
-const NAMES_MAX: usize = 100_000;
 
 async fn renew(call: &Call<'_>) -> Handled {
     let id = match renewable(call).await {
@@ -277,7 +274,7 @@ async fn count_irrevocable(call: &Call<'_>) -> Result<LogicalResponse, RequestEr
 
 async fn list_irrevocable(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
     demand_irrevocable(call)?;
-    let most = limit(call.fields.text("limit").unwrap_or_default())?.min(NAMES_MAX);
+    let most = limit(call.fields.text("limit").unwrap_or_default())?.min(pages::NAMES_MAX);
     let (found, count) = call.unsealed.leases.irrevocable(most).await?;
     let shown: Vec<Value> =
         found.into_iter().map(|(id, why)| json!({ "lease_id": id.as_str(), "error": why })).collect();

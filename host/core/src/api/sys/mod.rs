@@ -19,6 +19,7 @@ mod remount;
 mod seal;
 mod snapshots;
 mod ui;
+pub(crate) mod wrapping;
 
 use std::sync::Arc;
 
@@ -47,6 +48,7 @@ const TABLES: &[&[Route<SystemHandler>]] = &[
     metrics::ROUTES,
     locked_users::ROUTES,
     snapshots::ROUTES,
+    wrapping::ROUTES,
 ];
 
 /// All routes; literal ones before captures.

@@ -48,6 +48,7 @@ fn add_mount(paths: &mut Object, entry: &MountEntry, unsealed: &Unsealed) {
     match entry.kind.as_str() {
         "system" => add_paths(paths, prefix, super::ROUTES),
         "token" => add_paths(paths, prefix, crate::api::token::ROUTES),
+        "cubbyhole" => add_paths(paths, prefix, crate::api::cubbyhole::ROUTES),
         _ if entry.table == Table::Auth => {
             if let Some(method) = unsealed.methods.of(entry) {
                 add_paths(paths, prefix, method.routes());

@@ -186,6 +186,7 @@ impl Node {
             agreed_end: None,
             mount: None,
             bound_cidrs: Vec::new(),
+            wraps: None,
             login: None,
         };
         self.tokens.insert(&TokenId::new(name), &record).await

@@ -1,0 +1,144 @@
+//! `sys/wrapping/`: answers that are kept under a token which is good for one use.
+//!
+//! Wrapping itself is what [`crate::api::wrap`] does with any answer.
+
+use leasehold_model::{Operation, TokenId};
+use serde_json::{Value, json};
+
+use crate::api::call::{Call, SystemHandler, handler};
+use crate::fields::{Field, Kind};
+use crate::request::{LogicalRequest, LogicalResponse};
+use crate::routes::{Access, Answer, Op, Route};
+use crate::seams::error::RequestError;
+use crate::token::TokenRecord;
+use crate::wrapping::Opened;
+
+const TOKEN: &[Field] = &[Field::hidden("token", Kind::Any, "The wrapping token; the calling one when none is given.")];
+
+const SHOWN: Answer = Answer::Data(&[
+    Field::visible("creation_path", Kind::Text, "The path of the request whose answer is wrapped."),
+    Field::visible("creation_time", Kind::Time, "When it was wrapped."),
+    Field::visible("creation_ttl", Kind::Int, "How long the token lives from then on, in seconds."),
+]);
+
+pub(super) const ROUTES: &[Route<SystemHandler>] = &[
+    Route::new(
+        "wrapping/wrap",
+        Access::Token,
+        "Wraps what is sent.",
+        &[Op::update("Wraps what is sent; for as long as X-Vault-Wrap-TTL says.", handler!(wrap)).takes_document()],
+    ),
+    Route::new(
+        "wrapping/unwrap",
+        Access::Token,
+        "Unwraps an answer.",
+        &[Op::update("Answers what a wrapping token stands for, once.", handler!(unwrap)).takes(TOKEN)],
+    ),
+    Route::new(
+        "wrapping/rewrap",
+        Access::Token,
+        "Moves a wrapped answer to a new token.",
+        &[Op::update("Moves a wrapped answer to a new token, unseen.", handler!(rewrap)).takes(TOKEN)],
+    ),
+    Route::new(
+        "wrapping/lookup",
+        Access::Unauthenticated,
+        "Where a wrapping token comes from.",
+        &[
+            Op::read("Shows where a wrapping token comes from.", handler!(lookup)).takes(TOKEN).answers(SHOWN),
+            Op::update("Shows where a wrapping token comes from.", handler!(lookup)).takes(TOKEN).answers(SHOWN),
+        ],
+    ),
+];
+
+const NOT_VALID: &str = "wrapping token is not valid or does not exist";
+
+fn not_valid() -> RequestError {
+    RequestError::invalid(NOT_VALID)
+}
+
+/// Why a request is refused whose token is not good: where that token was to be unwrapped, it is called so.
+pub(crate) fn bad_token(request: &LogicalRequest) -> RequestError {
+    let is_here = matches!(&*request.path, "sys/wrapping/unwrap" | "sys/wrapping/rewrap" | "sys/wrapping/lookup");
+    if !is_here || request.operation == Operation::Help || request.data.contains_key("token") {
+        return RequestError::BadToken;
+    }
+    match request.token {
+        Some(_) => not_valid(),
+        None => empty("token is empty"),
+    }
+}
+
+fn empty(why: &str) -> RequestError {
+    RequestError::Forbidden(format!("error validating wrapping token: {why}"))
+}
+
+/// The token that a request is about, if it is another one than the calling one.
+fn named(request: &LogicalRequest) -> Result<Option<TokenId>, RequestError> {
+    match request.data.get("token") {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) if text.is_empty() => Err(empty("empty token in request body")),
+        Some(Value::String(text)) => Ok(Some(TokenId::new(text.clone()))),
+        Some(_) => Err(empty("could not decode token in request body")),
+    }
+}
+
+async fn wrap(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
+    if call.request.wrap_ttl.is_none() {
+        return Err(RequestError::invalid("endpoint requires response wrapping to be used"));
+    }
+    Ok(LogicalResponse::data(call.fields.unknown().clone()))
+}
+
+/// Takes the one use of the wrapping token that a request is about.
+async fn opened(call: &Call<'_>) -> Result<Opened, RequestError> {
+    let tokens = &call.unsealed.tokens;
+    let token = match named(call.request)? {
+        Some(token) => {
+            // No use is taken of a token that is none of these.
+            let found = tokens.find_shown(&token).await?;
+            found.filter(|(_, record)| record.wraps.is_some()).ok_or_else(not_valid)?;
+            match tokens.admit(&token, None).await {
+                Ok(_) => token,
+                Err(RequestError::BadToken) => return Err(not_valid()),
+                Err(other) => return Err(other),
+            }
+        }
+        // Its use was taken when it was admitted.
+        None => {
+            call.caller().ok().filter(|caller| caller.record.wraps.is_some()).ok_or_else(not_valid)?;
+            call.request.token.clone().ok_or_else(not_valid)?
+        }
+    };
+    crate::fail::point("unwrap-admitted");
+    tokens.open_wrapped(&token).await?.ok_or_else(not_valid)
+}
+
+async fn unwrap(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
+    let opened = opened(call).await?;
+    if !call.unsealed.tokens.end_read(&opened.hash).await? {
+        return Err(not_valid());
+    }
+    Ok(opened.answer)
+}
+
+async fn rewrap(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
+    let opened = opened(call).await?;
+    let wrap_info = call.unsealed.tokens.rewrap(&opened).await?.ok_or_else(not_valid)?;
+    Ok(LogicalResponse { wrap_info: Some(wrap_info), ..LogicalResponse::default() })
+}
+
+async fn lookup(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
+    let token = match named(call.request)? {
+        Some(token) => token,
+        None => call.request.token.clone().ok_or_else(|| empty("token is empty"))?,
+    };
+    let is_whole = |record: &TokenRecord| record.wraps.is_some() && record.num_uses > 0;
+    let found = call.unsealed.tokens.find_shown(&token).await?;
+    let (_, record) = found.filter(|(_, record)| is_whole(record)).ok_or_else(not_valid)?;
+    Ok(LogicalResponse::json(json!({
+        "creation_path": record.path,
+        "creation_time": record.created_at.rfc3339(),
+        "creation_ttl": record.creation_ttl.as_secs(),
+    })))
+}
