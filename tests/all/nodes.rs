@@ -90,16 +90,10 @@ fn a_wrapped_answer_is_unwrapped_once_on_whichever_node() {
     for at in 0..3 {
         let wrapped = nodes.root(at).try_wrapped("GET", "auth/token/lookup-self", "60s").unwrap();
         let body = json!({ "token": wrapped.text("/wrap_info/token") });
+        let ask = |at| nodes.root(at).put("sys/wrapping/unwrap", body.clone()).status;
         let statuses: Vec<u16> = thread::scope(|scope| {
-            let ask = |at| nodes.root(at).put("sys/wrapping/unwrap", body.clone()).status;
-            let asked: Vec<_> = (0..9)
-                .map(|at| {
-                    scope.spawn({
-                        let ask = &ask;
-                        move || ask(at)
-                    })
-                })
-                .collect();
+            let ask = &ask;
+            let asked: Vec<_> = (0..9).map(|at| scope.spawn(move || ask(at))).collect();
             asked.into_iter().map(|one| one.join().unwrap()).collect()
         });
         assert_eq!(statuses.iter().filter(|status| **status == 200).count(), 1, "{statuses:?}");
