@@ -134,6 +134,18 @@ fn openbaos_command_line_works_with_our_server() {
     cli.run(&["token", "revoke", &token]).assert_status(0);
     cli.line("delete database/roles/readonly").assert_status(0);
     cli.line("policy delete apps").assert_status(0);
+    cli.line("kv put -mount=secret -cas=0 app color=green").assert_status(0).assert_stdout("secret/data/app");
+    cli.line("kv patch -mount=secret app size=5").assert_status(0);
+    cli.line("kv get -mount=secret -field=size app").assert_status(0).assert_stdout("5");
+    cli.line("kv delete secret/app").assert_status(0);
+    cli.line("kv undelete -versions=2 secret/app").assert_status(0);
+    cli.line("kv rollback -version=1 secret/app").assert_status(0);
+    cli.line("kv metadata put -custom-metadata=owner=web secret/app").assert_status(0);
+    cli.line("kv metadata get secret/app").assert_status(0).assert_stdout("map[owner:web]").assert_stdout("Version 3");
+    cli.line("secrets enable -path=old -version=1 kv").assert_status(0);
+    cli.line("kv put old/x a=b").assert_status(0);
+    cli.line("kv enable-versioning old").assert_status(0).assert_stdout("Success!");
+    cli.line("kv get -field=a old/x").assert_status(0).assert_stdout("b");
 }
 
 /// The examples are what a user copies.

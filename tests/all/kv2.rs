@@ -5,6 +5,7 @@ use std::thread;
 
 use serde_json::{Value, json};
 
+use crate::nodes::Nodes;
 use crate::support::{Answer, Bao, Client, Durable, Server, eventually};
 
 const MERGE: &[(&str, &str)] = &[("Content-Type", "application/merge-patch+json")];
@@ -537,6 +538,100 @@ fn a_mount_of_version_1_is_upgraded_in_place() {
             .assert_error(400, "cannot downgrade mount from version 2");
     }
     root.post("sys/mounts/old/tune", json!({ "description": "still tunable" })).assert_status(204);
+}
+
+/// Over three servers: of writers with the same version one wins, wherever they are, and without one nobody's version is lost.
+#[test]
+fn check_and_set_holds_over_three_servers() {
+    let nodes = Nodes::start(3);
+    mount(&nodes.servers[0]);
+    for round in 0..4 {
+        let start = Barrier::new(9);
+        let won: Vec<i64> = thread::scope(|scope| {
+            let writers: Vec<_> = (0..9)
+                .map(|writer| {
+                    let (root, start) = (nodes.root(writer), &start);
+                    scope.spawn(move || {
+                        start.wait();
+                        let body = json!({ "data": { "by": writer }, "options": { "cas": round } });
+                        let answer = root.put("kv/data/a", body);
+                        if answer.status != 200 {
+                            answer.assert_error(400, "check-and-set parameter did not match the current version");
+                            return None;
+                        }
+                        i64::try_from(writer).ok()
+                    })
+                })
+                .collect();
+            writers.into_iter().filter_map(|writer| writer.join().unwrap()).collect()
+        });
+        assert_eq!(won.len(), 1, "round {round}");
+        for at in 0..3 {
+            nodes
+                .root(at)
+                .get("kv/data/a")
+                .assert_at("/data/data/by", won[0])
+                .assert_at("/data/metadata/version", round + 1);
+        }
+    }
+    let mut versions: Vec<i64> = thread::scope(|scope| {
+        let writers: Vec<_> = (0..9)
+            .map(|writer| {
+                let root = nodes.root(writer);
+                let body = json!({ "data": { "by": writer } });
+                scope.spawn(move || root.put("kv/data/b", body).assert_status(200).number("/data/version"))
+            })
+            .collect();
+        writers.into_iter().map(|writer| writer.join().unwrap()).collect()
+    });
+    versions.sort_unstable();
+    assert_eq!(versions, [1, 2, 3, 4, 5, 6, 7, 8, 9]);
+}
+
+/// A mount is upgraded on one server, which is killed at once, while others write to it as to one of version 1: what was
+/// acknowledged is there on the servers that are left.
+#[test]
+fn an_upgrade_on_one_server_loses_nothing_that_others_acknowledge() {
+    let nodes = Nodes::start(3);
+    nodes.root(0).post("sys/mounts/old", json!({ "type": "kv" })).assert_status(204);
+    for n in 0..20 {
+        nodes.root(0).put(&format!("old/still/k{n}"), json!({ "v": n })).assert_status(204);
+    }
+    let acknowledged: Vec<i64> = thread::scope(|scope| {
+        let writers: Vec<_> = (0..6)
+            .map(|writer| {
+                let root = nodes.root(1 + writer % 2);
+                scope.spawn(move || {
+                    let mut last = 0;
+                    for value in 1..5_000 {
+                        // A reader beside it takes the value over as soon as the server knows that it has versions.
+                        let answer = root.put(&format!("old/w{writer}"), json!({ "v": value }));
+                        let _ = root.get(&format!("old/data/w{writer}"));
+                        if answer.status != 204 {
+                            assert_eq!(answer.status, 404, "{answer}");
+                            break;
+                        }
+                        last = value;
+                    }
+                    last
+                })
+            })
+            .collect();
+        thread::sleep(std::time::Duration::from_millis(300));
+        nodes.root(0).post("sys/mounts/old/tune", json!({ "options": { "version": "2" } })).assert_status(204);
+        nodes.servers[0].kill();
+        writers.into_iter().map(|writer| writer.join().unwrap()).collect()
+    });
+    for (writer, last) in acknowledged.into_iter().enumerate() {
+        assert!(last > 0, "writer {writer} wrote nothing");
+        for at in [1, 2] {
+            nodes.root(at).get(&format!("old/data/w{writer}")).assert_status(200).assert_at("/data/data/v", last);
+        }
+    }
+    for n in 0..20 {
+        let read = nodes.root(1 + n % 2).get(&format!("old/data/still/k{n}")).assert_status(200);
+        read.assert_at("/data/data/v", n).assert_at("/data/metadata/version", 1);
+    }
 }
 
 /// Each command on our server with our command line, and, where there is one, OpenBao's command line on OpenBao: they print the same.

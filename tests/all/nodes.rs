@@ -12,13 +12,13 @@ use crate::audit::records;
 use crate::support::{Answer, Client, Credential, Database, Durable, Server, Signer, eventually, now, own_postgresql};
 
 /// Some servers over one store, all unsealed.
-struct Nodes {
-    servers: Vec<Server>,
+pub(crate) struct Nodes {
+    pub(crate) servers: Vec<Server>,
     store: DevPg,
 }
 
 impl Nodes {
-    fn start(count: usize) -> Self {
+    pub(crate) fn start(count: usize) -> Self {
         let store = DevPg::start(Options::default()).unwrap();
         let nodes = Self { servers: Vec::new(), store };
         (0..count).fold(nodes, |mut nodes, _| {
@@ -42,7 +42,7 @@ impl Nodes {
         server
     }
 
-    fn root(&self, at: usize) -> Client {
+    pub(crate) fn root(&self, at: usize) -> Client {
         self.servers[at % self.servers.len()].root()
     }
 

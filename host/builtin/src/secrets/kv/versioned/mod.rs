@@ -272,3 +272,18 @@ impl KvEngine {
             .with_status(404))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Policy modules see the values of visible fields.
+    #[test]
+    fn what_may_hold_a_secret_is_hidden_from_policy_modules() {
+        let fields = ROUTES.iter().flat_map(|route| route.operations).flat_map(|op| op.fields);
+        let may_hold: Vec<_> =
+            fields.filter(|field| matches!(field.name, "data" | "options" | "custom_metadata")).collect();
+        assert_eq!(may_hold.len(), 6);
+        assert!(may_hold.iter().all(|field| field.secret && !field.visible));
+    }
+}
