@@ -173,11 +173,11 @@ impl Line {
         let left = Arc::new(AtomicI64::new(0));
         let counted = Arc::clone(&left);
         let (is_down, tries) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicI64::new(0)));
-        let (hangs_up, hung_up) = (Arc::clone(&is_down), Arc::clone(&tries));
+        let (hangs_up, counted_tries) = (Arc::clone(&is_down), Arc::clone(&tries));
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
+                counted_tries.fetch_add(1, Ordering::SeqCst);
                 if hangs_up.load(Ordering::SeqCst) {
-                    hung_up.fetch_add(1, Ordering::SeqCst);
                     continue;
                 }
                 let Ok(server) = TcpStream::connect(&server).await else { continue };
@@ -196,7 +196,7 @@ impl Line {
         self.is_down.store(is_down, Ordering::SeqCst);
     }
 
-    /// How many connections were cut off since the last question.
+    /// How many connections began since the last question.
     pub fn tries(&self) -> i64 {
         self.tries.swap(0, Ordering::SeqCst)
     }

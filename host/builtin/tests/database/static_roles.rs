@@ -288,6 +288,7 @@ async fn what_is_due_on_a_server_that_is_down_waits_for_it_and_holds_up_no_other
         stored["rotation"]["last_rotated_at"] == serde_json::to_value(world.clock_now()).unwrap()
     };
     line.set_down(true);
+    line.tries();
     world.clock.advance(Duration::from_secs(3_600));
     // It has no session that is open.
     let engine = DatabaseEngine::new();
@@ -307,6 +308,85 @@ async fn what_is_due_on_a_server_that_is_down_waits_for_it_and_holds_up_no_other
         assert!(creds["ttl"].as_u64().unwrap() > 3_000, "{creds}");
         assert!(world.takes(text(&creds["username"]), text(&creds["password"])).await, "{creds}");
     }
+}
+
+/// All places of a run were taken by the first database, and each round waited for its slowest.
+#[tokio::test]
+async fn roles_of_a_slow_database_hold_up_no_other() {
+    let world = Rotating::new().await;
+    world.connect("slow", json!({})).await;
+    for role in 0..20 {
+        let user = format!("static_slow_{role}");
+        world.make(&user, "LOGIN");
+        let body = if role < 12 {
+            let statements = json!(["ALTER ROLE \"{{name}}\" PASSWORD '{{password}}'", "SELECT pg_sleep(60)"]);
+            json!({"db_name": "slow", "username": user, "rotation_period": "1h", "rotation_statements": statements,
+                   "skip_import_rotation": true})
+        } else {
+            // Due after all of the others.
+            json!({"db_name": "pg", "username": user, "rotation_period": "2h", "skip_import_rotation": true})
+        };
+        world.write(&format!("static-roles/slow-{role}"), body).await.unwrap();
+    }
+    world.clock.advance(Duration::from_secs(2 * 3_600));
+    let run = tokio::time::timeout(Duration::from_secs(5), world.job()).await;
+    assert!(run.is_err(), "nothing was slow");
+    for role in 12..20 {
+        let stored = world.stored(&format!("static-role/slow-{role}")).await;
+        assert!(!stored["rotation"]["last_rotated_at"].is_null(), "{role}: {stored}");
+    }
+}
+
+/// What is due again before a run is over kept it going for ever.
+#[tokio::test]
+async fn a_run_has_an_end_although_more_comes_due() {
+    let world = Rotating::new().await;
+    for role in 0..4 {
+        let user = format!("static_endless_{role}");
+        world.make(&user, "LOGIN");
+        let body = json!({"db_name": "pg", "username": user, "rotation_period": 5});
+        world.write(&format!("static-roles/endless-{role}"), body).await.unwrap();
+    }
+    let time_passes = async {
+        loop {
+            world.clock.advance(Duration::from_secs(5));
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let ended = async {
+        tokio::select! {
+            next = world.job() => next,
+            () = time_passes => None,
+        }
+    };
+    let next = tokio::time::timeout(Duration::from_secs(30), ended).await.expect("the run never ends");
+    assert!(next.unwrap() <= world.clock_now(), "what is left is done by the next run, at once");
+}
+
+/// Each reader of a role whose last change nobody saw the end of logged in to its database, twice.
+#[tokio::test]
+async fn many_readers_ask_the_database_once() {
+    let world = Rotating::new().await;
+    let line = Line::to((world.pg.host().to_owned(), world.pg.port()), LineFault::NotSent).await;
+    let url = world.pg.templated_url().replace(&format!(":{}/", world.pg.port()), &format!(":{}/", line.port));
+    world.connect("pg", json!({"connection_url": format!("{url}?sslmode=disable")})).await;
+    world.make("static_read", "LOGIN");
+    let body = json!({"db_name": "pg", "username": "static_read", "rotation_period": "1h"});
+    world.write("static-roles/read", body).await.unwrap();
+    let works = world.is_settled("static-role/read", "static_read").await;
+    world.leave_pending("rotate-role/read").await;
+    world.clock.advance(Duration::from_secs(3));
+    line.tries();
+    let reads = async |count: usize| {
+        for creds in futures_util::future::join_all((0..count).map(|_| world.creds("read"))).await {
+            assert_eq!(creds["password"], works.as_str());
+        }
+        line.tries()
+    };
+    assert_eq!(reads(50).await, 1);
+    assert_eq!(reads(10).await, 0, "a moment later");
+    world.clock.advance(Duration::from_secs(6));
+    assert_eq!(reads(10).await, 1);
 }
 
 /// A reader gets the password that works as soon as the server is back, not half a minute later.

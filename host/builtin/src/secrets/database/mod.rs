@@ -56,13 +56,15 @@ use postgresql::files::ConnectionFiles;
 use postgresql::pool::{ConnectionPool, Turns};
 use postgresql::{issue, orphans, reassign_owner, renew, transaction};
 use role::RoleRecord;
+use rotation::static_roles::Looks;
 
-/// All mounts of the engine. Keeps nothing but open pools; everything else is read from storage.
+/// All mounts of the engine. Keeps nothing but open pools and when it last asked for a password; everything else is read from storage.
 pub struct DatabaseEngine {
     /// With the version of the stored connection they were made from.
     targets: Mutex<HashMap<TargetId, (u64, Arc<ConnectionPool>)>>,
     turns: Arc<Turns>,
     files: ConnectionFiles,
+    looks: Looks,
 }
 
 impl std::fmt::Debug for DatabaseEngine {
@@ -108,7 +110,7 @@ impl DatabaseEngine {
     #[must_use]
     pub fn with_files(directory: Option<PathBuf>) -> Self {
         let files = ConnectionFiles::beneath(directory);
-        Self { targets: Mutex::default(), turns: Arc::default(), files }
+        Self { targets: Mutex::default(), turns: Arc::default(), files, looks: Looks::default() }
     }
 
     async fn new_user(&self, at: &EngineContext, intent: &LeaseIntent) -> Result<SecretData, EngineError> {

@@ -34,6 +34,8 @@ const DIAL_MAX: Duration = Duration::from_secs(15);
 pub(crate) const MARGIN: Duration = Duration::from_secs(2);
 /// Sessions outside the pool, in other databases of the server.
 const ELSEWHERE_MAX: usize = 2;
+/// Logins that only try a password.
+const TRIES_MAX: usize = 4;
 /// A target's clock may be set meanwhile: so long, what it said is believed.
 const TIME_AGE_MAX: Duration = Duration::from_secs(5);
 
@@ -116,6 +118,8 @@ pub(crate) struct ConnectionPool {
     time: StdMutex<Option<TargetTime>>,
     /// Sessions in other databases of the server: few, and only during a revocation.
     elsewhere: Arc<Semaphore>,
+    /// Logins that only try a password.
+    tries: Semaphore,
 }
 
 impl ConnectionPool {
@@ -164,6 +168,7 @@ impl ConnectionPool {
             turns,
             time: StdMutex::new(None),
             elsewhere: Arc::new(Semaphore::new(ELSEWHERE_MAX)),
+            tries: Semaphore::new(TRIES_MAX),
         })
     }
 
@@ -250,6 +255,9 @@ impl ConnectionPool {
 
     /// What a login on the target meets, with another user or another password. It leaves nothing behind.
     pub(crate) async fn try_login(&self, user: &str, password: &SecretString) -> Result<Login, TargetError> {
+        let Ok(Ok(_place)) = timeout(WAIT_MAX, self.tries.acquire()).await else {
+            return Err(TargetError::Busy("logins that try a password wait for each other too long".to_owned()));
+        };
         match timeout(self.wait, logins::try_one(&self.dialer, user, password)).await {
             Ok(met) => met.map_err(|error| self.failed_to_connect(&error)),
             Err(_) => Err(self.unreachable("timed out")),

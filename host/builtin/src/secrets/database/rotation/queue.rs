@@ -6,13 +6,15 @@
 //! [`DatabaseEngine::rotate_due`](super::super::DatabaseEngine::rotate_due) (one run of the job).
 //!
 //! Invariants: whoever has a moment in its record has one key that says the same. A key whose record says otherwise does nothing and is
-//! removed. A run looks at each key once, so that what cannot be stored does not keep it busy.
+//! removed. A run looks at each key once, so that what cannot be stored does not keep it busy, and has an end, so that what is due again
+//! already does not either. No connection takes all places: what is due on others does not wait for one that is slow.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use leasehold_core::seams::engine::EngineContext;
 use leasehold_core::seams::error::RequestError;
 use leasehold_core::seams::job::MountJob;
@@ -28,10 +30,16 @@ use super::{Cause, RotationFailed};
 pub(in super::super) const JOB: MountJob = MountJob { name: "rotate-passwords", every: Ttl::from_secs(60) };
 
 const FOLDER: &str = "due/";
-/// Keys read at once.
-const PAGE: u32 = 256;
-/// Passwords that are changed at once for one mount.
-const AT_ONCE: usize = 8;
+/// Keys read at once ...
+const PAGE: u32 = 1_024;
+/// ... and in one look.
+const LOOK_MAX: usize = 64 * 1_024;
+/// Passwords that are changed at once for one mount ...
+const AT_ONCE: usize = 12;
+/// ... and on one connection.
+const AT_ONCE_ON_ONE: usize = 4;
+/// How long a run begins further changes. Then its job has shown that it lives, and goes on with another run.
+const RUN_MAX: Duration = Duration::from_secs(60);
 /// When a run that could not do everything looks again.
 const AGAIN_AFTER: Duration = Duration::from_secs(10);
 
@@ -101,52 +109,111 @@ pub(in super::super) fn reschedule(
     }
 }
 
-impl DatabaseEngine {
-    /// Changes what is due, and says when the next one is.
-    pub(in super::super) async fn rotate_due(&self, at: &EngineContext) -> Result<Option<Timestamp>, RequestError> {
-        let mut seen: BTreeSet<String> = BTreeSet::new();
-        // Connections that could not be reached: others of them wait for another run.
-        let mut down: BTreeSet<String> = BTreeSet::new();
+/// One that is due.
+struct Due {
+    subject: Subject,
+    connection: String,
+}
+
+/// What is left to do in one run.
+#[derive(Default)]
+struct Run {
+    seen: BTreeSet<String>,
+    entries: VecDeque<String>,
+    /// By connection: all places of these were taken.
+    waiting: BTreeMap<String, VecDeque<Due>>,
+    /// How many are being changed, by connection.
+    active: BTreeMap<String, usize>,
+    /// Connections that could not be reached: others of them wait for another run.
+    down: BTreeSet<String>,
+}
+
+impl Run {
+    /// The next one whose connection has a place; takes the place.
+    async fn next(&mut self, at: &EngineContext) -> Option<Due> {
+        let is_free = |active: &BTreeMap<String, usize>, connection: &String| {
+            active.get(connection).copied().unwrap_or(0) < AT_ONCE_ON_ONE
+        };
         loop {
-            let now = at.clock.now();
-            let page = at.storage.list(FOLDER, None, PAGE).await?;
-            let next = page.iter().find_map(|entry| parse(entry).map(|(due, _)| due).filter(|due| *due > now));
-            let is_due = |entry: &&String| parse(entry).is_none_or(|(due, _)| due <= now);
-            let fresh: Vec<String> =
-                page.iter().filter(is_due).filter(|entry| !seen.contains(*entry)).take(AT_ONCE).cloned().collect();
-            if fresh.is_empty() {
-                let is_left = page.iter().any(|entry| is_due(&entry));
-                let again_at = if is_left { now + AGAIN_AFTER } else { next.unwrap_or(Timestamp::NEVER) };
-                // What comes in while a run ends, or is left behind by a server that was killed, is seen by the next look.
-                return Ok(Some(again_at.min(now + JOB.every)));
+            let waits = self.waiting.iter().find(|(connection, _)| is_free(&self.active, connection));
+            let waited = waits.map(|(connection, _)| connection.clone());
+            let due = match waited {
+                Some(connection) => {
+                    let list = self.waiting.get_mut(&connection)?;
+                    let due = list.pop_front();
+                    if list.is_empty() {
+                        self.waiting.remove(&connection);
+                    }
+                    due?
+                }
+                None => match look_up(at, self.entries.pop_front()?).await {
+                    Some(due) => due,
+                    None => continue,
+                },
+            };
+            if self.down.contains(&due.connection) {
+                put_off(at, &due.subject).await;
+            } else if is_free(&self.active, &due.connection) {
+                *self.active.entry(due.connection.clone()).or_default() += 1;
+                return Some(due);
+            } else {
+                self.waiting.entry(due.connection.clone()).or_default().push_back(due);
             }
-            for unreachable in join_all(fresh.iter().map(|entry| self.rotate_entry(at, entry, &down))).await {
-                down.extend(unreachable);
-            }
-            seen.extend(fresh);
         }
     }
 
-    /// The connection, when it could not be reached.
-    async fn rotate_entry(&self, at: &EngineContext, entry: &str, down: &BTreeSet<String>) -> Option<String> {
-        let Some((_, subject)) = parse(entry) else {
-            forget(at, MountBatch::new(), entry).await;
-            return None;
-        };
-        let connection = match due_connection(at, entry, &subject).await {
-            Ok(Some(connection)) => connection,
-            Ok(None) => return None,
-            Err(error) => {
-                tracing::warn!(mount.path = %at.mount.path, %error, "could not look at what is due: {subject}");
-                return None;
-            }
-        };
-        if down.contains(&connection) {
-            put_off(at, &subject).await;
-            return None;
+    fn ended(&mut self, connection: String, is_down: bool) {
+        if let Some(count) = self.active.get_mut(&connection) {
+            *count = count.saturating_sub(1);
         }
+        if is_down {
+            self.down.insert(connection);
+        }
+    }
+}
+
+impl DatabaseEngine {
+    /// Changes what is due, and says when the next one is.
+    pub(in super::super) async fn rotate_due(&self, at: &EngineContext) -> Result<Option<Timestamp>, RequestError> {
+        let began = at.clock.steady();
+        let is_over = || at.clock.steady().saturating_sub(began) > RUN_MAX;
+        let mut run = Run::default();
+        loop {
+            let now = at.clock.now();
+            let (due, next) = look(at, now).await?;
+            let is_left = !due.is_empty();
+            run.entries = due.into_iter().filter(|entry| !run.seen.contains(entry)).collect();
+            if run.entries.is_empty() || is_over() {
+                let again_at = match (is_left, is_over()) {
+                    (false, _) => next.unwrap_or(Timestamp::NEVER),
+                    (true, true) => now,
+                    (true, false) => now + AGAIN_AFTER,
+                };
+                // What comes in while a run ends, or is left behind by a server that was killed, is seen by the next look.
+                return Ok(Some(again_at.min(now + JOB.every)));
+            }
+            run.seen.extend(run.entries.iter().cloned());
+            let mut changes = FuturesUnordered::new();
+            loop {
+                while changes.len() < AT_ONCE && !is_over() {
+                    match run.next(at).await {
+                        Some(due) => changes.push(self.rotate_entry(at, due)),
+                        None => break,
+                    }
+                }
+                match changes.next().await {
+                    Some((connection, is_down)) => run.ended(connection, is_down),
+                    None => break,
+                }
+            }
+        }
+    }
+
+    /// Returns the connection, and whether it could not be reached.
+    async fn rotate_entry(&self, at: &EngineContext, due: Due) -> (String, bool) {
+        let Due { subject, connection } = due;
         let Err(RotationFailed { error, is_down, .. }) = self.rotate(at, &subject, Cause::Due).await else {
-            return None;
+            return (connection, false);
         };
         if !matches!(error, RequestError::Sealed) {
             tracing::warn!(
@@ -157,7 +224,7 @@ impl DatabaseEngine {
             );
         }
         put_off(at, &subject).await;
-        is_down.then_some(connection)
+        (connection, is_down)
     }
 }
 
@@ -173,14 +240,44 @@ async fn put_off(at: &EngineContext, subject: &Subject) {
     }
 }
 
-/// The connection on which something is due. `None` when the record says otherwise by now, or cannot be read: then the key is removed.
-async fn due_connection(at: &EngineContext, entry: &str, subject: &Subject) -> Result<Option<String>, RequestError> {
-    let stored = at.storage.get(&subject.record_key()).await?;
-    let kept = stored.as_ref().map(|stored| Kept::read(subject, stored)).transpose();
+/// The keys that are due by `now`, and when the next one is.
+async fn look(at: &EngineContext, now: Timestamp) -> Result<(Vec<String>, Option<Timestamp>), StorageError> {
+    let mut due: Vec<String> = Vec::new();
+    while due.len() < LOOK_MAX {
+        let page = at.storage.list(FOLDER, due.last().map(String::as_str), PAGE).await?;
+        let is_last = page.len() < PAGE as usize;
+        for entry in page {
+            match parse(&entry) {
+                Some((moment, _)) if moment > now => return Ok((due, Some(moment))),
+                _ => due.push(entry),
+            }
+        }
+        if is_last {
+            break;
+        }
+    }
+    Ok((due, None))
+}
+
+/// What a key stands for. `None` when the record says otherwise by now, or cannot be read: then the key is removed.
+async fn look_up(at: &EngineContext, entry: String) -> Option<Due> {
+    let Some((_, subject)) = parse(&entry) else {
+        forget(at, MountBatch::new(), &entry).await;
+        return None;
+    };
+    let stored = match at.storage.get(&subject.record_key()).await {
+        Ok(stored) => stored,
+        Err(error) => {
+            tracing::warn!(mount.path = %at.mount.path, %error, "could not look at what is due: {subject}");
+            return None;
+        }
+    };
+    let kept = stored.as_ref().map(|stored| Kept::read(&subject, stored)).transpose();
     if let Ok(Some(kept)) = &kept
-        && stands_for(entry, subject, kept.rotation().due_at)
+        && stands_for(&entry, &subject, kept.rotation().due_at)
     {
-        return Ok(Some(kept.connection().to_owned()));
+        let connection = kept.connection().to_owned();
+        return Some(Due { subject, connection });
     }
     if let Err(error) = kept {
         tracing::error!(
@@ -191,8 +288,8 @@ async fn due_connection(at: &EngineContext, entry: &str, subject: &Subject) -> R
     }
     let version = stored.map_or(Expect::Absent, |stored| Expect::Version(stored.version));
     // Whoever writes the record meanwhile may write this key once more.
-    forget(at, MountBatch::new().check(subject.record_key(), version), entry).await;
-    Ok(None)
+    forget(at, MountBatch::new().check(subject.record_key(), version), &entry).await;
+    None
 }
 
 /// Nothing stands behind this key any more.
