@@ -228,6 +228,8 @@ async fn statements_of_the_operator_set_the_password_or_the_old_one_stays() {
     ] {
         let body = json!({"plugin_name": "postgresql-database-plugin", "root_rotation_statements": statements});
         world.write("config/rot", body).await.unwrap();
+        // They are rendered as they were judged when somebody wrote them.
+        assert!(!world.stored("connection/rot").await["root_rotation_dialect"].is_null());
         let said = world.refused("rotate-root/rot", json!({})).await;
         assert!(said.contains(why), "{statements}: {said}");
         assert!(world.takes("rot_custom", &first).await, "{statements}");

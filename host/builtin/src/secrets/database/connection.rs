@@ -16,6 +16,7 @@ use leasehold_core::fields::{self, Fields};
 use leasehold_core::mount::version::{self, VersionError};
 use leasehold_core::request::{LogicalResponse, Object};
 use leasehold_core::seams::error::RequestError;
+use leasehold_core::seams::sandbox::Dialect;
 use leasehold_model::Ttl;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
@@ -95,6 +96,8 @@ pub(super) struct ConnectionRecord {
     plugin_version: String,
     pub(super) allowed_roles: Vec<String>,
     root_rotation_statements: Vec<String>,
+    /// In which they are rendered, as it was judged when they were written.
+    root_rotation_dialect: Option<Dialect>,
     pub(super) password_policy: String,
     connection_url: SecretString,
     password: SecretString,

@@ -76,31 +76,40 @@ impl ConnectionRecord {
     /// The statements that change the password, with the dialect in which they are rendered.
     ///
     /// # Errors
-    /// As the template component.
+    /// As the template component, which judges statements that an older version has stored.
     pub(in super::super) async fn rotation_templates(
         &self,
         renderer: &dyn TemplateRenderer,
     ) -> Result<Templates, RequestError> {
-        Ok(self.judge_rotation(renderer).await?.0)
+        match self.root_rotation_dialect {
+            Some(dialect) => Ok(Templates { texts: self.rotation_texts(), dialect }),
+            None => Ok(self.judge_rotation(renderer).await?.0),
+        }
     }
 
-    /// What the template component says of `root_rotation_statements`.
+    /// Has the template component judge `root_rotation_statements`, and keeps the dialect in which they are rendered from now on. Returns
+    /// what else it says.
     ///
     /// # Errors
-    /// As [`ConnectionRecord::rotation_templates`].
+    /// As the template component.
     pub(in super::super) async fn advise_rotation(
-        &self,
+        &mut self,
         renderer: &dyn TemplateRenderer,
     ) -> Result<Vec<String>, RequestError> {
-        Ok(self.judge_rotation(renderer).await?.1)
+        let (judged, told) = self.judge_rotation(renderer).await?;
+        self.root_rotation_dialect = Some(judged.dialect);
+        Ok(told)
     }
 
     async fn judge_rotation(&self, renderer: &dyn TemplateRenderer) -> Result<(Templates, Vec<String>), RequestError> {
-        let texts = self.root_rotation_statements.iter().filter(|text| !text.trim().is_empty()).cloned().collect();
-        let mut list = Templates { texts, dialect: Dialect::Handlebars };
+        let mut list = Templates { texts: self.rotation_texts(), dialect: Dialect::Handlebars };
         let name = "root_rotation_statements";
         let told = role::judge(renderer, name, &mut list, Purpose::Rotation, Dialect::Handlebars, false).await?;
         Ok((list, told))
+    }
+
+    fn rotation_texts(&self) -> Vec<String> {
+        self.root_rotation_statements.iter().filter(|text| !text.trim().is_empty()).cloned().collect()
     }
 
     /// Only what is given changes.

@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 
+use leasehold_core::seams::sandbox::Dialect;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -22,6 +23,8 @@ struct Stored {
     plugin_version: String,
     allowed_roles: Vec<String>,
     root_rotation_statements: Vec<String>,
+    #[serde(default)]
+    root_rotation_dialect: Option<Dialect>,
     password_policy: String,
     connection_url: String,
     password: String,
@@ -45,6 +48,7 @@ impl ConnectionRecord {
             plugin_version: self.plugin_version.clone(),
             allowed_roles: self.allowed_roles.clone(),
             root_rotation_statements: self.root_rotation_statements.clone(),
+            root_rotation_dialect: self.root_rotation_dialect,
             password_policy: self.password_policy.clone(),
             connection_url: self.connection_url.expose_secret().to_owned(),
             password: self.password.expose_secret().to_owned(),
@@ -64,6 +68,7 @@ impl ConnectionRecord {
             plugin_version: stored.plugin_version,
             allowed_roles: stored.allowed_roles,
             root_rotation_statements: stored.root_rotation_statements,
+            root_rotation_dialect: stored.root_rotation_dialect,
             password_policy: stored.password_policy,
             connection_url: SecretString::from(stored.connection_url),
             password: SecretString::from(stored.password),
