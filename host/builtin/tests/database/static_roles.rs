@@ -584,6 +584,13 @@ async fn no_connection_has_the_user_of_a_static_role() {
             assert!(said.contains("is changed by static role \"admin\""), "{name}: {said}");
         }
     }
+    // A server that nobody has asked may be another one, where another user has this name.
+    let nowhere = url.replace(&format!(":{}/", world.pg.port()), ":1/");
+    let elsewhere =
+        json!({"connection_url": nowhere, "username": "static_admin", "password": "its", "verify_connection": false});
+    world.connect("another", json!({})).await;
+    world.connect("another", elsewhere).await;
+    world.answer(Operation::Delete, "config/another", json!({})).await.unwrap();
     world.answer(Operation::Delete, "static-roles/admin", json!({})).await.unwrap();
     world.connect("another", json!({"username": "static_admin", "password": password})).await;
 }
@@ -716,6 +723,9 @@ async fn a_static_role_that_cannot_be_read_holds_up_nobody() {
     assert_eq!(world.job().await.unwrap(), world.clock_now() + Duration::from_secs(60));
     assert_eq!(world.queue().await, Vec::<String>::new());
     world.answer(Operation::Delete, "static-roles/damaged", json!({})).await.unwrap();
+    // Its user is free again, at least for a role of the same name.
+    let body = json!({"db_name": "pg", "username": "static_damaged", "rotation_period": "1h"});
+    world.write("static-roles/damaged", body).await.unwrap();
 }
 
 #[tokio::test]

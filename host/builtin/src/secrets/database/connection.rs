@@ -109,6 +109,8 @@ pub(super) struct ConnectionRecord {
     is_password_unproved: bool,
     /// What tells the server from every other, as it said when the connection was last verified.
     pub(super) server: Option<String>,
+    /// Where the connection led when the server said so.
+    server_place: Option<String>,
     /// How its own user's password changes, and what is known of the last change.
     pub(super) rotation: Rotation,
     /// All else, as given.

@@ -150,7 +150,7 @@ impl DatabaseEngine {
             if record.server.is_some() && server.identity.is_some() && server.identity != record.server {
                 warnings.push(MOVED.to_owned());
             }
-            record.server = server.identity;
+            record.told_server(server.identity);
             // Where others were tried as well, nobody knows which one the database took.
             let is_tried_alone = brings_password || record.rotation.is_certain();
             if is_tried_alone
@@ -281,7 +281,7 @@ impl DatabaseEngine {
 /// Keys of static roles that would have the connection's own user, whatever is known of the server.
 fn static_user_keys(record: &ConnectionRecord, name: &str) -> Vec<String> {
     let Ok(dsn) = record.dsn() else { return Vec::new() };
-    let servers = [None, record.server.as_deref().filter(|server| !server.is_empty())];
+    let servers = [None, record.server_here()];
     let mut keys: Vec<String> =
         servers.into_iter().map(|server| static_role::user_key(server, name, &dsn.user)).collect();
     keys.dedup();

@@ -129,7 +129,7 @@ impl DatabaseEngine {
             warnings.extend(try_password(&mut role, None, &opened).await?);
             self.check_user(at, &role, &opened).await?;
             role.bind(&opened.record);
-            self.check_user_key(at, &role, name).await?;
+            kept.expect_user_key(self.check_user_key(at, &role, name).await?);
         } else if !role.is_bound_to(&opened.record) {
             warnings.push(moved(&role));
         } else if !role.has_password_of(&before) {
@@ -174,11 +174,11 @@ impl DatabaseEngine {
             role.rotation.due_at = Some(now);
         }
         role.bind(&opened.record);
-        self.check_user_key(at, &role, name).await?;
+        let user_key = self.check_user_key(at, &role, name).await?;
         let bytes = serde_json::to_vec(&role).map_err(|error| RequestError::Internal(error.to_string()))?;
         let batch = MountBatch::new()
             .put(static_role::key(name), bytes, Expect::Absent)
-            .put(role.user_key.clone(), name.as_bytes().to_vec(), Expect::Absent)
+            .put(role.user_key.clone(), name.as_bytes().to_vec(), user_key)
             .check(role_key(name), Expect::Absent)
             // Whose own user it must not be.
             .check(connection_key(&role.db_name), Expect::Version(opened.version));
@@ -206,6 +206,8 @@ impl DatabaseEngine {
         Err(error)
     }
 
+    /// Says what whoever takes the user is to expect of its key: a role of this name that could not be read may have left its own behind.
+    ///
     /// # Errors
     /// Another static role has the user.
     pub(super) async fn check_user_key(
@@ -213,10 +215,10 @@ impl DatabaseEngine {
         at: &EngineContext,
         role: &StaticRole,
         name: &str,
-    ) -> Result<(), RequestError> {
-        let found = at.storage.get(&role.user_key).await?;
-        match found.filter(|other| other.value != name.as_bytes()) {
-            None => Ok(()),
+    ) -> Result<Expect, RequestError> {
+        match at.storage.get(&role.user_key).await? {
+            None => Ok(Expect::Absent),
+            Some(own) if own.value == name.as_bytes() => Ok(Expect::Version(own.version)),
             Some(other) => Err(RequestError::Invalid(format!(
                 "the password of user {:?} is already changed by static role {:?}: two would log each other out",
                 role.username,
@@ -236,7 +238,8 @@ impl DatabaseEngine {
         for name in at.storage.names("connection/", "", usize::MAX).await? {
             let Some(stored) = at.storage.get(&connection_key(&name)).await? else { continue };
             let Ok(record) = ConnectionRecord::from_bytes(&stored.value) else { continue };
-            let is_same_server = record.server.is_some() && record.server == opened.record.server;
+            let server = record.server_here();
+            let is_same_server = server.is_some() && server == opened.record.server_here();
             if (name == role.db_name || is_same_server) && record.dsn().is_ok_and(|dsn| dsn.user == user) {
                 return Err(RequestError::Invalid(format!(
                     "{user:?} is the user of connection {name:?} itself: its password is changed by rotate-root/{name}"

@@ -191,7 +191,7 @@ impl StaticRole {
     /// The user is the one where the connection leads now.
     pub(super) fn bind(&mut self, connection: &ConnectionRecord) {
         self.place = connection.place();
-        self.user_key = user_key(connection.server.as_deref(), &self.db_name, &self.username);
+        self.user_key = user_key(connection.server_here(), &self.db_name, &self.username);
     }
 
     /// Where the password is about to be set.

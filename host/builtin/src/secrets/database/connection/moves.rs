@@ -102,6 +102,18 @@ impl ConnectionRecord {
         Some(hex::encode(digest::digest(&digest::SHA256, whole.as_bytes())))
     }
 
+    /// What tells the server from every other, where the connection leads now; `None` while it has not said so there.
+    pub(in super::super) fn server_here(&self) -> Option<&str> {
+        let is_there = self.server_place.is_none() || self.server_place == self.place();
+        self.server.as_deref().filter(|_| is_there)
+    }
+
+    /// The server has said what tells it from every other.
+    pub(in super::super) fn told_server(&mut self, server: Option<String>) {
+        self.server = server;
+        self.server_place = self.place();
+    }
+
     /// The database took the password at the place where the connection leads.
     pub(in super::super) fn prove_password(&mut self) {
         self.is_password_unproved = false;

@@ -37,6 +37,8 @@ struct Stored {
     #[serde(default)]
     server: Option<String>,
     #[serde(default)]
+    server_place: Option<String>,
+    #[serde(default)]
     rotation: Rotation,
     details: BTreeMap<String, Value>,
 }
@@ -56,6 +58,7 @@ impl ConnectionRecord {
             files_confined: self.files_confined,
             is_password_unproved: self.is_password_unproved,
             server: self.server.clone(),
+            server_place: self.server_place.clone(),
             rotation: self.rotation.clone(),
             details: self.details.clone(),
         })
@@ -76,6 +79,7 @@ impl ConnectionRecord {
             files_confined: stored.files_confined,
             is_password_unproved: stored.is_password_unproved,
             server: stored.server,
+            server_place: stored.server_place,
             rotation: stored.rotation,
             details: stored.details,
         })

@@ -29,6 +29,8 @@ pub(in super::super) struct Kept {
     pub(in super::super) version: u64,
     due_before: Option<Timestamp>,
     user_key_before: String,
+    /// Of the new key of the user, where it changes.
+    user_key: Expect,
 }
 
 #[derive(Clone)]
@@ -101,6 +103,7 @@ impl Kept {
             version: stored.version,
             due_before: None,
             user_key_before: String::new(),
+            user_key: Expect::Absent,
         };
         kept.due_before = kept.rotation().due_at;
         if let Record::Static(role) = &kept.record {
@@ -126,10 +129,14 @@ impl Kept {
             if !self.user_key_before.is_empty() {
                 batch = batch.delete(self.user_key_before.clone(), Expect::Anything);
             }
-            batch = batch.put(role.user_key.clone(), name.as_bytes().to_vec(), Expect::Absent);
+            batch = batch.put(role.user_key.clone(), name.as_bytes().to_vec(), self.user_key);
         }
         let batch = reschedule(batch, &self.subject, self.due_before, self.rotation().due_at);
         at.storage.commit(batch).await
+    }
+
+    pub(in super::super) fn expect_user_key(&mut self, expect: Expect) {
+        self.user_key = expect;
     }
 
     pub(in super::super) fn rotation(&self) -> &Rotation {
@@ -231,7 +238,7 @@ impl DatabaseEngine {
         let Record::Static(role) = &mut kept.record else { return Ok(()) };
         self.check_user(at, role, opened).await?;
         role.bind(&opened.record);
-        self.check_user_key(at, role, kept.subject.name()).await?;
+        kept.user_key = self.check_user_key(at, role, kept.subject.name()).await?;
         role.password = None;
         role.rotation.forget_passwords();
         Ok(())
