@@ -47,6 +47,7 @@ mod routing;
 mod seal;
 mod sealing;
 mod snapshot;
+mod token_roles;
 mod tokens;
 mod torture;
 mod userpass;

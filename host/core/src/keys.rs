@@ -164,6 +164,11 @@ pub fn token_children(parent: &TokenHash) -> Key {
     Key::new(format!("token/child/{parent}/"))
 }
 
+#[must_use]
+pub fn token_role(name: &str) -> Key {
+    Key::new(format!("token/role/{name}"))
+}
+
 /// The answer that a wrapping token stands for.
 #[must_use]
 pub fn wrapped(token: &TokenHash) -> Key {

@@ -9,6 +9,7 @@
 
 pub mod cidr;
 pub mod duration;
+pub mod glob;
 pub mod lease;
 pub mod lock;
 pub mod mount;

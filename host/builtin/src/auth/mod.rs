@@ -8,7 +8,6 @@
 
 pub mod approle;
 pub mod cert;
-mod glob;
 mod jose;
 pub mod jwt;
 pub mod kubernetes;

@@ -242,6 +242,7 @@ impl Server {
             agreed_end: None,
             mount: None,
             bound_cidrs: Vec::new(),
+            role: None,
             wraps: None,
             login: None,
         };

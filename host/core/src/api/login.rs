@@ -127,6 +127,7 @@ async fn make_token(
         path: request.path.clone(),
         display_name: display_name(mount, &name),
         meta: Some(metadata),
+        role: None,
         num_uses: if is_batch { 0 } else { params.num_uses },
         created_at,
         ttl,

@@ -9,9 +9,8 @@ use std::sync::Arc;
 use leasehold_model::Operation;
 use tokio::sync::oneshot;
 
-use crate::api::backend::{Backend, Matched};
+use crate::api::backend::{self, Backend, Matched};
 use crate::api::call::{Call, SystemHandler, lease_error, module_request};
-use crate::api::cubbyhole;
 use crate::api::login;
 use crate::api::pages;
 use crate::api::sys;
@@ -316,7 +315,8 @@ impl Core {
             (request.operation, matched, &trace.caller)
             && found.route.existence_check
         {
-            let exists = cubbyhole::exists(unsealed, caller, &found.captures).await?;
+            let kind = trace.mount.as_ref().map_or("", |mount| mount.kind.as_str());
+            let exists = backend::exists(kind, unsealed, caller, &found.captures).await?;
             return Ok(if exists { Operation::Update } else { Operation::Create });
         }
         let (Operation::Update, Some(Matched::Secrets(engine, found))) = (request.operation, matched) else {

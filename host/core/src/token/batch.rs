@@ -117,6 +117,7 @@ impl Sealer {
             agreed_end: None,
             mount,
             bound_cidrs,
+            role: None,
             wraps: None,
             login: None,
         })
@@ -161,6 +162,7 @@ mod tests {
             agreed_end: None,
             mount: Some(MountAccessor::new("auth_userpass_01234567")),
             bound_cidrs: vec!["10.0.0.0/8".parse().unwrap()],
+            role: None,
             wraps: None,
             login: None,
         }

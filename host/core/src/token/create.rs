@@ -3,11 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use leasehold_model::duration::{self, DurationError};
-use leasehold_model::{Accessor, Timestamp, TokenId, Ttl};
+use leasehold_model::{Accessor, Timestamp, TokenId, Ttl, glob};
 
 use super::mint::{MintError, NewToken};
+use super::role::{PoliciesAsked, TokenRole};
 use super::{Caller, TokenKind, TokenRecord, Tokens};
 use crate::fields::{Field, Fields, Kind};
+use crate::mount::MountTokenType;
 use crate::seams::error::RequestError;
 use crate::seams::host::{Clock, Entropy};
 use crate::ttl::{self, TtlBounds};
@@ -56,6 +58,8 @@ pub struct TokenRequest<'a> {
     pub parent: &'a Caller,
     pub path: &'a str,
     pub orphan_route: bool,
+    /// The token role by its name, where the path names one.
+    pub role: Option<(&'a str, &'a TokenRole)>,
     /// The parent has sudo on the path.
     pub sudo: bool,
     pub limits: TokenTtls,
@@ -93,15 +97,10 @@ pub async fn create(
     if parent.num_uses != 0 {
         return refuse("restricted use token cannot generate child tokens");
     }
-    let kind = match fields.text("type").unwrap_or("service") {
-        "" | "service" => TokenKind::Service,
-        "batch" => TokenKind::Batch,
-        _ => return refuse("invalid 'token_type' value"),
-    };
+    let role = wish.role.map(|(_, role)| role);
+    let kind = kind(fields, role)?;
     let is_batch = kind == TokenKind::Batch;
-    if fields.text("entity_alias").is_some_and(|alias| !alias.is_empty()) {
-        return refuse("'entity_alias' is only allowed in combination with token role");
-    }
+    entity_alias(fields, role)?;
     let explicit_max_ttl = length(fields, "explicit_max_ttl")?;
     let period = length(fields, "period")?;
     let num_uses = fields.int("num_uses").unwrap_or(0);
@@ -117,18 +116,19 @@ pub async fn create(
         Ok(_) => return refuse("number of uses cannot be negative"),
         Err(_) => return refuse("number of uses is too large"),
     };
-    let no_parent = fields.bool("no_parent").unwrap_or(false);
+    // A role says itself whether its tokens have a parent.
+    let no_parent = role.is_none() && fields.bool("no_parent").unwrap_or(false);
     if no_parent && !wish.sudo {
         return refuse("root or sudo privileges required to create orphan token");
     }
-    let orphan = no_parent || wish.orphan_route;
+    let orphan = no_parent || wish.orphan_route || role.is_some_and(|role| role.orphan);
     let id = custom_id(fields, wish.sudo)?;
     if !period.is_zero() && !wish.sudo {
         return refuse("root or sudo privileges required to create periodic token");
     }
 
     let mut warnings = Vec::new();
-    let policies = policies(fields, parent, wish.sudo)?;
+    let policies = policies(fields, parent, role, wish.sudo)?;
     let is_root = policies == ["root"];
     if is_batch && is_root {
         return refuse("batch tokens cannot be root tokens");
@@ -137,6 +137,15 @@ pub async fn create(
         warnings.push("a batch token has no ID of its own: `id` was ignored".to_owned());
     }
     let now = clock.now();
+    // Tokens that carry their own record cannot be renewed, nor counted.
+    let role_of_stored = role.filter(|_| !is_batch);
+    let (of_role, uses) = role_of_stored.map_or((Lengths::default(), 0), |role| {
+        let lengths = Lengths { ttl: None, period: role.period, explicit_max_ttl: role.explicit_max_ttl };
+        (lengths, role.num_uses)
+    });
+    let explicit_max_ttl = lesser("Explicit max TTL", explicit_max_ttl, of_role.explicit_max_ttl, &mut warnings);
+    let period = lesser("Period", period, of_role.period, &mut warnings);
+    let num_uses = [num_uses, uses].into_iter().filter(|uses| *uses > 0).min().unwrap_or(0);
     let asked = Lengths {
         ttl: length(fields, "ttl")?.if_set().or(length(fields, "lease")?.if_set()),
         period,
@@ -156,18 +165,25 @@ pub async fn create(
         parent: (!orphan).then(|| wish.parent.hash.clone()),
         mount: None,
         policies,
-        path: wish.path.to_owned(),
+        path: match role.map(|role| role.path_suffix.as_str()) {
+            None | Some("") => wish.path.to_owned(),
+            Some(suffix) => format!("{}/{suffix}", wish.path),
+        },
         display_name: display_name(fields.text("display_name").unwrap_or_default()),
         meta: fields.pairs("meta").cloned(),
+        role: wish.role.map(|(name, _)| name.to_owned()),
         num_uses,
         created_at: now,
         ttl,
         explicit_max_ttl,
         period,
         agreed_end: wish.agreed_end(now),
-        renewable: fields.bool("renewable").unwrap_or(true),
-        // Nobody frees a token from its addresses by making another one with it.
-        bound_cidrs: parent.bound_cidrs.clone(),
+        renewable: fields.bool("renewable").unwrap_or(true) && role.is_none_or(|role| role.renewable),
+        // Nobody frees a token from its addresses by making another one with it, unless a role says from where.
+        bound_cidrs: match role {
+            Some(role) if !role.bound_cidrs.is_empty() => role.bound_cidrs.clone(),
+            _ => parent.bound_cidrs.clone(),
+        },
         wraps: None,
         login: None,
         id: id.filter(|_| !is_batch),
@@ -181,7 +197,48 @@ pub async fn create(
     }
 }
 
+fn kind(fields: &Fields, role: Option<&TokenRole>) -> Result<TokenKind, RequestError> {
+    let asked = match fields.text("type").unwrap_or_default() {
+        "" => None,
+        "service" => Some(TokenKind::Service),
+        "batch" => Some(TokenKind::Batch),
+        _ => return refuse("invalid 'token_type' value"),
+    };
+    Ok(match role.map(|role| role.kind).unwrap_or_default() {
+        MountTokenType::DefaultService => asked.unwrap_or(TokenKind::Service),
+        MountTokenType::DefaultBatch => asked.unwrap_or(TokenKind::Batch),
+        MountTokenType::Service => TokenKind::Service,
+        MountTokenType::Batch => TokenKind::Batch,
+    })
+}
+
+fn entity_alias(fields: &Fields, role: Option<&TokenRole>) -> Result<(), RequestError> {
+    let Some(alias) = fields.text("entity_alias").filter(|alias| !alias.is_empty()) else { return Ok(()) };
+    let Some(role) = role else {
+        return refuse("'entity_alias' is only allowed in combination with token role");
+    };
+    let alias = alias.to_lowercase();
+    let allowed = role.allowed_entity_aliases.as_deref().unwrap_or_default();
+    if allowed.iter().any(|pattern| glob::covers(pattern, &alias)) {
+        return refuse("this server has no identities: leave 'entity_alias' out");
+    }
+    refuse("invalid 'entity_alias' value")
+}
+
+/// What a request and its role say, where both do.
+fn lesser(what: &str, asked: Ttl, of_role: Ttl, warnings: &mut Vec<String>) -> Ttl {
+    let least = ttl::least(&[asked, of_role]).unwrap_or(Ttl::ZERO);
+    if !asked.is_zero() && !of_role.is_zero() {
+        let seconds = least.as_secs();
+        warnings.push(format!(
+            "{what} specified both during creation call and in role; using the lesser value of {seconds} seconds"
+        ));
+    }
+    least
+}
+
 /// The lengths that a request names.
+#[derive(Default)]
 struct Lengths {
     ttl: Option<Ttl>,
     period: Ttl,
@@ -251,8 +308,28 @@ fn custom_id(fields: &Fields, sudo: bool) -> Result<Option<TokenId>, RequestErro
 }
 
 /// Lower-cased, sorted, without doubles; `root` anywhere is `root` alone.
-fn policies(fields: &Fields, parent: &TokenRecord, sudo: bool) -> Result<Vec<String>, RequestError> {
+fn policies(
+    fields: &Fields,
+    parent: &TokenRecord,
+    role: Option<&TokenRole>,
+    sudo: bool,
+) -> Result<Vec<String>, RequestError> {
     let given: Vec<String> = fields.list("policies").unwrap_or_default().to_vec();
+    if let Some(role) = role {
+        let no_default_policy = fields.bool("no_default_policy").unwrap_or(false);
+        let asked = PoliciesAsked { named: &given, parent: &parent.policies, no_default_policy };
+        if let Some(policies) = role.policies(&asked)? {
+            if policies.iter().any(|name| name == "response-wrapping") {
+                return refuse("cannot assign policy \"response-wrapping\"");
+            }
+            if policies == ["root"] && !parent.is_root() {
+                return refuse("root tokens may not be created without parent token being root");
+            }
+            return Ok(policies);
+        }
+    }
+    let no_default_policy =
+        fields.bool("no_default_policy").unwrap_or(false) || role.is_some_and(|role| role.no_default_policy);
     let source = if given.is_empty() { parent.policies.clone() } else { given };
     let mut wanted: BTreeSet<String> =
         source.iter().map(|name| name.trim().to_lowercase()).filter(|name| !name.is_empty()).collect();
@@ -261,7 +338,7 @@ fn policies(fields: &Fields, parent: &TokenRecord, sudo: bool) -> Result<Vec<Str
     }
     if wanted.contains("root") {
         wanted = BTreeSet::from(["root".to_owned()]);
-    } else if fields.bool("no_default_policy").unwrap_or(false) {
+    } else if no_default_policy {
         wanted.remove("default");
     } else if sudo || parent.is_root() || parent.policies.iter().any(|name| name == "default") {
         // Nobody gives what he does not hold.
@@ -339,6 +416,7 @@ impl First {
             agreed_end: None,
             mount: None,
             bound_cidrs: Vec::new(),
+            role: None,
             wraps: None,
             login: None,
         }

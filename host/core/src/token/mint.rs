@@ -23,6 +23,8 @@ pub struct NewToken {
     pub path: String,
     pub display_name: String,
     pub meta: Option<BTreeMap<String, String>>,
+    /// The token role that it is made with.
+    pub role: Option<String>,
     /// Zero: unlimited.
     pub num_uses: i32,
     pub created_at: Timestamp,
@@ -83,6 +85,7 @@ impl NewToken {
             agreed_end: self.agreed_end,
             mount: self.mount,
             bound_cidrs: self.bound_cidrs,
+            role: self.role.filter(|_| !is_batch),
             wraps: self.wraps.as_ref().map(|wraps| wraps.wrapped.clone()),
             login: self.login.filter(|_| !is_batch),
         };

@@ -72,6 +72,9 @@ pub struct TokenRecord {
     /// Only these addresses may use it; none: every address.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub bound_cidrs: Vec<Cidr>,
+    /// The token role that it was made with, which is asked again when it is renewed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<String>,
     /// Of a wrapping token: what its answer hands out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wraps: Option<Wrapped>,
@@ -147,6 +150,7 @@ mod tests {
             agreed_end: None,
             mount: None,
             bound_cidrs: Vec::new(),
+            role: None,
             wraps: None,
             login: None,
         };

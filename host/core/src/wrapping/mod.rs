@@ -129,6 +129,7 @@ impl Tokens {
             path: path.to_owned(),
             display_name: "token".to_owned(),
             meta: None,
+            role: None,
             num_uses: 1,
             created_at: self.now(),
             ttl,

@@ -6,13 +6,12 @@ use leasehold_core::fields::Fields;
 use leasehold_core::request::Object;
 use leasehold_core::seams::error::RequestError;
 use leasehold_core::seams::token_params::TokenParams;
-use leasehold_model::Timestamp;
+use leasehold_model::{Timestamp, glob};
 use leasehold_tls::{ClientFacts, RevocationList, certificates, verify_client, vouches_for_none};
 use rustls::pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::auth::glob;
 use crate::auth::old_names::{OldNames, Renamed};
 use crate::auth::records::Record;
 

@@ -6,11 +6,10 @@ use leasehold_core::fields::Fields;
 use leasehold_core::request::Object;
 use leasehold_core::seams::error::RequestError;
 use leasehold_core::seams::token_params::TokenParams;
-use leasehold_model::duration;
+use leasehold_model::{duration, glob};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::auth::glob;
 use crate::auth::jose::{Claims, Flaw, Leeways};
 use crate::auth::old_names::{OldNames, Renamed};
 use crate::auth::records::Record;

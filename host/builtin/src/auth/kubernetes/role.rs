@@ -4,11 +4,11 @@ use leasehold_core::fields::Fields;
 use leasehold_core::request::Object;
 use leasehold_core::seams::error::RequestError;
 use leasehold_core::seams::token_params::TokenParams;
+use leasehold_model::glob;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::review::Account;
-use crate::auth::glob;
 use crate::auth::old_names::{OldNames, Renamed};
 use crate::auth::records::Record;
 

@@ -186,6 +186,7 @@ impl Node {
             agreed_end: None,
             mount: None,
             bound_cidrs: Vec::new(),
+            role: None,
             wraps: None,
             login: None,
         };

@@ -1,5 +1,7 @@
 //! The API of `auth/token/` (contract.md §3).
 
+pub(super) mod roles;
+
 use std::collections::BTreeMap;
 
 use leasehold_model::{Accessor, MountAccessor, Timestamp, TokenHash, TokenId, Ttl};
@@ -11,12 +13,13 @@ use crate::fields::{Field, Kind};
 use crate::lease::EndCause;
 use crate::metrics;
 use crate::request::{AuthAnswer, LogicalResponse, Object};
-use crate::routes::{Access, Answer, Op, Route};
+use crate::routes::{self, Access, Answer, Op, Route};
 use crate::seams::auth::LoginToken;
 use crate::seams::error::RequestError;
 use crate::seams::storage::StorageError;
 use crate::token::TokenRecord;
 use crate::token::create::{self, TokenTtls};
+use crate::token::role::TokenRole;
 use crate::token::store::{Children, may_be_token};
 use crate::ttl::{self, End, RequestedTtl, TtlBounds};
 
@@ -48,15 +51,28 @@ const SHOWN: Answer = Answer::Data(&[
     Field::visible("path", Kind::Text, "What made it."),
     Field::visible("policies", Kind::List, "Its policies."),
     Field::visible("renewable", Kind::Bool, "Whether it may be renewed."),
+    Field::visible("role", Kind::Text, "The token role that it was made with."),
     Field::visible("ttl", Kind::Int, "Seconds that are left."),
     Field::visible("type", Kind::Text, "`service` or `batch`."),
 ]);
 
-pub const ROUTES: &[Route<SystemHandler>] = &[
+const TABLES: &[&[Route<SystemHandler>]] = &[OWN, roles::ROUTES];
+
+/// All routes; literal ones before captures.
+pub const ROUTES: &[Route<SystemHandler>] = &routes::joined::<_, { routes::count(TABLES) }>(TABLES);
+
+const OWN: &[Route<SystemHandler>] = &[
     writing(
         "create",
         "Makes a child token.",
         &[Op::update("Makes a child token.", handler!(create_child)).takes(create::FIELDS).answers(Answer::Auth)],
+    ),
+    writing(
+        "create/:role_name",
+        "Makes a token as a token role says.",
+        &[Op::update("Makes a token as a token role says.", handler!(create_with_role))
+            .takes(create::FIELDS)
+            .answers(Answer::Auth)],
     ),
     writing(
         "create-orphan",
@@ -148,11 +164,18 @@ pub const ROUTES: &[Route<SystemHandler>] = &[
 ];
 
 async fn create_child(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
-    create(call, false).await
+    create(call, false, None).await
+}
+
+async fn create_with_role(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
+    let name = call.capture("role_name");
+    let role = call.unsealed.tokens.role(name).await?;
+    let role = role.ok_or_else(|| RequestError::Invalid(format!("unknown role {name}")))?;
+    create(call, false, Some((name, &role))).await
 }
 
 async fn create_orphan(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
-    create(call, true).await
+    create(call, true, None).await
 }
 
 async fn lookup_self(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
@@ -277,11 +300,16 @@ fn limits(call: &Call<'_>) -> TokenTtls {
     })
 }
 
-async fn create(call: &Call<'_>, orphan_route: bool) -> Result<LogicalResponse, RequestError> {
+async fn create(
+    call: &Call<'_>,
+    orphan_route: bool,
+    role: Option<(&str, &TokenRole)>,
+) -> Result<LogicalResponse, RequestError> {
     let wish = create::TokenRequest {
         parent: call.caller()?,
         path: &call.request.path,
         orphan_route,
+        role,
         sudo: call.sudo,
         limits: limits(call),
         ceiling: call.ceiling,
@@ -387,6 +415,8 @@ struct Renewal {
     max_ttl: Ttl,
     /// Zero: not periodic.
     period: Ttl,
+    /// Zero: none set.
+    explicit_max: Ttl,
 }
 
 /// `None`: its maximum has passed.
@@ -395,7 +425,9 @@ async fn new_end(call: &Call<'_>, record: &TokenRecord, now: Timestamp) -> Resul
         None => {
             let limits = limits(call);
             let last = record.renewed_ttl.or(record.creation_ttl.if_set());
-            Renewal { ttl: last.unwrap_or(limits.default_ttl), max_ttl: limits.max_ttl, period: record.period }
+            let (period, explicit_max) = by_role(call, record).await?;
+            let ttl = last.unwrap_or(limits.default_ttl);
+            Renewal { ttl, max_ttl: limits.max_ttl, period, explicit_max }
         }
         Some(mount) => by_method(call, record, mount).await?,
     };
@@ -408,11 +440,24 @@ async fn new_end(call: &Call<'_>, record: &TokenRecord, now: Timestamp) -> Resul
         created_at: record.created_at,
         now,
         max: renewal.max_ttl,
-        explicit_max: record.explicit_max_ttl,
+        explicit_max: renewal.explicit_max,
         agreed_end: record.agreed_end.unwrap_or(Timestamp::NEVER),
         ceiling: call.ceiling,
     };
     Ok(ttl::end(wish, &bounds))
+}
+
+/// Period and explicit maximum, as the token's role has them by now: it may have changed, or be gone.
+async fn by_role(call: &Call<'_>, record: &TokenRecord) -> Result<(Ttl, Ttl), RequestError> {
+    let Some(name) = &record.role else { return Ok((record.period, record.explicit_max_ttl)) };
+    let Some(role) = call.unsealed.tokens.role(name).await? else {
+        return Err(RequestError::Engine(format!(
+            "failed to renew entry: original token role {name:?} could not be found, not renewing"
+        )));
+    };
+    // What the token was told at first still holds.
+    let explicit_max = ttl::least(&[record.explicit_max_ttl, role.explicit_max_ttl]).unwrap_or(Ttl::ZERO);
+    Ok((role.period, explicit_max))
 }
 
 /// What the method says that made the token: its user or role may have changed since, or be gone.
@@ -432,6 +477,7 @@ async fn by_method(call: &Call<'_>, record: &TokenRecord, mount: &MountAccessor)
         ttl: limits.ttl.if_set().unwrap_or(ttls.default_lease_ttl),
         max_ttl: ttl::least(&[limits.max_ttl, ttls.max_lease_ttl]).unwrap_or(ttls.max_lease_ttl),
         period: limits.period,
+        explicit_max: record.explicit_max_ttl,
     })
 }
 
@@ -467,6 +513,9 @@ fn shown(call: &Call<'_>, record: &TokenRecord, token: Option<&TokenId>) -> Obje
     }
     put("policies", json!(record.policies));
     put("renewable", record.renewable.into());
+    if let Some(role) = &record.role {
+        put("role", role.clone().into());
+    }
     put("ttl", record.ttl(now).as_secs().into());
     put("type", record.kind.as_str().into());
     data

@@ -1,7 +1,8 @@
 //! Patterns in which `*` stands for any text and everything else for itself, as in Vault's bound names and claims.
 
 /// Whether a pattern, which an operator wrote, covers a text, which somebody else chose. A `*` in the text is a letter like others.
-pub(super) fn covers(pattern: &str, text: &str) -> bool {
+#[must_use]
+pub fn covers(pattern: &str, text: &str) -> bool {
     let Some((first, rest)) = pattern.split_once('*') else { return pattern == text };
     let Some(mut left) = text.strip_prefix(first) else { return false };
     let (middle, last) = rest.rsplit_once('*').unwrap_or(("", rest));
