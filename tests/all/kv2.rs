@@ -732,3 +732,34 @@ fn printed(server: &Server, text: &str) -> String {
     };
     text.trim().lines().map(line).collect::<Vec<_>>().join("\n")
 }
+
+/// What a command only asks to prepare its request is neither wrapped nor only printed.
+#[test]
+fn only_the_request_that_is_meant_is_wrapped_or_printed() {
+    let server = Server::dev();
+    let cli = server.cli();
+    for line in [
+        "kv put -wrap-ttl=60s secret/app color=green",
+        "kv patch -method=rw -wrap-ttl=60s secret/app size=5",
+        "kv rollback -wrap-ttl=60s -version=1 secret/app",
+        "kv get -wrap-ttl=60s secret/app",
+        "kv metadata get -wrap-ttl=60s secret/app",
+        "kv list -wrap-ttl=60s secret",
+    ] {
+        let token = cli.line(line).assert_status(0).row("wrapping_token:");
+        server.secrets().tell(&token);
+        cli.line(&format!("unwrap {token}")).assert_status(0);
+    }
+    cli.line("kv get -field=size secret/app").assert_status(1);
+    for (line, printed) in [
+        ("kv get -output-curl-string secret/app", "/v1/secret/data/app"),
+        ("kv patch -method=rw -output-curl-string secret/app x=y", "-X PUT"),
+        ("kv rollback -output-curl-string -version=1 secret/app", "-X PUT"),
+        ("kv destroy -output-curl-string -versions=1 secret/app", "/v1/secret/destroy/app"),
+        ("kv metadata delete -output-policy secret/app", "path \"secret/metadata/app\""),
+    ] {
+        let ran = cli.line(line).assert_stdout(printed);
+        assert!(!ran.stdout.contains("sys/internal"), "{ran}");
+    }
+    server.root().get("secret/data/app").assert_at("/data/metadata/version", 3);
+}

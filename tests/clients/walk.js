@@ -1,4 +1,4 @@
-// Walks node-vault over mounts, policies, tokens, leases, userpass, approle and kv version 1.
+// Walks node-vault over mounts, policies, tokens, leases, userpass, approle and kv.
 //
 // Needs VAULT_ADDR and VAULT_TOKEN (root), and a database role `readonly` at `database/`.
 // Every step asserts what it got; the last line says how many held.
@@ -40,6 +40,16 @@ async function walk() {
   await root.delete('node-kv/app/db');
   check('deleted', await refused(404, root.read('node-kv/app/db')));
   await root.write('node-kv/top', { a: 'b' });
+
+  const made2 = await root.write('secret/data/app', { data: { user: 'u' }, options: { cas: 0 } });
+  check('a first version', made2.data.version === 1);
+  check('a wrong version', await refused(400, root.write('secret/data/app', { data: {}, options: { cas: 0 } })));
+  check('a version', (await root.read('secret/data/app')).data.data.user === 'u');
+  check('a list of keys', (await root.list('secret/metadata')).data.keys[0] === 'app');
+  await root.delete('secret/data/app');
+  check('a deleted version', await refused(404, root.read('secret/data/app')));
+  await root.write('secret/undelete/app', { versions: [1] });
+  check('it is back', (await root.read('secret/data/app')).data.metadata.version === 1);
 
   const rules = 'path "node-kv/*" { capabilities = ["read"] }\npath "database/creds/readonly" { capabilities = ["read"] }';
   await root.addPolicy({ name: 'node-walk', rules });

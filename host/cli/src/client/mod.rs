@@ -280,6 +280,14 @@ impl Client {
         std::mem::replace(&mut self.dry_run, dry_run)
     }
 
+    /// Sends what only prepares the request that is meant: really, also in a dry run, and without having its answer wrapped.
+    pub(crate) fn preparing<T>(&mut self, ask: impl FnOnce(&Self) -> T) -> T {
+        let (dry_run, wrap_ttl) = (self.dry_run.take(), self.wrap_ttl.take());
+        let answer = ask(self);
+        (self.dry_run, self.wrap_ttl) = (dry_run, wrap_ttl);
+        answer
+    }
+
     pub(crate) fn address(&self) -> &str {
         self.address.shown()
     }

@@ -173,11 +173,10 @@ fn find(run: &Run, key: &str) -> Result<(Client, Place), Failure> {
     Ok((client, place))
 }
 
-/// Asks which mount a path lies on. That question is sent also where the request that is meant is only printed, and is never wrapped.
+/// Asks which mount a path lies on.
 fn locate(client: &mut Client, path: String, mount: Option<&str>) -> Result<Place, Failure> {
-    let dry_run = client.set_dry_run(None);
-    let asked = client.send(&ApiRequest::get(format!("sys/internal/ui/mounts/{}", mount.unwrap_or(&path))));
-    client.set_dry_run(dry_run);
+    let call = ApiRequest::get(format!("sys/internal/ui/mounts/{}", mount.unwrap_or(&path)));
+    let asked = client.preparing(|client| client.send(&call));
     let answer = match asked.and_then(|answer| answer.data()) {
         Ok(answer) => answer,
         // Servers of old, which know only version 1.

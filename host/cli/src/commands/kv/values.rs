@@ -106,19 +106,19 @@ pub(super) fn patch(run: &mut Run) -> Result<(), Failure> {
     };
     changes.extend(removed.into_iter().map(|name| (name, Value::Null)));
     let options = cas_of(run)?;
-    let (client, place) = find(run, &key)?;
+    let (mut client, place) = find(run, &key)?;
     if !place.is_versioned {
         return Err(Failure::Server("K/V engine mount must be version 2 for patch support".to_owned()));
     }
     let path = place.value();
     if method.as_deref() == Some("rw") {
-        return read_and_write(run, &client, &path, changes, options);
+        return read_and_write(run, &mut client, &path, changes, options);
     }
     let body = json!({ "data": changes, "options": options });
     match client.logical_or_not_found(&ApiRequest::patch(&path, body)) {
         // A server without patches, or a token that may read and write and not patch.
         Err(ClientError::Refused(refusal)) if method.is_none() && matches!(refusal.status, 403 | 405) => {
-            read_and_write(run, &client, &path, changes, options)
+            read_and_write(run, &mut client, &path, changes, options)
         }
         Err(error) => Err(writing(&path, error)),
         Ok(written) => show_version(run, &path, written),
@@ -128,12 +128,13 @@ pub(super) fn patch(run: &mut Run) -> Result<(), Failure> {
 /// Reads the last version, changes it, and writes it on the condition that it is still the last one.
 fn read_and_write(
     run: &mut Run,
-    client: &Client,
+    client: &mut Client,
     path: &str,
     changes: Map<String, Value>,
     mut options: Map<String, Value>,
 ) -> Result<(), Failure> {
-    let read = client.logical(&ApiRequest::get(path)).map_err(|error| reading(path, error))?;
+    let read = client.preparing(|client| client.logical(&ApiRequest::get(path)));
+    let read = read.map_err(|error| reading(path, error))?;
     let (mut value, version) = value_of(path, read)?;
     options.entry("cas").or_insert(version);
     for (name, change) in changes {

@@ -44,13 +44,13 @@ pub(super) fn rollback(run: &mut Run) -> Result<(), Failure> {
         }
         Some(version) => version,
     };
-    let (client, place) = find(run, &key)?;
+    let (mut client, place) = find(run, &key)?;
     if !place.is_versioned {
         return Err(Failure::Server("K/V engine mount must be version 2 for rollback support".to_owned()));
     }
     let path = place.value();
-    let read = |call: ApiRequest| {
-        let read = client.logical(&call).map_err(|error| reading(&path, error))?;
+    let mut read = |call: ApiRequest| {
+        let read = client.preparing(|client| client.logical(&call)).map_err(|error| reading(&path, error))?;
         read.and_then(|secret| secret.data).ok_or_else(|| nothing_at(&path))
     };
     let last = read(ApiRequest::get(&path))?;
