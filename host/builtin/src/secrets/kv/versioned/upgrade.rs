@@ -13,7 +13,7 @@ use leasehold_core::seams::engine::EngineContext;
 use leasehold_core::seams::error::RequestError;
 use leasehold_core::seams::job::MountJob;
 use leasehold_core::seams::mount_storage::MountBatch;
-use leasehold_core::seams::storage::{Expect, Versioned};
+use leasehold_core::seams::storage::{Expect, StorageError, Versioned};
 use leasehold_model::Ttl;
 
 use super::config::MountConfig;
@@ -35,16 +35,25 @@ pub(super) async fn take_over(at: &EngineContext, key: &str, old: &Versioned) ->
     commit(&at.storage, key, &record, Expect::Absent, batch).await.map(|_| ())
 }
 
-/// Takes over all values that there are still.
+/// Takes over all values that there are still. One that cannot be read keeps no other from being taken over.
+///
+/// # Errors
+/// The first of what went wrong, when all others are taken over.
 pub(in crate::secrets::kv) async fn take_over_all(at: &EngineContext) -> Result<(), RequestError> {
+    let (mut after, mut wrong) = (None::<String>, None);
     loop {
-        let page = at.storage.list(unversioned::VALUES, None, PAGE).await?;
-        if page.is_empty() {
-            return Ok(());
-        }
+        let page = at.storage.list(unversioned::VALUES, after.as_deref(), PAGE).await?;
+        let Some(last) = page.last().cloned() else { return wrong.map_or(Ok(()), Err) };
         for key in page {
-            take_over_late(at, &key).await?;
+            match take_over_late(at, &key).await {
+                Ok(()) => {}
+                Err(damaged @ (RequestError::Internal(_) | RequestError::Storage(StorageError::Corrupt(_)))) => {
+                    wrong.get_or_insert(damaged);
+                }
+                Err(error) => return Err(error),
+            }
         }
+        after = Some(last);
     }
 }
 
@@ -85,7 +94,7 @@ mod tests {
     use leasehold_storage::MemoryStorage;
     use serde_json::json;
 
-    use super::super::record::data_of;
+    use super::super::record::{data_of, record_at};
     use super::*;
     use crate::secrets::kv::KvEngine;
 
@@ -178,6 +187,21 @@ mod tests {
         assert_eq!((record.current, old_ones(&at).await), (2, 0));
         assert_eq!(data_of(&at, "a", 1).await.unwrap().unwrap()["v"], 1);
         assert_eq!(data_of(&at, "a", 2).await.unwrap().unwrap()["v"], 2);
+    }
+
+    #[tokio::test]
+    async fn a_damaged_key_keeps_no_other_from_being_taken_over() {
+        let (at, _) = mount("2");
+        for key in ["a", "b", "c"] {
+            put_old(&at, key, 1).await;
+        }
+        at.storage.put(&record_at("b"), b"damaged".to_vec(), Expect::Anything).await.unwrap();
+
+        let failed = KvEngine.run_job(&at, JOB.name).await.unwrap_err().to_string();
+
+        assert!(failed.contains("\"b\"") && !failed.contains("damaged"), "{failed}");
+        assert_eq!(at.storage.names(unversioned::VALUES, "", usize::MAX).await.unwrap(), ["b"]);
+        assert!(load(&at, "c").await.unwrap().record.is_some());
     }
 
     #[tokio::test]
