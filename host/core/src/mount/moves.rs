@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use leasehold_model::MountPath;
+use leasehold_model::{MountPath, Timestamp, Ttl};
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{decode, encode};
 use crate::keys;
+use crate::mount::MountEntry;
 use crate::seams::storage::{Batch, Expect, Storage, StorageError};
 
 /// How many moves are remembered.
@@ -40,6 +41,30 @@ pub struct Move {
     pub from: MountPath,
     pub to: MountPath,
     pub state: MoveState,
+    /// None: an older server began it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub begun_at: Option<Timestamp>,
+}
+
+/// Within this time of its beginning a move closes its mount, or fails.
+const CLOSES_WITHIN: Ttl = Ttl::from_secs(60);
+
+impl Move {
+    /// How far it has come, by what is mounted now. A server that was killed or sealed in the middle of a move, or whose last word was
+    /// lost, says nothing more of it.
+    #[must_use]
+    pub fn state_by(&self, mounts: &[Arc<MountEntry>], now: Timestamp) -> MoveState {
+        if self.state != MoveState::InProgress {
+            return self.state;
+        }
+        let open_at = |path: &MountPath| mounts.iter().any(|entry| entry.path == *path && !entry.tainted);
+        let is_old = self.begun_at.is_none_or(|begun_at| begun_at + CLOSES_WITHIN < now);
+        match (open_at(&self.to), open_at(&self.from)) {
+            (true, _) => MoveState::Success,
+            (false, true) if is_old => MoveState::Failure,
+            (false, _) => MoveState::InProgress,
+        }
+    }
 }
 
 /// The last moves of all servers.
@@ -87,5 +112,43 @@ impl Moves {
     /// As storage.
     pub async fn find(&self, id: &str) -> Result<Option<Move>, StorageError> {
         Ok(self.read().await?.0.into_iter().find(|known| known.id == id))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mount::Table;
+    use crate::testing::CountingEntropy;
+
+    #[test]
+    fn a_move_of_which_nothing_more_was_heard_is_judged_by_what_is_mounted() {
+        let at = |path: &str, tainted: bool| {
+            let mut entry = MountEntry::new(Table::Mount, path.parse().unwrap(), "kv", &CountingEntropy::default());
+            entry.tainted = tainted;
+            vec![Arc::new(entry)]
+        };
+        let (begun, soon, late) =
+            (Timestamp::from_secs(1_000), Timestamp::from_secs(1_010), Timestamp::from_secs(1_100));
+        let moving = Move {
+            id: String::new(),
+            from: "a/".parse().unwrap(),
+            to: "b/".parse().unwrap(),
+            state: MoveState::InProgress,
+            begun_at: Some(begun),
+        };
+        for (mounts, now, wanted) in [
+            (at("a/", false), soon, MoveState::InProgress),
+            (at("a/", false), late, MoveState::Failure),
+            // Its leases may take long to end.
+            (at("a/", true), late, MoveState::InProgress),
+            (at("b/", true), soon, MoveState::InProgress),
+            (at("b/", false), soon, MoveState::Success),
+            (Vec::new(), late, MoveState::InProgress),
+        ] {
+            assert_eq!(moving.state_by(&mounts, now), wanted, "{mounts:?}");
+        }
+        let failed = Move { state: MoveState::Failure, ..moving };
+        assert_eq!(failed.state_by(&at("b/", false), soon), MoveState::Failure, "what was said stands");
     }
 }

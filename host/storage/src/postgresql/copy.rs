@@ -16,12 +16,18 @@ use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
 use super::rows::{self, COLUMNS};
-use super::session::{Failed, away};
+use super::session::Failed;
 use super::{Names, Parameter, Shared};
 use crate::integers::{integer, number};
 
 /// How long one step may take: emptying the tables takes time for each row of them.
 const STEP_MAX: Duration = Duration::from_secs(900);
+/// A store that says nothing for so long is away.
+const SILENCE_MAX: Duration = Duration::from_secs(5);
+/// PostgreSQL notices by itself that nobody waits for a statement any more, where it can: an abandoned copy must not hold its locks
+/// for as long as its step takes.
+const NOTICES_WHO_IS_GONE: &str = "do $$ begin perform pg_catalog.set_config('client_connection_check_interval', '2s', true); \
+                                   exception when others then null; end $$";
 /// How long the next row may take to come.
 const ROW_MAX: Duration = Duration::from_secs(60);
 
@@ -38,6 +44,7 @@ pub(super) async fn export(shared: &Shared, into: mpsc::Sender<Vec<Record>>) -> 
 
 async fn read_all(client: &Client, names: &Names, into: mpsc::Sender<Vec<Record>>) -> Result<u64, StorageError> {
     step(client.batch_execute("begin isolation level repeatable read read only")).await?;
+    step(client.batch_execute(NOTICES_WHO_IS_GONE)).await?;
     let found = step(client.query_typed(&names.sql("select value from {p}counter\""), &[])).await?;
     let row = found.first().ok_or_else(|| StorageError::Corrupt("the store's own tables".to_owned()))?;
     let last = number(rows::get(row, 0)?);
@@ -61,12 +68,13 @@ async fn read_all(client: &Client, names: &Names, into: mpsc::Sender<Vec<Record>
     Ok(last)
 }
 
-/// A step of a copy may take minutes, a store that is away must not: its beats tell.
+/// A step of a copy may take minutes, a store that is away must not: its beats tell. One that comes late does no copy any harm.
 async fn while_up<T>(shared: &Shared, copying: impl Future<Output = T>) -> Result<T, Failed> {
-    let mut down = shared.member.down();
     tokio::select! {
         biased;
-        why = away(&mut down) => Err(Failed::Unknown(why)),
+        () = shared.member.silent_for(SILENCE_MAX) => {
+            Err(Failed::Unknown(format!("PostgreSQL has said nothing for {} s", SILENCE_MAX.as_secs())))
+        }
         done = copying => Ok(done),
     }
 }
@@ -113,6 +121,7 @@ impl From<Failed> for Refused {
 
 async fn write_all(client: &Client, names: &Names, term: &str, mut from: mpsc::Receiver<Piece>) -> Result<(), Refused> {
     step(client.batch_execute("begin isolation level read committed")).await?;
+    step(client.batch_execute(NOTICES_WHO_IS_GONE)).await?;
     // Every transaction that writes holds this lock, shared: behind it nobody is halfway, and nobody begins.
     let lock: [Parameter<'_>; 1] = [(&names.lock, Type::INT8)];
     step(client.query_typed("select pg_catalog.pg_advisory_xact_lock($1)", &lock)).await?;

@@ -14,6 +14,7 @@ use leasehold_core::seams::nodes::{Attendance, Node, NodeReport};
 use leasehold_core::seams::storage::StorageError;
 use leasehold_model::Timestamp;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
@@ -27,6 +28,8 @@ use crate::integers::{integer, number};
 const BEAT_EVERY: Duration = Duration::from_millis(250);
 /// A store that does not answer a beat for so long is away: a request hears of it within a second.
 const BEAT_MAX: Duration = Duration::from_millis(700);
+/// The same while it is away. Longer than `beat` waits for a lock, which a restore may hold: that it says so is an answer.
+const BEAT_WHILE_AWAY_MAX: Duration = Duration::from_secs(2);
 /// How long an answer about the other servers may take.
 const ATTEND_MAX: Duration = Duration::from_secs(1);
 /// A report that says nothing new is stored when the last one is so old.
@@ -59,12 +62,15 @@ pub(super) struct Membership {
     state: Mutex<State>,
     /// Why the store is away, while it is.
     down: watch::Sender<Option<String>>,
+    /// When PostgreSQL last said anything to a beat, if only that it refuses.
+    heard_at: Mutex<Instant>,
 }
 
 impl Membership {
     pub(super) fn new(name: String, alone: bool) -> Result<Self, Failed> {
         let state = State { term: String::new(), is_expelled: true, decides: false };
-        Ok(Self { id: random()?, name, alone, state: Mutex::new(state), down: watch::Sender::new(None) })
+        let heard_at = Mutex::new(Instant::now());
+        Ok(Self { id: random()?, name, alone, state: Mutex::new(state), down: watch::Sender::new(None), heard_at })
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -93,6 +99,21 @@ impl Membership {
 
     pub(super) fn down(&self) -> watch::Receiver<Option<String>> {
         self.down.subscribe()
+    }
+
+    fn heard(&self) {
+        *self.heard_at.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    /// Comes to its end when PostgreSQL has said nothing for so long.
+    pub(super) async fn silent_for(&self, long: Duration) {
+        loop {
+            let heard_at = *self.heard_at.lock().unwrap_or_else(PoisonError::into_inner);
+            if heard_at.elapsed() >= long {
+                return;
+            }
+            tokio::time::sleep_until(heard_at + long).await;
+        }
     }
 
     /// Whether PostgreSQL says that the server with this term is not on the list.
@@ -189,8 +210,10 @@ pub(super) async fn keep(shared: Arc<Shared>) {
             (true, None) => continue,
             (false, _) => mine.clone(),
         };
-        match beat(&shared, &mine, &next).await {
+        let limit = if was_down { BEAT_WHILE_AWAY_MAX } else { BEAT_MAX };
+        match beat(&shared, &mine, &next, limit).await {
             Ok(is_listed) => {
+                member.heard();
                 if is_listed {
                     member.renamed(&mine, next);
                 }
@@ -208,6 +231,9 @@ pub(super) async fn keep(shared: Arc<Shared>) {
                 }
             }
             Err(failed) => {
+                if failed.code().is_some() {
+                    member.heard();
+                }
                 if !was_down {
                     tracing::error!(error = %failed, "the storage is away: what needs it is answered 503 until it is back");
                 }
@@ -219,10 +245,10 @@ pub(super) async fn keep(shared: Arc<Shared>) {
 }
 
 /// Whether this server is on the list.
-async fn beat(shared: &Shared, mine: &str, next: &str) -> Result<bool, Failed> {
+async fn beat(shared: &Shared, mine: &str, next: &str, limit: Duration) -> Result<bool, Failed> {
     const TEXT: &str = "select {p}beat\"($1, $2, $3)";
     let parameters: [Parameter<'_>; 3] = [(&mine, Type::TEXT), (&next, Type::TEXT), (&shared.names.lock, Type::INT8)];
-    let found = shared.sessions.ask_aside(&shared.names.sql(TEXT), &parameters, BEAT_MAX).await?;
+    let found = shared.sessions.ask_aside(&shared.names.sql(TEXT), &parameters, limit).await?;
     let row = found.first().ok_or_else(|| Failed::Unknown("PostgreSQL did not answer a beat".to_owned()))?;
     column(row, 0).map_err(|error: StorageError| Failed::Unknown(error.to_string()))
 }

@@ -9,7 +9,8 @@ use leasehold_postgresql::files::{ConnectionFiles, Named};
 use leasehold_postgresql::sql::{ident, rows};
 use leasehold_postgresql::tls::{Inline, Tls};
 use secrecy::{ExposeSecret, SecretString};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
+use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, SimpleQueryMessage};
 
 use super::Names;
@@ -103,6 +104,11 @@ pub enum PostgresOpenError {
         "storage \"postgresql\": {0} is not a table of Leasehold: name another `table`, which is the beginning of the names of all tables"
     )]
     Foreign(String),
+    #[error(
+        "storage \"postgresql\": its tables are to be changed to a newer schema, and others have used them for {waited} s without a pause: \
+         start the server again when no export or long transaction is under way"
+    )]
+    Busy { waited: u64 },
     #[error("storage \"postgresql\" was written by a newer Leasehold (schema {found}, this one knows {known})")]
     Newer { found: usize, known: usize },
     #[error(
@@ -112,7 +118,7 @@ pub enum PostgresOpenError {
 }
 
 /// Forward only; a file's place in this list is the schema version it leads to.
-const MIGRATIONS: [&str; 4] = [
+pub(super) const MIGRATIONS: [&str; 4] = [
     include_str!("migrations/0001_first.sql"),
     include_str!("migrations/0002_several_servers.sql"),
     include_str!("migrations/0003_claims_of_the_dead.sql"),
@@ -123,11 +129,23 @@ const OLDEST_WRITER: usize = 2;
 const MARK: &str = "leasehold";
 /// How long a step of the migration may take.
 const STEP_MAX: Duration = Duration::from_secs(60);
+/// How long a migration waits for a table. Whoever writes waits behind it, so it gives up soon and tries again.
+const LOCK_MAX: &str = "SET LOCAL lock_timeout = '1s'";
+/// How often it tries, and how long it lets others work in between.
+const MIGRATION_TRIES: u32 = 30;
+const MIGRATION_PAUSE: Duration = Duration::from_secs(2);
 /// A longer name would be cut by PostgreSQL: 63 bytes, less the longest of our endings.
 const PREFIX_MAX: usize = 40;
 
 /// Connects and brings the tables to the newest schema.
 pub(super) async fn prepare(settings: &PostgresSettings) -> Result<(Sessions, Names), PostgresOpenError> {
+    prepare_with(settings, &MIGRATIONS).await
+}
+
+pub(super) async fn prepare_with(
+    settings: &PostgresSettings,
+    migrations: &[&str],
+) -> Result<(Sessions, Names), PostgresOpenError> {
     let wrong = PostgresOpenError::Settings;
     let dsn = settings.dsn()?;
     for warning in &dsn.warnings {
@@ -159,7 +177,7 @@ pub(super) async fn prepare(settings: &PostgresSettings) -> Result<(Sessions, Na
             Err(error) => return Err(PostgresOpenError::Server(error.to_string())),
         }
     };
-    let names = migrate(&client, settings).await;
+    let names = migrate_when_idle(&client, settings, migrations).await;
     drop(client);
     // The session says good-bye by itself when its client is gone.
     drop(task);
@@ -179,7 +197,34 @@ fn without_effect(dsn: &Dsn) -> Vec<&'static str> {
     set.chain(dsn.settings.iter().map(|(name, _)| *name)).collect()
 }
 
-async fn migrate(client: &Client, settings: &PostgresSettings) -> Result<Names, PostgresOpenError> {
+/// Tables that others use are changed when there is a moment for it.
+async fn migrate_when_idle(
+    client: &Client,
+    settings: &PostgresSettings,
+    migrations: &[&str],
+) -> Result<Names, PostgresOpenError> {
+    let began = Instant::now();
+    for tries in 1.. {
+        match migrate(client, settings, migrations).await {
+            Err(PostgresOpenError::Busy { .. }) if tries < MIGRATION_TRIES => {
+                tracing::warn!(
+                    "the storage's tables are in use, and are changed to a newer schema when they are not: trying again"
+                );
+                run(client, "ROLLBACK").await?;
+                tokio::time::sleep(MIGRATION_PAUSE).await;
+            }
+            Err(PostgresOpenError::Busy { .. }) => break,
+            other => return other,
+        }
+    }
+    Err(PostgresOpenError::Busy { waited: began.elapsed().as_secs() })
+}
+
+async fn migrate(
+    client: &Client,
+    settings: &PostgresSettings,
+    migrations: &[&str],
+) -> Result<Names, PostgresOpenError> {
     let (schema, prefix) = settings.names()?;
     run(client, "BEGIN").await?;
     let schema = match schema {
@@ -221,8 +266,8 @@ async fn migrate(client: &Client, settings: &PostgresSettings) -> Result<Names, 
         let (Some(found), Some(oldest)) = (number(0), number(1)) else {
             return Err(PostgresOpenError::Foreign(marker));
         };
-        if oldest > MIGRATIONS.len() {
-            return Err(PostgresOpenError::Newer { found, known: MIGRATIONS.len() });
+        if oldest > migrations.len() {
+            return Err(PostgresOpenError::Newer { found, known: migrations.len() });
         }
         found
     } else {
@@ -245,13 +290,14 @@ async fn migrate(client: &Client, settings: &PostgresSettings) -> Result<Names, 
         )
         .await?;
     }
-    for step in MIGRATIONS.iter().skip(found) {
+    run(client, LOCK_MAX).await?;
+    for step in migrations.iter().skip(found) {
         let inner = quoted.replace('\'', "''");
         let text = step.replace("{p}", &quoted).replace("{i}", &format!("\"{prefix}_")).replace("{n}", &inner);
         run(client, &text).await?;
     }
-    if found < MIGRATIONS.len() {
-        let version = MIGRATIONS.len();
+    if found < migrations.len() {
+        let version = migrations.len();
         run(client, &format!("UPDATE {marker} SET version = {version}, oldest_writer = {OLDEST_WRITER}")).await?;
         tracing::info!(storage.schema = version, "the tables {quoted}…\" are at schema {version}");
     }
@@ -262,6 +308,9 @@ async fn migrate(client: &Client, settings: &PostgresSettings) -> Result<Names, 
 async fn run(client: &Client, sql: &str) -> Result<Vec<SimpleQueryMessage>, PostgresOpenError> {
     match timeout(STEP_MAX, client.simple_query(sql)).await {
         Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(error)) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
+            Err(PostgresOpenError::Busy { waited: 0 })
+        }
         Ok(Err(error)) => Err(PostgresOpenError::Server(leasehold_postgresql::chain(&error))),
         Err(_) => Err(PostgresOpenError::Server(format!("no answer within {} s", STEP_MAX.as_secs()))),
     }

@@ -210,7 +210,7 @@ impl Sessions {
 }
 
 /// Comes to its end when the store is away; says why it is.
-pub(super) async fn away(down: &mut watch::Receiver<Option<String>>) -> String {
+async fn away(down: &mut watch::Receiver<Option<String>>) -> String {
     let why = down.wait_for(Option::is_some).await.map(|why| why.clone().unwrap_or_default());
     match why {
         Ok(why) => why,

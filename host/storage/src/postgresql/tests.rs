@@ -569,3 +569,62 @@ async fn what_was_restored_is_planned_for_at_once() {
         assert_eq!(server().psql(&known).unwrap().trim(), rows, "{table}");
     }
 }
+
+/// A store of the schema before counts, with leases in it, while somebody holds the table: it is migrated when there is a moment for it,
+/// and counts what was there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_with_leases_is_migrated_when_nobody_holds_its_tables() {
+    use super::open::{MIGRATIONS, prepare_with};
+    let settings = fresh();
+    drop(prepare_with(&settings, &MIGRATIONS[..3]).await.unwrap());
+    let table = settings.table.clone();
+    server()
+        .psql(&format!(
+            "insert into {table}_lease (id, kind, state, next_at, expires_at, fence, token, mount, connection, body)              select ('a/' || n)::bytea, 'secret', case when n % 4 = 0 then 'revoking' else 'active' end, 1, 1, 0, '', '', '', ''              from generate_series(1, 200) n"
+        ))
+        .unwrap();
+    let held = format!("begin; lock table {table}_lease in row exclusive mode; select pg_sleep(4); commit");
+    let holder = std::thread::spawn(move || server().psql(&held).unwrap());
+    let locks = format!("select count(*) from pg_locks where relation = '{}_lease'::regclass", settings.table);
+    while server().psql(&locks).unwrap().trim() == "0" {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let storage = opened(&settings).await;
+    holder.join().unwrap();
+    let counted = [(LeaseKind::Secret, LeaseState::Active, 150), (LeaseKind::Secret, LeaseState::Revoking, 50)];
+    assert_eq!(storage.count_leases().await.unwrap(), counted);
+}
+
+/// A store that stands still for a moment ends no copy that takes minutes, also where the restore itself keeps the beat from its lock.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_stands_still_for_a_moment_ends_no_restore() {
+    use leasehold_core::seams::store_copy::{Piece, Record, WholeStore};
+    let server = DevPg::start(Options::default()).unwrap();
+    let storage = Arc::new(PostgresStorage::open(settings_on(&server, "still")).await.unwrap());
+    storage.commit(put("old")).await.unwrap();
+    let (pieces, waiting) = tokio::sync::mpsc::channel(1);
+    let restored = {
+        let storage = storage.clone();
+        tokio::spawn(async move { storage.replace(waiting).await })
+    };
+    let piece = |name: &str| Piece::Records(vec![Record::Value { key: key(name), value: b"x".to_vec() }]);
+    pieces.send(piece("a")).await.unwrap();
+    pieces.send(piece("b")).await.unwrap();
+    server.pause().unwrap();
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    assert!(storage.get(&key("old")).await.is_err(), "it counts as away");
+    server.resume().unwrap();
+    // Longer than a copy goes on without a word of the store.
+    tokio::time::sleep(Duration::from_secs(7)).await;
+    for piece in [piece("c"), Piece::End] {
+        pieces.send(piece).await.unwrap();
+    }
+    restored.await.unwrap().unwrap();
+    let begun = Instant::now();
+    while storage.get(&key("c")).await.is_err() {
+        assert!(begun.elapsed() < Duration::from_secs(10), "it does not come back");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(storage.get(&key("c")).await.unwrap().is_some() && storage.get(&key("old")).await.unwrap().is_none());
+    storage.commit(put("again")).await.unwrap();
+}

@@ -76,7 +76,9 @@ async fn start(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
         return Err(RequestError::Invalid(format!("path already in use at \"{}\"", other.path)));
     }
     let id = random::uuid(&*call.core.seams.entropy);
-    let begun = Move { id: id.clone(), from: entry.path.clone(), to: path.clone(), state: MoveState::InProgress };
+    let begun_at = Some(call.core.seams.clock.now());
+    let begun =
+        Move { id: id.clone(), from: entry.path.clone(), to: path.clone(), state: MoveState::InProgress, begun_at };
     call.unsealed.mounts.moves.note(begun.clone()).await?;
     // It goes on when nobody waits for it any more.
     let (unsealed, nodes) = (Arc::clone(call.unsealed), Arc::clone(&call.core.nodes));
@@ -141,12 +143,13 @@ async fn carry_out(
 async fn status(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
     let id = call.capture("migration_id");
     let status = call.unsealed.mounts.moves.find(id).await?.ok_or(RequestError::NotFound)?;
+    let state = status.state_by(&call.unsealed.mounts.all(), call.core.seams.clock.now());
     Ok(LogicalResponse::json(json!({
         "migration_id": id,
         "migration_info": {
             "source_mount": status.from.as_str(),
             "target_mount": status.to.as_str(),
-            "status": status.state.as_str(),
+            "status": state.as_str(),
         },
     })))
 }
