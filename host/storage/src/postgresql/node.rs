@@ -62,7 +62,7 @@ pub(super) struct Membership {
     state: Mutex<State>,
     /// Why the store is away, while it is.
     down: watch::Sender<Option<String>>,
-    /// When PostgreSQL last said anything to a beat, if only that it refuses.
+    /// When PostgreSQL last said anything, if only that it refuses a beat.
     heard_at: Mutex<Instant>,
 }
 
@@ -126,6 +126,7 @@ impl Membership {
     }
 
     fn joined(&self, term: String) {
+        self.heard();
         let mut state = self.state();
         state.term = term;
         state.is_expelled = false;
