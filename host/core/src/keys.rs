@@ -129,6 +129,12 @@ pub fn policy(name: &str) -> Key {
     Key::new(format!("sys/policy/{name}"))
 }
 
+/// Read when a password is made, and kept in no memory.
+#[must_use]
+pub fn password_policy(name: &str) -> Key {
+    Key::new(format!("sys/password-policy/{name}"))
+}
+
 #[must_use]
 pub fn egp(name: &str) -> Key {
     Key::new(format!("sys/egp/{name}"))
@@ -211,6 +217,7 @@ mod tests {
             (audited_header("x"), Some(Cached::AuditedHeader("x"))),
             (module_bytes("d"), None),
             (mount_taint(&accessor), None),
+            (password_policy("name/x"), None),
             (mount_table(), None),
             (audit_table(), None),
             (keyring(), None),

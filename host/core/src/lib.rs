@@ -24,6 +24,7 @@ pub mod lockout;
 mod metrics;
 pub mod mount;
 pub mod nodes;
+pub mod passwords;
 pub mod policy;
 pub mod random;
 pub mod request;

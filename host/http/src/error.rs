@@ -142,6 +142,7 @@ pub(crate) fn of_request(error: &RequestError, request_id: &str) -> Response<Pay
         }
         RequestError::NotFound => (StatusCode::NOT_FOUND, Said::List(Vec::new())),
         RequestError::NoRoute(text) => (StatusCode::NOT_FOUND, Said::one(text)),
+        RequestError::Missing(text) => (StatusCode::NOT_FOUND, Said::one(multi(text))),
         RequestError::UnsupportedPath | RequestError::NotOffered(_) => {
             (StatusCode::NOT_FOUND, Said::one(multi(&error.to_string())))
         }
@@ -229,6 +230,7 @@ mod tests {
             (RequestError::NotFound, 404, none.clone()),
             (RequestError::NoRoute(text()), 404, e(quoted)),
             (RequestError::UnsupportedPath, 404, m("unsupported path")),
+            (RequestError::Missing(text()), 404, m(quoted)),
             (RequestError::NotOffered(text()), 404, m(&format!("unsupported path: {quoted}"))),
             (RequestError::UnsupportedOperation, 405, m("unsupported operation")),
             (RequestError::MethodNotAllowed, 405, none),

@@ -15,6 +15,7 @@ mod issuing;
 mod memberships;
 mod orphans;
 mod outages;
+mod password_policies;
 mod renewal;
 mod revocation;
 mod rotation;

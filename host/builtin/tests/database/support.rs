@@ -8,6 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use leasehold_builtin::secrets::database::DatabaseEngine;
 use leasehold_core::fields::Fields;
+use leasehold_core::passwords::PasswordPolicies;
 use leasehold_core::request::{LogicalResponse, Object};
 use leasehold_core::routes;
 use leasehold_core::seams::engine::*;
@@ -73,6 +74,7 @@ impl World {
             storage,
             clock,
             entropy: Arc::new(Urandom),
+            passwords: PasswordPolicies::new(store.clone(), Arc::new(Urandom)),
             templates: Arc::new(NativeTemplates),
             mount: MountView {
                 path: "database/".parse().unwrap(),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use leasehold_model::{MountAccessor, Ttl};
 
 use super::{MountEntry, MountTable, Table};
+use crate::passwords::PasswordPolicies;
 use crate::seams::engine::{EngineContext, MountView, SecretsEngine};
 use crate::seams::host::{Clock, Entropy};
 use crate::seams::mount_storage::MountStorage;
@@ -60,6 +61,11 @@ impl Engines {
     }
 
     #[must_use]
+    pub fn passwords(&self) -> PasswordPolicies {
+        PasswordPolicies::new(self.storage.clone(), self.entropy.clone())
+    }
+
+    #[must_use]
     pub fn context(&self, entry: &MountEntry) -> EngineContext {
         let ttls = self.ttls(entry);
         debug_assert_eq!(entry.table, Table::Mount);
@@ -68,6 +74,7 @@ impl Engines {
             clock: self.clock.clone(),
             entropy: self.entropy.clone(),
             templates: self.templates.clone(),
+            passwords: self.passwords(),
             mount: MountView {
                 path: entry.path.clone(),
                 accessor: entry.accessor.clone(),

@@ -16,6 +16,7 @@ use super::host::{Clock, Entropy};
 use super::job::MountJob;
 use super::sandbox::TemplateRenderer;
 use crate::fields::Fields;
+use crate::passwords::PasswordPolicies;
 use crate::request::LogicalResponse;
 use crate::routes::{Answering, Route};
 use crate::seams::error::RequestError;
@@ -27,6 +28,8 @@ pub struct EngineContext {
     pub clock: Arc<dyn Clock>,
     pub entropy: Arc<dyn Entropy>,
     pub templates: Arc<dyn TemplateRenderer>,
+    /// Passwords by the operator's policies.
+    pub passwords: PasswordPolicies,
     pub mount: MountView,
 }
 

@@ -40,6 +40,9 @@ pub enum RequestError {
     /// 404 `E(text)`.
     #[error("{0}")]
     NoRoute(String),
+    /// 404 `M(text)`.
+    #[error("{0}")]
+    Missing(String),
     /// 404 `M(unsupported path)`.
     #[error("unsupported path")]
     UnsupportedPath,

@@ -192,7 +192,7 @@ impl ConnectionRecord {
         }
         let refused = |why: String| RequestError::Invalid(creating(&why));
         let mut warnings = foreign::judge(fields).map_err(refused)?;
-        let dsn = self.check(fields).map_err(refused)?;
+        let dsn = self.check().map_err(refused)?;
         self.check_move(&before, &dsn, fields, has_sudo)?;
         warnings.extend(self.keep_rotated(&before));
         self.merge_rotation(fields).map_err(refused)?;
@@ -203,7 +203,7 @@ impl ConnectionRecord {
     }
 
     /// What can be seen without the record as it was.
-    fn check(&self, fields: &Fields) -> Result<Dsn, String> {
+    fn check(&self) -> Result<Dsn, String> {
         if self.connection_url.expose_secret().is_empty() {
             return Err("connection_url cannot be empty".to_owned());
         }
@@ -217,11 +217,6 @@ impl ConnectionRecord {
             && template.trim() != DEFAULT_USERNAME_TEMPLATE
         {
             return Err("username_template is not supported yet: leave it out to get Vault's default".to_owned());
-        }
-        if fields.text("password_policy").is_some_and(|policy| !policy.is_empty()) {
-            return Err(
-                "password_policy is not supported: passwords have 24 random letters, digits and hyphens".to_owned()
-            );
         }
         self.password_authentication()?;
         self.limits()?;

@@ -1,10 +1,16 @@
 //! What a client gets: a username that says where it comes from, and a random password.
 
+use std::collections::BTreeMap;
+
 use leasehold_core::random;
+use leasehold_core::seams::engine::EngineContext;
+use leasehold_core::seams::error::RequestError;
 use leasehold_core::seams::host::Entropy;
 use leasehold_model::Timestamp;
 use secrecy::SecretString;
 use zeroize::Zeroizing;
+
+use super::connection::ConnectionRecord;
 
 /// PostgreSQL cuts longer names without a word.
 pub(super) const NAME_MAX: usize = 63;
@@ -31,6 +37,44 @@ pub(super) fn username(display_name: &str, role: &str, now: Timestamp, entropy: 
 fn harmless(text: &str, len: usize) -> String {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '@' | '+');
     text.chars().map(|c| if allowed(c) { c } else { '_' }).take(len).collect()
+}
+
+/// The name of the policy that passwords of a role follow: its own, or else its connection's. Empty: none.
+pub(super) fn policy<'r>(config: &'r BTreeMap<String, String>, connection: &'r ConnectionRecord) -> &'r String {
+    let own = config.get("password_policy").filter(|policy| !policy.is_empty());
+    own.unwrap_or(&connection.password_policy)
+}
+
+/// # Errors
+/// In Vault's words: there is no such policy, or the store did not tell.
+pub(super) async fn check_policy(at: &EngineContext, policy: &str) -> Result<(), RequestError> {
+    if policy.is_empty() || at.passwords.text(policy).await?.is_some() { Ok(()) } else { Err(no_policy()) }
+}
+
+/// What a write is told that names a policy which is not there: it may come later, as in Vault.
+pub(super) async fn advise_policy(at: &EngineContext, policy: &str) -> Result<Option<String>, RequestError> {
+    let is_there = policy.is_empty() || at.passwords.text(policy).await?.is_some();
+    Ok((!is_there).then(|| {
+        format!(
+            "\"password_policy\" names a policy that is not there: no password is made before somebody writes \
+             sys/policies/password/{policy}"
+        )
+    }))
+}
+
+fn no_policy() -> RequestError {
+    RequestError::Engine("failed to generate password: no password policy found".to_owned())
+}
+
+/// A password by this policy; where its name is empty, by [our own rules](password).
+///
+/// # Errors
+/// As [`check_policy`].
+pub(super) async fn password_by(at: &EngineContext, policy: &str) -> Result<SecretString, RequestError> {
+    if policy.is_empty() {
+        return Ok(password(&*at.entropy));
+    }
+    at.passwords.generate(policy).await?.ok_or_else(no_policy)
 }
 
 /// 24 of `[A-Za-z0-9-]` with at least one of each class. Neither begins nor ends with `-` nor holds `--`, so that no place in SQL

@@ -25,6 +25,9 @@ pub(super) struct Effect {
     pub(super) password_at: String,
     /// Stands where the expiration goes.
     pub(super) expiration_at: String,
+    /// The policy that the password follows; empty: none, as in leases from before there were any.
+    #[serde(default)]
+    pub(super) password_policy: String,
     /// Rendered, split, as they were at issue; empty: the default revocation.
     pub(super) revocation: Vec<String>,
 }

@@ -23,11 +23,9 @@ pub(super) async fn plan(
         let why = format!("unsupported credential_type: {:?}", role.credential_type);
         return Err(RequestError::invalid(why));
     }
-    let policy = role.credential_config.get("password_policy").unwrap_or(&connection.password_policy);
-    if !policy.is_empty() {
-        return Err(RequestError::Engine("failed to generate password: no password policy found".to_owned()));
-    }
+    let policy = credential::policy(&role.credential_config, connection);
     let at = &request.context;
+    credential::check_policy(at, policy).await?;
     let entropy = &*at.entropy;
     let username = credential::username(&request.display_name, role_name, at.clock.now(), entropy);
     let (password_at, expiration_at) = (credential::placeholder(entropy), credential::placeholder(entropy));
@@ -50,6 +48,7 @@ pub(super) async fn plan(
         creation,
         password_at,
         expiration_at,
+        password_policy: policy.clone(),
         revocation,
     };
     Ok(LeasePlan {

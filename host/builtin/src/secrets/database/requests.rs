@@ -12,6 +12,7 @@ use leasehold_core::seams::storage::{Expect, StorageError};
 use serde_json::json;
 
 use super::connection::{self, ConnectionRecord, creating};
+use super::credential::advise_policy;
 use super::effect::Effect;
 use super::open::{Unusable, missing};
 use super::postgresql::dry_run::{self, Report};
@@ -134,6 +135,7 @@ impl DatabaseEngine {
         if before.rotation.is_under_way(now) && !before.leads_as(&record) {
             return Err(under_way("connection", name));
         }
+        warnings.extend(advise_policy(at, request.fields.text("password_policy").unwrap_or_default()).await?);
         if request.fields.list("root_rotation_statements").is_some() {
             warnings.extend(record.advise_rotation(&*at.templates).await?);
         }
@@ -221,6 +223,8 @@ impl DatabaseEngine {
             return Err(RequestError::invalid(NOT_UNIQUE));
         }
         let mut warnings = role.merge(&request.fields, &*at.templates).await?;
+        let policy = role.credential_config.get("password_policy").map_or("", String::as_str);
+        warnings.extend(advise_policy(at, policy).await?);
         if at.storage.get(&connection_key(&role.db_name)).await?.is_none() {
             warnings.push(format!(
                 "no connection named {:?} is configured yet: credentials cannot be read before it is",

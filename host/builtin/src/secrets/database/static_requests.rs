@@ -11,6 +11,7 @@ use leasehold_core::seams::mount_storage::MountBatch;
 use leasehold_core::seams::storage::{Expect, StorageError};
 
 use super::connection::ConnectionRecord;
+use super::credential::check_policy;
 use super::open::{Opened, missing};
 use super::postgresql::logins::Login;
 use super::postgresql::ownership_comment::MARK;
@@ -114,6 +115,7 @@ impl DatabaseEngine {
         };
         let mut role = before.clone();
         let mut warnings = role.merge(&request.fields, &*at.templates, false).await?;
+        check_own_policy(request, &role).await?;
         let opened = self.open(at, &role.db_name).await?;
         if !opened.record.allows(name) {
             return Err(RequestError::Engine(format!("{name:?} is not an allowed role")));
@@ -155,6 +157,7 @@ impl DatabaseEngine {
         }
         let mut role = StaticRole::default();
         let mut warnings = role.merge(&request.fields, &*at.templates, true).await?;
+        check_own_policy(request, &role).await?;
         let opened = self.open(at, &role.db_name).await?;
         if !opened.record.allows(name) {
             return Err(RequestError::Engine(format!("{name:?} is not an allowed role")));
@@ -259,6 +262,14 @@ impl DatabaseEngine {
             ))),
             Found::Role(_) => Ok(()),
         }
+    }
+}
+
+/// The password policy that a write names must be there, as in Vault, which makes a password at once.
+async fn check_own_policy(request: &EngineRequest, role: &StaticRole) -> Result<(), RequestError> {
+    match role.credential_config.get("password_policy").filter(|_| request.fields.has("credential_config")) {
+        Some(policy) => check_policy(&request.context, policy).await,
+        None => Ok(()),
     }
 }
 

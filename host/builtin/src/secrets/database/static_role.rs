@@ -143,9 +143,6 @@ impl StaticRole {
             kind.clone_into(&mut self.credential_type);
         }
         if let Some(config) = fields.pairs("credential_config") {
-            if config.get("password_policy").is_some_and(|policy| !policy.is_empty()) {
-                return Err(RequestError::Engine("failed to generate password: no password policy found".to_owned()));
-            }
             self.credential_config = config.clone();
         }
         if let Some(skip) = fields.bool("skip_import_rotation") {

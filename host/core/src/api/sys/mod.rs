@@ -14,10 +14,12 @@ mod modules;
 mod mounts;
 mod nodes;
 mod openapi;
+mod passwords;
 mod policies;
 mod remount;
 mod seal;
 mod snapshots;
+mod tools;
 mod ui;
 pub(crate) mod wrapping;
 
@@ -39,6 +41,7 @@ const TABLES: &[&[Route<SystemHandler>]] = &[
     mounts::ROUTES,
     remount::ROUTES,
     policies::ROUTES,
+    passwords::ROUTES,
     capabilities::ROUTES,
     leases::ROUTES,
     audit::ROUTES,
@@ -49,6 +52,7 @@ const TABLES: &[&[Route<SystemHandler>]] = &[
     locked_users::ROUTES,
     snapshots::ROUTES,
     wrapping::ROUTES,
+    tools::ROUTES,
 ];
 
 /// All routes; literal ones before captures.

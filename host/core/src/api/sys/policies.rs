@@ -275,7 +275,7 @@ fn expiration(call: &Call<'_>) -> Result<Option<Timestamp>, RequestError> {
 }
 
 /// The text, out of base64 if it is base64 of text.
-fn unpacked(text: &str) -> String {
+pub(super) fn unpacked(text: &str) -> String {
     let decoded = base64::engine::general_purpose::STANDARD.decode(text.trim());
     decoded.ok().and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_else(|| text.to_owned())
 }

@@ -69,6 +69,19 @@ impl ConnectionRecord {
         std::mem::replace(&mut self.password, password)
     }
 
+    /// Whether the connection would log in with this password, and where it does now.
+    pub(in super::super) fn check_password(&self, password: &SecretString) -> Result<(), String> {
+        let mut changed = self.clone();
+        changed.password = password.clone();
+        let is_sent = changed.sent_password().is_some_and(|sent| sent.expose_secret() == password.expose_secret());
+        if is_sent && changed.leads_as(self) {
+            return Ok(());
+        }
+        Err("rotate-root: a password by this connection's password_policy does not stand in its connection_url as it is: leave \
+             out disable_escaping, or the characters that mean something there"
+            .to_owned())
+    }
+
     pub(in super::super) fn has_rotation_statements(&self) -> bool {
         self.root_rotation_statements.iter().any(|text| !text.trim().is_empty())
     }

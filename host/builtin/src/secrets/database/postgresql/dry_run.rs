@@ -126,7 +126,7 @@ pub(crate) async fn run(
             "{verb} ends the transaction in which statements are tried and rolled back: leave it out, it is not needed"
         )));
     }
-    let issued = issue::credential(at, authentication).await?;
+    let issued = issue::credential(at, authentication, &effect.password_policy).await?;
     let creation = issue::filled(effect, &valid_until(expires_at), &issued)?;
     let is_shared = every.clone().any(|statement| touches_shared(statement, &effect.username));
     let _turn = if is_shared { Some(target.turn(target.database(), WAIT_MAX).await?) } else { None };

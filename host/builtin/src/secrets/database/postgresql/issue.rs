@@ -53,7 +53,7 @@ pub(crate) async fn issue(
         let why = "creation statements must not PREPARE TRANSACTION: nobody would end it";
         return Err(TargetError::Refused(why.to_owned()));
     }
-    let issued = credential(at, authentication).await?;
+    let issued = credential(at, authentication, &effect.password_policy).await?;
     let statements = filled(effect, &valid_until(intent.expires_at), &issued)?;
     let comment = ownership_comment::comment(&at.mount.installation, intent.id.random());
     // Their settings, a role that they put on among them, are not ours; a session that they change is cleared afterwards.
@@ -78,8 +78,10 @@ pub(crate) async fn issue(
 pub(super) async fn credential(
     at: &EngineContext,
     authentication: PasswordAuthentication,
+    policy: &str,
 ) -> Result<Issued, TargetError> {
-    prepared(at, authentication, credential::password(&*at.entropy)).await
+    let password = credential::password_by(at, policy).await;
+    prepared(at, authentication, password.map_err(|error| TargetError::Refused(error.to_string()))?).await
 }
 
 /// A password with what is sent to the target in its place.

@@ -13,10 +13,13 @@ pub(crate) const ITERATIONS: NonZeroU32 = NonZeroU32::new(4096).unwrap();
 
 /// The text that PostgreSQL stores instead of the password. About half a millisecond of computing.
 ///
-/// The password must be ASCII: then SASLprep changes nothing.
+/// Clients prepare what they send by SASLprep, and so does PostgreSQL what it stores; a password that SASLprep does not take
+/// stands as it is on both sides.
 pub(crate) fn verifier(password: &SecretString, salt: &[u8; 16], iterations: NonZeroU32) -> SecretString {
     let mut salted = Zeroizing::new([0_u8; 32]);
-    let password = password.expose_secret().as_bytes();
+    let password = password.expose_secret();
+    let prepared = Zeroizing::new(stringprep::saslprep(password).unwrap_or(password.into()).into_owned());
+    let password = prepared.as_bytes();
     pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, iterations, salt, password, salted.as_mut_slice());
     let key = hmac::Key::new(hmac::HMAC_SHA256, salted.as_slice());
     let client_key = hmac::sign(&key, b"Client Key");

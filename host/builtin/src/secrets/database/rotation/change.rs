@@ -130,7 +130,10 @@ impl DatabaseEngine {
         if let Record::Static(role) = &mut kept.record {
             role.note_place(&opened.record);
         }
-        let password = kept.rotation().next_password(&*at.entropy);
+        let password = match kept.rotation().repeated_password() {
+            Some(pending) => pending,
+            None => new_password(at, &kept, &opened).await?,
+        };
         let Some(pending) = kept.rotation_mut().begin(password, at.clock.now(), &*at.entropy) else {
             return Err(RequestError::Engine(format!(
                 "{}: of so many earlier changes of {} nobody knows how they ended that no other one begins: write the password that \
@@ -405,6 +408,21 @@ async fn prepare(at: &EngineContext, kept: &Kept, opened: &Opened) -> Result<Pre
         }
     };
     Ok(Prepared { statements, placeholder, is_custom: templates.is_some() })
+}
+
+/// A password that was never set, by the policy that holds for it.
+async fn new_password(at: &EngineContext, kept: &Kept, opened: &Opened) -> Result<SecretString, RequestError> {
+    match &kept.record {
+        Record::Root(record) => {
+            let password = credential::password_by(at, &record.password_policy).await?;
+            // A connection that could not log in any more would be lost: this is seen before the database hears of the password.
+            record.check_password(&password).map_err(RequestError::Engine)?;
+            Ok(password)
+        }
+        Record::Static(role) => {
+            credential::password_by(at, credential::policy(&role.credential_config, &opened.record)).await
+        }
+    }
 }
 
 /// Whether the connection, as it is now, lets this static role have its user.

@@ -32,7 +32,6 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use schedule::Schedule;
 
-use super::credential;
 use super::open::Unusable;
 
 /// How long a change may take in the target from the moment when its password was stored.
@@ -211,10 +210,10 @@ impl Rotation {
         self.plan(last.unwrap_or(now), name);
     }
 
-    /// The password that the next change sets: one whose change may have happened is set once more, so that there are not two of them.
-    fn next_password(&self, entropy: &dyn Entropy) -> SecretString {
-        let pending = self.pending.as_ref().map(|pending| pending.password.0.clone());
-        pending.unwrap_or_else(|| credential::password(entropy))
+    /// The password that the next change sets, if not a new one: one whose change may have happened is set once more, so that there are
+    /// not two of them.
+    fn repeated_password(&self) -> Option<SecretString> {
+        self.pending.as_ref().map(|pending| pending.password.0.clone())
     }
 
     /// To be stored before the target hears of the password. `None`: the target may have too many others already.

@@ -110,7 +110,7 @@ fn a_password_that_is_set_once_more_is_kept_when_that_fails() {
         let mut rotation = Rotation::default();
         rotation.begin(password("one"), now, &entropy).unwrap();
         rotation.fail("the line broke", Taken::Perhaps, now, &entropy);
-        let again = rotation.next_password(&entropy);
+        let again = rotation.repeated_password().unwrap();
         rotation.begin(again, now, &entropy).unwrap();
         rotation.fail("no such role", taken, now, &entropy);
         assert_eq!(texts(&rotation), ["one"]);

@@ -84,6 +84,7 @@ mod tests {
     use std::time::Duration;
 
     use async_trait::async_trait;
+    use leasehold_core::passwords::PasswordPolicies;
     use leasehold_core::seams::engine::{MountView, SecretsEngine as _};
     use leasehold_core::seams::mount_storage::MountStorage;
     use leasehold_core::seams::sandbox::{
@@ -119,9 +120,11 @@ mod tests {
     fn mount(version: &str) -> (EngineContext, Arc<ManualClock>) {
         let clock = Arc::new(ManualClock::at(1_795_000_000));
         let accessor = MountAccessor::new("kv_0a1b2c3d");
+        let store = Arc::new(MemoryStorage::new(clock.clone()));
         let context = EngineContext {
-            storage: MountStorage::new(Arc::new(MemoryStorage::new(clock.clone())), accessor.clone()),
+            storage: MountStorage::new(store.clone(), accessor.clone()),
             clock: clock.clone(),
+            passwords: PasswordPolicies::new(store, Arc::new(CountingEntropy::default())),
             entropy: Arc::new(CountingEntropy::default()),
             templates: Arc::new(NoTemplates),
             mount: MountView {
