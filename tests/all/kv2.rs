@@ -608,7 +608,8 @@ fn an_upgrade_on_one_server_loses_nothing_that_others_acknowledge() {
                         let answer = root.put(&format!("old/w{writer}"), json!({ "v": value }));
                         let _ = root.get(&format!("old/data/w{writer}"));
                         if answer.status != 204 {
-                            assert_eq!(answer.status, 404, "{answer}");
+                            // 503 while this server has not heard that the mount has versions, and the key has them.
+                            assert!(matches!(answer.status, 404 | 503), "{answer}");
                             break;
                         }
                         last = value;

@@ -176,6 +176,12 @@ fn what_nobody_has_unwrapped_ends_with_its_wrapping_token() {
     root.put("sys/leases/revoke", json!({ "lease_id": read.text("/lease_id") })).assert_status(204);
     assert_eq!(roles(), none);
 
+    // Also for a token that has one use left: what it gets was made before, and not for it.
+    let once = server.as_token(&root.child(json!({ "policies": ["default"], "num_uses": 1 })));
+    let read = unwrap(&once, &token_of(&creds("60"))).assert_status(200);
+    assert!(database.lets_in(&read.text("/data/username"), &read.text("/data/password")));
+    root.put("sys/leases/revoke", json!({ "lease_id": read.text("/lease_id") })).assert_status(204);
+
     // It expires, is revoked, or is used for something else.
     let expiring = creds("1");
     let revoked = creds("60");

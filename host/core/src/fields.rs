@@ -243,6 +243,10 @@ fn coerce(field: &Field, value: &Value) -> Result<Coerced, String> {
             Value::Object(_) => Coerced::Any(value.clone()),
             // Some languages write an empty map as an empty list.
             Value::Array(items) if items.is_empty() => Coerced::Any(Value::Object(Object::new())),
+            // What a body may hold was counted before; within a text it was not.
+            Value::String(text) if text.len() > MAP_TEXT_MAX => {
+                return Err(format!("a text of more than {MAP_TEXT_MAX} bytes is no map"));
+            }
             Value::String(text) => Coerced::Any(
                 serde_json::from_str::<Value>(text)
                     .ok()
@@ -254,6 +258,9 @@ fn coerce(field: &Field, value: &Value) -> Result<Coerced, String> {
         Kind::Any => Coerced::Any(value.clone()),
     })
 }
+
+/// The longest text that is read as a map.
+const MAP_TEXT_MAX: usize = 64 << 10;
 
 /// Go's name for what JSON calls an object.
 const OBJECT: &str = "map[string]interface {}";

@@ -209,6 +209,35 @@ persona=postgres
 run psql -X -c '\du v-*' "$superuser"
 check "no leased role is left" no_leased_role
 
+chapter "A program logs in: nobody on the way sees its secret id"
+persona=root
+VAULT_TOKEN=$root_token
+run leasehold auth enable approle
+check "enabled" succeeded
+run leasehold write auth/approle/role/shop token_policies=apps token_ttl=20m secret_id_ttl=10m
+check "the role is stored" succeeded
+run leasehold read -field=role_id auth/approle/role/shop/role-id
+role_id=$out
+say "In place of the secret id comes a token that stands for it, and is good for one use."
+run leasehold write -f -wrap-ttl=2m -field=wrapping_token auth/approle/role/shop/secret-id
+check "a wrapping token came" succeeded
+persona=shop
+VAULT_TOKEN=$out
+run leasehold unwrap -field=secret_id
+check "the program takes the secret id out" succeeded
+secret_id=$out
+run leasehold unwrap -field=secret_id
+check "nobody takes it out again" eval 'failed && has "wrapping token is not valid or does not exist"'
+run leasehold write -field=token auth/approle/login "role_id=$role_id" "secret_id=$secret_id"
+check "it logs in" succeeded
+VAULT_TOKEN=$out
+run leasehold read database/creds/readonly
+user=$(row username) password=$(row password)
+check "its credentials work" logs_in "$user" "$password"
+run leasehold token revoke -self
+check "it logs out" succeeded
+eventually "and its role is gone" 60 role_is_gone "$user"
+
 # ---- the module -----------------------------------------------------------------------------------------------------
 
 chapter "A third party's policy module: no credentials in a change freeze"

@@ -32,6 +32,7 @@ use crate::seams::error::RequestError;
 use crate::seams::sandbox::{AclRequest, Verdict};
 use crate::seams::storage::StorageError;
 use crate::token::{self, Caller};
+use crate::wrapping;
 
 /// How often a request is decided because what it was decided by has changed before its first write.
 const DECISIONS_MAX: u32 = 8;
@@ -134,11 +135,13 @@ impl Core {
         // A snapshot that was restored has taken the token away, and sealed the server.
         let is_there = self.unsealed().is_ok();
         let outcome = match trace.caller.clone().filter(|caller| caller.last_use && is_there) {
-            Some(caller) => self.after_last_use(unsealed, &caller, outcome).await,
+            Some(caller) => self.after_last_use(unsealed, &caller, &request.path, outcome).await,
             None => outcome,
         };
         let outcome = match (outcome, request.wrap_ttl) {
             (Ok(answer), Some(ttl)) if is_there => self.wrap(unsealed, &request.path, answer, ttl).await,
+            // Nothing is stored any more, and unwrapped it may not leave.
+            (Ok(answer), Some(_)) if wrapping::can_be_wrapped(&answer) => Err(RequestError::Sealed),
             (outcome, _) => outcome,
         };
         if !is_recorded {
@@ -486,6 +489,7 @@ impl Core {
         &self,
         unsealed: &Unsealed,
         caller: &Caller,
+        path: &str,
         outcome: Result<LogicalResponse, RequestError>,
     ) -> Result<LogicalResponse, RequestError> {
         let ended =
@@ -498,9 +502,8 @@ impl Core {
             }
             return Err(lease_error(error));
         }
-        // A wrapping token hands out what was made before, and not for it.
-        let is_wrapping = caller.record.wraps.is_some();
-        if !is_wrapping && handed_out.is_some_and(|handed_out| handed_out.lease.is_some()) {
+        // What is unwrapped was made before, and not for this token.
+        if path != sys::wrapping::UNWRAP && handed_out.is_some_and(|handed_out| handed_out.lease.is_some()) {
             return Err(RequestError::invalid(
                 "Secret cannot be returned; token had one use left, so leased credentials were immediately revoked.",
             ));

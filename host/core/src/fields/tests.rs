@@ -107,6 +107,19 @@ fn an_empty_list_is_an_empty_map_and_no_other_list_is_one() {
     }
 }
 
+/// What a body may hold is counted as it is read. A text in it counts as one, whatever it would become.
+#[test]
+fn a_long_text_is_no_map() {
+    let map = Field::visible("config", Kind::Map, "");
+    let read = |len: usize| {
+        let text = format!("{{\"a\":[{}0]}}", "0,".repeat(len / 2));
+        Fields::coerce(&[map], json!({ "config": text }).as_object().unwrap()).map(drop)
+    };
+    assert!(read(60 << 10).is_ok());
+    let why = read(65 << 10).unwrap_err().to_string();
+    assert!(why.contains("more than 65536 bytes"), "{why}");
+}
+
 #[test]
 fn hidden_fields_are_secret_and_no_module_sees_them() {
     let hidden = Field::hidden("password", Kind::Text, "");

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use leasehold_model::{MountPath, Timestamp, Ttl};
+use leasehold_model::{MountAccessor, MountPath, Timestamp, Ttl};
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{decode, encode};
@@ -41,9 +41,9 @@ pub struct Move {
     pub from: MountPath,
     pub to: MountPath,
     pub state: MoveState,
-    /// None: an older server began it.
+    /// The mount, and since when it moves. None: an older server began it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub begun_at: Option<Timestamp>,
+    pub begun: Option<(MountAccessor, Timestamp)>,
 }
 
 /// Within this time of its beginning a move closes its mount, or fails.
@@ -57,12 +57,13 @@ impl Move {
         if self.state != MoveState::InProgress {
             return self.state;
         }
-        let open_at = |path: &MountPath| mounts.iter().any(|entry| entry.path == *path && !entry.tainted);
-        let is_old = self.begun_at.is_none_or(|begun_at| begun_at + CLOSES_WITHIN < now);
-        match (open_at(&self.to), open_at(&self.from)) {
-            (true, _) => MoveState::Success,
-            (false, true) if is_old => MoveState::Failure,
-            (false, _) => MoveState::InProgress,
+        let Some((mount, begun_at)) = &self.begun else { return MoveState::InProgress };
+        match mounts.iter().find(|entry| entry.accessor == *mount) {
+            None => MoveState::Failure,
+            Some(entry) if entry.tainted => MoveState::InProgress,
+            Some(entry) if entry.path == self.to => MoveState::Success,
+            Some(_) if *begun_at + CLOSES_WITHIN < now => MoveState::Failure,
+            Some(_) => MoveState::InProgress,
         }
     }
 }
@@ -128,6 +129,8 @@ mod tests {
             entry.tainted = tainted;
             vec![Arc::new(entry)]
         };
+        // Of the same entropy all are one mount.
+        let accessor = at("a/", false)[0].accessor.clone();
         let (begun, soon, late) =
             (Timestamp::from_secs(1_000), Timestamp::from_secs(1_010), Timestamp::from_secs(1_100));
         let moving = Move {
@@ -135,7 +138,7 @@ mod tests {
             from: "a/".parse().unwrap(),
             to: "b/".parse().unwrap(),
             state: MoveState::InProgress,
-            begun_at: Some(begun),
+            begun: Some((accessor, begun)),
         };
         for (mounts, now, wanted) in [
             (at("a/", false), soon, MoveState::InProgress),
@@ -144,7 +147,8 @@ mod tests {
             (at("a/", true), late, MoveState::InProgress),
             (at("b/", true), soon, MoveState::InProgress),
             (at("b/", false), soon, MoveState::Success),
-            (Vec::new(), late, MoveState::InProgress),
+            // It was unmounted, and another one may stand in its place.
+            (Vec::new(), soon, MoveState::Failure),
         ] {
             assert_eq!(moving.state_by(&mounts, now), wanted, "{mounts:?}");
         }

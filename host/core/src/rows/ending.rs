@@ -48,7 +48,8 @@ pub enum EndCause {
     Withheld,
     /// Its issue failed half way, or the process ended in the middle of it.
     NotIssued,
-    /// An older server began to end it and did not say why.
+    /// An older server began to end it and did not say why, or a newer one for a reason that this one does not know.
+    #[serde(other)]
     Unknown,
 }
 

@@ -154,9 +154,12 @@ fn quoted(names: &[String]) -> String {
     format!("[{}]", names.join(" "))
 }
 
+/// The path of a token is part of its lease's name.
+const SUFFIX_MAX: usize = 128;
+
 fn is_suffix(text: &str) -> bool {
     let is_word = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
-    text.len() >= 3
+    (3..=SUFFIX_MAX).contains(&text.len())
         && text.starts_with(is_word)
         && text.ends_with(is_word)
         && text.chars().all(|letter| is_word(letter) || matches!(letter, '-' | '.'))

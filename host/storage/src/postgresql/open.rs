@@ -308,7 +308,10 @@ async fn migrate(
 async fn run(client: &Client, sql: &str) -> Result<Vec<SimpleQueryMessage>, PostgresOpenError> {
     match timeout(STEP_MAX, client.simple_query(sql)).await {
         Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(error)) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
+        Ok(Err(error))
+            if [Some(&SqlState::LOCK_NOT_AVAILABLE), Some(&SqlState::T_R_DEADLOCK_DETECTED)]
+                .contains(&error.code()) =>
+        {
             Err(PostgresOpenError::Busy { waited: 0 })
         }
         Ok(Err(error)) => Err(PostgresOpenError::Server(leasehold_postgresql::chain(&error))),

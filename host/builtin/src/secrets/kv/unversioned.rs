@@ -1,6 +1,6 @@
 //! Version 1 of the engine: a write replaces the whole value.
 //!
-//! Must not know: that a mount can become one of version 2, which takes over what is stored here.
+//! Must not know: how version 2 takes over what is stored here; only that it has, when its record of the key is there.
 //!
 //! Start with [`ROUTES`]; each operation is one method of [`KvEngine`].
 
@@ -10,8 +10,10 @@ use leasehold_core::request::LogicalResponse;
 use leasehold_core::routes::{Access, Answer, Op, Route};
 use leasehold_core::seams::engine::{EngineHandler, EngineRequest};
 use leasehold_core::seams::error::RequestError;
-use leasehold_core::seams::storage::Expect;
+use leasehold_core::seams::mount_storage::MountBatch;
+use leasehold_core::seams::storage::{Expect, StorageError};
 
+use super::versioned::record_at;
 use super::{Cut, KvEngine, PAGE_FIELDS, decode, encode, keys, names_below};
 
 /// The rest of a path, whatever it is.
@@ -67,6 +69,22 @@ pub(super) async fn is_there(request: &EngineRequest) -> Result<bool, RequestErr
     Ok(request.context.storage.get(&stored_at(key_of(request))).await?.is_some())
 }
 
+/// Changes a value, unless the mount has become one of version 2 meanwhile, and the value one of its keys: this server has not heard of
+/// that yet, and what it would write nobody would read.
+async fn change(
+    request: &EngineRequest,
+    change: impl FnOnce(MountBatch) -> MountBatch,
+) -> Result<LogicalResponse, RequestError> {
+    let unversioned = MountBatch::new().check(record_at(key_of(request)), Expect::Absent);
+    match request.context.storage.commit(change(unversioned)).await {
+        Ok(()) => Ok(LogicalResponse::empty()),
+        Err(StorageError::Conflict(_)) => {
+            Err(RequestError::Unavailable("the mount becomes one of version 2: try again".to_owned()))
+        }
+        Err(other) => Err(other.into()),
+    }
+}
+
 /// The handlers of the routes.
 impl KvEngine {
     async fn read(&self, request: &EngineRequest) -> Result<LogicalResponse, RequestError> {
@@ -84,13 +102,13 @@ impl KvEngine {
         if data.is_empty() {
             return Err(RequestError::invalid("missing data fields"));
         }
-        request.context.storage.put(&stored_at(key_of(request)), encode(data)?, Expect::Anything).await?;
-        Ok(LogicalResponse::empty())
+        let (at, data) = (stored_at(key_of(request)), encode(data)?);
+        change(request, |batch| batch.put(at, data, Expect::Anything)).await
     }
 
     async fn delete(&self, request: &EngineRequest) -> Result<LogicalResponse, RequestError> {
-        request.context.storage.delete(&stored_at(key_of(request))).await?;
-        Ok(LogicalResponse::empty())
+        let at = stored_at(key_of(request));
+        change(request, |batch| batch.delete(at, Expect::Anything)).await
     }
 
     /// The names directly in a folder; a folder in it counts once, with its slash, however much is in it.

@@ -76,9 +76,9 @@ async fn start(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
         return Err(RequestError::Invalid(format!("path already in use at \"{}\"", other.path)));
     }
     let id = random::uuid(&*call.core.seams.entropy);
-    let begun_at = Some(call.core.seams.clock.now());
+    let begun = Some((entry.accessor.clone(), call.core.seams.clock.now()));
     let begun =
-        Move { id: id.clone(), from: entry.path.clone(), to: path.clone(), state: MoveState::InProgress, begun_at };
+        Move { id: id.clone(), from: entry.path.clone(), to: path.clone(), state: MoveState::InProgress, begun };
     call.unsealed.mounts.moves.note(begun.clone()).await?;
     // It goes on when nobody waits for it any more.
     let (unsealed, nodes) = (Arc::clone(call.unsealed), Arc::clone(&call.core.nodes));

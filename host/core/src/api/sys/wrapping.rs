@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::api::call::{Call, SystemHandler, handler};
 use crate::fields::{Field, Kind};
+use crate::lease::EndCause;
 use crate::request::{LogicalRequest, LogicalResponse};
 use crate::routes::{Access, Answer, Op, Route};
 use crate::seams::error::RequestError;
@@ -51,6 +52,9 @@ pub(super) const ROUTES: &[Route<SystemHandler>] = &[
     ),
 ];
 
+/// Where a wrapped answer is read.
+pub(crate) const UNWRAP: &str = "sys/wrapping/unwrap";
+
 const NOT_VALID: &str = "wrapping token is not valid or does not exist";
 
 fn not_valid() -> RequestError {
@@ -59,7 +63,7 @@ fn not_valid() -> RequestError {
 
 /// Why a request is refused whose token is not good: where that token was to be unwrapped, it is called so.
 pub(crate) fn bad_token(request: &LogicalRequest) -> RequestError {
-    let is_here = matches!(&*request.path, "sys/wrapping/unwrap" | "sys/wrapping/rewrap" | "sys/wrapping/lookup");
+    let is_here = matches!(&*request.path, UNWRAP | "sys/wrapping/rewrap" | "sys/wrapping/lookup");
     if !is_here || request.operation == Operation::Help || request.data.contains_key("token") {
         return RequestError::BadToken;
     }
@@ -116,10 +120,17 @@ async fn opened(call: &Call<'_>) -> Result<Opened, RequestError> {
 
 async fn unwrap(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
     let opened = opened(call).await?;
-    if !call.unsealed.tokens.end_read(&opened.hash).await? {
-        return Err(not_valid());
+    match call.unsealed.tokens.end_read(&opened.hash).await {
+        Ok(true) => Ok(opened.answer),
+        Ok(false) => Err(not_valid()),
+        // Its token may be gone: then nothing else would end what nobody gets.
+        Err(error) => {
+            if let Some(handed_out) = opened.answer.handed_out() {
+                call.core.take_back(call.unsealed, &handed_out, &EndCause::Withheld).await?;
+            }
+            Err(error.into())
+        }
     }
-    Ok(opened.answer)
 }
 
 async fn rewrap(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {

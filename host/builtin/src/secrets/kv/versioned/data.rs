@@ -19,6 +19,8 @@ use crate::secrets::kv::{KvEngine, TRIES, contended, encode};
 
 /// The longest value that patches may add up to: what a request may bring at once.
 const VALUE_MAX: usize = 32 << 20;
+/// Names and items of a patched value.
+const PARTS_MAX: usize = 250_000;
 
 /// What a write brings. In Vault a `null` becomes a value that is null, and a patch with it takes everything away; a client that
 /// sends it has lost its data on the way, so that it is refused here.
@@ -100,9 +102,13 @@ async fn read_version(
 
 /// A JSON merge patch (RFC 7396): objects are merged name by name, `null` takes a name away, everything else replaces.
 fn merge(target: &mut Object, patch: &Object) {
+    // At once: each name that is taken out alone would move all behind it.
+    if patch.values().any(Value::is_null) {
+        target.retain(|name, _| !patch.get(name).is_some_and(Value::is_null));
+    }
     for (name, change) in patch {
         match change {
-            Value::Null => drop(target.shift_remove(name)),
+            Value::Null => {}
             Value::Object(change) => {
                 let below = target.entry(name.clone()).or_insert(Value::Null);
                 if !below.is_object() {
@@ -114,6 +120,15 @@ fn merge(target: &mut Object, patch: &Object) {
             }
             other => drop(target.insert(name.clone(), other.clone())),
         }
+    }
+}
+
+/// How many names and items a value has. Each takes memory whenever the value is read, however few bytes it is stored in.
+fn parts(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => items.iter().map(parts).fold(1, usize::saturating_add),
+        Value::Object(below) => below.values().map(parts).fold(1, usize::saturating_add),
+        _ => 1,
     }
 }
 
@@ -173,6 +188,11 @@ impl KvEngine {
             // Dropped by another request since the record was read: the next try sees its record.
             let Some(mut data) = data_of(at, key, current).await? else { continue };
             merge(&mut data, patch);
+            if data.values().map(parts).fold(0, usize::saturating_add) > PARTS_MAX {
+                return Err(RequestError::Invalid(format!(
+                    "the patched value would have more than {PARTS_MAX} names and items"
+                )));
+            }
             let data = encode(&data)?;
             if data.len() > VALUE_MAX {
                 return Err(RequestError::Invalid(format!(
@@ -195,6 +215,14 @@ mod tests {
 
     fn object(value: Value) -> Object {
         value.as_object().cloned().unwrap_or_default()
+    }
+
+    #[test]
+    fn names_and_items_of_a_value_are_counted() {
+        for (value, wanted) in [(json!(1), 1), (json!([]), 1), (json!([1, [2, 3]]), 5), (json!({"a": {"b": null}}), 3)]
+        {
+            assert_eq!(parts(&value), wanted, "{value}");
+        }
     }
 
     /// The examples of RFC 7396, appendix A, whose documents are objects.

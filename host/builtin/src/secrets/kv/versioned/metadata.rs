@@ -16,8 +16,8 @@ use leasehold_model::Ttl;
 use serde_json::Value;
 
 use super::config::{MountConfig, max_versions};
-use super::record::{KeyRecord, commit, data_at, load, record_at, written};
-use super::{key_of, nothing_there};
+use super::record::{DROPPED_AT_ONCE, KeyRecord, commit, data_at, load, record_at, written};
+use super::{key_of, nothing_there, unversioned};
 use crate::secrets::kv::{KvEngine, TRIES, contended};
 
 /// Vault's bounds of `custom_metadata`: names, bytes of a name, bytes of a text.
@@ -240,9 +240,18 @@ impl KvEngine {
         let (at, key) = (&request.context, key_of(request));
         for _ in 0..TRIES {
             let loaded = load(at, key).await?;
-            let Some(record) = loaded.record else { return Ok(LogicalResponse::empty()) };
-            let gone = record.versions.keys().map(|number| data_at(key, *number));
+            let Some(mut record) = loaded.record else { return Ok(LogicalResponse::empty()) };
+            let first: Vec<u64> = record.versions.keys().copied().take(DROPPED_AT_ONCE).collect();
+            let gone = first.iter().map(|number| data_at(key, *number));
             let batch = gone.fold(MountBatch::new(), |batch, name| batch.delete(name, Expect::Anything));
+            record.versions.retain(|number, _| !first.contains(number));
+            if !record.versions.is_empty() {
+                // The others go with the next ones, and the record with the last.
+                commit(&at.storage, key, &record, loaded.unchanged, batch).await?;
+                continue;
+            }
+            // Also what a server has stored here that had not heard yet that the mount has versions.
+            let batch = batch.delete(unversioned::stored_at(key), Expect::Anything);
             if written(at.storage.commit(batch.delete(record_at(key), loaded.unchanged)).await)? {
                 return Ok(LogicalResponse::empty());
             }

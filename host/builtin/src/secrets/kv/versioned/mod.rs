@@ -25,7 +25,7 @@ use leasehold_core::seams::error::RequestError;
 use leasehold_model::Operation;
 
 use super::{KvEngine, PAGE_FIELDS, unversioned};
-use record::record_at;
+pub(super) use record::record_at;
 
 /// The rest of a path below `data/` and the others: the key.
 const PATH: &str = "path";

@@ -30,7 +30,10 @@ const DEFAULT_VERSIONS: u64 = 10;
 /// The most that may be asked for: the record of a key names each, and is written with every version.
 pub(super) const VERSIONS_MAX: u32 = 10_000;
 
-pub(super) fn record_at(key: &str) -> String {
+/// How many versions leave in one commit: PostgreSQL holds a lock for each name in it.
+pub(super) const DROPPED_AT_ONCE: usize = 500;
+
+pub(in crate::secrets::kv) fn record_at(key: &str) -> String {
     format!("{RECORDS}{key}")
 }
 
@@ -102,7 +105,9 @@ impl KeyRecord {
         if self.current.saturating_sub(self.oldest) < kept {
             return Vec::new();
         }
-        self.oldest = (self.current - kept) + 1;
+        // A window that has become much smaller moves with several writes.
+        let first = self.versions.keys().next().copied().unwrap_or(self.current);
+        self.oldest = ((self.current - kept) + 1).min(first.saturating_add(DROPPED_AT_ONCE as u64));
         let staying = self.versions.split_off(&self.oldest);
         let dropped = std::mem::replace(&mut self.versions, staying);
         dropped.into_iter().filter(|(_, version)| !version.is_destroyed).map(|(number, _)| number).collect()
@@ -262,6 +267,20 @@ mod tests {
         record.max_versions = 2;
         assert!(record.add_version(Timestamp::from_secs(7), &config).is_empty());
         assert_eq!(record.versions.keys().copied().collect::<Vec<_>>(), [6, 7]);
+    }
+
+    /// PostgreSQL would run out of locks.
+    #[test]
+    fn a_window_that_got_much_smaller_moves_with_several_writes() {
+        let mut record = KeyRecord::new(Timestamp::from_secs(1));
+        let wide = MountConfig { max_versions: 2_000, ..MountConfig::default() };
+        for _ in 0..1_200 {
+            assert!(record.add_version(Timestamp::from_secs(1), &wide).is_empty());
+        }
+        let narrow = MountConfig { max_versions: 1, ..MountConfig::default() };
+        let dropped: Vec<usize> = (0..4).map(|_| record.add_version(Timestamp::from_secs(2), &narrow).len()).collect();
+        assert_eq!(dropped, [500, 500, 202, 1]);
+        assert_eq!(record.versions.keys().copied().collect::<Vec<_>>(), [1_204]);
     }
 
     #[test]

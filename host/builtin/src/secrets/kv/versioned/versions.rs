@@ -12,7 +12,7 @@ use leasehold_core::seams::storage::Expect;
 use leasehold_model::Timestamp;
 
 use super::key_of;
-use super::record::{KeyRecord, VersionRecord, commit, data_at, load};
+use super::record::{DROPPED_AT_ONCE, KeyRecord, VersionRecord, commit, data_at, load};
 use crate::secrets::kv::{KvEngine, TRIES, contended};
 
 /// The numbers that a request names. Those that there are no versions of are passed over, as in Vault.
@@ -51,17 +51,21 @@ async fn change(
         let now = at.clock.now();
         let mut changed = Vec::new();
         for number in wanted(&record) {
+            if changed.len() == DROPPED_AT_ONCE {
+                break;
+            }
             if record.versions.get_mut(&number).is_some_and(|version| apply(version, now)) {
                 changed.push(number);
             }
         }
+        let has_more = changed.len() == DROPPED_AT_ONCE;
         if changed.is_empty() {
             return Ok(LogicalResponse::empty());
         }
         let gone = if destroys { changed } else { Vec::new() };
         let gone = gone.into_iter().map(|number| data_at(key, number));
         let batch = gone.fold(MountBatch::new(), |batch, name| batch.delete(name, Expect::Anything));
-        if commit(&at.storage, key, &record, loaded.unchanged, batch).await? {
+        if commit(&at.storage, key, &record, loaded.unchanged, batch).await? && !has_more {
             return Ok(LogicalResponse::empty());
         }
     }
