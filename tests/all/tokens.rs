@@ -438,13 +438,6 @@ fn tokens_in_urls_are_unsupported() {
 }
 
 #[test]
-fn what_comes_later_is_an_unsupported_path() {
-    let server = Server::dev();
-    server.root().post("auth/token/roles/x", json!({})).assert_multi(404, "unsupported path");
-    server.root().post("auth/token/create/x", json!({})).assert_status(404);
-}
-
-#[test]
 fn batch_tokens_are_the_fields() {
     batch_tokens(&Server::dev());
 }

@@ -8,6 +8,8 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 use tokio_postgres::{Config, NoTls, SimpleQueryMessage};
 
+use super::wait::until;
+
 /// The guide's own login.
 pub const ADMIN: &str = "root";
 pub const ADMIN_PASSWORD: &str = "rootpassword";
@@ -96,7 +98,11 @@ impl<'a> Database<'a> {
     /// Runs SQL as superuser; rows as lines, columns separated by `|`.
     #[track_caller]
     pub fn sql(&self, sql: &str) -> String {
-        self.server.psql_in(&self.name, sql).unwrap_or_else(|error| panic!("{sql}: {error}"))
+        until(sql, || match self.server.psql_in(&self.name, sql) {
+            // The server changes rights on the same object at this moment.
+            Err(error) if error.to_string().contains("tuple concurrently updated") => None,
+            done => Some(done.unwrap_or_else(|error| panic!("{sql}: {error}"))),
+        })
     }
 
     /// Whether a PostgreSQL role has this name.

@@ -5,10 +5,12 @@
 use leasehold_model::{Cidr, Ttl, glob};
 use serde::{Deserialize, Serialize};
 
+use crate::codec::encode;
+use crate::commit;
 use crate::keys;
 use crate::mount::MountTokenType;
 use crate::seams::error::RequestError;
-use crate::seams::storage::{Expect, StorageError};
+use crate::seams::storage::{Batch, StorageError};
 use crate::seams::token_params::sanitized;
 use crate::token::Tokens;
 
@@ -104,8 +106,7 @@ impl TokenRole {
             return Ok(None);
         }
         let disallows = |name: &str| {
-            sanitized(&self.disallowed_policies).iter().any(|other| other == name)
-                || covers(&self.disallowed_policies_glob, name)
+            self.disallowed_policies.iter().any(|other| other == name) || covers(&self.disallowed_policies_glob, name)
         };
         let adds_default = !asked.no_default_policy && !self.no_default_policy && !disallows("default");
         let allowed = with_default(&self.allowed_policies, adds_default);
@@ -121,7 +122,7 @@ impl TokenRole {
                 "token policies ({}) must be subset of the role's allowed policies ({}) or glob policies ({})",
                 quoted(&policies),
                 quoted(&allowed),
-                quoted(&sanitized(&self.allowed_policies_glob))
+                quoted(&self.allowed_policies_glob)
             )));
         }
         match policies.iter().find(|name| disallows(name)) {
@@ -145,7 +146,7 @@ fn with_default(names: &[String], adds_default: bool) -> Vec<String> {
 }
 
 fn covers(patterns: &[String], name: &str) -> bool {
-    sanitized(patterns).iter().any(|pattern| glob::covers(pattern, name))
+    patterns.iter().any(|pattern| glob::covers(pattern, name))
 }
 
 /// As Go prints a list of texts.
@@ -169,7 +170,7 @@ impl Tokens {
     /// # Errors
     /// As storage.
     pub(crate) async fn role(&self, name: &str) -> Result<Option<TokenRole>, StorageError> {
-        Ok(crate::commit::read(self.storage(), &keys::token_role(name)).await?.record)
+        Ok(commit::read(self.storage(), &keys::token_role(name)).await?.record)
     }
 
     /// Changes a role as it is stored, or a new one; `change` is asked again when another request was faster.
@@ -182,12 +183,12 @@ impl Tokens {
         change: impl Fn(&mut TokenRole) -> Result<(), RequestError>,
     ) -> Result<(), RequestError> {
         let key = keys::token_role(name);
-        for _ in 0..crate::commit::TRIES {
-            let stored = crate::commit::read::<TokenRole>(self.storage(), &key).await?;
+        for _ in 0..commit::TRIES {
+            let stored = commit::read::<TokenRole>(self.storage(), &key).await?;
             let mut role = stored.record.unwrap_or_default();
             change(&mut role)?;
-            let value = crate::codec::encode(&role)?;
-            let batch = crate::seams::storage::Batch::new().put(key.clone(), value, stored.unchanged);
+            let value = encode(&role)?;
+            let batch = Batch::new().put(key.clone(), value, stored.unchanged);
             match self.storage().commit(batch).await {
                 Ok(()) => return Ok(()),
                 Err(StorageError::Conflict(_)) => {}
@@ -200,7 +201,7 @@ impl Tokens {
     /// # Errors
     /// As storage.
     pub(crate) async fn remove_role(&self, name: &str) -> Result<(), StorageError> {
-        let batch = crate::seams::storage::Batch::new().delete_expecting(keys::token_role(name), Expect::Anything);
+        let batch = Batch::new().delete(keys::token_role(name));
         self.storage().commit(batch).await
     }
 }

@@ -59,8 +59,7 @@ impl View {
     ) -> Result<T, StorageError> {
         let world = self.world();
         // Between a decision and its write is where standing still does the most harm.
-        let seldom = if world.is_broken(Breakage::ExpelledWriteOn) { 10 } else { 60 };
-        if writes && world.weather == Weather::Storm && !world.is_healed() && world.chance.below(seldom) == 0 {
+        if writes && world.weather == Weather::Storm && !world.is_healed() && world.chance.below(60) == 0 {
             self.machine.pause(world.chance.millis(3_000, 5_000));
         }
         self.machine.runs().await;
@@ -101,9 +100,6 @@ impl View {
     }
 
     fn is_listed(&self) -> Result<(), StorageError> {
-        if self.world().is_broken(Breakage::ExpelledWriteOn) {
-            return Ok(());
-        }
         let mut members = self.world().members.lock().unwrap();
         if !self.decides.load(Ordering::SeqCst) {
             members.expelled.remove(&self.machine.life);

@@ -35,8 +35,6 @@ pub enum Breakage {
     /// A change has its number before it can be seen, as from a sequence: one that comes later may be seen earlier. Changes take turns at
     /// the digest over them as well, which would hide it: that goes with it.
     NumbersFromASequence,
-    /// Who was taken off the list writes on.
-    ExpelledWriteOn,
 }
 
 /// The server whose clock stands still when [`Breakage::CacheLeaseNeverEnds`].
