@@ -5,6 +5,8 @@
 use std::fmt;
 use std::ops::{BitAnd, BitOr, BitOrAssign, Sub};
 
+pub use leasehold_hcl::text::Position;
+
 /// One policy as the operator wrote it, HCL or JSON.
 #[derive(Debug, Clone, Default)]
 pub struct Source {
@@ -14,13 +16,6 @@ pub struct Source {
     pub allow_slashes: bool,
     /// The same for `*` and `+`.
     pub allow_wildcards: bool,
-}
-
-/// 1-based; the column counts bytes of UTF-8.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Position {
-    pub line: u32,
-    pub column: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

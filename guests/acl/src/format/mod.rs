@@ -56,7 +56,7 @@ fn meaning(text: &str) -> Option<(Vec<String>, Vec<String>)> {
     let (_, mut comments) = syntax::parse_with_comments(text).ok()?;
     comments.sort_by_key(|comment| comment.text);
     let comments = comments.into_iter().map(|comment| comment.text.trim_end().to_owned()).collect();
-    Some((syntax::hcl::tokens(text), comments))
+    Some((leasehold_hcl::tokens(text), comments))
 }
 
 /// Formatting changes blanks, line breaks and commas alone, and twice is once.

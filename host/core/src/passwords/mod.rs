@@ -2,13 +2,13 @@
 //!
 //! Must not know: what a password is made for, or HTTP.
 //!
-//! Start with [`PasswordPolicies`]; [`policy`] reads one text and makes passwords of it, [`hcl`] reads the notation.
+//! Start with [`PasswordPolicies`]; [`policy`] reads one text and makes passwords of it, [`tree`] reads the notation.
 //!
 //! Invariants: policies are read from the store each time they are used, so that every server follows the last write; a
 //! policy that is stored can make a password, in bounded time; no text ends in a panic.
 
-mod hcl;
 mod policy;
+mod tree;
 
 use std::fmt;
 use std::sync::Arc;

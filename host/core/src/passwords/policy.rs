@@ -9,7 +9,7 @@ use secrecy::SecretString;
 use zeroize::Zeroizing;
 
 use super::TEXT_MAX;
-use super::hcl::{self, Value};
+use super::tree::{self, Value};
 use crate::seams::host::Entropy;
 
 const LENGTH_MIN: i64 = 4;
@@ -132,7 +132,7 @@ impl<'a> Draw<'a> {
 }
 
 fn read(text: &str) -> Result<PasswordPolicy, String> {
-    let items = hcl::parse(text).map_err(|why| format!("unable to decode: {why}"))?;
+    let items = tree::parse(text).map_err(|why| format!("unable to decode: {why}"))?;
     let length = match field(&items, "length") {
         None => 0,
         Some(value) => int("length", value).map_err(|why| format!("failed to decode configuration: {why}"))?,

@@ -15,7 +15,8 @@ struct CrateRule {
 const CRATES: [CrateRule; 15] = [
     CrateRule { name: "model", ships_with: &[], tested_with: &[] },
     // Itself is its own clock and entropy for tests. The sagas run on the store that ships.
-    CrateRule { name: "core", ships_with: &["model"], tested_with: &["core", "storage"] },
+    // Password policies are written in the notation of the others.
+    CrateRule { name: "core", ships_with: &["hcl", "model"], tested_with: &["core", "storage"] },
     CrateRule { name: "storage", ships_with: &["core", "model", "postgresql"], tested_with: &["devpg"] },
     // The guests' own logic, native: component and native must agree.
     CrateRule { name: "sandbox", ships_with: &["core", "model"], tested_with: &["acl", "statements"] },

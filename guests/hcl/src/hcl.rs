@@ -18,8 +18,7 @@ pub(super) fn parse(text: &str) -> Result<(Vec<Item<'_>>, Vec<Comment<'_>>), Syn
 }
 
 /// All tokens of a text but commas.
-#[cfg(any(test, fuzzing))]
-pub(crate) fn tokens(text: &str) -> Vec<String> {
+pub(super) fn tokens(text: &str) -> Vec<String> {
     let mut scanner = Scanner::new(text);
     let mut found = Vec::new();
     loop {

@@ -2,36 +2,45 @@
 
 use std::fmt::Write as _;
 
-use crate::types::Position;
+/// 1-based; the column counts bytes of UTF-8.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Position {
+    pub line: u32,
+    pub column: u32,
+}
 
 /// The line starts of one text.
 #[derive(Debug)]
-pub(crate) struct Lines<'a> {
+pub struct Lines<'a> {
     text: &'a str,
     starts: Vec<u32>,
 }
 
 impl<'a> Lines<'a> {
-    pub(crate) fn of(text: &'a str) -> Self {
+    #[must_use]
+    pub fn of(text: &'a str) -> Self {
         let newlines = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
         let starts = std::iter::once(0).chain(newlines.map(|(at, _)| at as u32 + 1)).collect();
         Self { text, starts }
     }
 
     /// An offset behind the end stands on the last line: HCL's scanner counts each look beyond the end as a column.
-    pub(crate) fn position(&self, at: u32) -> Position {
+    #[must_use]
+    pub fn position(&self, at: u32) -> Position {
         let (line, start) = self.line(at);
         Position { line, column: at - start + 1 }
     }
 
     /// The same as `line:column`, the column counted in characters as HCL's error texts do.
-    pub(crate) fn spoken(&self, at: u32) -> String {
+    #[must_use]
+    pub fn spoken(&self, at: u32) -> String {
         let (line, column) = self.characters(at);
         format!("{line}:{column}")
     }
 
     /// Line and column, the column counted in characters.
-    pub(crate) fn characters(&self, at: u32) -> (u32, usize) {
+    #[must_use]
+    pub fn characters(&self, at: u32) -> (u32, usize) {
         let (line, start) = self.line(at);
         let end = (at as usize).min(self.text.len());
         let beyond = at as usize - end;
@@ -47,7 +56,8 @@ impl<'a> Lines<'a> {
 }
 
 /// A string in double quotes, escaped as Go's `%q` does for everything that can stand in a policy.
-pub(crate) fn quoted(text: &str) -> String {
+#[must_use]
+pub fn quoted(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 2);
     out.push('"');
     for character in text.chars() {

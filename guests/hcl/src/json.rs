@@ -8,79 +8,22 @@ use std::borrow::Cow;
 
 use super::{Item, Key, Kind, MAX_DEPTH, Node, SyntaxError};
 
-/// A policy: `{"path": {"P": {…}}}` and `{"path": [{"P": {…}}, …]}` become `path "P" {…}` items.
+/// A text whose root is an object.
 ///
 /// # Errors
 /// What is wrong with the text, at its place.
-pub(super) fn parse_policy(text: &str) -> Result<Vec<Item<'_>>, SyntaxError> {
+pub(super) fn parse_object(text: &str) -> Result<Vec<Item<'_>>, SyntaxError> {
     let root = Reader { text, next: 0 }.document()?;
-    let Kind::Object(items) = root.kind else {
-        return Err(SyntaxError { at: root.at, message: "expected an object".to_owned() });
-    };
-    let mut out = Vec::new();
-    for item in items {
-        let Some(first) = item.keys.first() else { continue };
-        if first.name != "path" {
-            out.push(item);
-            continue;
-        }
-        let Item { keys, assign, value } = item;
-        match value.kind {
-            Kind::Object(labelled) => label(&keys, assign, (value.at, value.end), labelled, &mut out),
-            Kind::List(nodes) if !nodes.is_empty() && nodes.iter().all(is_object) => {
-                for node in nodes {
-                    if let Kind::Object(labelled) = node.kind {
-                        label(&keys, assign, (node.at, node.end), labelled, &mut out);
-                    }
-                }
-            }
-            kind => out.push(Item { keys, assign, value: Node { at: value.at, end: value.end, kind } }),
-        }
+    match root.kind {
+        Kind::Object(items) => Ok(items),
+        _ => Err(SyntaxError { at: root.at, message: "expected an object".to_owned() }),
     }
-    Ok(out)
 }
 
-/// A parameter's value. None when the text is no JSON.
-pub(crate) fn parse_value(text: &str) -> Option<Node<'_>> {
+/// A value of any kind. None when the text is no JSON.
+#[must_use]
+pub fn parse_value(text: &str) -> Option<Node<'_>> {
     Reader { text, next: 0 }.document().ok()
-}
-
-fn is_object(node: &Node<'_>) -> bool {
-    matches!(node.kind, Kind::Object(_))
-}
-
-/// `"path": {"P": {…}}` to `path "P" {…}`. What is no rule stays as it is, for the decoder to refuse.
-fn label<'a>(
-    keys: &[Key<'a>],
-    assign: Option<u32>,
-    (at, end): (u32, u32),
-    inner: Vec<Item<'a>>,
-    out: &mut Vec<Item<'a>>,
-) {
-    let fits = |item: &Item<'_>| match &item.value.kind {
-        Kind::Object(_) => true,
-        Kind::List(nodes) => !nodes.is_empty() && nodes.iter().all(is_object),
-        _ => false,
-    };
-    if !inner.iter().all(fits) {
-        out.push(Item { keys: keys.to_vec(), assign, value: Node { at, end, kind: Kind::Object(inner) } });
-        return;
-    }
-    for item in inner {
-        let labels: Vec<Key<'a>> = keys.iter().chain(&item.keys).cloned().collect();
-        match item.value.kind {
-            Kind::List(blocks) => {
-                for value in blocks {
-                    out.push(Item { keys: labels.clone(), assign: item.assign, value });
-                }
-            }
-            kind => out.push(Item {
-                keys: labels,
-                assign: item.assign,
-                value: Node { at: item.value.at, end: item.value.end, kind },
-            }),
-        }
-    }
 }
 
 struct Reader<'a> {
