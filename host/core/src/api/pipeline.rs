@@ -32,7 +32,6 @@ use crate::seams::error::RequestError;
 use crate::seams::sandbox::{AclRequest, Verdict};
 use crate::seams::storage::StorageError;
 use crate::token::{self, Caller};
-use crate::wrapping;
 
 /// How often a request is decided because what it was decided by has changed before its first write.
 const DECISIONS_MAX: u32 = 8;
@@ -139,9 +138,7 @@ impl Core {
             None => outcome,
         };
         let outcome = match (outcome, request.wrap_ttl) {
-            (Ok(answer), Some(ttl)) if is_there => self.wrap(unsealed, &request.path, answer, ttl).await,
-            // Nothing is stored any more, and unwrapped it may not leave.
-            (Ok(answer), Some(_)) if wrapping::can_be_wrapped(&answer) => Err(RequestError::Sealed),
+            (Ok(answer), Some(ttl)) => self.wrap(unsealed, &request.path, answer, ttl).await,
             (outcome, _) => outcome,
         };
         if !is_recorded {

@@ -21,19 +21,24 @@ impl Core {
         if !wrapping::can_be_wrapped(&answer) {
             return Ok(answer);
         }
-        let error = match unsealed.tokens.wrap(&answer, path, ttl).await {
-            Ok(wrap_info) => {
-                crate::fail::point("wrapped");
-                return Ok(LogicalResponse { wrap_info: Some(wrap_info), ..LogicalResponse::default() });
+        let error = if self.unsealed().is_err() {
+            // The server seals, or another store is in its place: unwrapped the answer may not leave.
+            RequestError::Sealed
+        } else {
+            match unsealed.tokens.wrap(&answer, path, ttl).await {
+                Ok(wrap_info) => {
+                    crate::fail::point("wrapped");
+                    return Ok(LogicalResponse { wrap_info: Some(wrap_info), ..LogicalResponse::default() });
+                }
+                Err(MintError::Store(error)) => error.into(),
+                Err(other) => RequestError::Internal(format!("a wrapping token could not be made: {other}")),
             }
-            Err(error) => error,
         };
-        if let Some(handed_out) = answer.handed_out() {
-            self.take_back(unsealed, &handed_out, &EndCause::Withheld).await?;
+        if let Some(handed_out) = answer.handed_out()
+            && let Err(error) = self.take_back(unsealed, &handed_out, &EndCause::Withheld).await
+        {
+            tracing::warn!(%error, "could not take back {handed_out:?}, which was not wrapped: it ends by its TTL");
         }
-        Err(match error {
-            MintError::Store(error) => error.into(),
-            other => RequestError::Internal(format!("a wrapping token could not be made: {other}")),
-        })
+        Err(error)
     }
 }

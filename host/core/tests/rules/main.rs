@@ -26,3 +26,4 @@ mod threads;
 mod time;
 mod tokens;
 mod two_servers;
+mod wrapping;

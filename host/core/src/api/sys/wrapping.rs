@@ -11,6 +11,7 @@ use crate::lease::EndCause;
 use crate::request::{LogicalRequest, LogicalResponse};
 use crate::routes::{Access, Answer, Op, Route};
 use crate::seams::error::RequestError;
+use crate::seams::storage::StorageError;
 use crate::token::TokenRecord;
 use crate::wrapping::Opened;
 
@@ -63,13 +64,12 @@ fn not_valid() -> RequestError {
 
 /// Why a request is refused whose token is not good: where that token was to be unwrapped, it is called so.
 pub(crate) fn bad_token(request: &LogicalRequest) -> RequestError {
-    let is_here = matches!(&*request.path, UNWRAP | "sys/wrapping/rewrap" | "sys/wrapping/lookup");
-    if !is_here || request.operation == Operation::Help || request.data.contains_key("token") {
-        return RequestError::BadToken;
-    }
-    match request.token {
-        Some(_) => not_valid(),
-        None => empty("token is empty"),
+    let is_here = matches!(&*request.path, UNWRAP | "sys/wrapping/rewrap" | "sys/wrapping/lookup")
+        && request.operation != Operation::Help;
+    match (named(request), &request.token) {
+        (Ok(None), Some(_)) if is_here => not_valid(),
+        (Ok(None), None) if is_here => empty("token is empty"),
+        _ => RequestError::BadToken,
     }
 }
 
@@ -82,6 +82,8 @@ fn named(request: &LogicalRequest) -> Result<Option<TokenId>, RequestError> {
     match request.data.get("token") {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) if text.is_empty() => Err(empty("empty token in request body")),
+        // Named once more in the body: its one use has been taken.
+        Some(Value::String(text)) if request.token.as_ref().is_some_and(|own| own.expose() == text) => Ok(None),
         Some(Value::String(text)) => Ok(Some(TokenId::new(text.clone()))),
         Some(_) => Err(empty("could not decode token in request body")),
     }
@@ -120,10 +122,24 @@ async fn opened(call: &Call<'_>) -> Result<Opened, RequestError> {
 
 async fn unwrap(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
     let opened = opened(call).await?;
-    match call.unsealed.tokens.end_read(&opened.hash).await {
-        Ok(true) => Ok(opened.answer),
-        Ok(false) => Err(not_valid()),
-        // Its token may be gone: then nothing else would end what nobody gets.
+    let ended = call.unsealed.tokens.end_read(&opened.hash).await;
+    if certain(call, &opened, ended).await? { Ok(opened.answer) } else { Err(not_valid()) }
+}
+
+async fn rewrap(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
+    let opened = opened(call).await?;
+    let moved = call.unsealed.tokens.rewrap(&opened).await;
+    let wrap_info = certain(call, &opened, moved).await?.ok_or_else(not_valid)?;
+    Ok(LogicalResponse { wrap_info: Some(wrap_info), ..LogicalResponse::default() })
+}
+
+/// What a commit that takes a wrapping token away has come to. If that is not known, the token may be gone: then nothing else would end
+/// what nobody gets.
+async fn certain<T>(call: &Call<'_>, opened: &Opened, done: Result<T, StorageError>) -> Result<T, RequestError> {
+    match done {
+        Ok(done) => Ok(done),
+        // Nothing was written, and the request is decided again.
+        Err(StorageError::Overtaken) => Err(StorageError::Overtaken.into()),
         Err(error) => {
             if let Some(handed_out) = opened.answer.handed_out() {
                 call.core.take_back(call.unsealed, &handed_out, &EndCause::Withheld).await?;
@@ -131,12 +147,6 @@ async fn unwrap(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
             Err(error.into())
         }
     }
-}
-
-async fn rewrap(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
-    let opened = opened(call).await?;
-    let wrap_info = call.unsealed.tokens.rewrap(&opened).await?.ok_or_else(not_valid)?;
-    Ok(LogicalResponse { wrap_info: Some(wrap_info), ..LogicalResponse::default() })
 }
 
 async fn lookup(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
