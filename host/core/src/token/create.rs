@@ -6,7 +6,7 @@ use leasehold_model::duration::{self, DurationError};
 use leasehold_model::{Accessor, Timestamp, TokenId, Ttl, glob};
 
 use super::mint::{MintError, NewToken};
-use super::role::{PoliciesAsked, TokenRole};
+use super::role::{PoliciesAsked, TokenRole, UsedRole};
 use super::{Caller, TokenKind, TokenRecord, Tokens};
 use crate::fields::{Field, Fields, Kind};
 use crate::mount::MountTokenType;
@@ -59,7 +59,7 @@ pub struct TokenRequest<'a> {
     pub path: &'a str,
     pub orphan_route: bool,
     /// The token role by its name, where the path names one.
-    pub role: Option<(&'a str, &'a TokenRole)>,
+    pub role: Option<&'a UsedRole>,
     /// The parent has sudo on the path.
     pub sudo: bool,
     pub limits: TokenTtls,
@@ -82,7 +82,7 @@ fn refuse<T>(text: &str) -> Result<T, RequestError> {
 /// Checks every rule, then stores the token, or seals it.
 ///
 /// # Errors
-/// Vault's texts for each rule.
+/// Vault's texts for each rule; `Conflict` where the token role has changed since it was read.
 pub async fn create(
     tokens: &Tokens,
     clock: &dyn Clock,
@@ -97,7 +97,7 @@ pub async fn create(
     if parent.num_uses != 0 {
         return refuse("restricted use token cannot generate child tokens");
     }
-    let role = wish.role.map(|(_, role)| role);
+    let role = wish.role.map(|used| &used.role);
     let kind = kind(fields, role)?;
     let is_batch = kind == TokenKind::Batch;
     entity_alias(fields, role)?;
@@ -171,7 +171,7 @@ pub async fn create(
         },
         display_name: display_name(fields.text("display_name").unwrap_or_default()),
         meta: fields.pairs("meta").cloned(),
-        role: wish.role.map(|(name, _)| name.to_owned()),
+        role: wish.role.map(|used| (used.name.clone(), used.unchanged)),
         num_uses,
         created_at: now,
         ttl,

@@ -6,7 +6,8 @@ use leasehold_model::{Accessor, Cidr, MountAccessor, Timestamp, TokenHash, Token
 use serde_json::Value;
 
 use super::{TokenKind, TokenRecord, Tokens};
-use crate::seams::storage::StorageError;
+use crate::keys;
+use crate::seams::storage::{Expect, StorageError};
 use crate::wrapping::Wraps;
 
 /// A token to be made. Whoever asks has checked every rule.
@@ -23,8 +24,8 @@ pub struct NewToken {
     pub path: String,
     pub display_name: String,
     pub meta: Option<BTreeMap<String, String>>,
-    /// The token role that it is made with.
-    pub role: Option<String>,
+    /// The token role that it is made with, and what must still be stored of it.
+    pub role: Option<(String, Expect)>,
     /// Zero: unlimited.
     pub num_uses: i32,
     pub created_at: Timestamp,
@@ -85,7 +86,7 @@ impl NewToken {
             agreed_end: self.agreed_end,
             mount: self.mount,
             bound_cidrs: self.bound_cidrs,
-            role: self.role.filter(|_| !is_batch),
+            role: self.role.map(|(name, _)| name).filter(|_| !is_batch),
             wraps: self.wraps.as_ref().map(|wraps| wraps.wrapped.clone()),
             login: self.login.filter(|_| !is_batch),
         };
@@ -99,15 +100,23 @@ impl Tokens {
     /// # Errors
     /// See [`MintError`]; then there is no token.
     pub async fn mint(&self, new: NewToken) -> Result<(TokenId, TokenRecord), MintError> {
+        let role = new.role.as_ref().map(|(name, unchanged)| (keys::token_role(name), *unchanged));
         let (record, id, wraps) = new.into_record(self);
         if record.is_batch() {
             return self.sealed(&record).map(|id| (id, record)).ok_or(MintError::TooLong);
         }
         let is_custom = id.is_some();
         let id = id.unwrap_or_else(|| self.new_id());
-        let (_, batch) = self.insertion(&id, &record, wraps)?;
+        let (_, mut batch) = self.insertion(&id, &record, wraps)?;
+        if let Some((key, unchanged)) = &role {
+            batch = batch.check(key.clone(), *unchanged);
+        }
         match self.storage().commit(batch).await {
             Ok(()) => Ok((id, record)),
+            // What was decided was decided by a role that is another one now.
+            Err(StorageError::Conflict(key)) if role.is_some_and(|(role, _)| role.as_str() == key) => {
+                Err(StorageError::Conflict(key).into())
+            }
             Err(StorageError::Conflict(_)) if is_custom => Err(MintError::Duplicate),
             Err(StorageError::Conflict(_)) => Err(MintError::Orphaned),
             Err(other) => Err(other.into()),

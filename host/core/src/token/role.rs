@@ -10,7 +10,7 @@ use crate::commit;
 use crate::keys;
 use crate::mount::MountTokenType;
 use crate::seams::error::RequestError;
-use crate::seams::storage::{Batch, StorageError};
+use crate::seams::storage::{Batch, Expect, StorageError};
 use crate::seams::token_params::sanitized;
 use crate::token::Tokens;
 
@@ -58,6 +58,15 @@ impl Default for TokenRole {
             kind: MountTokenType::default(),
         }
     }
+}
+
+/// A role as it was read.
+#[derive(Debug)]
+pub struct UsedRole {
+    pub name: String,
+    pub role: TokenRole,
+    /// What a commit must expect for it to be still so.
+    pub unchanged: Expect,
 }
 
 /// What [`TokenRole::policies`] is asked about.
@@ -169,15 +178,17 @@ fn is_suffix(text: &str) -> bool {
 impl Tokens {
     /// # Errors
     /// As storage.
-    pub(crate) async fn role(&self, name: &str) -> Result<Option<TokenRole>, StorageError> {
-        Ok(commit::read(self.storage(), &keys::token_role(name)).await?.record)
+    pub async fn role(&self, name: &str) -> Result<Option<UsedRole>, StorageError> {
+        let stored = commit::read(self.storage(), &keys::token_role(name)).await?;
+        let unchanged = stored.unchanged;
+        Ok(stored.record.map(|role| UsedRole { name: name.to_owned(), role, unchanged }))
     }
 
     /// Changes a role as it is stored, or a new one; `change` is asked again when another request was faster.
     ///
     /// # Errors
     /// As `change`, or storage.
-    pub(crate) async fn update_role(
+    pub async fn update_role(
         &self,
         name: &str,
         change: impl Fn(&mut TokenRole) -> Result<(), RequestError>,

@@ -1,6 +1,9 @@
 //! The rules of `auth/token/` (what a token may make, how long it lives, what ends with it).
 
 use leasehold_core::seams::error::RequestError;
+use leasehold_core::seams::storage::StorageError;
+use leasehold_core::token::role::UsedRole;
+use leasehold_core::token::{MintError, NewToken, TokenKind};
 use leasehold_model::{Operation, Ttl};
 use serde_json::{Value, json};
 
@@ -607,4 +610,57 @@ async fn the_first_token_is_root_without_end() {
             assert_eq!(shown[key], value, "{key}");
         }
     }
+}
+
+/// Who may have which policies is decided by the role as it is when the token is stored, however long the request took.
+#[tokio::test(start_paused = true)]
+async fn no_token_is_made_by_a_role_as_it_is_no_more() {
+    let server = Server::start().await;
+    let unsealed = server.core.unsealed().unwrap();
+    let tokens = &unsealed.tokens;
+    let allow = async |name: &str| {
+        let allowed = vec![name.to_owned()];
+        tokens
+            .update_role("r", |role| {
+                role.allowed_policies.clone_from(&allowed);
+                Ok(())
+            })
+            .await
+            .unwrap();
+    };
+    let mint = async |used: &UsedRole| {
+        let new = NewToken {
+            kind: TokenKind::Service,
+            parent: None,
+            mount: None,
+            policies: used.role.allowed_policies.clone(),
+            path: "auth/token/create/r".to_owned(),
+            display_name: "token".to_owned(),
+            meta: None,
+            role: Some((used.name.clone(), used.unchanged)),
+            num_uses: 0,
+            created_at: server.clock.now(),
+            ttl: Ttl::from_secs(60),
+            explicit_max_ttl: Ttl::ZERO,
+            period: Ttl::ZERO,
+            agreed_end: None,
+            renewable: true,
+            bound_cidrs: Vec::new(),
+            login: None,
+            id: None,
+            wraps: None,
+        };
+        tokens.mint(new).await
+    };
+    allow("a").await;
+    let stale = tokens.role("r").await.unwrap().unwrap();
+    allow("b").await;
+    let refused = mint(&stale).await;
+    assert!(matches!(refused, Err(MintError::Store(StorageError::Conflict(_)))), "{refused:?}");
+    let fresh = tokens.role("r").await.unwrap().unwrap();
+    let (_, made) = mint(&fresh).await.unwrap();
+    assert_eq!((made.policies, made.role), (vec!["b".to_owned()], Some("r".to_owned())));
+    server.call(Some(ROOT), Operation::Delete, "auth/token/roles/r", Value::Null).await.unwrap();
+    assert!(mint(&fresh).await.is_err(), "it is gone");
+    assert_eq!(refusal(server.root("auth/token/create/r", json!({})).await), "Invalid: unknown role r");
 }

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::api::call::{Call, SystemHandler, handler, lease_error};
 use crate::api::pages;
+use crate::commit::TRIES;
 use crate::fields::{Field, Kind};
 use crate::lease::EndCause;
 use crate::metrics;
@@ -19,7 +20,7 @@ use crate::seams::error::RequestError;
 use crate::seams::storage::StorageError;
 use crate::token::TokenRecord;
 use crate::token::create::{self, TokenTtls};
-use crate::token::role::TokenRole;
+use crate::token::role::UsedRole;
 use crate::token::store::{Children, may_be_token};
 use crate::ttl::{self, End, RequestedTtl, TtlBounds};
 
@@ -169,9 +170,16 @@ async fn create_child(call: &Call<'_>) -> Result<LogicalResponse, RequestError> 
 
 async fn create_with_role(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
     let name = call.capture("role_name");
-    let role = call.unsealed.tokens.role(name).await?;
-    let role = role.ok_or_else(|| RequestError::Invalid(format!("unknown role {name}")))?;
-    create(call, false, Some((name, &role))).await
+    for _ in 0..TRIES {
+        let role = call.unsealed.tokens.role(name).await?;
+        let role = role.ok_or_else(|| RequestError::Invalid(format!("unknown role {name}")))?;
+        match create(call, false, Some(&role)).await {
+            // It has changed since it was read.
+            Err(RequestError::Storage(StorageError::Conflict(_))) => {}
+            done => return done,
+        }
+    }
+    Err(RequestError::Unavailable(format!("token role {name} is being changed by too many requests, try again")))
 }
 
 async fn create_orphan(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
@@ -300,11 +308,7 @@ fn limits(call: &Call<'_>) -> TokenTtls {
     })
 }
 
-async fn create(
-    call: &Call<'_>,
-    orphan_route: bool,
-    role: Option<(&str, &TokenRole)>,
-) -> Result<LogicalResponse, RequestError> {
+async fn create(call: &Call<'_>, orphan_route: bool, role: Option<&UsedRole>) -> Result<LogicalResponse, RequestError> {
     let wish = create::TokenRequest {
         parent: call.caller()?,
         path: &call.request.path,
@@ -371,12 +375,9 @@ async fn end(call: &Call<'_>, hash: &TokenHash, children: Children) -> Result<Lo
     Ok(LogicalResponse::empty())
 }
 
-/// How often a renewal looks again when the token changes under its hands.
-const RENEW_TRIES: usize = 32;
-
 /// A renewal without an increment asks for the last effective TTL again; a periodic token always gets its period.
 async fn renew(call: &Call<'_>, hash: &TokenHash, token: Option<TokenId>) -> Result<LogicalResponse, RequestError> {
-    for _ in 0..RENEW_TRIES {
+    for _ in 0..TRIES {
         let Some((mut record, version)) = call.unsealed.tokens.find(hash).await? else {
             return Err(RequestError::invalid("token not found"));
         };
@@ -456,8 +457,8 @@ async fn by_role(call: &Call<'_>, record: &TokenRecord) -> Result<(Ttl, Ttl), Re
         )));
     };
     // What the token was told at first still holds.
-    let explicit_max = ttl::least(&[record.explicit_max_ttl, role.explicit_max_ttl]).unwrap_or(Ttl::ZERO);
-    Ok((role.period, explicit_max))
+    let explicit_max = ttl::least(&[record.explicit_max_ttl, role.role.explicit_max_ttl]).unwrap_or(Ttl::ZERO);
+    Ok((role.role.period, explicit_max))
 }
 
 /// What the method says that made the token: its user or role may have changed since, or be gone.

@@ -82,7 +82,7 @@ async fn list(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
 async fn read(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
     let name = call.capture(NAME);
     let role = call.unsealed.tokens.role(name).await?.ok_or(RequestError::NotFound)?;
-    Ok(LogicalResponse::data(shown(name, &role)))
+    Ok(LogicalResponse::data(shown(name, &role.role)))
 }
 
 fn shown(name: &str, role: &TokenRole) -> Object {

@@ -55,7 +55,7 @@ pub struct Server {
     pub share: Vec<u8>,
     /// The barrier alone, without what the core loads behind it.
     pub barrier: Arc<Barrier>,
-    clock: Arc<dyn Clock>,
+    pub clock: Arc<dyn Clock>,
     entropy: Arc<CountingEntropy>,
     declared: Vec<DeviceEntry>,
     seals: Seals,
