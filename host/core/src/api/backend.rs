@@ -17,8 +17,6 @@ use crate::request::LogicalResponse;
 use crate::routes::{self, Captures, Found, Route};
 use crate::seams::auth::{AuthHandler, AuthMethod};
 use crate::seams::engine::{EngineHandler, SecretsEngine};
-use crate::seams::storage::StorageError;
-use crate::token::Caller;
 
 /// Who serves a mount.
 pub(super) enum Backend {
@@ -78,19 +76,6 @@ impl Matched {
 
     pub(super) fn captures(&self) -> Option<&Captures> {
         on_route!(self, found => Some(&found.captures), None)
-    }
-}
-
-/// Whether a write to a route of the server itself that tells creation from change would replace something.
-pub(super) async fn exists(
-    kind: &str,
-    unsealed: &Unsealed,
-    caller: &Caller,
-    captures: &Captures,
-) -> Result<bool, StorageError> {
-    match kind {
-        "cubbyhole" => super::cubbyhole::exists(unsealed, caller, captures).await,
-        _ => super::token::roles::exists(unsealed, captures).await,
     }
 }
 

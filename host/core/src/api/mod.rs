@@ -6,12 +6,14 @@
 //! It asks [`backend`] who serves a path, and [`trace`] carries what audit and the log say of a request.
 //! [`call`] is what a handler of the server's own routes is given, and [`login`] is what a login becomes.
 //! The routes of `sys/`, `auth/token/` and `cubbyhole/` stand in [`sys`], [`token`] and [`cubbyhole`].
+//! [`existence`] tells a write that creates from one that changes.
 //! [`wrap`] puts a wrapping token in the place of an answer.
 //! [`undelivered`] takes back what a client never got.
 
 mod backend;
 pub(crate) mod call;
 mod cubbyhole;
+mod existence;
 pub(crate) mod login;
 mod pages;
 pub mod pipeline;

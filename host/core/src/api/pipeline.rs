@@ -9,7 +9,7 @@ use std::sync::Arc;
 use leasehold_model::Operation;
 use tokio::sync::oneshot;
 
-use crate::api::backend::{self, Backend, Matched};
+use crate::api::backend::{Backend, Matched};
 use crate::api::call::{Call, SystemHandler, lease_error, module_request};
 use crate::api::login;
 use crate::api::pages;
@@ -287,55 +287,6 @@ impl Core {
             return Err(if leads_nowhere { RequestError::UnsupportedPath } else { RequestError::UnsupportedOperation });
         }
         Ok(admitted)
-    }
-
-    /// A write is an update, unless its route asks and nothing is there yet.
-    async fn create_or_update(
-        self: &Arc<Self>,
-        unsealed: &Unsealed,
-        request: &LogicalRequest,
-        matched: Option<&Matched>,
-        trace: &RequestTrace,
-    ) -> Result<Operation, RequestError> {
-        if let (Operation::Update, Some(Matched::Auth(method, found))) = (request.operation, matched)
-            && let Some(entry) = trace.mount.as_deref().filter(|_| found.route.existence_check)
-        {
-            let asked = AuthRequest {
-                context: unsealed.methods.context(entry),
-                operation: Operation::Update,
-                pattern: found.route.pattern,
-                captures: found.captures.clone(),
-                fields: Fields::default(),
-                client: None,
-                certificate: None,
-            };
-            return Ok(if method.exists(&asked).await? { Operation::Update } else { Operation::Create });
-        }
-        if let (Operation::Update, Some(Matched::System(found)), Some(caller)) =
-            (request.operation, matched, &trace.caller)
-            && found.route.existence_check
-        {
-            let kind = trace.mount.as_ref().map_or("", |mount| mount.kind.as_str());
-            let exists = backend::exists(kind, unsealed, caller, &found.captures).await?;
-            return Ok(if exists { Operation::Update } else { Operation::Create });
-        }
-        let (Operation::Update, Some(Matched::Secrets(engine, found))) = (request.operation, matched) else {
-            return Ok(request.operation);
-        };
-        let Some(entry) = trace.mount.as_deref().filter(|_| found.route.existence_check) else {
-            return Ok(Operation::Update);
-        };
-        // Fields are not looked at: the path alone says what the write is about.
-        let asked = EngineRequest {
-            context: unsealed.engines.context(entry),
-            operation: Operation::Update,
-            path: request.path.clone(),
-            captures: found.captures.clone(),
-            fields: Fields::default(),
-            display_name: String::new(),
-            has_sudo: false,
-        };
-        Ok(if engine.exists(&asked).await? { Operation::Update } else { Operation::Create })
     }
 
     async fn carry_out(

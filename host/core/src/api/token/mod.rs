@@ -1,10 +1,9 @@
 //! The API of `auth/token/` (contract.md §3).
 
+mod renew;
 pub(super) mod roles;
 
-use std::collections::BTreeMap;
-
-use leasehold_model::{Accessor, MountAccessor, Timestamp, TokenHash, TokenId, Ttl};
+use leasehold_model::{Accessor, TokenHash, TokenId, Ttl};
 use serde_json::{Value, json};
 
 use crate::api::call::{Call, SystemHandler, handler, lease_error};
@@ -15,14 +14,12 @@ use crate::lease::EndCause;
 use crate::metrics;
 use crate::request::{AuthAnswer, LogicalResponse, Object};
 use crate::routes::{self, Access, Answer, Op, Route};
-use crate::seams::auth::LoginToken;
 use crate::seams::error::RequestError;
 use crate::seams::storage::StorageError;
 use crate::token::TokenRecord;
 use crate::token::create::{self, TokenTtls};
 use crate::token::role::UsedRole;
 use crate::token::store::{Children, may_be_token};
-use crate::ttl::{self, End, RequestedTtl, TtlBounds};
 
 const TOKEN: Field = Field::hidden("token", Kind::Any, "The token.");
 const ACCESSOR: Field = Field::visible("accessor", Kind::Text, "The token's accessor.");
@@ -209,7 +206,7 @@ async fn renew_self(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
     if call.caller()?.record.is_batch() {
         return Err(RequestError::invalid(NOT_RENEWED));
     }
-    renew(call, &call.caller()?.hash, token).await
+    renew::renew(call, &call.caller()?.hash, token).await
 }
 
 async fn renew_given(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
@@ -220,12 +217,12 @@ async fn renew_given(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
     if record.is_batch() {
         return Err(RequestError::invalid(NOT_RENEWED));
     }
-    renew(call, &hash, Some(token)).await
+    renew::renew(call, &hash, Some(token)).await
 }
 
 async fn renew_accessor(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
     let (hash, _) = by_accessor(call).await?.ok_or_else(invalid_accessor)?;
-    renew(call, &hash, None).await
+    renew::renew(call, &hash, None).await
 }
 
 async fn revoke_self(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
@@ -272,16 +269,13 @@ async fn tidy(_: &Call<'_>) -> Result<LogicalResponse, RequestError> {
 }
 
 async fn accessors(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
-    let wanted = pages::Wanted::of(call, ACCESSORS_MAX);
+    let wanted = pages::Wanted::of(call, pages::NAMES_MAX);
     let keys = call.unsealed.tokens.accessors(wanted.after, wanted.most).await?;
     if keys.is_empty() {
         return Err(RequestError::NotFound);
     }
     Ok(wanted.told(keys.len(), LogicalResponse::json(json!({ "keys": keys })), "accessors"))
 }
-
-/// More make no answer that anybody reads.
-const ACCESSORS_MAX: usize = 100_000;
 
 fn missing_token() -> RequestError {
     RequestError::invalid("missing token ID")
@@ -373,113 +367,6 @@ async fn end(call: &Call<'_>, hash: &TokenHash, children: Children) -> Result<Lo
     let cause = EndCause::Revoked { by: call.asker() };
     call.unsealed.leases.end_token(hash, children, &cause).await.map_err(lease_error)?;
     Ok(LogicalResponse::empty())
-}
-
-/// A renewal without an increment asks for the last effective TTL again; a periodic token always gets its period.
-async fn renew(call: &Call<'_>, hash: &TokenHash, token: Option<TokenId>) -> Result<LogicalResponse, RequestError> {
-    for _ in 0..TRIES {
-        let Some((mut record, version)) = call.unsealed.tokens.find(hash).await? else {
-            return Err(RequestError::invalid("token not found"));
-        };
-        // It ends with this request, and with it what would be renewed.
-        if record.num_uses < 0 {
-            return Err(RequestError::invalid("token not found"));
-        }
-        if !record.renewable || record.expires_at.is_none() {
-            return Err(RequestError::invalid("lease is not renewable"));
-        }
-        let now = call.core.seams.clock.now();
-        let Some(end) = new_end(call, &record, now).await? else {
-            return Err(RequestError::invalid("past the max TTL, cannot renew"));
-        };
-        record.expires_at = Some(end.at);
-        record.last_renewed_at = Some(now);
-        record.renewed_ttl = Some(end.ttl);
-        match call.unsealed.tokens.extend(hash, &record, version).await {
-            Ok(()) => {
-                call.unsealed.leases.wake();
-                let auth = auth_answer(&record, end.ttl, token, false);
-                return Ok(LogicalResponse { auth: Some(auth), warnings: end.warnings, ..LogicalResponse::default() });
-            }
-            // It was used, renewed or revoked in between: look again.
-            Err(StorageError::Conflict(_) | StorageError::Fenced(_)) => {}
-            Err(other) => return Err(other.into()),
-        }
-    }
-    Err(RequestError::Unavailable("token is in use by too many requests, try again".to_owned()))
-}
-
-/// How long a renewed token may live.
-struct Renewal {
-    /// Without an increment.
-    ttl: Ttl,
-    max_ttl: Ttl,
-    /// Zero: not periodic.
-    period: Ttl,
-    /// Zero: none set.
-    explicit_max: Ttl,
-}
-
-/// `None`: its maximum has passed.
-async fn new_end(call: &Call<'_>, record: &TokenRecord, now: Timestamp) -> Result<Option<End>, RequestError> {
-    let renewal = match &record.mount {
-        None => {
-            let limits = limits(call);
-            let last = record.renewed_ttl.or(record.creation_ttl.if_set());
-            let (period, explicit_max) = by_role(call, record).await?;
-            let ttl = last.unwrap_or(limits.default_ttl);
-            Renewal { ttl, max_ttl: limits.max_ttl, period, explicit_max }
-        }
-        Some(mount) => by_method(call, record, mount).await?,
-    };
-    let increment = call.fields.ttl("increment").and_then(Ttl::if_set);
-    let wish = match renewal.period.if_set() {
-        Some(period) => RequestedTtl::Period(period),
-        None => RequestedTtl::Ttl(increment.unwrap_or(renewal.ttl)),
-    };
-    let bounds = TtlBounds {
-        created_at: record.created_at,
-        now,
-        max: renewal.max_ttl,
-        explicit_max: renewal.explicit_max,
-        agreed_end: record.agreed_end.unwrap_or(Timestamp::NEVER),
-        ceiling: call.ceiling,
-    };
-    Ok(ttl::end(wish, &bounds))
-}
-
-/// Period and explicit maximum, as the token's role has them by now: it may have changed, or be gone.
-async fn by_role(call: &Call<'_>, record: &TokenRecord) -> Result<(Ttl, Ttl), RequestError> {
-    let Some(name) = &record.role else { return Ok((record.period, record.explicit_max_ttl)) };
-    let Some(role) = call.unsealed.tokens.role(name).await? else {
-        return Err(RequestError::Engine(format!(
-            "failed to renew entry: original token role {name:?} could not be found, not renewing"
-        )));
-    };
-    // What the token was told at first still holds.
-    let explicit_max = ttl::least(&[record.explicit_max_ttl, role.role.explicit_max_ttl]).unwrap_or(Ttl::ZERO);
-    Ok((role.role.period, explicit_max))
-}
-
-/// What the method says that made the token: its user or role may have changed since, or be gone.
-async fn by_method(call: &Call<'_>, record: &TokenRecord, mount: &MountAccessor) -> Result<Renewal, RequestError> {
-    let methods = &call.unsealed.methods;
-    let Some((method, entry)) = methods.at(mount) else { return Err(RequestError::invalid("lease is not renewable")) };
-    let (nothing, no_data) = (BTreeMap::new(), Value::Null);
-    let token = LoginToken {
-        metadata: record.meta.as_ref().unwrap_or(&nothing),
-        internal: record.login.as_ref().unwrap_or(&no_data),
-        policies: &record.policies,
-        certificate: call.request.client.as_ref().and_then(|client| client.certificate.as_deref()),
-    };
-    let limits = method.renew(&methods.context(&entry), &token).await?;
-    let ttls = methods.ttls(&entry);
-    Ok(Renewal {
-        ttl: limits.ttl.if_set().unwrap_or(ttls.default_lease_ttl),
-        max_ttl: ttl::least(&[limits.max_ttl, ttls.max_lease_ttl]).unwrap_or(ttls.max_lease_ttl),
-        period: limits.period,
-        explicit_max: record.explicit_max_ttl,
-    })
 }
 
 /// A look-up's data. The id stands in it only when the one who asked has shown it.
