@@ -38,32 +38,46 @@ const PAGE_FIELDS: &[Field] = &[
 /// Names per call to the store.
 const PAGE: u32 = 1_000;
 
-/// How often a change is made again because another request was faster.
-const TRIES: u32 = 32;
+/// How often a change is made again because another request was faster. Of all that try at once one succeeds, so that so many may.
+const TRIES: u32 = 256;
 
 /// The mount keeps versions of its values.
 fn is_versioned(options: &MountOptions) -> bool {
     options.get("version").is_some_and(|version| version == "2")
 }
 
+/// More names make no answer that anybody reads.
+const NAMES_MAX: usize = 100_000;
+
 /// How much of a list is wanted.
 struct Cut<'a> {
     after: &'a str,
     most: usize,
+    /// The client has said how many it wants, and knows that there may be more.
+    is_page: bool,
 }
 
 impl<'a> Cut<'a> {
     fn of(request: &'a EngineRequest) -> Self {
         let limit = request.fields.int("limit").and_then(|limit| usize::try_from(limit).ok());
-        Self {
-            after: request.fields.text("after").unwrap_or_default(),
-            most: limit.filter(|limit| *limit > 0).unwrap_or(usize::MAX),
-        }
+        let limit = limit.filter(|limit| *limit > 0 && *limit <= NAMES_MAX);
+        let after = request.fields.text("after").unwrap_or_default();
+        Self { after, most: limit.unwrap_or(NAMES_MAX), is_page: limit.is_some() }
     }
-}
 
-fn keys(names: Vec<String>) -> Result<LogicalResponse, RequestError> {
-    if names.is_empty() { Err(RequestError::NotFound) } else { Ok(LogicalResponse::json(json!({ "keys": names }))) }
+    /// The answer to a list, which says where it may not be whole.
+    fn answer(&self, names: Vec<String>) -> Result<LogicalResponse, RequestError> {
+        if names.is_empty() {
+            return Err(RequestError::NotFound);
+        }
+        let is_cut = !self.is_page && names.len() >= self.most;
+        let answer = LogicalResponse::json(json!({ "keys": names }));
+        Ok(if is_cut {
+            answer.warn(format!("only {} names are listed: ask for pages with `after` and `limit`", self.most))
+        } else {
+            answer
+        })
+    }
 }
 
 /// All names below a folder, those in folders too.

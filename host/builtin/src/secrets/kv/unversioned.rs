@@ -14,7 +14,7 @@ use leasehold_core::seams::mount_storage::MountBatch;
 use leasehold_core::seams::storage::{Expect, StorageError};
 
 use super::versioned::record_at;
-use super::{Cut, KvEngine, PAGE_FIELDS, decode, encode, keys, names_below};
+use super::{Cut, KvEngine, PAGE_FIELDS, decode, encode, names_below};
 
 /// The rest of a path, whatever it is.
 const KEY: &str = "key";
@@ -114,12 +114,14 @@ impl KvEngine {
     /// The names directly in a folder; a folder in it counts once, with its slash, however much is in it.
     async fn list(&self, request: &EngineRequest) -> Result<LogicalResponse, RequestError> {
         let (folder, cut) = (format!("{VALUES}{}", folder_of(request)), Cut::of(request));
-        keys(request.context.storage.names(&folder, cut.after, cut.most).await?)
+        let names = request.context.storage.names(&folder, cut.after, cut.most).await?;
+        cut.answer(names)
     }
 
     /// All names below a folder.
     async fn scan(&self, request: &EngineRequest) -> Result<LogicalResponse, RequestError> {
         let folder = format!("{VALUES}{}", folder_of(request));
-        keys(names_below(&request.context.storage, &folder, &Cut::of(request)).await?)
+        let cut = Cut::of(request);
+        cut.answer(names_below(&request.context.storage, &folder, &cut).await?)
     }
 }

@@ -4,13 +4,12 @@
 //!
 //! Start with [`MountConfig`].
 
-use leasehold_core::fields;
 use leasehold_core::request::LogicalResponse;
 use leasehold_core::seams::engine::EngineRequest;
 use leasehold_core::seams::error::RequestError;
 use leasehold_core::seams::mount_storage::{MountBatch, MountStorage};
 use leasehold_core::seams::storage::Expect;
-use leasehold_model::Ttl;
+use leasehold_model::{Ttl, duration};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -91,17 +90,18 @@ impl KvEngine {
     }
 }
 
+/// A length that zero leaves unset, so that one of less than a second is not the longest of all.
+pub(super) fn lifetime(text: &str) -> Result<Ttl, String> {
+    duration::parse_set(text).map_err(|why| format!("error converting input for field \"delete_version_after\": {why}"))
+}
+
 /// After which time versions delete themselves. `None`: never, which a negative length says.
 fn self_deletion(text: &str) -> Result<Option<Ttl>, RequestError> {
     let (length, is_negative) = match text.strip_prefix('-') {
         Some(length) => (length, true),
         None => (text, false),
     };
-    let length = fields::length(&length.into()).map_err(|why| {
-        RequestError::Invalid(format!(
-            "Field validation failed: error converting input for field \"delete_version_after\": {why}"
-        ))
-    })?;
+    let length = lifetime(length).map_err(|why| RequestError::Invalid(format!("Field validation failed: {why}")))?;
     Ok(if is_negative && !length.is_zero() { None } else { Some(length) })
 }
 
@@ -123,6 +123,22 @@ mod tests {
             let config =
                 MountConfig { delete_version_after: secs(of_mount), versions_stay: stay, ..MountConfig::default() };
             assert_eq!(config.lifetime_of_versions(secs(of_key)), lifetime.map(secs), "{of_mount} {of_key} {stay}");
+        }
+    }
+
+    #[test]
+    fn less_than_a_second_is_a_second_and_a_minus_is_never() {
+        for (text, wanted) in [
+            ("0", Some(Some(0))),
+            ("500ms", Some(Some(1))),
+            ("90", Some(Some(90))),
+            ("-1s", Some(None)),
+            ("-500ms", Some(None)),
+            ("-0", Some(Some(0))),
+            ("--1s", None),
+            ("soon", None),
+        ] {
+            assert_eq!(self_deletion(text).ok(), wanted.map(|wanted| wanted.map(Ttl::from_secs)), "{text}");
         }
     }
 

@@ -12,9 +12,9 @@ use serde_json::{Value, json};
 
 use super::key_of;
 use super::record::{RECORDS, load};
-use crate::secrets::kv::{Cut, KvEngine, keys, names_below, unversioned};
+use crate::secrets::kv::{Cut, KvEngine, names_below, unversioned};
 
-/// How many keys one list shows with their metadata.
+/// How many keys one list shows with their metadata, and how many versions of theirs.
 const DETAILED_MAX: usize = 10_000;
 
 /// The names below the folder that a request names: those of keys, and those of values that version 1 left behind and that are not taken
@@ -44,19 +44,27 @@ async fn names(request: &EngineRequest, is_deep: bool, cut: &Cut<'_>) -> Result<
 async fn detailed(request: &EngineRequest, is_deep: bool) -> Result<LogicalResponse, RequestError> {
     let cut = Cut::of(request);
     // One more than is shown tells whether there are more.
-    let bounded = Cut { after: cut.after, most: cut.most.min(DETAILED_MAX + 1) };
+    let bounded = Cut { most: cut.most.min(DETAILED_MAX + 1), ..cut };
     let names = names(request, is_deep, &bounded).await?;
+    let too_many = |what: &str| {
+        RequestError::Invalid(format!(
+            "there are more than {DETAILED_MAX} {what}: ask for pages, with `limit` and `after`"
+        ))
+    };
     if names.len() > DETAILED_MAX {
-        return Err(RequestError::Invalid(format!(
-            "there are more than {DETAILED_MAX} keys: ask for them in pages, with `limit` and `after`"
-        )));
+        return Err(too_many("keys"));
     }
     let folder = key_of(request);
-    let mut info = Object::new();
+    let (mut info, mut versions) = (Object::new(), 0);
     for name in names.iter().filter(|name| !name.ends_with('/')) {
         let key = if folder.is_empty() { name.clone() } else { format!("{folder}/{name}") };
         // A key that was deleted since stays without details.
         if let Some(record) = load(&request.context, &key).await?.record {
+            versions += record.versions.len();
+            // One key is shown whatever it has.
+            if versions > DETAILED_MAX && !info.is_empty() {
+                return Err(too_many("versions of these keys"));
+            }
             info.insert(name.clone(), record.shown());
         }
     }
@@ -69,11 +77,13 @@ async fn detailed(request: &EngineRequest, is_deep: bool) -> Result<LogicalRespo
 /// The handlers of lists.
 impl KvEngine {
     pub(super) async fn list_metadata(&self, request: &EngineRequest) -> Result<LogicalResponse, RequestError> {
-        keys(names(request, false, &Cut::of(request)).await?)
+        let cut = Cut::of(request);
+        cut.answer(names(request, false, &cut).await?)
     }
 
     pub(super) async fn scan_metadata(&self, request: &EngineRequest) -> Result<LogicalResponse, RequestError> {
-        keys(names(request, true, &Cut::of(request)).await?)
+        let cut = Cut::of(request);
+        cut.answer(names(request, true, &cut).await?)
     }
 
     pub(super) async fn list_detailed(&self, request: &EngineRequest) -> Result<LogicalResponse, RequestError> {

@@ -15,7 +15,7 @@ use leasehold_core::seams::storage::Expect;
 use leasehold_model::Ttl;
 use serde_json::Value;
 
-use super::config::{MountConfig, max_versions};
+use super::config::{MountConfig, lifetime, max_versions};
 use super::record::{DROPPED_AT_ONCE, KeyRecord, commit, data_at, load, record_at, written};
 use super::{key_of, nothing_there, unversioned};
 use crate::secrets::kv::{KvEngine, TRIES, contended};
@@ -138,9 +138,10 @@ impl Change {
             metadata_cas_required: fields
                 .bool("metadata_cas_required")
                 .or_else(|| is_taken_back("metadata_cas_required").then_some(false)),
-            delete_version_after: fields
-                .ttl("delete_version_after")
-                .or_else(|| is_taken_back("delete_version_after").then_some(Ttl::ZERO)),
+            delete_version_after: match fields.text("delete_version_after") {
+                Some(text) => Some(lifetime(text).map_err(RequestError::Invalid)?),
+                None => is_taken_back("delete_version_after").then_some(Ttl::ZERO),
+            },
             custom_metadata,
         })
     }

@@ -56,7 +56,7 @@ const OF_VERSION: &[Field] = &[
 const METADATA: &[Field] = &[
     Field::visible("cas_required", Kind::Bool, "Whether writes must name the version that they replace."),
     Field::visible("max_versions", Kind::Int, "How many versions are kept; 0: as the mount's configuration has it."),
-    Field::visible("delete_version_after", Kind::Duration, "When a version deletes itself; 0: as the mount's."),
+    Field::visible("delete_version_after", Kind::Text, "When a version deletes itself; 0: as the mount's."),
     Field::hidden(
         "custom_metadata",
         Kind::Map,

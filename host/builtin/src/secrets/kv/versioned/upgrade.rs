@@ -44,8 +44,9 @@ pub(in crate::secrets::kv) async fn take_over_all(at: &EngineContext) -> Result<
     loop {
         let page = at.storage.list(unversioned::VALUES, after.as_deref(), PAGE).await?;
         let Some(last) = page.last().cloned() else { return wrong.map_or(Ok(()), Err) };
+        let (config, _) = MountConfig::load(&at.storage).await?;
         for key in page {
-            match take_over_late(at, &key).await {
+            match take_over_late(at, &config, &key).await {
                 Ok(()) => {}
                 Err(damaged @ (RequestError::Internal(_) | RequestError::Storage(StorageError::Corrupt(_)))) => {
                     wrong.get_or_insert(damaged);
@@ -59,13 +60,12 @@ pub(in crate::secrets::kv) async fn take_over_all(at: &EngineContext) -> Result<
 
 /// Takes over one value, also one that came when its key had versions already: a server that did not know yet that the mount had changed
 /// accepted it, so that it is the newest version.
-async fn take_over_late(at: &EngineContext, key: &str) -> Result<(), RequestError> {
-    let (config, _) = MountConfig::load(&at.storage).await?;
+async fn take_over_late(at: &EngineContext, config: &MountConfig, key: &str) -> Result<(), RequestError> {
     for _ in 0..TRIES {
         let loaded = load(at, key).await?;
         let Some(old) = at.storage.get(&unversioned::stored_at(key)).await? else { return Ok(()) };
         let Some(mut record) = loaded.record else { continue };
-        let dropped = record.add_version(at.clock.now(), &config);
+        let dropped = record.add_version(at.clock.now(), config);
         let batch = MountBatch::new()
             .put(data_at(key, record.current), old.value, Expect::Anything)
             .delete(unversioned::stored_at(key), Expect::Version(old.version));
@@ -84,14 +84,16 @@ mod tests {
     use std::time::Duration;
 
     use async_trait::async_trait;
+    use leasehold_core::fields::Fields;
     use leasehold_core::passwords::PasswordPolicies;
-    use leasehold_core::seams::engine::{MountView, SecretsEngine as _};
+    use leasehold_core::routes;
+    use leasehold_core::seams::engine::{EngineRequest, MountView, SecretsEngine as _};
     use leasehold_core::seams::mount_storage::MountStorage;
     use leasehold_core::seams::sandbox::{
         Dialect, Digest, Purpose, RenderError, SandboxError, TemplateRenderer, TemplateReport,
     };
     use leasehold_core::testing::{CountingEntropy, ManualClock};
-    use leasehold_model::MountAccessor;
+    use leasehold_model::{MountAccessor, Operation};
     use leasehold_storage::MemoryStorage;
     use serde_json::json;
 
@@ -148,6 +150,23 @@ mod tests {
         at.storage.names(unversioned::VALUES, "", usize::MAX).await.unwrap().len()
     }
 
+    impl KvEngine {
+        /// A write or a deletion as of version 1.
+        async fn unversioned(&self, at: &EngineContext, operation: Operation, key: &str) -> Result<(), RequestError> {
+            let found = routes::find(unversioned::ROUTES, key, operation).unwrap();
+            let request = EngineRequest {
+                context: at.clone(),
+                operation,
+                path: format!("kv/{key}"),
+                captures: found.captures,
+                fields: Fields::coerce(&[], json!({ "v": 9 }).as_object().unwrap()).unwrap(),
+                display_name: String::new(),
+                has_sudo: false,
+            };
+            (found.op.unwrap().handler)(self, &request).await.map(drop)
+        }
+    }
+
     async fn run(at: &EngineContext) {
         KvEngine.run_job(at, JOB.name).await.unwrap();
     }
@@ -190,6 +209,24 @@ mod tests {
         assert_eq!((record.current, old_ones(&at).await), (2, 0));
         assert_eq!(data_of(&at, "a", 1).await.unwrap().unwrap()["v"], 1);
         assert_eq!(data_of(&at, "a", 2).await.unwrap().unwrap()["v"], 2);
+    }
+
+    /// This server knows by now that the mount has versions, and another one does not yet.
+    #[tokio::test]
+    async fn nothing_is_written_beside_the_versions_of_a_key() {
+        let (at, _) = mount("2");
+        put_old(&at, "a", 1).await;
+        load(&at, "a").await.unwrap();
+        for operation in [Operation::Update, Operation::Delete] {
+            let late = KvEngine.unversioned(&at, operation, "a").await.unwrap_err();
+            assert!(matches!(late, RequestError::Unavailable(_)), "{late:?}");
+        }
+        assert_eq!((load(&at, "a").await.unwrap().record.unwrap().current, old_ones(&at).await), (1, 0));
+        // What has no versions yet is written, and taken over with its next reader.
+        KvEngine.unversioned(&at, Operation::Update, "b").await.unwrap();
+        assert_eq!(old_ones(&at).await, 1);
+        assert!(load(&at, "b").await.unwrap().record.is_some());
+        assert_eq!(old_ones(&at).await, 0);
     }
 
     #[tokio::test]
