@@ -140,8 +140,8 @@ pub async fn create(
     // Tokens that carry their own record cannot be renewed, nor counted.
     let role_of_stored = role.filter(|_| !is_batch);
     let (of_role, uses) = role_of_stored.map_or((Lengths::default(), 0), |role| {
-        let lengths = Lengths { ttl: None, period: role.period, explicit_max_ttl: role.explicit_max_ttl };
-        (lengths, role.num_uses)
+        let (period, explicit_max_ttl) = (role.token.period, role.token.explicit_max_ttl);
+        (Lengths { ttl: None, period, explicit_max_ttl }, role.token.num_uses)
     });
     let explicit_max_ttl = lesser("Explicit max TTL", explicit_max_ttl, of_role.explicit_max_ttl, &mut warnings);
     let period = lesser("Period", period, of_role.period, &mut warnings);
@@ -181,7 +181,7 @@ pub async fn create(
         renewable: fields.bool("renewable").unwrap_or(true) && role.is_none_or(|role| role.renewable),
         // Nobody frees a token from its addresses by making another one with it, unless a role says from where.
         bound_cidrs: match role {
-            Some(role) if !role.bound_cidrs.is_empty() => role.bound_cidrs.clone(),
+            Some(role) if !role.token.bound_cidrs.is_empty() => role.token.bound_cidrs.clone(),
             _ => parent.bound_cidrs.clone(),
         },
         wraps: None,
@@ -329,7 +329,7 @@ fn policies(
         }
     }
     let no_default_policy =
-        fields.bool("no_default_policy").unwrap_or(false) || role.is_some_and(|role| role.no_default_policy);
+        fields.bool("no_default_policy").unwrap_or(false) || role.is_some_and(|role| role.token.no_default_policy);
     let source = if given.is_empty() { parent.policies.clone() } else { given };
     let mut wanted: BTreeSet<String> =
         source.iter().map(|name| name.trim().to_lowercase()).filter(|name| !name.is_empty()).collect();

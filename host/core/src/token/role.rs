@@ -2,7 +2,7 @@
 //!
 //! A role's lists take the place of the rule that a child's policies are a subset of its parent's.
 
-use leasehold_model::{Cidr, Ttl, glob};
+use leasehold_model::{Ttl, glob};
 use serde::{Deserialize, Serialize};
 
 use crate::codec::encode;
@@ -11,10 +11,11 @@ use crate::keys;
 use crate::mount::MountTokenType;
 use crate::seams::error::RequestError;
 use crate::seams::storage::{Batch, Expect, StorageError};
-use crate::seams::token_params::sanitized;
+use crate::seams::token_params::{TokenParams, sanitized};
 use crate::token::Tokens;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct TokenRole {
     pub allowed_policies: Vec<String>,
     pub allowed_policies_glob: Vec<String>,
@@ -25,15 +26,11 @@ pub struct TokenRole {
     /// Behind the path of its tokens; empty: none.
     pub path_suffix: String,
     pub allowed_entity_aliases: Option<Vec<String>>,
-    pub explicit_max_ttl: Ttl,
-    pub period: Ttl,
+    /// Of these: addresses, the longest life, the period, uses, and whether the policy `default` is left out.
+    pub token: TokenParams,
     /// As the fields without `token_` show them; zero where those with it were written.
     pub old_explicit_max_ttl: Ttl,
     pub old_period: Ttl,
-    pub bound_cidrs: Vec<Cidr>,
-    pub no_default_policy: bool,
-    /// Zero: unlimited.
-    pub num_uses: i32,
     pub kind: MountTokenType,
 }
 
@@ -48,13 +45,9 @@ impl Default for TokenRole {
             renewable: true,
             path_suffix: String::new(),
             allowed_entity_aliases: None,
-            explicit_max_ttl: Ttl::ZERO,
-            period: Ttl::ZERO,
+            token: TokenParams::default(),
             old_explicit_max_ttl: Ttl::ZERO,
             old_period: Ttl::ZERO,
-            bound_cidrs: Vec::new(),
-            no_default_policy: false,
-            num_uses: 0,
             kind: MountTokenType::default(),
         }
     }
@@ -91,9 +84,9 @@ impl TokenRole {
         }
         for (is_so, what) in [
             (!self.orphan, "non-orphan tokens"),
-            (!self.period.is_zero(), "periodic tokens"),
+            (!self.token.period.is_zero(), "periodic tokens"),
             (self.renewable, "renewable tokens"),
-            (!self.explicit_max_ttl.is_zero(), "tokens with an explicit max TTL"),
+            (!self.token.explicit_max_ttl.is_zero(), "tokens with an explicit max TTL"),
         ] {
             if is_so {
                 return Err(RequestError::Invalid(format!(
@@ -117,7 +110,7 @@ impl TokenRole {
         let disallows = |name: &str| {
             self.disallowed_policies.iter().any(|other| other == name) || covers(&self.disallowed_policies_glob, name)
         };
-        let adds_default = !asked.no_default_policy && !self.no_default_policy && !disallows("default");
+        let adds_default = !asked.no_default_policy && !self.token.no_default_policy && !disallows("default");
         let allowed = with_default(&self.allowed_policies, adds_default);
         let policies = match (asked.named.is_empty(), has_allowed) {
             (false, _) => with_default(asked.named, adds_default),

@@ -101,8 +101,8 @@ async fn by_role(call: &Call<'_>, record: &TokenRecord) -> Result<(Ttl, Ttl), Re
         )));
     };
     // What the token was told at first still holds.
-    let explicit_max = ttl::least(&[record.explicit_max_ttl, role.role.explicit_max_ttl]).unwrap_or(Ttl::ZERO);
-    Ok((role.role.period, explicit_max))
+    let explicit_max = ttl::least(&[record.explicit_max_ttl, role.role.token.explicit_max_ttl]).unwrap_or(Ttl::ZERO);
+    Ok((role.role.token.period, explicit_max))
 }
 
 /// What the method says that made the token: its user or role may have changed since, or be gone.

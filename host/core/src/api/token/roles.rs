@@ -14,7 +14,7 @@ use crate::request::{LogicalResponse, Object};
 use crate::routes::{Access, Answer, Captures, Op, Route};
 use crate::seams::error::RequestError;
 use crate::seams::storage::{Listed, StorageError};
-use crate::seams::token_params::{blocks, sanitized};
+use crate::seams::token_params::sanitized;
 use crate::token::role::TokenRole;
 
 const FIELDS: &[Field] = &[
@@ -99,18 +99,18 @@ fn shown(name: &str, role: &TokenRole) -> Object {
         ("path_suffix", role.path_suffix.clone().into()),
         ("period", role.old_period.as_secs().into()),
         ("renewable", role.renewable.into()),
-        ("token_explicit_max_ttl", role.explicit_max_ttl.as_secs().into()),
-        ("token_no_default_policy", role.no_default_policy.into()),
-        ("token_period", role.period.as_secs().into()),
+        ("token_explicit_max_ttl", role.token.explicit_max_ttl.as_secs().into()),
+        ("token_no_default_policy", role.token.no_default_policy.into()),
+        ("token_period", role.token.period.as_secs().into()),
         ("token_type", role.kind.as_str().into()),
     ] {
         data.insert(name.to_owned(), value);
     }
-    if !role.bound_cidrs.is_empty() {
-        data.insert("token_bound_cidrs".to_owned(), json!(role.bound_cidrs));
+    if !role.token.bound_cidrs.is_empty() {
+        data.insert("token_bound_cidrs".to_owned(), json!(role.token.bound_cidrs));
     }
-    if role.num_uses != 0 {
-        data.insert("token_num_uses".to_owned(), role.num_uses.into());
+    if role.token.num_uses != 0 {
+        data.insert("token_num_uses".to_owned(), role.token.num_uses.into());
     }
     data
 }
@@ -131,7 +131,6 @@ async fn write(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
 
 /// Takes over what the fields name and leaves the rest as it is.
 fn update(role: &mut TokenRole, fields: &Fields) -> Result<(), RequestError> {
-    let field = |error: RequestError| RequestError::Invalid(format!("error parsing role fields: {error}"));
     for (name, names) in [
         ("allowed_policies", &mut role.allowed_policies),
         ("disallowed_policies", &mut role.disallowed_policies),
@@ -150,19 +149,10 @@ fn update(role: &mut TokenRole, fields: &Fields) -> Result<(), RequestError> {
     if let Some(aliases) = fields.list("allowed_entity_aliases") {
         role.allowed_entity_aliases = Some(sanitized(aliases));
     }
-    if let Some(given) = fields.list("token_bound_cidrs") {
-        role.bound_cidrs = blocks(given).map_err(field)?;
-    }
-    renamed(fields, "explicit_max_ttl", &mut role.explicit_max_ttl, &mut role.old_explicit_max_ttl);
-    renamed(fields, "period", &mut role.period, &mut role.old_period);
-    role.no_default_policy = fields.bool("token_no_default_policy").unwrap_or(role.no_default_policy);
-    if let Some(uses) = fields.int("token_num_uses") {
-        if uses < 0 {
-            return Err(field(RequestError::invalid("'token_num_uses' cannot be negative")));
-        }
-        let uses = i32::try_from(uses).map_err(|_| RequestError::invalid("'token_num_uses' is too large"));
-        role.num_uses = uses.map_err(field)?;
-    }
+    let params = role.token.update_with_kind(fields, None);
+    params.map_err(|error| RequestError::Invalid(format!("error parsing role fields: {error}")))?;
+    renamed(fields, "explicit_max_ttl", &mut role.token.explicit_max_ttl, &mut role.old_explicit_max_ttl);
+    renamed(fields, "period", &mut role.token.period, &mut role.old_period);
     if let Some(kind) = fields.text("token_type") {
         role.kind = MountTokenType::parse(kind).ok_or_else(|| {
             let shown: String = kind.chars().take(64).collect();
