@@ -570,28 +570,45 @@ async fn what_was_restored_is_planned_for_at_once() {
     }
 }
 
-/// A store of the schema before counts, with leases in it, while somebody holds the table: it is migrated when there is a moment for it,
-/// and counts what was there.
+/// A session of somebody else.
+async fn session(server: &DevPg) -> tokio_postgres::Client {
+    let (client, connection) = tokio_postgres::connect(&server.superuser_url(), tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client
+}
+
+/// A store of the schema before counts, with leases in it, while somebody holds the table: whoever writes goes on meanwhile, and what was
+/// there and what came is counted when it is migrated.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_with_leases_is_migrated_when_nobody_holds_its_tables() {
     use super::open::{MIGRATIONS, prepare_with};
     let settings = fresh();
     drop(prepare_with(&settings, &MIGRATIONS[..3]).await.unwrap());
-    let table = settings.table.clone();
-    server()
-        .psql(&format!(
-            "insert into {table}_lease (id, kind, state, next_at, expires_at, fence, token, mount, connection, body)              select ('a/' || n)::bytea, 'secret', case when n % 4 = 0 then 'revoking' else 'active' end, 1, 1, 0, '', '', '', ''              from generate_series(1, 200) n"
-        ))
-        .unwrap();
-    let held = format!("begin; lock table {table}_lease in row exclusive mode; select pg_sleep(4); commit");
-    let holder = std::thread::spawn(move || server().psql(&held).unwrap());
-    let locks = format!("select count(*) from pg_locks where relation = '{}_lease'::regclass", settings.table);
-    while server().psql(&locks).unwrap().trim() == "0" {
-        tokio::time::sleep(Duration::from_millis(50)).await;
+    let table = format!("{}_lease", settings.table);
+    let rows = |numbers: &str| {
+        format!(
+            "insert into {table} (id, kind, state, next_at, expires_at, fence, token, mount, connection, body) \
+             select ('a/' || n)::bytea, 'secret', case when n % 4 = 0 then 'revoking' else 'active' end, 1, 1, 0, '', '', '', '' \
+             from generate_series({numbers}) n"
+        )
+    };
+    server().psql(&rows("1, 200")).unwrap();
+    let (holder, writer) = (session(server()).await, session(server()).await);
+    holder.batch_execute(&format!("begin; lock table {table} in row exclusive mode")).await.unwrap();
+    let opening = {
+        let settings = settings.clone();
+        tokio::spawn(async move { opened(&settings).await })
+    };
+    let waiting = format!("select count(*) from pg_locks where relation = '{table}'::regclass and not granted");
+    while server().psql(&waiting).unwrap().trim() == "0" {
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    let storage = opened(&settings).await;
-    holder.join().unwrap();
-    let counted = [(LeaseKind::Secret, LeaseState::Active, 150), (LeaseKind::Secret, LeaseState::Revoking, 50)];
+    // Behind the migration, which waits for the holder, who does not end before this.
+    writer.batch_execute("set statement_timeout = '30s'").await.unwrap();
+    writer.batch_execute(&rows("201, 204")).await.unwrap();
+    holder.batch_execute("commit").await.unwrap();
+    let storage = opening.await.unwrap();
+    let counted = [(LeaseKind::Secret, LeaseState::Active, 153), (LeaseKind::Secret, LeaseState::Revoking, 51)];
     assert_eq!(storage.count_leases().await.unwrap(), counted);
 }
 
