@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 use super::ring::{self, KEY_LEN, Ring};
 use super::shares::{self, SHARE_LEN_MAX, SHARE_LEN_MIN};
 use super::stored_key::{Moved, StoredKey};
-use super::{Barrier, sealings};
+use super::{Barrier, TRIES, sealings};
 
 const OVERTAKEN: &str = "another server has moved to another seal at the same moment: look at the seal's status, and give the shares again \
      if the migration is still pending";
@@ -164,10 +164,18 @@ impl Barrier {
         }
     }
 
-    /// As stored now: a second server with this store, should there ever be one, makes us fail instead of lose its key.
-    async fn stored_version(&self) -> Result<Expect, SealError> {
-        let stored = self.inner.get(&keys::keyring()).await?;
-        Ok(stored.map_or(Expect::Absent, |stored| Expect::Version(stored.version)))
+    /// Puts what `next` makes of the stored ring in its place. Another server may have added a key that this one has not seen: that key
+    /// must not get lost, so the ring is read again until the one that is replaced is the stored one. The caller holds `unsealing`.
+    pub(super) async fn replace_ring(&self, next: impl Fn(&Ring) -> Option<Ring>) -> Result<(), SealError> {
+        let mut ring = self.ring()?;
+        for _ in 0..TRIES {
+            let next = next(&ring).ok_or_else(|| broken("no key could be made"))?;
+            match self.install(next, Expect::Version(ring.version()), Vec::new()).await {
+                Err(SealError::Storage(StorageError::Conflict(_))) => ring = self.reload_ring(&ring).await?,
+                done => return done,
+            }
+        }
+        Err(broken("the key ring changes all the time"))
     }
 
     /// Whether the rows under `sys/` are those that were written. `false`: they are not, and the operator goes on with them.
@@ -251,14 +259,15 @@ impl Barrier {
         if !Arc::ptr_eq(&ring, seen) {
             return Ok(());
         }
-        let next = if ring.is_used_up(count) {
-            tracing::info!("the barrier's key has sealed enough values: rotating");
-            ring.rotated(&*self.entropy, self.clock.now(), count)
-        } else {
-            ring.with_room(count)
-        };
-        let next = next.ok_or_else(|| broken("no key could be made"))?;
-        self.install(next, self.stored_version().await?, Vec::new()).await
+        self.replace_ring(|ring| {
+            if ring.is_used_up(count) {
+                tracing::info!("the barrier's key has sealed enough values: rotating");
+                ring.rotated(&*self.entropy, self.clock.now(), count)
+            } else {
+                ring.with_room(count)
+            }
+        })
+        .await
     }
 }
 
@@ -404,9 +413,8 @@ impl Seal for Barrier {
 
     async fn rotate(&self) -> Result<(), SealError> {
         let _changing = self.unsealing.lock().await;
-        let ring = self.ring().map_err(|_| SealError::Sealed)?;
-        let next = ring.rotated(&*self.entropy, self.clock.now(), 0).ok_or_else(|| broken("no key could be made"))?;
-        self.install(next, self.stored_version().await?, Vec::new()).await
+        self.ring().map_err(|_| SealError::Sealed)?;
+        self.replace_ring(|ring| ring.rotated(&*self.entropy, self.clock.now(), 0)).await
     }
 
     async fn key_status(&self) -> Result<KeyStatus, SealError> {

@@ -459,6 +459,23 @@ async fn two_servers_over_one_store_follow_each_others_keys() {
     over(&inner).unseal(&share.0).await.expect("the digest has followed both");
 }
 
+/// The second one has not heard of the first one's key when it adds its own.
+#[tokio::test]
+async fn a_key_that_another_server_has_added_is_never_lost() {
+    let inner = memory();
+    let first = over(&inner);
+    let share = first.init_and_unseal_dev().await.unwrap();
+    let second = over(&inner);
+    second.unseal(&share.0).await.unwrap();
+    first.rotate().await.unwrap();
+    first.commit(Batch::new().put(key("a"), b"1".to_vec(), Expect::Absent)).await.unwrap();
+    second.rotate().await.unwrap();
+    let next = over(&inner);
+    next.unseal(&share.0).await.unwrap();
+    assert_eq!(next.get(&key("a")).await.unwrap().unwrap().value, b"1");
+    assert_eq!(next.key_status().await.unwrap().term, 3);
+}
+
 #[tokio::test]
 async fn nothing_is_written_under_a_key_that_the_stored_ring_has_not() {
     let inner = memory();
