@@ -43,6 +43,7 @@ mod outage;
 mod password_policies;
 mod policies;
 mod postgresql_storage;
+mod quorum;
 mod rotation;
 mod routing;
 mod seal;

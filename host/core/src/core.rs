@@ -24,6 +24,7 @@ use crate::metrics::Meter;
 use crate::mount::{AuthMethods, Engines, MountTable, SystemTtls};
 use crate::nodes::{NodeName, Nodes, Watched};
 use crate::policy::{Egps, Modules, Policies, decide};
+use crate::quorum::Quorum;
 use crate::random;
 use crate::request::Object;
 use crate::seams::audit::AuditDevices;
@@ -108,6 +109,7 @@ pub struct Unsealed {
     pub leases: Arc<Leases>,
     pub jobs: Arc<Jobs>,
     pub audit: Broker,
+    pub quorum: Quorum,
     /// Digest of the ACL component: stands in every audit record it decided.
     pub acl_digest: String,
 }
@@ -301,6 +303,7 @@ impl Core {
                 (&**declared_audit_devices, &self.settings.audit),
             )
             .await?,
+            quorum: Quorum::new(storage.clone(), seal.clone(), clock.clone(), entropy.clone()),
             acl_digest: acl.digest().0,
             installation,
             tokens,

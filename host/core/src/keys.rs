@@ -193,6 +193,12 @@ pub fn mount_data(accessor: &MountAccessor, rest: &str) -> Key {
     Key::new(format!("mount/{accessor}/{rest}"))
 }
 
+/// An attempt that takes a quorum of shares: `root-token`, `rotate-root` or `rotate-recovery`. Nothing is decided by it from memory.
+#[must_use]
+pub fn attempt(at: &str) -> Key {
+    Key::new(format!("attempt/{at}"))
+}
+
 /// What became of the last moves of mounts.
 #[must_use]
 pub fn moves() -> Key {

@@ -33,6 +33,9 @@ pub(crate) enum FrontendError {
     Query,
     #[error("method not allowed")]
     Method,
+    /// An old route that needs a token here.
+    #[error("unsupported operation")]
+    NotLetIn,
     #[error("cannot handle internal-only request operation")]
     InternalOnly,
     #[error("namespace not found")]
@@ -93,6 +96,7 @@ pub(crate) fn of_frontend(error: &FrontendError) -> Response<Payload> {
         FrontendError::HeadersTooLarge => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, Said::List(Vec::new())),
         FrontendError::Query => (StatusCode::BAD_REQUEST, Said::List(Vec::new())),
         FrontendError::Method => (StatusCode::METHOD_NOT_ALLOWED, Said::List(Vec::new())),
+        FrontendError::NotLetIn => (StatusCode::METHOD_NOT_ALLOWED, Said::one(error)),
         FrontendError::Namespace => (StatusCode::NOT_FOUND, Said::one(error)),
         FrontendError::MediaType(_) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, Said::one(error)),
         FrontendError::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, Said::one(error)),

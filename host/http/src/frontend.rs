@@ -115,6 +115,12 @@ impl Frontend {
         let client = peer.of_request(&parts.headers)?;
         let head = extract::head(&parts, &self.limits)?;
         *operation = Some(head.operation);
+        if !matches!(head.operation, Operation::List | Operation::Scan | Operation::Help)
+            && head.token.is_none()
+            && peer.rules.lets_in.admits(&head.path) == Some(false)
+        {
+            return Err(FrontendError::NotLetIn);
+        }
         if head.has_body
             && plain::carries_proof(&head.path)
             && client.address().is_some_and(|address| !self.proofs.allows(address))
@@ -238,6 +244,7 @@ impl Frontend {
         let codes =
             if is_health { HealthCodes::read(&data).ok_or(FrontendError::Query)? } else { HealthCodes::default() };
         let data = if is_health { Object::new() } else { data };
+        let is_let_in = rules.lets_in.admits(&path) == Some(true);
         let id = random::uuid(self.entropy.as_ref());
         let span = tracing::info_span!("request", request.id = %id, operation = operation.as_str(), path = %path);
         let client = Some(client);
@@ -253,6 +260,7 @@ impl Frontend {
             raw_body,
             upload,
             body_withheld,
+            is_let_in,
         };
         let is_metrics = request.path == METRICS && request.operation == Operation::Read;
         if is_metrics && rules.disallows_metrics {

@@ -15,6 +15,7 @@ mod mounts;
 mod operator;
 mod pipeline;
 mod policies;
+mod quorum;
 mod reconcile;
 mod routes;
 mod saga;

@@ -17,6 +17,7 @@ mod openapi;
 mod passwords;
 mod policies;
 mod remount;
+mod root_token;
 mod seal;
 mod snapshots;
 mod tools;
@@ -53,6 +54,7 @@ const TABLES: &[&[Route<SystemHandler>]] = &[
     snapshots::ROUTES,
     wrapping::ROUTES,
     tools::ROUTES,
+    root_token::ROUTES,
 ];
 
 /// All routes; literal ones before captures.
