@@ -43,7 +43,7 @@ mod outage;
 mod password_policies;
 mod policies;
 mod postgresql_storage;
-mod quorum;
+mod quotas;
 mod rotation;
 mod routing;
 mod seal;

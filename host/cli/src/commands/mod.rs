@@ -7,7 +7,6 @@
 mod audit;
 mod auth;
 mod data;
-mod generate_root;
 mod kv;
 mod lease;
 mod login;
