@@ -43,7 +43,7 @@ mod outage;
 mod password_policies;
 mod policies;
 mod postgresql_storage;
-mod quotas;
+mod quorum;
 mod rotation;
 mod routing;
 mod seal;

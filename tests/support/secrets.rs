@@ -8,8 +8,18 @@ use serde_json::Value;
 /// Shorter texts are found everywhere by chance.
 const SHORTEST: usize = 8;
 /// Keys of answers whose values are secret.
-const KEYS: [&str; 8] =
-    ["client_token", "password", "keys", "keys_base64", "root_token", "unseal_keys_b64", "id", "secret_id"];
+const KEYS: [&str; 10] = [
+    "client_token",
+    "password",
+    "keys",
+    "keys_base64",
+    "root_token",
+    "unseal_keys_b64",
+    "id",
+    "secret_id",
+    "otp",
+    "encoded_token",
+];
 
 /// A set that all clients of one server share.
 #[derive(Clone, Debug, Default)]
@@ -66,7 +76,7 @@ fn is_wrapping_token(key: &str, object: &serde_json::Map<String, Value>) -> bool
     key == "token" && object.contains_key("creation_path")
 }
 
-/// `keys` are shares in the answer of init, and names in a list.
+/// `keys` are shares in the answers that hand them out, and names in a list.
 fn is_init(object: &serde_json::Map<String, Value>) -> bool {
-    object.contains_key("root_token")
+    object.contains_key("keys_base64")
 }

@@ -100,6 +100,17 @@ impl Server {
         server
     }
 
+    /// A real OpenBao in memory by a configuration file, without keys yet; `settings` come first.
+    pub fn openbao_on(bao: &Bao, threshold: u32, settings: &str) -> Self {
+        let arguments = vec!["server".into(), "-config=server.hcl".into()];
+        let mut server = Self::prepare(Kind::OpenBao, bao.program.clone(), free_port(), arguments, &[]);
+        server.prints_root = false;
+        server.threshold = threshold as usize;
+        server.write_config_with(settings, "disable_mlock = true\nstorage \"inmem\" {}");
+        server.start();
+        server
+    }
+
     /// Our server on a SQLite file, initialised and unsealed.
     pub fn durable(options: &Durable) -> Self {
         let server = Self::uninitialised(options);

@@ -24,9 +24,7 @@ use crate::metrics::Meter;
 use crate::mount::{AuthMethods, Engines, MountTable, SystemTtls};
 use crate::nodes::{NodeName, Nodes, Watched};
 use crate::policy::{Egps, Modules, Policies, decide};
-use crate::quota::Quotas;
-use crate::quota::counted::Counted;
-use crate::quota::leases::LeaseCounts;
+use crate::quorum::Quorum;
 use crate::random;
 use crate::request::Object;
 use crate::seams::audit::AuditDevices;
@@ -111,7 +109,7 @@ pub struct Unsealed {
     pub leases: Arc<Leases>,
     pub jobs: Arc<Jobs>,
     pub audit: Broker,
-    pub quotas: Quotas,
+    pub quorum: Quorum,
     /// Digest of the ACL component: stands in every audit record it decided.
     pub acl_digest: String,
 }
@@ -134,8 +132,6 @@ pub struct Core {
     pub(crate) nodes: Arc<Nodes>,
     pub(crate) settings: Settings,
     pub(crate) meter: Meter,
-    /// Part of the storage, and of what is unsealed.
-    lease_counts: Arc<LeaseCounts>,
     unsealed: RwLock<Option<Arc<Unsealed>>>,
     /// One opening or closing at a time; holds what runs while unsealed.
     transition: Mutex<Option<Running>>,
@@ -160,11 +156,8 @@ impl Core {
         seams.clock = clock.clone();
         let (name, version) = (settings.node.clone(), settings.version.clone());
         let nodes = Nodes::new(seams.storage.clone(), seams.clock.clone(), &*seams.entropy, name, version);
-        let watched: Arc<dyn Storage> = Arc::new(Watched::new(seams.storage, nodes.clone()));
-        let lease_counts = LeaseCounts::new(watched.clone(), seams.clock.clone(), seams.entropy.clone());
-        seams.storage = Arc::new(Counted::new(watched, lease_counts.clone()));
+        seams.storage = Arc::new(Watched::new(seams.storage, nodes.clone()));
         Arc::new(Self {
-            lease_counts,
             seams,
             clock,
             nodes,
@@ -310,7 +303,7 @@ impl Core {
                 (&**declared_audit_devices, &self.settings.audit),
             )
             .await?,
-            quotas: Quotas::load(storage, &mounts, &methods, &self.lease_counts, &installation.cluster_name).await?,
+            quorum: Quorum::new(storage.clone(), seal.clone(), clock.clone(), entropy.clone()),
             acl_digest: acl.digest().0,
             installation,
             tokens,

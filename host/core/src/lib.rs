@@ -26,7 +26,7 @@ pub mod mount;
 pub mod nodes;
 pub mod passwords;
 pub mod policy;
-pub mod quota;
+pub mod quorum;
 pub mod random;
 pub mod request;
 pub mod routes;

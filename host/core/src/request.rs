@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use leasehold_model::{LeaseId, Operation, Timestamp, TokenId, Ttl};
+use leasehold_model::{Accessor, LeaseId, Operation, Timestamp, TokenId, Ttl};
 use serde_json::Value;
 
 use crate::connection::ConnectionInfo;
@@ -36,6 +36,8 @@ pub struct LogicalRequest {
     /// The body was too large to be read for somebody who shows no living token. `data` is empty and says nothing: such a
     /// request is refused, never carried out.
     pub body_withheld: bool,
+    /// The listener's configuration asks for no token on this path; see [`Access::TokenUnlessLetIn`](crate::routes::Access).
+    pub is_let_in: bool,
 }
 
 /// The body and the token stay out of every log.
@@ -85,6 +87,8 @@ pub struct LogicalResponse {
     pub index: Option<String>,
     /// The server seals once this answer is recorded, and answers when it has.
     pub seals: bool,
+    /// A token that was made and is in `data` in a form that only its receiver can read.
+    pub made_token: Option<HandedOut>,
 }
 
 /// A file that is sent as an answer, with its content type.
@@ -101,6 +105,20 @@ pub struct HandedOut {
     pub token: Option<TokenId>,
     /// Names the token.
     accessor: String,
+}
+
+impl HandedOut {
+    /// A new token that stands in no `auth` block.
+    #[must_use]
+    pub fn token(token: TokenId, accessor: &Accessor) -> Self {
+        Self { lease: None, token: Some(token), accessor: accessor.as_str().to_owned() }
+    }
+
+    /// Names the token.
+    #[must_use]
+    pub fn accessor(&self) -> &str {
+        &self.accessor
+    }
 }
 
 impl fmt::Debug for HandedOut {
@@ -161,6 +179,9 @@ impl LogicalResponse {
         if let Some(wrap) = &self.wrap_info {
             let (token, accessor) = (Some(wrap.token.clone()), wrap.accessor.as_str().to_owned());
             return Some(HandedOut { lease: None, token, accessor });
+        }
+        if let Some(made) = &self.made_token {
+            return Some(made.clone());
         }
         let lease = self.issued().cloned();
         let auth = self.auth.as_ref().filter(|auth| auth.is_new);

@@ -26,6 +26,9 @@ pub enum Access {
     Sudo,
     /// The same as [`Access::Token`] for reads and lists, [`Access::Sudo`] for everything else (`sys/modules/*`).
     SudoToWrite,
+    /// The same as [`Access::Token`], unless the listener lets the request in without one
+    /// ([`LogicalRequest::is_let_in`](crate::request::LogicalRequest::is_let_in)).
+    TokenUnlessLetIn,
     /// Nobody is asked for a token.
     Unauthenticated,
     /// The same, and the route answers while the server is sealed. Such a request leaves no audit record.
@@ -39,7 +42,7 @@ impl Access {
         match self {
             Self::Sudo => true,
             Self::SudoToWrite => !matches!(operation, Operation::Read | Operation::List | Operation::Scan),
-            Self::Token | Self::Unauthenticated | Self::WhileSealed => false,
+            Self::Token | Self::TokenUnlessLetIn | Self::Unauthenticated | Self::WhileSealed => false,
         }
     }
 

@@ -115,6 +115,12 @@ impl Frontend {
         let client = peer.of_request(&parts.headers)?;
         let head = extract::head(&parts, &self.limits)?;
         *operation = Some(head.operation);
+        if !matches!(head.operation, Operation::List | Operation::Scan | Operation::Help)
+            && head.token.is_none()
+            && peer.rules.lets_in.admits(&head.path) == Some(false)
+        {
+            return Err(FrontendError::NotLetIn);
+        }
         if head.has_body
             && plain::carries_proof(&head.path)
             && client.address().is_some_and(|address| !self.proofs.allows(address))
@@ -238,6 +244,7 @@ impl Frontend {
         let codes =
             if is_health { HealthCodes::read(&data).ok_or(FrontendError::Query)? } else { HealthCodes::default() };
         let data = if is_health { Object::new() } else { data };
+        let is_let_in = rules.lets_in.admits(&path) == Some(true);
         let id = random::uuid(self.entropy.as_ref());
         let span = tracing::info_span!("request", request.id = %id, operation = operation.as_str(), path = %path);
         let client = Some(client);
@@ -253,16 +260,13 @@ impl Frontend {
             raw_body,
             upload,
             body_withheld,
+            is_let_in,
         };
         let is_metrics = request.path == METRICS && request.operation == Operation::Read;
         if is_metrics && rules.disallows_metrics {
             return Err(FrontendError::Elsewhere);
         }
         let pipeline = Arc::clone(&self.pipeline);
-        let counts = match pipeline.limit_rate(&request).instrument(span.clone()).await {
-            Ok(counts) => counts,
-            Err(refused) => return Ok(error::of_request(&refused, &id)),
-        };
         let mut result = if is_metrics && rules.unauthenticated_metrics {
             Ok(pipeline.metrics(request).instrument(span.clone()).await)
         } else {
@@ -272,15 +276,11 @@ impl Frontend {
             answer.status = Some(codes.apply(answer.status.unwrap_or(200)));
         }
         let _entered = span.enter();
-        let mut response = match result {
+        Ok(match result {
             Ok(answer) => self.deliver(&id, operation, &answer, outbox),
             // The core has logged what broke here.
             Err(failed) => error::of_request(&failed, &id),
-        };
-        if let Some(counts) = counts {
-            envelope::put_counts(response.headers_mut(), counts);
-        }
-        Ok(response)
+        })
     }
 
     fn deliver(&self, id: &str, operation: Operation, answer: &LogicalResponse, outbox: &Outbox) -> Response<Payload> {

@@ -33,9 +33,16 @@ pub(crate) fn carries_proof(path: &str) -> bool {
     }
     let Some(below) = path.strip_prefix("sys/") else { return false };
     matches!(below, "init" | "unseal" | "wrapping/unwrap" | "wrapping/rewrap" | "wrapping/lookup")
-        || ["rekey/", "rekey-recovery-key/", "rotate/root/", "rotate/recovery/", "generate-root/"]
-            .iter()
-            .any(|prefix| below.starts_with(prefix))
+        || [
+            "rekey/",
+            "rekey-recovery-key/",
+            "rotate/root/",
+            "rotate/recovery/",
+            "generate-root/",
+            "generate-root-token/",
+        ]
+        .iter()
+        .any(|prefix| below.starts_with(prefix))
 }
 
 /// Whether a route is only there for the root namespace.
@@ -139,6 +146,8 @@ mod tests {
             "sys/rekey/update",
             "sys/rekey/verify",
             "sys/generate-root/update",
+            "sys/generate-root-token/update",
+            "sys/rotate/root/update",
         ] {
             assert!(carries_proof(path), "{path}");
         }

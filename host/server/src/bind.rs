@@ -5,7 +5,7 @@ use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::sync::Arc;
 
-use leasehold_http::listener::{Listener as Served, Rules, Socket, SocketFile};
+use leasehold_http::listener::{LetsIn, Listener as Served, Rules, Socket, SocketFile};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 
@@ -47,7 +47,7 @@ impl Certificate {
 ///
 /// # Errors
 /// In words for the operator.
-pub(crate) async fn bind(listener: &Listener, tls: Option<&Certificate>) -> Result<Served, String> {
+pub(crate) async fn bind(listener: &Listener, lets_in: LetsIn, tls: Option<&Certificate>) -> Result<Served, String> {
     let socket = match &listener.address {
         Address::Tcp(address) => Socket::Tcp(tcp(address).await?),
         Address::Unix { path, mode, user, group } => {
@@ -62,6 +62,7 @@ pub(crate) async fn bind(listener: &Listener, tls: Option<&Certificate>) -> Resu
         response_headers: listener.response_headers.clone(),
         unauthenticated_metrics: listener.unauthenticated_metrics,
         disallows_metrics: listener.disallows_metrics,
+        lets_in: lets_in.or(listener.lets_in),
     };
     Ok(Served { socket, tls: tls.map(|certificate| certificate.sender.subscribe()), rules: Arc::new(rules) })
 }

@@ -145,6 +145,7 @@ async fn ask(core: &Arc<Core>, root: &TokenId, path: &str, body: Value) -> Resul
         raw_body: None,
         upload: None,
         body_withheld: false,
+        is_let_in: false,
     };
     core.handle(request).await.map(|_| ()).map_err(|error| format!("{path}: {}", with_causes(&error)))
 }

@@ -157,7 +157,7 @@ async fn live(
     let keeping_seals = seals.keep();
     let mut listeners = Vec::new();
     for (listener, certificate) in config.listeners.iter().zip(&certificates) {
-        listeners.push(bind::bind(listener, certificate.as_ref()).await?);
+        listeners.push(bind::bind(listener, config.lets_in, certificate.as_ref()).await?);
     }
     let addresses = addresses(&listeners)?;
     let (audit, files) = (config.audit_directory.clone(), config.connection_files_dir.clone());

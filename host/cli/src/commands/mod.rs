@@ -7,6 +7,7 @@
 mod audit;
 mod auth;
 mod data;
+mod generate_root;
 mod kv;
 mod lease;
 mod login;

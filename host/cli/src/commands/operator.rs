@@ -1,11 +1,11 @@
-//! `operator init|unseal|seal|members|rotate|key-status|step-down`. What works on files and stores beneath it is the server's own.
+//! `operator init|unseal|seal|members|rotate|key-status|step-down`. [`generate_root`] stands beside it; what works on files and stores beneath it is the server's own.
 
 use clap::Command;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 
 use super::run::Run;
-use super::{login, snapshot, status};
+use super::{generate_root, login, snapshot, status};
 use crate::client::{ApiRequest, Client};
 use crate::data::read_bounded;
 use crate::declare::{group, leaf, switch, value, values};
@@ -56,6 +56,7 @@ pub(super) fn tree() -> Command {
             "  $ leasehold operator rotate",
         ),
         leaf("key-status", "Show the data key in use", "", "  $ leasehold operator key-status"),
+        generate_root::tree(),
         leaf("step-down", "Let another node lead", "", "  $ leasehold operator step-down"),
         snapshot::tree(false),
         group("raft", "The names under which Vault has snapshots").subcommand(snapshot::tree(true)),
@@ -73,6 +74,7 @@ pub(super) fn run(run: &mut Run, command: &str) -> Result<(), Failure> {
         "members" => members(run),
         "rotate" => rotate(run),
         "key-status" => key_status(run),
+        "generate-root" => generate_root::run(run),
         _ => tell(run, "sys/step-down", "Error stepping down", |client| {
             format!("Success! Stepped down: {}", client.address())
         }),

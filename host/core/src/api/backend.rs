@@ -57,6 +57,10 @@ impl Matched {
         on_route!(self, found => found.route.access.is_unauthenticated(), false)
     }
 
+    pub(super) fn may_be_let_in(&self) -> bool {
+        on_route!(self, found => found.route.access == routes::Access::TokenUnlessLetIn, false)
+    }
+
     pub(super) fn has_existence_check(&self) -> bool {
         on_route!(self, found => found.route.existence_check, false)
     }

@@ -179,7 +179,8 @@ impl Core {
             (Some(backend), Some((_, rest))) => backend.find(rest, request.operation),
             _ => None,
         };
-        let open = matched.as_ref().is_some_and(Matched::is_unauthenticated);
+        let is_let_in = request.is_let_in && matched.as_ref().is_some_and(Matched::may_be_let_in);
+        let open = is_let_in || matched.as_ref().is_some_and(Matched::is_unauthenticated);
         // As in Vault: whoever logs in may still send a token that has long ended. Help is for those who have one.
         let is_login = open && matches!(backend, Some(Backend::Auth(_))) && request.operation != Operation::Help;
         trace.operation = Some(request.operation);
@@ -188,7 +189,8 @@ impl Core {
         match (&request.token, open) {
             _ if trace.is_known => {}
             (None, true) => {}
-            (Some(_), true) if is_login => {}
+            // Nor is it for a token that has ended to keep anybody from what needs none: it may be the reason why they come.
+            (Some(_), true) if is_login || is_let_in => {}
             (Some(token), true) => {
                 let known = unsealed.tokens.recognise(token, client).await;
                 // Help is for everybody.

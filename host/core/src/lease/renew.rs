@@ -167,8 +167,6 @@ mod tests {
             attempts: 0,
             last_error: None,
             wrapped: None,
-            role: None,
-            is_root: false,
             ending: None,
         };
         let row = LeaseRow {

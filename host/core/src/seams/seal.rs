@@ -51,6 +51,10 @@ pub trait Seal: Send + Sync {
     async fn key_status(&self) -> Result<KeyStatus, SealError>;
     /// 32 bytes that never change and exist only while unsealed, derived for one purpose (`token`, `audit`, …).
     fn derive(&self, purpose: &str) -> Result<SecretKey, SealError>;
+    /// The shares that people prove themselves by, as they are stored at this moment: another server may have replaced them.
+    async fn split(&self) -> Result<Split, SealError>;
+    /// Names a share without saying anything about it: what [`Split::digests`] has of it.
+    fn share_digest(&self, share: &KeyShare) -> String;
 }
 
 /// Wraps the key that opens the barrier with a key that is kept elsewhere: in a file, by another server. A KMS or an HSM would be one
@@ -107,6 +111,25 @@ impl fmt::Debug for KeyShare {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("KeyShare([REDACTED])")
     }
+}
+
+/// How the root key is split, or the recovery key where a [`KeyWrapper`] opens the barrier. No secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Split {
+    /// 0 where there are no recovery shares.
+    pub shares: u8,
+    pub threshold: u8,
+    pub recovery: bool,
+    /// Of each share. With these a wrong share is known when it is given.
+    pub digests: Vec<String>,
+    /// Of the stored value [`keys::seal`](crate::keys::seal), for commits that hold only as long as the shares do.
+    pub version: u64,
+}
+
+impl Split {
+    /// Bytes of the shortest and the longest share; Vault's numbers.
+    pub const SHARE_LEN_MIN: usize = 16;
+    pub const SHARE_LEN_MAX: usize = 33;
 }
 
 #[derive(Clone, Debug, Default)]

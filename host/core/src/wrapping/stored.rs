@@ -3,10 +3,10 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use leasehold_model::{LeaseId, Timestamp, TokenId, Ttl};
+use leasehold_model::{Accessor, LeaseId, Timestamp, TokenId, Ttl};
 use serde::{Deserialize, Serialize};
 
-use crate::request::{AuthAnswer, LeaseAnswer, LogicalResponse, Object, Shape};
+use crate::request::{AuthAnswer, HandedOut, LeaseAnswer, LogicalResponse, Object, Shape};
 
 #[derive(Serialize, Deserialize)]
 struct Stored<'a> {
@@ -17,6 +17,9 @@ struct Stored<'a> {
     read_again_in: Option<Ttl>,
     shape: StoredShape,
     status: Option<u16>,
+    /// Id and accessor.
+    #[serde(default)]
+    made_token: Option<(Cow<'a, str>, Cow<'a, str>)>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -65,6 +68,7 @@ pub(super) fn write(answer: &LogicalResponse) -> Option<Vec<u8>> {
         attachment: None,
         index: _,
         seals: false,
+        made_token,
     } = answer
     else {
         return None;
@@ -98,6 +102,9 @@ pub(super) fn write(answer: &LogicalResponse) -> Option<Vec<u8>> {
             Shape::Plain => StoredShape::Plain,
         },
         status: *status,
+        made_token: made_token
+            .as_ref()
+            .and_then(|made| Some((Cow::Borrowed(made.token.as_ref()?.expose()), Cow::Borrowed(made.accessor())))),
     };
     serde_json::to_vec(&stored).ok()
 }
@@ -126,6 +133,9 @@ pub(super) fn read(bytes: &[u8]) -> Option<LogicalResponse> {
             orphan: auth.orphan,
             num_uses: auth.num_uses,
             is_new: auth.is_new,
+        }),
+        made_token: stored.made_token.map(|(id, accessor)| {
+            HandedOut::token(TokenId::new(id.into_owned()), &Accessor::new(accessor.into_owned()))
         }),
         read_again_in: stored.read_again_in,
         shape: match stored.shape {

@@ -112,6 +112,7 @@ impl Server {
             raw_body: None,
             upload: None,
             body_withheld: false,
+            is_let_in: false,
         };
         let answered = async {
             self.machine.runs().await;

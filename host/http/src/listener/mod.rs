@@ -58,6 +58,40 @@ pub struct Rules {
     pub unauthenticated_metrics: bool,
     /// `sys/metrics` is not served here.
     pub disallows_metrics: bool,
+    /// What is asked for no token here.
+    pub lets_in: LetsIn,
+}
+
+/// Old routes that need no token where the configuration says so. They take a quorum of shares all the same; but anybody may end what
+/// others have begun.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LetsIn {
+    /// `sys/generate-root/…`.
+    pub generate_root: bool,
+    /// `sys/rekey/…` and `sys/rekey-recovery-key/…`.
+    pub rekey: bool,
+}
+
+impl LetsIn {
+    /// What either of them lets in.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self { generate_root: self.generate_root || other.generate_root, rekey: self.rekey || other.rekey }
+    }
+
+    /// Whether the path is one of these routes, and if so, whether it is let in.
+    pub(crate) fn admits(self, path: &str) -> Option<bool> {
+        match path {
+            "sys/generate-root/attempt" | "sys/generate-root/update" => Some(self.generate_root),
+            "sys/rekey/init"
+            | "sys/rekey/update"
+            | "sys/rekey/verify"
+            | "sys/rekey-recovery-key/init"
+            | "sys/rekey-recovery-key/update"
+            | "sys/rekey-recovery-key/verify" => Some(self.rekey),
+            _ => None,
+        }
+    }
 }
 
 impl Rules {

@@ -20,7 +20,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use leasehold_core::audit::DeviceEntry;
-use leasehold_http::listener::{ForwardedFor, ProxyProtocol, ResponseHeaders};
+use leasehold_http::listener::{ForwardedFor, LetsIn, ProxyProtocol, ResponseHeaders};
 use leasehold_model::Ttl;
 use leasehold_seals::{StaticSettings, TransitSettings};
 
@@ -106,6 +106,8 @@ pub(crate) struct Config {
     /// What opens the server instead of people: one at most, and one at most that is disabled.
     pub(crate) seals: Vec<SealBlock>,
     pub(crate) listeners: Vec<Listener>,
+    /// What no listener asks for a token.
+    pub(crate) lets_in: LetsIn,
     pub(crate) default_lease_ttl: Ttl,
     pub(crate) max_lease_ttl: Ttl,
     pub(crate) api_addr: Option<String>,
@@ -135,6 +137,7 @@ impl Config {
             store: Store::Memory,
             seals: Vec::new(),
             listeners: Vec::new(),
+            lets_in: LetsIn::default(),
             default_lease_ttl: defaults::DEFAULT_LEASE_TTL,
             max_lease_ttl: defaults::MAX_LEASE_TTL,
             api_addr: None,
@@ -160,6 +163,7 @@ impl Config {
             store,
             seals,
             listeners,
+            lets_in,
             default_lease_ttl,
             max_lease_ttl,
             api_addr,
@@ -182,6 +186,7 @@ impl Config {
             ("storage", self.store != *store),
             ("seal", self.seals != *seals),
             ("listener", without_tls(&self.listeners) != without_tls(listeners)),
+            ("enable_unauthenticated_access", self.lets_in != *lets_in),
             ("default_lease_ttl", self.default_lease_ttl != *default_lease_ttl),
             ("max_lease_ttl", self.max_lease_ttl != *max_lease_ttl),
             ("api_addr", self.api_addr != *api_addr),
@@ -209,6 +214,8 @@ pub(crate) struct Listener {
     pub(crate) response_headers: ResponseHeaders,
     pub(crate) unauthenticated_metrics: bool,
     pub(crate) disallows_metrics: bool,
+    /// What this listener asks for no token.
+    pub(crate) lets_in: LetsIn,
 }
 
 impl Listener {
@@ -222,6 +229,7 @@ impl Listener {
             response_headers: ResponseHeaders::default(),
             unauthenticated_metrics: false,
             disallows_metrics: false,
+            lets_in: LetsIn::default(),
         }
     }
 }

@@ -248,6 +248,7 @@ impl Reader<'_> {
                     }
                 }
             }
+            "enable_unauthenticated_access" => config.lets_in = self.lets_in(item),
             "default_lease_ttl" => self.ttl(item, &mut config.default_lease_ttl),
             "max_lease_ttl" => self.ttl(item, &mut config.max_lease_ttl),
             "default_max_request_duration" => self.request_time(item, &mut config.request_time),

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use async_trait::async_trait;
-use leasehold_core::seams::seal::{FirstValues, KeyShare, KeyStatus, Seal, SealError, SealStatus, SecretKey};
+use leasehold_core::seams::seal::{FirstValues, KeyShare, KeyStatus, Seal, SealError, SealStatus, SecretKey, Split};
 use leasehold_core::seams::storage::{Batch, Change, Expect, StorageError, Versioned};
 use leasehold_core::{keys, random};
 use serde::{Deserialize, Serialize};
@@ -45,6 +45,13 @@ impl SealConfig {
 
     pub(super) fn bytes(&self) -> Result<Vec<u8>, SealError> {
         serde_json::to_vec(self).map_err(|_| broken("no configuration"))
+    }
+
+    pub(super) fn split(&self) -> Split {
+        // Shares that open the root key of a seal are those of a store that has moved away from one.
+        let recovery = self.stored_key.as_ref().is_some_and(|key| key.is_of_wrapper());
+        let Self { shares, threshold, digests, version, .. } = self;
+        Split { shares: *shares, threshold: *threshold, recovery, digests: digests.clone(), version: *version }
     }
 
     /// Whether this may be one of the shares. Only shares that give the root key itself may have no digest: the root key proves them.
@@ -95,6 +102,12 @@ impl Barrier {
         let config = Arc::new(SealConfig::read(&stored)?);
         *self.config.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&config));
         Ok(Some(config))
+    }
+
+    /// As it is stored now, whatever is remembered.
+    pub(super) async fn stored_config(&self) -> Result<SealConfig, SealError> {
+        let stored = self.inner.get(&keys::seal()).await?.ok_or(SealError::NotInitialized)?;
+        Ok(SealConfig::read(&stored)?)
     }
 
     pub(super) fn forget_config(&self) {
@@ -425,6 +438,15 @@ impl Seal for Barrier {
 
     fn derive(&self, purpose: &str) -> Result<SecretKey, SealError> {
         Ok(self.ring().map_err(|_| SealError::Sealed)?.derive(purpose))
+    }
+
+    async fn split(&self) -> Result<Split, SealError> {
+        self.ring().map_err(|_| SealError::Sealed)?;
+        Ok(self.stored_config().await?.split())
+    }
+
+    fn share_digest(&self, share: &KeyShare) -> String {
+        shares::digest(&share.0)
     }
 }
 

@@ -37,6 +37,11 @@ impl StoredKey {
         Self { kind: kind.to_owned(), key_id: wrapped.key_id.clone(), wrapped: hex::encode(&wrapped.bytes) }
     }
 
+    /// Whether a wrapper unwraps it, and not what shares give.
+    pub(super) fn is_of_wrapper(&self) -> bool {
+        self.kind != SHAMIR
+    }
+
     fn wrapped(&self) -> Result<WrappedKey, StorageError> {
         let damaged = |_| StorageError::Corrupt(keys::seal().as_str().to_owned());
         Ok(WrappedKey { key_id: self.key_id.clone(), bytes: hex::decode(&self.wrapped).map_err(damaged)? })

@@ -122,6 +122,7 @@ async fn enable(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
         raw_body: None,
         upload: None,
         body_withheld: false,
+        is_let_in: false,
     };
     let test = Entry {
         phase: Phase::Request,

@@ -45,6 +45,9 @@ pub(crate) fn of_route<H: Copy>(routes: &[Route<H>], route: &Route<H>, path: &st
         Access::Sudo => "\nThis path needs the capability `sudo` besides the operation's own.\n",
         Access::SudoToWrite => "\nWrites to this path need the capability `sudo` besides the operation's own.\n",
         Access::Unauthenticated | Access::WhileSealed => "\nThis path needs no token.\n",
+        Access::TokenUnlessLetIn => {
+            "\nThis path needs a token, unless the configuration of the listener says otherwise.\n"
+        }
         Access::Token => "",
     });
     answer(text, routes)
@@ -63,7 +66,6 @@ fn kind(kind: Kind) -> &'static str {
         Kind::Text | Kind::Any => "string",
         Kind::Time => "time",
         Kind::Int => "int",
-        Kind::Float => "float",
         Kind::Bool => "bool",
         Kind::Duration => "duration (sec)",
         Kind::CommaList | Kind::List => "list of strings",

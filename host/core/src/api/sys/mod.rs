@@ -16,8 +16,8 @@ mod nodes;
 mod openapi;
 mod passwords;
 mod policies;
-mod quotas;
 mod remount;
+mod root_token;
 mod seal;
 mod snapshots;
 mod tools;
@@ -54,7 +54,7 @@ const TABLES: &[&[Route<SystemHandler>]] = &[
     snapshots::ROUTES,
     wrapping::ROUTES,
     tools::ROUTES,
-    quotas::ROUTES,
+    root_token::ROUTES,
 ];
 
 /// All routes; literal ones before captures.

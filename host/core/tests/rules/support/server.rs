@@ -317,6 +317,7 @@ pub fn request(token: Option<&str>, operation: Operation, path: &str, data: Valu
         raw_body: None,
         upload: None,
         body_withheld: false,
+        is_let_in: false,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use leasehold_http::listener::{ForwardedFor, Networks, ProxyBehavior, ProxyProtocol, StatusPattern};
+use leasehold_http::listener::{ForwardedFor, LetsIn, Networks, ProxyBehavior, ProxyProtocol, StatusPattern};
 
 use super::super::tree::{Block, Item, Value};
 use super::super::{Address, Listener, TlsSettings, TlsVersion, defaults, suites};
@@ -108,6 +108,12 @@ impl Reader<'_> {
             }
             "x_forwarded_for_reject_not_authorized" => {
                 said.forwarded.reject_not_authorized = self.bool_of(item).unwrap_or(true);
+            }
+            "disable_unauthed_generate_root_endpoints" => {
+                said.listener.lets_in.generate_root = !self.bool_of(item).unwrap_or(true);
+            }
+            "disable_unauthed_rekey_endpoints" => {
+                said.listener.lets_in.rekey = !self.bool_of(item).unwrap_or(true);
             }
             "custom_response_headers" => self.response_headers(item, &mut said.listener),
             "telemetry" => self.listener_telemetry(item, &mut said.listener),
@@ -301,6 +307,19 @@ impl Reader<'_> {
                 None
             }
         }
+    }
+
+    /// Families of routes, by Vault's names.
+    pub(super) fn lets_in(&mut self, item: &Item) -> LetsIn {
+        let mut lets_in = LetsIn::default();
+        for family in self.texts_of(item) {
+            match family.as_str() {
+                "generate-root" => lets_in.generate_root = true,
+                "rekey" => lets_in.rekey = true,
+                other => self.unknown(item.line, other, &["generate-root", "rekey"], "family of endpoints"),
+            }
+        }
+        lets_in
     }
 
     fn networks(&mut self, item: &Item) -> Option<Networks> {
