@@ -44,6 +44,7 @@ mod password_policies;
 mod policies;
 mod postgresql_storage;
 mod quorum;
+mod quotas;
 mod rotation;
 mod routing;
 mod seal;

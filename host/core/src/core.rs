@@ -25,6 +25,9 @@ use crate::mount::{AuthMethods, Engines, MountTable, SystemTtls};
 use crate::nodes::{NodeName, Nodes, Watched};
 use crate::policy::{Egps, Modules, Policies, decide};
 use crate::quorum::Quorum;
+use crate::quota::Quotas;
+use crate::quota::counted::Counted;
+use crate::quota::leases::LeaseCounts;
 use crate::random;
 use crate::request::Object;
 use crate::seams::audit::AuditDevices;
@@ -110,6 +113,7 @@ pub struct Unsealed {
     pub jobs: Arc<Jobs>,
     pub audit: Broker,
     pub quorum: Quorum,
+    pub quotas: Quotas,
     /// Digest of the ACL component: stands in every audit record it decided.
     pub acl_digest: String,
 }
@@ -132,6 +136,8 @@ pub struct Core {
     pub(crate) nodes: Arc<Nodes>,
     pub(crate) settings: Settings,
     pub(crate) meter: Meter,
+    /// Part of the storage, and of what is unsealed.
+    lease_counts: Arc<LeaseCounts>,
     unsealed: RwLock<Option<Arc<Unsealed>>>,
     /// One opening or closing at a time; holds what runs while unsealed.
     transition: Mutex<Option<Running>>,
@@ -156,8 +162,11 @@ impl Core {
         seams.clock = clock.clone();
         let (name, version) = (settings.node.clone(), settings.version.clone());
         let nodes = Nodes::new(seams.storage.clone(), seams.clock.clone(), &*seams.entropy, name, version);
-        seams.storage = Arc::new(Watched::new(seams.storage, nodes.clone()));
+        let watched: Arc<dyn Storage> = Arc::new(Watched::new(seams.storage, nodes.clone()));
+        let lease_counts = LeaseCounts::new(watched.clone(), seams.clock.clone(), seams.entropy.clone());
+        seams.storage = Arc::new(Counted::new(watched, lease_counts.clone()));
         Arc::new(Self {
+            lease_counts,
             seams,
             clock,
             nodes,
@@ -304,6 +313,7 @@ impl Core {
             )
             .await?,
             quorum: Quorum::new(storage.clone(), seal.clone(), clock.clone(), entropy.clone()),
+            quotas: Quotas::load(storage, &mounts, &methods, &self.lease_counts, &installation.cluster_name).await?,
             acl_digest: acl.digest().0,
             installation,
             tokens,

@@ -13,6 +13,7 @@ pub type Object = Map<String, Value>;
 pub enum Kind {
     Text,
     Int,
+    Float,
     Bool,
     /// Integer seconds in answers.
     Duration,
@@ -85,6 +86,7 @@ impl Field {
 enum Coerced {
     Text(String),
     Int(i64),
+    Float(f64),
     Bool(bool),
     Ttl(Ttl),
     Time(Timestamp),
@@ -165,6 +167,14 @@ impl Fields {
     }
 
     #[must_use]
+    pub fn float(&self, name: &str) -> Option<f64> {
+        match self.values.get(name)? {
+            Coerced::Float(float) => Some(*float),
+            _ => None,
+        }
+    }
+
+    #[must_use]
     pub fn bool(&self, name: &str) -> Option<bool> {
         match self.values.get(name)? {
             Coerced::Bool(bool) => Some(*bool),
@@ -223,6 +233,7 @@ fn coerce(field: &Field, value: &Value) -> Result<Coerced, String> {
     Ok(match field.kind {
         Kind::Text => Coerced::Text(scalar(value).ok_or_else(|| expected("string", value))?),
         Kind::Int => Coerced::Int(int(value)?),
+        Kind::Float => Coerced::Float(float(value)?),
         Kind::Bool => Coerced::Bool(boolean(value)?),
         Kind::Duration => Coerced::Ttl(length(value)?),
         Kind::Time => Coerced::Time(moment(value)?),
@@ -288,6 +299,17 @@ fn scalar(value: &Value) -> Option<String> {
 
 const NO_INT: &str = "'' cannot parse value as 'int': strconv.ParseInt: invalid syntax";
 const NO_BOOL: &str = "'' cannot parse value as 'bool': strconv.ParseBool: invalid syntax";
+
+fn float(value: &Value) -> Result<f64, String> {
+    let no_float = || "'' cannot parse value as 'float64': strconv.ParseFloat: invalid syntax".to_owned();
+    match value {
+        Value::Number(number) => number.as_f64().ok_or_else(no_float),
+        Value::String(text) if text.is_empty() => Ok(0.0),
+        Value::String(text) => text.parse().ok().filter(|float: &f64| float.is_finite()).ok_or_else(no_float),
+        Value::Bool(bool) => Ok(f64::from(u8::from(*bool))),
+        _ => Err(expected("float64", value)),
+    }
+}
 
 fn int(value: &Value) -> Result<i64, String> {
     match value {

@@ -67,6 +67,8 @@ pub enum Cached<'a> {
     Mount,
     AuditDevice,
     AuditedHeader(&'a str),
+    /// What follows `sys/quota/`.
+    Quota(&'a str),
 }
 
 /// `None`: nothing in memory is decided by it. The key ring is among these: who meets a key that it does not know reads it again.
@@ -80,6 +82,7 @@ pub fn cached(key: &Key) -> Option<Cached<'_>> {
         ("mount" | "auth", _) => Cached::Mount,
         ("audit", _) => Cached::AuditDevice,
         ("audited-header", _) => Cached::AuditedHeader(rest),
+        ("quota", _) => Cached::Quota(rest),
         _ => return None,
     })
 }
@@ -127,6 +130,47 @@ pub fn audited_header(name: &str) -> Key {
 #[must_use]
 pub fn policy(name: &str) -> Key {
     Key::new(format!("sys/policy/{name}"))
+}
+
+/// What no rate limit counts.
+#[must_use]
+pub fn quota_config() -> Key {
+    Key::new("sys/quota/config")
+}
+
+/// All rate limits.
+#[must_use]
+pub fn quota_rate_limits() -> Key {
+    Key::new("sys/quota/rate-limit")
+}
+
+/// All lease count quotas: whatever begins or ends a lease names its version.
+#[must_use]
+pub fn quota_lease_counts() -> Key {
+    Key::new("sys/quota/lease-count")
+}
+
+/// What the places of a lease count quota count; see [`crate::quota`].
+#[must_use]
+pub fn lease_count_places(quota: &str) -> Key {
+    Key::new(format!("quota/lease-count/{quota}/"))
+}
+
+#[must_use]
+pub fn lease_count_place(quota: &str, place: u32) -> Key {
+    Key::new(format!("quota/lease-count/{quota}/{place}"))
+}
+
+/// Whether a commit that was refused because of this key was refused by what counts leases.
+#[must_use]
+pub fn is_lease_count(key: &str) -> bool {
+    key == quota_lease_counts().as_str() || key.starts_with("quota/lease-count/")
+}
+
+/// Whether a token's record stands under this key.
+#[must_use]
+pub fn is_token(key: &Key) -> bool {
+    key.as_str().starts_with("token/id/")
 }
 
 /// Read when a password is made, and kept in no memory.
@@ -221,6 +265,10 @@ mod tests {
             (mount("auth", &accessor), Some(Cached::Mount)),
             (audit("file/"), Some(Cached::AuditDevice)),
             (audited_header("x"), Some(Cached::AuditedHeader("x"))),
+            (quota_config(), Some(Cached::Quota("config"))),
+            (quota_rate_limits(), Some(Cached::Quota("rate-limit"))),
+            (quota_lease_counts(), Some(Cached::Quota("lease-count"))),
+            (lease_count_place("id", 0), None),
             (module_bytes("d"), None),
             (mount_taint(&accessor), None),
             (password_policy("name/x"), None),

@@ -27,6 +27,7 @@ pub mod nodes;
 pub mod passwords;
 pub mod policy;
 pub mod quorum;
+pub mod quota;
 pub mod random;
 pub mod request;
 pub mod routes;

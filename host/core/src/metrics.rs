@@ -85,6 +85,25 @@ pub(crate) fn token_made(cluster: &str, mount: &MountEntry, kind: &'static str, 
     .increment(1);
 }
 
+/// A lease that a quota has refused.
+pub(crate) fn lease_refused(cluster: &str, name: &str) {
+    counter!("vault.quota.lease_count.violation", "cluster" => cluster.to_owned(), "name" => name.to_owned())
+        .increment(1);
+}
+
+/// How many leases a quota counts, and how many it allows.
+pub(crate) fn lease_quota(cluster: &str, name: &str, count: u64, most: u64) {
+    let labels = [("cluster", cluster.to_owned()), ("name", name.to_owned())];
+    gauge!("vault.quota.lease_count.counter", &labels).set(float(count));
+    gauge!("vault.quota.lease_count.max", &labels).set(float(most));
+}
+
+/// A request that a rate limit has refused.
+pub(crate) fn rate_refused(cluster: &str, name: &str) {
+    counter!("vault.quota.rate_limit.violation", "cluster" => cluster.to_owned(), "name" => name.to_owned())
+        .increment(1);
+}
+
 fn took(what: &Histogram, began: Timestamp, now: Timestamp) {
     what.record(now.since(began).as_secs_f64() * 1e3);
 }

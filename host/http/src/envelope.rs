@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use http::{HeaderName, HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+use leasehold_core::quota::rate::RateCounts;
 use leasehold_core::request::{AuthAnswer, LogicalResponse, Object, Shape};
 use leasehold_core::wrapping::WrapInfo;
 use leasehold_model::Operation;
@@ -31,6 +32,17 @@ pub(crate) fn response(status: StatusCode, kind: Option<HeaderValue>, body: Payl
     }
     headers.insert(HSTS_NAME, HSTS);
     response
+}
+
+/// What a client is told about its rate limit.
+pub(crate) fn put_counts(headers: &mut HeaderMap, counts: RateCounts) {
+    for (name, value) in [
+        ("x-ratelimit-limit", counts.limit),
+        ("x-ratelimit-remaining", counts.remaining),
+        ("x-ratelimit-reset", counts.reset_secs),
+    ] {
+        headers.insert(name, HeaderValue::from(value));
+    }
 }
 
 /// `value` as a whole body.

@@ -155,6 +155,13 @@ pub(crate) fn of_request(error: &RequestError, request_id: &str) -> Response<Pay
         RequestError::UnsupportedMediaType(text) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, Said::one(text)),
         RequestError::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, Said::one(error)),
         RequestError::TooMany(text) => (StatusCode::TOO_MANY_REQUESTS, Said::one(text)),
+        RequestError::RateLimited { .. } => (StatusCode::TOO_MANY_REQUESTS, Said::one(error)),
+        RequestError::LeaseCountExceeded { path: _, quota, max_leases } => {
+            let hint = format!(
+                "quota {quota:?} allows {max_leases} leases, and there are as many: revoke some, or wait until one ends"
+            );
+            (StatusCode::TOO_MANY_REQUESTS, Said::List(vec![multi(&error.to_string()), hint]))
+        }
         RequestError::Engine(text) => (StatusCode::INTERNAL_SERVER_ERROR, Said::one(multi(text))),
         RequestError::SealRefused(text) => (StatusCode::INTERNAL_SERVER_ERROR, Said::one(text)),
         RequestError::Sealed => (StatusCode::SERVICE_UNAVAILABLE, Said::one(error)),
@@ -169,8 +176,17 @@ pub(crate) fn of_request(error: &RequestError, request_id: &str) -> Response<Pay
         }
     };
     let mut answer = response(status, said);
-    if status == StatusCode::TOO_MANY_REQUESTS {
-        answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    match error {
+        RequestError::RateLimited { retry_secs, counts, path: _ } => {
+            answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(*retry_secs));
+            if let Some(counts) = counts {
+                envelope::put_counts(answer.headers_mut(), *counts);
+            }
+        }
+        _ if status == StatusCode::TOO_MANY_REQUESTS => {
+            answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        _ => {}
     }
     answer
 }
@@ -241,6 +257,11 @@ mod tests {
             (RequestError::UnsupportedMediaType(text()), 415, e(quoted)),
             (RequestError::BodyTooLarge, 413, e("http: request body too large")),
             (RequestError::TooMany(text()), 429, e(quoted)),
+            (
+                RequestError::RateLimited { path: "a/b".to_owned(), retry_secs: 7, counts: None },
+                429,
+                e("request path \\\"a/b\\\": rate limit quota exceeded"),
+            ),
             (RequestError::Engine(text()), 500, m(quoted)),
             (RequestError::SealRefused(text()), 500, e(quoted)),
             (RequestError::Sealed, 503, e("Vault is sealed")),

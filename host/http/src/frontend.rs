@@ -267,6 +267,10 @@ impl Frontend {
             return Err(FrontendError::Elsewhere);
         }
         let pipeline = Arc::clone(&self.pipeline);
+        let counts = match pipeline.limit_rate(&request).instrument(span.clone()).await {
+            Ok(counts) => counts,
+            Err(refused) => return Ok(error::of_request(&refused, &id)),
+        };
         let mut result = if is_metrics && rules.unauthenticated_metrics {
             Ok(pipeline.metrics(request).instrument(span.clone()).await)
         } else {
@@ -276,11 +280,15 @@ impl Frontend {
             answer.status = Some(codes.apply(answer.status.unwrap_or(200)));
         }
         let _entered = span.enter();
-        Ok(match result {
+        let mut response = match result {
             Ok(answer) => self.deliver(&id, operation, &answer, outbox),
             // The core has logged what broke here.
             Err(failed) => error::of_request(&failed, &id),
-        })
+        };
+        if let Some(counts) = counts {
+            envelope::put_counts(response.headers_mut(), counts);
+        }
+        Ok(response)
     }
 
     fn deliver(&self, id: &str, operation: Operation, answer: &LogicalResponse, outbox: &Outbox) -> Response<Payload> {

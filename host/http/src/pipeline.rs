@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use leasehold_core::Core;
+use leasehold_core::quota::rate::RateCounts;
 use leasehold_core::request::{HandedOut, LogicalRequest, LogicalResponse};
 use leasehold_core::seams::error::RequestError;
 use leasehold_model::TokenId;
@@ -14,6 +15,15 @@ use leasehold_model::TokenId;
 pub trait Pipeline: Send + Sync {
     /// Dropping the future must not cancel what has begun: work that has to finish runs in a task of its own.
     async fn handle(self: Arc<Self>, request: LogicalRequest) -> Result<LogicalResponse, RequestError>;
+
+    /// Counts a request by the rate limit that covers it, before anything else is done for it; what it answers goes into the headers of
+    /// the answer.
+    ///
+    /// # Errors
+    /// [`RequestError::RateLimited`].
+    async fn limit_rate(&self, _: &LogicalRequest) -> Result<Option<RateCounts>, RequestError> {
+        Ok(None)
+    }
 
     /// What this process has counted, for a listener that shows it to everybody; also while the server is sealed.
     async fn metrics(self: Arc<Self>, request: LogicalRequest) -> LogicalResponse;
@@ -32,6 +42,10 @@ pub trait Pipeline: Send + Sync {
 impl Pipeline for Core {
     async fn handle(self: Arc<Self>, request: LogicalRequest) -> Result<LogicalResponse, RequestError> {
         Core::handle(&self, request).await
+    }
+
+    async fn limit_rate(&self, request: &LogicalRequest) -> Result<Option<RateCounts>, RequestError> {
+        Core::limit_rate(self, request).await
     }
 
     async fn metrics(self: Arc<Self>, request: LogicalRequest) -> LogicalResponse {

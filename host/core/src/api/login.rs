@@ -119,6 +119,10 @@ async fn make_token(
     let period = if is_batch { Ttl::ZERO } else { params.period };
     let created_at = core.seams.clock.now();
     let End { ttl, warnings, .. } = lifetime(&params, period, unsealed.methods.ttls(mount), created_at)?;
+    if is_batch {
+        let role = unsealed.methods.of(mount).and_then(|method| method.role_of(&internal)).unwrap_or_default();
+        unsealed.quotas.leases.refuse_if_full(&request.path, &mount.accessor, role).await?;
+    }
     let new = NewToken {
         kind,
         parent: None,

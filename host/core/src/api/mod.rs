@@ -8,6 +8,7 @@
 //! The routes of `sys/`, `auth/token/` and `cubbyhole/` stand in [`sys`], [`token`] and [`cubbyhole`].
 //! [`existence`] tells a write that creates from one that changes.
 //! [`wrap`] puts a wrapping token in the place of an answer.
+//! [`rate`] counts requests before anybody looks at their token.
 //! [`undelivered`] takes back what a client never got.
 
 mod backend;
@@ -17,6 +18,7 @@ mod existence;
 pub(crate) mod login;
 mod pages;
 pub mod pipeline;
+mod rate;
 pub mod sys;
 pub mod token;
 mod trace;

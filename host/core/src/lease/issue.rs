@@ -71,6 +71,8 @@ impl Leases {
         };
         let body = LeaseBody {
             wrapped: None,
+            role: None,
+            is_root: false,
             issued_at: now,
             last_renewed_at: None,
             max_expires_at,

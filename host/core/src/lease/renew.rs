@@ -167,6 +167,8 @@ mod tests {
             attempts: 0,
             last_error: None,
             wrapped: None,
+            role: None,
+            is_root: false,
             ending: None,
         };
         let row = LeaseRow {

@@ -138,6 +138,7 @@ impl Unsealed {
                 Cached::Mount => mounts = true,
                 Cached::AuditDevice => devices = true,
                 Cached::AuditedHeader(name) => self.audit.follow_header(name).await?,
+                Cached::Quota(key) => self.quotas.follow(key).await?,
             }
         }
         if mounts {
@@ -160,6 +161,7 @@ impl Unsealed {
         self.follow_mounts().await?;
         self.audit.follow_devices().await?;
         self.audit.follow_headers().await?;
+        self.quotas.follow_all().await?;
         Ok(true)
     }
 

@@ -105,6 +105,12 @@ pub struct LeaseBody {
     /// Of a wrapping token: what ends with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wrapped: Option<Wrapped>,
+    /// Of a token's row: the role of the login that made it, by which quotas count it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<String>,
+    /// Of a root token's row: no quota counts it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_root: bool,
     /// Of a row in `Revoking`: why it is there, and since when.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ending: Option<Ending>,

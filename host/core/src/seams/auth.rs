@@ -185,6 +185,18 @@ pub trait AuthMethod: Any + Send + Sync {
     fn alias(&self, _: &AuthRequest) -> Option<String> {
         None
     }
+    /// Whether logins name a role: then a quota may be for the logins of one.
+    fn has_roles(&self) -> bool {
+        false
+    }
+    /// The role that a login names. Nothing of it is proved yet, and nothing follows from it but by which quota the request is counted.
+    async fn role_of_login(&self, _: &AuthRequest) -> Option<String> {
+        None
+    }
+    /// The role with which a login succeeded, out of its [`LoginPlan::internal`].
+    fn role_of<'a>(&self, _internal: &'a Value) -> Option<&'a str> {
+        None
+    }
     /// What holds for a token at this moment, and not when it was made. Reads only.
     ///
     /// # Errors

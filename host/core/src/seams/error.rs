@@ -2,6 +2,7 @@
 
 use super::sandbox::SandboxError;
 use super::storage::StorageError;
+use crate::quota::rate::RateCounts;
 
 /// Every way a request can fail. Status and body are decided in `http/src/error.rs`, nowhere else.
 /// Texts are Vault's own words and name no value that a client sent as a secret.
@@ -64,6 +65,12 @@ pub enum RequestError {
     /// 429 `E(text)`, to be tried again in a second.
     #[error("{0}")]
     TooMany(String),
+    /// 429 `E(text)`, with `Retry-After`; with `X-RateLimit-*` where they are wanted.
+    #[error("request path \"{path}\": rate limit quota exceeded")]
+    RateLimited { path: String, retry_secs: u64, counts: Option<RateCounts> },
+    /// 429 `M(text)`, and what to do as a further entry of `errors`.
+    #[error("request path \"{path}\": lease count quota exceeded")]
+    LeaseCountExceeded { path: String, quota: String, max_leases: u64 },
     /// 500 `M(text)`: an engine's own failure, in words that a client may read.
     #[error("{0}")]
     Engine(String),
@@ -114,6 +121,9 @@ impl From<StorageError> for RequestError {
     fn from(error: StorageError) -> Self {
         match error {
             StorageError::Sealed => Self::Sealed,
+            StorageError::LeaseQuotaExceeded { path, quota, max_leases } => {
+                Self::LeaseCountExceeded { path, quota, max_leases }
+            }
             other => Self::Storage(other),
         }
     }

@@ -187,6 +187,9 @@ pub enum StorageError {
     /// A value that this barrier cannot open: damaged, or moved to another key.
     #[error("stored value `{0}` is damaged")]
     Corrupt(String),
+    /// A lease would have begun beyond the maximum of the quota that counts it; nothing was written.
+    #[error("request path \"{path}\": lease count quota exceeded")]
+    LeaseQuotaExceeded { path: String, quota: String, max_leases: u64 },
     #[error("storage is unavailable: {0}")]
     Unavailable(String),
     /// Another server has taken this one off the list of those that work on the store; nothing was written.

@@ -289,8 +289,9 @@ impl Tokens {
         };
         let fence = row.fence;
         let end = record.expires_at.unwrap_or(Timestamp::NEVER);
+        let role = row.opened_body().and_then(|body| body.role);
         // The fence rises: a ticker that claimed the row at its old end must not end the token.
-        let moved = LeaseRow { fence: fence + 1, expires_at: end, body: body(record)?, ..row }.released(end);
+        let moved = LeaseRow { fence: fence + 1, expires_at: end, body: body(record, role)?, ..row }.released(end);
         self.storage
             .commit(Batch::new().put(keys::token(hash), encode(record)?, Expect::Version(version)).shift(
                 moved,
@@ -435,7 +436,7 @@ impl Tokens {
             token: hash.clone(),
             mount: record.mount.as_ref().unwrap_or(&self.mount).clone(),
             connection: String::new(),
-            body: body(record)?,
+            body: body(record, None)?,
         })
     }
 }
@@ -467,7 +468,7 @@ pub fn lease_id(path: &str, hash: &TokenHash) -> Result<LeaseId, StorageError> {
     format!("{path}/h{hash}").parse().map_err(|_| StorageError::Corrupt("token path".to_owned()))
 }
 
-fn body(record: &TokenRecord) -> Result<Vec<u8>, StorageError> {
+fn body(record: &TokenRecord, role: Option<String>) -> Result<Vec<u8>, StorageError> {
     let max = match record.longest().if_set() {
         Some(ttl) => record.created_at + ttl,
         None => Timestamp::NEVER,
@@ -483,6 +484,8 @@ fn body(record: &TokenRecord) -> Result<Vec<u8>, StorageError> {
         attempts: 0,
         last_error: None,
         wrapped: record.wraps.clone(),
+        role,
+        is_root: record.is_root(),
         ending: None,
     };
     encode(&body)

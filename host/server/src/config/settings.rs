@@ -195,7 +195,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     row("", "enable_post_unseal_trace", NoMeaning, "there is no trace to write"),
     row("", "post_unseal_trace_directory", NoMeaning, "there is no trace to write"),
     row("", "detect_deadlocks", NoMeaning, "there are no locks of that kind"),
-    row("", "imprecise_lease_role_tracking", NoMeaning, "there are no quotas by role"),
+    row("", "imprecise_lease_role_tracking", NoMeaning, "quotas by role always count exactly"),
     row(
         "",
         "remove_irrevocable_lease_after",

@@ -183,6 +183,19 @@ impl AuthMethod for AppRole {
         given_role_id(request).filter(|_| request.pattern == "login").map(str::to_owned)
     }
 
+    fn has_roles(&self) -> bool {
+        true
+    }
+
+    async fn role_of_login(&self, request: &AuthRequest) -> Option<String> {
+        let found = roles::by_role_id(&request.context.storage, given_role_id(request)?).await.ok()?;
+        found.map(|(name, _)| name)
+    }
+
+    fn role_of<'a>(&self, internal: &'a serde_json::Value) -> Option<&'a str> {
+        internal.get("role_name")?.as_str()
+    }
+
     async fn renew(&self, at: &AuthContext, token: &LoginToken<'_>) -> Result<LoginLimits, RequestError> {
         let name = token.internal.get("role_name").and_then(serde_json::Value::as_str).unwrap_or_default();
         let found = roles::find(&at.storage, name).await?;

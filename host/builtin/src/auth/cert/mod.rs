@@ -301,6 +301,19 @@ impl AuthMethod for Cert {
         records::exists::<Entry>(request).await
     }
 
+    fn has_roles(&self) -> bool {
+        true
+    }
+
+    /// Of a login that names no certificate it is not known before it is judged.
+    async fn role_of_login(&self, request: &AuthRequest) -> Option<String> {
+        request.fields.text("name").filter(|name| !name.is_empty()).map(str::to_lowercase)
+    }
+
+    fn role_of<'a>(&self, internal: &'a Value) -> Option<&'a str> {
+        internal.get("cert_name")?.as_str()
+    }
+
     async fn renew(&self, at: &AuthContext, token: &LoginToken<'_>) -> Result<LoginLimits, RequestError> {
         let said = |name: &str| token.internal.get(name).and_then(Value::as_str).unwrap_or_default();
         let refuse = |why: &str| RequestError::Engine(format!("failed to renew entry: {why}"));

@@ -198,6 +198,22 @@ impl AuthMethod for Jwt {
         records::exists::<Role>(request).await
     }
 
+    fn has_roles(&self) -> bool {
+        true
+    }
+
+    async fn role_of_login(&self, request: &AuthRequest) -> Option<String> {
+        let given = request.fields.text("role").filter(|name| !name.is_empty()).map(str::to_lowercase);
+        match given {
+            Some(given) => Some(given),
+            None => config::find(&request.context.storage).await.ok()?.map(|config| config.default_role.to_lowercase()),
+        }
+    }
+
+    fn role_of<'a>(&self, internal: &'a serde_json::Value) -> Option<&'a str> {
+        internal.get("role")?.as_str()
+    }
+
     async fn renew(&self, at: &AuthContext, token: &LoginToken<'_>) -> Result<LoginLimits, RequestError> {
         records::renew_by_role::<Role>(at, token).await
     }

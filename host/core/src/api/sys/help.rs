@@ -66,6 +66,7 @@ fn kind(kind: Kind) -> &'static str {
         Kind::Text | Kind::Any => "string",
         Kind::Time => "time",
         Kind::Int => "int",
+        Kind::Float => "float",
         Kind::Bool => "bool",
         Kind::Duration => "duration (sec)",
         Kind::CommaList | Kind::List => "list of strings",

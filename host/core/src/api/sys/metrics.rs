@@ -78,5 +78,6 @@ async fn measure(unsealed: &Unsealed) -> Result<(), RequestError> {
     let counts = unsealed.leases.measure().await?;
     metrics::leases(&counts, unsealed.leases.irrevocable_count());
     unsealed.jobs.measure().await?;
+    unsealed.quotas.leases.measure().await?;
     Ok(())
 }

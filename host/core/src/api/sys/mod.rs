@@ -16,6 +16,7 @@ mod nodes;
 mod openapi;
 mod passwords;
 mod policies;
+mod quotas;
 mod remount;
 mod root_token;
 mod seal;
@@ -55,6 +56,7 @@ const TABLES: &[&[Route<SystemHandler>]] = &[
     wrapping::ROUTES,
     tools::ROUTES,
     root_token::ROUTES,
+    quotas::ROUTES,
 ];
 
 /// All routes; literal ones before captures.

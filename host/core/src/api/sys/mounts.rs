@@ -338,6 +338,9 @@ async fn disable(call: &Call<'_>, table: Table) -> Result<LogicalResponse, Reque
     }
     call.unsealed.unmount(&entry).await;
     call.unsealed.mounts.remove(&entry).await?;
+    if let Err(error) = call.unsealed.quotas.prune().await {
+        tracing::debug!(%error, "the quotas of a mount that is gone are removed with the next change of quotas");
+    }
     Ok(LogicalResponse::empty())
 }
 

@@ -240,6 +240,7 @@ fn schema(field: &Field, is_request: bool) -> Value {
     let mut schema = match field.kind {
         Kind::Text => json!({ "type": "string" }),
         Kind::Int => json!({ "type": "integer" }),
+        Kind::Float => json!({ "type": "number" }),
         Kind::Bool => json!({ "type": "boolean" }),
         Kind::Duration if is_request => json!({ "oneOf": [{ "type": "integer" }, { "type": "string" }] }),
         Kind::Duration => json!({ "type": "integer" }),
@@ -263,7 +264,7 @@ fn schema(field: &Field, is_request: bool) -> Value {
     }
     if !field.default.is_empty() {
         let default = match field.kind {
-            Kind::Int | Kind::Bool | Kind::Duration => {
+            Kind::Int | Kind::Float | Kind::Bool | Kind::Duration => {
                 serde_json::from_str(field.default).unwrap_or_else(|_| field.default.into())
             }
             _ => Value::from(field.default),

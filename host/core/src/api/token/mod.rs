@@ -317,6 +317,10 @@ async fn create(call: &Call<'_>, orphan_route: bool, role: Option<&UsedRole>) ->
     call.unsealed.leases.wake();
     let cluster = &call.unsealed.installation.cluster_name;
     if let Some(mount) = call.unsealed.mounts.by_path("auth/token/") {
+        if made.record.is_batch() {
+            // It is stored nowhere: not handed out, it does not exist.
+            call.unsealed.quotas.leases.refuse_if_full(&made.record.path, &mount.accessor, "").await?;
+        }
         metrics::token_made(cluster, &mount, made.record.kind.as_str(), made.record.creation_ttl);
     }
     let auth = auth_answer(&made.record, made.record.creation_ttl, Some(made.id), true);

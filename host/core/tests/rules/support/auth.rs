@@ -16,7 +16,7 @@ use leasehold_core::seams::job::MountJob;
 use leasehold_core::seams::token_params::ChosenKind;
 use leasehold_core::seams::token_params::TokenParams;
 use leasehold_model::Ttl;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
 /// A login as `slow` waits until the test opens the door; one as `wrong` is refused; one as `batch` gets a batch token.
@@ -103,7 +103,7 @@ impl ScriptedMethod {
             display_name: name.to_owned(),
             metadata: BTreeMap::new(),
             token: TokenParams { kind, ttl: Ttl::from_secs(600), ..TokenParams::default() },
-            internal: Value::Null,
+            internal: json!({ "role": name }),
         })))
     }
 }
@@ -121,6 +121,18 @@ impl AuthMethod for ScriptedMethod {
     /// All names that end alike are counted together.
     fn alias(&self, request: &AuthRequest) -> Option<String> {
         Some(request.capture("name").trim_start_matches("slow-").trim_end_matches("-wrong").to_owned())
+    }
+
+    fn has_roles(&self) -> bool {
+        true
+    }
+
+    async fn role_of_login(&self, request: &AuthRequest) -> Option<String> {
+        Some(request.capture("name").to_owned())
+    }
+
+    fn role_of<'a>(&self, internal: &'a Value) -> Option<&'a str> {
+        internal.get("role")?.as_str()
     }
 
     async fn renew(&self, _: &AuthContext, _: &LoginToken<'_>) -> Result<LoginLimits, RequestError> {

@@ -1,0 +1,421 @@
+//! Lease count quotas: what is known of them, and how they are changed.
+//!
+//! A change is made in three steps: the leases that it concerns are closed (none begins, and the row of none goes), counted, and opened
+//! again in the commit that stores the quotas and their counts. A server that is killed in between leaves them closed for a while, and the
+//! quotas as they were.
+//!
+//! Invariant: every commit that begins or ends a lease names the version of the quotas by which it was counted.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use leasehold_model::lock::RwLock;
+use leasehold_model::{MountAccessor, Ttl};
+
+use super::QUOTAS_MAX;
+use super::limits::{is_alive, similar, too_many};
+use super::places::{self, Place, Turns, spread};
+use super::scope::At;
+use super::table::{Closed, LeaseCount, LeaseTable};
+use crate::codec::{decode, encode};
+use crate::commit::{TRIES, commit_surely, overtaken_too_often, was_overtaken};
+use crate::keys;
+use crate::metrics;
+use crate::mount::{AuthMethods, MountTable};
+use crate::random;
+use crate::seams::error::RequestError;
+use crate::seams::host::{Clock, Entropy};
+use crate::seams::storage::{Batch, Expect, Key, LeaseFilter, Page, Storage, StorageError};
+
+/// For how long leases stay closed at most while they are counted.
+const CLOSED_MAX: Ttl = Ttl::from_secs(120);
+/// Rows read at once.
+const PAGE: u32 = 1_000;
+/// Between two looks at whether another change has ended.
+const POLL: Duration = Duration::from_millis(100);
+/// For how long a change waits for another one.
+const WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// What a server knows of the quotas, as the store had them in one version.
+#[derive(Clone)]
+pub(super) struct Known {
+    pub table: Arc<LeaseTable>,
+    pub unchanged: Expect,
+    pub mounts: Arc<MountTable>,
+    pub methods: Arc<AuthMethods>,
+}
+
+/// The lease count quotas of an unsealed server.
+pub struct LeaseCounts {
+    storage: Arc<dyn Storage>,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+    /// None: the server is sealed.
+    known: RwLock<Option<Known>>,
+    pub(super) turns: Turns,
+    writing: tokio::sync::Mutex<()>,
+    reading: tokio::sync::Mutex<()>,
+    cluster: RwLock<String>,
+}
+
+impl fmt::Debug for LeaseCounts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LeaseCounts")
+    }
+}
+
+impl LeaseCounts {
+    /// `storage`: below what counts.
+    pub(crate) fn new(storage: Arc<dyn Storage>, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>) -> Arc<Self> {
+        Arc::new(Self {
+            storage,
+            clock,
+            entropy,
+            known: RwLock::new(None),
+            turns: Turns::default(),
+            writing: tokio::sync::Mutex::default(),
+            reading: tokio::sync::Mutex::default(),
+            cluster: RwLock::default(),
+        })
+    }
+
+    /// The server is being unsealed.
+    pub(super) async fn load(
+        &self,
+        mounts: &Arc<MountTable>,
+        methods: &Arc<AuthMethods>,
+        cluster: &str,
+    ) -> Result<(), StorageError> {
+        let (table, unchanged) = self.stored().await?;
+        cluster.clone_into(&mut self.cluster.write());
+        self.turns.keep_only(&table.quotas);
+        let (mounts, methods) = (mounts.clone(), methods.clone());
+        *self.known.write() = Some(Known { table: Arc::new(table), unchanged, mounts, methods });
+        Ok(())
+    }
+
+    pub(super) fn known(&self) -> Option<Known> {
+        self.known.read().clone()
+    }
+
+    async fn stored(&self) -> Result<(LeaseTable, Expect), StorageError> {
+        let key = keys::quota_lease_counts();
+        Ok(match self.storage.get(&key).await? {
+            Some(found) => (decode(key.as_str(), &found.value)?, Expect::Version(found.version)),
+            None => (LeaseTable::default(), Expect::Absent),
+        })
+    }
+
+    /// Reads the quotas again.
+    pub(super) async fn follow(&self) -> Result<(), StorageError> {
+        let _reading = self.reading.lock().await;
+        let (table, unchanged) = self.stored().await?;
+        self.turns.keep_only(&table.quotas);
+        if let Some(known) = &mut *self.known.write() {
+            known.table = Arc::new(table);
+            known.unchanged = unchanged;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn is_outdated(&self, known: &Known) -> Result<bool, StorageError> {
+        Ok(self.stored().await?.1 != known.unchanged)
+    }
+
+    pub(super) fn refused(&self, quota: &LeaseCount) {
+        metrics::lease_refused(&self.cluster.read(), &quota.name);
+    }
+
+    /// Opens leases that somebody has closed and left closed.
+    pub(super) async fn open_if_abandoned(&self) -> Result<(), StorageError> {
+        let (table, unchanged) = self.stored().await?;
+        if table.closed.as_ref().is_none_or(|closed| closed.until > self.clock.now()) {
+            return Ok(());
+        }
+        tracing::warn!("a change of lease count quotas was not finished: the quotas are as they were");
+        let opened = LeaseTable { closed: None, ..table };
+        let batch = Batch::new().put(keys::quota_lease_counts(), encode(&opened)?, unchanged);
+        was_overtaken(self.storage.commit(batch).await)?;
+        self.follow().await
+    }
+
+    /// Those whose mount is there, by name.
+    #[must_use]
+    pub fn all(&self) -> Vec<LeaseCount> {
+        let Some(known) = self.known() else { return Vec::new() };
+        let alive = |quota: &&LeaseCount| is_alive(&quota.scope, &known.mounts);
+        let mut all: Vec<LeaseCount> = known.table.quotas.iter().filter(alive).cloned().collect();
+        all.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        all
+    }
+
+    /// How many leases a quota counts.
+    ///
+    /// # Errors
+    /// As storage.
+    pub(crate) async fn count(&self, quota: &LeaseCount) -> Result<u64, StorageError> {
+        places::sum(&*self.storage, quota).await
+    }
+
+    /// What operators watch.
+    ///
+    /// # Errors
+    /// As storage.
+    pub(crate) async fn measure(&self) -> Result<(), StorageError> {
+        let cluster = self.cluster.read().clone();
+        for quota in self.all() {
+            metrics::lease_quota(&cluster, &quota.name, self.count(&quota).await?, quota.max_leases);
+        }
+        Ok(())
+    }
+
+    /// Whether a quota refuses what begins here and has no row that would count: a batch token.
+    ///
+    /// # Errors
+    /// [`StorageError::LeaseQuotaExceeded`], or as storage.
+    pub(crate) async fn refuse_if_full(
+        &self,
+        path: &str,
+        mount: &MountAccessor,
+        role: &str,
+    ) -> Result<(), StorageError> {
+        let Some(known) = self.known() else { return Ok(()) };
+        let entry = known.mounts.by_accessor(mount);
+        let suffix = entry.as_ref().map_or("", |entry| super::scope::below(path, entry.path.as_str()));
+        let at = known.table.covering(&At { mount: Some(mount), suffix, role }, &known.mounts);
+        let Some(quota) = at.and_then(|at| known.table.quotas.get(at)) else { return Ok(()) };
+        if self.count(quota).await? < quota.max_leases {
+            return Ok(());
+        }
+        self.refused(quota);
+        Err(StorageError::LeaseQuotaExceeded {
+            path: path.to_owned(),
+            quota: quota.name.clone(),
+            max_leases: quota.max_leases,
+        })
+    }
+
+    /// # Errors
+    /// Another one covers the same; too many; leases are being counted already; or as storage.
+    pub(crate) async fn write(&self, quota: LeaseCount) -> Result<(), RequestError> {
+        self.change(|quotas| {
+            if let Some(other) = quotas.iter().find(|other| other.scope == quota.scope && other.name != quota.name) {
+                return Err(similar(&other.name));
+            }
+            quotas.retain(|other| other.name != quota.name);
+            if quotas.len() >= QUOTAS_MAX {
+                return Err(too_many());
+            }
+            quotas.push(quota.clone());
+            Ok(())
+        })
+        .await
+    }
+
+    /// # Errors
+    /// As [`LeaseCounts::write`].
+    pub(crate) async fn delete(&self, name: &str) -> Result<(), RequestError> {
+        self.change(|quotas| {
+            quotas.retain(|quota| quota.name != name);
+            Ok(())
+        })
+        .await
+    }
+
+    /// Takes the quotas of mounts that are gone away.
+    pub(super) async fn prune(&self) -> Result<(), RequestError> {
+        let Some(known) = self.known() else { return Ok(()) };
+        if known.table.quotas.iter().all(|quota| is_alive(&quota.scope, &known.mounts)) {
+            return Ok(());
+        }
+        self.change(|_| Ok(())).await
+    }
+
+    /// Counts again what the quotas count, and corrects counts that are wrong. While leases begin or end it is not known what is wrong:
+    /// then the next call finds out.
+    ///
+    /// # Errors
+    /// As storage.
+    pub(crate) async fn check(&self) -> Result<(), RequestError> {
+        let Some(known) = self.known() else { return Ok(()) };
+        if known.table.quotas.is_empty() || known.table.closed.is_some() {
+            return Ok(());
+        }
+        let versions = |places: &[(Key, Place, u64)]| places.iter().map(|(_, _, version)| *version).collect::<Vec<_>>();
+        let mut before = Vec::new();
+        for quota in &known.table.quotas {
+            before.push(places::all(&*self.storage, quota).await?);
+        }
+        let counted = self.scan(None, &[&known.table], &known.mounts).await?;
+        for ((quota, places), counted) in known.table.quotas.iter().zip(before).zip(counted.into_iter().flatten()) {
+            let used: u64 = places.iter().map(|(_, place, _)| place.used).sum();
+            // Every lease that began or ended meanwhile has changed a place.
+            if used == counted || versions(&places::all(&*self.storage, quota).await?) != versions(&places) {
+                continue;
+            }
+            tracing::warn!(
+                quota = quota.name,
+                used,
+                counted,
+                "the count of quota {:?} is wrong: its leases are counted again",
+                quota.name
+            );
+            self.change(|quotas| {
+                if let Some(wrong) = quotas.iter_mut().find(|known| known.id == quota.id) {
+                    wrong.id = random::base62(&*self.entropy, 12);
+                }
+                Ok(())
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
+    async fn change(
+        &self,
+        change: impl Fn(&mut Vec<LeaseCount>) -> Result<(), RequestError>,
+    ) -> Result<(), RequestError> {
+        let _writing = self.writing.lock().await;
+        let key = keys::quota_lease_counts();
+        let mut waited = Duration::ZERO;
+        let mut tries = TRIES;
+        while tries > 0 {
+            self.open_if_abandoned().await?;
+            self.follow().await?;
+            let known = self.known().ok_or(RequestError::Sealed)?;
+            if known.table.closed.is_some() {
+                if waited >= WAIT_MAX {
+                    return Err(RequestError::Unavailable(
+                        "leases are being counted for another change of quotas, try again".to_owned(),
+                    ));
+                }
+                tokio::time::sleep(POLL).await;
+                waited += POLL;
+                continue;
+            }
+            let before = &known.table.quotas;
+            let mut after: Vec<LeaseCount> =
+                before.iter().filter(|quota| is_alive(&quota.scope, &known.mounts)).cloned().collect();
+            change(&mut after)?;
+            if after == *before {
+                return Ok(());
+            }
+            tries -= 1;
+            let by = random::base62(&*self.entropy, 12);
+            let until = self.clock.now() + CLOSED_MAX;
+            let closed = Closed { mount: concerned(before, &after), until, by: by.clone() };
+            let closing = LeaseTable { quotas: before.clone(), closed: Some(closed.clone()) };
+            let value = encode(&closing)?;
+            let batch = Batch::new().put(key.clone(), value.clone(), known.unchanged);
+            if was_overtaken(commit_surely(&*self.storage, batch, &key, &value).await)? {
+                continue;
+            }
+            crate::fail::point("leases-closed");
+            self.follow().await?;
+            let known = self.known().ok_or(RequestError::Sealed)?;
+            if known.table.closed.as_ref().is_none_or(|closed| closed.by != by) {
+                continue;
+            }
+            if self.count_and_open(&known, after, &closed).await? {
+                self.follow().await?;
+                return Ok(());
+            }
+        }
+        Err(overtaken_too_often(&key).into())
+    }
+
+    /// Counts the closed leases, and stores the quotas with what they count. Whether that was done: another server may have opened them.
+    async fn count_and_open(
+        &self,
+        known: &Known,
+        after: Vec<LeaseCount>,
+        closed: &Closed,
+    ) -> Result<bool, StorageError> {
+        let key = keys::quota_lease_counts();
+        let before = &known.table;
+        let wanted = LeaseTable { quotas: after, closed: None };
+        let counted = self.scan(closed.mount.as_ref(), &[before, &wanted], &known.mounts).await?;
+        let [old, new] = &*counted else { return Ok(false) };
+        crate::fail::point("leases-counted");
+        for _ in 0..TRIES {
+            let mut opened = wanted.clone();
+            let mut batch = Batch::new();
+            for (quota, new) in opened.quotas.iter_mut().zip(new) {
+                let known_as = before.quotas.iter().position(|known| known.id == quota.id);
+                let in_part = closed.mount.is_some() && quota.scope.mount != closed.mount;
+                let mut total = *new;
+                if let Some(known) = known_as.and_then(|at| before.quotas.get(at)) {
+                    let places = places::all(&*self.storage, known).await?;
+                    if in_part {
+                        // Leases of other mounts begin and end meanwhile: of this one only what has changed sides counts.
+                        let old = known_as.and_then(|at| old.get(at)).copied().unwrap_or_default();
+                        if old == *new {
+                            continue;
+                        }
+                        let used: u64 = places.iter().map(|(_, place, _)| place.used).sum();
+                        total = (used + new).saturating_sub(old);
+                    }
+                    for (key, _, version) in places {
+                        batch = batch.delete_expecting(key, Expect::Version(version));
+                    }
+                    quota.id = random::base62(&*self.entropy, 12);
+                }
+                let places = spread(total, quota.max_leases);
+                quota.places = u32::try_from(places.len()).unwrap_or(1);
+                for (at, place) in (0..).zip(places) {
+                    batch = batch.put(keys::lease_count_place(&quota.id, at), encode(&place)?, Expect::Absent);
+                }
+            }
+            for gone in before.quotas.iter().filter(|known| !wanted.quotas.iter().any(|quota| quota.id == known.id)) {
+                for at in 0..gone.places {
+                    batch = batch.delete(keys::lease_count_place(&gone.id, at));
+                }
+            }
+            let value = encode(&opened)?;
+            let batch = batch.put(key.clone(), value.clone(), known.unchanged);
+            match commit_surely(&*self.storage, batch, &key, &value).await {
+                Ok(()) => return Ok(true),
+                Err(StorageError::Conflict(conflict)) if conflict == key.as_str() => return Ok(false),
+                Err(StorageError::Conflict(_)) => {}
+                Err(other) => return Err(other),
+            }
+        }
+        Err(overtaken_too_often(&key))
+    }
+
+    /// How many leases each quota of each table counts, of one mount or of all.
+    async fn scan(
+        &self,
+        mount: Option<&MountAccessor>,
+        tables: &[&LeaseTable],
+        mounts: &MountTable,
+    ) -> Result<Vec<Vec<u64>>, StorageError> {
+        let mut counted: Vec<Vec<u64>> = tables.iter().map(|table| vec![0; table.quotas.len()]).collect();
+        let filter = LeaseFilter { mount: mount.cloned(), ..LeaseFilter::default() };
+        let mut after = None;
+        loop {
+            let page = self.storage.leases(&filter, &Page { after, limit: PAGE }).await?;
+            let Some(last) = page.last() else { return Ok(counted) };
+            after = Some(last.id.clone());
+            for row in &page {
+                for (table, counted) in tables.iter().zip(&mut counted) {
+                    if let Some(count) = table.counting(row, mounts).and_then(|at| counted.get_mut(at)) {
+                        *count += 1;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The one mount whose leases are counted otherwise than before; none: leases of any.
+fn concerned(before: &[LeaseCount], after: &[LeaseCount]) -> Option<MountAccessor> {
+    let changed = before
+        .iter()
+        .filter(|quota| !after.contains(quota))
+        .chain(after.iter().filter(|quota| !before.contains(quota)));
+    let mut mounts = changed.map(|quota| quota.scope.mount.as_ref());
+    let first = mounts.next()??;
+    mounts.all(|mount| mount == Some(first)).then(|| first.clone())
+}

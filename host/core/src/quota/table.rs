@@ -1,0 +1,79 @@
+//! Lease count quotas as they are stored: all in one record, whose version every commit names that begins or ends a lease.
+
+use leasehold_model::{MountAccessor, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use super::limits::is_alive;
+use super::scope::{At, Scope, below, deciding};
+use crate::mount::MountTable;
+use crate::rows::lease::LeaseRow;
+
+/// How many leases there may be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseCount {
+    /// New with each change: names the places that count.
+    pub id: String,
+    pub name: String,
+    pub scope: Scope,
+    /// Greater than zero.
+    pub max_leases: u64,
+    pub inheritable: bool,
+    /// Over how many places the count is spread.
+    pub places: u32,
+}
+
+/// All lease count quotas.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseTable {
+    pub quotas: Vec<LeaseCount>,
+    /// Leases are being counted for a change of the quotas.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub closed: Option<Closed>,
+}
+
+/// While leases are being counted, none of them begins and the row of none goes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Closed {
+    /// Of this mount; none: of all.
+    pub mount: Option<MountAccessor>,
+    /// Whoever counts has given up by then, or was killed.
+    pub until: Timestamp,
+    /// Names the change.
+    pub by: String,
+}
+
+impl Closed {
+    pub(super) fn covers(&self, mount: &MountAccessor) -> bool {
+        self.mount.as_ref().is_none_or(|closed| closed == mount)
+    }
+}
+
+impl LeaseTable {
+    /// The quota that counts a lease, if one does: of several that cover it, the one that fits it best. By its place in the table.
+    pub(super) fn counting(&self, row: &LeaseRow, mounts: &MountTable) -> Option<usize> {
+        if self.quotas.is_empty() {
+            return None;
+        }
+        let body = row.opened_body();
+        // Quotas are no matter of root tokens: with one of them operators get out of whatever has happened.
+        if body.as_ref().is_some_and(|body| body.is_root) {
+            return None;
+        }
+        let role = body.and_then(|body| body.role).unwrap_or_default();
+        let entry = mounts.by_accessor(&row.mount);
+        let suffix = entry.as_ref().map_or("", |entry| below(path_of(row), entry.path.as_str()));
+        self.covering(&At { mount: Some(&row.mount), suffix, role: &role }, mounts)
+    }
+
+    /// The same for what has no row.
+    pub(super) fn covering(&self, at: &At<'_>, mounts: &MountTable) -> Option<usize> {
+        let alive = self.quotas.iter().filter(|quota| is_alive(&quota.scope, mounts));
+        let quota = deciding(alive, |quota| &quota.scope, at)?;
+        self.quotas.iter().position(|known| known.id == quota.id)
+    }
+}
+
+/// The path of the request that has made a lease.
+pub(super) fn path_of(row: &LeaseRow) -> &str {
+    row.id.as_str().rsplit_once('/').map_or("", |(path, _)| path)
+}

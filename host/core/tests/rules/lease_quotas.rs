@@ -1,0 +1,300 @@
+//! Lease count quotas: exact whatever happens, and in the way of no end.
+
+use std::sync::atomic::Ordering;
+
+use leasehold_core::seams::error::RequestError;
+use leasehold_core::seams::storage::Storage as _;
+use leasehold_model::Operation;
+use serde_json::{Value, json};
+
+use super::support::faults::FAULTS;
+use super::support::pass;
+use super::support::server::{Answer, ROOT, Server, lease_of, refusal, request, token_of};
+
+const FULL: &str = "LeaseCountExceeded: request path \"db/creds/app\": lease count quota exceeded";
+
+async fn quota(server: &Server, name: &str, fields: Value) {
+    server.root(&format!("sys/quotas/lease-count/{name}"), fields).await.unwrap();
+}
+
+async fn count(server: &Server, name: &str) -> u64 {
+    let shown = server.read(ROOT, &format!("sys/quotas/lease-count/{name}")).await.unwrap();
+    shown.data.unwrap()["counter"].as_u64().unwrap()
+}
+
+async fn issue(server: &Server, path: &str) -> Answer {
+    server.read(ROOT, path).await
+}
+
+async fn delete(server: &Server, path: &str) {
+    server.call(Some(ROOT), Operation::Delete, path, Value::Null).await.unwrap();
+}
+
+async fn log_in(server: &Server, name: &str) -> Answer {
+    server.call(None, Operation::Update, &format!("auth/s/login/{name}"), json!({})).await
+}
+
+/// Leases whose names begin so.
+async fn rows(server: &Server, prefix: &str) -> u64 {
+    server.rows().await.iter().filter(|row| row.id.as_str().starts_with(prefix)).count() as u64
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_lease_begins_beyond_the_maximum_and_its_end_makes_room() {
+    let server = Server::start().await;
+    let there = lease_of(&issue(&server, "db/creds/app").await.unwrap());
+    quota(&server, "db", json!({ "path": "db", "max_leases": 3 })).await;
+    assert_eq!(count(&server, "db").await, 1, "what is there counts");
+    for _ in 0..2 {
+        issue(&server, "db/creds/app").await.unwrap();
+    }
+    let effects = server.target.count("effect");
+    assert_eq!(refusal(issue(&server, "db/creds/app").await), FULL);
+    assert_eq!(server.target.count("effect"), effects, "it is refused before anything is done");
+    server.root("sys/leases/revoke", json!({ "lease_id": there.as_str() })).await.unwrap();
+    pass(5).await;
+    assert_eq!(count(&server, "db").await, 2);
+    issue(&server, "db/creds/app").await.unwrap();
+    // A smaller quota ends nothing, and lets nothing begin until there is room.
+    quota(&server, "db", json!({ "path": "db", "max_leases": 1 })).await;
+    assert_eq!(refusal(issue(&server, "db/creds/app").await), FULL);
+    server.root("sys/leases/revoke-prefix/db", json!({})).await.unwrap();
+    pass(5).await;
+    assert_eq!((count(&server, "db").await, rows(&server, "db/").await), (0, 0));
+    issue(&server, "db/creds/app").await.unwrap();
+    // What expires makes room as well.
+    assert_eq!(refusal(issue(&server, "db/creds/app").await), FULL);
+    pass(3_700).await;
+    issue(&server, "db/creds/app").await.unwrap();
+    delete(&server, "sys/quotas/lease-count/db").await;
+    issue(&server, "db/creds/app").await.unwrap();
+    assert_eq!(refusal(server.read(ROOT, "sys/quotas/lease-count/db").await), "NotFound: not found");
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_several_quotas_the_one_that_fits_best_counts_a_lease() {
+    let server = Server::start().await;
+    server.root("sys/mounts/other", json!({ "type": "scripted" })).await.unwrap();
+    for path in ["db/creds/app", "db/creds/web", "other/creds/app"] {
+        issue(&server, path).await.unwrap();
+    }
+    let tokens = rows(&server, "auth/token/").await;
+    quota(&server, "all", json!({ "max_leases": 100 })).await;
+    let counts = async |names: &[&str]| {
+        let mut counts = Vec::new();
+        for name in names {
+            counts.push(count(&server, name).await);
+        }
+        counts
+    };
+    let root = u64::from(count(&server, "all").await == 3);
+    assert_eq!(root, 1, "root tokens count nowhere, and there are {tokens} tokens");
+    quota(&server, "db", json!({ "path": "db/", "max_leases": 100 })).await;
+    assert_eq!(counts(&["all", "db"]).await, [1, 2]);
+    quota(&server, "creds", json!({ "path": "db/creds/a*", "max_leases": 100 })).await;
+    quota(&server, "web", json!({ "path": "db/creds/web", "max_leases": 1 })).await;
+    assert_eq!(counts(&["all", "db", "creds", "web"]).await, [1, 0, 1, 1]);
+    assert!(issue(&server, "db/creds/web").await.is_err());
+    issue(&server, "db/creds/app").await.unwrap();
+    issue(&server, "other/creds/app").await.unwrap();
+    assert_eq!(counts(&["all", "db", "creds", "web"]).await, [2, 0, 2, 1]);
+    delete(&server, "sys/quotas/lease-count/creds").await;
+    assert_eq!(counts(&["all", "db", "web"]).await, [2, 2, 1]);
+    // The quota of a mount ends with it, and what covers everything goes on.
+    delete(&server, "sys/mounts/db").await;
+    assert_eq!(counts(&["all"]).await, [2]);
+    let listed = server.call(Some(ROOT), Operation::List, "sys/quotas/lease-count/", Value::Null).await.unwrap();
+    assert_eq!(listed.data.unwrap()["keys"], json!(["all"]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn tokens_count_by_the_login_that_made_them_and_root_tokens_do_not() {
+    let server = Server::start().await;
+    server.root("sys/auth/s", json!({ "type": "scripted" })).await.unwrap();
+    let bob = token_of(&log_in(&server, "bob").await.unwrap());
+    log_in(&server, "alice").await.unwrap();
+    quota(&server, "bob", json!({ "path": "auth/s", "role": "bob", "max_leases": 2 })).await;
+    quota(&server, "logins", json!({ "path": "auth/s", "max_leases": 3 })).await;
+    quota(&server, "tokens", json!({ "path": "auth/token", "max_leases": 1 })).await;
+    assert_eq!((count(&server, "bob").await, count(&server, "logins").await), (1, 1));
+    log_in(&server, "bob").await.unwrap();
+    let full = "LeaseCountExceeded: request path \"auth/s/login/bob\": lease count quota exceeded";
+    assert_eq!(refusal(log_in(&server, "bob").await), full);
+    log_in(&server, "alice").await.unwrap();
+    // A renewed token is still the same role's.
+    server.root("auth/token/renew", json!({ "token": bob })).await.unwrap();
+    server.root("auth/token/revoke", json!({ "token": bob })).await.unwrap();
+    pass(5).await;
+    assert_eq!((count(&server, "bob").await, count(&server, "logins").await), (1, 2));
+    // Batch tokens count nowhere, and are not made where there is no room.
+    log_in(&server, "batch").await.unwrap();
+    assert_eq!(count(&server, "logins").await, 2);
+    log_in(&server, "carol").await.unwrap();
+    assert!(matches!(log_in(&server, "batch").await, Err(RequestError::LeaseCountExceeded { .. })));
+    let child = json!({ "policies": ["default"] });
+    server.token(child.clone()).await;
+    assert!(server.root("auth/token/create", child.clone()).await.is_err());
+    let batch = json!({ "policies": ["default"], "type": "batch" });
+    assert!(matches!(server.root("auth/token/create", batch).await, Err(RequestError::LeaseCountExceeded { .. })));
+    let root = json!({ "policies": ["root"], "ttl": "1h" });
+    let rescue = token_of(&server.root("auth/token/create", root).await.unwrap());
+    server.root("auth/token/revoke", json!({ "token": rescue })).await.unwrap();
+    pass(5).await;
+    assert_eq!(count(&server, "tokens").await, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_at_once_on_two_servers_stop_exactly_at_the_maximum() {
+    for most in [7_u64, 40] {
+        let one = Server::start_shared().await;
+        let other = one.beside().await;
+        quota(&one, "db", json!({ "path": "db", "max_leases": most })).await;
+        for server in [&one, &other] {
+            server.process.yields.store(true, Ordering::SeqCst);
+        }
+        let ask = |at: usize| {
+            let core = if at.is_multiple_of(2) { one.core.clone() } else { other.core.clone() };
+            tokio::spawn(
+                async move { core.handle(request(Some(ROOT), Operation::Read, "db/creds/app", Value::Null)).await },
+            )
+        };
+        let asked: Vec<_> = (0..most as usize + 20).map(ask).collect();
+        let (mut issued, mut refused) = (Vec::new(), 0);
+        for answer in asked {
+            match answer.await.unwrap() {
+                Ok(answer) => issued.push(lease_of(&answer)),
+                Err(RequestError::LeaseCountExceeded { .. }) => refused += 1,
+                Err(other) => panic!("{other:?}"),
+            }
+        }
+        assert_eq!((issued.len() as u64, refused), (most, 20));
+        assert_eq!((count(&one, "db").await, rows(&one, "db/").await), (most, most));
+        let end = |(at, id): (usize, &leasehold_model::LeaseId)| {
+            let core = if at.is_multiple_of(2) { one.core.clone() } else { other.core.clone() };
+            let body = json!({ "lease_id": id.as_str(), "sync": true });
+            tokio::spawn(
+                async move { core.handle(request(Some(ROOT), Operation::Update, "sys/leases/revoke", body)).await },
+            )
+        };
+        for ended in issued.iter().enumerate().map(end).collect::<Vec<_>>() {
+            ended.await.unwrap().unwrap();
+        }
+        pass(5).await;
+        assert_eq!((count(&other, "db").await, rows(&one, "db/").await), (0, 0));
+    }
+}
+
+/// Leases begin and end on both servers while quotas come, change and go: in the end each count is that of the rows.
+#[tokio::test(start_paused = true)]
+async fn quotas_that_change_while_leases_begin_and_end_count_what_there_is() {
+    for round in 0..12_usize {
+        let one = Server::start_shared().await;
+        let other = one.beside().await;
+        one.root("sys/mounts/other", json!({ "type": "scripted" })).await.unwrap();
+        for server in [&one, &other] {
+            server.process.yields.store(true, Ordering::SeqCst);
+        }
+        let work = |at: usize| {
+            let core = if at.is_multiple_of(2) { one.core.clone() } else { other.core.clone() };
+            let path = if at.is_multiple_of(3) { "other/creds/app" } else { "db/creds/app" };
+            tokio::spawn(async move {
+                for _ in 0..at {
+                    tokio::task::yield_now().await;
+                }
+                let issued = core.handle(request(Some(ROOT), Operation::Read, path, Value::Null)).await.unwrap();
+                if at.is_multiple_of(4) {
+                    let body = json!({ "lease_id": lease_of(&issued).as_str(), "sync": true });
+                    core.handle(request(Some(ROOT), Operation::Update, "sys/leases/revoke", body)).await.unwrap();
+                }
+            })
+        };
+        let working: Vec<_> = (0..24).map(|at| work(at * (round + 1))).collect();
+        quota(&one, "all", json!({ "max_leases": 1_000 })).await;
+        quota(&other, "db", json!({ "path": "db", "max_leases": 500 })).await;
+        quota(&one, "app", json!({ "path": "db/creds/*", "max_leases": 400 })).await;
+        delete(&other, "sys/quotas/lease-count/db").await;
+        quota(&one, "app", json!({ "path": "db/creds/app", "max_leases": 100 })).await;
+        for done in working {
+            done.await.unwrap();
+        }
+        pass(5).await;
+        assert_eq!(count(&one, "app").await, rows(&one, "db/").await, "round {round}");
+        assert_eq!(count(&one, "all").await, rows(&one, "other/").await, "round {round}");
+    }
+}
+
+/// A change of quotas that fails, lies or dies at each of its writes: the next one is right, and nothing stays closed.
+#[tokio::test(start_paused = true)]
+async fn a_change_that_is_cut_off_leaves_the_quotas_as_they_were_or_as_they_were_to_be() {
+    for fault in FAULTS {
+        for write in 0.. {
+            let server = Server::start().await;
+            quota(&server, "all", json!({ "max_leases": 100 })).await;
+            for _ in 0..3 {
+                issue(&server, "db/creds/app").await.unwrap();
+            }
+            server.process.fault_at(write, fault);
+            let changed = server.root("sys/quotas/lease-count/db", json!({ "path": "db", "max_leases": 50 })).await;
+            if server.process.is_armed() {
+                assert!(changed.is_ok() && write >= 2, "{fault:?} at {write}: {changed:?}");
+                break;
+            }
+            let again = server.again();
+            again.unseal().await;
+            pass(1).await;
+            // Whoever needs the leases waits, or opens them when nobody counts any more.
+            let mut answer = issue(&again, "db/creds/app").await;
+            if answer.is_err() {
+                pass(150).await;
+                answer = issue(&again, "db/creds/app").await;
+            }
+            answer.unwrap();
+            quota(&again, "db", json!({ "path": "db", "max_leases": 50 })).await;
+            assert_eq!((count(&again, "db").await, count(&again, "all").await), (4, 0), "{fault:?} at {write}");
+        }
+    }
+}
+
+/// Each write of an issue and of its end is cut off: the count is that of the rows.
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_is_cut_off_counts_for_as_long_as_its_row_is_there() {
+    for fault in FAULTS {
+        for write in 0.. {
+            let server = Server::start().await;
+            quota(&server, "db", json!({ "path": "db", "max_leases": 50 })).await;
+            server.process.fault_at(write, fault);
+            let lease = issue(&server, "db/creds/app").await;
+            if let Ok(lease) = &lease {
+                let body = json!({ "lease_id": lease_of(lease).as_str(), "sync": true });
+                let _ = server.root("sys/leases/revoke", body).await;
+            }
+            let is_over = server.process.is_armed();
+            let again = server.again();
+            again.unseal().await;
+            assert_eq!(count(&again, "db").await, rows(&again, "db/").await, "{fault:?} at {write}");
+            // What is under way is over by then.
+            pass(100).await;
+            again.root("sys/leases/revoke-prefix/db", json!({})).await.unwrap();
+            pass(600).await;
+            assert_eq!((count(&again, "db").await, rows(&again, "db/").await), (0, 0), "{fault:?} at {write}");
+            if is_over {
+                break;
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_count_that_is_wrong_is_put_right() {
+    let server = Server::start().await;
+    quota(&server, "db", json!({ "path": "db", "max_leases": 50 })).await;
+    let lease = lease_of(&issue(&server, "db/creds/app").await.unwrap());
+    // Behind the back of whoever counts.
+    let row = server.process.store.lease(&lease).await.unwrap().unwrap();
+    server.process.force.store(true, Ordering::SeqCst);
+    let gone = leasehold_core::seams::storage::Batch::new().remove(lease, row.fence);
+    server.process.store.commit(gone).await.unwrap();
+    assert_eq!(count(&server, "db").await, 1);
+    pass(700).await;
+    assert_eq!(count(&server, "db").await, 0);
+}
