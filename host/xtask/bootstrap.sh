@@ -32,7 +32,8 @@ done
 missing=()
 say() { printf '==> %s\n' "$*"; }
 lacks() { missing+=("$1"$'\n'"      $2"); }
-has() { command -v "$1" >/dev/null 2>&1; }
+# Programs only: a function of ours may have the name of one.
+has() { type -P "$1" >/dev/null 2>&1; }
 
 # ---- apt ------------------------------------------------------------------------------------------------------------
 

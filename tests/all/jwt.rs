@@ -259,8 +259,6 @@ fn what_is_not_offered_is_refused_with_the_reason() {
         .assert_error_has(400, "plugin not found in the catalog: oidc");
     root.post("auth/jwt/role/r", json!({ "user_claim": "sub", "bound_subject": "x" }))
         .assert_error_has(400, "browser flow");
-    let body = json!({ "role_type": "jwt", "user_claim": "sub", "bound_subject": "x", "groups_claim": "groups" });
-    root.post("auth/jwt/role/r", body).assert_status(200).assert_warning("no identity groups yet");
 }
 
 #[test]

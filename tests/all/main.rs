@@ -25,6 +25,7 @@ mod devices;
 mod documents;
 mod guide;
 mod hostile;
+mod identity;
 mod jwt;
 mod kubernetes;
 mod kv;

@@ -5,7 +5,8 @@
 //! Invariants: of a set with an invalid policy nothing counts. Rules with the same pattern become one, and `deny` in any
 //! of them is all that is left of it.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::matching::{Matcher, RuleId};
 use crate::policy::pattern::{self, Glob};
@@ -26,6 +27,7 @@ pub struct PolicySet {
     policies: Vec<String>,
     valid_until: Option<u64>,
     watched: Vec<String>,
+    template_names: Vec<String>,
 }
 
 /// All rules with one pattern.
@@ -64,7 +66,7 @@ struct Entry {
 }
 
 impl PolicySet {
-    /// `identity`: values for `{{identity.…}}` by full name; a rule whose value is missing does not count.
+    /// `identity`: values for `{{identity.…}}` by full name; a rule whose value is missing or empty does not count.
     /// `now`: Unix seconds.
     ///
     /// # Errors
@@ -75,6 +77,7 @@ impl PolicySet {
             identity.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let mut refused = Vec::new();
         let mut entries = Vec::new();
+        let mut template_names = BTreeSet::new();
         let mut valid_until: Option<u64> = None;
         for (index, source) in sources.iter().enumerate() {
             let mut findings = Findings::about(&source.name);
@@ -86,6 +89,9 @@ impl PolicySet {
             for rule in policy::read(source, Some(now), &mut findings) {
                 if let Some(expires) = rule.expires {
                     valid_until = Some(valid_until.map_or(expires, |earliest| earliest.min(expires)));
+                }
+                if rule.templated {
+                    template_names.extend(templates::names(&rule.pattern).map(Cow::into_owned));
                 }
                 if let Some((table, pattern)) = filled(source, &rule, &identity, &mut findings) {
                     entries.push(Entry { table, pattern, policy: index as u32, rule });
@@ -103,7 +109,8 @@ impl PolicySet {
             return Err(refused);
         }
         let policies = sources.iter().map(|source| source.name.clone()).collect();
-        Ok(merged(entries, policies, valid_until))
+        let template_names = template_names.into_iter().collect();
+        Ok(Self { valid_until, template_names, ..merged(entries, policies) })
     }
 
     /// Unix seconds from which the set must be compiled again because a rule expires.
@@ -116,6 +123,12 @@ impl PolicySet {
     #[must_use]
     pub fn watched_parameters(&self) -> &[String] {
         &self.watched
+    }
+
+    /// The names that templates ask for, sorted, whether or not they have a value.
+    #[must_use]
+    pub fn template_names(&self) -> &[String] {
+        &self.template_names
     }
 
     pub(crate) fn rule(&self, id: RuleId) -> Option<&Merged> {
@@ -201,7 +214,8 @@ fn too_large(sources: &[Source], entries: &[Entry]) -> Option<Diagnostic> {
     })
 }
 
-fn merged(mut entries: Vec<Entry>, policies: Vec<String>, valid_until: Option<u64>) -> PolicySet {
+/// Without end, and without the names of templates.
+fn merged(mut entries: Vec<Entry>, policies: Vec<String>) -> PolicySet {
     // A stable sort: entries with one pattern stay in policy order.
     entries.sort_by(|a, b| (a.table, &a.pattern).cmp(&(b.table, &b.pattern)));
     let mut rules: Vec<Merged> = Vec::with_capacity(entries.len());
@@ -222,7 +236,8 @@ fn merged(mut entries: Vec<Entry>, policies: Vec<String>, valid_until: Option<u6
         }
     }
     let watched = watched(&rules);
-    PolicySet { matcher: Matcher::new(exact, prefixes, &segments), rules, policies, valid_until, watched }
+    let matcher = Matcher::new(exact, prefixes, &segments);
+    PolicySet { matcher, rules, policies, valid_until: None, watched, template_names: Vec::new() }
 }
 
 impl Merged {

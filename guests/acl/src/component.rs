@@ -43,6 +43,10 @@ impl GuestPolicySet for acl::PolicySet {
         self.watched_parameters().to_vec()
     }
 
+    fn template_names(&self) -> Vec<String> {
+        self.template_names().to_vec()
+    }
+
     fn evaluate(&self, request: wit::Request) -> wit::Verdict {
         verdict_of(self.evaluate(&request_of(request)))
     }

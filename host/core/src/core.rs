@@ -15,6 +15,7 @@ use tokio_util::sync::DropGuard;
 use crate::audit::{Broker, DeviceEntry};
 use crate::auto_unseal::AutoUnseal;
 use crate::codec::{decode, encode};
+use crate::identity::{CallerIdentity, Identities};
 use crate::jobs::{Job, Jobs};
 use crate::keys;
 use crate::lease::Leases;
@@ -40,9 +41,9 @@ use crate::seams::seal::{KeyShare, Seal, SealError, SealStatus, SecretKey, Wrapp
 use crate::seams::snapshot::Snapshots;
 use crate::seams::storage::{Batch, Expect, Storage, StorageError};
 use crate::store_clock::StoreClock;
-use crate::token::Tokens;
 use crate::token::create::First;
 use crate::token::store::TokenKeys;
+use crate::token::{TokenRecord, Tokens};
 
 /// What the operator configured.
 #[derive(Clone, Debug)]
@@ -109,6 +110,7 @@ pub struct Unsealed {
     pub engines: Arc<Engines>,
     pub methods: Arc<AuthMethods>,
     pub lockouts: Lockouts,
+    pub identities: Identities,
     pub leases: Arc<Leases>,
     pub jobs: Arc<Jobs>,
     pub audit: Broker,
@@ -153,6 +155,16 @@ struct Running {
     stop: DropGuard,
     leases: JoinHandle<()>,
     modules: JoinHandle<()>,
+}
+
+impl Unsealed {
+    /// Whom a token stands for.
+    ///
+    /// # Errors
+    /// As [`Identities::of`].
+    pub(crate) async fn whom(&self, record: &TokenRecord) -> Result<Option<Arc<CallerIdentity>>, RequestError> {
+        self.identities.of(record.entity.as_deref(), &record.policies).await
+    }
 }
 
 impl Core {
@@ -319,6 +331,7 @@ impl Core {
             tokens,
             mounts,
             methods,
+            identities: Identities::load(storage.clone(), clock.clone(), entropy.clone()).await?,
             lockouts: Lockouts::new(storage.clone(), &seal.derive("lockout").map_err(seal_error)?),
             engines,
         };
@@ -329,7 +342,11 @@ impl Core {
     /// Whether the holder of this token may send a file to this path of `sys/`; asked before the file is read. Takes none of its uses.
     pub async fn may_upload(&self, token: &TokenId, path: &str, client: Option<IpAddr>) -> bool {
         let Ok(unsealed) = self.unsealed() else { return false };
-        let Ok(caller) = unsealed.tokens.recognise(token, client).await else { return false };
+        let Ok(mut caller) = unsealed.tokens.recognise(token, client).await else { return false };
+        match unsealed.whom(&caller.record).await {
+            Ok(identity) => caller.identity = identity,
+            Err(_) => return false,
+        }
         let data = Object::new();
         let ask = AclRequest { path, operation: Operation::Update, needs_sudo: true, wrap_ttl: None, data: &data };
         let verdict = decide::decide(&*self.seams.acl, &unsealed.policies, &caller, &ask, None).await;

@@ -69,6 +69,7 @@ pub enum Cached<'a> {
     AuditedHeader(&'a str),
     /// What follows `sys/quota/`.
     Quota(&'a str),
+    Group(&'a str),
 }
 
 /// `None`: nothing in memory is decided by it. The key ring is among these: who meets a key that it does not know reads it again.
@@ -83,6 +84,7 @@ pub fn cached(key: &Key) -> Option<Cached<'_>> {
         ("audit", _) => Cached::AuditDevice,
         ("audited-header", _) => Cached::AuditedHeader(rest),
         ("quota", _) => Cached::Quota(rest),
+        ("group", _) => Cached::Group(rest),
         _ => return None,
     })
 }
@@ -194,6 +196,79 @@ pub fn module_bytes(digest: &str) -> Key {
     Key::new(format!("sys/module/bytes/{digest}"))
 }
 
+/// A group of identities, without its entities.
+#[must_use]
+pub fn group(id: &str) -> Key {
+    Key::new(format!("sys/group/{id}"))
+}
+
+/// As [`mount_table`], for groups: no circle, and no name twice.
+#[must_use]
+pub fn group_table() -> Key {
+    Key::new("sys/group-table")
+}
+
+#[must_use]
+pub fn entity(id: &str) -> Key {
+    Key::new(format!("identity/entity/{id}"))
+}
+
+/// Which entity has a name, whose case is folded. Names may hold anything, slashes too.
+#[must_use]
+pub fn entity_name(folded: &str) -> Key {
+    Key::new(format!("identity/name/{}", hex::encode(folded)))
+}
+
+/// An entity's name as it was written, for lists.
+#[must_use]
+pub fn entity_listed(name: &str) -> Key {
+    Key::new(format!("{ENTITIES_LISTED}{}", hex::encode(name)))
+}
+
+pub const ENTITIES_LISTED: &str = "identity/listed/";
+
+/// Which entity a mount has a name for.
+#[must_use]
+pub fn entity_alias(mount: &MountAccessor, key: &str) -> Key {
+    Key::new(format!("identity/alias/{mount}/{}", hex::encode(key)))
+}
+
+/// Which entity has the alias with this id.
+#[must_use]
+pub fn entity_alias_id(id: &str) -> Key {
+    Key::new(format!("identity/alias-id/{id}"))
+}
+
+/// What an entity has become a part of.
+#[must_use]
+pub fn entity_merged(id: &str) -> Key {
+    Key::new(format!("identity/merged/{id}"))
+}
+
+/// Which group has a name, whose case is folded.
+#[must_use]
+pub fn group_name(folded: &str) -> Key {
+    Key::new(format!("identity/group-name/{}", hex::encode(folded)))
+}
+
+/// Which group a mount has a name for.
+#[must_use]
+pub fn group_alias(mount: &MountAccessor, key: &str) -> Key {
+    Key::new(format!("identity/group-alias/{mount}/{}", hex::encode(key)))
+}
+
+/// Which group has the alias with this id.
+#[must_use]
+pub fn group_alias_id(id: &str) -> Key {
+    Key::new(format!("identity/group-alias-id/{id}"))
+}
+
+/// That an entity is a direct member of a group; all of a group's with an empty entity.
+#[must_use]
+pub fn group_member(group: &str, entity: &str) -> Key {
+    Key::new(format!("identity/member/{group}/{entity}"))
+}
+
 #[must_use]
 pub fn token(hash: &TokenHash) -> Key {
     Key::new(format!("token/id/{hash}"))
@@ -269,6 +344,9 @@ mod tests {
             (quota_rate_limits(), Some(Cached::Quota("rate-limit"))),
             (quota_lease_counts(), Some(Cached::Quota("lease-count"))),
             (lease_count_place("id", 0), None),
+            (group("g"), Some(Cached::Group("g"))),
+            (group_table(), None),
+            (entity("e"), None),
             (module_bytes("d"), None),
             (mount_taint(&accessor), None),
             (password_policy("name/x"), None),

@@ -17,6 +17,7 @@ pub mod connection;
 pub mod core;
 pub mod fail;
 pub mod fields;
+pub mod identity;
 pub mod jobs;
 pub mod keys;
 pub mod lease;

@@ -2,11 +2,13 @@
 //!
 //! The HTTP front end turns HTTP into [`LogicalRequest`] and [`LogicalResponse`] into HTTP; nothing else sees a status code.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
 use leasehold_model::{Accessor, LeaseId, Operation, Timestamp, TokenId, Ttl};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::connection::ConnectionInfo;
@@ -229,6 +231,7 @@ pub struct AuthAnswer {
     /// None where only an accessor was shown.
     pub client_token: Option<TokenId>,
     pub accessor: String,
+    /// Its own.
     pub policies: Vec<String>,
     pub metadata: Option<BTreeMap<String, String>>,
     pub ttl: Ttl,
@@ -238,6 +241,28 @@ pub struct AuthAnswer {
     pub num_uses: u32,
     /// Made by this request, not renewed.
     pub is_new: bool,
+    /// Whom it stands for.
+    pub identity: Option<AuthIdentity>,
+}
+
+/// Of a token that stands for an entity.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct AuthIdentity {
+    pub entity_id: String,
+    /// What the entity and its groups give, sorted.
+    pub policies: Vec<String>,
+}
+
+impl AuthAnswer {
+    /// The token's own policies and those of whom it stands for, sorted.
+    #[must_use]
+    pub fn all_policies(&self) -> Cow<'_, [String]> {
+        let Some(identity) = &self.identity else { return Cow::Borrowed(&self.policies) };
+        let mut all = [self.policies.as_slice(), &identity.policies].concat();
+        all.sort();
+        all.dedup();
+        Cow::Owned(all)
+    }
 }
 
 impl fmt::Debug for AuthAnswer {
@@ -276,6 +301,7 @@ mod tests {
             orphan: false,
             num_uses: 0,
             is_new: true,
+            identity: None,
         };
         let shown =
             format!("{auth:?} {:?}", LogicalResponse { auth: Some(auth.clone()), ..LogicalResponse::default() });

@@ -1,5 +1,6 @@
 //! Answers as bytes: the envelope of eight keys, its old doubled form, and plain data.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -196,13 +197,15 @@ fn wrap_info(wrap: &WrapInfo) -> Wrap<'_> {
 struct Auth<'a> {
     client_token: &'a str,
     accessor: &'a str,
-    policies: &'a [String],
+    policies: Cow<'a, [String]>,
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     token_policies: &'a [String],
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    identity_policies: &'a [String],
     metadata: &'a Option<BTreeMap<String, String>>,
     lease_duration: u64,
     renewable: bool,
-    entity_id: &'static str,
+    entity_id: &'a str,
     token_type: &'static str,
     orphan: bool,
     mfa_requirement: Option<()>,
@@ -214,12 +217,13 @@ fn auth(auth: &AuthAnswer) -> Auth<'_> {
         // Here a token leaves us.
         client_token: auth.client_token.as_ref().map_or("", |token| token.expose()),
         accessor: &auth.accessor,
-        policies: &auth.policies,
+        policies: auth.all_policies(),
         token_policies: &auth.policies,
+        identity_policies: auth.identity.as_ref().map_or(&[], |identity| &identity.policies),
         metadata: &auth.metadata,
         lease_duration: auth.ttl.as_secs(),
         renewable: auth.renewable,
-        entity_id: "",
+        entity_id: auth.identity.as_ref().map_or("", |identity| &identity.entity_id),
         token_type: auth.token_type,
         orphan: auth.orphan,
         mfa_requirement: None,
@@ -270,6 +274,7 @@ mod tests {
             orphan: false,
             num_uses: 0,
             is_new: true,
+            identity: None,
         };
         let (status, body) =
             shown(Operation::Update, LogicalResponse { auth: Some(auth), ..LogicalResponse::default() }).await;

@@ -118,6 +118,7 @@ fn new_token() -> AuthAnswer {
         orphan: false,
         num_uses: 0,
         is_new: true,
+        identity: None,
     }
 }
 

@@ -76,7 +76,7 @@ fn decisions(criterion: &mut Criterion) {
     let runtime = runtime();
     let sandbox = sandbox(|_| {});
     let (policies, nobody, data) = (policies(), IdentityValues::new(), Object::new());
-    let set = runtime.block_on(sandbox.compile_acl(&policies, &nobody)).expect("a policy set");
+    let set = runtime.block_on(sandbox.compile_acl(&policies, &nobody)).expect("a policy set").id;
 
     let mut group = criterion.benchmark_group("decision under 20 × 50 rules");
     for (what, path) in [

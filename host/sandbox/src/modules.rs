@@ -304,7 +304,7 @@ fn request(ask: &ModuleRequest, max: usize) -> Result<wit::Request, SandboxError
             .map(|(name, value)| types::Parameter { name: name.clone(), value: value.clone() })
             .collect(),
         identity: types::Identity {
-            entity_id: None,
+            entity_id: identity.entity_id.clone(),
             display_name: identity.display_name.clone(),
             token_accessor: identity.token_accessor.clone(),
             token_policies: identity.token_policies.clone(),

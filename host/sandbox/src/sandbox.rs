@@ -5,9 +5,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use leasehold_core::seams::host::Clock;
 use leasehold_core::seams::sandbox::{
-    AclError, AclEvaluator, AclRequest, Diagnostic, Dialect, Digest, EvaluationFailed, IdentityValues, LoadError,
-    ModuleFacts, ModuleHost, ModuleRequest, ModuleVerdict, PolicySetId, PolicySource, Purpose, RenderError,
-    SandboxError, TemplateRenderer, TemplateReport, Verdict,
+    AclError, AclEvaluator, AclRequest, CompiledPolicies, Diagnostic, Dialect, Digest, EvaluationFailed,
+    IdentityValues, LoadError, ModuleFacts, ModuleHost, ModuleRequest, ModuleVerdict, PolicySetId, PolicySource,
+    Purpose, RenderError, SandboxError, TemplateRenderer, TemplateReport, Verdict,
 };
 use leasehold_model::{Capabilities, Timestamp};
 
@@ -66,7 +66,11 @@ fn instances(limits: &GuestLimits) -> Instances {
 
 #[async_trait]
 impl AclEvaluator for Sandbox {
-    async fn compile_acl(&self, sources: &[PolicySource], identity: &IdentityValues) -> Result<PolicySetId, AclError> {
+    async fn compile_acl(
+        &self,
+        sources: &[PolicySource],
+        identity: &IdentityValues,
+    ) -> Result<CompiledPolicies, AclError> {
         self.acl.compile(sources, identity).await
     }
 

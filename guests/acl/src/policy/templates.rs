@@ -9,7 +9,8 @@ pub(crate) struct Unbalanced;
 /// Why a pattern cannot be filled in.
 #[derive(Debug)]
 pub(crate) enum Unfilled {
-    /// A value is missing: the rule does not count.
+    /// A value is missing, or is empty: it would leave nothing between two slashes, or let a prefix begin earlier. The rule does
+    /// not count.
     Missing,
     /// A value holds a character that would change what the pattern matches.
     Forbidden(char),
@@ -50,7 +51,7 @@ pub(crate) fn fill<'v>(
     out.push_str(parts.next().unwrap_or_default());
     for part in parts {
         let (name, after) = part.split_once("}}").ok_or(Unfilled::Missing)?;
-        let value = value_of(name.trim()).ok_or(Unfilled::Missing)?;
+        let value = value_of(name.trim()).filter(|value| !value.is_empty()).ok_or(Unfilled::Missing)?;
         if !allow_slashes && value.contains('/') {
             forbidden = forbidden.or(Some('/'));
         }

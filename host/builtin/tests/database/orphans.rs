@@ -244,6 +244,7 @@ impl Server {
             bound_cidrs: Vec::new(),
             role: None,
             wraps: None,
+            entity: None,
             login: None,
         };
         let token = tokens.insert(&TokenId::new("t"), &record).await.unwrap();

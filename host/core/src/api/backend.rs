@@ -20,7 +20,7 @@ use crate::seams::engine::{EngineHandler, SecretsEngine};
 
 /// Who serves a mount.
 pub(super) enum Backend {
-    /// `sys/`, `auth/token/` and `cubbyhole/`: handlers that see all that is unsealed.
+    /// `sys/`, `auth/token/`, `cubbyhole/` and `identity/`: handlers that see all that is unsealed.
     System(&'static [Route<SystemHandler>]),
     /// With the routes that the mount's options give it.
     Secrets(Arc<dyn SecretsEngine>, &'static [Route<EngineHandler>]),
@@ -89,6 +89,7 @@ impl Backend {
             "system" => Some(Self::System(sys::ROUTES)),
             "token" => Some(Self::System(super::token::ROUTES)),
             "cubbyhole" => Some(Self::System(super::cubbyhole::ROUTES)),
+            "identity" => Some(Self::System(super::identity::ROUTES)),
             _ if entry.table == Table::Auth => unsealed.methods.of(entry).cloned().map(Self::Auth),
             kind => unsealed.engines.of_kind(kind).cloned().map(|engine| {
                 let routes = engine.routes_with(&entry.engine_options());

@@ -7,6 +7,7 @@ use leasehold_model::{Operation, Ttl};
 
 use crate::core::{Core, Unsealed};
 use crate::fields::Fields;
+use crate::identity::CallerIdentity;
 use crate::lease::LeaseError;
 use crate::mount::MountEntry;
 use crate::policy::egp::Judgement;
@@ -155,6 +156,7 @@ pub(crate) fn module_request(
             .map(|(name, value)| (name.clone(), shown(name).then(|| value.to_string())))
             .collect(),
         identity: ModuleIdentity {
+            entity_id: caller.entity_id().map(str::to_owned),
             display_name: record.display_name.clone(),
             token_accessor: record.accessor.as_str().to_owned(),
             token_policies: record.policies.clone(),
@@ -165,8 +167,18 @@ pub(crate) fn module_request(
         },
         now,
         client_address: request.client.as_ref().and_then(|client| Some(client.address()?.to_string())),
-        attributes: Vec::new(),
+        attributes: caller.identity.as_deref().map(attributes).unwrap_or_default(),
     }
+}
+
+/// What a module may know of whom a token stands for, besides the id. A name stands once for each value.
+fn attributes(identity: &CallerIdentity) -> Vec<(String, String)> {
+    let of = |name: &str, value: &String| (name.to_owned(), value.clone());
+    let policies = identity.identity_policies.iter().map(|policy| of("identity_policy", policy));
+    let groups = identity.groups.all().map(|group| of("identity_group", &group.name));
+    let metadata = identity.entity.metadata.iter().flatten();
+    let metadata = metadata.map(|(name, value)| (format!("entity_metadata.{name}"), value.clone()));
+    std::iter::once(of("entity_name", &identity.entity.name)).chain(metadata).chain(groups).chain(policies).collect()
 }
 
 /// How a lease's failure is said on the request that caused it.

@@ -12,11 +12,13 @@ use std::sync::Arc;
 use leasehold_model::{Cidr, Timestamp, Ttl};
 
 use crate::core::{Core, Unsealed};
+use crate::identity::entity::AliasName;
+use crate::identity::login::LoginIdentity;
 use crate::lockout::LockoutRules;
 use crate::metrics;
 use crate::mount::{MountEntry, MountTokenType, SystemTtls};
 use crate::request::{LogicalRequest, LogicalResponse};
-use crate::seams::auth::{AuthHandler, AuthMethod, AuthOutcome, AuthRequest, LoginPlan, Refusal};
+use crate::seams::auth::{AuthHandler, AuthMethod, AuthOutcome, AuthRequest, LoginAlias, LoginPlan, Refusal};
 use crate::seams::error::RequestError;
 use crate::seams::token_params::TokenParams;
 use crate::seams::token_params::{ChosenKind, sanitized};
@@ -51,7 +53,8 @@ pub(crate) async fn ask(
         AuthOutcome::Login(plan) => {
             // Others may have failed under this name since: of many guesses at once only so many may be answered.
             gate.check().await?;
-            let answer = make_token(core, unsealed, request, mount, asked.client, *plan).await?;
+            let is_exact = method.has_exact_names();
+            let answer = make_token(core, unsealed, request, mount, asked.client, (*plan, is_exact)).await?;
             gate.succeeded();
             Ok(answer)
         }
@@ -108,9 +111,9 @@ async fn make_token(
     request: &LogicalRequest,
     mount: &MountEntry,
     client: Option<IpAddr>,
-    plan: LoginPlan,
+    (plan, is_exact): (LoginPlan, bool),
 ) -> Result<LogicalResponse, RequestError> {
-    let LoginPlan { display_name: name, metadata, token: params, internal } = plan;
+    let LoginPlan { display_name: name, metadata, alias, token: params, internal } = plan;
     let policies = policies(&params)?;
     let bound_cidrs = addresses(&params, client)?;
     let kind = kind(params.kind, mount.token_type);
@@ -123,6 +126,7 @@ async fn make_token(
         let role = unsealed.methods.of(mount).and_then(|method| method.role_of(&internal)).unwrap_or_default();
         unsealed.quotas.leases.refuse_if_full(&request.path, &mount.accessor, role).await?;
     }
+    let entity = entity(unsealed, mount, &alias, is_exact).await?;
     let new = NewToken {
         kind,
         parent: None,
@@ -142,20 +146,46 @@ async fn make_token(
         renewable: true,
         bound_cidrs,
         wraps: None,
+        entity,
         login: Some(internal),
         id: None,
     };
     let (id, record) = match unsealed.tokens.mint(new).await {
         Ok(made) => made,
         Err(MintError::Store(error)) => return Err(error.into()),
-        // The mount was disabled while this request was under way.
+        // The mount was disabled, or the entity deleted, while this request was under way.
         Err(MintError::Orphaned) => return Err(RequestError::BadToken),
         Err(other) => return Err(RequestError::Invalid(other.to_string())),
     };
     unsealed.leases.wake();
     metrics::token_made(&unsealed.installation.cluster_name, mount, record.kind.as_str(), record.creation_ttl);
-    let auth = auth_answer(&record, record.creation_ttl, Some(id), true);
+    let auth = auth_answer(unsealed, &record, record.creation_ttl, Some(id), true).await?;
     Ok(LogicalResponse { auth: Some(auth), warnings, ..LogicalResponse::default() })
+}
+
+/// Who stands behind the name: the id of the entity.
+async fn entity(
+    unsealed: &Unsealed,
+    mount: &MountEntry,
+    alias: &LoginAlias,
+    is_exact: bool,
+) -> Result<Option<String>, RequestError> {
+    if alias.name.is_empty() {
+        return Ok(None);
+    }
+    let named = |name: &String| AliasName::new(name, is_exact);
+    let who = LoginIdentity {
+        name: named(&alias.name),
+        metadata: alias.metadata.clone(),
+        groups: alias.groups.as_ref().map(|groups| groups.iter().map(named).collect()),
+    };
+    match unsealed.identities.log_in(&mount.accessor, &who).await {
+        Ok(entity) => Ok(Some(entity.id)),
+        Err(RequestError::BadToken) => {
+            Err(RequestError::LoginDenied { reason: "the entity that the name stands for is disabled".to_owned() })
+        }
+        Err(other) => Err(other),
+    }
 }
 
 fn policies(params: &TokenParams) -> Result<Vec<String>, RequestError> {

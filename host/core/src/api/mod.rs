@@ -5,7 +5,7 @@
 //! Start with [`pipeline`]: the one function that every request takes.
 //! It asks [`backend`] who serves a path, and [`trace`] carries what audit and the log say of a request.
 //! [`call`] is what a handler of the server's own routes is given, and [`login`] is what a login becomes.
-//! The routes of `sys/`, `auth/token/` and `cubbyhole/` stand in [`sys`], [`token`] and [`cubbyhole`].
+//! The routes of `sys/`, `auth/token/`, `cubbyhole/` and `identity/` stand in [`sys`], [`token`], [`cubbyhole`] and [`identity`].
 //! [`existence`] tells a write that creates from one that changes.
 //! [`wrap`] puts a wrapping token in the place of an answer.
 //! [`rate`] counts requests before anybody looks at their token.
@@ -15,6 +15,7 @@ mod backend;
 pub(crate) mod call;
 mod cubbyhole;
 mod existence;
+mod identity;
 pub(crate) mod login;
 mod pages;
 pub mod pipeline;

@@ -207,6 +207,9 @@ impl Core {
             }
         }
         trace.is_known = true;
+        if let Some(caller) = &mut trace.caller {
+            caller.identity = unsealed.whom(&caller.record).await?;
+        }
         admission.decide(epoch);
 
         if request.body_withheld {

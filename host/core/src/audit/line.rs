@@ -93,9 +93,13 @@ impl Entry<'_> {
             auth.insert("accessor".into(), style.accessor(record.accessor.as_str()).into());
         }
         auth.insert("display_name".into(), record.display_name.clone().into());
-        let policies = json!(few(&record.policies));
-        auth.insert("policies".into(), policies.clone());
-        auth.insert("token_policies".into(), policies);
+        auth.insert("policies".into(), json!(few(caller.policies())));
+        auth.insert("token_policies".into(), json!(few(&record.policies)));
+        // Also where it is disabled or gone, and the request refused for that.
+        put(&mut auth, "entity_id", caller.entity_id().or(record.entity.as_deref()));
+        if let Some(identity) = &caller.identity {
+            put_names(&mut auth, "identity_policies", &identity.identity_policies);
+        }
         if let Some(verdict) = self.verdict {
             auth.insert("policy_results".into(), self.policy_results(verdict));
         }
@@ -153,7 +157,8 @@ impl Entry<'_> {
             request.insert("client_token".into(), style.secret(token.expose()).into());
         }
         if let Some(caller) = self.caller {
-            request.insert("client_id".into(), client_id(&caller.record.policies).into());
+            let entity = caller.record.entity.clone();
+            request.insert("client_id".into(), entity.unwrap_or_else(|| client_id(&caller.record.policies)).into());
         }
         if let Some(caller) = self.caller
             && !caller.record.is_batch()
@@ -216,9 +221,12 @@ impl Entry<'_> {
                 shown.insert("accessor".into(), style.accessor(&auth.accessor).into());
             }
             shown.insert("display_name".into(), auth.display_name.clone().into());
-            let policies = json!(few(&auth.policies));
-            shown.insert("policies".into(), policies.clone());
-            shown.insert("token_policies".into(), policies);
+            shown.insert("policies".into(), json!(few(&auth.all_policies())));
+            shown.insert("token_policies".into(), json!(few(&auth.policies)));
+            if let Some(identity) = &auth.identity {
+                shown.insert("entity_id".into(), identity.entity_id.clone().into());
+                put_names(&mut shown, "identity_policies", &identity.policies);
+            }
             if let Some(meta) = &auth.metadata {
                 shown.insert("metadata".into(), metadata(meta));
             }
@@ -323,6 +331,13 @@ fn put_data(object: &mut Object, whole: &Object, shown: Shown, style: &Style<'_>
     if shown.is_cut {
         let whole = serde_json::to_string(whole).unwrap_or_default();
         object.insert("data_truncated".into(), style.salt.text(&whole).into());
+    }
+}
+
+/// Without the key where there are none, as in Vault.
+fn put_names(object: &mut Object, key: &str, names: &[String]) {
+    if !names.is_empty() {
+        object.insert(key.into(), json!(few(names)));
     }
 }
 

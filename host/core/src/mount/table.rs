@@ -208,6 +208,7 @@ impl MountTable {
             ("system", "sys/", Table::Mount, "system endpoints used for control, policy and debugging"),
             ("token", "auth/token/", Table::Auth, "token based credentials"),
             ("cubbyhole", "cubbyhole/", Table::Mount, "per-token private secret storage"),
+            ("identity", "identity/", Table::Mount, "identity store"),
         ] {
             let path = path.parse().map_err(|_| StorageError::Corrupt(path.to_owned()))?;
             let mut entry = MountEntry::new(which, path, kind, entropy);

@@ -139,6 +139,7 @@ impl Unsealed {
                 Cached::AuditDevice => devices = true,
                 Cached::AuditedHeader(name) => self.audit.follow_header(name).await?,
                 Cached::Quota(key) => self.quotas.follow(key).await?,
+                Cached::Group(id) => self.identities.groups.follow(id).await?,
             }
         }
         if mounts {
@@ -162,6 +163,7 @@ impl Unsealed {
         self.audit.follow_devices().await?;
         self.audit.follow_headers().await?;
         self.quotas.follow_all().await?;
+        self.identities.groups.follow_all().await?;
         Ok(true)
     }
 

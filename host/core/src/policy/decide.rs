@@ -9,7 +9,7 @@
 
 use leasehold_model::{Capabilities, Operation};
 
-use super::Policies;
+use super::{Holder, Policies};
 use crate::request::Object;
 use crate::seams::error::RequestError;
 use crate::seams::sandbox::{AclEvaluator, AclRequest, Reason, RuleRef, SandboxError, Verdict};
@@ -34,10 +34,10 @@ pub async fn decide(
     if ask.operation == Operation::Help {
         return Ok(Verdict::unasked());
     }
-    let names = &caller.record.policies;
-    let verdict = judged(acl, policies, names, ask).await?;
+    let holder = Holder::of(caller);
+    let verdict = judged(acl, policies, holder, ask).await?;
     match bare.filter(|_| verdict.allowed) {
-        Some(path) => judged(acl, policies, names, &AclRequest { path, ..ask.clone() }).await,
+        Some(path) => judged(acl, policies, holder, &AclRequest { path, ..ask.clone() }).await,
         None => Ok(verdict),
     }
 }
@@ -45,11 +45,11 @@ pub async fn decide(
 async fn judged(
     acl: &dyn AclEvaluator,
     policies: &Policies,
-    names: &[String],
+    holder: Holder<'_>,
     ask: &AclRequest<'_>,
 ) -> Result<Verdict, RequestError> {
-    Ok(match acl.decide(&policies.set(names).await?, ask).await {
-        Err(SandboxError::Unknown(_)) => acl.decide(&policies.compiled_anew(names).await?, ask).await,
+    Ok(match acl.decide(&policies.set(holder).await?, ask).await {
+        Err(SandboxError::Unknown(_)) => acl.decide(&policies.compiled_anew(holder).await?, ask).await,
         other => other,
     }?)
 }
@@ -69,20 +69,20 @@ impl AskedPath<'_> {
     }
 }
 
-/// Capabilities on each path, for a list of policy names.
+/// Capabilities on each path, for whoever holds some policies.
 ///
 /// # Errors
 /// As [`decide`].
 pub async fn capabilities(
     acl: &dyn AclEvaluator,
     policies: &Policies,
-    names: &[String],
+    holder: Holder<'_>,
     paths: &[AskedPath<'_>],
 ) -> Result<Vec<Capabilities>, RequestError> {
     let bare = paths.iter().filter_map(AskedPath::bare);
     let texts: Vec<&str> = paths.iter().map(|asked| asked.path).chain(bare).collect();
-    let mut found = match acl.capabilities(&policies.set(names).await?, &texts).await {
-        Err(SandboxError::Unknown(_)) => acl.capabilities(&policies.compiled_anew(names).await?, &texts).await,
+    let mut found = match acl.capabilities(&policies.set(holder).await?, &texts).await {
+        Err(SandboxError::Unknown(_)) => acl.capabilities(&policies.compiled_anew(holder).await?, &texts).await,
         other => other,
     }?;
     let of_bare = found.split_off(paths.len().min(found.len()));
@@ -90,7 +90,7 @@ pub async fn capabilities(
     for (asked, found) in paths.iter().zip(&mut found) {
         if asked.bare().is_some() {
             let bare = of_bare.next().unwrap_or(Capabilities::NONE);
-            *found = of_slashed(acl, policies, names, asked, *found, bare).await?;
+            *found = of_slashed(acl, policies, holder, asked, *found, bare).await?;
         }
     }
     Ok(found)
@@ -101,7 +101,7 @@ pub async fn capabilities(
 async fn of_slashed(
     acl: &dyn AclEvaluator,
     policies: &Policies,
-    names: &[String],
+    holder: Holder<'_>,
     asked: &AskedPath<'_>,
     listed: Capabilities,
     bare: Capabilities,
@@ -112,7 +112,7 @@ async fn of_slashed(
     let data = Object::new();
     let read =
         AclRequest { path: asked.path, operation: Operation::Read, needs_sudo: false, wrap_ttl: None, data: &data };
-    let direct = judged(acl, policies, names, &read).await?.capabilities;
+    let direct = judged(acl, policies, holder, &read).await?.capabilities;
     let bare = if bare.contains(Capabilities::DENY) { Capabilities::NONE } else { bare };
     let lists = Capabilities::LIST.union(Capabilities::SCAN);
     let every = [
@@ -153,9 +153,9 @@ pub async fn grants_below(
     if caller.is_root() {
         return Ok(true);
     }
-    let names = &caller.record.policies;
-    Ok(match acl.grants_below(&policies.set(names).await?, prefix).await {
-        Err(SandboxError::Unknown(_)) => acl.grants_below(&policies.compiled_anew(names).await?, prefix).await,
+    let holder = Holder::of(caller);
+    Ok(match acl.grants_below(&policies.set(holder).await?, prefix).await {
+        Err(SandboxError::Unknown(_)) => acl.grants_below(&policies.compiled_anew(holder).await?, prefix).await,
         other => other,
     }?)
 }

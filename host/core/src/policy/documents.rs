@@ -8,13 +8,15 @@ use leasehold_model::Timestamp;
 use leasehold_model::lock::RwLock;
 use serde::{Deserialize, Serialize};
 
+use super::holder::Holder;
 use crate::codec::encode;
 use crate::commit::{Stored, TRIES, commit_surely, delete_surely, overtaken_too_often, read, read_all, was_overtaken};
 use crate::keys;
 use crate::seams::error::RequestError;
 use crate::seams::host::Clock;
 use crate::seams::sandbox::{
-    AclError, AclEvaluator, Diagnostic, IdentityValues, PolicySetId, PolicySource, SandboxError, Severity,
+    AclError, AclEvaluator, CompiledPolicies, Diagnostic, IdentityValues, PolicySetId, PolicySource, SandboxError,
+    Severity,
 };
 use crate::seams::storage::{Batch, Expect, Storage, StorageError};
 
@@ -26,6 +28,9 @@ const RESPONSE_WRAPPING: &str = include_str!("response-wrapping.hcl");
 /// The lint's code for an attribute that a block sets twice. Compiling takes such a text, as OpenBao does; writing it is refused,
 /// as in Vault since 1.21.
 const REPEATED_ATTRIBUTE: &str = "repeated-attribute";
+
+/// The code of a refusal of an identity's value, whose text is complete and holds no more of the value than one character.
+const FORBIDDEN_VALUE: &str = "forbidden-template-value";
 
 /// Longer texts are refused before they reach a guest.
 pub const TEXT_LEN_MAX: usize = 1024 * 1024;
@@ -89,7 +94,7 @@ impl Stored<PolicyDocument> {
 /// What compiling a set brought, and the moment from which one of its policies is no more.
 #[derive(Clone, Debug)]
 struct CompiledSet {
-    outcome: Result<PolicySetId, Unusable>,
+    outcome: Result<Arc<CompiledPolicies>, Unusable>,
     good_until: Timestamp,
 }
 
@@ -100,6 +105,8 @@ enum Unusable {
     Broken,
     /// In words that a client may read.
     TooLarge(Arc<str>),
+    /// The same: a value of the holder would make a pattern match what nobody meant.
+    Value(Arc<str>),
 }
 
 impl From<Unusable> for RequestError {
@@ -107,6 +114,7 @@ impl From<Unusable> for RequestError {
         match unusable {
             Unusable::Broken => Self::Denied,
             Unusable::TooLarge(why) => Self::Forbidden(format!("permission denied: {why}")),
+            Unusable::Value(why) => Self::Forbidden(why.to_string()),
         }
     }
 }
@@ -118,8 +126,10 @@ pub struct Policies {
     clock: Arc<dyn Clock>,
     /// Also those that have expired: whoever looks must ask [`PolicyDocument::holds_at`].
     documents: RwLock<BTreeMap<String, Arc<PolicyDocument>>>,
-    /// Compiled sets by the policy names of a token; emptied by every write.
+    /// Compiled sets by the policy names of a token, templates unfilled; emptied by every write.
     sets: RwLock<HashMap<Vec<String>, CompiledSet>>,
+    /// The same for those whose templates have values, by these as well: two that differ in one are two sets.
+    filled: RwLock<HashMap<(Vec<String>, IdentityValues), CompiledSet>>,
     /// One write at a time, so that memory and storage agree.
     writing: tokio::sync::Mutex<()>,
 }
@@ -180,6 +190,7 @@ impl Policies {
             clock,
             documents: RwLock::new(documents),
             sets: RwLock::new(HashMap::new()),
+            filled: RwLock::new(HashMap::new()),
             writing: tokio::sync::Mutex::new(()),
         })
     }
@@ -351,22 +362,37 @@ impl Policies {
     fn change(&self, apply: impl FnOnce(&mut BTreeMap<String, Arc<PolicyDocument>>)) {
         let mut documents = self.documents.write();
         apply(&mut documents);
-        // Under the documents' lock: a set compiled from the old texts cannot slip in afterwards (see `set`).
+        // Under the documents' lock: a set compiled from the old texts cannot slip in afterwards (see `compiled`).
         self.sets.write().clear();
+        self.filled.write().clear();
     }
 
     /// The compiled set of a token's policies; names without a text, or whose text has expired, grant nothing.
     ///
     /// # Errors
     /// Texts that cannot be used, or a guest that failed: the request is refused.
-    pub async fn set(&self, names: &[String]) -> Result<PolicySetId, RequestError> {
+    pub async fn set(&self, holder: Holder<'_>) -> Result<PolicySetId, RequestError> {
+        let unfilled = self.compiled(holder.policies, IdentityValues::new()).await?;
+        let values = holder.values(&unfilled.template_names);
+        if values.is_empty() {
+            return Ok(unfilled.id.clone());
+        }
+        Ok(self.compiled(holder.policies, values).await?.id.clone())
+    }
+
+    async fn compiled(&self, names: &[String], values: IdentityValues) -> Result<Arc<CompiledPolicies>, RequestError> {
         let now = self.clock.now();
-        let known = self.sets.read().get(names).cloned();
+        let filled = (!values.is_empty()).then(|| (names.to_vec(), values));
+        let known = match &filled {
+            None => self.sets.read().get(names).cloned(),
+            Some(filled) => self.filled.read().get(filled).cloned(),
+        };
         if let Some(set) = known.filter(|set| set.good_until > now) {
             return Ok(set.outcome?);
         }
         let used = self.in_force(names, now);
-        let outcome = self.compile(&used).await?;
+        let nobody = IdentityValues::new();
+        let outcome = self.compile(&used, filled.as_ref().map_or(&nobody, |(_, values)| values)).await?;
         let ends = used.iter().filter_map(|document| document.expiration);
         let again = outcome.is_err().then(|| now + UNUSABLE_FOR);
         let good_until = ends.chain(again).min().unwrap_or(Timestamp::NEVER);
@@ -374,11 +400,11 @@ impl Policies {
         // Every write replaces the document.
         let is_unchanged = in_force(&documents, names, now).map(Arc::as_ptr).eq(used.iter().map(Arc::as_ptr));
         if is_unchanged {
-            let mut sets = self.sets.write();
-            if sets.len() >= SETS_MAX {
-                sets.clear();
+            let set = CompiledSet { outcome: outcome.clone(), good_until };
+            match filled {
+                None => remember(&mut self.sets.write(), names.to_vec(), set),
+                Some(filled) => remember(&mut self.filled.write(), filled, set),
             }
-            sets.insert(names.to_vec(), CompiledSet { outcome: outcome.clone(), good_until });
         }
         Ok(outcome?)
     }
@@ -387,9 +413,14 @@ impl Policies {
     ///
     /// # Errors
     /// As [`Policies::set`].
-    pub async fn compiled_anew(&self, names: &[String]) -> Result<PolicySetId, RequestError> {
-        self.sets.write().remove(names);
-        self.set(names).await
+    pub async fn compiled_anew(&self, holder: Holder<'_>) -> Result<PolicySetId, RequestError> {
+        if let Some(set) = self.sets.write().remove(holder.policies)
+            && let Ok(unfilled) = set.outcome
+        {
+            let values = holder.values(&unfilled.template_names);
+            self.filled.write().remove(&(holder.policies.to_vec(), values));
+        }
+        self.set(holder).await
     }
 
     fn in_force(&self, names: &[String], now: Timestamp) -> Vec<Arc<PolicyDocument>> {
@@ -397,7 +428,11 @@ impl Policies {
         in_force(&documents, names, now).cloned().collect()
     }
 
-    async fn compile(&self, used: &[Arc<PolicyDocument>]) -> Result<Result<PolicySetId, Unusable>, RequestError> {
+    async fn compile(
+        &self,
+        used: &[Arc<PolicyDocument>],
+        values: &IdentityValues,
+    ) -> Result<Result<Arc<CompiledPolicies>, Unusable>, RequestError> {
         let too_large = |why: String| {
             tracing::error!(why, "policies cannot be used together: requests of their tokens are refused");
             Ok(Err(Unusable::TooLarge(why.into())))
@@ -406,13 +441,20 @@ impl Policies {
             return too_large(format!("the policies of this token are longer than {SET_LEN_MAX} bytes together"));
         }
         let sources: Vec<_> = used.iter().map(|document| source(document)).collect();
-        match self.acl.compile_acl(&sources, &IdentityValues::new()).await {
-            Ok(id) => Ok(Ok(id)),
+        match self.acl.compile_acl(&sources, values).await {
+            Ok(set) => Ok(Ok(Arc::new(set))),
             Err(AclError::Refused(diagnostics)) => {
                 let first = diagnostics.into_iter().next();
                 let (code, why) = first.map(|d| (d.code, d.message)).unwrap_or_default();
                 if code == "too-large" {
                     return too_large(why);
+                }
+                if code == FORBIDDEN_VALUE {
+                    tracing::warn!(
+                        why,
+                        "an identity's value cannot be put into a policy: requests of its tokens are refused"
+                    );
+                    return Ok(Err(Unusable::Value(why.into())));
                 }
                 tracing::error!(why, "a stored policy does not compile: requests of its tokens are refused");
                 Ok(Err(Unusable::Broken))
@@ -454,6 +496,13 @@ pub async fn check(acl: &dyn AclEvaluator, source: PolicySource) -> Result<Vec<D
         Err(AclError::Refused(diagnostics)) => Err(failed(diagnostics.first().unwrap_or(error))),
         Err(AclError::Sandbox(stopped)) => Err(stopped.into()),
     }
+}
+
+fn remember<K: Eq + std::hash::Hash>(sets: &mut HashMap<K, CompiledSet>, name: K, set: CompiledSet) {
+    if sets.len() >= SETS_MAX {
+        sets.clear();
+    }
+    sets.insert(name, set);
 }
 
 fn in_force<'a>(

@@ -10,8 +10,10 @@ pub mod decide;
 pub mod documents;
 pub mod egp;
 pub(crate) mod egp_paths;
+pub mod holder;
 pub mod modules;
 
 pub use documents::{Policies, PolicyDocument, check};
 pub use egp::Egps;
+pub use holder::Holder;
 pub use modules::Modules;

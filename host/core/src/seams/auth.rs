@@ -102,10 +102,22 @@ pub struct LoginPlan {
     pub display_name: String,
     /// Shown with the token.
     pub metadata: BTreeMap<String, String>,
+    pub alias: LoginAlias,
     /// As the user or role wishes; core adds what mount and system allow.
     pub token: TokenParams,
     /// Opaque to core, kept with the token: what [`AuthMethod::renew`] will need. No secret.
     pub internal: Value,
+}
+
+/// By what name a method knows whoever has logged in: core keeps who stands behind it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LoginAlias {
+    /// The same for the same user at every login, and no other's. Empty: the method has no name, and the token stands for nobody.
+    pub name: String,
+    /// What the method says of the name besides; policies may be written about it.
+    pub metadata: Option<BTreeMap<String, String>>,
+    /// The method's names of the groups that the user is in; none: the method knows no groups.
+    pub groups: Option<Vec<String>>,
 }
 
 /// A token that a login made and that is to be renewed.
@@ -196,6 +208,11 @@ pub trait AuthMethod: Any + Send + Sync {
     /// The role with which a login succeeded, out of its [`LoginPlan::internal`].
     fn role_of<'a>(&self, _internal: &'a Value) -> Option<&'a str> {
         None
+    }
+    /// Whether names that differ in their case alone are of two users, or of two groups. Where a method says no, core takes them for
+    /// one, as Vault does.
+    fn has_exact_names(&self) -> bool {
+        false
     }
     /// What holds for a token at this moment, and not when it was made. Reads only.
     ///

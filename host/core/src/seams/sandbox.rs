@@ -43,6 +43,15 @@ pub type IdentityValues = BTreeMap<String, String>;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PolicySetId(pub Arc<str>);
 
+/// A set that can be asked now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CompiledPolicies {
+    pub id: PolicySetId,
+    /// What its templates ask for, sorted, whether or not they were given a value: all that two holders of the same policies can
+    /// differ in.
+    pub template_names: Vec<String>,
+}
+
 /// What the ACL is asked. `Debug` leaves the data out: it may hold secrets.
 #[derive(Clone)]
 pub struct AclRequest<'a> {
@@ -194,6 +203,7 @@ pub struct ModuleRequest {
 
 #[derive(Clone, Debug, Default)]
 pub struct ModuleIdentity {
+    pub entity_id: Option<String>,
     pub display_name: String,
     pub token_accessor: String,
     pub token_policies: Vec<String>,
@@ -278,7 +288,11 @@ pub struct LoadError(pub String);
 #[async_trait]
 pub trait AclEvaluator: Send + Sync {
     /// Compiles once per distinct (sources, identity values). `Err`: diagnostics with at least one error.
-    async fn compile_acl(&self, sources: &[PolicySource], identity: &IdentityValues) -> Result<PolicySetId, AclError>;
+    async fn compile_acl(
+        &self,
+        sources: &[PolicySource],
+        identity: &IdentityValues,
+    ) -> Result<CompiledPolicies, AclError>;
     async fn decide(&self, set: &PolicySetId, ask: &AclRequest<'_>) -> Result<Verdict, SandboxError>;
     async fn capabilities(&self, set: &PolicySetId, paths: &[&str]) -> Result<Vec<Capabilities>, SandboxError>;
     async fn grants_below(&self, set: &PolicySetId, prefix: &str) -> Result<bool, SandboxError>;

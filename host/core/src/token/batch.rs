@@ -52,6 +52,8 @@ struct Carried {
     mount: Option<MountAccessor>,
     #[serde(rename = "b", default, skip_serializing_if = "Vec::is_empty")]
     bound_cidrs: Vec<Cidr>,
+    #[serde(rename = "e", default, skip_serializing_if = "Option::is_none")]
+    entity: Option<String>,
 }
 
 impl Sealer {
@@ -73,6 +75,7 @@ impl Sealer {
             ttl: record.creation_ttl,
             mount: record.mount.clone(),
             bound_cidrs: record.bound_cidrs.clone(),
+            entity: record.entity.clone(),
         };
         let mut nonce = [0; NONCE_LEN];
         entropy.fill(&mut nonce);
@@ -94,7 +97,8 @@ impl Sealer {
         let nonce = Nonce::assume_unique_for_key(*nonce);
         let opened = self.0.as_ref()?.open_in_place(nonce, Aad::from(PURPOSE), sealed).ok()?;
         let carried: Carried = serde_json::from_slice(opened).ok()?;
-        let Carried { policies, parent, path, display_name, meta, created_at, ttl, mount, bound_cidrs } = carried;
+        let Carried { policies, parent, path, display_name, meta, created_at, ttl, mount, bound_cidrs, entity } =
+            carried;
         Some(TokenRecord {
             kind: TokenKind::Batch,
             accessor: Accessor::new(""),
@@ -119,6 +123,7 @@ impl Sealer {
             bound_cidrs,
             role: None,
             wraps: None,
+            entity,
             login: None,
         })
     }
@@ -164,6 +169,7 @@ mod tests {
             bound_cidrs: vec!["10.0.0.0/8".parse().unwrap()],
             role: None,
             wraps: None,
+            entity: None,
             login: None,
         }
     }

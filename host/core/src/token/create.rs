@@ -9,6 +9,9 @@ use super::mint::{MintError, NewToken};
 use super::role::{PoliciesAsked, TokenRole, UsedRole};
 use super::{Caller, TokenKind, TokenRecord, Tokens};
 use crate::fields::{Field, Fields, Kind};
+use crate::identity::Identities;
+use crate::identity::entity::AliasName;
+use crate::identity::login::LoginIdentity;
 use crate::mount::MountTokenType;
 use crate::seams::error::RequestError;
 use crate::seams::host::{Clock, Entropy};
@@ -29,7 +32,7 @@ pub const FIELDS: &[Field] = &[
     Field::visible("renewable", Kind::Bool, "Whether the token may be renewed."),
     Field::visible("type", Kind::Text, "`service`, or `batch`: not stored, renewed or revoked."),
     Field::hidden("id", Kind::Text, "The token itself, instead of a random one; needs sudo."),
-    Field::visible("entity_alias", Kind::Text, "Only with a role."),
+    Field::visible("entity_alias", Kind::Text, "Whom it stands for, as `auth/token/` knows them; only with a role."),
 ];
 
 /// TTLs that hold for tokens: of the `auth/token/` mount, else the system's.
@@ -84,7 +87,7 @@ fn refuse<T>(text: &str) -> Result<T, RequestError> {
 /// # Errors
 /// Vault's texts for each rule; `Conflict` where the token role has changed since it was read.
 pub async fn create(
-    tokens: &Tokens,
+    (tokens, identities): (&Tokens, &Identities),
     clock: &dyn Clock,
     policy_exists: impl Fn(&str) -> bool,
     wish: &TokenRequest<'_>,
@@ -100,7 +103,7 @@ pub async fn create(
     let role = wish.role.map(|used| &used.role);
     let kind = kind(fields, role)?;
     let is_batch = kind == TokenKind::Batch;
-    entity_alias(fields, role)?;
+    let alias = entity_alias(fields, role)?;
     let explicit_max_ttl = length(fields, "explicit_max_ttl")?;
     let period = length(fields, "period")?;
     let num_uses = fields.int("num_uses").unwrap_or(0);
@@ -128,7 +131,7 @@ pub async fn create(
     }
 
     let mut warnings = Vec::new();
-    let policies = policies(fields, parent, role, wish.sudo)?;
+    let policies = policies(fields, wish.parent, role, wish.sudo)?;
     let is_root = policies == ["root"];
     if is_batch && is_root {
         return refuse("batch tokens cannot be root tokens");
@@ -185,8 +188,15 @@ pub async fn create(
             _ => parent.bound_cidrs.clone(),
         },
         wraps: None,
+        // Whoever is let go of stands for nobody.
+        entity: wish.parent.entity_id().filter(|_| !orphan).map(str::to_owned),
         login: None,
         id: id.filter(|_| !is_batch),
+    };
+    // The last thing before: what is refused leaves no entity behind.
+    let new = match alias {
+        Some(alias) => NewToken { entity: Some(identities.log_in(tokens.mount(), &alias).await?.id), ..new },
+        None => new,
     };
     match tokens.mint(new).await {
         Ok((id, record)) => Ok(Created { id, record, warnings }),
@@ -212,15 +222,15 @@ fn kind(fields: &Fields, role: Option<&TokenRole>) -> Result<TokenKind, RequestE
     })
 }
 
-fn entity_alias(fields: &Fields, role: Option<&TokenRole>) -> Result<(), RequestError> {
-    let Some(alias) = fields.text("entity_alias").filter(|alias| !alias.is_empty()) else { return Ok(()) };
+fn entity_alias(fields: &Fields, role: Option<&TokenRole>) -> Result<Option<LoginIdentity>, RequestError> {
+    let Some(alias) = fields.text("entity_alias").filter(|alias| !alias.is_empty()) else { return Ok(None) };
     let Some(role) = role else {
         return refuse("'entity_alias' is only allowed in combination with token role");
     };
-    let alias = alias.to_lowercase();
+    let name = AliasName::new(alias, false);
     let allowed = role.allowed_entity_aliases.as_deref().unwrap_or_default();
-    if allowed.iter().any(|pattern| glob::covers(pattern, &alias)) {
-        return refuse("this server has no identities: leave 'entity_alias' out");
+    if allowed.iter().any(|pattern| glob::covers(pattern, &name.key)) {
+        return Ok(Some(LoginIdentity { name, metadata: None, groups: None }));
     }
     refuse("invalid 'entity_alias' value")
 }
@@ -310,10 +320,11 @@ fn custom_id(fields: &Fields, sudo: bool) -> Result<Option<TokenId>, RequestErro
 /// Lower-cased, sorted, without doubles; `root` anywhere is `root` alone.
 fn policies(
     fields: &Fields,
-    parent: &TokenRecord,
+    caller: &Caller,
     role: Option<&TokenRole>,
     sudo: bool,
 ) -> Result<Vec<String>, RequestError> {
+    let parent = &caller.record;
     let given: Vec<String> = fields.list("policies").unwrap_or_default().to_vec();
     if let Some(role) = role {
         let no_default_policy = fields.bool("no_default_policy").unwrap_or(false);
@@ -353,7 +364,7 @@ fn policies(
             "child policies must be subset of parent"
         });
     }
-    let held = |name: &String| parent.policies.contains(name);
+    let held = |name: &String| caller.policies().contains(name);
     if !sudo && !parent.is_root() && !wanted.iter().all(held) {
         return refuse("child policies must be subset of parent");
     }
@@ -418,6 +429,7 @@ impl First {
             bound_cidrs: Vec::new(),
             role: None,
             wraps: None,
+            entity: None,
             login: None,
         }
     }

@@ -38,6 +38,8 @@ pub struct NewToken {
     /// Whether it may be renewed, if it is of a kind and a TTL that can.
     pub renewable: bool,
     pub bound_cidrs: Vec<Cidr>,
+    /// The id of the entity that it is to stand for.
+    pub entity: Option<String>,
     /// What the auth method will need to renew it.
     pub login: Option<Value>,
     /// The token's own text; none: a random one.
@@ -54,7 +56,7 @@ pub enum MintError {
     TooLong,
     #[error("cannot create a token with a duplicate ID")]
     Duplicate,
-    /// The parent or the mount went away while the request was under way.
+    /// The parent, the mount or the entity went away while the request was under way.
     #[error("what the token would belong to is gone")]
     Orphaned,
     #[error("could not store the token")]
@@ -88,6 +90,7 @@ impl NewToken {
             bound_cidrs: self.bound_cidrs,
             role: self.role.map(|(name, _)| name).filter(|_| !is_batch),
             wraps: self.wraps.as_ref().map(|wraps| wraps.wrapped.clone()),
+            entity: self.entity,
             login: self.login.filter(|_| !is_batch),
         };
         (record, self.id, self.wraps)

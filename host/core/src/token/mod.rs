@@ -19,7 +19,11 @@ pub use mint::{MintError, NewToken};
 pub use record::{TokenKind, TokenRecord};
 pub use store::Tokens;
 
+use std::sync::Arc;
+
 use leasehold_model::{MountAccessor, Timestamp, TokenHash};
+
+use crate::identity::CallerIdentity;
 
 /// What a lease ends with, besides its own time.
 #[derive(Clone, Copy, Debug)]
@@ -81,9 +85,22 @@ pub struct Caller {
     pub last_use: bool,
     /// Of a batch token that a login made: under what its leases are kept. See [`Tokens::batch_tokens_of`].
     pub group: Option<TokenHash>,
+    /// Whom the token stands for, once that has been found out.
+    pub identity: Option<Arc<CallerIdentity>>,
 }
 
 impl Caller {
+    /// All policies that it is judged by.
+    #[must_use]
+    pub fn policies(&self) -> &[String] {
+        self.identity.as_ref().map_or(&self.record.policies, |identity| &identity.policies)
+    }
+
+    #[must_use]
+    pub fn entity_id(&self) -> Option<&str> {
+        self.identity.as_ref().map(|identity| identity.entity.id.as_str())
+    }
+
     #[must_use]
     pub fn is_root(&self) -> bool {
         self.record.is_root()

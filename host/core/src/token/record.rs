@@ -78,6 +78,9 @@ pub struct TokenRecord {
     /// Of a wrapping token: what its answer hands out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wraps: Option<Wrapped>,
+    /// The id of the entity that it stands for; none: it stands for itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entity: Option<String>,
     /// What the auth method that made it needs to renew it. Opaque to this module; no secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub login: Option<serde_json::Value>,
@@ -152,6 +155,7 @@ mod tests {
             bound_cidrs: Vec::new(),
             role: None,
             wraps: None,
+            entity: None,
             login: None,
         };
         assert!(!record.is_expired(Timestamp::from_nanos(end.as_nanos() - 1)));

@@ -136,10 +136,18 @@ impl Tokens {
                 .check(keys::mount(Table::Auth.as_str(), mount), Expect::Present)
                 .check(keys::mount_taint(mount), Expect::Absent);
         }
+        if let Some(entity) = &record.entity {
+            batch = batch.check(keys::entity(entity), Expect::Present);
+        }
         if let Some(wraps) = wraps {
             batch = batch.put(keys::wrapped(&hash), wraps.sealed, Expect::Absent);
         }
         Ok((hash, batch))
+    }
+
+    /// The accessor of the `auth/token/` mount.
+    pub(crate) fn mount(&self) -> &MountAccessor {
+        &self.mount
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -224,7 +232,14 @@ impl Tokens {
         let is_good = |record: &TokenRecord| record.num_uses >= 0 && record.may_be_used_from(client);
         let found = self.find_shown(token).await?.filter(|(_, record)| is_good(record));
         let (hash, record) = found.ok_or(RequestError::BadToken)?;
-        Ok(Caller { hash, uses_before: record.num_uses, group: self.group(&record), record, last_use: false })
+        Ok(Caller {
+            hash,
+            uses_before: record.num_uses,
+            group: self.group(&record),
+            record,
+            last_use: false,
+            identity: None,
+        })
     }
 
     /// Under what the leases of a batch token are kept that a login made.
@@ -244,7 +259,14 @@ impl Tokens {
         if token.expose().starts_with(batch::PREFIX) {
             let found = self.find_shown(token).await?.filter(|(_, record)| record.may_be_used_from(client));
             let (hash, record) = found.ok_or(RequestError::BadToken)?;
-            return Ok(Caller { hash, group: self.group(&record), record, uses_before: 0, last_use: false });
+            return Ok(Caller {
+                hash,
+                group: self.group(&record),
+                record,
+                uses_before: 0,
+                last_use: false,
+                identity: None,
+            });
         }
         let hash = self.hash(token);
         loop {
@@ -253,7 +275,7 @@ impl Tokens {
                 return Err(RequestError::BadToken);
             }
             if record.num_uses == 0 {
-                return Ok(Caller { hash, record, uses_before: 0, last_use: false, group: None });
+                return Ok(Caller { hash, record, uses_before: 0, last_use: false, group: None, identity: None });
             }
             if record.num_uses < 0 {
                 return Err(RequestError::BadToken);
@@ -271,7 +293,7 @@ impl Tokens {
                 batch = batch.shift(used_up, LeaseState::Active, fence);
             }
             match self.storage.commit(batch).await {
-                Ok(()) => return Ok(Caller { hash, record, uses_before, last_use, group: None }),
+                Ok(()) => return Ok(Caller { hash, record, uses_before, last_use, group: None, identity: None }),
                 // Another request took a use at the same moment, or the token is being ended: look again.
                 Err(StorageError::Conflict(_) | StorageError::Fenced(_)) => {}
                 Err(other) => return Err(other.into()),

@@ -138,6 +138,7 @@ impl Tokens {
             agreed_end: None,
             renewable: false,
             bound_cidrs: Vec::new(),
+            entity: None,
             login: None,
             id: Some(id),
             wraps: Some(Wraps { wrapped, sealed }),

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use leasehold_model::{Accessor, LeaseId, Timestamp, TokenId, Ttl};
 use serde::{Deserialize, Serialize};
 
-use crate::request::{AuthAnswer, HandedOut, LeaseAnswer, LogicalResponse, Object, Shape};
+use crate::request::{AuthAnswer, AuthIdentity, HandedOut, LeaseAnswer, LogicalResponse, Object, Shape};
 
 #[derive(Serialize, Deserialize)]
 struct Stored<'a> {
@@ -43,6 +43,8 @@ struct Auth<'a> {
     orphan: bool,
     num_uses: u32,
     is_new: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    identity: Option<Cow<'a, AuthIdentity>>,
 }
 
 #[derive(Clone, Copy, Serialize, Deserialize)]
@@ -94,6 +96,7 @@ pub(super) fn write(answer: &LogicalResponse) -> Option<Vec<u8>> {
             orphan: auth.orphan,
             num_uses: auth.num_uses,
             is_new: auth.is_new,
+            identity: auth.identity.as_ref().map(Cow::Borrowed),
         }),
         read_again_in: *read_again_in,
         shape: match shape {
@@ -133,6 +136,7 @@ pub(super) fn read(bytes: &[u8]) -> Option<LogicalResponse> {
             orphan: auth.orphan,
             num_uses: auth.num_uses,
             is_new: auth.is_new,
+            identity: auth.identity.map(Cow::into_owned),
         }),
         made_token: stored.made_token.map(|(id, accessor)| {
             HandedOut::token(TokenId::new(id.into_owned()), &Accessor::new(accessor.into_owned()))
@@ -174,6 +178,7 @@ mod tests {
             orphan: true,
             num_uses: 3,
             is_new: true,
+            identity: None,
         });
         let written = write(&answer).unwrap();
         let read = read(&written).unwrap();

@@ -8,6 +8,7 @@
 mod audit;
 mod auth;
 mod histories;
+mod identity;
 mod jobs;
 mod lease_quotas;
 mod leases;

@@ -46,7 +46,7 @@ async fn what_cannot_be_mounted_says_why() {
     server.root("sys/mounts/x", json!({ "type": "scripted", "config": null, "options": null })).await.unwrap();
     server.root("sys/mounts/ab", json!({ "type": "scripted" })).await.unwrap();
     let all = server.read(ROOT, "sys/mounts").await.unwrap().data.unwrap();
-    assert_eq!(all.keys().collect::<Vec<_>>(), ["a/b/", "ab/", "cubbyhole/", "db/", "sys/", "x/"]);
+    assert_eq!(all.keys().collect::<Vec<_>>(), ["a/b/", "ab/", "cubbyhole/", "db/", "identity/", "sys/", "x/"]);
     assert!(all["x/"]["accessor"].as_str().unwrap().starts_with("scripted_"));
     assert_eq!(refusal(server.read(ROOT, "sys/mounts/nope").await), "Invalid: No secret engine mount at nope/");
 }

@@ -257,7 +257,7 @@ async fn every_command_can_be_repeated_whatever_goes_wrong() {
                 }
                 // Each path is there once, and what was there before can be read.
                 assert!(next.read(ROOT, "sys/policies/acl/default").await.is_ok(), "{context}");
-                assert!(next.core.unsealed().unwrap().mounts.all().len() <= 5, "{context}: a mount is there twice");
+                assert!(next.core.unsealed().unwrap().mounts.all().len() <= 6, "{context}: a mount is there twice");
                 if command == Command::Disable {
                     assert!(next.target.roles().is_empty(), "{context}: a role outlives its mount");
                 }

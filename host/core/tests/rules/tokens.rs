@@ -646,6 +646,7 @@ async fn no_token_is_made_by_a_role_as_it_is_no_more() {
             agreed_end: None,
             renewable: true,
             bound_cidrs: Vec::new(),
+            entity: None,
             login: None,
             id: None,
             wraps: None,

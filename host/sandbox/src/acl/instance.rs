@@ -133,6 +133,18 @@ impl Instance {
         self.ended(answer)
     }
 
+    /// The names that the set's templates ask for.
+    pub(super) fn template_names(
+        &mut self,
+        id: &PolicySetId,
+        limits: &GuestLimits,
+    ) -> Result<Vec<String>, SandboxError> {
+        let set = self.set(id)?;
+        store::arm(&mut self.store, &limits.decide)?;
+        let answer = self.acl.leasehold_acl_evaluator().policy_set().call_template_names(&mut self.store, set);
+        self.ended(answer)
+    }
+
     /// Answers from a set that it [`holds`](Self::holds), with as much fuel as a decision may have.
     pub(super) fn answer(
         &mut self,

@@ -17,6 +17,8 @@ pub(super) struct KnownSet {
     pub(super) identity: IdentityValues,
     /// Of the set as first compiled; rules that expire can only make it smaller.
     pub(super) watched: Vec<String>,
+    /// What its templates ask for.
+    pub(super) template_names: Vec<String>,
     /// One question alone took more than [`BRIEF`](super::BRIEF).
     pub(super) is_slow: AtomicBool,
     /// Its texts are so long that compiling them takes a good part of a second.
@@ -30,7 +32,8 @@ impl KnownSet {
         let (sources, identity) = (sources.to_vec(), identity.clone());
         let share = Arc::new(Semaphore::new((limits.compiles_at_once as usize / 2).max(1)));
         let is_wide = is_wide(&sources, limits);
-        Self { sources, identity, watched: Vec::new(), is_slow: AtomicBool::new(false), is_wide, share }
+        let (watched, template_names) = (Vec::new(), Vec::new());
+        Self { sources, identity, watched, template_names, is_slow: AtomicBool::new(false), is_wide, share }
     }
 }
 

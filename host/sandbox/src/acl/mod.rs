@@ -26,7 +26,8 @@ use std::sync::atomic::Ordering;
 
 use leasehold_core::seams::host::Clock;
 use leasehold_core::seams::sandbox::{
-    AclError, AclRequest, Diagnostic, IdentityValues, PolicySetId, PolicySource, Reason, SandboxError, Verdict,
+    AclError, AclRequest, CompiledPolicies, Diagnostic, IdentityValues, PolicySetId, PolicySource, Reason,
+    SandboxError, Verdict,
 };
 use leasehold_model::{Capabilities, Timestamp};
 use metrics::{Counter, counter};
@@ -124,7 +125,7 @@ impl AclRoom {
         &self,
         sources: &[PolicySource],
         identity: &IdentityValues,
-    ) -> Result<PolicySetId, AclError> {
+    ) -> Result<CompiledPolicies, AclError> {
         let lane = self.shared.compiling(is_wide(sources, &self.shared.limits));
         let turn = self.shared.meter.seen(self.shared.turn(lane, None).await)?;
         let place = self.shared.place()?;
@@ -330,10 +331,10 @@ impl Shared {
         mut known: KnownSet,
         _place: OwnedSemaphorePermit,
         _turn: Turn,
-    ) -> Result<Result<PolicySetId, Vec<Diagnostic>>, SandboxError> {
+    ) -> Result<Result<CompiledPolicies, Vec<Diagnostic>>, SandboxError> {
         let id = content_id(&known.sources, &known.identity);
-        if self.known.get(&id).is_some() {
-            return Ok(Ok(id));
+        if let Some(known) = self.known.get(&id) {
+            return Ok(Ok(CompiledPolicies { id, template_names: known.template_names.clone() }));
         }
         let now = self.clock.now();
         let mut instance = self.warm(&known).take_any(|| self.instance(now, None))?;
@@ -344,9 +345,11 @@ impl Shared {
             }
             Compiled::Done => {
                 known.watched = instance.watched(&id, &self.limits)?;
+                known.template_names = instance.template_names(&id, &self.limits)?;
                 self.give_back(instance, &known, now);
+                let template_names = known.template_names.clone();
                 self.known.insert(id.clone(), Arc::new(known));
-                Ok(Ok(id))
+                Ok(Ok(CompiledPolicies { id, template_names }))
             }
         }
     }

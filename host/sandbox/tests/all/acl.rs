@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::support::{NOW, acl_probe, counted_sandbox, nobody, policy, read, sandbox, sandbox_with, shipped};
 
 async fn set(sandbox: &Sandbox, text: &str) -> PolicySetId {
-    sandbox.compile_acl(&[policy("p", text)], &nobody()).await.unwrap()
+    sandbox.compile_acl(&[policy("p", text)], &nobody()).await.unwrap().id
 }
 
 async fn allowed(sandbox: &Sandbox, set: &PolicySetId, path: &str) -> Result<bool, SandboxError> {
@@ -67,7 +67,7 @@ async fn equal_texts_have_one_id_and_others_another() {
     let (sandbox, _) = sandbox();
     let one = set(&sandbox, READ).await;
     assert_eq!(set(&sandbox, READ).await, one);
-    assert_ne!(sandbox.compile_acl(&[policy("q", READ)], &nobody()).await.unwrap(), one);
+    assert_ne!(sandbox.compile_acl(&[policy("q", READ)], &nobody()).await.unwrap().id, one);
     // A text cannot be moved from one policy into the next unnoticed.
     let ab = [policy("a", READ), policy("b", "")];
     let ba = [policy("a", ""), policy("b", READ)];
@@ -147,7 +147,7 @@ async fn the_longest_texts_that_a_token_may_have_can_be_read() {
     let all: Vec<_> = (0..leasehold_core::policy::documents::SET_LEN_MAX / each)
         .map(|number| policy(&format!("p{number}"), &text))
         .collect();
-    let set = sandbox.compile_acl(&all, &nobody()).await.unwrap();
+    let set = sandbox.compile_acl(&all, &nobody()).await.unwrap().id;
     assert!(allowed(&sandbox, &set, "secret/a").await.unwrap());
 }
 
@@ -214,7 +214,7 @@ async fn who_has_wide_sets_compiled_keeps_no_usual_set_waiting_and_pushes_none_o
     for round in 0..40 {
         assert!(allowed(&sandbox, &usual, "secret/a").await.unwrap());
         // Another usual set that nobody has compiled before: it waits for none of theirs.
-        let fresh = sandbox.compile_acl(&[policy(&format!("fresh{}", round % 2), READ)], &nobody()).await.unwrap();
+        let fresh = sandbox.compile_acl(&[policy(&format!("fresh{}", round % 2), READ)], &nobody()).await.unwrap().id;
         assert!(allowed(&sandbox, &fresh, "secret/a").await.unwrap());
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
@@ -273,7 +273,7 @@ async fn light_and_heavy_questions() {
     let text: String = patterns.collect();
     let path = format!("{}x", "a/".repeat(15));
     for question in ["capabilities", "decide"] {
-        let heavy = sandbox.compile_acl(&[policy(question, &text)], &nobody()).await.unwrap();
+        let heavy = sandbox.compile_acl(&[policy(question, &text)], &nobody()).await.unwrap().id;
         let none = Object::new();
         let ask = read(&path, &none);
         // Also the first one, of which nobody knows yet how long it takes: it held a worker of the runtime for up to a second.

@@ -30,7 +30,7 @@ async fn works(builtins: Builtins) {
     config.limits.acl_at_once = 2;
     let sandbox = Sandbox::new(config, Arc::new(ManualClock::at(NOW))).unwrap();
     let text = "path \"a\" { capabilities = [\"read\"] }";
-    let set = sandbox.compile_acl(&[policy("p", text)], &nobody()).await.unwrap();
+    let set = sandbox.compile_acl(&[policy("p", text)], &nobody()).await.unwrap().id;
     assert!(sandbox.decide(&set, &read("a", &Object::new())).await.unwrap().allowed);
     assert!(!sandbox.decide(&set, &read("b", &Object::new())).await.unwrap().allowed);
     let rendered = sandbox.render(&["DROP ROLE \"{{name}}\"".to_owned()], Dialect::Handlebars, &[("name", "n")]).await;

@@ -75,7 +75,7 @@ async fn agree(sandbox: &Sandbox, case: &Case) {
     let native = acl::PolicySet::compile(&native_sources, &[], NOW as u64);
     let guest = sandbox.compile_acl(&sources, &seam::IdentityValues::new()).await;
     let (native, guest) = match (native, guest) {
-        (Ok(native), Ok(guest)) => (native, guest),
+        (Ok(native), Ok(guest)) => (native, guest.id),
         (Err(native), Err(AclError::Refused(guest))) => {
             let native: Vec<_> = native.iter().map(|one| (&one.message, one.start.line, one.start.column)).collect();
             let guest: Vec<_> = guest.iter().map(|one| (&one.message, one.line, one.column)).collect();

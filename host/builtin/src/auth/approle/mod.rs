@@ -20,7 +20,8 @@ use async_trait::async_trait;
 use leasehold_core::request::LogicalResponse;
 use leasehold_core::routes::Route;
 use leasehold_core::seams::auth::{
-    AuthContext, AuthHandler, AuthMethod, AuthOutcome, AuthRequest, LoginLimits, LoginPlan, LoginToken, Refusal,
+    AuthContext, AuthHandler, AuthMethod, AuthOutcome, AuthRequest, LoginAlias, LoginLimits, LoginPlan, LoginToken,
+    Refusal,
 };
 use leasehold_core::seams::error::RequestError;
 use leasehold_core::seams::job::MountJob;
@@ -75,7 +76,9 @@ impl AppRole {
         // After the secret id's own metadata, which must not name another role.
         metadata.insert("role_name".to_owned(), name.clone());
         let internal = json!({ "role_name": name });
-        Ok(AuthOutcome::Login(Box::new(LoginPlan { display_name: String::new(), metadata, token, internal })))
+        // As in Vault: whoever logs in with a role is the role.
+        let alias = LoginAlias { name: role_id.to_owned(), metadata: Some(metadata.clone()), groups: None };
+        Ok(AuthOutcome::Login(Box::new(LoginPlan { display_name: String::new(), metadata, alias, token, internal })))
     }
 
     async fn list_secret_ids(&self, request: &AuthRequest) -> Result<LogicalResponse, RequestError> {
@@ -194,6 +197,10 @@ impl AuthMethod for AppRole {
 
     fn role_of<'a>(&self, internal: &'a serde_json::Value) -> Option<&'a str> {
         internal.get("role_name")?.as_str()
+    }
+
+    fn has_exact_names(&self) -> bool {
+        true
     }
 
     async fn renew(&self, at: &AuthContext, token: &LoginToken<'_>) -> Result<LoginLimits, RequestError> {

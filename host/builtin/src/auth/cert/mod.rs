@@ -22,7 +22,8 @@ use leasehold_core::connection::ClientCertificate;
 use leasehold_core::request::LogicalResponse;
 use leasehold_core::routes::Route;
 use leasehold_core::seams::auth::{
-    AuthContext, AuthHandler, AuthMethod, AuthOutcome, AuthRequest, LoginLimits, LoginPlan, LoginToken, Refusal,
+    AuthContext, AuthHandler, AuthMethod, AuthOutcome, AuthRequest, LoginAlias, LoginLimits, LoginPlan, LoginToken,
+    Refusal,
 };
 use leasehold_core::seams::error::RequestError;
 use leasehold_core::seams::mount_storage::MountStorage;
@@ -284,7 +285,8 @@ fn plan(name: String, entry: Entry, shown: &Shown<'_>) -> LoginPlan {
     ]);
     let display_name = if entry.display_name.is_empty() { name.clone() } else { entry.display_name };
     let internal = json!({ "cert_name": name, "fingerprint": shown.fingerprint() });
-    LoginPlan { display_name, metadata, token: entry.token, internal }
+    let alias = LoginAlias { name: facts.common_name.clone(), ..LoginAlias::default() };
+    LoginPlan { display_name, metadata, alias, token: entry.token, internal }
 }
 
 fn refused(reason: String) -> AuthOutcome {

@@ -21,7 +21,8 @@ use futures_util::stream::FuturesUnordered;
 use leasehold_core::request::LogicalResponse;
 use leasehold_core::routes::Route;
 use leasehold_core::seams::auth::{
-    AuthContext, AuthHandler, AuthMethod, AuthOutcome, AuthRequest, LoginLimits, LoginPlan, LoginToken, Refusal,
+    AuthContext, AuthHandler, AuthMethod, AuthOutcome, AuthRequest, LoginAlias, LoginLimits, LoginPlan, LoginToken,
+    Refusal,
 };
 use leasehold_core::seams::error::RequestError;
 use serde_json::json;
@@ -129,11 +130,14 @@ impl Jwt {
             return Ok(refused(OUTSIDE.to_owned()));
         }
         let mut metadata = identity.metadata;
+        let alias =
+            LoginAlias { name: identity.name.clone(), metadata: Some(metadata.clone()), groups: identity.groups };
         metadata.insert("role".to_owned(), name.clone());
         let internal = json!({ "role": name });
         Ok(AuthOutcome::Login(Box::new(LoginPlan {
             display_name: identity.name,
             metadata,
+            alias,
             token: role.token,
             internal,
         })))
@@ -212,6 +216,10 @@ impl AuthMethod for Jwt {
 
     fn role_of<'a>(&self, internal: &'a serde_json::Value) -> Option<&'a str> {
         internal.get("role")?.as_str()
+    }
+
+    fn has_exact_names(&self) -> bool {
+        true
     }
 
     async fn renew(&self, at: &AuthContext, token: &LoginToken<'_>) -> Result<LoginLimits, RequestError> {

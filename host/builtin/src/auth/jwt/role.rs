@@ -82,6 +82,8 @@ pub(super) enum Unfit {
 pub(super) struct Identity {
     pub name: String,
     pub metadata: BTreeMap<String, String>,
+    /// None: the role looks at no groups.
+    pub groups: Option<Vec<String>>,
 }
 
 /// Seconds, which may be less than zero: no leeway at all.
@@ -186,9 +188,7 @@ impl Record for Role {
     }
 
     fn warnings(&self) -> Vec<String> {
-        let no_groups =
-            "groups_claim: there are no identity groups yet; a token must have the claim, and no policies come from it";
-        if self.groups_claim.is_empty() { Vec::new() } else { vec![no_groups.to_owned()] }
+        Vec::new()
     }
 
     fn shown(&self) -> Object {
@@ -271,8 +271,8 @@ impl Role {
         claims.check_subject(&self.bound_subject)?;
         claims.check_audience(&self.bound_audiences)?;
         self.check_claims(claims)?;
-        self.check_groups(claims)?;
-        Ok(Identity { name: self.user(claims)?, metadata: self.metadata(claims)? })
+        let groups = self.groups(claims)?;
+        Ok(Identity { name: self.user(claims)?, metadata: self.metadata(claims)?, groups })
     }
 
     fn user(&self, claims: &Claims) -> Result<String, Unfit> {
@@ -304,16 +304,18 @@ impl Role {
         Ok(())
     }
 
-    fn check_groups(&self, claims: &Claims) -> Result<(), Unfit> {
+    fn groups(&self, claims: &Claims) -> Result<Option<Vec<String>>, Unfit> {
         if self.groups_claim.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
         let name = || self.groups_claim.clone();
-        match claims.get(&self.groups_claim).ok_or_else(|| Unfit::NoClaim(name()))? {
-            Value::String(_) => Ok(()),
-            Value::Array(groups) if groups.iter().all(Value::is_string) => Ok(()),
-            _ => Err(Unfit::NoGroups(name())),
-        }
+        let claimed = match claims.get(&self.groups_claim).ok_or_else(|| Unfit::NoClaim(name()))? {
+            one @ Value::String(_) => std::slice::from_ref(one),
+            Value::Array(groups) => groups,
+            _ => return Err(Unfit::NoGroups(name())),
+        };
+        let groups: Option<Vec<String>> = claimed.iter().map(|group| group.as_str().map(str::to_owned)).collect();
+        Ok(Some(groups.ok_or_else(|| Unfit::NoGroups(name()))?))
     }
 
     /// Claims that are not there are left out, as in Vault.

@@ -21,7 +21,7 @@ use async_trait::async_trait;
 use leasehold_core::request::LogicalResponse;
 use leasehold_core::routes::Route;
 use leasehold_core::seams::auth::{
-    AuthContext, AuthHandler, AuthMethod, AuthOutcome, AuthRequest, LoginLimits, LoginPlan, LoginToken,
+    AuthContext, AuthHandler, AuthMethod, AuthOutcome, AuthRequest, LoginAlias, LoginLimits, LoginPlan, LoginToken,
 };
 use leasehold_core::seams::error::RequestError;
 use leasehold_model::MountAccessor;
@@ -125,16 +125,19 @@ impl Kubernetes {
         let role = role.ok_or_else(|| denied("no role has this name"))?;
         role.admit(&account).map_err(denied)?;
         check_client(&role.token, request.client)?;
-        let metadata = BTreeMap::from([
-            ("role".to_owned(), name.clone()),
+        let known_as = role.alias_of(&account);
+        let mut metadata = BTreeMap::from([
             ("service_account_name".to_owned(), account.name.clone()),
             ("service_account_namespace".to_owned(), account.namespace.clone()),
             ("service_account_secret_name".to_owned(), account.secret),
             ("service_account_uid".to_owned(), account.uid),
         ]);
+        let alias = LoginAlias { name: known_as, metadata: Some(metadata.clone()), groups: None };
+        metadata.insert("role".to_owned(), name.clone());
         Ok(AuthOutcome::Login(Box::new(LoginPlan {
             display_name: format!("{}-{}", account.namespace, account.name),
             metadata,
+            alias,
             token: role.token,
             internal: json!({ "role": name }),
         })))

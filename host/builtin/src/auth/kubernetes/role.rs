@@ -118,6 +118,14 @@ impl Record for Role {
 }
 
 impl Role {
+    /// By what name the account is known: one that comes back under the same name has another UID.
+    pub(super) fn alias_of(&self, account: &Account) -> String {
+        match self.alias_source {
+            AliasSource::Uid => account.uid.clone(),
+            AliasSource::Name => format!("{}/{}", account.namespace, account.name),
+        }
+    }
+
     /// Whether the role is for this account, else why not.
     pub(super) fn admit(&self, account: &Account) -> Result<(), &'static str> {
         if !is_covered(&self.namespaces, &account.namespace) {

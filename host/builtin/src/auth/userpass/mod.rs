@@ -17,7 +17,8 @@ use leasehold_core::fields::Fields;
 use leasehold_core::request::{LogicalResponse, Object};
 use leasehold_core::routes::Route;
 use leasehold_core::seams::auth::{
-    AuthContext, AuthHandler, AuthMethod, AuthOutcome, AuthRequest, LoginLimits, LoginPlan, LoginToken, Refusal,
+    AuthContext, AuthHandler, AuthMethod, AuthOutcome, AuthRequest, LoginAlias, LoginLimits, LoginPlan, LoginToken,
+    Refusal,
 };
 use leasehold_core::seams::error::RequestError;
 use leasehold_core::seams::mount_storage::MountStorage;
@@ -208,6 +209,7 @@ impl Userpass {
         check_client(&user.token, request.client)?;
         Ok(AuthOutcome::Login(Box::new(LoginPlan {
             metadata: BTreeMap::from([("username".to_owned(), name.clone())]),
+            alias: LoginAlias { name: name.clone(), ..LoginAlias::default() },
             display_name: name,
             token: user.token,
             internal: Value::Null,

@@ -2,18 +2,20 @@
 
 use std::borrow::Cow;
 
-use leasehold_model::{Accessor, Capabilities, Operation, TokenId};
+use leasehold_model::{Accessor, Capabilities, Operation, TokenHash, TokenId};
 use serde_json::json;
 
 use crate::api::backend::Backend;
 use crate::api::call::{Call, SystemHandler, handler};
 use crate::core::Unsealed;
 use crate::fields::{Field, Kind};
+use crate::policy::Holder;
 use crate::policy::decide::{self, AskedPath};
 use crate::policy::egp_paths;
 use crate::request::{LogicalResponse, Object, Shape};
 use crate::routes::{Access, Answer, Op, Route};
 use crate::seams::error::RequestError;
+use crate::token::TokenRecord;
 
 const PATHS: Field = Field::visible("paths", Kind::CommaList, "Paths to ask about.");
 const PATH: Field = Field::visible("path", Kind::CommaList, "Old name of paths.");
@@ -52,7 +54,7 @@ const PATHS_MAX: usize = 1_000;
 
 async fn of_caller(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
     let paths = paths(call)?;
-    answer(call, &call.caller()?.record.policies, paths).await
+    answer(call, Holder::of(call.caller()?), paths).await
 }
 
 async fn of_token(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
@@ -61,8 +63,7 @@ async fn of_token(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
         return Err(RequestError::Engine("no token found".to_owned()));
     };
     let found = call.unsealed.tokens.find_shown(&TokenId::new(token)).await?;
-    let (_, record) = found.ok_or_else(|| RequestError::InvalidMulti("invalid token".to_owned()))?;
-    answer(call, &record.policies, paths).await
+    of_record(call, found, "invalid token", paths).await
 }
 
 async fn of_accessor(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
@@ -75,8 +76,24 @@ async fn of_accessor(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
         ..=64 => call.unsealed.tokens.find_by_accessor(&Accessor::new(accessor)).await?,
         _ => None,
     };
-    let (_, record) = found.ok_or_else(|| RequestError::InvalidMulti("invalid accessor".to_owned()))?;
-    answer(call, &record.policies, paths).await
+    of_record(call, found, "invalid accessor", paths).await
+}
+
+async fn of_record(
+    call: &Call<'_>,
+    found: Option<(TokenHash, TokenRecord)>,
+    unknown: &str,
+    paths: Vec<String>,
+) -> Result<LogicalResponse, RequestError> {
+    let refuse = || RequestError::InvalidMulti(unknown.to_owned());
+    let (_, record) = found.ok_or_else(refuse)?;
+    // Nobody is let in with a token whose entity is disabled or gone.
+    let identity = call.unsealed.whom(&record).await.map_err(|error| match error {
+        RequestError::BadToken => refuse(),
+        other => other,
+    })?;
+    let policies = identity.as_ref().map_or(&record.policies, |identity| &identity.policies);
+    answer(call, Holder { policies, identity: identity.as_deref() }, paths).await
 }
 
 fn paths(call: &Call<'_>) -> Result<Vec<String>, RequestError> {
@@ -108,9 +125,9 @@ fn served_without_slash(unsealed: &Unsealed, path: &str) -> Capabilities {
         .fold(Capabilities::NONE, |all, (_, capability)| all.union(capability))
 }
 
-async fn answer(call: &Call<'_>, policies: &[String], paths: Vec<String>) -> Result<LogicalResponse, RequestError> {
+async fn answer(call: &Call<'_>, holder: Holder<'_>, paths: Vec<String>) -> Result<LogicalResponse, RequestError> {
     let mut data = Object::new();
-    let answers: Vec<Vec<&'static str>> = if policies == ["root"] {
+    let answers: Vec<Vec<&'static str>> = if holder.is_root() {
         paths.iter().map(|_| vec!["root"]).collect()
     } else {
         // As a request for the path would be judged.
@@ -124,7 +141,7 @@ async fn answer(call: &Call<'_>, policies: &[String], paths: Vec<String>) -> Res
             .iter()
             .map(|path| AskedPath { path, served_without_slash: served_without_slash(call.unsealed, path) })
             .collect();
-        let found = decide::capabilities(&*call.core.seams.acl, &call.unsealed.policies, policies, &asked).await?;
+        let found = decide::capabilities(&*call.core.seams.acl, &call.unsealed.policies, holder, &asked).await?;
         found.into_iter().map(Capabilities::names).collect()
     };
     if let [only] = answers.as_slice() {

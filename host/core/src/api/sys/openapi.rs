@@ -49,6 +49,7 @@ fn add_mount(paths: &mut Object, entry: &MountEntry, unsealed: &Unsealed) {
         "system" => add_paths(paths, prefix, super::ROUTES),
         "token" => add_paths(paths, prefix, crate::api::token::ROUTES),
         "cubbyhole" => add_paths(paths, prefix, crate::api::cubbyhole::ROUTES),
+        "identity" => add_paths(paths, prefix, crate::api::identity::ROUTES),
         _ if entry.table == Table::Auth => {
             if let Some(method) = unsealed.methods.of(entry) {
                 add_paths(paths, prefix, method.routes());

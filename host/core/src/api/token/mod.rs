@@ -9,10 +9,12 @@ use serde_json::{Value, json};
 use crate::api::call::{Call, SystemHandler, handler, lease_error};
 use crate::api::pages;
 use crate::commit::TRIES;
+use crate::core::Unsealed;
 use crate::fields::{Field, Kind};
+use crate::identity::CallerIdentity;
 use crate::lease::EndCause;
 use crate::metrics;
-use crate::request::{AuthAnswer, LogicalResponse, Object};
+use crate::request::{AuthAnswer, AuthIdentity, LogicalResponse, Object};
 use crate::routes::{self, Access, Answer, Op, Route};
 use crate::seams::error::RequestError;
 use crate::seams::storage::StorageError;
@@ -39,9 +41,11 @@ const SHOWN: Answer = Answer::Data(&[
     Field::visible("creation_time", Kind::Int, "Seconds since the epoch."),
     Field::visible("creation_ttl", Kind::Int, "Its first TTL, in seconds."),
     Field::visible("display_name", Kind::Text, "Shown in audit and in user names."),
+    Field::visible("entity_id", Kind::Text, "The entity that it stands for."),
     Field::visible("expire_time", Kind::Time, "When it ends; null: never."),
     Field::visible("explicit_max_ttl", Kind::Int, "No renewal passes this; 0: none set."),
     Field::hidden("id", Kind::Text, "The token itself, where the request has shown it."),
+    Field::visible("identity_policies", Kind::List, "What that entity and its groups give besides."),
     Field::visible("issue_time", Kind::Time, "When it was made."),
     Field::visible("meta", Kind::KvPairs, "Shown in audit."),
     Field::visible("num_uses", Kind::Int, "Uses that are left; 0: without limit."),
@@ -185,20 +189,20 @@ async fn create_orphan(call: &Call<'_>) -> Result<LogicalResponse, RequestError>
 
 async fn lookup_self(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
     let caller = call.caller()?;
-    Ok(LogicalResponse::data(shown(call, &caller.record, call.request.token.as_ref())))
+    Ok(LogicalResponse::data(shown(call, &caller.record, call.request.token.as_ref()).await?))
 }
 
 async fn lookup(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
     let Some(token) = given_token(call)? else { return lookup_self(call).await };
     match call.unsealed.tokens.find_shown(&token).await? {
-        Some((_, record)) => Ok(LogicalResponse::data(shown(call, &record, Some(&token)))),
+        Some((_, record)) => Ok(LogicalResponse::data(shown(call, &record, Some(&token)).await?)),
         None => Err(RequestError::Forbidden("bad token".to_owned())),
     }
 }
 
 async fn lookup_accessor(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
     let (_, record) = by_accessor(call).await?.ok_or_else(invalid_accessor)?;
-    Ok(LogicalResponse::data(shown(call, &record, None)))
+    Ok(LogicalResponse::data(shown(call, &record, None).await?))
 }
 
 async fn renew_self(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
@@ -313,7 +317,8 @@ async fn create(call: &Call<'_>, orphan_route: bool, role: Option<&UsedRole>) ->
         ceiling: call.ceiling,
     };
     let exists = |name: &str| call.unsealed.policies.find(name).is_some();
-    let made = create::create(&call.unsealed.tokens, &*call.core.seams.clock, exists, &wish, &call.fields).await?;
+    let Unsealed { tokens, identities, .. } = &**call.unsealed;
+    let made = create::create((tokens, identities), &*call.core.seams.clock, exists, &wish, &call.fields).await?;
     call.unsealed.leases.wake();
     let cluster = &call.unsealed.installation.cluster_name;
     if let Some(mount) = call.unsealed.mounts.by_path("auth/token/") {
@@ -323,13 +328,24 @@ async fn create(call: &Call<'_>, orphan_route: bool, role: Option<&UsedRole>) ->
         }
         metrics::token_made(cluster, &mount, made.record.kind.as_str(), made.record.creation_ttl);
     }
-    let auth = auth_answer(&made.record, made.record.creation_ttl, Some(made.id), true);
+    let (id, ttl) = (made.id, made.record.creation_ttl);
+    let auth = auth_answer(call.unsealed, &made.record, ttl, Some(id), true).await?;
     Ok(LogicalResponse { auth: Some(auth), warnings: made.warnings, ..LogicalResponse::default() })
 }
 
 /// The `auth` block of a token.
-pub(crate) fn auth_answer(record: &TokenRecord, ttl: Ttl, client_token: Option<TokenId>, is_new: bool) -> AuthAnswer {
-    AuthAnswer {
+///
+/// # Errors
+/// As storage.
+pub(crate) async fn auth_answer(
+    unsealed: &Unsealed,
+    record: &TokenRecord,
+    ttl: Ttl,
+    client_token: Option<TokenId>,
+    is_new: bool,
+) -> Result<AuthAnswer, RequestError> {
+    let identity = unsealed.identities.shown_of(record.entity.as_deref(), &record.policies).await?;
+    Ok(AuthAnswer {
         display_name: record.display_name.clone(),
         issued_at: record.created_at,
         client_token,
@@ -342,7 +358,11 @@ pub(crate) fn auth_answer(record: &TokenRecord, ttl: Ttl, client_token: Option<T
         orphan: record.parent.is_none(),
         num_uses: u32::try_from(record.creation_uses.max(record.num_uses)).unwrap_or(0),
         is_new,
-    }
+        identity: identity.map(|CallerIdentity { entity, identity_policies: mut policies, .. }| {
+            policies.sort();
+            AuthIdentity { entity_id: entity.id, policies }
+        }),
+    })
 }
 
 fn given_token(call: &Call<'_>) -> Result<Option<TokenId>, RequestError> {
@@ -374,7 +394,9 @@ async fn end(call: &Call<'_>, hash: &TokenHash, children: Children) -> Result<Lo
 }
 
 /// A look-up's data. The id stands in it only when the one who asked has shown it.
-fn shown(call: &Call<'_>, record: &TokenRecord, token: Option<&TokenId>) -> Object {
+async fn shown(call: &Call<'_>, record: &TokenRecord, token: Option<&TokenId>) -> Result<Object, RequestError> {
+    let identities = &call.unsealed.identities;
+    let identity = identities.shown_of(record.entity.as_deref(), &record.policies).await?;
     let now = call.core.seams.clock.now();
     let mut data = Object::new();
     let mut put = |name: &str, value: Value| {
@@ -387,9 +409,12 @@ fn shown(call: &Call<'_>, record: &TokenRecord, token: Option<&TokenId>) -> Obje
     put("creation_time", record.created_at.as_secs().into());
     put("creation_ttl", record.creation_ttl.as_secs().into());
     put("display_name", record.display_name.clone().into());
-    put("entity_id", "".into());
+    put("entity_id", record.entity.clone().unwrap_or_default().into());
     put("expire_time", record.expires_at.map_or(Value::Null, |at| at.rfc3339().into()));
     put("explicit_max_ttl", record.longest().as_secs().into());
+    if let Some(identity) = identity.filter(|identity| !identity.identity_policies.is_empty()) {
+        put("identity_policies", json!(identity.identity_policies));
+    }
     put("id", token.map_or("", TokenId::expose).into());
     put("issue_time", record.created_at.rfc3339().into());
     if let Some(at) = record.last_renewed_at {
@@ -410,5 +435,5 @@ fn shown(call: &Call<'_>, record: &TokenRecord, token: Option<&TokenId>) -> Obje
     }
     put("ttl", record.ttl(now).as_secs().into());
     put("type", record.kind.as_str().into());
-    data
+    Ok(data)
 }

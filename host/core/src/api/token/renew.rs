@@ -42,7 +42,7 @@ pub(super) async fn renew(
         match call.unsealed.tokens.extend(hash, &record, version).await {
             Ok(()) => {
                 call.unsealed.leases.wake();
-                let auth = auth_answer(&record, end.ttl, token, false);
+                let auth = auth_answer(call.unsealed, &record, end.ttl, token, false).await?;
                 return Ok(LogicalResponse { auth: Some(auth), warnings: end.warnings, ..LogicalResponse::default() });
             }
             // It was used, renewed or revoked in between: look again.

@@ -29,7 +29,11 @@ const FIELDS: &[Field] = &[
     Field::visible("orphan", Kind::Bool, "Its tokens have no parent."),
     Field::visible("renewable", Kind::Bool, "Whether its tokens may be renewed.").default("true"),
     Field::visible("path_suffix", Kind::Text, "Behind the path of its tokens, so that they can be revoked by it."),
-    Field::visible("allowed_entity_aliases", Kind::CommaList, "Accepted: this server has no identities."),
+    Field::visible(
+        "allowed_entity_aliases",
+        Kind::CommaList,
+        "Aliases at `auth/token/` whose entities its tokens may stand for; `*` for any text.",
+    ),
     Field::visible("token_bound_cidrs", Kind::CommaList, "Addresses that may use its tokens."),
     Field::visible("token_explicit_max_ttl", Kind::Duration, "No renewal passes this."),
     Field::visible("token_period", Kind::Duration, "Every renewal resets the TTL to this."),

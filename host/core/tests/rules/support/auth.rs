@@ -9,7 +9,8 @@ use leasehold_core::auth_handler;
 use leasehold_core::request::LogicalResponse;
 use leasehold_core::routes::{Access, Answer, Op, Route};
 use leasehold_core::seams::auth::{
-    AuthContext, AuthHandler, AuthMethod, AuthOutcome, AuthRequest, LoginLimits, LoginPlan, LoginToken, Refusal,
+    AuthContext, AuthHandler, AuthMethod, AuthOutcome, AuthRequest, LoginAlias, LoginLimits, LoginPlan, LoginToken,
+    Refusal,
 };
 use leasehold_core::seams::error::RequestError;
 use leasehold_core::seams::job::MountJob;
@@ -83,6 +84,14 @@ const ROUTES: &[Route<AuthHandler>] = &[
     ),
 ];
 
+/// `slow-bob.ops.dev` is Bob, who is in two groups.
+fn alias_of(name: &str) -> LoginAlias {
+    let mut parts = name.trim_start_matches("slow-").split('.').map(str::to_owned);
+    let name = parts.next().unwrap_or_default();
+    let groups: Vec<String> = parts.collect();
+    LoginAlias { name, metadata: None, groups: Some(groups) }
+}
+
 impl ScriptedMethod {
     async fn ask_for_chore(&self, _: &AuthRequest) -> Result<AuthOutcome, RequestError> {
         let said = |words: &str| LogicalResponse::empty().warn(words);
@@ -102,6 +111,7 @@ impl ScriptedMethod {
         Ok(AuthOutcome::Login(Box::new(LoginPlan {
             display_name: name.to_owned(),
             metadata: BTreeMap::new(),
+            alias: alias_of(name),
             token: TokenParams { kind, ttl: Ttl::from_secs(600), ..TokenParams::default() },
             internal: json!({ "role": name }),
         })))

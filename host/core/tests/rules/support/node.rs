@@ -188,6 +188,7 @@ impl Node {
             bound_cidrs: Vec::new(),
             role: None,
             wraps: None,
+            entity: None,
             login: None,
         };
         self.tokens.insert(&TokenId::new(name), &record).await

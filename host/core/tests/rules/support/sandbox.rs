@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use leasehold_core::seams::sandbox::{
-    AclError, AclEvaluator, AclRequest, Diagnostic, Dialect, Digest, EvaluationFailed, IdentityValues, LoadError,
-    ModuleFacts, ModuleHost, ModuleRequest, ModuleVerdict, PolicySetId, PolicySource, Purpose, Reason, RenderError,
-    SandboxError, Severity, TemplateRenderer, TemplateReport, Verdict,
+    AclError, AclEvaluator, AclRequest, CompiledPolicies, Diagnostic, Dialect, Digest, EvaluationFailed,
+    IdentityValues, LoadError, ModuleFacts, ModuleHost, ModuleRequest, ModuleVerdict, PolicySetId, PolicySource,
+    Purpose, Reason, RenderError, SandboxError, Severity, TemplateRenderer, TemplateReport, Verdict,
 };
 use leasehold_model::{Capabilities, Operation};
 
@@ -93,7 +93,11 @@ fn wanted(operation: Operation) -> Capabilities {
 
 #[async_trait]
 impl AclEvaluator for ScriptedSandbox {
-    async fn compile_acl(&self, sources: &[PolicySource], _: &IdentityValues) -> Result<PolicySetId, AclError> {
+    async fn compile_acl(
+        &self,
+        sources: &[PolicySource],
+        identity: &IdentityValues,
+    ) -> Result<CompiledPolicies, AclError> {
         self.compiled.fetch_add(1, Ordering::SeqCst);
         // The one policy that the server writes itself is in the real notation.
         let text_of = |source: &'_ PolicySource| match &*source.name {
@@ -113,7 +117,19 @@ impl AclEvaluator for ScriptedSandbox {
             let message = "the policies have more than 20000 paths together".to_owned();
             return Err(AclError::Refused(vec![finding("too-large", message, &large.name)]));
         }
-        Ok(PolicySetId(texts.join("\n").into()))
+        let text = texts.join("\n");
+        let mut template_names: Vec<String> =
+            text.split("{{").skip(1).filter_map(|rest| Some(rest.split_once("}}")?.0.to_owned())).collect();
+        template_names.sort();
+        template_names.dedup();
+        let filled = |line: &str| {
+            template_names.iter().fold(line.to_owned(), |line, name| match identity.get(name) {
+                Some(value) => line.replace(&format!("{{{{{name}}}}}"), value),
+                None => line,
+            })
+        };
+        let lines: Vec<String> = text.lines().map(filled).filter(|line| !line.contains("{{")).collect();
+        Ok(CompiledPolicies { id: PolicySetId(lines.join("\n").into()), template_names })
     }
 
     async fn decide(&self, set: &PolicySetId, ask: &AclRequest<'_>) -> Result<Verdict, SandboxError> {
