@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use leasehold_core::seams::storage::{Key, Storage};
 use leasehold_core::token::{MintError, NewToken, TokenKind};
 use leasehold_model::{Operation, Ttl};
 use serde_json::{Map, Value, json};
 
-use super::support::faults::FAULTS;
+use super::support::faults::{FAULTS, Gate};
 use super::support::server::{Answer, ROOT, Server, refusal, token_of};
 
 async fn with_door(server: Server) -> Arc<Server> {
@@ -20,9 +21,13 @@ async fn one() -> Arc<Server> {
     with_door(Server::start().await).await
 }
 
+/// What they do at once is mixed step by step.
 async fn two() -> (Arc<Server>, Arc<Server>) {
     let one = with_door(Server::start_shared().await).await;
     let other = Arc::new(one.beside().await);
+    for server in [&one, &other] {
+        server.process.yields.store(true, Ordering::SeqCst);
+    }
     (one, other)
 }
 
@@ -161,6 +166,29 @@ async fn what_an_entity_and_its_groups_give_counts_with_the_next_request_on_ever
     delete(&one, "identity/group/name/inner").await.unwrap();
     assert!(!may_read(&other, &bob).await);
     assert_whole(&other, "after the group has gone").await;
+}
+
+/// A right that a group gave ends while a write is under way that was decided by it: the write is decided again, by what holds then.
+#[tokio::test(start_paused = true)]
+async fn a_write_that_is_tried_again_is_decided_by_the_groups_of_then() {
+    let (one, other) = two().await;
+    let path = "sys/policies/acl/mine";
+    one.policy("app", &format!("{path}: create, update")).await;
+    let bob = token(&one, "bob").await;
+    let id = entity_of(&one, &bob).await;
+    let group = json!({ "name": "g", "policies": ["app"], "member_entity_ids": [id] });
+    let group = format!("identity/group/id/{}", made(&one, "identity/group", group).await);
+    let gate = Gate { at: "/mine", ..Gate::default() };
+    *other.process.conflict.lock().unwrap() = Some(gate.clone());
+    let tried = {
+        let (other, bob) = (other.clone(), bob.clone());
+        tokio::spawn(async move { other.update(&bob, path, json!({ "policy": "x: read" })).await })
+    };
+    gate.reached.notified().await;
+    one.root(&group, json!({ "policies": [] })).await.unwrap();
+    gate.go_on.notify_one();
+    assert_eq!(refusal(tried.await.unwrap()), "Denied: permission denied", "written by a right that had ended");
+    assert_eq!(refusal(one.read(ROOT, path).await), "NotFound: not found");
 }
 
 #[tokio::test(start_paused = true)]
