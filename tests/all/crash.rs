@@ -314,6 +314,30 @@ fn a_crash_around_a_wrapped_answer_leaves_nothing_that_nobody_read() {
     }
 }
 
+/// A server that is killed while it counts the leases of a quota leaves the quotas as they were, and holds nobody up for long.
+#[test]
+fn a_crash_while_leases_are_counted_leaves_them_open_and_the_quotas_as_they_were() {
+    let postgresql = own_postgresql();
+    let database = Database::first_of(&postgresql);
+    let mut server = durable(&database);
+    let on = "sys/quotas/lease-count/q";
+    server.root().credential("r");
+    for point in ["leases-closed", "leases-counted"] {
+        die_at(&mut server, point, |root| {
+            assert!(
+                root.try_request("POST", on, Some(json!({ "max_leases": 9, "path": "database" }))).is_err(),
+                "{point}"
+            );
+        });
+        server.root().get(on).assert_errors(404, &[]);
+        server.root().credential("r");
+    }
+    server.root().post(on, json!({ "max_leases": 4, "path": "database" })).assert_status(204);
+    server.root().get(on).assert_at("/data/counter", 3);
+    server.root().credential("r");
+    server.root().get("database/creds/r").assert_status(429);
+}
+
 /// The names in the server's sources are the names above.
 #[test]
 fn no_named_point_is_left_out() {

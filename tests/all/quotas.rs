@@ -1,8 +1,11 @@
-//! Quotas: `sys/quotas/rate-limit` and its configuration beside OpenBao's.
+//! Quotas: host/docs/quotas.md. Rate limits stand beside OpenBao's; lease counts are in Vault Enterprise only.
+
+use std::thread;
 
 use serde_json::{Value, json};
 
-use crate::support::{Bao, Server};
+use crate::nodes::Nodes;
+use crate::support::{Bao, Database, Durable, Server, eventually, own_postgresql};
 
 /// Definitions, and why they are refused; empty: they are taken.
 const DEFINITIONS: &[(&str, &str)] = &[
@@ -116,7 +119,10 @@ fn walk(server: &Server) {
         .assert_errors(400, &["quota rule with similar properties exists under the name \"q\""]);
     root.post("sys/quotas/rate-limit/a.b-c", json!({ "rate": 100_000 })).assert_status(204);
     root.get("sys/quotas/rate-limit/a.b-c").assert_at("/data/inheritable", true).assert_at("/data/path", "");
-    root.list("sys/quotas/rate-limit").assert_at("/data/keys", json!(["a.b-c", "q"]));
+    // OpenBao has them in an order of its own.
+    let mut names = root.list("sys/quotas/rate-limit").assert_status(200).at("/data/keys");
+    names.as_array_mut().unwrap().sort_by_key(Value::to_string);
+    assert_eq!(names, json!(["a.b-c", "q"]));
     root.post("sys/quotas/rate-limit/x/y", json!({ "rate": 1 })).assert_multi(404, "unsupported path");
     root.get("sys/quotas/rate-limit").assert_multi(405, "unsupported operation");
     root.delete("sys/quotas/config").assert_multi(405, "unsupported operation");
@@ -191,4 +197,107 @@ fn walk(server: &Server) {
     // It ends with its mount.
     root.delete("sys/auth/approle").assert_status(204);
     root.get(on).assert_errors(404, &[]);
+}
+
+#[test]
+fn lease_counts_are_written_read_listed_and_hold() {
+    let server = Server::durable(&Durable::default());
+    let postgresql = own_postgresql();
+    let database = Database::first_of(&postgresql);
+    server.connect(&database);
+    server.role("r", json!({}));
+    let root = server.root();
+    let on = "sys/quotas/lease-count/q";
+    root.list("sys/quotas/lease-count").assert_errors(404, &[]);
+    root.get(on).assert_errors(404, &[]);
+    root.delete(on).assert_status(204);
+    for (definition, why) in [
+        (json!({}), "'max_leases' is invalid"),
+        (json!({ "max_leases": 0 }), "'max_leases' is invalid"),
+        (json!({ "max_leases": -1 }), "'max_leases' is invalid"),
+        (json!({ "max_leases": 1, "path": "nomount" }), "invalid mount path \"nomount/\""),
+        (
+            json!({ "max_leases": 1, "path": "database", "role": "r" }),
+            "Mount path \"database/\" is not a valid auth method and therefore unsuitable for use with role-based quotas",
+        ),
+    ] {
+        root.post(on, definition).assert_errors(400, &[why]);
+    }
+    let first = root.credential("r");
+    root.post(on, json!({ "max_leases": "2", "path": "/database/creds/*" })).assert_status(204);
+    root.get(on).assert_at(
+        "/data",
+        json!({
+            "counter": 1, "inheritable": false, "max_leases": 2, "name": "q", "path": "database/creds/*", "role": "",
+            "type": "lease-count",
+        }),
+    );
+    root.post("sys/quotas/lease-count/p", json!({ "max_leases": 9, "path": "database/creds/*" }))
+        .assert_errors(400, &["quota rule with similar properties exists under the name \"q\""]);
+    root.list("sys/quotas/lease-count").assert_at("/data/keys", json!(["q"]));
+    root.credential("r");
+    let full = [
+        "1 error occurred:\n\t* request path \"database/creds/r\": lease count quota exceeded\n\n",
+        "quota \"q\" allows 2 leases, and there are as many: revoke some, or wait until one ends",
+    ];
+    let before = database.sql("SELECT count(*) FROM pg_roles");
+    root.get("database/creds/r").assert_errors(429, &full);
+    assert_eq!(database.sql("SELECT count(*) FROM pg_roles"), before, "nothing was made");
+    let shown = root.get("sys/metrics?format=prometheus").body;
+    for (metric, value) in [("counter", "2"), ("max", "2"), ("violation", "1")] {
+        let line = shown.lines().find(|line| line.starts_with(&format!("vault_quota_lease_count_{metric}{{")));
+        assert!(line.is_some_and(|line| line.ends_with(&format!(" {value}"))), "{metric}: {line:?}");
+    }
+    // What is counted is there after a kill, and what ends makes room.
+    server.crash_and_restart();
+    server.unseal();
+    root.get(on).assert_at("/data/counter", 2);
+    root.get("database/creds/r").assert_errors(429, &full);
+    root.put("sys/leases/revoke", json!({ "lease_id": first.lease, "sync": true })).assert_status(204);
+    root.get("database/creds/r").assert_status(200);
+    root.get("database/creds/r").assert_status(429);
+    root.delete(on).assert_status(204);
+    root.get("database/creds/r").assert_status(200);
+}
+
+/// Many at once on three servers, of which one is killed: the count is that of the leases, and never more than the quota.
+#[test]
+fn a_lease_count_is_exact_over_three_servers() {
+    const MOST: usize = 20;
+    let postgresql = own_postgresql();
+    let mut nodes = Nodes::start(3);
+    let database = Database::first_of(&postgresql);
+    nodes.servers[0].connect(&database);
+    nodes.servers[0].role("r", json!({}));
+    let on = "sys/quotas/lease-count/q";
+    nodes.root(1).post(on, json!({ "max_leases": MOST, "path": "database" })).assert_status(204);
+    let ask = |at: usize| nodes.root(at).get("database/creds/r").status;
+    let statuses: Vec<u16> = thread::scope(|scope| {
+        let ask = &ask;
+        let asked: Vec<_> = (0..2 * MOST).map(|at| scope.spawn(move || ask(at))).collect();
+        asked.into_iter().map(|one| one.join().unwrap()).collect()
+    });
+    assert_eq!(statuses.iter().filter(|status| **status == 200).count(), MOST, "{statuses:?}");
+    assert_eq!(statuses.iter().filter(|status| **status == 429).count(), MOST, "{statuses:?}");
+    (0..3).for_each(|at| drop(nodes.root(at).get(on).assert_at("/data/counter", MOST)));
+    assert_eq!(database.sql("SELECT count(*) FROM pg_roles WHERE rolname LIKE 'v-%'"), MOST.to_string());
+    nodes.servers.remove(0).kill();
+    let roots = [nodes.root(0), nodes.root(1)];
+    roots[0].put("sys/leases/revoke-prefix/database/creds/r", json!({ "sync": true })).assert_status(204);
+    eventually("every end was counted", || roots[1].get(on).at("/data/counter") == json!(0));
+    for at in 0..=MOST {
+        roots[at % 2].get("database/creds/r").assert_status(if at < MOST { 200 } else { 429 });
+    }
+}
+
+/// A client that asks three servers in turn gets no more than its rate and one batch more for each further server.
+#[test]
+fn three_servers_share_the_requests_of_a_client() {
+    let nodes = Nodes::start(3);
+    let limit = json!({ "rate": 30, "interval": 600, "path": "cubbyhole" });
+    nodes.root(0).post("sys/quotas/rate-limit/q", limit).assert_status(204);
+    let let_in = (0..120).filter(|at| nodes.root(*at).get("cubbyhole/a").status == 404).count();
+    assert!((30..=50).contains(&let_in), "{let_in}");
+    let refused = nodes.root(1).get("cubbyhole/a").assert_status(429);
+    assert!(refused.header("retry-after").is_some(), "{refused}");
 }

@@ -325,7 +325,8 @@ impl Core {
             )
             .await?,
             quorum: Quorum::new(storage.clone(), seal.clone(), clock.clone(), entropy.clone()),
-            quotas: Quotas::load(storage, &mounts, &methods, &self.lease_counts, &installation.cluster_name).await?,
+            quotas: Quotas::load(storage, clock, &mounts, &methods, &self.lease_counts, &installation.cluster_name)
+                .await?,
             acl_digest: acl.digest().0,
             installation,
             tokens,

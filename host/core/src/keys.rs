@@ -169,6 +169,17 @@ pub fn is_lease_count(key: &str) -> bool {
     key == quota_lease_counts().as_str() || key.starts_with("quota/lease-count/")
 }
 
+/// What servers have drawn for the clients of a rate limit.
+#[must_use]
+pub fn rate_pools(limit: &str) -> Key {
+    Key::new(format!("quota/rate-limit/{limit}/"))
+}
+
+#[must_use]
+pub fn rate_pool(limit: &str, row: u64) -> Key {
+    Key::new(format!("quota/rate-limit/{limit}/{row}"))
+}
+
 /// Whether a token's record stands under this key.
 #[must_use]
 pub fn is_token(key: &Key) -> bool {

@@ -4,6 +4,8 @@
 //!
 //! Start with [`Core::limit_rate`].
 
+use std::net::{IpAddr, Ipv6Addr};
+
 use leasehold_model::Operation;
 
 use super::backend::{Backend, Matched};
@@ -49,9 +51,14 @@ impl Core {
             _ => String::new(),
         };
         at.role = &role;
-        let client = request.client.as_ref().and_then(|client| client.address());
-        let Some((name, taken)) = quotas.rates.take(&at, client, self.seams.clock.steady()) else { return Ok(None) };
+        let client = request.client.as_ref().and_then(|client| client.address()).map(network);
+        let now = || self.seams.clock.steady();
+        let Some((name, taken)) = quotas.rates.take(&at, client, now, self.nodes.at_work()).await else {
+            return Ok(None);
+        };
         match taken {
+            // Nobody is asked to draw more than there is.
+            Taken::Draw(_) => Ok(None),
             Taken::Allowed(counts) => Ok(config.shows_headers.then_some(counts)),
             Taken::Refused { retry_secs, counts } => {
                 metrics::rate_refused(&unsealed.installation.cluster_name, &name);
@@ -65,6 +72,14 @@ impl Core {
                 Err(refused)
             }
         }
+    }
+}
+
+/// Whoever has an IPv6 address has all of its network: 64 bits of it are one client, as for all other bounds.
+fn network(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
     }
 }
 

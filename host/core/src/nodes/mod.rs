@@ -20,7 +20,7 @@ mod watched;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -82,6 +82,8 @@ pub struct Nodes {
     writing: RwLock<()>,
     /// Shared by each request. Taken alone by a server that was taken off the list, before it joins again.
     requests: Arc<RwLock<()>>,
+    /// Servers that answer requests, this one among them.
+    at_work: AtomicUsize,
     heard: Mutex<HashMap<String, Heard>>,
     /// Since when this server has been on the list.
     joined_at: Mutex<Option<Timestamp>>,
@@ -124,6 +126,7 @@ impl Nodes {
             epoch: AtomicU64::new(0),
             writing: RwLock::default(),
             requests: Arc::default(),
+            at_work: AtomicUsize::new(1),
             heard: Mutex::default(),
             joined_at: Mutex::default(),
             reporting: tokio::sync::Mutex::default(),
@@ -151,6 +154,11 @@ impl Nodes {
     #[must_use]
     pub fn may_be_several(&self) -> bool {
         !self.is_alone.load(Ordering::Acquire)
+    }
+
+    /// How many servers answer requests, this one among them, as the store said when it was last asked.
+    pub(crate) fn at_work(&self) -> usize {
+        self.at_work.load(Ordering::Acquire)
     }
 
     /// The number of the last change that an answer reflects; None for a store that serves one server.
@@ -194,6 +202,8 @@ impl Nodes {
         let _reporting = self.reporting.lock().await;
         let answer = self.storage.attend(&self.report()).await?;
         if let Some(attendance) = &answer {
+            let others = |node: &&Node| node.report.id != self.id && node.report.applied.is_some();
+            self.at_work.store(1 + attendance.nodes.iter().filter(others).count(), Ordering::Release);
             let now = self.clock.steady();
             let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
             heard.retain(|id, _| attendance.nodes.iter().any(|node| node.report.id == *id));

@@ -20,7 +20,7 @@ use crate::token::TokenRecord;
 /// How often a commit is made again because another server was faster.
 const TRIES: u32 = 200;
 /// For how long a commit waits while leases are counted for a changed quota.
-const CLOSED_WAIT_MAX: Duration = Duration::from_secs(10);
+const CLOSED_WAIT_MAX: Duration = Duration::from_secs(15);
 /// Between two looks at whether they have been counted.
 const CLOSED_POLL: Duration = Duration::from_millis(50);
 

@@ -28,8 +28,10 @@ use crate::seams::error::RequestError;
 use crate::seams::host::{Clock, Entropy};
 use crate::seams::storage::{Batch, Expect, Key, LeaseFilter, Page, Storage, StorageError};
 
-/// For how long leases stay closed at most while they are counted.
-const CLOSED_MAX: Ttl = Ttl::from_secs(120);
+/// For how long leases stay closed when whoever counts them says no more.
+const CLOSED_FOR: Ttl = Ttl::from_secs(10);
+/// How often that is said.
+const EXTEND_EVERY: Duration = Duration::from_secs(3);
 /// Rows read at once.
 const PAGE: u32 = 1_000;
 /// Between two looks at whether another change has ended.
@@ -247,7 +249,7 @@ impl LeaseCounts {
         for quota in &known.table.quotas {
             before.push(places::all(&*self.storage, quota).await?);
         }
-        let counted = self.scan(None, &[&known.table], &known.mounts).await?;
+        let counted = self.scan(None, &[&known.table], &known.mounts, None).await?.unwrap_or_default();
         for ((quota, places), counted) in known.table.quotas.iter().zip(before).zip(counted.into_iter().flatten()) {
             let used: u64 = places.iter().map(|(_, place, _)| place.used).sum();
             // Every lease that began or ended meanwhile has changed a place.
@@ -303,21 +305,14 @@ impl LeaseCounts {
             }
             tries -= 1;
             let by = random::base62(&*self.entropy, 12);
-            let until = self.clock.now() + CLOSED_MAX;
-            let closed = Closed { mount: concerned(before, &after), until, by: by.clone() };
-            let closing = LeaseTable { quotas: before.clone(), closed: Some(closed.clone()) };
-            let value = encode(&closing)?;
-            let batch = Batch::new().put(key.clone(), value.clone(), known.unchanged);
-            if was_overtaken(commit_surely(&*self.storage, batch, &key, &value).await)? {
+            let closed = Closed { mount: concerned(before, &after), until: self.clock.now() + CLOSED_FOR, by };
+            let table = LeaseTable { quotas: before.clone(), closed: Some(closed) };
+            let mut held = Held { table, unchanged: known.unchanged, extended_at: Duration::ZERO };
+            if !self.extend(&mut held).await? {
                 continue;
             }
             crate::fail::point("leases-closed");
-            self.follow().await?;
-            let known = self.known().ok_or(RequestError::Sealed)?;
-            if known.table.closed.as_ref().is_none_or(|closed| closed.by != by) {
-                continue;
-            }
-            if self.count_and_open(&known, after, &closed).await? {
+            if self.count_and_open(&mut held, after, &known.mounts).await? {
                 self.follow().await?;
                 return Ok(());
             }
@@ -325,17 +320,37 @@ impl LeaseCounts {
         Err(overtaken_too_often(&key).into())
     }
 
+    /// Says that leases are closed, or still are. Whether that is so: another server may have been faster, or may have opened them.
+    async fn extend(&self, held: &mut Held) -> Result<bool, StorageError> {
+        let key = keys::quota_lease_counts();
+        if let Some(closed) = &mut held.table.closed {
+            closed.until = self.clock.now() + CLOSED_FOR;
+        }
+        held.extended_at = self.clock.steady();
+        let value = encode(&held.table)?;
+        let batch = Batch::new().put(key.clone(), value.clone(), held.unchanged);
+        if was_overtaken(commit_surely(&*self.storage, batch, &key, &value).await)? {
+            return Ok(false);
+        }
+        let (table, unchanged) = self.stored().await?;
+        held.unchanged = unchanged;
+        Ok(table == held.table)
+    }
+
     /// Counts the closed leases, and stores the quotas with what they count. Whether that was done: another server may have opened them.
     async fn count_and_open(
         &self,
-        known: &Known,
+        held: &mut Held,
         after: Vec<LeaseCount>,
-        closed: &Closed,
+        mounts: &MountTable,
     ) -> Result<bool, StorageError> {
         let key = keys::quota_lease_counts();
-        let before = &known.table;
         let wanted = LeaseTable { quotas: after, closed: None };
-        let counted = self.scan(closed.mount.as_ref(), &[before, &wanted], &known.mounts).await?;
+        let before = held.table.clone();
+        let mount = before.closed.as_ref().and_then(|closed| closed.mount.clone());
+        let Some(counted) = self.scan(mount.as_ref(), &[&before, &wanted], mounts, Some(&mut *held)).await? else {
+            return Ok(false);
+        };
         let [old, new] = &*counted else { return Ok(false) };
         crate::fail::point("leases-counted");
         for _ in 0..TRIES {
@@ -343,7 +358,7 @@ impl LeaseCounts {
             let mut batch = Batch::new();
             for (quota, new) in opened.quotas.iter_mut().zip(new) {
                 let known_as = before.quotas.iter().position(|known| known.id == quota.id);
-                let in_part = closed.mount.is_some() && quota.scope.mount != closed.mount;
+                let in_part = mount.is_some() && quota.scope.mount != mount;
                 let mut total = *new;
                 if let Some(known) = known_as.and_then(|at| before.quotas.get(at)) {
                     let places = places::all(&*self.storage, known).await?;
@@ -373,7 +388,7 @@ impl LeaseCounts {
                 }
             }
             let value = encode(&opened)?;
-            let batch = batch.put(key.clone(), value.clone(), known.unchanged);
+            let batch = batch.put(key.clone(), value.clone(), held.unchanged);
             match commit_surely(&*self.storage, batch, &key, &value).await {
                 Ok(()) => return Ok(true),
                 Err(StorageError::Conflict(conflict)) if conflict == key.as_str() => return Ok(false),
@@ -384,19 +399,21 @@ impl LeaseCounts {
         Err(overtaken_too_often(&key))
     }
 
-    /// How many leases each quota of each table counts, of one mount or of all.
+    /// How many leases each quota of each table counts, of one mount or of all. `held`: they are closed meanwhile, and stay so. `None`:
+    /// another server has opened them.
     async fn scan(
         &self,
         mount: Option<&MountAccessor>,
         tables: &[&LeaseTable],
         mounts: &MountTable,
-    ) -> Result<Vec<Vec<u64>>, StorageError> {
+        mut held: Option<&mut Held>,
+    ) -> Result<Option<Vec<Vec<u64>>>, StorageError> {
         let mut counted: Vec<Vec<u64>> = tables.iter().map(|table| vec![0; table.quotas.len()]).collect();
         let filter = LeaseFilter { mount: mount.cloned(), ..LeaseFilter::default() };
         let mut after = None;
         loop {
             let page = self.storage.leases(&filter, &Page { after, limit: PAGE }).await?;
-            let Some(last) = page.last() else { return Ok(counted) };
+            let Some(last) = page.last() else { return Ok(Some(counted)) };
             after = Some(last.id.clone());
             for row in &page {
                 for (table, counted) in tables.iter().zip(&mut counted) {
@@ -405,8 +422,23 @@ impl LeaseCounts {
                     }
                 }
             }
+            if let Some(held) = &mut held
+                && self.clock.steady().saturating_sub(held.extended_at) >= EXTEND_EVERY
+                && !self.extend(held).await?
+            {
+                return Ok(None);
+            }
         }
     }
+}
+
+/// Leases that this server has closed.
+struct Held {
+    /// As it is stored.
+    table: LeaseTable,
+    unchanged: Expect,
+    /// By the steady clock.
+    extended_at: Duration,
 }
 
 /// The one mount whose leases are counted otherwise than before; none: leases of any.

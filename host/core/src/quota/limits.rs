@@ -7,6 +7,7 @@ use std::time::Duration;
 use leasehold_model::lock::RwLock;
 
 use super::QUOTAS_MAX;
+use super::pool::Pools;
 use super::rate::{RateLimit, Taken, Windows};
 use super::scope::{At, Scope, deciding};
 use crate::codec::encode;
@@ -14,6 +15,7 @@ use crate::commit::{Stored, TRIES, commit_surely, overtaken_too_often, read, was
 use crate::keys;
 use crate::mount::MountTable;
 use crate::seams::error::RequestError;
+use crate::seams::host::Clock;
 use crate::seams::storage::{Batch, Storage, StorageError};
 
 /// Rate limits in memory, and the windows of clients. Writes go to the store first.
@@ -22,6 +24,7 @@ pub struct RateLimits {
     mounts: Arc<MountTable>,
     limits: RwLock<Arc<Vec<RateLimit>>>,
     windows: Windows,
+    pools: Pools,
     writing: tokio::sync::Mutex<()>,
 }
 
@@ -32,9 +35,14 @@ impl std::fmt::Debug for RateLimits {
 }
 
 impl RateLimits {
-    pub(super) async fn load(storage: Arc<dyn Storage>, mounts: Arc<MountTable>) -> Result<Self, StorageError> {
+    pub(super) async fn load(
+        storage: Arc<dyn Storage>,
+        clock: Arc<dyn Clock>,
+        mounts: Arc<MountTable>,
+    ) -> Result<Self, StorageError> {
         let limits = stored(&*storage).await?.record.unwrap_or_default();
         Ok(Self {
+            pools: Pools::new(storage.clone(), clock),
             storage,
             mounts,
             limits: RwLock::new(Arc::new(limits)),
@@ -73,11 +81,43 @@ impl RateLimits {
         })
     }
 
-    /// Counts a request by the limit that fits it best; with that limit's name. `None`: none fits.
-    pub(crate) fn take(&self, at: &At<'_>, client: Option<IpAddr>, now: Duration) -> Option<(String, Taken)> {
+    /// Counts a request by the limit that fits it best; with that limit's name. `None`: none fits. `now`: the steady time.
+    pub(crate) async fn take(
+        &self,
+        at: &At<'_>,
+        client: Option<IpAddr>,
+        now: impl Fn() -> Duration + Send + Sync,
+        servers: usize,
+    ) -> Option<(String, Taken)> {
         let limits = self.limits.read().clone();
         let limit = deciding(&*limits, |limit| &limit.scope, at)?;
-        Some((limit.name.clone(), self.windows.take(limit, client, now)))
+        let taken = match self.windows.take(limit, client, now(), servers) {
+            Taken::Draw(_) => self.draw(limit, client, now, servers).await,
+            taken => taken,
+        };
+        Some((limit.name.clone(), taken))
+    }
+
+    async fn draw(
+        &self,
+        limit: &RateLimit,
+        client: Option<IpAddr>,
+        now: impl Fn() -> Duration + Send + Sync,
+        servers: usize,
+    ) -> Taken {
+        let _turn = self.pools.turn(client).await;
+        loop {
+            // Somebody else may have drawn since, or the window may have ended. Each turn of the loop draws, until there is nothing left.
+            let wanted = match self.windows.take(limit, client, now(), servers) {
+                Taken::Draw(wanted) => wanted,
+                taken => return taken,
+            };
+            let drawn = self.pools.draw(limit, client, wanted).await.unwrap_or_else(|error| {
+                tracing::debug!(%error, "could not draw requests for a client: this server counts by itself until its window ends");
+                wanted.most
+            });
+            self.windows.grant(limit, client, drawn);
+        }
     }
 
     /// # Errors
@@ -139,6 +179,12 @@ impl RateLimits {
                 self.read_again().await;
             }
             if !was_overtaken(committed)? {
+                let gone = before.iter().filter(|known| !limits.iter().any(|limit| limit.id == known.id));
+                for gone in gone {
+                    if let Err(error) = self.pools.forget(&gone.id).await {
+                        tracing::debug!(%error, "what was drawn under a rate limit that is gone stays in the store");
+                    }
+                }
                 self.show(limits);
                 return Ok(());
             }

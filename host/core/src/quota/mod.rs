@@ -2,12 +2,12 @@
 //!
 //! Must not know: HTTP, or what a lease stands for.
 //!
-//! Start with [`scope`] (what a quota covers, and which of several decides). Of rate limits, [`rate`] counts requests, [`limits`] keeps the
-//! definitions, and [`config`] says what is never counted. Of lease count quotas, [`table`] says which of them counts a lease, [`places`]
+//! Start with [`scope`] (what a quota covers, and which of several decides). Of rate limits, [`rate`] counts requests, `pool` shares them
+//! among servers, [`limits`] keeps the definitions, and [`config`] says what is never counted. Of lease count quotas, [`table`] says which of them counts a lease, [`places`]
 //! holds the counts, [`counted`] is the store that counts in each commit, and [`leases`] changes the definitions.
 //!
 //! Invariants: a request is held against one rate limit at most, the one that fits it best. What is counted of clients takes a bounded
-//! place, and nothing is stored for a request. Rate limits are asked where a request comes in and nowhere else: revocation and expiry
+//! place, and requests within a server's share cost the store nothing. Rate limits are asked where a request comes in and nowhere else: revocation and expiry
 //! are not requests. No lease begins beyond the maximum of the quota that counts it, on however many servers; its end is never refused.
 
 pub mod config;
@@ -15,6 +15,7 @@ pub(crate) mod counted;
 pub mod leases;
 pub mod limits;
 mod places;
+mod pool;
 pub mod rate;
 pub mod scope;
 pub mod table;
@@ -23,6 +24,7 @@ use std::sync::Arc;
 
 use crate::mount::{AuthMethods, MountTable};
 use crate::seams::error::RequestError;
+use crate::seams::host::Clock;
 use crate::seams::storage::{Storage, StorageError};
 use config::Settings;
 use leases::LeaseCounts;
@@ -50,6 +52,7 @@ impl Quotas {
     /// As storage.
     pub(crate) async fn load(
         storage: &Arc<dyn Storage>,
+        clock: &Arc<dyn Clock>,
         mounts: &Arc<MountTable>,
         methods: &Arc<AuthMethods>,
         leases: &Arc<LeaseCounts>,
@@ -59,7 +62,7 @@ impl Quotas {
         Ok(Self {
             leases: leases.clone(),
             settings: Settings::load(storage.clone()).await?,
-            rates: RateLimits::load(storage.clone(), mounts.clone()).await?,
+            rates: RateLimits::load(storage.clone(), clock.clone(), mounts.clone()).await?,
         })
     }
 

@@ -1,6 +1,7 @@
 //! Requests, counted for each client and each rate limit in the memory of this server.
 //!
-//! A client's first request begins a window, in which it may send so many requests; the first one after its end begins the next.
+//! A client's first request begins a window, in which it may send so many requests; the first one after its end begins the next. Where
+//! there are several servers, this one lets its share of them in, and draws for more ([`super::pool`]).
 //!
 //! Invariant: the memory that windows take is bounded. Beyond that, those that end first are forgotten.
 
@@ -69,6 +70,19 @@ pub(crate) enum Taken {
         retry_secs: u64,
         counts: Option<RateCounts>,
     },
+    /// The client has had this server's share. There may be more: see [`Windows::grant`].
+    Draw(Draw),
+}
+
+/// What is to be drawn for a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Draw {
+    /// As many as each server lets in without asking.
+    pub batch: u64,
+    /// Of the whole window.
+    pub most: u64,
+    /// Until the window ends.
+    pub left: Duration,
 }
 
 /// One client's requests under one rate limit. All moments are those of the steady clock.
@@ -76,6 +90,10 @@ pub(crate) enum Taken {
 struct Window {
     ends_at: Duration,
     taken: u64,
+    /// How many this server may let in.
+    granted: u64,
+    /// No more can be drawn.
+    is_drained: bool,
     blocked_until: Duration,
 }
 
@@ -90,15 +108,22 @@ impl Window {
 pub(crate) struct Windows(Mutex<HashMap<(String, Option<IpAddr>), Window>>);
 
 impl Windows {
-    /// Counts a request of `client`; those whose address is not known, as over a Unix socket, are one client.
-    pub(crate) fn take(&self, limit: &RateLimit, client: Option<IpAddr>, now: Duration) -> Taken {
+    /// Counts a request of `client`; those whose address is not known, as over a Unix socket, are one client. `servers`: that share them.
+    pub(crate) fn take(&self, limit: &RateLimit, client: Option<IpAddr>, now: Duration, servers: usize) -> Taken {
         let (most, length) = limit.window();
+        let batch = (most / (servers as u64).max(1)).max(1);
         let mut windows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (limit.id.clone(), client);
         if windows.len() >= WINDOWS_MAX && !windows.contains_key(&key) {
             free_places(&mut windows, now);
         }
-        let fresh = Window { ends_at: now + length, taken: 0, blocked_until: Duration::ZERO };
+        let fresh = Window {
+            ends_at: now + length,
+            taken: 0,
+            granted: batch,
+            is_drained: false,
+            blocked_until: Duration::ZERO,
+        };
         let window = windows.entry(key).or_insert(fresh);
         if now < window.blocked_until {
             return Taken::Refused { retry_secs: whole_secs(window.blocked_until - now), counts: None };
@@ -106,7 +131,10 @@ impl Windows {
         if now >= window.ends_at {
             *window = fresh;
         }
-        let is_allowed = window.taken < most;
+        let is_allowed = window.taken < window.granted.min(most);
+        if !is_allowed && window.granted < most && !window.is_drained {
+            return Taken::Draw(Draw { batch, most, left: window.ends_at - now });
+        }
         window.taken += u64::from(is_allowed);
         let reset_secs = whole_secs(window.ends_at - now);
         let counts = RateCounts { limit: most, remaining: most - window.taken, reset_secs };
@@ -117,6 +145,15 @@ impl Windows {
         window.blocked_until = now + block;
         let retry_secs = if block.is_zero() { reset_secs } else { whole_secs(block) };
         Taken::Refused { retry_secs, counts: Some(counts) }
+    }
+
+    /// So many requests were drawn for a client; none: there are no more in this window.
+    pub(crate) fn grant(&self, limit: &RateLimit, client: Option<IpAddr>, drawn: u64) {
+        let mut windows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(window) = windows.get_mut(&(limit.id.clone(), client)) {
+            window.granted = window.granted.saturating_add(drawn);
+            window.is_drained |= drawn == 0;
+        }
     }
 
     /// Forgets the windows of limits that are there no more.
@@ -181,27 +218,27 @@ mod tests {
     fn a_client_has_so_many_requests_in_a_window_and_is_told_when_the_next_begins() {
         let (windows, two) = (Windows::default(), limit(2.0, 10, 0));
         let counts = |remaining, reset_secs| RateCounts { limit: 2, remaining, reset_secs };
-        assert_eq!(windows.take(&two, client(1), secs(100.0)), Taken::Allowed(counts(1, 10)));
-        assert_eq!(windows.take(&two, client(1), secs(103.5)), Taken::Allowed(counts(0, 7)));
+        assert_eq!(windows.take(&two, client(1), secs(100.0), 1), Taken::Allowed(counts(1, 10)));
+        assert_eq!(windows.take(&two, client(1), secs(103.5), 1), Taken::Allowed(counts(0, 7)));
         let refused = Taken::Refused { retry_secs: 7, counts: Some(counts(0, 7)) };
-        assert_eq!(windows.take(&two, client(1), secs(103.5)), refused);
-        assert!(is_allowed(windows.take(&two, client(2), secs(103.5))), "another client has a window of its own");
+        assert_eq!(windows.take(&two, client(1), secs(103.5), 1), refused);
+        assert!(is_allowed(windows.take(&two, client(2), secs(103.5), 1)), "another client has a window of its own");
         let anew = RateLimit { id: "other".to_owned(), ..two.clone() };
-        assert!(is_allowed(windows.take(&anew, client(1), secs(103.5))), "another limit counts for itself");
-        assert!(!is_allowed(windows.take(&two, client(1), secs(109.9))));
-        assert_eq!(windows.take(&two, client(1), secs(110.0)), Taken::Allowed(counts(1, 10)));
+        assert!(is_allowed(windows.take(&anew, client(1), secs(103.5), 1)), "another limit counts for itself");
+        assert!(!is_allowed(windows.take(&two, client(1), secs(109.9), 1)));
+        assert_eq!(windows.take(&two, client(1), secs(110.0), 1), Taken::Allowed(counts(1, 10)));
     }
 
     #[test]
     fn who_reaches_the_limit_is_blocked_for_as_long_as_the_limit_says() {
         let (windows, one) = (Windows::default(), limit(1.0, 1, 20));
-        assert!(is_allowed(windows.take(&one, client(1), secs(0.0))));
+        assert!(is_allowed(windows.take(&one, client(1), secs(0.0), 1)));
         let counts = Some(RateCounts { limit: 1, remaining: 0, reset_secs: 1 });
-        assert_eq!(windows.take(&one, client(1), secs(0.5)), Taken::Refused { retry_secs: 20, counts });
+        assert_eq!(windows.take(&one, client(1), secs(0.5), 1), Taken::Refused { retry_secs: 20, counts });
         // Asking meanwhile makes it no longer.
-        assert_eq!(windows.take(&one, client(1), secs(10.0)), Taken::Refused { retry_secs: 11, counts: None });
-        assert_eq!(windows.take(&one, client(1), secs(20.4)), Taken::Refused { retry_secs: 1, counts: None });
-        assert!(is_allowed(windows.take(&one, client(1), secs(20.5))));
+        assert_eq!(windows.take(&one, client(1), secs(10.0), 1), Taken::Refused { retry_secs: 11, counts: None });
+        assert_eq!(windows.take(&one, client(1), secs(20.4), 1), Taken::Refused { retry_secs: 1, counts: None });
+        assert!(is_allowed(windows.take(&one, client(1), secs(20.5), 1)));
     }
 
     #[test]
@@ -219,9 +256,9 @@ mod tests {
         }
         let (windows, forever) = (Windows::default(), limit(1.0, 1, u64::MAX));
         for _ in 0..2 {
-            windows.take(&forever, client(1), secs(0.0));
+            windows.take(&forever, client(1), secs(0.0), 1);
         }
-        assert!(!is_allowed(windows.take(&forever, client(1), secs(1e6))));
+        assert!(!is_allowed(windows.take(&forever, client(1), secs(1e6), 1)));
     }
 
     #[test]
@@ -229,18 +266,37 @@ mod tests {
         let (windows, one) = (Windows::default(), limit(1.0, 1_000, 0));
         let most = u32::try_from(WINDOWS_MAX).unwrap();
         for n in 0..most {
-            windows.take(&one, client(n), secs(f64::from(n) / 1_000.0));
+            windows.take(&one, client(n), secs(f64::from(n) / 1_000.0), 1);
         }
         let now = secs(200.0);
-        assert!(is_allowed(windows.take(&one, client(most), now)), "one more than there is place for");
+        assert!(is_allowed(windows.take(&one, client(most), now, 1)), "one more than there is place for");
         let len = windows.0.lock().unwrap().len();
         assert_eq!(len, WINDOWS_MAX / 2 + 1);
-        assert!(!is_allowed(windows.take(&one, client(most - 1), now)), "the youngest are remembered");
-        assert!(is_allowed(windows.take(&one, client(0), now)), "the oldest are not");
+        assert!(!is_allowed(windows.take(&one, client(most - 1), now, 1)), "the youngest are remembered");
+        assert!(is_allowed(windows.take(&one, client(0), now, 1)), "the oldest are not");
         // Of windows that are over nothing is kept.
         for n in 0..most {
-            windows.take(&one, client(most + n), secs(10_000.0));
+            windows.take(&one, client(most + n), secs(10_000.0), 1);
         }
         assert!(windows.0.lock().unwrap().len() <= WINDOWS_MAX);
+    }
+
+    #[test]
+    fn a_server_of_several_lets_its_share_in_and_draws_for_more() {
+        let (windows, ten) = (Windows::default(), limit(10.0, 10, 0));
+        let take = || windows.take(&ten, client(1), secs(1.0), 3);
+        (0..3).for_each(|_| assert!(is_allowed(take())));
+        let draw = Taken::Draw(Draw { batch: 3, most: 10, left: secs(10.0) });
+        assert_eq!((take(), take()), (draw, draw), "nothing is counted by asking");
+        windows.grant(&ten, client(1), 2);
+        (0..2).for_each(|_| assert!(is_allowed(take())));
+        assert_eq!(take(), draw);
+        windows.grant(&ten, client(1), 0);
+        assert!(matches!(take(), Taken::Refused { retry_secs: 10, .. }));
+        assert!(is_allowed(windows.take(&ten, client(1), secs(11.0), 3)), "in the next window it has a share again");
+        // Whatever was granted, it is not more than the whole.
+        windows.grant(&ten, client(1), u64::MAX);
+        (0..9).for_each(|_| assert!(is_allowed(windows.take(&ten, client(1), secs(11.0), 3))));
+        assert!(matches!(windows.take(&ten, client(1), secs(11.0), 3), Taken::Refused { .. }));
     }
 }

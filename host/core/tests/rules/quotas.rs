@@ -2,6 +2,7 @@
 
 use leasehold_core::connection::ConnectionInfo;
 use leasehold_core::seams::error::RequestError;
+use leasehold_core::seams::storage::Storage as _;
 use leasehold_model::Operation;
 use serde_json::{Value, json};
 
@@ -116,4 +117,66 @@ async fn a_refusal_is_audited_where_somebody_wants_that() {
     let line = server.audit.first.last("request");
     assert_eq!(line["error"], "request path \"db/things/a\": rate limit quota exceeded");
     assert_eq!((&line["request"]["path"], &line["request"]["data"]), (&json!("db/things/a"), &Value::Null));
+}
+
+/// How many of `count` requests are let in, each on the next of these servers.
+async fn let_in(servers: &[&Server], address: &str, count: usize) -> usize {
+    let mut let_in = 0;
+    for at in 0..count {
+        let_in += usize::from(asks(servers[at % servers.len()], "db/things/a", address).await.is_ok());
+    }
+    let_in
+}
+
+#[tokio::test(start_paused = true)]
+async fn servers_share_the_requests_of_a_client() {
+    let one = Server::start_shared().await;
+    let (other, third) = (one.beside().await, one.beside().await);
+    limit(&one, "all", json!({ "rate": 12, "interval": 60, "block_interval": 0 })).await;
+    pass(1).await;
+    assert_eq!(let_in(&[&one], "10.0.0.1", 40).await, 12, "who speaks to one server has all requests there");
+    assert_eq!(let_in(&[&other], "10.0.0.1", 40).await, 4, "and on each other server one batch more");
+    let together = let_in(&[&one, &other, &third], "10.0.0.2", 90).await;
+    assert!((12..=20).contains(&together), "{together}");
+    // Nothing is drawn for who stays within a server's share, and nothing more for who has drawn all.
+    let stored = async || {
+        let rows = leasehold_core::seams::storage::Key::new("quota/rate-limit/");
+        let rows = one.process.store.scan(&rows, None, 1_000).await.unwrap();
+        let mut stored = Vec::new();
+        for row in rows {
+            stored.push(one.process.store.get(&row).await.unwrap().unwrap().version);
+        }
+        stored
+    };
+    let before = stored().await;
+    assert!(!before.is_empty());
+    assert_eq!(let_in(&[&one, &other, &third], "10.0.0.3", 12).await, 12);
+    assert_eq!(let_in(&[&one, &other, &third], "10.0.0.2", 30).await, 0);
+    assert_eq!(stored().await, before);
+    // In the next window it begins anew.
+    pass(61).await;
+    assert_eq!(let_in(&[&third], "10.0.0.2", 40).await, 12);
+    // What was drawn goes with the limit.
+    server_delete(&one).await;
+    assert!(stored().await.is_empty());
+    // When a server is gone, those that are left have all.
+    limit(&one, "all", json!({ "rate": 12, "interval": 60 })).await;
+    third.core.seal().await;
+    pass(5).await;
+    assert_eq!(let_in(&[&one], "10.0.0.4", 6).await, 6);
+    assert_eq!(let_in(&[&one, &other], "10.0.0.4", 40).await, 12);
+}
+
+async fn server_delete(server: &Server) {
+    server.call(Some(ROOT), Operation::Delete, "sys/quotas/rate-limit/all", Value::Null).await.unwrap();
+}
+
+/// Whoever has an IPv6 address has 2^64 of them.
+#[tokio::test(start_paused = true)]
+async fn an_ipv6_network_is_one_client() {
+    let server = Server::start().await;
+    limit(&server, "all", json!({ "rate": 1, "interval": 60 })).await;
+    assert!(asks(&server, "db/things/a", "[2001:db8::1]").await.is_ok());
+    assert!(asks(&server, "db/things/a", "[2001:db8::ffff:2]").await.is_err());
+    assert!(asks(&server, "db/things/a", "[2001:db8:0:1::1]").await.is_ok());
 }
