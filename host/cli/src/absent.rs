@@ -1,7 +1,7 @@
 //! Commands of Vault that nothing here answers, so that whoever knows them learns why instead of a guess.
 
 /// A command, as typed, and what it would need.
-const ABSENT: [(&str, &str); 16] = [
+const ABSENT: [(&str, &str); 15] = [
     ("agent", "there is no agent"),
     ("proxy", "there is no proxy"),
     ("debug", "look at `read sys/metrics format=prometheus` and at the server's log"),
@@ -13,7 +13,6 @@ const ABSENT: [(&str, &str); 16] = [
     ("ssh", "there is no ssh engine, only `database` and `kv`"),
     ("transit", "there is no transit engine, only `database` and `kv`"),
     ("version-history", "versions are not recorded"),
-    ("rekey", "key shares cannot be made anew yet"),
     ("autopilot", "there is no cluster of Raft"),
     ("join", "there is no cluster of Raft"),
     ("list-peers", "there is no cluster of Raft: `operator members` shows the servers"),

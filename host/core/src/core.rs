@@ -16,6 +16,7 @@ use crate::audit::{Broker, DeviceEntry};
 use crate::auto_unseal::AutoUnseal;
 use crate::codec::{decode, encode};
 use crate::identity::{CallerIdentity, Identities};
+use crate::jobs::keyring::KeepKeyring;
 use crate::jobs::{Job, Jobs};
 use crate::keys;
 use crate::lease::Leases;
@@ -99,7 +100,6 @@ pub struct Installation {
 }
 
 /// What exists only while unsealed.
-#[derive(Debug)]
 pub struct Unsealed {
     pub installation: Installation,
     pub tokens: Arc<Tokens>,
@@ -114,10 +114,18 @@ pub struct Unsealed {
     pub leases: Arc<Leases>,
     pub jobs: Arc<Jobs>,
     pub audit: Broker,
-    pub quorum: Quorum,
     pub quotas: Quotas,
+    pub quorum: Arc<Quorum>,
+    /// Its keys may be replaced by other servers.
+    pub seal: Arc<dyn Seal>,
     /// Digest of the ACL component: stands in every audit record it decided.
     pub acl_digest: String,
+}
+
+impl std::fmt::Debug for Unsealed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Unsealed").field("installation", &self.installation).finish_non_exhaustive()
+    }
 }
 
 /// What init hands out, once.
@@ -309,7 +317,10 @@ impl Core {
         });
         let methods = Arc::new(AuthMethods::new(self.seams.auth_methods.clone(), engines.clone()));
         let leases = Arc::new(Leases::new(storage.clone(), tokens.clone(), engines.clone()));
-        let own: Vec<Arc<dyn Job>> = vec![Arc::new(Reconciliation::new(leases.clone()))];
+        let nodes = self.nodes.clone();
+        let quorum = Arc::new(Quorum::new(storage.clone(), seal.clone(), clock.clone(), entropy.clone(), nodes));
+        let keyring = KeepKeyring::new(seal.clone(), quorum.clone());
+        let own: Vec<Arc<dyn Job>> = vec![Arc::new(Reconciliation::new(leases.clone())), Arc::new(keyring)];
         let audit_key = seal.derive("audit").map_err(seal_error)?;
         let unsealed = Unsealed {
             policies: Policies::load(storage.clone(), acl.clone(), clock.clone()).await?,
@@ -324,9 +335,10 @@ impl Core {
                 (&**declared_audit_devices, &self.settings.audit),
             )
             .await?,
-            quorum: Quorum::new(storage.clone(), seal.clone(), clock.clone(), entropy.clone()),
             quotas: Quotas::load(storage, clock, &mounts, &methods, &self.lease_counts, &installation.cluster_name)
                 .await?,
+            quorum,
+            seal: seal.clone(),
             acl_digest: acl.digest().0,
             installation,
             tokens,

@@ -24,7 +24,7 @@ pub fn unfinished() -> Key {
     Key::new("unfinished")
 }
 
-/// Wrapped keys, and how the root key is split: the only values outside the barrier.
+/// Wrapped keys, and how the root key is split: with [`root_handover`] the only values outside the barrier.
 #[must_use]
 pub fn keyring() -> Key {
     Key::new("sys/keyring")
@@ -38,7 +38,7 @@ pub fn seal() -> Key {
 /// Whether a value under this key is stored as it stands.
 #[must_use]
 pub fn is_outside_barrier(key: &Key) -> bool {
-    *key == keyring() || *key == seal()
+    *key == keyring() || *key == seal() || *key == root_handover()
 }
 
 /// The keyed digest over all other values under `sys/`: it shows a row that was removed or put back from outside.
@@ -70,11 +70,16 @@ pub enum Cached<'a> {
     /// What follows `sys/quota/`.
     Quota(&'a str),
     Group(&'a str),
+    /// The root key and its shares.
+    RootKey,
 }
 
 /// `None`: nothing in memory is decided by it. The key ring is among these: who meets a key that it does not know reads it again.
 #[must_use]
 pub fn cached(key: &Key) -> Option<Cached<'_>> {
+    if *key == root_handover() {
+        return Some(Cached::RootKey);
+    }
     let (kind, rest) = key.as_str().strip_prefix(CACHED)?.split_once('/')?;
     Some(match (kind, rest.strip_prefix("name/")) {
         ("policy", _) => Cached::Policy(rest),
@@ -87,6 +92,12 @@ pub fn cached(key: &Key) -> Option<Cached<'_>> {
         ("group", _) => Cached::Group(rest),
         _ => return None,
     })
+}
+
+/// A new root key, for a while, wrapped so that the servers that work over the store can follow to it.
+#[must_use]
+pub fn root_handover() -> Key {
+    Key::new("sys/root-handover")
 }
 
 /// Name and id of this installation.
@@ -358,6 +369,7 @@ mod tests {
             (group("g"), Some(Cached::Group("g"))),
             (group_table(), None),
             (entity("e"), None),
+            (root_handover(), Some(Cached::RootKey)),
             (module_bytes("d"), None),
             (mount_taint(&accessor), None),
             (password_policy("name/x"), None),

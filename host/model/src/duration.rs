@@ -108,6 +108,18 @@ const NANOS_PER_SEC: u64 = 1_000_000_000;
 const MAX_NANOS: u64 = i64::MAX as u64;
 
 /// In whole nanoseconds, as Go counts: what is less than one is cut off part by part. `text` is what the client wrote.
+/// As Go prints a duration of whole seconds: `24h0m0s`, `1m30s`, `0s`.
+#[must_use]
+pub fn go_text(length: Ttl) -> String {
+    let seconds = length.as_secs();
+    let (hours, minutes, rest) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
+    match (hours, minutes) {
+        (0, 0) => format!("{rest}s"),
+        (0, _) => format!("{minutes}m{rest}s"),
+        _ => format!("{hours}h{minutes}m{rest}s"),
+    }
+}
+
 fn go_duration(mut rest: &str, text: &str) -> Result<u64, DurationError> {
     const UNITS: [(&str, u64); 8] = [
         ("ns", 1),

@@ -10,7 +10,15 @@ use super::session::shell;
 use crate::support::{Client, Database, Durable, Server, Signer, change_freeze, now};
 
 /// Commands that ask a person, and here find none.
-const ASKS: [&str; 2] = ["leasehold login", "leasehold operator unseal"];
+const ASKS: [&str; 7] = [
+    "leasehold login",
+    "leasehold operator unseal",
+    "leasehold operator generate-root",
+    "leasehold operator rekey",
+    "leasehold operator rekey -verify",
+    "leasehold operator rotate-keys",
+    "leasehold operator rotate-keys -verify",
+];
 /// Ids in examples. Each stands for one that is made for the example.
 const LEASES: [&str; 2] = ["database/creds/readonly/2f6a614c", "database/creds/readonly/LEASE"];
 const TOKEN: &str = "s.24C1WPwTpPR0uUq6sfFYtu9o";
@@ -86,6 +94,30 @@ fn prepare(server: &Server, database: &Database<'_>, example: &str) {
         root.bytes("PUT", "sys/modules/change-freeze", &change_freeze(), &[("Content-Type", "application/wasm")])
             .assert_status(200);
     }
+}
+
+/// The attempts of a quorum that an example goes on with; the nonce of the one that it means.
+fn begin_attempts(server: &Server, example: &str) -> Option<String> {
+    let begins = example.contains("-init") || example.contains("-decode");
+    let root = server.root();
+    let (generation, rotation) = ("sys/generate-root-token/attempt", "sys/rotate/root/init");
+    for attempt in [generation, rotation] {
+        root.delete(attempt).assert_status(204);
+    }
+    if begins {
+        return None;
+    }
+    if example.contains("generate-root") {
+        return Some(root.put(generation, json!({})).text("/data/nonce"));
+    }
+    // To be verified: otherwise the server would have another share afterwards.
+    let wish = json!({ "secret_shares": 1, "secret_threshold": 1, "require_verification": true });
+    let nonce = root.put(rotation, wish).text("/data/nonce");
+    if example.contains("-verify") {
+        let last = json!({ "key": server.shares()[0], "nonce": nonce });
+        root.put("sys/rotate/root/update", last).assert_status(200);
+    }
+    Some(nonce)
 }
 
 /// Those who log in in examples.
@@ -185,6 +217,11 @@ fn try_example(server: &Server, empty: &Server, database: &Database<'_>, example
     if example.contains(WRAPPING_TOKEN) {
         let wrapped = root.try_wrapped("GET", "database/creds/readonly", "60s").expect("an answer");
         line = line.replace(WRAPPING_TOKEN, &wrapped.text("/wrap_info/token"));
+    }
+    if ["generate-root", "operator rekey", "operator rotate-keys"].iter().any(|of| example.contains(of))
+        && let Some(nonce) = begin_attempts(server, example)
+    {
+        line = line.replace("NONCE", &nonce);
     }
     line = line.replace("http://127.0.0.1:8200", &format!("http://{}", server.address()));
     for lease in LEASES.into_iter().filter(|lease| example.contains(lease)) {

@@ -28,7 +28,7 @@ pub(super) fn tree() -> Command {
         "generate-root",
         "Make a root token with enough shares of the key, for whoever has lost theirs",
         "[KEY]",
-        "  $ leasehold operator generate-root -init\n  $ leasehold operator generate-root\n  $ leasehold operator generate-root -nonce=NONCE - < share.txt\n  $ leasehold operator generate-root -decode=ENCODED -otp=OTP",
+        "  $ leasehold operator generate-root -init\n  $ leasehold operator generate-root\n  $ leasehold operator generate-root -nonce=NONCE - < share.txt\n  $ leasehold operator generate-root -decode=QVgVPjgqSAswHDF4Oh8cHxciEDk5PBR+Diw \\\n      -otp=2vPFYG8gUSW9npwzyvxXMug0aB",
     )
     .arg(switch("init", "Begin an attempt; only if none is in progress"))
     .arg(switch("cancel", "End the attempt, and forget which shares were given"))

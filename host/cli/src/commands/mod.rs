@@ -16,6 +16,7 @@ mod module;
 mod mounts;
 mod operator;
 mod policy;
+mod rekey;
 mod run;
 mod secrets;
 mod snapshot;

@@ -1,11 +1,11 @@
-//! `operator init|unseal|seal|members|rotate|key-status|step-down`. [`generate_root`] stands beside it; what works on files and stores beneath it is the server's own.
+//! `operator init|unseal|seal|members|rotate|key-status|step-down`. [`generate_root`] and [`rekey`] stand beside it; what works on files and stores beneath it is the server's own.
 
 use clap::Command;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 
 use super::run::Run;
-use super::{generate_root, login, snapshot, status};
+use super::{generate_root, login, rekey, snapshot, status};
 use crate::client::{ApiRequest, Client};
 use crate::data::read_bounded;
 use crate::declare::{group, leaf, switch, value, values};
@@ -61,6 +61,7 @@ pub(super) fn tree() -> Command {
         snapshot::tree(false),
         group("raft", "The names under which Vault has snapshots").subcommand(snapshot::tree(true)),
     ])
+    .subcommands(rekey::trees())
 }
 
 const KEY_SHARES: i64 = 5;
@@ -75,6 +76,7 @@ pub(super) fn run(run: &mut Run, command: &str) -> Result<(), Failure> {
         "rotate" => rotate(run),
         "key-status" => key_status(run),
         "generate-root" => generate_root::run(run),
+        "rekey" | "rotate-keys" => rekey::run(run, command),
         _ => tell(run, "sys/step-down", "Error stepping down", |client| {
             format!("Success! Stepped down: {}", client.address())
         }),

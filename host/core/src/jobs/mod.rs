@@ -3,11 +3,12 @@
 //! Must not know: what a job does. It keeps the rows, and runs one when the ticker of [`crate::lease::claims`] has claimed it.
 //!
 //! Start with [`Job`] (what a job is), then [`run`] (one claimed row from beginning to end), then [`mounts`] (jobs that engines and
-//! auth methods declare). [`crate::rows::job`] says what is stored.
+//! auth methods declare). [`keyring`] is one of the server's own. [`crate::rows::job`] says what is stored.
 //!
 //! Invariants: no job has a timer of its own. A job's row is moved only by whoever holds it, or when somebody asks for it to be done now. What
 //! a run gives back is stored only while its claim holds. Jobs take none of the places that revocations work in.
 
+pub(crate) mod keyring;
 pub mod mounts;
 pub mod run;
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::{Nodes, POLL};
-use crate::core::Unsealed;
+use crate::core::{Unsealed, seal_error};
 use crate::keys::{self, Cached};
 use crate::mount::{MountEntry, Table};
 use crate::seams::error::RequestError;
@@ -140,6 +140,7 @@ impl Unsealed {
                 Cached::AuditedHeader(name) => self.audit.follow_header(name).await?,
                 Cached::Quota(key) => self.quotas.follow(key).await?,
                 Cached::Group(id) => self.identities.groups.follow(id).await?,
+                Cached::RootKey => self.seal.follow().await.map_err(seal_error)?,
             }
         }
         if mounts {
@@ -156,6 +157,7 @@ impl Unsealed {
     /// # Errors
     /// As storage.
     pub(crate) async fn follow_all(&self) -> Result<bool, RequestError> {
+        self.seal.follow().await.map_err(seal_error)?;
         self.policies.follow_all().await?;
         self.modules.follow_all().await?;
         self.egps.follow_all(&self.modules).await?;

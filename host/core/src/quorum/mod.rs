@@ -1,4 +1,4 @@
-//! What takes a quorum of those who hold shares: a new root token.
+//! What takes a quorum of those who hold shares: a new root token, and new shares.
 //!
 //! Must not know: how a key is split, how a request is asked and answered, or which server was asked.
 //!
@@ -6,11 +6,12 @@
 //! has the digests of the shares that were given, and never a share: the seal knows a digest of each share, so that a share
 //! proves itself when it is given and is not needed any more.
 //!
-//! Start with [`Quorum`] and [`Given`], then [`root_token`].
+//! Start with [`Quorum`] and [`Given`], then [`root_token`] and [`rekey`].
 //!
 //! Invariants: no share is stored, or outlives the request that brings it; a share counts once; a wrong share ends the progress; what an
 //! attempt brings about happens in the commit that removes its row.
 
+pub mod rekey;
 pub mod root_token;
 
 use std::fmt;
@@ -22,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroize;
 
 use crate::commit::{self, Stored};
+use crate::nodes::Nodes;
 use crate::seams::host::{Clock, Entropy};
 use crate::seams::seal::{KeyShare, Seal, SealError, Split};
 use crate::seams::storage::{Key, Storage, StorageError};
@@ -35,6 +37,7 @@ pub struct Quorum {
     seal: Arc<dyn Seal>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
+    nodes: Arc<Nodes>,
 }
 
 impl fmt::Debug for Quorum {
@@ -61,6 +64,18 @@ pub enum QuorumError {
     /// No share of the present ones. The progress is lost.
     #[error("a wrong share was given")]
     WrongShare(Split),
+    /// The shares have been dealt, and are to be verified: with this nonce.
+    #[error("verification must be performed; its nonce is `{0}`")]
+    MustVerify(String),
+    /// No shares wait for that, or there can be none.
+    #[error("there is nothing to verify")]
+    NothingToVerify,
+    /// A share that is none of the new ones. The progress of the verification is lost.
+    #[error("a wrong share was given to be verified")]
+    NotVerified,
+    /// Numbers of shares that make no sense, in Vault's words.
+    #[error("{0}")]
+    NoSplit(&'static str),
     /// What cannot be done with the present shares, and what to do instead.
     #[error("{0}")]
     Impossible(&'static str),
@@ -82,8 +97,9 @@ impl Quorum {
         seal: Arc<dyn Seal>,
         clock: Arc<dyn Clock>,
         entropy: Arc<dyn Entropy>,
+        nodes: Arc<Nodes>,
     ) -> Self {
-        Self { storage, seal, clock, entropy }
+        Self { storage, seal, clock, entropy, nodes }
     }
 
     /// The attempt that is in progress, if one is, and what its next writer must expect.

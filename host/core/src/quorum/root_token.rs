@@ -57,7 +57,7 @@ pub enum RootProgress {
     },
 }
 
-fn key() -> Key {
+pub(super) fn key() -> Key {
     keys::attempt("root-token")
 }
 

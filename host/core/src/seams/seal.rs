@@ -3,7 +3,7 @@
 use std::fmt;
 
 use async_trait::async_trait;
-use leasehold_model::Timestamp;
+use leasehold_model::{Timestamp, Ttl};
 
 use super::storage::{Batch, StorageError};
 
@@ -47,6 +47,11 @@ pub trait Seal: Send + Sync {
     fn is_sealed(&self) -> bool;
     /// Adds a key to the key ring; later writes use it.
     async fn rotate(&self) -> Result<(), SealError>;
+    /// When the newest key is replaced by itself, as stored at this moment.
+    async fn rotation_schedule(&self) -> Result<RotationSchedule, SealError>;
+    async fn set_rotation_schedule(&self, schedule: RotationSchedule) -> Result<(), SealError>;
+    /// Adds a key to the key ring if the newest is older than the schedule allows; whether it did.
+    async fn rotate_if_due(&self) -> Result<bool, SealError>;
     /// Term and install time of the newest key, and how many values it has sealed since this start.
     async fn key_status(&self) -> Result<KeyStatus, SealError>;
     /// 32 bytes that never change and exist only while unsealed, derived for one purpose (`token`, `audit`, …).
@@ -55,12 +60,28 @@ pub trait Seal: Send + Sync {
     async fn split(&self) -> Result<Split, SealError>;
     /// Names a share without saying anything about it: what [`Split::digests`] has of it.
     fn share_digest(&self, share: &KeyShare) -> String;
+    /// Shares of a fresh key. They open nothing and prove nothing until they are [adopted](Seal::adopt).
+    fn deal(&self, shares: u8, threshold: u8) -> Result<Dealt, SealError>;
+    /// Puts new keys in the place of the present ones, in one commit with `also`: either everything has happened, or nothing. `proved`
+    /// are the shares that allowed it, which must still be the present ones. `hands_over`: other servers may work over this store, and
+    /// must be able to follow.
+    ///
+    /// # Errors
+    /// [`SealError::Invalid`] where the present shares are others by now; `Conflict` where `also` does not fit any more.
+    async fn adopt(&self, new: NewKeys<'_>, proved: &Split, also: Batch, hands_over: bool) -> Result<(), SealError>;
+    /// Follows another server that has replaced the keys.
+    ///
+    /// # Errors
+    /// `Corrupt` where this server was cut off for too long.
+    async fn follow(&self) -> Result<(), SealError>;
+    /// Takes away what was left for other servers so that they could follow, once it has been there for a day.
+    async fn end_handover(&self) -> Result<(), SealError>;
 }
 
 /// Wraps the key that opens the barrier with a key that is kept elsewhere: in a file, by another server. A KMS or an HSM would be one
 /// more of these.
 ///
-/// It is asked at init, at unsealing and at a migration, and never by a server that is unsealed.
+/// It is asked at init, at unsealing, at a migration and when the root key is replaced; otherwise never by a server that is unsealed.
 #[async_trait]
 pub trait KeyWrapper: Send + Sync {
     /// Its name in the configuration and in `sys/seal-status`.
@@ -132,6 +153,28 @@ impl Split {
     pub const SHARE_LEN_MAX: usize = 33;
 }
 
+/// Shares of a fresh key.
+#[derive(Debug)]
+pub struct Dealt {
+    pub key: SecretKey,
+    pub threshold: u8,
+    /// Of each share.
+    pub digests: Vec<String>,
+    /// Empty where they have been handed out already.
+    pub shares: Vec<KeyShare>,
+}
+
+/// Which keys are replaced.
+#[derive(Debug)]
+pub enum NewKeys<'a> {
+    /// The root key becomes this one, and its shares open the barrier. Where shares do.
+    Root(&'a Dealt),
+    /// The root key becomes a fresh one, which the configured [`KeyWrapper`] wraps. The recovery shares stay.
+    Wrapped,
+    /// These become the recovery shares.
+    Recovery(&'a Dealt),
+}
+
 #[derive(Clone, Debug, Default)]
 pub struct SealStatus {
     /// Of the configured seal: `shamir`, or what its [`KeyWrapper`] is called.
@@ -149,6 +192,36 @@ pub struct SealStatus {
     pub progress: u8,
     /// Names the unsealing under way; empty when none is.
     pub nonce: String,
+}
+
+/// When the key that seals new values is replaced by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RotationSchedule {
+    /// Without it only [`Self::OPERATIONS_MAX`] holds, as always.
+    pub enabled: bool,
+    /// Zero: a key is never too old.
+    pub interval: Ttl,
+    /// How many values a key seals, over all servers.
+    pub max_operations: u64,
+}
+
+impl RotationSchedule {
+    pub const INTERVAL_MIN: Ttl = Ttl::from_secs(86_400);
+    pub const OPERATIONS_MIN: u64 = 1_000_000;
+    /// Nine tenths of the 2³² after which random nonces may meet (NIST SP 800-38D). Vault has the same number.
+    pub const OPERATIONS_MAX: u64 = 3_865_470_566;
+
+    /// What a key seals at most.
+    #[must_use]
+    pub fn seals_max(&self) -> u64 {
+        if self.enabled { self.max_operations.min(Self::OPERATIONS_MAX) } else { Self::OPERATIONS_MAX }
+    }
+}
+
+impl Default for RotationSchedule {
+    fn default() -> Self {
+        Self { enabled: true, interval: Ttl::ZERO, max_operations: Self::OPERATIONS_MAX }
+    }
 }
 
 #[derive(Clone, Debug)]

@@ -20,6 +20,7 @@ mod policies;
 mod quorum;
 mod quotas;
 mod reconcile;
+mod rekey;
 mod routes;
 mod saga;
 mod sealing;

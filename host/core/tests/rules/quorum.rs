@@ -18,34 +18,34 @@ const ATTEMPT: &str = "sys/generate-root-token/attempt";
 const UPDATE: &str = "sys/generate-root-token/update";
 
 /// Unsealed; three shares, of which two are enough.
-async fn server() -> (Server, Vec<String>) {
+pub(super) async fn server() -> (Server, Vec<String>) {
     let server = Server::empty(Vec::new());
     let shares = initialised(&server).await;
     (server, shares)
 }
 
-async fn initialised(server: &Server) -> Vec<String> {
+pub(super) async fn initialised(server: &Server) -> Vec<String> {
     let made = server.core.init(3, 2, First::Development(Some(TokenId::new(ROOT)))).await.unwrap();
     open(server, &made.shares.iter().map(|share| hex(&share.0)).collect::<Vec<_>>()).await;
     made.shares.iter().map(|share| hex(&share.0)).collect()
 }
 
-async fn open(server: &Server, shares: &[String]) {
+pub(super) async fn open(server: &Server, shares: &[String]) {
     for share in &shares[..2] {
         server.core.unseal(&bytes(share)).await.unwrap();
     }
     assert!(!server.core.seal_status().await.unwrap().sealed);
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn bytes(hex: &str) -> Vec<u8> {
+pub(super) fn bytes(hex: &str) -> Vec<u8> {
     (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
 }
 
-fn data(answer: Answer) -> Object {
+pub(super) fn data(answer: Answer) -> Object {
     answer.unwrap().data.unwrap()
 }
 
@@ -69,7 +69,7 @@ fn decoded(answer: &Object) -> String {
     String::from_utf8(encoded.iter().zip(OTP.bytes()).map(|(encoded, otp)| encoded ^ otp).collect()).unwrap()
 }
 
-fn wrong() -> String {
+pub(super) fn wrong() -> String {
     "11".repeat(33)
 }
 

@@ -2,17 +2,21 @@
 //!
 //! Must not know: what a value means, who asks, or which store lies below.
 //!
-//! Start with [`ring`] (the keys and the format of what they seal), then [`seal`] (init, unseal, seal, rotate),
-//! [`stored_key`] (who opens the root key, and the moves between seals), [`shares`] (how a key is split), [`domain`] (what a value is bound to), [`integrity`] (what shows that rows were changed
+//! Start with [`ring`] (the keys and the format of what they seal), then [`seal`] (init, unseal, seal),
+//! [`stored_key`] (who opens the root key, and the moves between seals), [`adopt`] (new keys in place of the old ones), [`rotation`] (newer data keys), [`shares`] (how a key is split), [`domain`] (what a value is bound to), [`integrity`] (what shows that rows were changed
 //! from outside) and [`snapshot`] (all of it in a file, and back). This file is the way of every read and write.
 //!
 //! Invariants: nothing but the wrapped keys and the seal's configuration is stored as it stands; a value opens only under
 //! the key it was written to, and a lease's body only in its own row; a sealed barrier answers nothing and holds no key; no key seals
 //! 2³² values; nothing is written under a key that the stored ring does not have.
 
+mod adopt;
 mod domain;
 mod integrity;
 mod ring;
+mod rotation;
+#[cfg(test)]
+mod rotation_tests;
 mod seal;
 mod shares;
 pub(crate) mod snapshot;
@@ -130,12 +134,12 @@ impl Barrier {
         }
     }
 
-    /// The stored ring in place of `seen`, which is too old. Keys that are there stay: a ring only grows.
+    /// The stored ring in place of `seen`, which is too old. Keys that are there stay: a ring only grows. Its root key may be another one.
     async fn reload_ring(&self, seen: &Ring) -> Result<Arc<Ring>, StorageError> {
         let key = keys::keyring();
         let damaged = || StorageError::Corrupt(key.as_str().to_owned());
         let stored = self.inner.get(&key).await?.ok_or_else(damaged)?;
-        let ring = Ring::unwrap_with(seen.root(), stored.value).ok_or_else(damaged)?;
+        let ring = self.unwrapped(seen, stored.value).await?;
         let ring = Arc::new(ring.stored_as(stored.version, Some(seen)));
         let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
         if open.is_none() {

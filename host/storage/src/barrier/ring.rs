@@ -13,8 +13,8 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKe
 use aws_lc_rs::hmac;
 use leasehold_core::lease::LeaseRow;
 use leasehold_core::seams::host::Entropy;
-use leasehold_core::seams::seal::SecretKey;
-use leasehold_model::Timestamp;
+use leasehold_core::seams::seal::{RotationSchedule, SecretKey};
+use leasehold_model::{Timestamp, Ttl};
 use zeroize::{Zeroize, Zeroizing};
 
 use super::domain;
@@ -32,10 +32,13 @@ const STORED_KEY_DOMAIN: &[u8] = b"sys/seal";
 /// Keys by their place, lease rows sealed without their columns.
 const FIRST_FORMAT: u8 = 1;
 const FORMAT: u8 = 2;
+/// With a schedule. A ring that has the default one is written in the format before, which older versions read.
+const SCHEDULED_FORMAT: u8 = 3;
 
-/// A key seals at most this many values: nine tenths of the 2³² after which random nonces may meet (NIST SP 800-38D). Vault
-/// has the same number.
-pub(super) const SEALS_MAX: u64 = 3_865_470_566;
+/// A key never seals more values than this.
+pub(super) const SEALS_MAX: u64 = RotationSchedule::OPERATIONS_MAX;
+/// Into at least how many blocks the uses of a key are divided: each server that writes reserves one of its own.
+const BLOCKS_MIN: u64 = 64;
 /// Uses are counted on disk in blocks of this many, ahead of their use: a crash wastes some, and repeats none.
 pub(super) const SEALS_BLOCK: u64 = 1 << 20;
 
@@ -50,6 +53,8 @@ pub(super) struct Ring {
     uses: Arc<Uses>,
     /// Uses of the newest key that all servers together have reserved, as stored.
     reserved: u64,
+    /// When a newer key is added by itself.
+    schedule: RotationSchedule,
     /// Of the stored ring: every commit checks that it still is this one.
     version: u64,
 }
@@ -100,24 +105,41 @@ impl Ring {
         reserved: u64,
     ) -> Self {
         let derive = hmac::Key::new(hmac::HMAC_SHA256, &*secret);
-        Self { root, secret, derive, keys, uses: Uses::granted(0), reserved, version: 0 }
+        let schedule = RotationSchedule::default();
+        Self { root, secret, derive, keys, uses: Uses::granted(0), reserved, schedule, version: 0 }
     }
 
     /// The same keys, with a further block of uses for this server: `count` at least. What is left of its last block is given up:
     /// it may be in use at this moment.
     pub(super) fn with_room(&self, count: u64) -> Option<Self> {
-        let reserved = self.reserved.saturating_add(count.max(SEALS_BLOCK)).min(SEALS_MAX);
+        let reserved = self.reserved.saturating_add(count.max(self.block())).min(SEALS_MAX);
         let ring = Self::with(self.root.clone(), self.secret.clone(), self.copy_keys()?, reserved);
-        Some(Self { uses: Uses::granted(reserved - self.reserved), ..ring })
+        let granted = reserved.saturating_sub(self.reserved);
+        Some(Self { uses: Uses::granted(granted), schedule: self.schedule, ..ring })
     }
 
     /// The same keys and a newer one, with a first block of uses.
     pub(super) fn rotated(&self, entropy: &dyn Entropy, now: Timestamp, count: u64) -> Option<Self> {
         let mut keys = self.copy_keys()?;
         keys.push(RingKey::new(fresh_id(entropy, &keys), random(entropy), now, false)?);
-        let reserved = count.max(SEALS_BLOCK);
+        let reserved = count.max(self.block());
         let ring = Self::with(self.root.clone(), self.secret.clone(), keys, reserved);
-        Some(Self { uses: Uses::granted(reserved), ..ring })
+        Some(Self { uses: Uses::granted(reserved), schedule: self.schedule, ..ring })
+    }
+
+    /// The same keys, of which the newest is replaced by another schedule.
+    pub(super) fn scheduled(&self, schedule: RotationSchedule) -> Option<Self> {
+        let ring = Self::with(self.root.clone(), self.secret.clone(), self.copy_keys()?, self.reserved);
+        Some(Self { schedule, ..ring })
+    }
+
+    pub(super) fn schedule(&self) -> RotationSchedule {
+        self.schedule
+    }
+
+    /// How many uses are reserved at once.
+    fn block(&self) -> u64 {
+        SEALS_BLOCK.min(self.schedule.seals_max() / BLOCKS_MIN)
     }
 
     fn copy_keys(&self) -> Option<Vec<RingKey>> {
@@ -165,7 +187,7 @@ impl Ring {
 
     /// Whether a further block would leave no room for `count` values.
     pub(super) fn is_used_up(&self, count: u64) -> bool {
-        self.reserved.saturating_add(count.max(1)) > SEALS_MAX
+        self.reserved.saturating_add(count.max(1)) > self.schedule.seals_max()
     }
 
     pub(super) fn newest_id(&self) -> u32 {
@@ -194,6 +216,18 @@ impl Ring {
         seal_with(&key.cipher, key.id, entropy, domain, plain)
     }
 
+    /// A value, wrapped once with each of the newest `last` keys.
+    pub(super) fn wrap_with_last_keys(
+        &self,
+        entropy: &dyn Entropy,
+        domain: &[u8],
+        plain: &[u8],
+        last: usize,
+    ) -> Vec<Vec<u8>> {
+        let newest = self.keys.iter().rev().take(last);
+        newest.filter_map(|key| seal_with(&key.cipher, key.id, entropy, domain, plain)).collect()
+    }
+
     /// Whether a key of this ring has sealed this value. Another server may have added a key since this ring was read.
     pub(super) fn knows(&self, sealed: &[u8]) -> bool {
         sealed.first_chunk::<ID_LEN>().is_some_and(|id| self.has_key(u32::from_be_bytes(*id)))
@@ -219,8 +253,14 @@ impl Ring {
     /// What is stored under `sys/keyring`.
     pub(super) fn wrap(&self, entropy: &dyn Entropy) -> Option<Vec<u8>> {
         let mut plain =
-            Zeroizing::new(Vec::with_capacity(1 + KEY_LEN + 8 + 4 + self.keys.len() * (4 + 8 + 1 + KEY_LEN)));
-        plain.push(FORMAT);
+            Zeroizing::new(Vec::with_capacity(1 + 17 + KEY_LEN + 8 + 4 + self.keys.len() * (4 + 8 + 1 + KEY_LEN)));
+        let is_scheduled = self.schedule != RotationSchedule::default();
+        plain.push(if is_scheduled { SCHEDULED_FORMAT } else { FORMAT });
+        if is_scheduled {
+            plain.push(u8::from(self.schedule.enabled));
+            plain.extend_from_slice(&self.schedule.interval.as_secs().to_be_bytes());
+            plain.extend_from_slice(&self.schedule.max_operations.to_be_bytes());
+        }
         plain.extend_from_slice(&*self.secret);
         plain.extend_from_slice(&self.reserved.to_be_bytes());
         plain.extend_from_slice(&u32::try_from(self.keys.len()).ok()?.to_be_bytes());
@@ -238,8 +278,15 @@ impl Ring {
         let plain = Zeroizing::new(open_with(&cipher(root)?, WRAP_DOMAIN, wrapped)?);
         let mut rest = plain.as_slice();
         let [format] = chunk(&mut rest)?;
-        if format != FORMAT && format != FIRST_FORMAT {
-            return None;
+        let mut schedule = RotationSchedule::default();
+        match format {
+            FIRST_FORMAT | FORMAT => {}
+            SCHEDULED_FORMAT => {
+                schedule.enabled = chunk::<1>(&mut rest)? != [0];
+                schedule.interval = Ttl::from_secs(u64::from_be_bytes(chunk(&mut rest)?));
+                schedule.max_operations = u64::from_be_bytes(chunk(&mut rest)?);
+            }
+            _ => return None,
         }
         let secret = Zeroizing::new(chunk(&mut rest)?);
         let reserved = u64::from_be_bytes(chunk(&mut rest)?);
@@ -258,7 +305,7 @@ impl Ring {
             return None;
         }
         // Nothing is granted: nobody knows how much of the last block was used before, so all of it counts as used.
-        Some(Self::with(Zeroizing::new(*root), secret, keys, reserved))
+        Some(Self { schedule, ..Self::with(Zeroizing::new(*root), secret, keys, reserved) })
     }
 }
 

@@ -1,10 +1,12 @@
-//! Init, unseal, seal, rotate: the life of the keys. Who opens the root key is in [`super::stored_key`].
+//! Init, unseal, seal: the life of the keys. Who opens the root key is in [`super::stored_key`].
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use async_trait::async_trait;
-use leasehold_core::seams::seal::{FirstValues, KeyShare, KeyStatus, Seal, SealError, SealStatus, SecretKey, Split};
+use leasehold_core::seams::seal::{
+    Dealt, FirstValues, KeyShare, KeyStatus, NewKeys, RotationSchedule, Seal, SealError, SealStatus, SecretKey, Split,
+};
 use leasehold_core::seams::storage::{Batch, Change, Expect, StorageError, Versioned};
 use leasehold_core::{keys, random};
 use serde::{Deserialize, Serialize};
@@ -13,7 +15,7 @@ use zeroize::Zeroizing;
 use super::ring::{self, KEY_LEN, Ring};
 use super::shares::{self, SHARE_LEN_MAX, SHARE_LEN_MIN};
 use super::stored_key::{Moved, StoredKey};
-use super::{Barrier, TRIES, sealings};
+use super::{Barrier, sealings};
 
 const OVERTAKEN: &str = "another server has moved to another seal at the same moment: look at the seal's status, and give the shares again \
      if the migration is still pending";
@@ -145,19 +147,26 @@ impl Barrier {
 
     /// Stores a ring, with other changes in the same commit if there are any, then uses it. The caller holds `unsealing`, so no two
     /// changes of this server meet here.
-    async fn install(&self, ring: Ring, expect: Expect, also: Vec<Change>) -> Result<(), SealError> {
+    pub(super) async fn install(&self, ring: Ring, expect: Expect, also: Vec<Change>) -> Result<(), SealError> {
         let key = keys::keyring();
         let damaged = || SealError::Storage(StorageError::Corrupt(key.as_str().to_owned()));
         let wrapped = ring.wrap(&*self.entropy).ok_or_else(|| broken("the key ring could not be wrapped"))?;
         let mut batch = Batch::new().put(key.clone(), wrapped.clone(), expect);
         batch.0.extend(also);
-        self.inner.commit(batch).await?;
+        let done = self.inner.commit(batch).await;
+        if !matches!(done, Ok(()) | Err(StorageError::Unavailable(_))) {
+            return Ok(done?);
+        }
         let stored = self.inner.get(&key).await?.ok_or_else(damaged)?;
+        // What is said to have failed may have happened all the same.
+        if stored.value != wrapped {
+            done?;
+        }
         let ring = if stored.value == wrapped {
             ring.stored_as(stored.version, None)
         } else {
             // Another server has stored a newer one already.
-            let newer = Ring::unwrap_with(ring.root(), stored.value).ok_or_else(damaged)?;
+            let newer = self.unwrapped(&ring, stored.value).await?;
             newer.stored_as(stored.version, Some(&ring))
         };
         if self.ring().is_ok_and(|old| old.newest_id() != ring.newest_id()) {
@@ -175,20 +184,6 @@ impl Barrier {
         if let Err(error) = self.inner.commit(Batch::new().put(keys::seal(), value, Expect::Present)).await {
             tracing::warn!(%error, "could not store the digests of the shares: the next unsealing tries again");
         }
-    }
-
-    /// Puts what `next` makes of the stored ring in its place. Another server may have added a key that this one has not seen: that key
-    /// must not get lost, so the ring is read again until the one that is replaced is the stored one. The caller holds `unsealing`.
-    pub(super) async fn replace_ring(&self, next: impl Fn(&Ring) -> Option<Ring>) -> Result<(), SealError> {
-        let mut ring = self.ring()?;
-        for _ in 0..TRIES {
-            let next = next(&ring).ok_or_else(|| broken("no key could be made"))?;
-            match self.install(next, Expect::Version(ring.version()), Vec::new()).await {
-                Err(SealError::Storage(StorageError::Conflict(_))) => ring = self.reload_ring(&ring).await?,
-                done => return done,
-            }
-        }
-        Err(broken("the key ring changes all the time"))
     }
 
     /// Whether the rows under `sys/` are those that were written. `false`: they are not, and the operator goes on with them.
@@ -263,24 +258,6 @@ impl Barrier {
         self.install(next, Expect::Version(version), also).await?;
         tracing::info!("the barrier is unsealed");
         Ok(())
-    }
-
-    /// Reserves more uses of the newest key, or makes a newer one, unless somebody else did since `seen`.
-    pub(super) async fn make_room(&self, seen: &Arc<Ring>, count: u64) -> Result<(), SealError> {
-        let _changing = self.unsealing.lock().await;
-        let ring = self.ring()?;
-        if !Arc::ptr_eq(&ring, seen) {
-            return Ok(());
-        }
-        self.replace_ring(|ring| {
-            if ring.is_used_up(count) {
-                tracing::info!("the barrier's key has sealed enough values: rotating");
-                ring.rotated(&*self.entropy, self.clock.now(), count)
-            } else {
-                ring.with_room(count)
-            }
-        })
-        .await
     }
 }
 
@@ -425,9 +402,19 @@ impl Seal for Barrier {
     }
 
     async fn rotate(&self) -> Result<(), SealError> {
-        let _changing = self.unsealing.lock().await;
-        self.ring().map_err(|_| SealError::Sealed)?;
-        self.replace_ring(|ring| ring.rotated(&*self.entropy, self.clock.now(), 0)).await
+        self.add_key().await
+    }
+
+    async fn rotation_schedule(&self) -> Result<RotationSchedule, SealError> {
+        self.stored_schedule().await
+    }
+
+    async fn set_rotation_schedule(&self, schedule: RotationSchedule) -> Result<(), SealError> {
+        self.store_schedule(schedule).await
+    }
+
+    async fn rotate_if_due(&self) -> Result<bool, SealError> {
+        self.add_key_if_due().await
     }
 
     async fn key_status(&self) -> Result<KeyStatus, SealError> {
@@ -447,6 +434,22 @@ impl Seal for Barrier {
 
     fn share_digest(&self, share: &KeyShare) -> String {
         shares::digest(&share.0)
+    }
+
+    fn deal(&self, shares: u8, threshold: u8) -> Result<Dealt, SealError> {
+        self.deal_shares(shares, threshold)
+    }
+
+    async fn adopt(&self, new: NewKeys<'_>, proved: &Split, also: Batch, hands_over: bool) -> Result<(), SealError> {
+        self.adopt_keys(new, proved, also, hands_over).await
+    }
+
+    async fn follow(&self) -> Result<(), SealError> {
+        self.follow_keys().await
+    }
+
+    async fn end_handover(&self) -> Result<(), SealError> {
+        self.end_old_handover().await
     }
 }
 

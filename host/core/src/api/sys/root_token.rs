@@ -270,7 +270,11 @@ fn refused(error: QuorumError) -> RequestError {
              failed to decrypt keys from storage: cipher: message authentication failed"
                 .to_owned()
         }
-        QuorumError::Impossible(why) => why.to_owned(),
+        QuorumError::Impossible(why) | QuorumError::NoSplit(why) => why.to_owned(),
+        // Only new shares are verified.
+        other @ (QuorumError::MustVerify(_) | QuorumError::NothingToVerify | QuorumError::NotVerified) => {
+            return RequestError::Internal(other.to_string());
+        }
         QuorumError::Seal(error) => return seal_error(error),
         QuorumError::Storage(error) => return error.into(),
     };

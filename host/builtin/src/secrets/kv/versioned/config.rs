@@ -13,7 +13,7 @@ use leasehold_model::{Ttl, duration};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::record::{VERSIONS_MAX, go_duration, written};
+use super::record::{VERSIONS_MAX, written};
 use crate::secrets::kv::{KvEngine, TRIES, contended, decode, encode};
 
 const STORED_AT: &str = "config";
@@ -59,7 +59,8 @@ pub(super) fn max_versions(given: i64) -> Result<u32, RequestError> {
 impl KvEngine {
     pub(super) async fn read_config(&self, request: &EngineRequest) -> Result<LogicalResponse, RequestError> {
         let (config, _) = MountConfig::load(&request.context.storage).await?;
-        let after = if config.versions_stay { "-1s".to_owned() } else { go_duration(config.delete_version_after) };
+        let after =
+            if config.versions_stay { "-1s".to_owned() } else { duration::go_text(config.delete_version_after) };
         Ok(LogicalResponse::json(json!({
             "cas_required": config.cas_required,
             "delete_version_after": after,

@@ -12,7 +12,7 @@ use leasehold_core::seams::engine::EngineContext;
 use leasehold_core::seams::error::RequestError;
 use leasehold_core::seams::mount_storage::{MountBatch, MountStorage};
 use leasehold_core::seams::storage::{Expect, StorageError};
-use leasehold_model::{Timestamp, Ttl};
+use leasehold_model::{Timestamp, Ttl, duration};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -148,7 +148,7 @@ impl KeyRecord {
             "current_metadata_version": self.metadata_version,
             "current_version": self.current,
             "custom_metadata": self.custom_metadata_shown(),
-            "delete_version_after": go_duration(self.delete_version_after),
+            "delete_version_after": duration::go_text(self.delete_version_after),
             "max_versions": self.max_versions,
             "metadata_cas_required": self.metadata_cas_required,
             "oldest_version": self.oldest,
@@ -160,16 +160,6 @@ impl KeyRecord {
 
 fn time_shown(at: Option<Timestamp>) -> Value {
     at.map_or_else(String::new, Timestamp::rfc3339).into()
-}
-
-/// As Go prints a duration, with the zero parts behind the first one: `1h0m0s`, `1m30s`, `0s`.
-pub(super) fn go_duration(length: Ttl) -> String {
-    let (hours, minutes, seconds) = (length.as_secs() / 3600, length.as_secs() / 60 % 60, length.as_secs() % 60);
-    match (hours, minutes) {
-        (0, 0) => format!("{seconds}s"),
-        (0, minutes) => format!("{minutes}m{seconds}s"),
-        (hours, minutes) => format!("{hours}h{minutes}m{seconds}s"),
-    }
 }
 
 /// A key as it was read.
@@ -292,7 +282,7 @@ mod tests {
     #[test]
     fn durations_print_as_go_prints_them() {
         for (secs, text) in [(0, "0s"), (90, "1m30s"), (600, "10m0s"), (12_300, "3h25m0s"), (3_600, "1h0m0s")] {
-            assert_eq!(go_duration(Ttl::from_secs(secs)), text);
+            assert_eq!(duration::go_text(Ttl::from_secs(secs)), text);
         }
     }
 
