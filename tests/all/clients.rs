@@ -4,7 +4,7 @@ use std::process::Command;
 
 use serde_json::json;
 
-use crate::support::{Bao, Cli, Database, Server, eventually};
+use crate::support::{Bao, Cli, Database, Durable, Server, eventually};
 
 const APPS: &str = "path \"database/creds/readonly\" { capabilities = [\"read\"] }\npath \"sys/leases/*\" { capabilities = [\"update\"] }";
 
@@ -52,6 +52,23 @@ fn hvac_walks() {
     if let Some(python) = given("LEASEHOLD_PYTHON", "the walk of hvac") {
         walk(&python, Some("walk.py"), &[]);
     }
+}
+
+#[test]
+fn hvac_makes_root_tokens_and_new_shares() {
+    let Some(python) = given("LEASEHOLD_PYTHON", "the walk of hvac over key shares") else { return };
+    let server = Server::durable(&Durable { shares: 3, threshold: 2, ..Durable::default() });
+    let script = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("clients/quorum.py");
+    let output = Command::new(python)
+        .arg(script)
+        .env("VAULT_ADDR", format!("http://{}", server.address()))
+        .env("VAULT_TOKEN", server.root_token())
+        .env("UNSEAL_KEYS", server.shares()[1..].join(","))
+        .env("HOME", server.home())
+        .output()
+        .unwrap();
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && said.contains("steps held"), "{said}");
 }
 
 #[test]
