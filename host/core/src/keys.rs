@@ -77,7 +77,7 @@ pub enum Cached<'a> {
 /// `None`: nothing in memory is decided by it. The key ring is among these: who meets a key that it does not know reads it again.
 #[must_use]
 pub fn cached(key: &Key) -> Option<Cached<'_>> {
-    if *key == root_handover() {
+    if *key == root_handover() || *key == seal() {
         return Some(Cached::RootKey);
     }
     let (kind, rest) = key.as_str().strip_prefix(CACHED)?.split_once('/')?;
@@ -370,6 +370,7 @@ mod tests {
             (group_table(), None),
             (entity("e"), None),
             (root_handover(), Some(Cached::RootKey)),
+            (seal(), Some(Cached::RootKey)),
             (module_bytes("d"), None),
             (mount_taint(&accessor), None),
             (password_policy("name/x"), None),

@@ -140,8 +140,8 @@ impl Quorum {
                 Counted::Repeated => return Err(QuorumError::Repeated),
                 Counted::Wrong if !attempt.given.forget() => return Err(QuorumError::WrongShare(split)),
                 Counted::Wrong | Counted::More => {
-                    let value = encode(&attempt)?;
-                    let batch = Batch::new().put(key.clone(), value.clone(), stored.unchanged);
+                    let value = Zeroizing::new(encode(&attempt)?);
+                    let batch = Batch::new().put(key.clone(), value.to_vec(), stored.unchanged);
                     let done = match counted {
                         Counted::Wrong => Err(QuorumError::WrongShare(split)),
                         _ => Ok(RootProgress::More(status)),
@@ -158,7 +158,11 @@ impl Quorum {
                         // Shares that are replaced at this moment prove nothing.
                         .check(keys::seal(), Expect::Version(split.version));
                     let token = HandedOut::token(token, &record.accessor);
-                    (batch, (keys::token(&hash), encode(&record)?), Ok(RootProgress::Made { status, encoded, token }))
+                    (
+                        batch,
+                        (keys::token(&hash), Zeroizing::new(encode(&record)?)),
+                        Ok(RootProgress::Made { status, encoded, token }),
+                    )
                 }
             };
             if was_overtaken(commit_surely(&*self.storage, batch, &put.0, &put.1).await)? {

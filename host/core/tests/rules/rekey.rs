@@ -11,7 +11,7 @@ use leasehold_model::{Operation, TokenId};
 use serde_json::{Value, json};
 
 use super::quorum::{bytes, data, hex, initialised, open, server, wrong};
-use super::support::faults::FAULTS;
+use super::support::faults::{FAULTS, Fault};
 use super::support::pass;
 use super::support::server::{Answer, ROOT, Seals, Server, refusal};
 use super::support::wrapper::ScriptedWrapper;
@@ -221,6 +221,7 @@ async fn the_old_shares_or_the_new_ones_open_the_server_whatever_goes_wrong() {
                 let by_old = opens(&server, &old).await;
                 let by_new = !new.is_empty() && opens(&server, &new).await;
                 assert!(!is_done || by_new && !by_old, "{context}: said to be done");
+                assert!(fault != Fault::LiesFailure || is_done, "{context}: what has happened is told");
                 // Shares that nobody has seen may be the ones that count: that is what verification is for.
                 assert!(by_old != by_new || !verify && !is_done, "{context}: old {by_old}, new {by_new}");
                 if !fired {
@@ -301,6 +302,19 @@ async fn recovery_shares_are_replaced_without_the_root_key() {
     open(&server, &new).await;
     let next = server.again();
     opened_by_seal(&next).await;
+}
+
+/// What another server shows of the shares follows, though nothing of the root key has changed.
+#[tokio::test(start_paused = true)]
+async fn the_other_servers_hear_of_new_recovery_shares() {
+    let (server, old, seals) = with_seal(3, 2).await;
+    let other = server.another(seals);
+    opened_by_seal(&other).await;
+    let rotation = Rotation::of_recovery(&server);
+    let nonce = rotation.begin(7, 5, false).await;
+    rotation.deal(&old, &nonce).await;
+    let status = other.core.seal_status().await.unwrap();
+    assert_eq!((status.shares, status.threshold), (7, 5));
 }
 
 #[tokio::test(start_paused = true)]

@@ -25,6 +25,8 @@ use super::{Barrier, TRIES, sealings, shares};
 /// For how long servers that were cut off can still follow to a new root key.
 const HANDOVER_MAX: Ttl = Ttl::from_secs(86_400);
 
+const CUT_OFF: &str = "the key ring cannot be read: the root key was replaced while this server was cut off for more than a day, or the \
+     storage is damaged. Restart the server, and open it with the present key shares or by its seal";
 const REPLACED: &str = "the key shares were replaced meanwhile: begin anew, with the present ones";
 
 /// With how many data keys a new root key is wrapped: a server that does not write learns late of those that others add.
@@ -158,12 +160,8 @@ impl Barrier {
         }
         let root = self.handed_over(seen).await?;
         let ring = root.and_then(|root| Ring::unwrap_with(&root, wrapped));
-        ring.ok_or_else(|| {
-            tracing::error!(
-                "the root key was replaced while this server was cut off: restart it, and open it with the present key shares or by its seal"
-            );
-            StorageError::Corrupt(keys::keyring().as_str().to_owned())
-        })
+        // Whoever follows says it once; requests are refused meanwhile.
+        ring.ok_or_else(|| StorageError::Unavailable(CUT_OFF.to_owned()))
     }
 
     async fn handover(&self, ring: &Ring, root: &[u8; KEY_LEN]) -> Result<Change, SealError> {
