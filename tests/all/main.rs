@@ -46,6 +46,7 @@ mod policies;
 mod postgresql_storage;
 mod quorum;
 mod quotas;
+mod rekey;
 mod rotation;
 mod routing;
 mod seal;
