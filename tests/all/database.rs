@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::support::{
-    ADMIN, ADMIN_PASSWORD, Bao, CREATE_IN_GROUP, Credential, Database, Server, eventually, shared_postgresql,
+    ADMIN, ADMIN_PASSWORD, Bao, CREATE_IN_GROUP, Database, Kind, Server, eventually, shared_postgresql,
 };
 
 fn ready() -> (Server, Database<'static>) {
@@ -203,7 +203,11 @@ fn a_connection_that_does_not_work_is_refused_in_the_fields_words() {
         .assert_error(400, "error creating database object: connection_url cannot be empty");
     config(json!({ "password_authentication": "md5" }))
         .assert_error_has(400, "'md5' is not a valid password authentication type");
-    config(json!({ "username_template": "{{ bad }}" })).assert_error_has(400, "username_template is not supported yet");
+    config(json!({ "username_template": "{{ bad }}" })).assert_error(
+        400,
+        "error creating database object: unable to initialize username template: unable to parse template: template: \
+         template:1: function \"bad\" not defined",
+    );
     root.get("database/config/other").assert_errors(404, &[]);
     // Unverified, it is stored, and fails when it is used.
     config(json!({ "password": "not-the-password", "verify_connection": false })).assert_status(204);
@@ -336,15 +340,146 @@ fn names_and_passwords_have_the_fields_shape() {
 
     // A template's name is never longer than PostgreSQL keeps, and its random part survives.
     let template = "{{ printf \"%s-%s\" (printf \"%s%s%s%s\" .RoleName .RoleName .RoleName .RoleName) (random 20) }}";
-    let answer = root.post("database/config/pg", json!({ "username_template": template }));
-    if answer.status == 204 {
-        let made: Vec<_> = (0..3).map(|_| root.get(&format!("database/creds/{role}"))).collect();
-        for answer in made.iter().filter(|answer| answer.status == 200) {
-            let credential = Credential::of(answer);
-            assert!(credential.user.len() <= 63, "{}", credential.user);
-            assert!(database.has_role(&credential.user), "{}", credential.user);
+    root.post("database/config/pg", json!({ "username_template": template })).assert_status(204);
+    let made: Vec<_> = (0..3).map(|_| root.credential(role)).collect();
+    for credential in &made {
+        assert!(credential.user.len() <= 63, "{}", credential.user);
+        let (_, random) = credential.user.rsplit_once('-').expect(&credential.user);
+        assert_eq!(random.len(), 20, "{}", credential.user);
+        credential.login(&database);
+    }
+}
+
+/// What templates make, and what a real OpenBao makes of the same: what is drawn, and the time, left aside.
+#[test]
+fn usernames_by_templates_are_as_a_real_openbaos() {
+    let Some(bao) = Bao::find("username templates, against a real OpenBao") else { return };
+    let (ours, database) = ready();
+    let theirs = Server::openbao(&bao);
+    let other = Database::fresh();
+    theirs.root().post("sys/mounts/database", json!({ "type": "database" })).assert_status(204);
+    let mut config = other.config();
+    config["allowed_roles"] = json!("*");
+    theirs.root().post("database/config/pg", config.clone()).assert_status(204);
+    let statements = json!(["CREATE ROLE \"{{name}}\" LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}'"]);
+    for server in [&ours, &theirs] {
+        let role = json!({ "db_name": "pg", "creation_statements": statements });
+        server.root().post("database/roles/Some.role", role).assert_status(204);
+    }
+    for (template, is_fixed) in [
+        ("u-{{ .RoleName }}-{{ .DisplayName }}-{{ random 8 }}", false),
+        ("{{ .RoleName | uppercase | truncate 5 }}-{{ random 12 | lowercase }}", false),
+        ("{{- .RoleName | replace \".\" \"_\" -}} {{/* nothing */ -}} -x", true),
+        ("{{ printf \"%s_%d_%v%%\" .RoleName 7 \"z\" | replace \"%\" \"\" }}", true),
+        ("{{ sha256 .RoleName | truncate 20 }}{{ base64 \"ab\" }}{{ hex \"ab\" }}", true),
+        ("{{ truncate_sha256 20 \"a-very-long-name-that-is-cut\" }}", true),
+        ("{{ truncate_sha256 40 \"short\" }}{{ lowercase \"ABC\" }}", true),
+        ("{{ print \"a\" 1 \"b\" 2 }}x", true),
+        ("v{{ uuid }}", false),
+        ("t{{ timestamp \"2006-01-02T15\" }}{{ timestamp \"Jan_Monday\" }}", true),
+        ("{{ unix_time | truncate 7 }}{{ unix_time_millis | truncate 7 }}", true),
+    ] {
+        // They share the server that has the roles: one name after the other.
+        let made = [(&ours, &database), (&theirs, &other)].map(|(server, database)| {
+            let body = json!({ "username_template": template, "allowed_roles": "*" });
+            let answer = server.root().post("database/config/pg", body);
+            assert!(answer.status < 300, "{template}: {answer}");
+            if is_fixed && server.kind() == Kind::Leasehold {
+                answer.assert_warning("no random part");
+            }
+            let name = server.root().get("database/creds/Some.role").assert_status(200).text("/data/username");
+            assert!(database.has_role(&name), "{template}: {name}");
+            database.sql(&format!("DROP ROLE \"{name}\""));
+            name
+        });
+        if is_fixed {
+            assert_eq!(made[0], made[1], "{template}");
+        } else {
+            let shape = |name: &str| -> String {
+                name.chars().map(|c| if c.is_ascii_alphanumeric() { 'x' } else { c }).collect()
+            };
+            assert_eq!(shape(&made[0]), shape(&made[1]), "{template}: {made:?}");
         }
     }
+    for template in [
+        "{{.Foo}}",
+        "{{",
+        "{{ .DisplayName",
+        "{{ random }}",
+        "{{ random \"x\" }}",
+        "{{ truncate 0 .DisplayName }}",
+        "{{ truncate_sha256 8 .DisplayName }}",
+        "{{ timestamp }}",
+        "{{ .DisplayName.Foo }}",
+        "{{ truncate 8 }}",
+        "{{ \"abc\" | truncate 2 3 }}",
+        "{{ (random 5 }}",
+        "{{ \"unterminated }}",
+        "{{ .DisplayName | truncate -1 }}",
+        "{{ random 1.5 }}",
+        "{{ nope .RoleName }}",
+    ] {
+        let said: Vec<String> = [&ours, &theirs]
+            .iter()
+            .map(|server| {
+                let answer = server.root().post("database/config/pg", json!({ "username_template": template }));
+                answer.assert_status(400).text("/errors/0")
+            })
+            .collect();
+        assert_eq!(said[0], said[1], "{template}");
+    }
+}
+
+/// No template and no display name brings SQL into a statement, a name that is too long, or one that cannot be told from others.
+#[test]
+fn usernames_by_templates_are_bounded_and_harmless() {
+    let (server, database) = ready();
+    let root = server.root();
+    server.role("r", json!({}));
+    for (template, why) in [
+        ("a'b{{ random 9 }}", "which could mean something to SQL"),
+        ("a\"b{{ random 9 }}", "which could mean something to SQL"),
+        ("{{ printf \"%q\" .RoleName }}{{ random 9 }}", "which could mean something to SQL"),
+        ("a b{{ random 9 }}", "which could mean something to SQL"),
+        ("{{ \"$x$;\" }}{{ random 9 }}", "which could mean something to SQL"),
+        ("ü{{ random 9 }}", "which could mean something to SQL"),
+        ("{{ random 40 }}{{ random 40 }}", "makes a name of 80 bytes even without display name and role name"),
+        ("{{ \"\" }}", "makes an empty name"),
+        ("{{ if true }}x{{ end }}", "\"if\" is not offered in a username_template"),
+        ("{{ $x := random 5 }}", "variables are not offered in a username_template"),
+        ("{{ random 0 }}", "length must be from 1 to 63 but was 0"),
+        (
+            "{{ replace \"\" \"xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\" (printf \"%s\" (hex (hex (hex (hex (hex .RoleName))))) ) }}",
+            "the result is longer than 16384 bytes",
+        ),
+    ] {
+        for path in ["database/config/pg", "database/roles/r"] {
+            let refused = root.post(path, json!({ "username_template": template, "db_name": "pg" }));
+            refused.assert_error_has(400, why);
+        }
+    }
+    root.post("database/config/pg", json!({ "username_template": format!("{{{{ random 9 }}}}{}", " ".repeat(5_000)) }))
+        .assert_error_has(400, "longer than 4096 bytes");
+    // A role's own counts before the connection's.
+    root.post("database/config/pg", json!({ "username_template": "conn-{{ random 10 }}" })).assert_status(204);
+    assert!(root.credential("r").user.starts_with("conn-"));
+    let own = "own-{{ .DisplayName }}-{{ .RoleName }}-{{ random 10 }}";
+    root.post("database/roles/r", json!({ "username_template": own })).assert_status(204);
+    root.get("database/roles/r").assert_status(200).assert_at("/data/username_template", own);
+    let hostile = root.child(json!({ "display_name": "a\"'; DROP ROLE x; --" }));
+    for token in [hostile, root.child(json!({ "display_name": "x".repeat(200) }))] {
+        let credential = server.as_token(&token).credential("r");
+        assert!(credential.user.starts_with("own-token-") && credential.user.len() <= 63, "{}", credential.user);
+        let (_, random) = credential.user.rsplit_once('-').unwrap();
+        assert_eq!(random.len(), 10, "{}", credential.user);
+        credential.login(&database);
+        root.post("sys/leases/revoke", json!({ "lease_id": credential.lease, "sync": true })).assert_status(204);
+        assert!(!database.has_role(&credential.user));
+    }
+    root.post("database/roles/r", json!({ "username_template": "" })).assert_status(204);
+    assert!(root.credential("r").user.starts_with("conn-"));
+    root.post("database/config/pg", json!({ "username_template": "" })).assert_status(204);
+    assert!(root.credential("r").user.starts_with("v-"));
 }
 
 #[test]

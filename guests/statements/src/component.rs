@@ -27,6 +27,16 @@ impl wit::Guest for Templates {
     ) -> Result<Vec<String>, wit::Diagnostic> {
         crate::render(&statements, dialect.into(), &values).map_err(Into::into)
     }
+
+    fn check_username(template: String) -> Result<Vec<String>, String> {
+        crate::check_username(&template)
+    }
+
+    fn username(template: String, facts: wit::UsernameFacts) -> Result<String, String> {
+        let wit::UsernameFacts { display_name, role_name, now_millis, randomness } = &facts;
+        let (now_millis, randomness) = (*now_millis, randomness.as_slice());
+        crate::username(&template, &crate::UsernameFacts { display_name, role_name, now_millis, randomness })
+    }
 }
 
 impl From<wit::Purpose> for crate::Purpose {

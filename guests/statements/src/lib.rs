@@ -4,6 +4,7 @@
 //! placeholder and puts the real value in its place after rendering; nothing here may rely on what a value says.
 //!
 //! Start with [`check`] (what happens when a role is written), then [`render`] (what happens at every lease).
+//! [`username`](mod@username) makes the names of leased roles.
 //! [`outline`] is the gate before the template engine: a template reaches [`engine`] only after it passed there.
 //!
 //! Invariants: a template of bare `{{tags}}` renders byte for byte as Vault's replacement does. Every variable that
@@ -19,12 +20,14 @@ mod position;
 pub mod render;
 mod spelling;
 mod sql;
+pub mod username;
 
 #[cfg(target_arch = "wasm32")]
 mod component;
 
 pub use check::check;
 pub use render::render;
+pub use username::{UsernameFacts, check_username, username};
 
 /// How a template is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

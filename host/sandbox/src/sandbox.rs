@@ -7,7 +7,7 @@ use leasehold_core::seams::host::Clock;
 use leasehold_core::seams::sandbox::{
     AclError, AclEvaluator, AclRequest, CompiledPolicies, Diagnostic, Dialect, Digest, EvaluationFailed,
     IdentityValues, LoadError, ModuleFacts, ModuleHost, ModuleRequest, ModuleVerdict, PolicySetId, PolicySource,
-    Purpose, RenderError, SandboxError, TemplateRenderer, TemplateReport, Verdict,
+    Purpose, RenderError, SandboxError, TemplateRenderer, TemplateReport, UsernameError, UsernameFacts, Verdict,
 };
 use leasehold_model::{Capabilities, Timestamp};
 
@@ -113,6 +113,14 @@ impl TemplateRenderer for Sandbox {
         values: &[(&str, &str)],
     ) -> Result<Vec<String>, RenderError> {
         self.statements.render(statements, dialect, values).await
+    }
+
+    async fn check_username(&self, template: &str) -> Result<Vec<String>, UsernameError> {
+        self.statements.check_username(template).await
+    }
+
+    async fn username(&self, template: &str, facts: &UsernameFacts<'_>) -> Result<String, UsernameError> {
+        self.statements.username(template, facts).await
     }
 
     fn digest(&self) -> Digest {

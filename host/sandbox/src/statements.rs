@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use leasehold_core::seams::host::Clock;
 use leasehold_core::seams::sandbox::{
-    Diagnostic, Dialect, Purpose, RenderError, SandboxError, Severity, TemplateReport,
+    Diagnostic, Dialect, Purpose, RenderError, SandboxError, Severity, TemplateReport, UsernameError, UsernameFacts,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wasmtime::Engine;
@@ -109,6 +109,46 @@ impl StatementsRoom {
         };
         let rendered = self.shared.meter.seen(rendered)?;
         rendered.map_err(|refused| RenderError::Refused(Box::new(refused)))
+    }
+
+    pub(crate) async fn check_username(&self, template: &str) -> Result<Vec<String>, UsernameError> {
+        let template = template.to_owned();
+        self.named(&template.clone(), move |guest, store| {
+            guest.leasehold_statements_templates().call_check_username(store, &template)
+        })
+        .await
+    }
+
+    pub(crate) async fn username(&self, template: &str, facts: &UsernameFacts<'_>) -> Result<String, UsernameError> {
+        let facts = wit::UsernameFacts {
+            display_name: facts.display_name.to_owned(),
+            role_name: facts.role_name.to_owned(),
+            now_millis: u64::try_from(facts.now.as_nanos() / 1_000_000).unwrap_or(0),
+            randomness: facts.randomness.to_vec(),
+        };
+        let template = template.to_owned();
+        self.named(&template.clone(), move |guest, store| {
+            guest.leasehold_statements_templates().call_username(store, &template, &facts)
+        })
+        .await
+    }
+
+    /// On a thread that may block: a template may make its name in many steps.
+    async fn named<T: Send + 'static>(
+        &self,
+        template: &str,
+        ask: impl FnOnce(&Statements, &mut wasmtime::Store<Guest>) -> Result<Result<T, String>, wasmtime::Error>
+        + Send
+        + 'static,
+    ) -> Result<T, UsernameError> {
+        let place = self.place(&[template.to_owned()], &[])?;
+        let shared = Arc::clone(&self.shared);
+        let named = blocking(move || {
+            let _place = place;
+            shared.call(shared.budget.fuel, ask)
+        })
+        .await?;
+        self.shared.meter.seen(named)?.map_err(UsernameError::Refused)
     }
 
     /// Room for one more instance, if the texts are within bounds.

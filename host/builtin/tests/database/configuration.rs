@@ -42,8 +42,9 @@ async fn wrong_connections_are_refused_in_the_fields_words() {
             "error creating database object: scram_iterations must be between 1 and 100000",
         ),
         (
-            json!({"plugin_name": pg, "connection_url": url, "username": "u", "username_template": "{{.DisplayName}}"}),
-            "error creating database object: username_template is not supported yet: leave it out to get Vault's default",
+            json!({"plugin_name": pg, "connection_url": url, "username": "u", "username_template": "{{.Nope}}"}),
+            "error creating database object: invalid username template: unable to apply template: template: template:1:2: \
+             executing \"template\" at <.Nope>: can't evaluate field Nope in type dbplugin.UsernameMetadata",
         ),
         (
             json!({"plugin_name": pg, "connection_url": format!("{url}?sslmod=require"), "username": "u"}),

@@ -362,6 +362,17 @@ impl TemplateRenderer for NativeTemplates {
             .map_err(|found| RenderError::Refused(Box::new(diagnostic(found))))
     }
 
+    async fn check_username(&self, template: &str) -> Result<Vec<String>, UsernameError> {
+        guest::check_username(template).map_err(UsernameError::Refused)
+    }
+
+    async fn username(&self, template: &str, facts: &UsernameFacts<'_>) -> Result<String, UsernameError> {
+        let now_millis = u64::try_from(facts.now.as_nanos() / 1_000_000).unwrap();
+        let UsernameFacts { display_name, role_name, randomness, .. } = *facts;
+        let facts = guest::UsernameFacts { display_name, role_name, now_millis, randomness };
+        guest::username(template, &facts).map_err(UsernameError::Refused)
+    }
+
     fn digest(&self) -> Digest {
         Digest("native".to_owned())
     }

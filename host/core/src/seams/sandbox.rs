@@ -319,7 +319,21 @@ pub trait TemplateRenderer: Send + Sync {
         dialect: Dialect,
         values: &[(&str, &str)],
     ) -> Result<Vec<String>, RenderError>;
+    /// Reads a `username_template` and tries it. Warnings.
+    async fn check_username(&self, template: &str) -> Result<Vec<String>, UsernameError>;
+    /// A name for a leased role.
+    async fn username(&self, template: &str, facts: &UsernameFacts<'_>) -> Result<String, UsernameError>;
     fn digest(&self) -> Digest;
+}
+
+/// What the name of a leased role may say.
+#[derive(Clone, Copy, Debug)]
+pub struct UsernameFacts<'a> {
+    pub display_name: &'a str,
+    pub role_name: &'a str,
+    pub now: Timestamp,
+    /// No secret: it shows in the name.
+    pub randomness: &'a [u8],
 }
 
 /// Keeps third parties' modules and asks them.
@@ -347,6 +361,15 @@ pub enum AclError {
     /// The texts do not parse; the diagnostics are Vault's own.
     #[error("failed to parse policy")]
     Refused(Vec<Diagnostic>),
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UsernameError {
+    /// In Vault's words, or ours for a name that cannot be one.
+    #[error("{0}")]
+    Refused(String),
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
 }

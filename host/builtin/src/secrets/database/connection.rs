@@ -37,8 +37,6 @@ const SCRAM_ITERATIONS_MAX: NonZeroU32 = NonZeroU32::new(100_000).unwrap();
 const CREATION_TIMEOUT: Ttl = Ttl::from_secs(85);
 /// A lease that is being issued holds one of the target's sessions, and is undone only after this time.
 const CREATION_TIMEOUT_MAX: Ttl = Ttl::from_secs(600);
-/// Vault's default; anything else would need its template language.
-const DEFAULT_USERNAME_TEMPLATE: &str = "{{ printf \"v-%s-%s-%s-%s\" (.DisplayName | truncate 8) (.RoleName | truncate 8) (random 20) (unix_time) | truncate 63 }}";
 
 /// The warning of a write, and logged when such a connection is opened.
 pub(super) const OLD_FILES: &str = "connection_url names files as it could before connection_files_dir was asked for: they are still \
@@ -213,16 +211,16 @@ impl ConnectionRecord {
                 return Err("username and/or password cannot contain the template variables".to_owned());
             }
         }
-        if let Some(template) = self.detail_text("username_template").filter(|text| !text.trim().is_empty())
-            && template.trim() != DEFAULT_USERNAME_TEMPLATE
-        {
-            return Err("username_template is not supported yet: leave it out to get Vault's default".to_owned());
-        }
         self.password_authentication()?;
         self.limits()?;
         self.creation_timeout(Ttl::ZERO)?;
         self.leftovers(String::new())?;
         self.dsn().map_err(|error| error.to_string())
+    }
+
+    /// How the names of its roles are made; empty: as by [`credential::username`](super::credential::username).
+    pub(super) fn username_template(&self) -> &str {
+        self.detail_text("username_template").unwrap_or_default()
     }
 
     fn check_tls(&self, dsn: &Dsn) -> Result<Vec<String>, String> {

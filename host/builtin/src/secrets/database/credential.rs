@@ -6,6 +6,7 @@ use leasehold_core::random;
 use leasehold_core::seams::engine::EngineContext;
 use leasehold_core::seams::error::RequestError;
 use leasehold_core::seams::host::Entropy;
+use leasehold_core::seams::sandbox::{SandboxError, UsernameError, UsernameFacts};
 use leasehold_model::Timestamp;
 use secrecy::SecretString;
 use zeroize::Zeroizing;
@@ -14,6 +15,8 @@ use super::connection::ConnectionRecord;
 
 /// PostgreSQL cuts longer names without a word.
 pub(super) const NAME_MAX: usize = 63;
+/// Bytes for the random parts of a name.
+const RANDOMNESS: usize = 512;
 const PASSWORD_LEN: usize = 24;
 /// 63 characters in 24 places: 143 bits, of which the rules below cost fewer than 3.
 const PASSWORD_ALPHABET: &[u8; 63] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-";
@@ -32,6 +35,62 @@ pub(super) fn username(display_name: &str, role: &str, now: Timestamp, entropy: 
     );
     debug_assert!(name.len() <= NAME_MAX);
     name
+}
+
+/// Vault's default, which is made [here](username) without asking anybody.
+const DEFAULT_TEMPLATE: &str = "{{ printf \"v-%s-%s-%s-%s\" (.DisplayName | truncate 8) (.RoleName | truncate 8) (random 20) (unix_time) | truncate 63 }}";
+
+/// Whether names are made as by Vault's default.
+fn is_default(template: &str) -> bool {
+    let template = template.trim();
+    template.is_empty() || template == DEFAULT_TEMPLATE
+}
+
+/// What a write is told of its `username_template`.
+///
+/// # Errors
+/// In Vault's words: what is wrong with it.
+pub(super) async fn check_template(at: &EngineContext, template: &str) -> Result<Vec<String>, RequestError> {
+    if is_default(template) {
+        return Ok(Vec::new());
+    }
+    at.templates.check_username(template).await.map_err(|error| match error {
+        UsernameError::Refused(why) => RequestError::Invalid(why),
+        // A template that cannot be read within bounds is whoever's who wrote it.
+        UsernameError::Sandbox(SandboxError::Fuel | SandboxError::Memory) => {
+            RequestError::invalid("username_template takes too much to be read")
+        }
+        UsernameError::Sandbox(error) => error.into(),
+    })
+}
+
+/// A name by a template.
+///
+/// # Errors
+/// What is wrong with the template, with these facts.
+pub(super) async fn named(
+    at: &EngineContext,
+    template: &str,
+    display_name: &str,
+    role_name: &str,
+) -> Result<String, RequestError> {
+    let now = at.clock.now();
+    if is_default(template) {
+        return Ok(username(display_name, role_name, now, &*at.entropy));
+    }
+    let mut randomness = [0_u8; RANDOMNESS];
+    at.entropy.fill(&mut randomness);
+    let facts = UsernameFacts { display_name, role_name, now, randomness: &randomness };
+    let name = at.templates.username(template, &facts).await.map_err(|error| match error {
+        UsernameError::Refused(why) => RequestError::Engine(format!("failed to generate username: {why}")),
+        UsernameError::Sandbox(error) => error.into(),
+    })?;
+    // Whatever made it: a name goes into statements.
+    let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '@' | '+' | '/' | '=' | ':');
+    if name.is_empty() || name.len() > NAME_MAX || !name.chars().all(is_name) {
+        return Err(RequestError::Engine("failed to generate username: what was made cannot be a name".to_owned()));
+    }
+    Ok(name)
 }
 
 fn harmless(text: &str, len: usize) -> String {

@@ -27,7 +27,11 @@ pub(super) async fn plan(
     let at = &request.context;
     credential::check_policy(at, policy).await?;
     let entropy = &*at.entropy;
-    let username = credential::username(&request.display_name, role_name, at.clock.now(), entropy);
+    let template = match role.username_template.trim() {
+        "" => connection.username_template(),
+        own => own,
+    };
+    let username = credential::named(at, template, &request.display_name, role_name).await?;
     let (password_at, expiration_at) = (credential::placeholder(entropy), credential::placeholder(entropy));
     let values = [
         ("name", username.as_str()),

@@ -12,7 +12,7 @@ use leasehold_core::seams::storage::{Expect, StorageError};
 use serde_json::json;
 
 use super::connection::{self, ConnectionRecord, creating};
-use super::credential::advise_policy;
+use super::credential::{self, advise_policy};
 use super::effect::Effect;
 use super::open::{Unusable, missing};
 use super::postgresql::dry_run::{self, Report};
@@ -136,6 +136,11 @@ impl DatabaseEngine {
             return Err(under_way("connection", name));
         }
         warnings.extend(advise_policy(at, request.fields.text("password_policy").unwrap_or_default()).await?);
+        let template = request.fields.text("username_template").unwrap_or_default();
+        warnings.extend(credential::check_template(at, template).await.map_err(|error| match error {
+            RequestError::Invalid(why) => RequestError::Invalid(creating(&why)),
+            other => other,
+        })?);
         if request.fields.list("root_rotation_statements").is_some() {
             warnings.extend(record.advise_rotation(&*at.templates).await?);
         }
@@ -225,6 +230,8 @@ impl DatabaseEngine {
         let mut warnings = role.merge(&request.fields, &*at.templates).await?;
         let policy = role.credential_config.get("password_policy").map_or("", String::as_str);
         warnings.extend(advise_policy(at, policy).await?);
+        let template = request.fields.text("username_template").unwrap_or_default();
+        warnings.extend(credential::check_template(at, template).await?);
         if at.storage.get(&connection_key(&role.db_name)).await?.is_none() {
             warnings.push(format!(
                 "no connection named {:?} is configured yet: credentials cannot be read before it is",

@@ -33,6 +33,9 @@ pub(super) struct RoleRecord {
     /// Zero: as the connection says.
     #[serde(default)]
     pub(super) creation_timeout: Ttl,
+    /// Empty: as the connection says.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(super) username_template: String,
 }
 
 impl Default for RoleRecord {
@@ -49,13 +52,13 @@ impl Default for RoleRecord {
             credential_config: BTreeMap::new(),
             template_dialect: Dialect::Handlebars,
             creation_timeout: Ttl::ZERO,
+            username_template: String::new(),
         }
     }
 }
 
 /// Fields that Vault knows elsewhere, and without which something else would happen than whoever writes them wants.
 const NOT_OF_A_ROLE: &[(&str, &str)] = &[
-    ("username_template", "it stands with the connection, config/:name"),
     ("password_policy", "it stands in credential_config, or with the connection, config/:name"),
     ("username", STATIC),
     ("rotation_period", STATIC),
@@ -107,6 +110,9 @@ impl RoleRecord {
                 known @ ("rsa_private_key" | "client_certificate") => known.to_owned(),
                 other => return Err(RequestError::invalid(format!("invalid credential_type {other:?}"))),
             };
+        }
+        if let Some(template) = fields.text("username_template") {
+            template.clone_into(&mut self.username_template);
         }
         if let Some(config) = fields.pairs("credential_config") {
             self.credential_config = config.clone();
@@ -182,6 +188,10 @@ impl RoleRecord {
             "rollback_statements": self.rollback.texts,
         }));
         if let Some(data) = &mut answer.data {
+            if !self.username_template.is_empty() {
+                data.insert("username_template".to_owned(), json!(self.username_template));
+                data.sort_keys();
+            }
             if !self.credential_config.is_empty() {
                 data.insert("credential_config".to_owned(), json!(self.credential_config));
                 data.sort_keys();

@@ -28,7 +28,11 @@ const CONNECTION_FIELDS: &[Field] = &[
     Field::visible("max_open_connections", Kind::Int, "Most connections to the database at once. Default 4."),
     Field::visible("max_idle_connections", Kind::Int, "Most idle connections kept. Default: as many as may be open."),
     Field::visible("max_connection_lifetime", Kind::Any, "How long a connection may be used again. Default: for ever."),
-    Field::visible("username_template", Kind::Text, "Not supported yet."),
+    Field::visible(
+        "username_template",
+        Kind::Text,
+        "How the names of leased roles are made. Default: v-, display name, role, 20 random characters, the time.",
+    ),
     Field::visible(
         "password_authentication",
         Kind::Text,
@@ -101,6 +105,7 @@ const ROLE_FIELDS: &[Field] = &[
     Field::visible("max_ttl", Kind::Duration, "Maximum TTL of leases of this role."),
     Field::visible("credential_type", Kind::Text, "password; others cannot be issued."),
     Field::visible("credential_config", Kind::KvPairs, "Options of the credential type."),
+    Field::visible("username_template", Kind::Text, "As that of the connection, for this role alone."),
     Field::visible("template_dialect", Kind::Text, "handlebars (default) or plain."),
     Field::visible(
         "creation_timeout",

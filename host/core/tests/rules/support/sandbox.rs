@@ -8,7 +8,8 @@ use async_trait::async_trait;
 use leasehold_core::seams::sandbox::{
     AclError, AclEvaluator, AclRequest, CompiledPolicies, Diagnostic, Dialect, Digest, EvaluationFailed,
     IdentityValues, LoadError, ModuleFacts, ModuleHost, ModuleRequest, ModuleVerdict, PolicySetId, PolicySource,
-    Purpose, Reason, RenderError, SandboxError, Severity, TemplateRenderer, TemplateReport, Verdict,
+    Purpose, Reason, RenderError, SandboxError, Severity, TemplateRenderer, TemplateReport, UsernameError,
+    UsernameFacts, Verdict,
 };
 use leasehold_model::{Capabilities, Operation};
 
@@ -192,6 +193,14 @@ impl TemplateRenderer for ScriptedSandbox {
 
     async fn render(&self, _: &[String], _: Dialect, _: &[(&str, &str)]) -> Result<Vec<String>, RenderError> {
         Err(RenderError::Sandbox(SandboxError::Host("no templates here".to_owned())))
+    }
+
+    async fn check_username(&self, _: &str) -> Result<Vec<String>, UsernameError> {
+        Err(SandboxError::Host("no templates here".to_owned()).into())
+    }
+
+    async fn username(&self, _: &str, _: &UsernameFacts<'_>) -> Result<String, UsernameError> {
+        Err(SandboxError::Host("no templates here".to_owned()).into())
     }
 
     fn digest(&self) -> Digest {

@@ -90,7 +90,8 @@ mod tests {
     use leasehold_core::seams::engine::{EngineRequest, MountView, SecretsEngine as _};
     use leasehold_core::seams::mount_storage::MountStorage;
     use leasehold_core::seams::sandbox::{
-        Dialect, Digest, Purpose, RenderError, SandboxError, TemplateRenderer, TemplateReport,
+        Dialect, Digest, Purpose, RenderError, SandboxError, TemplateRenderer, TemplateReport, UsernameError,
+        UsernameFacts,
     };
     use leasehold_core::testing::{CountingEntropy, ManualClock};
     use leasehold_model::{MountAccessor, Operation};
@@ -112,6 +113,14 @@ mod tests {
 
         async fn render(&self, _: &[String], _: Dialect, _: &[(&str, &str)]) -> Result<Vec<String>, RenderError> {
             Err(RenderError::Sandbox(SandboxError::Busy))
+        }
+
+        async fn check_username(&self, _: &str) -> Result<Vec<String>, UsernameError> {
+            Err(SandboxError::Busy.into())
+        }
+
+        async fn username(&self, _: &str, _: &UsernameFacts<'_>) -> Result<String, UsernameError> {
+            Err(SandboxError::Busy.into())
         }
 
         fn digest(&self) -> Digest {
