@@ -469,6 +469,19 @@ fn rights(server: &Server) {
     }
     assert_ne!(log_in(server, "bob").assert_status(200).text("/auth/entity_id"), id);
 
+    // What an entity gives is not its token's to give away.
+    policy(&root, "maker", "path \"auth/token/create\" { capabilities = [\"create\", \"update\"] }");
+    user(&root, "ann", "maker");
+    let ann = log_in(server, "ann").assert_status(200);
+    let path = format!("identity/entity/id/{}", ann.text("/auth/entity_id"));
+    root.post(&path, json!({ "policies": "ent" })).assert_status(204);
+    let ann = server.as_token(&ann.text("/auth/client_token"));
+    ann.post("auth/token/create", json!({ "policies": ["ent"] }))
+        .assert_error(400, "child policies must be subset of parent");
+    ann.post("auth/token/create", json!({ "policies": ["maker"] }))
+        .assert_status(200)
+        .assert_at("/auth/identity_policies", json!(["ent"]));
+
     // An AppRole is one entity, by its role id.
     root.post("auth/approle/role/r", json!({ "token_policies": "own" })).assert_status(204);
     let role_id = root.get("auth/approle/role/r/role-id").text("/data/role_id");
@@ -665,6 +678,16 @@ fn a_groups_claim_makes_members_of_external_groups() {
     assert!(bob != other && !may_read(&stranger, "k/ops"));
     log_in("Bob", json!("dev"));
     assert!(!may_read(&token, "k/ops"), "what the provider says at the last login holds");
+    // Nobody keeps a group by a role that does not look.
+    log_in("Bob", json!("Ops"));
+    assert!(may_read(&token, "k/ops"));
+    let blind = json!({ "role_type": "jwt", "user_claim": "sub", "bound_audiences": "here" });
+    root.post("auth/jwt/role/blind", blind).assert_status(204);
+    let claims = json!({ "sub": "Bob", "aud": "here", "iat": now(), "exp": now() + 60, "groups": ["Ops"] });
+    let signed = key.token(None, &claims);
+    server.secrets().tell(&signed);
+    server.nobody().post("auth/jwt/login", json!({ "role": "blind", "jwt": signed })).assert_status(200);
+    assert!(!may_read(&token, "k/ops"));
 }
 
 #[test]

@@ -342,9 +342,9 @@ impl Core {
             acl_digest: acl.digest().0,
             installation,
             tokens,
+            identities: Identities::load(storage.clone(), clock.clone(), entropy.clone(), mounts.clone()).await?,
             mounts,
             methods,
-            identities: Identities::load(storage.clone(), clock.clone(), entropy.clone()).await?,
             lockouts: Lockouts::new(storage.clone(), &seal.derive("lockout").map_err(seal_error)?),
             engines,
         };
@@ -369,7 +369,10 @@ impl Core {
     /// Whether this token lives. Takes none of its uses.
     pub async fn knows(&self, token: &TokenId, client: Option<IpAddr>) -> bool {
         match self.unsealed() {
-            Ok(unsealed) => unsealed.tokens.recognise(token, client).await.is_ok(),
+            Ok(unsealed) => match unsealed.tokens.recognise(token, client).await {
+                Ok(caller) => unsealed.whom(&caller.record).await.is_ok(),
+                Err(_) => false,
+            },
             Err(_) => false,
         }
     }

@@ -267,6 +267,18 @@ pub fn entity_merged(id: &str) -> Key {
     Key::new(format!("identity/merged/{id}"))
 }
 
+/// There while an entity is disabled: nothing begins for it.
+#[must_use]
+pub fn entity_disabled(id: &str) -> Key {
+    Key::new(format!("identity/disabled/{id}"))
+}
+
+/// That a mount said at an entity's last login there that it is in a group of this name; all of them with an empty entity.
+#[must_use]
+pub fn group_vouched(mount: &MountAccessor, key: &str, entity: &str) -> Key {
+    Key::new(format!("identity/vouched/{mount}/{}/{entity}", hex::encode(key)))
+}
+
 /// Which group has a name, whose case is folded.
 #[must_use]
 pub fn group_name(folded: &str) -> Key {

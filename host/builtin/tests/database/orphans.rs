@@ -265,8 +265,14 @@ impl Server {
         let plan = world.plan("readonly").await.unwrap();
         let mount = self.mounts.by_path("database/").unwrap();
         let path = "database/creds/readonly";
-        let order =
-            IssueRequest { path, holder: Leaseholder::Service(&self.token), mount: &mount, plan, ceiling: None };
+        let order = IssueRequest {
+            path,
+            holder: Leaseholder::Service(&self.token),
+            entity: None,
+            mount: &mount,
+            plan,
+            ceiling: None,
+        };
         self.leases.issue(order).await.unwrap().lease.id
     }
 }

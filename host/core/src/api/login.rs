@@ -12,6 +12,7 @@ use std::sync::Arc;
 use leasehold_model::{Cidr, Timestamp, Ttl};
 
 use crate::core::{Core, Unsealed};
+use crate::identity::Entity;
 use crate::identity::entity::AliasName;
 use crate::identity::login::LoginIdentity;
 use crate::lockout::LockoutRules;
@@ -146,7 +147,7 @@ async fn make_token(
         renewable: true,
         bound_cidrs,
         wraps: None,
-        entity,
+        entity: entity.as_ref().map(|entity| entity.id.clone()),
         login: Some(internal),
         id: None,
     };
@@ -159,17 +160,18 @@ async fn make_token(
     };
     unsealed.leases.wake();
     metrics::token_made(&unsealed.installation.cluster_name, mount, record.kind.as_str(), record.creation_ttl);
-    let auth = auth_answer(unsealed, &record, record.creation_ttl, Some(id), true).await?;
+    let identity = entity.map(|entity| unsealed.identities.seen(entity, &record.policies));
+    let auth = auth_answer(&record, record.creation_ttl, Some(id), true, identity);
     Ok(LogicalResponse { auth: Some(auth), warnings, ..LogicalResponse::default() })
 }
 
-/// Who stands behind the name: the id of the entity.
+/// Who stands behind the name.
 async fn entity(
     unsealed: &Unsealed,
     mount: &MountEntry,
     alias: &LoginAlias,
     is_exact: bool,
-) -> Result<Option<String>, RequestError> {
+) -> Result<Option<Entity>, RequestError> {
     if alias.name.is_empty() {
         return Ok(None);
     }
@@ -180,7 +182,7 @@ async fn entity(
         groups: alias.groups.as_ref().map(|groups| groups.iter().map(named).collect()),
     };
     match unsealed.identities.log_in(&mount.accessor, &who).await {
-        Ok(entity) => Ok(Some(entity.id)),
+        Ok(entity) => Ok(Some(entity)),
         Err(RequestError::BadToken) => {
             Err(RequestError::LoginDenied { reason: "the entity that the name stands for is disabled".to_owned() })
         }

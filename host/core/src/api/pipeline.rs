@@ -207,7 +207,7 @@ impl Core {
             }
         }
         trace.is_known = true;
-        if let Some(caller) = &mut trace.caller {
+        if let Some(caller) = trace.caller.as_mut().filter(|_| request.operation != Operation::Help) {
             caller.identity = unsealed.whom(&caller.record).await?;
         }
         admission.decide(epoch);
@@ -416,8 +416,14 @@ impl Core {
             }
             Outcome::Lease(plan) => plan,
         };
-        let order =
-            IssueRequest { path: &request.path, holder: caller.leaseholder(), mount, plan, ceiling: trace.ceiling };
+        let order = IssueRequest {
+            path: &request.path,
+            holder: caller.leaseholder(),
+            entity: caller.entity_id(),
+            mount,
+            plan,
+            ceiling: trace.ceiling,
+        };
         let issued = unsealed.leases.issue(order).await.map_err(lease_error)?;
         metrics::lease_made(&unsealed.installation.cluster_name, mount, issued.lease.ttl);
         let data: Object = issued

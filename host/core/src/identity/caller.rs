@@ -53,10 +53,16 @@ impl Identities {
         Ok(found.map(|found| self.seen(found.record, token_policies)))
     }
 
+    /// The groups that an entity is in now.
+    #[must_use]
+    pub fn memberships(&self, entity: &Entity) -> Memberships {
+        self.groups.of(entity, |mount| self.mounts.by_accessor(mount).is_some())
+    }
+
     /// What an entity is, to a token with these policies.
     #[must_use]
     pub fn seen(&self, entity: Entity, token_policies: &[String]) -> CallerIdentity {
-        let groups = self.groups.of(&entity);
+        let groups = self.memberships(&entity);
         let mut known = HashSet::new();
         let given = entity.policies.iter().chain(groups.all().flat_map(|group| &group.policies));
         let identity_policies: Vec<String> = given.filter(|policy| known.insert(*policy)).cloned().collect();

@@ -186,11 +186,17 @@ impl Identities {
         change: &AliasChange,
     ) -> Result<Option<(Alias, Entity)>, RequestError> {
         let taken = || RequestError::invalid("Alias already exists for requested entity and mount accessor");
+        let before = (alias.mount.clone(), alias.key.clone());
         if let Some(name) = &change.name {
             (alias.name, alias.key) = (name.shown.clone(), name.key.clone());
         }
         if let Some(mount) = &change.mount {
             alias.mount = mount.clone();
+        }
+        if (&alias.mount, &alias.key) != (&before.0, &before.1) {
+            // Of whoever has this name nobody has said anything yet.
+            alias.groups.clear();
+            alias.metadata = None;
         }
         if change.custom_metadata.is_some() {
             alias.custom_metadata.clone_from(&change.custom_metadata);

@@ -93,6 +93,11 @@ impl Indexed for Entity {
         for alias in &self.aliases {
             rows.push((keys::entity_alias(&alias.mount, &alias.key), id()));
             rows.push((keys::entity_alias_id(&alias.id), id()));
+            let vouched = alias.groups.iter().map(|key| keys::group_vouched(&alias.mount, key, &self.id));
+            rows.extend(vouched.map(|key| (key, Vec::new())));
+        }
+        if self.disabled {
+            rows.push((keys::entity_disabled(&self.id), Vec::new()));
         }
         rows.extend(self.groups.iter().map(|group| (keys::group_member(group, &self.id), Vec::new())));
         rows.extend(self.merged.iter().map(|merged| (keys::entity_merged(merged), id())));

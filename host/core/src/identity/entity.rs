@@ -9,7 +9,7 @@ use super::{Metadata, folded};
 
 /// Aliases of one entity: each costs a few bytes of every request that it makes.
 pub const ALIASES_MAX: usize = 1_000;
-/// Groups that one entity is a direct member of.
+/// Groups that one entity was written in, or that one mount says it is in.
 pub const GROUPS_MAX: usize = 1_000;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,7 +26,7 @@ pub struct Entity {
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
     pub aliases: Vec<Alias>,
-    /// Ids of the groups that it is a direct member of. Some of them may be gone.
+    /// Ids of the internal groups in which it was written. Some of them may be gone.
     pub groups: BTreeSet<String>,
     /// Ids of the entities that have become this one.
     pub merged: Vec<String>,
@@ -44,6 +44,10 @@ pub struct Alias {
     /// What the method said at the last login; none where it says nothing.
     pub metadata: Option<Metadata>,
     pub custom_metadata: Option<Metadata>,
+    /// Keys of the names of groups that the mount gave at the last login, of those that it had a group for. A group counts as long as one
+    /// has such a name.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub groups: BTreeSet<String>,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
     /// Of the entities that had it before they were merged.
@@ -89,6 +93,7 @@ impl Alias {
             mount,
             metadata: None,
             custom_metadata: None,
+            groups: BTreeSet::new(),
             created_at: now,
             updated_at: now,
             merged_from: Vec::new(),

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
+use std::hash::Hash;
 use std::sync::Arc;
 
 use leasehold_model::MountAccessor;
@@ -21,7 +22,10 @@ use crate::seams::storage::{Storage, StorageError};
 pub struct Groups {
     storage: Arc<dyn Storage>,
     table: RwLock<Table>,
-    /// One change at a time, so that memory changes in the order of the commits.
+    /// One decision at a time: writers of this server do not overtake each other.
+    pub(super) deciding: tokio::sync::Mutex<()>,
+    /// A commit and what it changes in memory, so that memory changes in the order of the commits. Never held for long: whoever follows
+    /// the other servers waits for it.
     pub(super) writing: tokio::sync::Mutex<()>,
 }
 
@@ -44,10 +48,13 @@ struct Table {
 impl Table {
     fn remove(&mut self, id: &str) {
         let Some(old) = self.by_id.remove(id) else { return };
-        self.by_name.remove(&folded(&old.name));
+        // Another group may have taken what this one had, and been shown first.
+        remove_if_of(&mut self.by_name, &folded(&old.name), id);
         if let Some(alias) = &old.alias {
-            self.by_alias.remove(&(alias.mount.clone(), alias.key.clone()));
-            self.by_alias_id.remove(&alias.id);
+            remove_if_of(&mut self.by_alias, &(alias.mount.clone(), alias.key.clone()), id);
+            if self.by_alias_id.get(&alias.id).is_some_and(|holder| holder == id) {
+                self.by_alias_id.remove(&alias.id);
+            }
         }
         for subgroup in &old.subgroups {
             if let Some(parents) = self.parents.get_mut(subgroup) {
@@ -74,6 +81,12 @@ impl Table {
     }
 }
 
+fn remove_if_of<K: Eq + Hash>(index: &mut HashMap<K, String>, key: &K, id: &str) {
+    if index.get(key).is_some_and(|holder| holder == id) {
+        index.remove(key);
+    }
+}
+
 /// The groups of one entity.
 #[derive(Clone, Debug, Default)]
 pub struct Memberships {
@@ -92,7 +105,7 @@ impl Memberships {
 impl Groups {
     pub(super) async fn load(storage: Arc<dyn Storage>) -> Result<Self, StorageError> {
         let table = RwLock::new(stored_table(&*storage).await?);
-        Ok(Self { storage, table, writing: tokio::sync::Mutex::new(()) })
+        Ok(Self { storage, table, deciding: tokio::sync::Mutex::new(()), writing: tokio::sync::Mutex::new(()) })
     }
 
     #[must_use]
@@ -138,18 +151,17 @@ impl Groups {
         table.by_alias_id.values().filter_map(|id| table.by_id.get(id)).cloned().collect()
     }
 
-    /// Those that an entity is in now.
+    /// Those that an entity is in now: the internal ones in which it was written, and the external ones of which a mount that is there
+    /// said so at its last login there.
     #[must_use]
-    pub fn of(&self, entity: &Entity) -> Memberships {
+    pub fn of(&self, entity: &Entity, is_mounted: impl Fn(&MountAccessor) -> bool) -> Memberships {
         let table = self.table.read();
-        let counts = |group: &&Arc<Group>| match (group.kind, &group.alias) {
-            (GroupKind::Internal, _) => true,
-            // Nobody vouches for its members any more.
-            (GroupKind::External, None) => false,
-            (GroupKind::External, Some(alias)) => entity.alias_at(&alias.mount).is_some(),
-        };
-        let direct: Vec<_> =
-            entity.groups.iter().filter_map(|id| table.by_id.get(id)).filter(counts).cloned().collect();
+        let written = entity.groups.iter().filter_map(|id| table.by_id.get(id));
+        let mut direct: Vec<_> = written.filter(|group| group.kind == GroupKind::Internal).cloned().collect();
+        for alias in entity.aliases.iter().filter(|alias| !alias.groups.is_empty() && is_mounted(&alias.mount)) {
+            let named = alias.groups.iter().filter_map(|key| table.by_alias.get(&(alias.mount.clone(), key.clone())));
+            direct.extend(named.filter_map(|id| table.by_id.get(id)).cloned());
+        }
         let mut seen: BTreeSet<&str> = direct.iter().map(|group| group.id.as_str()).collect();
         let mut inherited = BTreeMap::new();
         let mut above: Vec<&str> = direct.iter().map(|group| group.id.as_str()).collect();

@@ -10,7 +10,6 @@ use leasehold_model::MountAccessor;
 
 use super::changes::too_often;
 use super::entity::{Alias, AliasName, Entity, GROUPS_MAX};
-use super::group::GroupKind;
 use super::rewrite::Rewrite;
 use super::{Identities, Metadata, check_name};
 use crate::commit::TRIES;
@@ -33,12 +32,13 @@ impl Identities {
     /// [`RequestError::BadToken`] when it is disabled; as storage.
     pub async fn log_in(&self, mount: &MountAccessor, who: &LoginIdentity) -> Result<Entity, RequestError> {
         check_name("the name that the auth method gives", &who.name.shown)?;
-        for _ in 0..TRIES {
+        for attempt in 0..TRIES {
             let Some(found) = self.find_by_alias(mount, &who.name.key).await? else {
-                let alias = Alias::new(self.new_id(), who.name.clone(), mount.clone(), self.now());
+                let mut alias = Alias::new(self.new_id(), who.name.clone(), mount.clone(), self.now());
+                alias.metadata.clone_from(&who.metadata);
+                alias.groups = self.named(mount, who).unwrap_or_default();
                 let mut entity = Entity::new(self.new_id(), self.new_name("entity"), self.now());
-                entity.aliases.push(Alias { metadata: who.metadata.clone(), ..alias });
-                entity.groups = self.vouched(mount, who, &entity);
+                entity.aliases.push(alias);
                 if self.store(Rewrite::new().create(entity.clone()), &entity).await? {
                     return Ok(entity);
                 }
@@ -48,16 +48,16 @@ impl Identities {
                 return Err(RequestError::BadToken);
             }
             let mut after = found.record.clone();
-            after.groups = self.vouched(mount, who, &found.record);
-            if let Some(alias) = after.aliases.iter_mut().find(|alias| alias.mount == *mount)
-                && alias.metadata != who.metadata
-            {
-                alias.metadata.clone_from(&who.metadata);
-                alias.updated_at = self.now();
-            }
-            if after == found.record {
+            let Some(alias) = after.aliases.iter_mut().find(|alias| alias.mount == *mount) else { continue };
+            let groups = self.named(mount, who).unwrap_or_else(|| alias.groups.clone());
+            let is_same = groups == alias.groups;
+            // Many who log in at once, each with metadata of its own, need not all be the last.
+            if is_same && (alias.metadata == who.metadata || attempt > 0) {
                 return Ok(after);
             }
+            alias.groups = groups;
+            alias.metadata.clone_from(&who.metadata);
+            alias.updated_at = self.now();
             if self.store(Rewrite::new().replace(found, after.clone()), &after).await? {
                 return Ok(after);
             }
@@ -65,22 +65,9 @@ impl Identities {
         Err(too_often())
     }
 
-    /// The groups that an entity is a direct member of once this mount has said of which.
-    fn vouched(&self, mount: &MountAccessor, who: &LoginIdentity, entity: &Entity) -> BTreeSet<String> {
-        let Some(names) = &who.groups else { return entity.groups.clone() };
-        let is_of_mount = |id: &String| {
-            self.groups.find(id).is_some_and(|group| {
-                group.kind == GroupKind::External && group.alias.as_ref().is_some_and(|alias| alias.mount == *mount)
-            })
-        };
-        // Those that are gone go here as well: a commit that names them anew would find no group.
-        let mut groups: BTreeSet<String> =
-            entity.groups.iter().filter(|id| self.groups.find(id).is_some() && !is_of_mount(id)).cloned().collect();
-        let named = names.iter().filter_map(|name| self.groups.by_alias(mount, &name.key));
-        groups.extend(named.map(|group| group.id.clone()));
-        while groups.len() > GROUPS_MAX {
-            groups.pop_last();
-        }
-        groups
+    /// Keys of the names for which the mount has a group.
+    fn named(&self, mount: &MountAccessor, who: &LoginIdentity) -> Option<BTreeSet<String>> {
+        let known = who.groups.as_ref()?.iter().filter(|name| self.groups.by_alias(mount, &name.key).is_some());
+        Some(known.map(|name| name.key.clone()).take(GROUPS_MAX).collect())
     }
 }

@@ -93,7 +93,18 @@ impl Identities {
     ///
     /// # Errors
     /// As storage.
-    pub async fn members(&self, group: &str, most: usize) -> Result<Vec<String>, StorageError> {
+    pub async fn members(&self, group: &Group, most: usize) -> Result<Vec<String>, StorageError> {
+        let prefix = match (group.kind, &group.alias) {
+            (GroupKind::Internal, _) => keys::group_member(&group.id, ""),
+            (GroupKind::External, Some(alias)) => keys::group_vouched(&alias.mount, &alias.key, ""),
+            // Nobody says who is in it.
+            (GroupKind::External, None) => return Ok(Vec::new()),
+        };
+        names_below(&*self.storage, Listed::Values, prefix.as_str(), "", most).await
+    }
+
+    /// The same of those who were written in it.
+    async fn written(&self, group: &str, most: usize) -> Result<Vec<String>, StorageError> {
         names_below(&*self.storage, Listed::Values, keys::group_member(group, "").as_str(), "", most).await
     }
 
@@ -106,7 +117,7 @@ impl Identities {
         if let Some(metadata) = &change.metadata {
             check_metadata("group metadata", metadata)?;
         }
-        let _writing = self.groups.writing.lock().await;
+        let _deciding = self.groups.deciding.lock().await;
         for _ in 0..TRIES {
             let table = table_unchanged(&*self.storage, &keys::group_table()).await?;
             let before = match which {
@@ -174,12 +185,17 @@ impl Identities {
         if wanted.len() > SUBGROUPS_MAX {
             return Err(RequestError::Invalid(format!("at most {SUBGROUPS_MAX} groups lie in one group")));
         }
+        let mut seen = BTreeSet::new();
         for first in wanted {
             if first == id {
                 let text = format!("member group ID {first:?} is same as the ID of the group");
                 return Err(RequestError::InvalidMulti(text));
             }
-            let (mut seen, mut below, mut is_first) = (BTreeSet::from([first.clone()]), vec![first.clone()], true);
+            // What was looked through for another one of them leads nowhere.
+            if !seen.insert(first.clone()) {
+                continue;
+            }
+            let (mut below, mut is_first) = (vec![first.clone()], true);
             while let Some(next) = below.pop() {
                 if next == id {
                     let text = format!("cyclic relationship detected for member group ID {first:?}");
@@ -200,7 +216,7 @@ impl Identities {
     /// What makes exactly these the direct members of a group that the same commit writes.
     async fn moved(&self, group: &str, wanted: &[String]) -> Result<Batch, RequestError> {
         let wanted: BTreeSet<&String> = wanted.iter().collect();
-        let present = self.members(group, MEMBERS_MAX).await?;
+        let present = self.written(group, MEMBERS_MAX).await?;
         let present: BTreeSet<&String> = present.iter().collect();
         let moving: Vec<&String> = wanted.symmetric_difference(&present).copied().collect();
         if moving.len() > MOVED_AT_ONCE {
@@ -241,6 +257,7 @@ impl Identities {
     async fn store_groups(&self, batch: Batch, after: &[&Group]) -> Result<bool, RequestError> {
         let Some(main) = after.first() else { return Ok(true) };
         let (key, value) = (keys::group(&main.id), encode(main)?);
+        let _writing = self.groups.writing.lock().await;
         match was_overtaken(commit_surely(&*self.storage, batch, &key, &value).await) {
             Ok(true) => Ok(false),
             Ok(false) => {
@@ -278,7 +295,7 @@ impl Identities {
     }
 
     async fn remove_group(&self, row: &Key, id: Option<&str>) -> Result<(), RequestError> {
-        let _writing = self.groups.writing.lock().await;
+        let deciding = self.groups.deciding.lock().await;
         for _ in 0..TRIES {
             let table = table_unchanged(&*self.storage, &keys::group_table()).await?;
             let found = match id {
@@ -288,6 +305,7 @@ impl Identities {
             let Some(found) = found else { return Ok(()) };
             let id = found.record.id.clone();
             let batch = Rewrite::new().delete(found).into_batch()?.put(keys::group_table(), Vec::new(), table);
+            let writing = self.groups.writing.lock().await;
             match was_overtaken(delete_surely(&*self.storage, batch, &keys::group(&id)).await) {
                 Ok(true) => continue,
                 Ok(false) => self.groups.show(&id, None),
@@ -296,6 +314,8 @@ impl Identities {
                     return Err(error.into());
                 }
             }
+            // No id is used again: others may write meanwhile.
+            drop((writing, deciding));
             if let Err(error) = self.forget_members(&id).await {
                 // They name a group that is no more, which counts for nothing.
                 tracing::warn!(%error, "members of the deleted group {id} still name it");
@@ -307,7 +327,7 @@ impl Identities {
 
     async fn forget_members(&self, group: &str) -> Result<(), RequestError> {
         for _ in 0..(MEMBERS_MAX / PAGE) {
-            let page = self.members(group, PAGE).await?;
+            let page = self.written(group, PAGE).await?;
             if page.is_empty() {
                 break;
             }
@@ -339,7 +359,7 @@ impl Identities {
         change: &GroupAliasChange,
     ) -> Result<(GroupAlias, Group), RequestError> {
         check_name("the name of an alias", &change.name.shown)?;
-        let _writing = self.groups.writing.lock().await;
+        let _deciding = self.groups.deciding.lock().await;
         for _ in 0..TRIES {
             let table = table_unchanged(&*self.storage, &keys::group_table()).await?;
             let by_id = match id {
@@ -413,7 +433,7 @@ impl Identities {
     /// # Errors
     /// As storage.
     pub async fn delete_group_alias(&self, id: &str) -> Result<(), RequestError> {
-        let _writing = self.groups.writing.lock().await;
+        let _deciding = self.groups.deciding.lock().await;
         for _ in 0..TRIES {
             let table = table_unchanged(&*self.storage, &keys::group_table()).await?;
             let Some(found) = self.stored_group_by_alias_id(id).await? else { return Ok(()) };

@@ -28,6 +28,7 @@ use std::sync::Arc;
 
 use leasehold_model::Timestamp;
 
+use crate::mount::MountTable;
 use crate::random;
 use crate::seams::error::RequestError;
 use crate::seams::host::{Clock, Entropy};
@@ -55,6 +56,8 @@ pub struct Identities {
     pub(crate) storage: Arc<dyn Storage>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
+    /// An external group counts while the mount is there that says who is in it.
+    mounts: Arc<MountTable>,
     pub groups: Groups,
 }
 
@@ -73,9 +76,10 @@ impl Identities {
         storage: Arc<dyn Storage>,
         clock: Arc<dyn Clock>,
         entropy: Arc<dyn Entropy>,
+        mounts: Arc<MountTable>,
     ) -> Result<Self, StorageError> {
         let groups = Groups::load(storage.clone()).await?;
-        Ok(Self { storage, clock, entropy, groups })
+        Ok(Self { storage, clock, entropy, mounts, groups })
     }
 
     pub(crate) fn now(&self) -> Timestamp {

@@ -22,6 +22,8 @@ pub struct IssueRequest<'a> {
     /// The request's path: the lease's name begins with it.
     pub path: &'a str,
     pub holder: Leaseholder<'a>,
+    /// The id of whom the token stands for, who must be there and not be disabled.
+    pub entity: Option<&'a str>,
     pub mount: &'a MountEntry,
     pub plan: LeasePlan,
     /// The least ceiling that policy modules put on this request.
@@ -42,7 +44,7 @@ impl Leases {
     /// # Errors
     /// Whatever failed; what had been done is undone now or, if that fails too, by the ticker.
     pub async fn issue(&self, order: IssueRequest<'_>) -> Result<Issued, LeaseError> {
-        let IssueRequest { path, holder, mount, plan, ceiling } = order;
+        let IssueRequest { path, holder, entity, mount, plan, ceiling } = order;
         let id: LeaseId = format!("{path}/{}", random::base62(&*self.entropy, 24))
             .parse()
             .map_err(|_| LeaseError::Engine("request path is too long".to_owned()))?;
@@ -111,6 +113,10 @@ impl Leases {
                 .check(keys::mount(Table::Auth.as_str(), login), Expect::Present)
                 .check(keys::mount_taint(login), Expect::Absent);
         }
+        let entity_keys = entity.map(|id| (keys::entity(id), keys::entity_disabled(id)));
+        if let Some((entity, disabled)) = &entity_keys {
+            intent = intent.check(entity.clone(), Expect::Present).check(disabled.clone(), Expect::Absent);
+        }
         let intent = intent
             // The mount may be on its way out: what begins after its leases were listed would never be undone.
             .check(keys::mount(mount.table.as_str(), &mount.accessor), Expect::Present)
@@ -122,6 +128,12 @@ impl Leases {
                 return Err(LeaseError::TokenGone);
             }
             Err(StorageError::Conflict(key)) if holder.login().is_some_and(|login| key.ends_with(login.as_str())) => {
+                return Err(LeaseError::TokenGone);
+            }
+            Err(StorageError::Conflict(key))
+                if entity_keys
+                    .is_some_and(|(entity, disabled)| [entity.as_str(), disabled.as_str()].contains(&&*key)) =>
+            {
                 return Err(LeaseError::TokenGone);
             }
             Err(StorageError::Conflict(_)) => return Err(LeaseError::NoEngine(id)),

@@ -48,8 +48,9 @@ async fn judged(
     holder: Holder<'_>,
     ask: &AclRequest<'_>,
 ) -> Result<Verdict, RequestError> {
-    Ok(match acl.decide(&policies.set(holder).await?, ask).await {
-        Err(SandboxError::Unknown(_)) => acl.decide(&policies.compiled_anew(holder).await?, ask).await,
+    let set = policies.set(holder).await?;
+    Ok(match acl.decide(&set, ask).await {
+        Err(SandboxError::Unknown(_)) => acl.decide(&policies.compiled_anew(holder, &set).await?, ask).await,
         other => other,
     }?)
 }
@@ -81,8 +82,9 @@ pub async fn capabilities(
 ) -> Result<Vec<Capabilities>, RequestError> {
     let bare = paths.iter().filter_map(AskedPath::bare);
     let texts: Vec<&str> = paths.iter().map(|asked| asked.path).chain(bare).collect();
-    let mut found = match acl.capabilities(&policies.set(holder).await?, &texts).await {
-        Err(SandboxError::Unknown(_)) => acl.capabilities(&policies.compiled_anew(holder).await?, &texts).await,
+    let set = policies.set(holder).await?;
+    let mut found = match acl.capabilities(&set, &texts).await {
+        Err(SandboxError::Unknown(_)) => acl.capabilities(&policies.compiled_anew(holder, &set).await?, &texts).await,
         other => other,
     }?;
     let of_bare = found.split_off(paths.len().min(found.len()));
@@ -154,8 +156,9 @@ pub async fn grants_below(
         return Ok(true);
     }
     let holder = Holder::of(caller);
-    Ok(match acl.grants_below(&policies.set(holder).await?, prefix).await {
-        Err(SandboxError::Unknown(_)) => acl.grants_below(&policies.compiled_anew(holder).await?, prefix).await,
+    let set = policies.set(holder).await?;
+    Ok(match acl.grants_below(&set, prefix).await {
+        Err(SandboxError::Unknown(_)) => acl.grants_below(&policies.compiled_anew(holder, &set).await?, prefix).await,
         other => other,
     }?)
 }

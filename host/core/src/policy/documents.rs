@@ -372,12 +372,19 @@ impl Policies {
     /// # Errors
     /// Texts that cannot be used, or a guest that failed: the request is refused.
     pub async fn set(&self, holder: Holder<'_>) -> Result<PolicySetId, RequestError> {
-        let unfilled = self.compiled(holder.policies, IdentityValues::new()).await?;
-        let values = holder.values(&unfilled.template_names);
-        if values.is_empty() {
-            return Ok(unfilled.id.clone());
+        for _ in 0..TRIES {
+            let unfilled = self.compiled(holder.policies, IdentityValues::new()).await?;
+            let values = holder.values(&unfilled.template_names);
+            if values.is_empty() {
+                return Ok(unfilled.id.clone());
+            }
+            let filled = self.compiled(holder.policies, values).await?;
+            // A text that was written between the two may ask for more.
+            if filled.template_names == unfilled.template_names {
+                return Ok(filled.id.clone());
+            }
         }
-        Ok(self.compiled(holder.policies, values).await?.id.clone())
+        Err(overtaken_too_often(&keys::policy("")).into())
     }
 
     async fn compiled(&self, names: &[String], values: IdentityValues) -> Result<Arc<CompiledPolicies>, RequestError> {
@@ -413,13 +420,10 @@ impl Policies {
     ///
     /// # Errors
     /// As [`Policies::set`].
-    pub async fn compiled_anew(&self, holder: Holder<'_>) -> Result<PolicySetId, RequestError> {
-        if let Some(set) = self.sets.write().remove(holder.policies)
-            && let Ok(unfilled) = set.outcome
-        {
-            let values = holder.values(&unfilled.template_names);
-            self.filled.write().remove(&(holder.policies.to_vec(), values));
-        }
+    pub async fn compiled_anew(&self, holder: Holder<'_>, unknown: &PolicySetId) -> Result<PolicySetId, RequestError> {
+        let is_known = |set: &CompiledSet| set.outcome.as_ref().map_or(true, |compiled| compiled.id != *unknown);
+        self.sets.write().retain(|_, set| is_known(set));
+        self.filled.write().retain(|_, set| is_known(set));
         self.set(holder).await
     }
 

@@ -9,9 +9,9 @@ use super::mint::{MintError, NewToken};
 use super::role::{PoliciesAsked, TokenRole, UsedRole};
 use super::{Caller, TokenKind, TokenRecord, Tokens};
 use crate::fields::{Field, Fields, Kind};
-use crate::identity::Identities;
 use crate::identity::entity::AliasName;
 use crate::identity::login::LoginIdentity;
+use crate::identity::{CallerIdentity, Entity, Identities};
 use crate::mount::MountTokenType;
 use crate::seams::error::RequestError;
 use crate::seams::host::{Clock, Entropy};
@@ -46,6 +46,8 @@ pub struct TokenTtls {
 pub struct Created {
     pub id: TokenId,
     pub record: TokenRecord,
+    /// Whom it stands for.
+    pub identity: Option<CallerIdentity>,
     pub warnings: Vec<String>,
 }
 
@@ -188,18 +190,22 @@ pub async fn create(
             _ => parent.bound_cidrs.clone(),
         },
         wraps: None,
-        // Whoever is let go of stands for nobody.
-        entity: wish.parent.entity_id().filter(|_| !orphan).map(str::to_owned),
+        entity: None,
         login: None,
         id: id.filter(|_| !is_batch),
     };
     // The last thing before: what is refused leaves no entity behind.
-    let new = match alias {
-        Some(alias) => NewToken { entity: Some(identities.log_in(tokens.mount(), &alias).await?.id), ..new },
-        None => new,
+    let entity = match alias {
+        Some(alias) => Some(lent(identities, tokens, &alias).await?),
+        // Whoever is let go of stands for nobody.
+        None => wish.parent.identity.as_ref().filter(|_| !orphan).map(|identity| identity.entity.clone()),
     };
+    let new = NewToken { entity: entity.as_ref().map(|entity| entity.id.clone()), ..new };
     match tokens.mint(new).await {
-        Ok((id, record)) => Ok(Created { id, record, warnings }),
+        Ok((id, record)) => {
+            let identity = entity.map(|entity| identities.seen(entity, &record.policies));
+            Ok(Created { id, record, identity, warnings })
+        }
         Err(error @ (MintError::TooLong | MintError::Duplicate)) => Err(RequestError::Invalid(error.to_string())),
         // The parent was revoked while this request was under way.
         Err(MintError::Orphaned) => Err(RequestError::BadToken),
@@ -233,6 +239,14 @@ fn entity_alias(fields: &Fields, role: Option<&TokenRole>) -> Result<Option<Logi
         return Ok(Some(LoginIdentity { name, metadata: None, groups: None }));
     }
     refuse("invalid 'entity_alias' value")
+}
+
+/// The entity of an alias that a token role lends.
+async fn lent(identities: &Identities, tokens: &Tokens, alias: &LoginIdentity) -> Result<Entity, RequestError> {
+    identities.log_in(tokens.mount(), alias).await.map_err(|error| match error {
+        RequestError::BadToken => RequestError::Forbidden("entity from given entity alias is disabled".to_owned()),
+        other => other,
+    })
 }
 
 /// What a request and its role say, where both do.
@@ -364,7 +378,8 @@ fn policies(
             "child policies must be subset of parent"
         });
     }
-    let held = |name: &String| caller.policies().contains(name);
+    // Not what its entity gives: the child would keep that when the entity has lost it.
+    let held = |name: &String| parent.policies.contains(name);
     if !sudo && !parent.is_root() && !wanted.iter().all(held) {
         return refuse("child policies must be subset of parent");
     }

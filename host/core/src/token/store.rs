@@ -137,7 +137,8 @@ impl Tokens {
                 .check(keys::mount_taint(mount), Expect::Absent);
         }
         if let Some(entity) = &record.entity {
-            batch = batch.check(keys::entity(entity), Expect::Present);
+            batch =
+                batch.check(keys::entity(entity), Expect::Present).check(keys::entity_disabled(entity), Expect::Absent);
         }
         if let Some(wraps) = wraps {
             batch = batch.put(keys::wrapped(&hash), wraps.sealed, Expect::Absent);

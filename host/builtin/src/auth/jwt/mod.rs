@@ -131,7 +131,7 @@ impl Jwt {
         }
         let mut metadata = identity.metadata;
         let alias =
-            LoginAlias { name: identity.name.clone(), metadata: Some(metadata.clone()), groups: identity.groups };
+            LoginAlias { name: identity.name.clone(), metadata: Some(metadata.clone()), groups: Some(identity.groups) };
         metadata.insert("role".to_owned(), name.clone());
         let internal = json!({ "role": name });
         Ok(AuthOutcome::Login(Box::new(LoginPlan {

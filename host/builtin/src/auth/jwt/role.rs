@@ -82,8 +82,8 @@ pub(super) enum Unfit {
 pub(super) struct Identity {
     pub name: String,
     pub metadata: BTreeMap<String, String>,
-    /// None: the role looks at no groups.
-    pub groups: Option<Vec<String>>,
+    /// None where the role looks at no groups: whoever logs in with it is in none.
+    pub groups: Vec<String>,
 }
 
 /// Seconds, which may be less than zero: no leeway at all.
@@ -304,9 +304,9 @@ impl Role {
         Ok(())
     }
 
-    fn groups(&self, claims: &Claims) -> Result<Option<Vec<String>>, Unfit> {
+    fn groups(&self, claims: &Claims) -> Result<Vec<String>, Unfit> {
         if self.groups_claim.is_empty() {
-            return Ok(None);
+            return Ok(Vec::new());
         }
         let name = || self.groups_claim.clone();
         let claimed = match claims.get(&self.groups_claim).ok_or_else(|| Unfit::NoClaim(name()))? {
@@ -315,7 +315,7 @@ impl Role {
             _ => return Err(Unfit::NoGroups(name())),
         };
         let groups: Option<Vec<String>> = claimed.iter().map(|group| group.as_str().map(str::to_owned)).collect();
-        Ok(Some(groups.ok_or_else(|| Unfit::NoGroups(name()))?))
+        groups.ok_or_else(|| Unfit::NoGroups(name()))
     }
 
     /// Claims that are not there are left out, as in Vault.

@@ -138,9 +138,14 @@ async fn list(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
 
 /// An alias as it stands in its entity.
 pub(super) fn alias_shown(call: &Call<'_>, entity: &Entity, alias: &Alias) -> Object {
+    shown(call, &entity.id, alias)
+}
+
+/// The same for whatever has it.
+pub(super) fn shown(call: &Call<'_>, canonical_id: &str, alias: &Alias) -> Object {
     let (path, kind) = mount_shown(call, &alias.mount);
     Object::from_iter([
-        ("canonical_id".to_owned(), entity.id.clone().into()),
+        ("canonical_id".to_owned(), canonical_id.into()),
         ("creation_time".to_owned(), alias.created_at.rfc3339().into()),
         ("custom_metadata".to_owned(), json!(alias.custom_metadata)),
         ("id".to_owned(), alias.id.clone().into()),

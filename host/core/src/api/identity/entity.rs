@@ -121,9 +121,17 @@ fn change(call: &Call<'_>) -> EntityChange {
 
 async fn written(call: &Call<'_>, which: Which<'_>, change: &EntityChange) -> Result<LogicalResponse, RequestError> {
     let (entity, is_new) = call.unsealed.identities.write_entity(which, change).await?;
-    Ok(match is_new {
+    let answer = match is_new {
         true => LogicalResponse::json(json!({ "id": entity.id, "name": entity.name, "aliases": null })),
         false => LogicalResponse::empty(),
+    };
+    // The policy `default` has the name in a path.
+    Ok(match entity.name.contains(['/', '*', '+']) {
+        true => answer.warn(
+            "a name with '/', '*' or '+' can stand in no policy: tokens of this entity are refused if one of their policies, such as \
+             `default`, has {{identity.entity.name}}",
+        ),
+        false => answer,
     })
 }
 
@@ -232,7 +240,7 @@ async fn list_names(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
 
 /// An entity as `identity/entity` shows it.
 pub(super) fn entity_shown(call: &Call<'_>, entity: &Entity) -> Object {
-    let groups = call.unsealed.identities.groups.of(entity);
+    let groups = call.unsealed.identities.memberships(entity);
     let ids = |groups: &[std::sync::Arc<crate::identity::Group>]| -> Vec<String> {
         groups.iter().map(|group| group.id.clone()).collect()
     };

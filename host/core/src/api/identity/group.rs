@@ -5,15 +5,16 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::{
-    ID, METADATA, MOUNT_ACCESSOR, NAME, POLICIES, alias_name, given, listed, mount_of, mount_shown, named, or_null,
-    page_of, shortened,
+    ID, METADATA, MOUNT_ACCESSOR, NAME, POLICIES, alias_name, given, listed, mount_of, named, or_null, page_of,
+    shortened,
 };
 use crate::api::call::{Call, SystemHandler, handler};
 use crate::api::pages::{NAMES_MAX, PAGE, Wanted};
 use crate::fields::{Field, Kind};
 use crate::identity::changes::Which;
+use crate::identity::entity::AliasName;
 use crate::identity::members::{GroupAliasChange, GroupChange, MEMBERS_MAX};
-use crate::identity::{Group, GroupAlias, GroupKind};
+use crate::identity::{Alias, Group, GroupAlias, GroupKind};
 use crate::request::{LogicalResponse, Object};
 use crate::routes::{Access, Answer, Op, Route};
 use crate::seams::error::RequestError;
@@ -199,11 +200,16 @@ async fn list_ids(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
     let identities = &call.unsealed.identities;
     let ids = page_of(call, identities.groups.all().iter().map(|group| group.id.clone()).collect());
     let mut info = Object::new();
+    let mut left = MEMBERS_MAX;
     for id in ids.iter().take(super::DESCRIBED_MAX) {
         let Some(group) = identities.groups.find(id) else { continue };
-        let members = identities.members(id, MEMBERS_MAX).await?.len();
-        let parents = identities.groups.parents(id).len();
-        let about = json!({ "name": group.name, "num_member_entities": members, "num_parent_groups": parents });
+        let mut about = json!({ "name": group.name, "num_parent_groups": identities.groups.parents(id).len() });
+        // Groups are many, or large: what would have to be read to be counted is bounded.
+        let members = identities.members(&group, left).await?.len();
+        left -= members;
+        if left > 0 {
+            about["num_member_entities"] = members.into();
+        }
         info.insert(id.clone(), about);
     }
     listed(&Wanted::of(call, NAMES_MAX), ids, Some(info))
@@ -218,7 +224,7 @@ async fn list_names(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
 /// A group as `identity/group` shows it.
 pub(super) async fn group_shown(call: &Call<'_>, group: &Group) -> Result<Object, RequestError> {
     let identities = &call.unsealed.identities;
-    let members = identities.members(&group.id, MEMBERS_MAX).await?;
+    let members = identities.members(group, MEMBERS_MAX).await?;
     // Those that are gone say nothing.
     let subgroups = group.subgroups.iter().filter(|id| identities.groups.find(id).is_some()).cloned().collect();
     let alias = match &group.alias {
@@ -300,20 +306,14 @@ async fn list_aliases(call: &Call<'_>) -> Result<LogicalResponse, RequestError> 
     listed(&Wanted::of(call, NAMES_MAX), ids, Some(info))
 }
 
+/// What only aliases of entities have is null.
 fn alias_shown(call: &Call<'_>, group: &Group, alias: &GroupAlias) -> Object {
-    let (path, kind) = mount_shown(call, &alias.mount);
-    Object::from_iter([
-        ("canonical_id".to_owned(), group.id.clone().into()),
-        ("creation_time".to_owned(), alias.created_at.rfc3339().into()),
-        ("custom_metadata".to_owned(), Value::Null),
-        ("id".to_owned(), alias.id.clone().into()),
-        ("last_update_time".to_owned(), alias.updated_at.rfc3339().into()),
-        ("local".to_owned(), false.into()),
-        ("merged_from_canonical_ids".to_owned(), Value::Null),
-        ("metadata".to_owned(), Value::Null),
-        ("mount_accessor".to_owned(), alias.mount.as_str().into()),
-        ("mount_path".to_owned(), path.into()),
-        ("mount_type".to_owned(), kind.into()),
-        ("name".to_owned(), alias.name.clone().into()),
-    ])
+    let GroupAlias { id, name, key: _, mount, created_at, updated_at } = alias.clone();
+    let mut shown = super::alias::shown(
+        call,
+        &group.id,
+        &Alias { created_at, updated_at, ..Alias::new(id, AliasName::new(&name, true), mount, created_at) },
+    );
+    shown.insert("merged_from_canonical_ids".to_owned(), Value::Null);
+    shown
 }

@@ -329,23 +329,19 @@ async fn create(call: &Call<'_>, orphan_route: bool, role: Option<&UsedRole>) ->
         metrics::token_made(cluster, &mount, made.record.kind.as_str(), made.record.creation_ttl);
     }
     let (id, ttl) = (made.id, made.record.creation_ttl);
-    let auth = auth_answer(call.unsealed, &made.record, ttl, Some(id), true).await?;
+    let auth = auth_answer(&made.record, ttl, Some(id), true, made.identity);
     Ok(LogicalResponse { auth: Some(auth), warnings: made.warnings, ..LogicalResponse::default() })
 }
 
 /// The `auth` block of a token.
-///
-/// # Errors
-/// As storage.
-pub(crate) async fn auth_answer(
-    unsealed: &Unsealed,
+pub(crate) fn auth_answer(
     record: &TokenRecord,
     ttl: Ttl,
     client_token: Option<TokenId>,
     is_new: bool,
-) -> Result<AuthAnswer, RequestError> {
-    let identity = unsealed.identities.shown_of(record.entity.as_deref(), &record.policies).await?;
-    Ok(AuthAnswer {
+    identity: Option<CallerIdentity>,
+) -> AuthAnswer {
+    AuthAnswer {
         display_name: record.display_name.clone(),
         issued_at: record.created_at,
         client_token,
@@ -362,7 +358,7 @@ pub(crate) async fn auth_answer(
             policies.sort();
             AuthIdentity { entity_id: entity.id, policies }
         }),
-    })
+    }
 }
 
 fn given_token(call: &Call<'_>) -> Result<Option<TokenId>, RequestError> {

@@ -36,13 +36,15 @@ pub(super) async fn renew(
         let Some(end) = new_end(call, &record, now).await? else {
             return Err(RequestError::invalid("past the max TTL, cannot renew"));
         };
+        let identities = &call.unsealed.identities;
+        let identity = identities.shown_of(record.entity.as_deref(), &record.policies).await?;
         record.expires_at = Some(end.at);
         record.last_renewed_at = Some(now);
         record.renewed_ttl = Some(end.ttl);
         match call.unsealed.tokens.extend(hash, &record, version).await {
             Ok(()) => {
                 call.unsealed.leases.wake();
-                let auth = auth_answer(call.unsealed, &record, end.ttl, token, false).await?;
+                let auth = auth_answer(&record, end.ttl, token, false, identity);
                 return Ok(LogicalResponse { auth: Some(auth), warnings: end.warnings, ..LogicalResponse::default() });
             }
             // It was used, renewed or revoked in between: look again.

@@ -207,12 +207,14 @@ impl Node {
     ) -> Result<Issued, LeaseError> {
         let mount = self.mounts.by_path("db/").ok_or(LeaseError::TokenGone)?;
         let (holder, plan) = (Leaseholder::Service(token), plan(default_ttl, max_ttl));
-        self.leases.issue(IssueRequest { path: "db/creds/app", holder, mount: &mount, plan, ceiling }).await
+        self.leases
+            .issue(IssueRequest { path: "db/creds/app", holder, entity: None, mount: &mount, plan, ceiling })
+            .await
     }
 
     pub async fn issue_as(&self, holder: Leaseholder<'_>, mount: &MountEntry) -> Result<Issued, LeaseError> {
         let plan = plan(TTL, MAX_TTL);
-        self.leases.issue(IssueRequest { path: "db/creds/app", holder, mount, plan, ceiling: None }).await
+        self.leases.issue(IssueRequest { path: "db/creds/app", holder, entity: None, mount, plan, ceiling: None }).await
     }
 
     /// The one row that is being issued.
@@ -240,7 +242,7 @@ impl Node {
     }
 }
 
-fn plan(default_ttl: Ttl, max_ttl: Ttl) -> LeasePlan {
+pub fn plan(default_ttl: Ttl, max_ttl: Ttl) -> LeasePlan {
     LeasePlan {
         effect_time: None,
         default_ttl,
