@@ -1,4 +1,4 @@
-"""Walks hvac over mounts, policies, tokens, leases, userpass, approle and kv.
+"""Walks hvac over mounts, policies, tokens, leases, userpass, approle, kv, identity and rate limits.
 
 Needs VAULT_ADDR and VAULT_TOKEN (root), a database role `readonly` at `database/`, and in STATIC_USER a PostgreSQL role for a static role.
 Every step asserts what it got; the last line says how many held.
@@ -211,5 +211,48 @@ root.auth.token.revoke_accessor(made["accessor"])
 check("revoked token", refused(Forbidden, child.auth.token.lookup_self))
 root.sys.delete_policy("walk")
 check("policy gone", "walk" not in root.sys.list_policies()["data"]["policies"])
+
+# Identity.
+who = root.secrets.identity
+root.sys.enable_auth_method("userpass", path="walk-people")
+accessor = root.sys.list_auth_methods()["data"]["walk-people/"]["accessor"]
+ann = who.create_or_update_entity(name="walk-ann", metadata={"team": "shop"}, policies="walk")["data"]["id"]
+who.create_or_update_entity_by_name("walk-bob", metadata={"team": "ops"})
+bob = who.read_entity_by_name("walk-bob")["data"]["id"]
+who.update_entity(entity_id=ann, metadata={"team": "till"})
+check("an entity", who.read_entity(ann)["data"]["metadata"] == {"team": "till"})
+check("entities", {ann, bob} <= set(who.list_entities()["data"]["keys"]))
+check("entities by name", {"walk-ann", "walk-bob"} <= set(who.list_entities_by_name()["data"]["keys"]))
+alias = who.create_or_update_entity_alias(name="ann", canonical_id=ann, mount_accessor=accessor)["data"]["id"]
+who.update_entity_alias(alias_id=alias, name="anna", canonical_id=ann, mount_accessor=accessor)
+check("an alias", who.read_entity_alias(alias)["data"]["name"] == "anna")
+check("aliases", alias in who.list_entity_aliases()["data"]["keys"])
+group = who.create_or_update_group(name="walk-g", member_entity_ids=bob, policies="walk")["data"]["id"]
+who.update_group(group_id=group, name="walk-g", group_type="internal", policies="walk-2")
+check("a group", who.read_group(group)["data"]["member_entity_ids"] == [bob])
+check("its policies", who.read_group_by_name("walk-g")["data"]["policies"] == ["walk-2"])
+external = who.create_or_update_group(name="walk-e", group_type="external")["data"]["id"]
+team = who.create_or_update_group_alias(name="team", mount_accessor=accessor, canonical_id=external)["data"]["id"]
+check("a group's alias", who.read_group_alias(team)["data"]["canonical_id"] == external)
+check("groups", {group, external} <= set(who.list_groups()["data"]["keys"]))
+found = who.lookup_entity(alias_name="anna", alias_mount_accessor=accessor)
+check("looked up", found["data"]["id"] == ann and who.lookup_group(name="walk-e")["data"]["id"] == external)
+who.merge_entities(from_entity_ids=bob, to_entity_id=ann)
+check("merged", who.read_entity(ann)["data"]["merged_entity_ids"] == [bob])
+check("in the group of the other", who.read_group(group)["data"]["member_entity_ids"] == [ann])
+who.delete_group_alias(team)
+who.delete_group(group)
+who.delete_group_by_name("walk-e")
+who.delete_entity_alias(alias)
+who.delete_entity(ann)
+check("deleted", refused(InvalidPath, who.read_entity, ann) and refused(InvalidPath, who.read_group, group))
+root.sys.disable_auth_method("walk-people")
+
+# Rate limits.
+root.sys.create_or_update_quota(name="walk", rate=1000.0, path="database")
+check("a quota", root.sys.read_quota("walk")["data"]["rate"] == 1000)
+check("quotas", "walk" in root.sys.list_quotas()["data"]["keys"])
+root.sys.delete_quota("walk")
+check("no quota", refused(InvalidPath, root.sys.read_quota, "walk"))
 
 print(f"hvac: all {held} steps held")

@@ -128,12 +128,16 @@ async fn list(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
     for id in ids.iter().take(DESCRIBED_MAX) {
         let Some(found) = identities.find_by_alias_id(id).await? else { continue };
         let Some(alias) = found.record.alias(id) else { continue };
-        let mut about = alias_shown(call, &found.record, alias);
-        about.retain(|name, _| !matches!(name.as_str(), "id" | "creation_time" | "last_update_time"));
-        about.remove("merged_from_canonical_ids");
-        info.insert(id.clone(), about.into());
+        info.insert(id.clone(), described(alias_shown(call, &found.record, alias)).into());
     }
     listed(&wanted, ids, Some(info))
+}
+
+/// What a list says of an alias.
+pub(super) fn described(mut shown: Object) -> Object {
+    const LEFT_OUT: [&str; 4] = ["id", "creation_time", "last_update_time", "merged_from_canonical_ids"];
+    shown.retain(|name, _| !LEFT_OUT.contains(&name.as_str()));
+    shown
 }
 
 /// An alias as it stands in its entity.

@@ -298,10 +298,7 @@ async fn list_aliases(call: &Call<'_>) -> Result<LogicalResponse, RequestError> 
     for id in ids.iter().take(super::DESCRIBED_MAX) {
         let Some(group) = groups.by_alias_id(id) else { continue };
         let Some(alias) = &group.alias else { continue };
-        let mut about = alias_shown(call, &group, alias);
-        about.retain(|name, _| !matches!(name.as_str(), "id" | "creation_time" | "last_update_time"));
-        about.remove("merged_from_canonical_ids");
-        info.insert(id.clone(), about.into());
+        info.insert(id.clone(), super::alias::described(alias_shown(call, &group, alias)).into());
     }
     listed(&Wanted::of(call, NAMES_MAX), ids, Some(info))
 }
