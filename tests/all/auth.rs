@@ -1,9 +1,12 @@
 //! Auth methods as such: enabling, tuning and disabling them, and what a login's token is.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
 use serde_json::{Value, json};
 
 use super::kubernetes;
-use crate::support::{Bao, Client, Credential, Database, Server, Signer, eventually, now};
+use crate::support::{Bao, Cli, Client, Credential, Database, Server, Signer, eventually, now};
 
 /// Enables a method at a path.
 pub(crate) fn enable(server: &Server, path: &str, kind: &str) {
@@ -17,6 +20,58 @@ fn user(server: &Server, mount: &str, name: &str, body: Value) {
 fn log_in(server: &Server, mount: &str, name: &str) -> Client {
     let answer = server.nobody().post(&format!("auth/{mount}/login/{name}"), json!({ "password": "a-long-password" }));
     server.as_token(&answer.assert_status(200).text("/auth/client_token"))
+}
+
+/// A program that keeps the token, called by our command line and by `bao`'s alike.
+#[test]
+fn a_token_helper_keeps_the_token_of_a_login() {
+    let server = Server::dev();
+    let bao = Bao::find("a token helper, called by a real OpenBao's command line");
+    let home = tempfile::tempdir().unwrap();
+    let at = |name: &str| home.path().join(name);
+    let script = "#!/bin/sh\necho \"$1 $VAULT_ADDR\" >> \"$HOME/calls\"\ncase $1 in\n\
+                  get) cat \"$HOME/kept\" 2>/dev/null || true;;\n\
+                  store) cat > \"$HOME/kept\";;\n\
+                  erase) rm -f \"$HOME/kept\";;\nesac\n";
+    fs::write(at("helper"), script).unwrap();
+    fs::set_permissions(at("helper"), fs::Permissions::from_mode(0o755)).unwrap();
+    let config = format!("# ours\ntoken_helper = \"{}\"\n", at("helper").display());
+    for name in [".vault", ".bao"] {
+        fs::write(at(name), &config).unwrap();
+    }
+    let program = server.cli();
+    let ours = Cli::new(program.program(), server.address(), home.path(), None);
+    let theirs = bao.map(|bao| Cli::new(&bao.program, server.address(), home.path(), None));
+    let token = server.root().child(json!({ "policies": ["default"], "ttl": "1h" }));
+    for stores in [Some(&ours), theirs.as_ref()].into_iter().flatten() {
+        stores.run(&["login", "-no-print", &token]).assert_status(0);
+        assert_eq!(fs::read_to_string(at("kept")).unwrap().trim(), token);
+        assert!(!at(".vault-token").exists());
+        for reads in [Some(&ours), theirs.as_ref()].into_iter().flatten() {
+            reads.line("token lookup").assert_status(0);
+        }
+        fs::remove_file(at("kept")).unwrap();
+        ours.line("token lookup").assert_status(2);
+    }
+    let calls = fs::read_to_string(at("calls")).unwrap();
+    assert!(calls.contains("store http") && calls.contains("get http"), "{calls}");
+    assert!(!calls.contains(&token), "it comes on standard input");
+
+    // What is wrong is said, and nothing else is asked instead.
+    fs::write(at(".vault-token"), &token).unwrap();
+    for (config, why) in [
+        ("token_helper = \"helper\"", "must be an absolute path"),
+        ("token_helpers = \"/x\"", "invalid key \"token_helpers\" at 1:1"),
+        ("token_helper = ", "error parsing config: At 1:"),
+        ("token_helper = \"/nowhere/helper\"", "/nowhere/helper"),
+    ] {
+        fs::write(at(".vault"), config).unwrap();
+        ours.line("token lookup").assert_status(2).assert_stderr(why);
+    }
+    fs::write(at("fails"), "#!/bin/sh\nexit 3\n").unwrap();
+    fs::set_permissions(at("fails"), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::write(at(".vault"), format!("token_helper = \"{}\"", at("fails").display())).unwrap();
+    ours.line("token lookup").assert_status(2).assert_stderr("failed to get token from token helper");
 }
 
 #[test]

@@ -82,6 +82,10 @@ impl Cli {
         Self { token: None, ..self.clone() }
     }
 
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
     pub fn home(&self) -> &Path {
         &self.home
     }

@@ -22,7 +22,7 @@ mod print;
 /// For the tests and the fuzz targets.
 #[cfg(any(test, fuzzing))]
 pub mod properties;
-mod token_file;
+mod token_helper;
 mod tools;
 mod tree;
 

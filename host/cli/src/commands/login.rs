@@ -12,7 +12,7 @@ use crate::declare::{leaf, switch, value};
 use crate::environment::parse_bool;
 use crate::failure::Failure;
 use crate::print::{self, Format, wrapped};
-use crate::token_file::TokenFile;
+use crate::token_helper::TokenHelper;
 
 pub(super) fn tree() -> Command {
     leaf("login", "Authenticate and keep the token for later commands", "[TOKEN | KEY=VALUE...]", EXAMPLES)
@@ -241,9 +241,10 @@ fn unwrapped(client: &mut Client, secret: Secret, wanted: bool) -> Result<Secret
 }
 
 fn keep(run: &mut Run, token: &SecretString, secret: &Secret) -> Result<(), Failure> {
-    let stored = match TokenFile::of(run.env) {
-        Some(file) => file.store(token).map_err(|error| error.to_string()),
-        None => Err("there is no home folder, and TOKEN_PATH is not set".to_owned()),
+    let stored = match TokenHelper::of(run.env) {
+        Err(why) => Err(why),
+        Ok(Some(helper)) => helper.store(token).map_err(|error| error.to_string()),
+        Ok(None) => Err("there is no home folder, and TOKEN_PATH is not set".to_owned()),
     };
     if let Err(why) = stored {
         run.env.warn(&format!("Error storing token: {why}"));

@@ -8,7 +8,7 @@ use crate::duration::Span;
 use crate::environment::Environment;
 use crate::failure::Failure;
 use crate::print::Format;
-use crate::token_file::TokenFile;
+use crate::token_helper::TokenHelper;
 use crate::tools::ModuleTools;
 
 /// One run of one command: its words and flags, and what it works with.
@@ -98,8 +98,9 @@ impl Run<'_> {
         if let Some(token) = self.env.setting("TOKEN") {
             return Ok(Some(SecretString::from(token)));
         }
-        let Some(file) = TokenFile::of(self.env) else { return Ok(None) };
-        file.read().map_err(|error| Failure::Server(format!("failed to get token from token helper: {error}")))
+        let failed = |why: String| Failure::Server(format!("failed to get token from token helper: {why}"));
+        let Some(helper) = TokenHelper::of(self.env).map_err(failed)? else { return Ok(None) };
+        helper.read().map_err(|error| failed(error.to_string()))
     }
 
     fn dry_run(&self) -> Option<DryRun> {

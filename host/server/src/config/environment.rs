@@ -164,7 +164,7 @@ pub(crate) const VARIABLES: &[Variable] = &[
     row("MFA", Client, NotSupported, "there is no multi-factor login"),
     row("UNWRAP_TOKEN", Client, NotSupported, "say `unwrap TOKEN`"),
     row("DETAILED", Client, NotSupported, "say `-detailed`"),
-    row("CONFIG_PATH", Client, NoMeaning, "there are no token helpers: use `TOKEN_PATH`"),
+    row("CONFIG_PATH", Client, Works, "the file that names a `token_helper`; `~/.vault`, then `~/.bao`"),
     row("BINARY", Client, NoMeaning, "it belongs to Vault's tests"),
     row("SSH_EXECUTABLE", Client, NoMeaning, NO_SSH),
     row("SSH_HOST_KEY_HOSTNAMES", Client, NoMeaning, NO_SSH),

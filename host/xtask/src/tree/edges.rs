@@ -28,7 +28,7 @@ const CRATES: [CrateRule; 15] = [
     },
     CrateRule { name: "http", ships_with: &["core", "model"], tested_with: &[] },
     // The grammar of policies, for `policy fmt` (0011): the one guest that a host crate ships natively.
-    CrateRule { name: "cli", ships_with: &["model", "acl", "https", "tls"], tested_with: &[] },
+    CrateRule { name: "cli", ships_with: &["model", "acl", "hcl", "https", "tls"], tested_with: &[] },
     // How every client of ours judges a server's certificate.
     CrateRule { name: "tls", ships_with: &[], tested_with: &[] },
     // How every HTTP client of ours reaches a server.
