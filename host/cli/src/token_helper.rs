@@ -146,7 +146,11 @@ impl TokenProgram {
             stdout.take(TOKEN_MAX).read_to_string(&mut text)?;
         }
         let status = child.wait()?;
-        if status.success() { Ok(text) } else { Err(io::Error::other(format!("{} {what}: {status}", self.program.display()))) }
+        if status.success() {
+            Ok(text)
+        } else {
+            Err(io::Error::other(format!("{} {what}: {status}", self.program.display())))
+        }
     }
 }
 

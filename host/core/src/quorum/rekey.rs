@@ -121,6 +121,8 @@ pub struct NewShares {
     pub shares: Vec<KeyShare>,
     /// They do not count before they are verified, with this nonce.
     pub verification_nonce: Option<String>,
+    /// The store did not say whether they count: then these or the old ones do.
+    pub is_uncertain: bool,
 }
 
 /// What a share brought about.
@@ -138,6 +140,8 @@ pub enum VerifyProgress {
     Done(String),
 }
 
+const NOBODYS_SHARE: &str =
+    "there are no recovery keys yet, so that nobody's share is asked for: this takes a token with sudo on the path";
 pub(crate) const NO_RECOVERY: &str = "recovery keys not supported";
 
 impl Quorum {
@@ -157,11 +161,17 @@ impl Quorum {
         }
     }
 
-    /// Begins an attempt. Where there are no recovery shares yet, nobody can give one, and the new ones are dealt at once.
+    /// Begins an attempt. Where there are no recovery shares yet, nobody can give one, and the new ones are dealt at once: to whoever has
+    /// `sudo`, and to nobody else, for such shares open the way to a root token.
     ///
     /// # Errors
     /// See [`QuorumError`].
-    pub async fn begin_rekey(&self, target: Target, wish: Wish) -> Result<Option<NewShares>, QuorumError> {
+    pub async fn begin_rekey(
+        &self,
+        target: Target,
+        wish: Wish,
+        has_sudo: bool,
+    ) -> Result<Option<NewShares>, QuorumError> {
         let key = target.key();
         for _ in 0..TRIES {
             let stored = self.attempt::<Rekey>(&key).await?;
@@ -177,6 +187,9 @@ impl Quorum {
             let has_none = split.shares == 0;
             if has_none && target == Target::Root {
                 return Err(QuorumError::Impossible(super::NO_SHARES));
+            }
+            if has_none && !has_sudo {
+                return Err(QuorumError::Impossible(NOBODYS_SHARE));
             }
             if !has_none && split.digests.is_empty() {
                 return Err(QuorumError::Impossible(NO_DIGESTS));
@@ -275,12 +288,20 @@ impl Quorum {
         };
         if target == Target::Root && split.recovery {
             self.adopt(NewKeys::Wrapped, split, end).await?;
-            return Ok(NewShares { nonce, shares: Vec::new(), verification_nonce: None });
+            return Ok(NewShares { nonce, shares: Vec::new(), verification_nonce: None, is_uncertain: false });
         }
         let dealt = self.seal.deal(attempt.shares, attempt.threshold)?;
         if !attempt.verify {
-            self.adopt(new_keys(target, &dealt), split, end).await?;
-            return Ok(NewShares { nonce, shares: dealt.shares, verification_nonce: None });
+            // Shares that may count are handed out, whatever the store says: nobody else knows them.
+            let is_uncertain = match self.adopt(new_keys(target, &dealt), split, end).await {
+                Ok(()) => false,
+                Err(QuorumError::Storage(StorageError::Unavailable(why))) => {
+                    tracing::error!(why, "it is not known whether the new key shares count");
+                    true
+                }
+                Err(error) => return Err(error),
+            };
+            return Ok(NewShares { nonce, shares: dealt.shares, verification_nonce: None, is_uncertain });
         }
         let verification_nonce = random::uuid(&*self.entropy);
         attempt.dealt = Some(Waiting {
@@ -296,7 +317,7 @@ impl Quorum {
             .check(keys::seal(), Expect::Version(split.version));
         commit_surely(&*self.storage, batch, key, &value).await?;
         crate::fail::point("rekey-dealt");
-        Ok(NewShares { nonce, shares: dealt.shares, verification_nonce: Some(verification_nonce) })
+        Ok(NewShares { nonce, shares: dealt.shares, verification_nonce: Some(verification_nonce), is_uncertain: false })
     }
 
     async fn adopt(&self, new: NewKeys<'_>, proved: &Split, end: Batch) -> Result<(), QuorumError> {

@@ -116,7 +116,10 @@ impl Counted {
                 },
                 _ => continue,
             };
-            changed.mounts.push(row.mount.clone());
+            // Operators get out of whatever has happened with a root token: it waits for no count either.
+            if known.table.closed.is_some() && !row.opened_body().is_some_and(|body| body.is_root) {
+                changed.mounts.push(row.mount.clone());
+            }
             if let Some(at) = known.table.counting(&row, &known.mounts) {
                 *changed.by.entry(at).or_insert(0) += by;
                 changed.path.get_or_insert_with(|| path_of(&row).to_owned());

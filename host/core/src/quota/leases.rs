@@ -312,12 +312,29 @@ impl LeaseCounts {
                 continue;
             }
             crate::fail::point("leases-closed");
-            if self.count_and_open(&mut held, after, &known.mounts).await? {
-                self.follow().await?;
-                return Ok(());
+            match self.count_and_open(&mut held, after, &known.mounts).await {
+                Ok(true) => {
+                    self.follow().await?;
+                    return Ok(());
+                }
+                Ok(false) => {}
+                Err(error) => {
+                    self.open_again(held).await;
+                    return Err(error.into());
+                }
             }
         }
         Err(overtaken_too_often(&key).into())
+    }
+
+    /// After a change that did not come about: leases need not wait until their time is over.
+    async fn open_again(&self, held: Held) {
+        let key = keys::quota_lease_counts();
+        let Ok(value) = encode(&LeaseTable { closed: None, ..held.table }) else { return };
+        let batch = Batch::new().put(key.clone(), value.clone(), held.unchanged);
+        if let Err(error) = commit_surely(&*self.storage, batch, &key, &value).await {
+            tracing::warn!(%error, "leases that were closed to be counted are open again in {CLOSED_FOR}");
+        }
     }
 
     /// Says that leases are closed, or still are. Whether that is so: another server may have been faster, or may have opened them.

@@ -1,19 +1,20 @@
 //! New key shares in place of the present ones: one commit, verified where that is asked for, followed by the other servers.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use leasehold_core::keys;
 use leasehold_core::seams::seal::Seal as _;
 use leasehold_core::seams::storage::Storage as _;
 use leasehold_core::token::create::First;
-use leasehold_model::{Operation, TokenId};
+use leasehold_model::{Operation, TokenId, Ttl};
 use serde_json::{Value, json};
 
 use super::quorum::{bytes, data, hex, initialised, open, server, wrong};
 use super::support::faults::{FAULTS, Fault};
 use super::support::pass;
-use super::support::server::{Answer, ROOT, Seals, Server, refusal};
+use super::support::server::{Answer, ROOT, Seals, Server, refusal, request};
 use super::support::wrapper::ScriptedWrapper;
 
 /// `root` or `recovery`, whose attempt a test is about.
@@ -214,7 +215,9 @@ async fn the_old_shares_or_the_new_ones_open_the_server_whatever_goes_wrong() {
                 let fired = !server.process.is_armed();
                 server.process.disarm();
                 let context = format!("{fault:?} at write {write}, verify: {verify}, told: {:?}", told.is_ok());
-                let is_done = matches!(&told, Ok(Ok(_)));
+                let is_told = matches!(&told, Ok(Ok(_)));
+                // The store did not say whether it has happened.
+                let is_done = matches!(&told, Ok(Ok(answer)) if answer.warnings.is_empty());
                 if let (Ok(Ok(answer)), false) = (told, verify) {
                     new = serde_json::from_value(answer.data.unwrap()["keys"].clone()).unwrap();
                 }
@@ -223,7 +226,7 @@ async fn the_old_shares_or_the_new_ones_open_the_server_whatever_goes_wrong() {
                 assert!(!is_done || by_new && !by_old, "{context}: said to be done");
                 assert!(fault != Fault::LiesFailure || is_done, "{context}: what has happened is told");
                 // Shares that nobody has seen may be the ones that count: that is what verification is for.
-                assert!(by_old != by_new || !verify && !is_done, "{context}: old {by_old}, new {by_new}");
+                assert!(by_old != by_new || !verify && !is_told, "{context}: old {by_old}, new {by_new}");
                 if !fired {
                     assert!(is_done, "{context}");
                     break;
@@ -231,6 +234,76 @@ async fn the_old_shares_or_the_new_ones_open_the_server_whatever_goes_wrong() {
             }
         }
     }
+}
+
+/// The store takes new keys and is away before it says so: whoever asked for them gets them, and is told to keep both.
+#[tokio::test(start_paused = true)]
+async fn shares_that_may_count_are_handed_out() {
+    let mut uncertain = 0;
+    for write in 0..6 {
+        let (server, old) = server().await;
+        let rotation = Rotation::of_root(&server);
+        let nonce = rotation.begin(3, 2, false).await;
+        data(rotation.step("update", &old[0], &nonce).await);
+        server.process.leaves.store(true, Ordering::SeqCst);
+        server.process.fault_at(write, Fault::LiesFailure);
+        let told = tokio::time::timeout(Duration::from_secs(300), rotation.step("update", &old[1], &nonce)).await;
+        server.process.is_cut.store(false, Ordering::SeqCst);
+        server.process.disarm();
+        let Ok(Ok(answer)) = told else {
+            assert!(opens(&server, &old).await, "nobody has the new ones, at write {write}");
+            continue;
+        };
+        let new: Vec<String> = serde_json::from_value(answer.data.unwrap()["keys"].clone()).unwrap();
+        assert_ne!(opens(&server, &old).await, opens(&server, &new).await, "at write {write}");
+        uncertain += usize::from(answer.warnings.iter().any(|said| said.contains("keep them AND the old ones")));
+    }
+    assert!(uncertain > 0);
+}
+
+/// What leaves with one answer is not put where it may be lost.
+#[tokio::test(start_paused = true)]
+async fn new_shares_are_asked_for_by_who_can_be_answered() {
+    let (server, old) = server().await;
+    let rotation = Rotation::of_root(&server);
+    let nonce = rotation.begin(3, 2, false).await;
+    data(rotation.step("update", &old[0], &nonce).await);
+    let last = json!({ "key": old[1], "nonce": nonce });
+    let mut wrapped = request(Some(ROOT), Operation::Update, &rotation.path("update"), last.clone());
+    wrapped.wrap_ttl = Some(Ttl::from_secs(60));
+    assert_eq!(
+        refusal(server.core.handle(wrapped).await),
+        "Invalid: new key shares are not wrapped: ask for them without a wrap TTL"
+    );
+    let counted = server.token(json!({ "num_uses": 1 })).await;
+    assert_eq!(
+        refusal(server.update(&counted, &rotation.path("update"), last.clone()).await),
+        "Invalid: new key shares are not handed to a token whose uses are counted"
+    );
+    assert_eq!(rotation.read("init").await["progress"], 1);
+    let (new, _) = dealt(server.root(&rotation.path("update"), last).await);
+    assert!(opens(&server, &new).await);
+}
+
+/// Where nobody has a recovery share, nobody's is asked for: then it takes `sudo`.
+#[tokio::test(start_paused = true)]
+async fn first_recovery_shares_take_sudo() {
+    let (server, shares, _) = with_seal(0, 0).await;
+    assert!(shares.is_empty());
+    let wish = json!({ "secret_shares": 1, "secret_threshold": 1 });
+    let paths = ["sys/rotate/recovery/init", "sys/rekey-recovery-key/init"];
+    let plain = server.token_with(&paths.map(|path| format!("{path}: update")).join("\n")).await;
+    for path in paths {
+        let refused = refusal(server.update(&plain, path, wish.clone()).await);
+        assert!(refused.contains("this takes a token with sudo on the path"), "{path}: {refused}");
+        // Nor does whoever is let in without a token get one.
+        let mut nobody = request(None, Operation::Update, path, wish.clone());
+        nobody.is_let_in = true;
+        assert!(server.core.handle(nobody).await.is_err(), "{path}");
+    }
+    let able = server.token_with(&paths.map(|path| format!("{path}: update, sudo")).join("\n")).await;
+    let (first, _) = dealt(server.update(&able, paths[0], wish).await);
+    assert_eq!(first.len(), 1);
 }
 
 #[tokio::test(start_paused = true)]

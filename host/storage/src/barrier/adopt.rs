@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::ring::{self, KEY_LEN, Ring};
-use super::seal::{SealConfig, broken};
+use super::seal::{SealConfig, broken, written};
 use super::stored_key::StoredKey;
 use super::{Barrier, TRIES, sealings, shares};
 
@@ -140,16 +140,11 @@ impl Barrier {
 
     /// As any commit; one that is said to have failed may have happened all the same.
     async fn commit_config(&self, changes: Vec<Change>) -> Result<(), SealError> {
-        let wanted = changes.iter().find_map(|change| match change {
-            Change::Put { key, value, .. } if *key == keys::seal() => Some(value.clone()),
-            _ => None,
-        });
-        match self.inner.commit(Batch(changes)).await {
-            Err(StorageError::Unavailable(why)) => match self.inner.get(&keys::seal()).await {
-                Ok(Some(stored)) if Some(&stored.value) == wanted.as_ref() => Ok(()),
-                _ => Err(StorageError::Unavailable(why).into()),
-            },
-            done => Ok(done?),
+        let batch = Batch(changes);
+        let wanted = written(&batch, &keys::seal());
+        match (self.inner.commit(batch).await, wanted) {
+            (Err(StorageError::Unavailable(_)), Some(wanted)) if self.is_written(&wanted).await? => Ok(()),
+            (done, _) => Ok(done?),
         }
     }
 

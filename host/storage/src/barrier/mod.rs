@@ -142,8 +142,11 @@ impl Barrier {
         let ring = self.unwrapped(seen, stored.value).await?;
         let ring = Arc::new(ring.stored_as(stored.version, Some(seen)));
         let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
-        if open.is_none() {
-            return Err(StorageError::Sealed);
+        match open.as_ref() {
+            None => return Err(StorageError::Sealed),
+            // A newer one was stored and opened while this one was read.
+            Some(newer) if newer.version() > ring.version() => return Ok(Arc::clone(newer)),
+            Some(_) => {}
         }
         *open = Some(Arc::clone(&ring));
         Ok(ring)

@@ -2,12 +2,13 @@
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use leasehold_core::seams::seal::{
     Dealt, FirstValues, KeyShare, KeyStatus, NewKeys, RotationSchedule, Seal, SealError, SealStatus, SecretKey, Split,
 };
-use leasehold_core::seams::storage::{Batch, Change, Expect, StorageError, Versioned};
+use leasehold_core::seams::storage::{Batch, Change, Expect, Key, StorageError, Versioned};
 use leasehold_core::{keys, random};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -17,6 +18,9 @@ use super::shares::{self, SHARE_LEN_MAX, SHARE_LEN_MIN};
 use super::stored_key::{Moved, StoredKey};
 use super::{Barrier, sealings};
 
+/// How often, and how far apart, is looked for what a store that was away has done.
+const LOOKS: u32 = 20;
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
 const OVERTAKEN: &str = "another server has moved to another seal at the same moment: look at the seal's status, and give the shares again \
      if the migration is still pending";
 
@@ -76,6 +80,14 @@ impl Unsealing {
         self.nonce.clear();
         std::mem::take(&mut self.parts)
     }
+}
+
+/// What a batch puts under a key.
+pub(super) fn written(batch: &Batch, key: &Key) -> Option<(Key, Vec<u8>)> {
+    batch.0.iter().find_map(|change| match change {
+        Change::Put { key: put, value, .. } if put == key => Some((put.clone(), value.clone())),
+        _ => None,
+    })
 }
 
 impl Barrier {
@@ -153,21 +165,25 @@ impl Barrier {
         let wrapped = ring.wrap(&*self.entropy).ok_or_else(|| broken("the key ring could not be wrapped"))?;
         let mut batch = Batch::new().put(key.clone(), wrapped.clone(), expect);
         batch.0.extend(also);
-        let done = self.inner.commit(batch).await;
-        if !matches!(done, Ok(()) | Err(StorageError::Unavailable(_))) {
-            return Ok(done?);
+        // What shows that it has happened: a ring is written by every server now and then, the configuration of the seal is not.
+        let shown = written(&batch, &keys::seal()).unwrap_or((key.clone(), wrapped.clone()));
+        match self.inner.commit(batch).await {
+            Ok(()) => {}
+            Err(error @ StorageError::Unavailable(_)) if !self.is_written(&shown).await? => return Err(error.into()),
+            Err(StorageError::Unavailable(_)) => {}
+            Err(error) => return Err(error.into()),
         }
-        let stored = self.inner.get(&key).await?.ok_or_else(damaged)?;
-        // What is said to have failed may have happened all the same.
-        if stored.value != wrapped {
-            done?;
-        }
-        let ring = if stored.value == wrapped {
-            ring.stored_as(stored.version, None)
-        } else {
+        // From here on it has happened, and nothing may say otherwise.
+        let ring = match self.patiently(&key).await {
+            Ok(None) => return Err(damaged()),
+            Ok(Some(stored)) if stored.value == wrapped => ring.stored_as(stored.version, None),
             // Another server has stored a newer one already.
-            let newer = self.unwrapped(&ring, stored.value).await?;
-            newer.stored_as(stored.version, Some(&ring))
+            Ok(Some(stored)) => match self.unwrapped(&ring, stored.value).await {
+                Ok(newer) => newer.stored_as(stored.version, Some(&ring)),
+                Err(_) => ring.stored_as(0, None),
+            },
+            // Whoever writes next finds that it is another version, and reads it.
+            Err(_) => ring.stored_as(0, None),
         };
         if self.ring().is_ok_and(|old| old.newest_id() != ring.newest_id()) {
             self.sealed_values.store(0, Ordering::Relaxed);
@@ -176,12 +192,30 @@ impl Barrier {
         Ok(())
     }
 
+    /// Whether a commit of which the store said nothing has happened.
+    pub(super) async fn is_written(&self, (key, value): &(Key, Vec<u8>)) -> Result<bool, StorageError> {
+        Ok(self.patiently(key).await?.is_some_and(|stored| stored.value == *value))
+    }
+
+    /// A value of a store that may be away for a moment.
+    async fn patiently(&self, key: &Key) -> Result<Option<Versioned>, StorageError> {
+        for _ in 0..LOOKS {
+            match self.inner.get(key).await {
+                Err(StorageError::Unavailable(_)) => tokio::time::sleep(LOOK_AGAIN).await,
+                known => return known,
+            }
+        }
+        self.inner.get(key).await
+    }
+
     /// To a configuration from before digests were kept. They hold from the next start on.
     async fn add_digests(&self, config: &SealConfig, parts: &[Zeroizing<Vec<u8>>]) {
         let Some(all) = shares::all(parts, config.shares, config.threshold) else { return };
         let digests = all.iter().map(|share| shares::digest(&share.0)).collect();
         let Ok(value) = (SealConfig { digests, ..config.clone() }).bytes() else { return };
-        if let Err(error) = self.inner.commit(Batch::new().put(keys::seal(), value, Expect::Present)).await {
+        if let Err(error) =
+            self.inner.commit(Batch::new().put(keys::seal(), value, Expect::Version(config.version))).await
+        {
             tracing::warn!(%error, "could not store the digests of the shares: the next unsealing tries again");
         }
     }

@@ -195,13 +195,14 @@ async fn begin(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
             "encrypting key shares with PGP keys is not supported: leave pgp_keys and backup out",
         ));
     }
+    check_delivery(call)?;
     let number = |name: &str| fields.int(name).unwrap_or(0);
     let wish = Wish {
         shares: number("secret_shares"),
         threshold: number("secret_threshold"),
         verify: fields.bool("require_verification").unwrap_or(false),
     };
-    let begun = call.unsealed.quorum.begin_rekey(asked.target, wish).await;
+    let begun = call.unsealed.quorum.begin_rekey(asked.target, wish, call.sudo).await;
     match begun.map_err(asked.refused(Step::Init))? {
         None => status(call).await,
         // There were no recovery shares that anybody could have given.
@@ -209,9 +210,31 @@ async fn begin(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
             let mut data = dealt_data(asked, &dealt);
             data.insert("t".to_owned(), wish.threshold.into());
             data.insert("n".to_owned(), wish.shares.into());
-            Ok(asked.answer(data))
+            Ok(told(asked, &dealt, data))
         }
     }
+}
+
+/// New shares that count from now on leave with this answer or never: nothing may keep it back that can be known beforehand.
+fn check_delivery(call: &Call<'_>) -> Result<(), RequestError> {
+    if call.request.wrap_ttl.is_some() {
+        return Err(RequestError::invalid("new key shares are not wrapped: ask for them without a wrap TTL"));
+    }
+    if call.caller.is_some_and(|caller| caller.uses_before != 0) {
+        return Err(RequestError::invalid("new key shares are not handed to a token whose uses are counted"));
+    }
+    Ok(())
+}
+
+fn told(asked: Asked, dealt: &NewShares, data: Object) -> LogicalResponse {
+    let answer = asked.answer(data);
+    if !dealt.is_uncertain {
+        return answer;
+    }
+    answer.warn(
+        "the storage did not say whether these key shares count: keep them AND the old ones until an unsealing, or another \
+         rotation, has shown which do",
+    )
 }
 
 async fn cancel(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
@@ -237,10 +260,11 @@ fn given<'a>(call: &'a Call<'_>, asked: Asked) -> Result<(crate::seams::seal::Ke
 async fn update(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
     let asked = Asked::by(call);
     let (share, nonce) = given(call, asked)?;
+    check_delivery(call)?;
     let progress = call.unsealed.quorum.give_to_rekey(asked.target, &share, nonce).await;
     match progress.map_err(asked.refused(Step::Update))? {
         RekeyProgress::More => status(call).await,
-        RekeyProgress::Done(dealt) => Ok(asked.answer(dealt_data(asked, &dealt))),
+        RekeyProgress::Done(dealt) => Ok(told(asked, &dealt, dealt_data(asked, &dealt))),
     }
 }
 

@@ -60,6 +60,8 @@ pub struct Process {
     pub yields: AtomicBool,
     /// The store hears nothing of this process, and this process nothing of the store.
     pub is_cut: AtomicBool,
+    /// After an answer that lies, the process is cut off.
+    pub leaves: AtomicBool,
     /// This process does not learn what others have changed; all else works.
     pub is_deaf: AtomicBool,
     /// That commit waits until it is told to go on, and then conflicts; once.
@@ -92,6 +94,7 @@ impl Process {
             lists: Mutex::default(),
             yields: AtomicBool::new(false),
             is_cut: AtomicBool::new(false),
+            leaves: AtomicBool::new(false),
             is_deaf: AtomicBool::new(false),
             conflict: Mutex::default(),
             copy: Mutex::default(),
@@ -213,7 +216,13 @@ impl Process {
         match fault {
             None => act.await,
             Some(Fault::Fails) => Err(unavailable()),
-            Some(Fault::LiesFailure) => act.await.and(Err(unavailable())),
+            Some(Fault::LiesFailure) => {
+                let done = act.await;
+                if self.leaves.load(Ordering::SeqCst) {
+                    self.is_cut.store(true, Ordering::SeqCst);
+                }
+                done.and(Err(unavailable()))
+            }
             Some(Fault::CrashBefore) => {
                 self.die();
                 Err(unavailable())
