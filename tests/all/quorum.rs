@@ -393,3 +393,32 @@ fn the_command_line_without_a_token_asks_the_routes_that_need_none() {
     server.secrets().tell(&token);
     server.as_token(&token).get("auth/token/lookup-self").assert_status(200);
 }
+
+/// Made, and not handed out: the attempt is over, and the next one makes a token that works.
+#[test]
+fn a_server_that_is_killed_with_a_new_root_token_in_its_hands_makes_another() {
+    let mut server = Server::durable(&two_of_three());
+    let shares = server.shares();
+    server.kill();
+    server.set_environment("LEASEHOLD_FAIL_POINT", Some("root-token-made"));
+    server.start();
+    server.unseal();
+    let attempt = "sys/generate-root-token/attempt";
+    let begin = |server: &Server| server.root().put(attempt, json!({})).assert_status(200).text("/data/nonce");
+    let nonce = begin(&server);
+    let give = |server: &Server, at: usize, nonce: &str| {
+        let body = json!({ "key": shares[at], "nonce": nonce });
+        server.root().try_request("PUT", "sys/generate-root-token/update", Some(body))
+    };
+    assert_eq!(give(&server, 0, &nonce).unwrap().status, 200);
+    assert!(give(&server, 1, &nonce).is_err(), "it died");
+    server.kill();
+    server.set_environment("LEASEHOLD_FAIL_POINT", None);
+    server.start();
+    server.unseal();
+    server.root().get(attempt).assert_status(200).assert_at("/data/started", false);
+    let nonce = begin(&server);
+    give(&server, 0, &nonce).unwrap().assert_status(200);
+    let made = give(&server, 1, &nonce).unwrap().assert_status(200);
+    assert_ne!(made.text("/data/encoded_token"), "");
+}

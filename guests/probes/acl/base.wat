@@ -21,6 +21,8 @@
 (func (export "leasehold:acl/evaluator@0.1.0#[method]policy-set.valid-until") (param i32) (result i32) (i32.const 128))
 (func (export "leasehold:acl/evaluator@0.1.0#[method]policy-set.watched-parameters") (param i32) (result i32)
   (i32.const 128))
+(func (export "leasehold:acl/evaluator@0.1.0#[method]policy-set.template-names") (param i32) (result i32)
+  (i32.const 128))
 (func (export "leasehold:acl/evaluator@0.1.0#[method]policy-set.capabilities") (param i32 i32 i32) (result i32)
   (i32.const 2))
 (func (export "leasehold:acl/evaluator@0.1.0#[method]policy-set.grants-below") (param i32 i32 i32) (result i32)

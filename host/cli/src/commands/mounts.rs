@@ -185,7 +185,7 @@ fn detailed(which: Table, mounts: &Map<String, Value>) -> String {
                 mount.get("type").and_then(Value::as_str),
                 config.get(key).and_then(Value::as_i64).unwrap_or(0),
             ) {
-                (Some("system" | "cubbyhole" | "identity"), _) => String::new(),
+                (Some("system" | "cubbyhole"), _) => String::new(),
                 (_, 0) => "system".to_owned(),
                 (_, seconds) => seconds.to_string(),
             };

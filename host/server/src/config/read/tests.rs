@@ -394,6 +394,7 @@ fn every_setting_of_the_table_has_its_answer() {
             "" if ["api_addr", "redirect_addr", "cluster_name", "audit_directory", "pid_file"].contains(&name) => {
                 format!("{STORE}{LISTENER}{}\n", quoted("x"))
             }
+            "" if name == "enable_unauthenticated_access" => format!("{STORE}{LISTENER}{}\n", quoted("rekey")),
             "" if name == "connection_files_dir" => format!("{STORE}{LISTENER}{}\n", quoted("/x")),
             "" => format!("{STORE}{LISTENER}{line}\n"),
             "storage" if name == "sqlite" => format!("storage \"sqlite\" {{\n path = \"x\"\n}}\n{LISTENER}"),
