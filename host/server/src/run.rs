@@ -199,6 +199,8 @@ async fn live(
         }
     };
     let (stop, stopped) = watch::channel(false);
+    // Before anybody is served: whoever has been answered may send one, and unheard it would end the process.
+    let mut signals = Signals::heard(defaults::DRAIN + defaults::SEAL_TIME + defaults::LAST_RESORT)?;
     let mut frontends = JoinSet::new();
     for listener in listeners {
         frontends.spawn(serve::serve(listener, frontend.clone(), stopped.clone(), defaults::DRAIN));
@@ -207,7 +209,6 @@ async fn live(
         let core = core.clone();
         async move { core.keep_unsealed().await }
     });
-    let mut signals = Signals::heard(defaults::DRAIN + defaults::SEAL_TIME + defaults::LAST_RESORT)?;
     service::notify(State::Ready).await;
     let certificates = certificates.into_iter().flatten().collect();
     until_told_to_stop(origin, &config, level, &core, certificates, &mut signals).await;
