@@ -23,7 +23,7 @@ use tokio_postgres::{Client, Config, Error, NoTls};
 use crate::chain;
 use crate::dsn::{ChannelBinding, Dsn, SslMode, TargetSession};
 use crate::sql::{ident, literal, rows};
-use crate::tls::Tls;
+use crate::tls::{Tls, refused_certificate};
 use crate::wire::{AsItIs, Line, LoginPolicy, LoginRefused, Negotiated, negotiate};
 
 /// No statement of ours takes longer; one that hangs on a lock must not hold a connection for ever. Shorter than an effect may take,
@@ -94,6 +94,10 @@ impl From<Error> for DialError {
             let refused = next.downcast_ref::<io::Error>().and_then(|io| io.get_ref()?.downcast_ref::<LoginRefused>());
             if let Some(refused) = refused {
                 return Self::Refused(refused.to_string());
+            }
+            // In TLS 1.3 a client has done its part of the handshake before the server looks at its certificate.
+            if let Some(why) = next.downcast_ref::<io::Error>().and_then(refused_certificate) {
+                return Self::Refused(format!("error performing TLS handshake: {why}"));
             }
             cause = next.source();
         }
@@ -290,7 +294,11 @@ impl Dialer {
         or_plain: bool,
     ) -> Result<Dialled, DialError> {
         let stream = self.connect(address).await?;
-        match negotiate(stream, tls, host).await.map_err(DialError::Tls)? {
+        let negotiated = negotiate(stream, tls, host).await.map_err(|error| match refused_certificate(&error) {
+            Some(why) => DialError::Tls(io::Error::new(error.kind(), why)),
+            None => DialError::Tls(error),
+        });
+        match negotiated? {
             Negotiated::Encrypted(stream) => {
                 let line = Line::encrypted(stream, self.policy(tls.is_verified));
                 self.log_in(line, database, true).await

@@ -1,5 +1,6 @@
 //! TLS to a target: what a connection trusts and shows, after `sslmode`.
 
+use std::io;
 use std::sync::Arc;
 
 use leasehold_tls::{
@@ -92,6 +93,26 @@ async fn own_identity(
     let certificate = files.read("sslcert", shown, named).await?;
     let key = files.read("sslkey", key, named).await?;
     identity(&certificate, &key).map(Some).map_err(|why| no_pem("sslcert", shown, named, &why))
+}
+
+/// What a server says of our certificate, if the error is about that.
+pub(crate) fn refused_certificate(error: &io::Error) -> Option<String> {
+    use rustls::AlertDescription as Alert;
+    let alert = match error.get_ref()?.downcast_ref()? {
+        rustls::Error::AlertReceived(alert) => *alert,
+        _ => return None,
+    };
+    let why = match alert {
+        Alert::CertificateExpired => "it has expired",
+        Alert::CertificateRevoked => "it is revoked",
+        Alert::UnknownCA => "it does not know the authority that signed it (ssl_ca_file of the server)",
+        Alert::CertificateRequired => "it asks for one and was shown none",
+        Alert::BadCertificate => "it is damaged, or not valid yet",
+        Alert::UnsupportedCertificate => "it is not made out for clients, or of a kind that the server does not take",
+        Alert::CertificateUnknown | Alert::AccessDenied => "it does not say why",
+        _ => return None,
+    };
+    Some(format!("the server refuses the client certificate (tls_certificate or sslcert): {why}"))
 }
 
 /// A file that was read and does not hold what it should. Only the operator is told what it holds instead.

@@ -19,5 +19,5 @@ mod verifier;
 pub use client::{AnyClient, ClientFacts, RevocationList, client_facts, verify_client, vouches_for_none};
 pub use config::{ClientIdentity, Versions, client_config, identity};
 pub use names::NameRule;
-pub use roots::{PemError, SYSTEM_BUNDLES, certificates, public_key, system_bundle};
+pub use roots::{PemError, SYSTEM_BUNDLES, certificates, public_key, system_bundle, validity};
 pub use verifier::{Proof, ServerVerifier, end_point};

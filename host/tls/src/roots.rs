@@ -58,6 +58,16 @@ pub fn public_key(pem: &[u8]) -> Result<Vec<u8>, PemError> {
     Ok(certificate.key_info.to_vec())
 }
 
+/// From when until when the first certificate of a PEM text is valid, in seconds since 1970.
+///
+/// # Errors
+/// There is none, or it is damaged.
+pub fn validity(pem: &[u8]) -> Result<(u64, u64), PemError> {
+    let first = certificates(pem)?;
+    let leaf = first.first().and_then(|leaf| Certificate::read(leaf)).ok_or(PemError::DamagedCertificate)?;
+    Ok((leaf.not_before().as_secs(), leaf.not_after().as_secs()))
+}
+
 /// The first bundle that is there.
 #[must_use]
 pub fn system_bundle() -> Option<&'static Path> {

@@ -6,6 +6,7 @@
 
 mod attacks;
 mod certificates;
+mod client_certificates;
 mod configuration;
 mod connection_pages;
 mod dry_run;

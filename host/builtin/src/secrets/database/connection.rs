@@ -3,6 +3,7 @@
 //! Invariants: a stored password goes nowhere else, and in no other way, than where it was given for (see [`moves`]).
 //! A private key and a password are never read back.
 
+mod client_certificate;
 mod foreign;
 mod moves;
 mod rotated;
@@ -20,6 +21,8 @@ use leasehold_core::seams::sandbox::Dialect;
 use leasehold_model::{Ttl, glob};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
+
+use client_certificate::{CERTIFICATE, shown_certificate};
 
 use super::postgresql::dsn::{self, Dsn, DsnError, SslMode};
 use super::postgresql::failure::TargetError;
@@ -105,6 +108,8 @@ pub(super) struct ConnectionRecord {
     files_confined: bool,
     /// The password was replaced by somebody without `sudo`, and the database has not taken it yet.
     is_password_unproved: bool,
+    /// The same of the private key; that a server takes a certificate proves nothing about who sent the key.
+    is_key_unproved: bool,
     /// What tells the server from every other, as it said when the connection was last verified.
     pub(super) server: Option<String>,
     /// Where the connection led when the server said so.
@@ -171,9 +176,6 @@ impl ConnectionRecord {
         if let Some(password) = text("password") {
             self.password = SecretString::from(password);
         }
-        if let Some(key) = text("private_key").or_else(|| text("tls_private_key")) {
-            self.private_key = SecretString::from(key);
-        }
         for name in DETAILS {
             let given = fields
                 .text(name)
@@ -189,6 +191,7 @@ impl ConnectionRecord {
             self.details.insert(name.clone(), value.clone());
         }
         let refused = |why: String| RequestError::Invalid(creating(&why));
+        self.merge_client_certificate(fields).map_err(refused)?;
         let mut warnings = foreign::judge(fields).map_err(refused)?;
         let dsn = self.check().map_err(refused)?;
         self.check_move(&before, &dsn, fields, has_sudo)?;
@@ -387,6 +390,10 @@ impl ConnectionRecord {
         let (url, _) = dsn::masked(self.connection_url.expose_secret());
         let mut details: Object = self.details.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
         details.insert("connection_url".to_owned(), Value::String(url));
+        // An older version stored it as it was sent, with a key that stood in it.
+        if let Some(Value::String(text)) = details.get_mut(CERTIFICATE) {
+            *text = shown_certificate(text);
+        }
         details.sort_keys();
         let mut data = json!({
             "allowed_roles": self.allowed_roles,

@@ -132,6 +132,7 @@ impl DatabaseEngine {
         let before = record.clone();
         let now = at.clock.now();
         let mut warnings = record.merge(&request.fields, request.has_sudo)?;
+        record.check_validity(&request.fields, now).map_err(|why| RequestError::Invalid(creating(&why)))?;
         if before.rotation.is_under_way(now) && !before.leads_as(&record) {
             return Err(under_way("connection", name));
         }

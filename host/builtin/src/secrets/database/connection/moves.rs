@@ -5,7 +5,8 @@
 //! Start with [`ConnectionRecord::check_move`].
 //!
 //! Invariants: a stored password is sent only where, how and as whom it was given for, however many writes somebody makes.
-//! A connection moves only for somebody who shows that they know its password, or who holds `sudo` on its path and brings another login.
+//! A connection moves only for somebody who shows that they know its password and its private key, or who holds `sudo` on its path and
+//! brings another login.
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest;
@@ -13,6 +14,7 @@ use leasehold_core::fields::Fields;
 use leasehold_core::seams::error::RequestError;
 use secrecy::{ExposeSecret, SecretString};
 
+use super::client_certificate::brought_key;
 use super::{ConnectionRecord, Dsn, creating, dsn};
 
 const BRING_PASSWORD: &str = "this write has the stored password sent to another place or in another way (host, port, database, user, \
@@ -26,6 +28,13 @@ const NEEDS_SUDO: &str = "this write leads the connection elsewhere (host, port,
 const UNPROVED: &str = "this write leads the connection elsewhere, and its password was written without sudo and without being tried \
      on the database: first write the password with verify_connection=true where the connection leads now. If nobody knows it any \
      more, somebody with sudo on this path can send username and password of another admin";
+const BRING_KEY: &str = "this write has the stored client certificate shown at another place or in another way (host, port, database, user, \
+     sslmode, tls_ca or another setting of TLS or login): send private_key again with it. If nobody has the key any more, somebody with \
+     sudo on this path can send another tls_certificate and private_key";
+const KEY_NEEDS_SUDO: &str = "this write leads the connection elsewhere without the stored private_key: send that key with it. If nobody \
+     has it any more, somebody with sudo on this path can send another tls_certificate and private_key";
+const UNPROVED_KEY: &str = "this write leads the connection elsewhere, and its private_key was replaced without sudo: somebody with sudo on \
+     this path must write private_key first";
 
 /// The password as it would be sent; a stored one that the URL does not use at present counts too.
 fn held_password(record: &ConnectionRecord) -> Option<SecretString> {
@@ -49,6 +58,7 @@ impl ConnectionRecord {
     ) -> Result<(), RequestError> {
         let is_new = before.connection_url.expose_secret().is_empty();
         let is_same_way = before.leads_as(self);
+        self.check_key_move(before, fields, has_sudo, is_new, is_same_way)?;
         if !is_same_way {
             // They were for the place where it led before.
             self.rotation.forget_passwords();
@@ -86,6 +96,39 @@ impl ConnectionRecord {
             self.password = SecretString::default();
         }
         self.is_password_unproved = false;
+        Ok(())
+    }
+
+    /// The same for the private key, which never leaves, but logs in wherever it is used. Unlike a password it cannot be proved: a server
+    /// may take the certificates of many.
+    fn check_key_move(
+        &mut self,
+        before: &Self,
+        fields: &Fields,
+        has_sudo: bool,
+        is_new: bool,
+        is_same_way: bool,
+    ) -> Result<(), RequestError> {
+        let has_key = !before.private_key.expose_secret().is_empty();
+        if is_new || (!has_key && !before.is_key_unproved) {
+            self.is_key_unproved = false;
+            return Ok(());
+        }
+        let (is_brought, is_same_key) =
+            (brought_key(fields).is_some(), is_same(&self.private_key, &before.private_key));
+        if is_same_way {
+            self.is_key_unproved = !(has_sudo && is_brought) && (before.is_key_unproved || !is_same_key);
+            return Ok(());
+        }
+        let forbidden = |why: &str| Err(RequestError::Forbidden(creating(why)));
+        match has_key {
+            true if !is_brought => return Err(RequestError::Invalid(creating(BRING_KEY))),
+            _ if has_sudo => {}
+            _ if before.is_key_unproved => return forbidden(UNPROVED_KEY),
+            _ if !is_same_key => return forbidden(KEY_NEEDS_SUDO),
+            _ => {}
+        }
+        self.is_key_unproved = false;
         Ok(())
     }
 

@@ -35,6 +35,8 @@ struct Stored {
     #[serde(default)]
     is_password_unproved: bool,
     #[serde(default)]
+    is_key_unproved: bool,
+    #[serde(default)]
     server: Option<String>,
     #[serde(default)]
     server_place: Option<String>,
@@ -57,6 +59,7 @@ impl ConnectionRecord {
             private_key: self.private_key.expose_secret().to_owned(),
             files_confined: self.files_confined,
             is_password_unproved: self.is_password_unproved,
+            is_key_unproved: self.is_key_unproved,
             server: self.server.clone(),
             server_place: self.server_place.clone(),
             rotation: self.rotation.clone(),
@@ -78,6 +81,7 @@ impl ConnectionRecord {
             private_key: SecretString::from(stored.private_key),
             files_confined: stored.files_confined,
             is_password_unproved: stored.is_password_unproved,
+            is_key_unproved: stored.is_key_unproved,
             server: stored.server,
             server_place: stored.server_place,
             rotation: stored.rotation,
