@@ -1,5 +1,7 @@
 //! The private PostgreSQL as its owner sees it.
 
+mod standby;
+
 use std::{
     fmt, fs,
     net::TcpListener,
@@ -327,7 +329,8 @@ fn access(
             "pg_hba.conf",
             format!(
                 "local all {SUPERUSER} peer map=owner\nlocal all all scram-sha-256\n\
-                 {host} all all {address}/{neighbours} scram-sha-256\n"
+                 {host} all all {address}/{neighbours} scram-sha-256\n\
+                 {host} replication all {address}/{neighbours} scram-sha-256\n"
             )
             .into_bytes(),
         ),

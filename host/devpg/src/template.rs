@@ -101,7 +101,8 @@ fn single_user(programs: &Programs, identity: &Identity, data: &Path, database: 
     finish("postgres --single", child.wait_with_output())
 }
 
-fn copy(identity: &Identity, template: &Path, data: &Path) -> Result<(), Error> {
+/// Copies a data directory that no server works on.
+pub(crate) fn copy(identity: &Identity, template: &Path, data: &Path) -> Result<(), Error> {
     let mut everything = template.as_os_str().to_owned();
     everything.push(OsStr::new("/."));
     finish("cp", identity.command(Path::new("cp")).arg("-R").arg(everything).arg(data).output())

@@ -3,6 +3,8 @@
 //! The five modes are libpq's, with one difference: where `prefer` goes on in plain text although the server said that it speaks TLS,
 //! that is told (a warning when the connection is written, a line in the log, a metric).
 
+mod hosts;
+
 use std::error::Error as _;
 use std::io;
 use std::net::SocketAddr;
@@ -13,15 +15,17 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 use socket2::{SockRef, TcpKeepalive};
-use tokio::net::{TcpStream, UnixStream, lookup_host};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_postgres::config::{ChannelBinding as Binding, SslNegotiation};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Config, Error, NoTls};
 
+use hosts::{Memory, Place};
+
 use crate::chain;
-use crate::dsn::{ChannelBinding, Dsn, SslMode, TargetSession};
+use crate::dsn::{ChannelBinding, Dsn, SslMode};
 use crate::sql::{ident, literal, rows};
 use crate::tls::{Tls, refused_certificate};
 use crate::wire::{AsItIs, Line, LoginPolicy, LoginRefused, Negotiated, negotiate};
@@ -34,8 +38,6 @@ const LOCK_MAX: Duration = Duration::from_secs(10);
 const IDLE_IN_TRANSACTION_MAX: Duration = Duration::from_secs(60);
 /// Less than this and no role could be made or ended.
 const STATEMENT_MIN: Duration = Duration::from_secs(1);
-/// How many addresses of one name are tried.
-const ADDRESSES_MAX: usize = 16;
 
 /// Counted each time that a session is in plain text because a TLS handshake failed.
 const PLAIN_TEXT_SESSIONS: &str = "leasehold_database_plain_text_fallbacks_total";
@@ -54,14 +56,36 @@ pub enum DialError {
     Refused(String),
     #[error("{}", said(.0))]
     Postgres(Error),
+    /// What each of several hosts met.
+    #[error("{said}")]
+    Hosts {
+        said: String,
+        /// Of a server that answered.
+        answer: Option<Error>,
+    },
 }
 
 impl DialError {
     pub fn as_db_error(&self) -> Option<&tokio_postgres::error::DbError> {
         match self {
             Self::Postgres(error) => error.as_db_error(),
+            Self::Hosts { answer, .. } => answer.as_ref()?.as_db_error(),
             _ => None,
         }
+    }
+
+    /// Of all hosts that were tried.
+    fn of_hosts(mut met: Vec<(String, Self)>) -> Self {
+        if met.len() < 2 {
+            let nothing = || Self::Connect(io::Error::new(io::ErrorKind::NotFound, "no host is named"));
+            return met.pop().map_or_else(nothing, |(_, error)| error);
+        }
+        let said: Vec<String> = met.iter().map(|(host, error)| format!("{host}: {error}")).collect();
+        let answer = met.into_iter().rev().find_map(|(_, error)| match error {
+            Self::Postgres(error) if error.as_db_error().is_some() => Some(error),
+            _ => None,
+        });
+        Self::Hosts { said: said.join("; "), answer }
     }
 
     /// Whether the server says that the password is not the user's.
@@ -119,6 +143,10 @@ pub struct Dialer {
     fallback: Arc<StdMutex<Option<String>>>,
     /// Whether the server asked for a login before it let the last session in.
     was_asked: Arc<AtomicBool>,
+    /// How long one host may take.
+    attempt_max: Duration,
+    /// Of hosts that did not do.
+    memory: Arc<Memory>,
 }
 
 impl std::fmt::Debug for Dialer {
@@ -130,7 +158,15 @@ impl std::fmt::Debug for Dialer {
 impl Dialer {
     /// `tls`: none where the connection never speaks it.
     pub fn new(dsn: Dsn, tls: Option<Tls>) -> Self {
-        Self { dsn: Arc::new(dsn), tls, has_state: true, fallback: Arc::default(), was_asked: Arc::default() }
+        Self {
+            attempt_max: hosts::attempt_max(&dsn),
+            dsn: Arc::new(dsn),
+            tls,
+            has_state: true,
+            fallback: Arc::default(),
+            was_asked: Arc::default(),
+            memory: Arc::default(),
+        }
     }
 
     /// Sets nothing on its sessions, so that a pooler may share them: whoever uses one must bring along what they rely on.
@@ -178,55 +214,6 @@ impl Dialer {
     /// Why sessions are in plain text although the server offers TLS, if they are.
     pub fn plain_text_because(&self) -> Option<String> {
         self.fallback.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// A session in `database`, ready for statements.
-    pub async fn dial(&self, database: &str) -> Result<Dialled, DialError> {
-        let mut error = DialError::Connect(io::Error::new(io::ErrorKind::NotFound, "no host is named"));
-        for ((host, port), address) in self.dsn.hosts.iter().zip(&self.dsn.addresses) {
-            let place = match address {
-                Some(address) => Place::Net(vec![SocketAddr::new(*address, *port)]),
-                None if host.starts_with('/') => Place::Local(format!("{host}/.s.PGSQL.{port}")),
-                None => match lookup_host((host.as_str(), *port)).await {
-                    Ok(found) => Place::Net(found.take(ADDRESSES_MAX).collect()),
-                    Err(why) => {
-                        error = DialError::Connect(why);
-                        continue;
-                    }
-                },
-            };
-            match self.dial_host(host, &place, database).await {
-                Ok(dialled) => return Ok(dialled),
-                Err(why) if !why.is_about_host() => return Err(why),
-                Err(why) => error = why,
-            }
-        }
-        Err(error)
-    }
-
-    async fn dial_host(&self, host: &str, place: &Place, database: &str) -> Result<Dialled, DialError> {
-        let one = async |address: Option<&SocketAddr>| {
-            let (client, task) = self.dial_place(host, place, address, database).await?;
-            self.fits(&client).await?;
-            if self.has_state {
-                self.ready(&client).await?;
-            }
-            Ok((client, task))
-        };
-        match place {
-            Place::Local(_) => one(None).await,
-            Place::Net(addresses) => {
-                let mut error = DialError::Connect(io::Error::new(io::ErrorKind::NotFound, "the host has no address"));
-                for address in addresses {
-                    match one(Some(address)).await {
-                        Ok(dialled) => return Ok(dialled),
-                        Err(why) if !why.is_about_host() => return Err(why),
-                        Err(why) => error = why,
-                    }
-                }
-                Err(error)
-            }
-        }
     }
 
     async fn dial_place(
@@ -354,21 +341,6 @@ impl Dialer {
         }
     }
 
-    /// Whether this server is of the kind that `target_session_attrs` asks for.
-    async fn fits(&self, client: &Client) -> Result<(), DialError> {
-        let (sql, refusal) = match self.dsn.target_session {
-            TargetSession::Any => return Ok(()),
-            TargetSession::ReadWrite => ("SHOW transaction_read_only", "database does not allow writes"),
-            TargetSession::Primary => (
-                "SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN 'on' ELSE 'off' END",
-                "server is in hot standby mode",
-            ),
-        };
-        let answer = client.simple_query(sql).await?;
-        let is_other = rows(&answer).next().and_then(|row| row.first().copied().flatten()) == Some("on");
-        if is_other { Err(DialError::Refused(refusal.to_owned())) } else { Ok(()) }
-    }
-
     /// Puts a session into the state in which statements may run on it, whatever role and database would have it be.
     pub async fn ready(&self, client: &Client) -> Result<(), Error> {
         client.batch_execute(&self.settings()).await?;
@@ -434,12 +406,6 @@ impl Dialer {
         }
         sql
     }
-}
-
-/// Where a host is.
-enum Place {
-    Net(Vec<SocketAddr>),
-    Local(String),
 }
 
 const CATALOG: &str = "pg_catalog";

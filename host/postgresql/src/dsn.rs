@@ -81,6 +81,8 @@ pub struct Dsn {
     pub time_zone: String,
     pub search_path: Option<String>,
     pub target_session: TargetSession,
+    /// Sessions begin with each host in turn.
+    pub is_balanced: bool,
     pub keepalive: Keepalive,
     pub options: Option<String>,
     pub role: Option<String>,

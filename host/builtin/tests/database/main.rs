@@ -12,6 +12,7 @@ mod connection_pages;
 mod dry_run;
 mod faults;
 mod hostile;
+mod hosts;
 mod issuing;
 mod memberships;
 mod orphans;

@@ -92,6 +92,7 @@ pub(super) struct Draft {
     time_zone: Option<String>,
     search_path: Option<String>,
     target_session: TargetSession,
+    is_balanced: bool,
     keepalive: Keepalive,
     options: Option<String>,
     role: Option<String>,
@@ -216,6 +217,13 @@ impl Draft {
                     "read-write" => TargetSession::ReadWrite,
                     "primary" => TargetSession::Primary,
                     _ => return Err(wrong(name, "any, read-write or primary: roles are made on a primary only")),
+                };
+            }
+            "load_balance_hosts" => {
+                self.is_balanced = match value {
+                    "disable" => false,
+                    "random" => true,
+                    _ => return Err(wrong(name, "disable or random")),
                 };
             }
             _ => return Ok(false),
@@ -362,11 +370,6 @@ impl Draft {
             | "pool_health_check_period" => {
                 "the pool is set by max_open_connections, max_idle_connections and max_connection_lifetime"
             }
-            "load_balance_hosts" => match value {
-                "disable" => return Ok(true),
-                "random" => "hosts are tried in the order in which they stand",
-                _ => return Err(wrong(name, "disable or random")),
-            },
             "krbsrvname" | "krbspn" | "gsslib" | "gssdelegation" => "GSSAPI is not spoken",
             "min_protocol_version" | "max_protocol_version" => match (lower, value) {
                 (_, "3.0" | "") | ("max_protocol_version", "latest" | "3.2") => "version 3.0 of the protocol is spoken",
@@ -444,6 +447,7 @@ impl Draft {
             time_zone: self.time_zone.unwrap_or_else(|| "UTC".to_owned()),
             search_path: self.search_path,
             target_session: self.target_session,
+            is_balanced: self.is_balanced,
             keepalive: self.keepalive,
             options: self.options,
             role: self.role,

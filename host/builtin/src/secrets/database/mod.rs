@@ -97,6 +97,8 @@ fn role_key(name: &str) -> String {
 
 /// How often something is done again because a write came between.
 const AGAIN_MAX: u32 = 32;
+/// How often something goes to another host of the connection.
+const HOSTS_MAX: u32 = 1;
 /// The same for a grant of somebody else on the target.
 const COLLISIONS_MAX: u32 = 3;
 
@@ -115,7 +117,7 @@ impl DatabaseEngine {
 
     async fn new_user(&self, at: &EngineContext, intent: &LeaseIntent) -> Result<SecretData, EngineError> {
         let effect = Effect::read(&intent.effect)?;
-        let (mut anew, mut collisions) = (AGAIN_MAX, COLLISIONS_MAX);
+        let (mut anew, mut collisions, mut hosts) = (AGAIN_MAX, COLLISIONS_MAX, HOSTS_MAX);
         loop {
             let opened = self.open(at, &effect.connection).await?;
             let authentication = opened.record.password_authentication().map_err(EngineError::Failed)?;
@@ -124,6 +126,8 @@ impl DatabaseEngine {
                 Err(TargetError::Reconfigured) if anew > 0 => anew -= 1,
                 // It was rolled back: that is what the error says.
                 Err(error) if error.is_collision() && collisions > 0 => collisions -= 1,
+                // So was this one; but what broke on the way may have been done.
+                Err(error) if error.is_of_standby() && opened.target.may_go_elsewhere(&error, &mut hosts) => {}
                 done => return done.map_err(TargetError::into_engine),
             }
         }
@@ -134,11 +138,12 @@ impl DatabaseEngine {
         let role = role_to_renew(&at.storage, &effect).await?;
         let statements = renew::statements(at, &role, &effect, until).await?;
         let purpose = if role.renew.texts.is_empty() { transaction::OURS } else { "renew" };
-        let mut anew = AGAIN_MAX;
+        let (mut anew, mut hosts) = (AGAIN_MAX, HOSTS_MAX);
         loop {
             let opened = self.open(at, &effect.connection).await?;
             match transaction::run(&opened.target, &effect.username, purpose, &statements).await {
                 Err(TargetError::Reconfigured) if anew > 0 => anew -= 1,
+                Err(error) if opened.target.may_go_elsewhere(&error, &mut hosts) => {}
                 renewed => return renewed.map_err(|error| opened.failed(error)),
             }
         }
@@ -146,7 +151,7 @@ impl DatabaseEngine {
 
     async fn delete_user(&self, at: &EngineContext, lease: &LeaseIntent) -> Result<(), EngineError> {
         let effect = Effect::read(&lease.effect)?;
-        let mut anew = AGAIN_MAX;
+        let (mut anew, mut hosts) = (AGAIN_MAX, HOSTS_MAX);
         loop {
             let opened = self.open(at, &effect.connection).await?;
             let heir = reassign_owner::of_role(&at.mount.accessor, &effect.role);
@@ -155,6 +160,7 @@ impl DatabaseEngine {
             match ending.carry_out().await {
                 // Each of its steps may be repeated.
                 Err(TargetError::Reconfigured) if anew > 0 => anew -= 1,
+                Err(error) if opened.target.may_go_elsewhere(&error, &mut hosts) => {}
                 ended => return ended.map_err(|error| opened.failed(error)),
             }
         }

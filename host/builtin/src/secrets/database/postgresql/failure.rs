@@ -68,6 +68,11 @@ impl TargetError {
         matches!(self, Self::Sql(error) if error.code == wanted.code())
     }
 
+    /// Whether the server takes no writes: it has become a standby, and another is the primary now.
+    pub(crate) fn is_of_standby(&self) -> bool {
+        self.is_code(&SqlState::READ_ONLY_SQL_TRANSACTION)
+    }
+
     /// Whether PostgreSQL refused a statement for a reason that stays: the same statement would fail again. Not so: a lock that
     /// somebody else holds, a change at the same time, a resource that is used up, a time limit.
     pub(crate) fn is_refusal(&self) -> bool {

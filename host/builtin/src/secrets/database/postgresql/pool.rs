@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use deadpool::Runtime;
-use deadpool::managed::{self, Hook, HookError, Metrics, PoolError, RecycleError, RecycleResult, TimeoutType};
+use deadpool::managed::{self, Hook, HookError, Metrics, PoolError, TimeoutType};
 use futures_util::future::join_all;
 use secrecy::SecretString;
 use tokio::sync::{Mutex, Notify, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
@@ -20,6 +20,7 @@ use super::dsn::SslMode;
 use super::failure::{TargetError, is_down};
 use super::files::{ConnectionFiles, Named};
 use super::logins::{self, Login, Logins};
+use super::members::Manager;
 use super::sql::{ident, rows};
 use super::statements::leaves_session_alone;
 use super::tls::Tls;
@@ -28,8 +29,6 @@ use super::tls::Tls;
 pub(crate) const ANSWER_MAX: Duration = Duration::from_secs(5);
 /// How long work waits for a connection of the pool, or for its turn.
 pub(crate) const WAIT_MAX: Duration = Duration::from_secs(10);
-/// How long a session may take to come about where several hosts are tried, unless one may take longer.
-const DIAL_MAX: Duration = Duration::from_secs(15);
 /// The server's own time limits end a statement; this is the net below them.
 pub(crate) const MARGIN: Duration = Duration::from_secs(2);
 /// Sessions outside the pool, in other databases of the server.
@@ -73,35 +72,6 @@ pub(crate) struct Server {
     pub(crate) warnings: Vec<String>,
 }
 
-/// A session of the pool; dropped, it is closed.
-pub(crate) struct Member {
-    client: Client,
-    task: JoinHandle<()>,
-}
-
-impl Drop for Member {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-/// Makes the sessions of a pool.
-pub(crate) struct Manager(Arc<Logins>);
-
-impl managed::Manager for Manager {
-    type Type = Member;
-    type Error = DialError;
-
-    async fn create(&self) -> Result<Member, DialError> {
-        let (client, task) = self.0.dial(self.0.database()).await?;
-        Ok(Member { client, task })
-    }
-
-    async fn recycle(&self, member: &mut Member, _: &Metrics) -> RecycleResult<DialError> {
-        if member.client.is_closed() { Err(RecycleError::message("the session is closed")) } else { Ok(()) }
-    }
-}
-
 type Pool = managed::Pool<Manager>;
 type Object = managed::Object<Manager>;
 
@@ -133,17 +103,16 @@ impl ConnectionPool {
         files: &ConnectionFiles,
     ) -> Result<Self, String> {
         let dsn = record.dsn().map_err(|error| error.to_string())?;
-        let hosts = u32::try_from(dsn.hosts.len()).unwrap_or(u32::MAX);
-        let wait = dsn.connect_timeout.saturating_mul(hosts).clamp(ANSWER_MAX, DIAL_MAX.max(dsn.connect_timeout));
         let named = if record.has_confined_files() { Named::ByRequest } else { Named::ByOldRecord };
         let tls = match dsn.ssl_mode {
             SslMode::Disable => None,
             _ => Some(Tls::load(&dsn, record.inline_tls(), files, named).await?),
         };
         let dialer = Dialer::new(dsn, tls);
+        let wait = dialer.patience();
         let limits = record.limits()?;
         let logins = Arc::new(Logins::new(&dialer, &record.other_passwords()));
-        let manager = Manager(Arc::clone(&logins));
+        let manager = Manager::new(dialer.clone(), Arc::clone(&logins));
         let lifetime = limits.lifetime;
         let too_old = Hook::sync_fn(move |_, metrics: &Metrics| match lifetime {
             Some(lifetime) if metrics.created.elapsed() > lifetime => Err(HookError::message("too old")),
@@ -170,6 +139,14 @@ impl ConnectionPool {
             elsewhere: Arc::new(Semaphore::new(ELSEWHERE_MAX)),
             tries: Semaphore::new(TRIES_MAX),
         })
+    }
+
+    /// Whether what met this error may do on another host; `left` counts down how often that is tried.
+    pub(crate) fn may_go_elsewhere(&self, error: &TargetError, left: &mut u32) -> bool {
+        let is_lost = matches!(error, TargetError::Down(_)) && self.dialer.has_several_hosts();
+        let goes = (is_lost || error.is_of_standby()) && *left > 0;
+        *left -= u32::from(goes);
+        goes
     }
 
     pub(crate) fn database(&self) -> &str {
@@ -417,7 +394,7 @@ impl Session {
     pub(crate) async fn run(&self, sql: &str, within: Duration) -> Result<Vec<SimpleQueryMessage>, TargetError> {
         let client = self.client()?;
         match timeout(within, client.simple_query(sql)).await {
-            Ok(answer) => Ok(answer?),
+            Ok(answer) => answer.map_err(|error| self.met(error)),
             Err(_) => Err(self.hangs(within)),
         }
     }
@@ -454,7 +431,7 @@ impl Session {
             within
         };
         tokio::select! {
-            answers = join_all(queries) => Ok(answers.into_iter().map(|answer| answer.map_err(TargetError::from)).collect()),
+            answers = join_all(queries) => Ok(answers.into_iter().map(|answer| answer.map_err(|error| self.met(error))).collect()),
             waited = patience => Err(self.hangs(waited)),
         }
     }
@@ -477,13 +454,26 @@ impl Session {
         }
     }
 
-    /// The other sessions that wait in the pool lead to the same server: each would be waited for as long once more.
-    fn hangs(&self, within: Duration) -> TargetError {
+    /// A server that takes no writes any more is left: the others that wait in the pool lead there, too.
+    fn met(&self, error: tokio_postgres::Error) -> TargetError {
+        let error = TargetError::from(error);
+        if error.is_of_standby() {
+            self.leave();
+        }
+        error
+    }
+
+    fn leave(&self) {
         if let Some(Held::Pooled(object, _)) = &self.held
             && let Some(pool) = Object::pool(object)
         {
             pool.retain(|_, _| false);
         }
+    }
+
+    /// The other sessions that wait in the pool lead to the same server: each would be waited for as long once more.
+    fn hangs(&self, within: Duration) -> TargetError {
+        self.leave();
         TargetError::Down(format!("{} did not answer within {} s", self.server, within.as_secs_f32()))
     }
 }

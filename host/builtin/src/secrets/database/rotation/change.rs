@@ -19,7 +19,7 @@ use super::super::open::Opened;
 use super::super::postgresql::failure::TargetError;
 use super::super::postgresql::logins::Login;
 use super::super::postgresql::set_password::{self, PasswordChange};
-use super::super::{AGAIN_MAX, DatabaseEngine, credential};
+use super::super::{AGAIN_MAX, DatabaseEngine, HOSTS_MAX, credential};
 use super::kept::{Kept, Record};
 use super::queue::Subject;
 use super::{Cause, Certainty, Pending, RotationFailed, Taken, is_same, wait_for_other};
@@ -232,7 +232,7 @@ impl DatabaseEngine {
     async fn set_pending(&self, at: &EngineContext, begun: &Begun) -> Result<Opened, RotationFailed> {
         let Begun { kept, prepared, pending } = begun;
         let passwords = kept.passwords();
-        let mut again = AGAIN_MAX;
+        let (mut again, mut hosts) = (AGAIN_MAX, HOSTS_MAX);
         loop {
             let opened = self.open(at, kept.connection()).await?;
             // Also after a wait for a turn or a session: the connection may lead elsewhere by now, where another user has this name.
@@ -260,6 +260,8 @@ impl DatabaseEngine {
             match set_password::set(&opened.target, at, &change, &secrets).await {
                 Ok(()) => return Ok(opened),
                 Err(TargetError::Reconfigured) if again > 0 => again -= 1,
+                // It was rolled back there; the deadline holds for the other host, too.
+                Err(error) if error.is_of_standby() && opened.target.may_go_elsewhere(&error, &mut hosts) => {}
                 Err(error) => return Err(RotationFailed::of(kept.subject.failed(), &opened.failed(error))),
             }
         }
