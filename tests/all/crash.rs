@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 use leasehold_devpg::{DevPg, Options};
 use serde_json::{Value, json};
 
+use super::control_groups::{Staged, Waits, one, waits};
+use super::identity::{log_in, mounted};
 use crate::support::{Answer, Client, Credential, Database, Durable, Server, eventually, own_postgresql};
 
 const CLIENTS: usize = 8;
@@ -312,6 +314,43 @@ fn a_crash_around_a_wrapped_answer_leaves_nothing_that_nobody_read() {
         });
         eventually("nothing is left", || roles(&database) == 0 && leases(&server.root()) == 0);
     }
+}
+
+/// Killed when a request has come to wait, when it is approved, and when it is let go: it waits on, or is gone, and nothing is left of it.
+#[test]
+fn a_crash_around_a_request_that_waits_neither_loses_an_approval_nor_does_anything_twice() {
+    let postgresql = own_postgresql();
+    let database = Database::first_of(&postgresql);
+    let staged = Staged::on(mounted(durable(&database)));
+    staged.guard(&[("database/creds/r", &one(1))]);
+    let [alice, bob] = ["alice", "bob"].map(|name| log_in(&staged.server, name).text("/auth/client_token"));
+    let mut server = staged.server;
+    let ask = |root: &Client| root.with_token(&alice).try_request("GET", "database/creds/r", None);
+    let authorize = |root: &Client, waiting: &Waits| {
+        let body = json!({ "accessor": waiting.accessor });
+        root.with_token(&bob).try_request("POST", "sys/control-group/authorize", Some(body))
+    };
+    let unwrap = |root: &Client, waiting: &Waits| {
+        root.try_request("PUT", "sys/wrapping/unwrap", Some(json!({ "token": waiting.token })))
+    };
+
+    // Nobody has its token: it ends by its time, and nothing was done.
+    die_at(&mut server, "deferred", |root| assert!(ask(root).is_err()));
+    // The approval was stored, and is not given twice.
+    let waiting = waits(ask(&server.root()).unwrap());
+    die_at(&mut server, "approved", |root| assert!(authorize(root, &waiting).is_err()));
+    authorize(&server.root(), &waiting).unwrap().assert_multi(400, "approver has already authorized");
+    // It is gone with its token, and must be asked for again.
+    die_at(&mut server, "released", |root| assert!(unwrap(root, &waiting).is_err()));
+    let not_valid = "wrapping token is not valid or does not exist";
+    unwrap(&server.root(), &waiting).unwrap().assert_error(400, not_valid);
+    assert_eq!(roles(&database), 0);
+    let waiting = waits(ask(&server.root()).unwrap());
+    authorize(&server.root(), &waiting).unwrap().assert_at("/data/approved", true);
+    let credential = Credential::of(&unwrap(&server.root(), &waiting).unwrap().assert_status(200));
+    assert!(database.has_role(&credential.user));
+    server.root().put("sys/leases/revoke", json!({ "lease_id": credential.lease })).assert_status(204);
+    eventually("nothing is left", || roles(&database) == 0);
 }
 
 /// A server that is killed while it counts the leases of a quota leaves the quotas as they were, and holds nobody up for long.

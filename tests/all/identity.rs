@@ -10,17 +10,17 @@ use super::nodes::Nodes;
 use crate::support::{Answer, Bao, Client, Kind, Server, Signer, now};
 
 /// With `userpass/`, `approle/` and what OpenBao has of them.
-fn mounted(server: Server) -> Server {
+pub(super) fn mounted(server: Server) -> Server {
     enable(&server, "userpass", "userpass");
     enable(&server, "approle", "approle");
     server
 }
 
-fn ours() -> Server {
+pub(super) fn ours() -> Server {
     mounted(Server::dev())
 }
 
-fn beside(what: &str) -> Option<Server> {
+pub(super) fn beside(what: &str) -> Option<Server> {
     Bao::find(what).map(|bao| mounted(Server::openbao(&bao)))
 }
 
@@ -28,28 +28,28 @@ fn accessor(root: &Client, mount: &str) -> String {
     root.get("sys/auth").assert_status(200).text(&format!("/data/{mount}~1/accessor"))
 }
 
-fn policy(root: &Client, name: &str, text: &str) {
+pub(super) fn policy(root: &Client, name: &str, text: &str) {
     root.post(&format!("sys/policies/acl/{name}"), json!({ "policy": text })).assert_status(204);
 }
 
-fn reads(path: &str) -> String {
+pub(super) fn reads(path: &str) -> String {
     format!("path \"{path}\" {{ capabilities = [\"read\"] }}")
 }
 
-fn made(root: &Client, path: &str, body: Value) -> String {
+pub(super) fn made(root: &Client, path: &str, body: Value) -> String {
     root.post(path, body).assert_status(200).text("/data/id")
 }
 
-fn user(root: &Client, name: &str, policies: &str) {
+pub(super) fn user(root: &Client, name: &str, policies: &str) {
     let body = json!({ "password": "a-long-password", "token_policies": policies });
     root.post(&format!("auth/userpass/users/{name}"), body).assert_status(204);
 }
 
-fn log_in(server: &Server, name: &str) -> Answer {
+pub(super) fn log_in(server: &Server, name: &str) -> Answer {
     server.nobody().post(&format!("auth/userpass/login/{name}"), json!({ "password": "a-long-password" }))
 }
 
-fn client(server: &Server, name: &str) -> Client {
+pub(super) fn client(server: &Server, name: &str) -> Client {
     server.as_token(&log_in(server, name).assert_status(200).text("/auth/client_token"))
 }
 

@@ -19,6 +19,7 @@ mod auth;
 mod cert;
 mod chaos;
 mod clients;
+mod control_groups;
 mod crash;
 mod database;
 mod devices;

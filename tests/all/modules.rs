@@ -18,23 +18,23 @@ fn ready() -> (Server, Database<'static>, Client) {
     (server, database, client)
 }
 
-fn push(server: &Server, name: &str, bytes: &[u8]) -> Answer {
+pub(super) fn push(server: &Server, name: &str, bytes: &[u8]) -> Answer {
     server.root().bytes("PUT", &format!("sys/modules/{name}"), bytes, &[("Content-Type", "application/wasm")])
 }
 
-fn bind(server: &Server, name: &str, module: &str, level: &str, config: Value) -> Answer {
+pub(super) fn bind(server: &Server, name: &str, module: &str, level: &str, config: Value) -> Answer {
     server.root().put(
         &format!("sys/policies/egp/{name}"),
         json!({ "module": module, "paths": ["database/creds/*"], "enforcement_level": level, "config": config }),
     )
 }
 
-fn window(from: i64, to: i64) -> Value {
+pub(super) fn window(from: i64, to: i64) -> Value {
     json!({ "windows": [{ "from": from, "to": to, "message": "release week" }], "max_ttl": "10m" })
 }
 
 const LONG_AGO: (i64, i64) = (1_000_000_000, 1_000_000_060);
-const ALWAYS: (i64, i64) = (1_000_000_000, 4_000_000_000);
+pub(super) const ALWAYS: (i64, i64) = (1_000_000_000, 4_000_000_000);
 
 #[test]
 fn a_module_is_kept_by_its_digest() {

@@ -284,6 +284,8 @@ impl Limits {
                 self.required.push(name);
             }
         }
+        // A rule without a control group takes none away.
+        self.factors.extend(other.factors);
     }
 }
 

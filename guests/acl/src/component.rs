@@ -81,7 +81,19 @@ fn request_of(request: wit::Request) -> acl::Request {
         needs_sudo: request.needs_sudo,
         wrap_ttl: request.wrap_ttl,
         parameters: parameters.map(|one| acl::Parameter { name: one.name, value: one.value }).collect(),
+        requester: request.requester,
+        approvals: request.approvals.into_iter().map(approval_of).collect(),
     }
+}
+
+fn approval_of(approval: types::Approval) -> acl::Approval {
+    let types::Approval { entity, group_names, group_ids, age } = approval;
+    acl::Approval { entity, group_names, group_ids, age }
+}
+
+fn control_group_of(control: acl::ControlGroup) -> types::ControlGroup {
+    let factor = |one: acl::FactorState| types::Factor { name: one.name, approvals: one.approvals, given: one.given };
+    types::ControlGroup { ttl: control.ttl, factors: control.factors.into_iter().map(factor).collect() }
 }
 
 fn verdict_of(verdict: acl::Verdict) -> wit::Verdict {
@@ -97,11 +109,13 @@ fn verdict_of(verdict: acl::Verdict) -> wit::Verdict {
             acl::Reason::Parameter(text) => types::Reason::Parameter(text),
             acl::Reason::Wrapping(text) => types::Reason::Wrapping(text),
             acl::Reason::Pagination(text) => types::Reason::Pagination(text),
+            acl::Reason::Unapproved => types::Reason::Unapproved,
         },
         rules: rules
             .map(|rule| types::Rule { policy: rule.policy, pattern: rule.pattern, at: position_of(rule.at) })
             .collect(),
         limit: verdict.limit,
+        control_group: verdict.control_group.map(control_group_of),
     }
 }
 

@@ -9,9 +9,10 @@
 
 use crate::compile::{Merged, PolicySet};
 use crate::policy::Limits;
+use crate::policy::control_group;
 use crate::policy::values::{self, Value};
 use crate::syntax::text::quoted;
-use crate::types::{Capabilities, Operation, Parameter, Reason, Request, RuleRef, Verdict};
+use crate::types::{Capabilities, ControlGroup, FactorState, Operation, Parameter, Reason, Request, RuleRef, Verdict};
 
 /// Bytes of a client's own key that a text repeats.
 const MAX_SPOKEN_KEY: usize = 64;
@@ -22,6 +23,7 @@ pub struct Decision<'s> {
     pub reason: Reason,
     pub capabilities: Capabilities,
     pub limit: Option<u32>,
+    pub control_group: Option<ControlGroup>,
     set: &'s PolicySet,
     rule: Option<&'s Merged>,
 }
@@ -44,6 +46,7 @@ impl Decision<'_> {
             capabilities: self.capabilities,
             rules: self.rules().collect(),
             limit: self.limit,
+            control_group: self.control_group,
             reason: self.reason,
         }
     }
@@ -62,13 +65,21 @@ impl PolicySet {
         let found = self.matcher.find(path, request.operation.ends_in_slash()).and_then(|id| self.rule(id));
         let Some(rule) = found else {
             let capabilities = Capabilities::NONE;
-            return Decision { reason: Reason::NoRule, capabilities, limit: None, set: self, rule: None };
+            let reason = Reason::NoRule;
+            return Decision { reason, capabilities, limit: None, control_group: None, set: self, rule: None };
         };
+        let mut control_group = None;
         let (reason, limit) = match judge(rule, request) {
-            Ok(limit) => (Reason::Granted, limit),
+            Ok(limit) => {
+                control_group = control(rule, request);
+                match &control_group {
+                    Some(control) if !control.factors.iter().all(FactorState::is_met) => (Reason::Unapproved, None),
+                    _ => (Reason::Granted, limit),
+                }
+            }
             Err(reason) => (reason, None),
         };
-        Decision { reason, capabilities: rule.capabilities, limit, set: self, rule: Some(rule) }
+        Decision { reason, capabilities: rule.capabilities, limit, control_group, set: self, rule: Some(rule) }
     }
 
     /// What `sys/capabilities` answers. Empty or with `deny`: nothing is granted.
@@ -106,6 +117,22 @@ fn judge(rule: &Merged, request: &Request) -> Result<Option<u32>, Reason> {
         Operation::List | Operation::Scan => page(limits, &request.parameters),
         Operation::Delete => Ok(None),
     }
+}
+
+/// Who must approve of this operation, and who of them does. None: nobody must.
+fn control(rule: &Merged, request: &Request) -> Option<ControlGroup> {
+    let factors = &rule.limits.as_deref()?.factors;
+    let (operation, requester) = (request.operation.capability(), request.requester.as_deref());
+    let applicable = || factors.iter().filter(|factor| factor.operations.contains(operation));
+    let ttl = applicable().map(|factor| factor.ttl).min()?;
+    let state = |factor: &control_group::Factor| {
+        let counting = request.approvals.iter().filter(|approval| factor.counts(approval, requester));
+        let mut given: Vec<String> = counting.map(|approval| approval.entity.clone()).collect();
+        given.sort();
+        given.dedup();
+        FactorState { name: factor.name.clone(), approvals: factor.approvals, given }
+    };
+    Some(ControlGroup { ttl, factors: applicable().map(state).collect() })
 }
 
 fn check_wrapping(limits: &Limits, ttl: Option<u64>) -> Result<(), Reason> {

@@ -28,7 +28,8 @@ pub use decide::Decision;
 pub use format::any_policy_keeps_its_meaning;
 pub use format::{FormatError, format_policy};
 pub use types::{
-    Capabilities, Diagnostic, Operation, Parameter, Position, Reason, Request, RuleRef, Severity, Source, Verdict,
+    Approval, Capabilities, ControlGroup, Diagnostic, FactorState, Operation, Parameter, Position, Reason, Request,
+    RuleRef, Severity, Source, Verdict,
 };
 
 /// Everything there is to say about one text: errors (it would be refused) and warnings (it would be taken).

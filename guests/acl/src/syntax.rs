@@ -10,15 +10,33 @@ pub(crate) use leasehold_hcl::{Comment, Item, Key, Kind, Node, SyntaxError, is_j
 /// The first error, as HashiCorp's parser would report it. The caller adds `At line:column: ` in front.
 pub(crate) fn parse(text: &str) -> Result<Vec<Item<'_>>, SyntaxError> {
     let items = leasehold_hcl::parse(text)?;
-    Ok(if is_json(text) { labelled(items) } else { items })
+    if !is_json(text) {
+        return Ok(items);
+    }
+    let mut rules = labelled(items, "path");
+    for item in rules.iter_mut().flat_map(|rule| items_of(&mut rule.value)) {
+        if item.keys.first().is_some_and(|key| key.name == "control_group")
+            && let Kind::Object(items) = &mut item.value.kind
+        {
+            *items = labelled(std::mem::take(items), "factor");
+        }
+    }
+    Ok(rules)
 }
 
-/// `{"path": {"P": {…}}}` and `{"path": [{"P": {…}}, …]}` become `path "P" {…}` items.
-fn labelled(items: Vec<Item<'_>>) -> Vec<Item<'_>> {
+fn items_of<'n, 't>(node: &'n mut Node<'t>) -> &'n mut [Item<'t>] {
+    match &mut node.kind {
+        Kind::Object(items) => items,
+        _ => &mut [],
+    }
+}
+
+/// `{"path": {"P": {…}}}` and `{"path": [{"P": {…}}, …]}` become `path "P" {…}` items; and so with another name.
+fn labelled<'a>(items: Vec<Item<'a>>, name: &str) -> Vec<Item<'a>> {
     let mut out = Vec::new();
     for item in items {
         let Some(first) = item.keys.first() else { continue };
-        if first.name != "path" {
+        if first.name != name {
             out.push(item);
             continue;
         }

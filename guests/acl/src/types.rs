@@ -197,6 +197,46 @@ pub struct Request {
     /// Seconds.
     pub wrap_ttl: Option<u64>,
     pub parameters: Vec<Parameter>,
+    /// The entity that asks.
+    pub requester: Option<String>,
+    pub approvals: Vec<Approval>,
+}
+
+/// Somebody's approval of a request, as it stands now.
+#[derive(Debug, Clone)]
+pub struct Approval {
+    /// The entity that approves.
+    pub entity: String,
+    /// The groups that it is in now.
+    pub group_names: Vec<String>,
+    pub group_ids: Vec<String>,
+    /// Seconds since it was given.
+    pub age: u64,
+}
+
+/// What the winning rule's control groups ask of a request, and how far that is met.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ControlGroup {
+    /// Seconds that a request may wait, and that an approval is good for.
+    pub ttl: u64,
+    /// Each of them must be met.
+    pub factors: Vec<FactorState>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FactorState {
+    pub name: String,
+    /// How many must approve.
+    pub approvals: u32,
+    /// Members of the factor's groups that do.
+    pub given: Vec<String>,
+}
+
+impl FactorState {
+    #[must_use]
+    pub fn is_met(&self) -> bool {
+        self.given.len() >= self.approvals as usize
+    }
 }
 
 /// Where a deciding rule stands.
@@ -219,6 +259,8 @@ pub enum Reason {
     /// Names the bounds.
     Wrapping(String),
     Pagination(String),
+    /// All is granted but for approvals that are missing; see [`Verdict::control_group`].
+    Unapproved,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -230,4 +272,6 @@ pub struct Verdict {
     pub rules: Vec<RuleRef>,
     /// The request must be handled with this `limit`.
     pub limit: Option<u32>,
+    /// Where nothing else refuses the request and somebody must approve of it.
+    pub control_group: Option<ControlGroup>,
 }

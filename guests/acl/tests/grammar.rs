@@ -224,7 +224,6 @@ fn repeated_keys_add_up_and_single_ones_are_replaced() {
 #[test]
 fn what_would_be_dropped_silently_is_refused() {
     for (text, part) in [
-        (r#"path "a" { control_group = { ttl = "1h" } }"#, "control_group is not supported"),
         (r#"path "a" { mfa_methods = ["m"] }"#, "mfa_methods is not supported"),
         (
             r#"path "a" { capabilities = ["list"] list_scan_response_keys_filter_path = "{{.path}}{{.key}}" }"#,

@@ -30,7 +30,7 @@
 (func (export "leasehold:acl/evaluator@0.1.0#lint") (param i32 i32 i32 i32 i32 i32) (result i32) (i32.const 128))
 
 ;; A verdict at 256 that grants: allowed, capabilities at 258 (2 is `read`), reason at 260 (0 granted, 2 denied),
-;; one rule at 272, no limit at 280.
+;; one rule at 272, no limit at 280, no control group at 288.
 (data (i32.const 256) "\01\00\02\00" "\00\00\00\00\00\00\00\00\00\00\00\00" "\40\01\00\00\01\00\00\00" "\00\00\00\00\00\00\00\00")
 (data (i32.const 304) "probe")
 (data (i32.const 320) "\30\01\00\00\05\00\00\00" "\30\01\00\00\05\00\00\00" "\01\00\00\00\01\00\00\00")

@@ -361,7 +361,15 @@ impl Core {
             Err(_) => return false,
         }
         let data = Object::new();
-        let ask = AclRequest { path, operation: Operation::Update, needs_sudo: true, wrap_ttl: None, data: &data };
+        let ask = AclRequest {
+            path,
+            operation: Operation::Update,
+            needs_sudo: true,
+            wrap_ttl: None,
+            data: &data,
+            requester: None,
+            approvals: &[],
+        };
         let verdict = decide::decide(&*self.seams.acl, &unsealed.policies, &caller, &ask, None).await;
         verdict.is_ok_and(|verdict| verdict.allowed)
     }

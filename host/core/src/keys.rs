@@ -334,6 +334,12 @@ pub fn wrapped(token: &TokenHash) -> Key {
     Key::new(format!("token/wrapped/{token}"))
 }
 
+/// The request that a wrapping token stands for, and who approves of it.
+#[must_use]
+pub fn deferred(token: &TokenHash) -> Key {
+    Key::new(format!("token/deferred/{token}"))
+}
+
 /// A value in a token's cubbyhole; all of them below an empty path.
 #[must_use]
 pub fn cubbyhole(token: &TokenHash, path: &str) -> Key {

@@ -14,6 +14,7 @@ pub mod backoff;
 mod codec;
 mod commit;
 pub mod connection;
+mod control_group;
 pub mod core;
 pub mod fail;
 pub mod fields;

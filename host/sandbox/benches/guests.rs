@@ -85,7 +85,15 @@ fn decisions(criterion: &mut Criterion) {
         ("segments", "database/creds/team-7-18/x"),
         ("denied", "sys/seal"),
     ] {
-        let ask = AclRequest { path, operation: Operation::Read, needs_sudo: false, wrap_ttl: None, data: &data };
+        let ask = AclRequest {
+            path,
+            operation: Operation::Read,
+            needs_sudo: false,
+            wrap_ttl: None,
+            data: &data,
+            requester: None,
+            approvals: &[],
+        };
         group.bench_with_input(BenchmarkId::from_parameter(what), &ask, |bencher, ask| {
             bencher.to_async(&runtime).iter(|| async { sandbox.decide(&set, ask).await.expect("a verdict") });
         });

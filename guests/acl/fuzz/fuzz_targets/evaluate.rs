@@ -25,7 +25,7 @@ fuzz_target!(|input: &str| {
             Parameter { name: "a".to_owned(), value: Some(value.to_owned()) },
             Parameter { name: "limit".to_owned(), value: Some(value.to_owned()) },
         ];
-        let request = Request { path: path.to_owned(), operation, needs_sudo: false, wrap_ttl: Some(60), parameters };
+        let request = Request { path: path.to_owned(), operation, needs_sudo: false, wrap_ttl: Some(60), parameters, requester: None, approvals: Vec::new() };
         let verdict = set.evaluate(&request);
         if verdict.allowed {
             assert!(verdict.capabilities.contains(operation.capability()));

@@ -4,7 +4,7 @@
 
 use super::pattern::{self, Glob};
 use super::values::{self, Value};
-use super::{Limits, Reader, Rule, Span, advice, string_of, templates, time};
+use super::{Limits, Reader, Rule, Span, advice, control_group, string_of, templates, time};
 use crate::syntax::text::quoted;
 use crate::syntax::{Item, Key, Kind, Node};
 use crate::types::Capabilities;
@@ -26,7 +26,7 @@ const KNOWN: [&str; 13] = [
 ];
 
 /// They restrict, and nothing enforces them yet: taking them silently would open what the operator closed.
-const UNSUPPORTED: [&str; 3] = ["control_group", "mfa_methods", "list_scan_response_keys_filter_path"];
+const UNSUPPORTED: [&str; 2] = ["mfa_methods", "list_scan_response_keys_filter_path"];
 
 /// None when the block is refused, and the reader has the reason, or when it has expired.
 pub(super) fn rule(reader: &mut Reader<'_, '_>, first: &Key<'_>, labels: &[Key<'_>], item: &Item<'_>) -> Option<Rule> {
@@ -36,7 +36,9 @@ pub(super) fn rule(reader: &mut Reader<'_, '_>, first: &Key<'_>, labels: &[Key<'
     let templated = block.check_template()?;
     let items = block.items(&item.value)?;
     block.check_keys(items)?;
-    let fields = block.fields(items)?;
+    let factors = block.control_groups(items)?;
+    let mut fields = block.fields(items)?;
+    fields.limits.factors = factors;
     if block.reader.now.is_some_and(|now| fields.expires.is_some_and(|expires| expires <= now)) {
         // As in Vault, whatever else is wrong with it.
         return None;
@@ -136,6 +138,22 @@ impl<'b> Block<'b, '_, '_> {
             }
         }
         Some(())
+    }
+
+    /// Several blocks add up: each of them holds.
+    fn control_groups(&mut self, items: &[Item<'_>]) -> Option<Vec<control_group::Factor>> {
+        let mut factors = Vec::new();
+        let blocks = items.iter().filter(|item| item.keys.first().is_some_and(|key| key.name == "control_group"));
+        for block in blocks {
+            match control_group::read(self.reader, &block.value) {
+                Ok(found) => factors.extend(found),
+                Err(refusal) => {
+                    let (message, span) = (format!("error handling control_group: {}", refusal.message), refusal.span);
+                    return self.refuse("control-group", span, message, refusal.help);
+                }
+            }
+        }
+        Some(factors)
     }
 
     fn fields<'n, 't>(&mut self, items: &'n [Item<'t>]) -> Option<Fields<'n, 't>> {

@@ -2,12 +2,13 @@
 //!
 //! Must not know: other policies, or how a request is matched.
 //!
-//! Start with [`read`]; [`decode`] turns one `path` block into a [`Rule`], [`templates`] fills identity values in,
+//! Start with [`read`]; [`decode`] turns one `path` block into a [`Rule`], [`control_group`] reads who must approve, [`templates`] fills identity values in,
 //! [`pattern`] sorts patterns into their three kinds, [`advice`] looks for what is legal and probably not meant.
 //!
 //! Invariants: a key that restricts is honoured or refused, never skipped. Error texts never hold an identity value.
 
 pub(crate) mod advice;
+pub(crate) mod control_group;
 mod decode;
 pub(crate) mod pattern;
 pub(crate) mod templates;
@@ -56,6 +57,8 @@ pub(crate) struct Limits {
     pub(crate) required: Vec<String>,
     /// 0: none.
     pub(crate) pagination: u32,
+    /// Who must approve of a request besides.
+    pub(crate) factors: Vec<control_group::Factor>,
 }
 
 /// Collects what there is to say about one text.

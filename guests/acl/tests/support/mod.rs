@@ -22,7 +22,15 @@ pub(crate) fn refusal(text: &str) -> Option<String> {
 }
 
 pub(crate) fn request(path: &str, operation: Operation) -> Request {
-    Request { path: path.to_owned(), operation, needs_sudo: false, wrap_ttl: None, parameters: Vec::new() }
+    Request {
+        path: path.to_owned(),
+        operation,
+        needs_sudo: false,
+        wrap_ttl: None,
+        parameters: Vec::new(),
+        requester: None,
+        approvals: Vec::new(),
+    }
 }
 
 pub(crate) fn ask(set: &PolicySet, path: &str, operation: Operation, parameters: &[(&str, &str)]) -> Verdict {

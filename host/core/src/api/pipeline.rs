@@ -6,11 +6,12 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use leasehold_model::Operation;
+use leasehold_model::{Operation, Ttl};
 use tokio::sync::oneshot;
 
 use crate::api::backend::{Backend, Matched};
 use crate::api::call::{Call, SystemHandler, lease_error, module_request};
+use crate::api::control_group::unapproved;
 use crate::api::login;
 use crate::api::pages;
 use crate::api::sys;
@@ -20,16 +21,13 @@ use crate::audit::Phase;
 use crate::core::{Core, Unsealed};
 use crate::fields::Fields;
 use crate::lease::EndCause;
-use crate::lease::issue::IssueRequest;
-use crate::metrics;
 use crate::nodes::{Admission, index};
-use crate::policy::{decide, egp_paths};
-use crate::request::{LogicalRequest, LogicalResponse, Object};
-use crate::routes::{Captures, Found};
+use crate::policy::egp_paths;
+use crate::request::{LogicalRequest, LogicalResponse};
+use crate::routes::Found;
 use crate::seams::auth::AuthRequest;
-use crate::seams::engine::{EngineHandler, EngineRequest, Outcome, SecretValue, SecretsEngine};
 use crate::seams::error::RequestError;
-use crate::seams::sandbox::{AclRequest, Verdict};
+use crate::seams::sandbox::{Reason, Verdict};
 use crate::seams::storage::StorageError;
 use crate::token::{self, Caller};
 
@@ -37,11 +35,13 @@ use crate::token::{self, Caller};
 const DECISIONS_MAX: u32 = 8;
 
 /// A request that may go on.
-struct Admitted {
-    backend: Backend,
-    matched: Matched,
+pub(super) struct Admitted {
+    pub(super) backend: Backend,
+    pub(super) matched: Matched,
     /// Below the mount.
-    path: String,
+    pub(super) path: String,
+    /// It may once it is approved, and how long it may wait for that.
+    waits: Option<Ttl>,
 }
 
 impl Core {
@@ -97,7 +97,7 @@ impl Core {
     }
 
     /// The request between its two audit records. What the second one says is what the client gets: nothing is decided after it.
-    async fn answer(
+    pub(super) async fn answer(
         self: &Arc<Self>,
         unsealed: &Arc<Unsealed>,
         request: &mut LogicalRequest,
@@ -114,6 +114,7 @@ impl Core {
             let asked = self.record(unsealed, request, trace, Phase::Request, None, admitted.as_ref().err()).await;
             is_recorded |= asked.is_ok();
             let outcome = match (asked, admitted) {
+                (Ok(()), Ok(Admitted { waits: Some(ttl), .. })) => self.defer(unsealed, request, trace, ttl).await,
                 (Ok(()), Ok(admitted)) => self.carry_out(unsealed, request, trace, admitted).await,
                 (Ok(()), Err(error)) | (Err(error), _) => Err(error),
             };
@@ -216,38 +217,31 @@ impl Core {
             // Nothing below may judge a request by data that was not read.
             return Err(RequestError::BodyTooLarge);
         }
-        let admitted = match (backend, matched, &routed) {
-            // A slash at the end says nothing where the rest of a path is one name, or where there is a list.
-            (Some(backend), Some(matched), Some((_, rest)))
-                if trace.as_sent.is_none() || matches!(matched, Matched::Mount) || backend.is_folder(rest) =>
-            {
-                Some(Admitted { backend, matched, path: (*rest).to_owned() })
-            }
+        let admitted = match (backend, &routed) {
+            (Some(backend), Some((_, rest))) => served(backend, matched, rest, trace.as_sent.is_some()),
             _ => None,
         };
         let operation = self.create_or_update(unsealed, request, admitted.as_ref().map(|a| &a.matched), trace).await?;
         trace.operation = Some(operation);
 
+        let mut waits = None;
         if !open {
             let caller = trace.caller.as_ref().ok_or(RequestError::BadToken)?;
-            let needs_sudo = match &admitted {
-                Some(admitted) => admitted.matched.needs_sudo(operation),
-                None => sys::is_protected(&request.path),
+            let approvals = self.approvals(unsealed, trace).await?;
+            let verdict = self.verdict(unsealed, request, trace, admitted.as_ref(), (caller, &approvals)).await?;
+            let limit = verdict.limit;
+            let refusal = match verdict.reason {
+                _ if verdict.allowed => None,
+                Reason::Unapproved if trace.release.is_none() => {
+                    waits = verdict.control_group.as_ref().map(|control| control.ttl);
+                    waits.is_none().then_some(RequestError::Denied)
+                }
+                Reason::Unapproved => Some(unapproved(&verdict)),
+                _ => Some(RequestError::Denied),
             };
-            let ask = AclRequest {
-                path: trace.as_sent.as_deref().unwrap_or(&request.path),
-                operation,
-                needs_sudo,
-                wrap_ttl: request.wrap_ttl,
-                data: &request.data,
-            };
-            let is_same = |to: &Admitted| trace.as_sent.is_some() && to.backend.serves_with_slash(&to.path, operation);
-            let bare = admitted.as_ref().is_some_and(is_same).then_some(&*request.path);
-            let verdict = decide::decide(&*self.seams.acl, &unsealed.policies, caller, &ask, bare).await?;
-            let (allowed, limit) = (verdict.allowed, verdict.limit);
             trace.verdict = Some(verdict);
-            if !allowed {
-                return Err(RequestError::Denied);
+            if let Some(refusal) = refusal {
+                return Err(refusal);
             }
             let pages = matches!(operation, Operation::List | Operation::Scan);
             match limit {
@@ -279,7 +273,7 @@ impl Core {
                 "no handler for route \"{asked}\" on namespace \"\". route entry or namespace is tainted."
             )));
         }
-        let admitted = admitted.ok_or_else(|| match Backend::of(&entry, unsealed) {
+        let mut admitted = admitted.ok_or_else(|| match Backend::of(&entry, unsealed) {
             Some(Backend::Secrets(engine, _)) => engine
                 .not_offered(below)
                 .map_or(RequestError::UnsupportedPath, |why| RequestError::NotOffered(why.to_owned())),
@@ -291,6 +285,7 @@ impl Core {
                 matches!(operation, Operation::List | Operation::Scan) && !admitted.backend.is_folder(&admitted.path);
             return Err(if leads_nowhere { RequestError::UnsupportedPath } else { RequestError::UnsupportedOperation });
         }
+        admitted.waits = waits;
         Ok(admitted)
     }
 
@@ -301,7 +296,14 @@ impl Core {
         trace: &mut RequestTrace,
         admitted: Admitted,
     ) -> Result<LogicalResponse, RequestError> {
-        let Admitted { backend, matched, path } = admitted;
+        let Admitted { backend, matched, path, waits: _ } = admitted;
+        if let Some(release) = trace.release.as_mut().filter(|release| !release.is_taken) {
+            release.is_taken = unsealed.tokens.end_read(&release.hash).await?;
+            if !release.is_taken {
+                return Err(sys::wrapping::not_valid());
+            }
+            crate::fail::point("released");
+        }
         let operation = trace.operation.unwrap_or(request.operation);
         if operation == Operation::Help {
             return Ok(backend.help(&path, &matched));
@@ -377,72 +379,6 @@ impl Core {
         Ok(answer)
     }
 
-    async fn ask_engine(
-        &self,
-        unsealed: &Arc<Unsealed>,
-        request: &LogicalRequest,
-        trace: &RequestTrace,
-        (engine, handle): (&Arc<dyn SecretsEngine>, EngineHandler),
-        (operation, captures, fields): (Operation, Captures, Fields),
-    ) -> Result<LogicalResponse, RequestError> {
-        let (Some(caller), Some(mount)) = (&trace.caller, &trace.mount) else { return Err(RequestError::BadToken) };
-        let asked = EngineRequest {
-            context: unsealed.engines.context(mount),
-            operation,
-            path: request.path.clone(),
-            captures,
-            fields,
-            display_name: caller.record.display_name.clone(),
-            has_sudo: trace.has_sudo(),
-        };
-        let outcome = match handle(&**engine, &asked).await? {
-            Outcome::Job { name, outcome } => {
-                // What the request asked for is done; the job comes by itself later at the latest.
-                if let Err(error) = unsealed.jobs.ask_for(name, Some(&mount.accessor)).await {
-                    tracing::warn!(%error, "could not have job {name:?} of {} done at once", mount.path);
-                }
-                *outcome
-            }
-            outcome => outcome,
-        };
-        let plan = match outcome {
-            Outcome::Answer(answer) => return Ok(answer),
-            Outcome::Job { name, .. } => {
-                return Err(RequestError::Internal(format!("an engine asked for job {name:?} inside of another one")));
-            }
-            Outcome::Reopened { connection, answer } => {
-                unsealed.leases.reopened(&connection);
-                return Ok(answer);
-            }
-            Outcome::Lease(plan) => plan,
-        };
-        let order = IssueRequest {
-            path: &request.path,
-            holder: caller.leaseholder(),
-            entity: caller.entity_id(),
-            mount,
-            plan,
-            ceiling: trace.ceiling,
-        };
-        let issued = unsealed.leases.issue(order).await.map_err(lease_error)?;
-        metrics::lease_made(&unsealed.installation.cluster_name, mount, issued.lease.ttl);
-        let data: Object = issued
-            .data
-            .0
-            .into_iter()
-            .map(|(name, value)| match value {
-                SecretValue::Public(value) => (name, value),
-                SecretValue::Secret(secret) => (name, secrecy::ExposeSecret::expose_secret(&secret).into()),
-            })
-            .collect();
-        Ok(LogicalResponse {
-            data: Some(data),
-            lease: Some(issued.lease),
-            warnings: issued.warnings,
-            ..LogicalResponse::default()
-        })
-    }
-
     /// A token that is used up ends here; a lease that it just got would end with it, so the client does not get it at all.
     async fn after_last_use(
         &self,
@@ -471,6 +407,14 @@ impl Core {
     }
 }
 
+/// Who serves a path below a mount, if somebody does. A slash at the end says nothing where the rest of a path is one name, or where
+/// there is a list.
+pub(super) fn served(backend: Backend, matched: Option<Matched>, rest: &str, has_slash: bool) -> Option<Admitted> {
+    let matched = matched?;
+    let is_served = !has_slash || matches!(matched, Matched::Mount) || backend.is_folder(rest);
+    is_served.then(|| Admitted { backend, matched, path: rest.to_owned(), waits: None })
+}
+
 /// A wrapping token that is not good is called so where it was to be unwrapped.
 fn refused(request: &LogicalRequest, error: RequestError) -> RequestError {
     if matches!(error, RequestError::BadToken) { sys::wrapping::bad_token(request) } else { error }
@@ -483,7 +427,7 @@ fn client_of(request: &LogicalRequest) -> Option<IpAddr> {
 
 /// Turns the path into the one that policies, router and audit see: what names the same thing must read the same, or a rule
 /// for it could be walked around. The path as it came, if that had a slash at its end.
-fn canonical(request: &mut LogicalRequest) -> Option<String> {
+pub(super) fn canonical(request: &mut LogicalRequest) -> Option<String> {
     if let Some(path) = egp_paths::in_lower_case(&request.path) {
         request.path = path;
     }

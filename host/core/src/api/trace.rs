@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use leasehold_model::{Capabilities, Operation, Ttl};
 
+use crate::api::control_group::Release;
 use crate::audit::{Entry, Phase};
 use crate::core::{Core, Unsealed};
 use crate::mount::MountEntry;
@@ -33,6 +34,8 @@ pub(super) struct RequestTrace {
     pub(super) ceiling: Option<Ttl>,
     /// The token lives, or the route needs none: only then is the body worth a place in audit.
     pub(super) is_known: bool,
+    /// The request has waited for approval and is being carried out.
+    pub(super) release: Option<Release>,
 }
 
 impl RequestTrace {

@@ -134,6 +134,13 @@ impl Entry<'_> {
             results.insert("granting_policies".into(), granting.into());
         }
         results.insert("rules".into(), json!(verdict.rules));
+        if let Some(control) = &verdict.control_group {
+            let factors = control
+                .factors
+                .iter()
+                .map(|one| json!({"name": one.name, "approvals": one.approvals, "approved_by": one.given}));
+            results.insert("control_group".into(), json!({"factors": factors.collect::<Vec<_>>()}));
+        }
         // For root the host answers, and no component is asked.
         if !self.caller.is_some_and(Caller::is_root) && !self.acl_digest.is_empty() {
             results.insert("acl_module".into(), self.acl_digest.into());

@@ -79,6 +79,11 @@ pub(super) fn changes_memory() {
 }
 
 impl Admission {
+    /// That of the request which this task answers.
+    pub(crate) fn current() -> Option<Arc<Self>> {
+        ADMISSION.try_with(Arc::clone).ok()
+    }
+
     /// Runs what answers the request.
     pub(crate) async fn scope<F: Future>(self: Arc<Self>, answering: F) -> F::Output {
         ADMISSION.scope(self, answering).await

@@ -112,9 +112,7 @@ async fn of_slashed(
         return Ok(listed);
     }
     let data = Object::new();
-    let read =
-        AclRequest { path: asked.path, operation: Operation::Read, needs_sudo: false, wrap_ttl: None, data: &data };
-    let direct = judged(acl, policies, holder, &read).await?.capabilities;
+    let direct = judged(acl, policies, holder, &plain(asked.path, &data)).await?.capabilities;
     let bare = if bare.contains(Capabilities::DENY) { Capabilities::NONE } else { bare };
     let lists = Capabilities::LIST.union(Capabilities::SCAN);
     let every = [
@@ -140,6 +138,34 @@ async fn of_slashed(
         sent.contains(capability) && (!needs_both || bare.contains(capability))
     };
     Ok(every.into_iter().filter(|capability| holds(*capability)).fold(Capabilities::NONE, Capabilities::union))
+}
+
+/// Whether whoever holds some policies may write to a path, without any data.
+///
+/// # Errors
+/// As [`decide`].
+pub async fn may_update(
+    acl: &dyn AclEvaluator,
+    policies: &Policies,
+    holder: Holder<'_>,
+    path: &str,
+) -> Result<bool, RequestError> {
+    let data = Object::new();
+    let ask = AclRequest { operation: Operation::Update, ..plain(path, &data) };
+    Ok(holder.is_root() || judged(acl, policies, holder, &ask).await?.allowed)
+}
+
+/// A read that asks for nothing besides.
+fn plain<'a>(path: &'a str, data: &'a Object) -> AclRequest<'a> {
+    AclRequest {
+        path,
+        operation: Operation::Read,
+        needs_sudo: false,
+        wrap_ttl: None,
+        data,
+        requester: None,
+        approvals: &[],
+    }
 }
 
 /// Whether anything is granted at or below a mount.
@@ -180,5 +206,6 @@ fn root_verdict() -> Verdict {
         reason: Reason::Granted,
         rules: vec![RuleRef { policy: "root".to_owned(), pattern: String::new(), line: 0, column: 0 }],
         limit: None,
+        control_group: None,
     }
 }

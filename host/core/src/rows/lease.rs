@@ -80,6 +80,9 @@ pub struct Wrapped {
     pub lease: Option<LeaseId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<TokenHash>,
+    /// It is no answer that is kept, but a request that waits for approval.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub deferred: bool,
 }
 
 /// What a lease's body holds. No credential: the password is never stored.

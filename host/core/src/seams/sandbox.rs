@@ -61,6 +61,19 @@ pub struct AclRequest<'a> {
     pub wrap_ttl: Option<Ttl>,
     /// The request's data. The sandbox hands names in, and values only of keys that a rule of the set names.
     pub data: &'a Object,
+    /// The id of the entity that asks.
+    pub requester: Option<&'a str>,
+    pub approvals: &'a [Approval],
+}
+
+/// Somebody's approval of a request, as it stands now.
+#[derive(Clone, Debug)]
+pub struct Approval {
+    /// The entity that approves.
+    pub entity: String,
+    /// The groups that it is in now: names, and ids.
+    pub groups: Vec<(String, String)>,
+    pub age: Ttl,
 }
 
 impl fmt::Debug for AclRequest<'_> {
@@ -90,6 +103,33 @@ pub enum Reason {
     Parameter(String),
     Wrapping(String),
     Pagination(String),
+    /// All but approvals is there; see [`Verdict::control_group`].
+    Unapproved,
+}
+
+/// Who must approve of a request, and who does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ControlGroup {
+    /// How long the request may wait, and for how long an approval is good.
+    pub ttl: Ttl,
+    /// Each of them must be met.
+    pub factors: Vec<Factor>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Factor {
+    pub name: String,
+    /// How many must approve.
+    pub approvals: u32,
+    /// The entities whose approval counts.
+    pub given: Vec<String>,
+}
+
+impl Factor {
+    #[must_use]
+    pub fn is_met(&self) -> bool {
+        self.given.len() >= self.approvals as usize
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,6 +139,8 @@ pub struct Verdict {
     pub reason: Reason,
     pub rules: Vec<RuleRef>,
     pub limit: Option<u32>,
+    /// Where nothing but approvals can refuse the request, whether or not they are there.
+    pub control_group: Option<ControlGroup>,
 }
 
 impl Verdict {
@@ -111,6 +153,7 @@ impl Verdict {
             reason: Reason::Granted,
             rules: Vec::new(),
             limit: None,
+            control_group: None,
         }
     }
 }

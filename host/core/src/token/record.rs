@@ -97,6 +97,12 @@ impl TokenRecord {
         self.kind == TokenKind::Batch
     }
 
+    /// A wrapping token that stands for a request which waits for approval.
+    #[must_use]
+    pub fn waits(&self) -> bool {
+        self.num_uses > 0 && self.wraps.as_ref().is_some_and(|wraps| wraps.deferred)
+    }
+
     #[must_use]
     pub fn is_expired(&self, now: Timestamp) -> bool {
         self.expires_at.is_some_and(|end| end <= now)

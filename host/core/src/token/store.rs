@@ -142,6 +142,9 @@ impl Tokens {
         }
         if let Some(wraps) = wraps {
             batch = batch.put(keys::wrapped(&hash), wraps.sealed, Expect::Absent);
+            if let Some(deferred) = wraps.deferred {
+                batch = batch.put(keys::deferred(&hash), deferred, Expect::Absent);
+            }
         }
         Ok((hash, batch))
     }
@@ -275,7 +278,8 @@ impl Tokens {
             if !record.may_be_used_from(client) {
                 return Err(RequestError::BadToken);
             }
-            if record.num_uses == 0 {
+            // What waits is not used up by asking whether it may go on: whoever carries it out takes it away.
+            if record.num_uses == 0 || record.waits() {
                 return Ok(Caller { hash, record, uses_before: 0, last_use: false, group: None, identity: None });
             }
             if record.num_uses < 0 {
@@ -473,8 +477,11 @@ fn removal(hash: &TokenHash, stored: &Versioned) -> Result<(TokenRecord, Batch),
     if let Some(parent) = &record.parent {
         batch = batch.delete(keys::token_child(parent, hash));
     }
-    if record.wraps.is_some() {
+    if let Some(wraps) = &record.wraps {
         batch = batch.delete(keys::wrapped(hash));
+        if wraps.deferred {
+            batch = batch.delete(keys::deferred(hash));
+        }
     }
     Ok((record, batch))
 }

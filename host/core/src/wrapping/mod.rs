@@ -8,7 +8,7 @@
 //! Invariants: neither the store nor the barrier's key opens what is wrapped. What a wrapped answer hands out ends with its wrapping
 //! token, unless that token was used to read it.
 
-mod sealed;
+pub(crate) mod sealed;
 mod stored;
 
 use leasehold_model::{Accessor, Timestamp, TokenHash, TokenId, Ttl};
@@ -44,15 +44,19 @@ impl std::fmt::Debug for WrapInfo {
 
 impl WrapInfo {
     fn of(token: TokenId, record: TokenRecord, answer: &LogicalResponse) -> Self {
-        let wrapped = answer.auth.as_ref().map(|auth| auth.accessor.clone());
+        // A batch token has none.
+        let accessor = answer.auth.as_ref().map(|auth| auth.accessor.clone()).filter(|accessor| !accessor.is_empty());
+        Self::new(token, record, accessor)
+    }
+
+    pub(crate) fn new(token: TokenId, record: TokenRecord, wrapped_accessor: Option<String>) -> Self {
         Self {
             token,
             accessor: record.accessor,
             ttl: record.creation_ttl,
             created_at: record.created_at,
             creation_path: record.path,
-            // A batch token has none.
-            wrapped_accessor: wrapped.filter(|accessor| !accessor.is_empty()),
+            wrapped_accessor,
         }
     }
 }
@@ -79,7 +83,7 @@ impl Tokens {
         creation_path: &str,
         ttl: Ttl,
     ) -> Result<WrapInfo, MintError> {
-        let (token, record) = self.mint(self.wrapping_token(answer, creation_path, ttl)?).await?;
+        let (token, record) = self.mint(self.wrapping_answer(answer, creation_path, ttl)?).await?;
         Ok(WrapInfo::of(token, record, answer))
     }
 
@@ -90,7 +94,7 @@ impl Tokens {
     /// As storage; then the answer is where it was.
     pub(crate) async fn rewrap(&self, opened: &Opened) -> Result<Option<WrapInfo>, StorageError> {
         let Some((old, _)) = self.find(&opened.hash).await? else { return Ok(None) };
-        let new = self.wrapping_token(&opened.answer, &old.path, old.creation_ttl)?;
+        let new = self.wrapping_answer(&opened.answer, &old.path, old.creation_ttl)?;
         let (record, Some(token), wraps) = new.into_record(self) else { return Ok(None) };
         let (_, insertion) = self.insertion(&token, &record, wraps)?;
         let is_moved = self.replace_read(&opened.hash, insertion).await?;
@@ -111,7 +115,7 @@ impl Tokens {
         Ok(Some(Opened { hash, answer }))
     }
 
-    fn wrapping_token(&self, answer: &LogicalResponse, path: &str, ttl: Ttl) -> Result<NewToken, StorageError> {
+    fn wrapping_answer(&self, answer: &LogicalResponse, path: &str, ttl: Ttl) -> Result<NewToken, StorageError> {
         let id = self.new_id();
         let cannot = || StorageError::Corrupt("an answer that cannot be wrapped".to_owned());
         let plain = Zeroizing::new(stored::write(answer).ok_or_else(cannot)?);
@@ -120,8 +124,14 @@ impl Tokens {
         let wrapped = Wrapped {
             lease: handed_out.as_ref().and_then(|handed_out| handed_out.lease.clone()),
             token: handed_out.and_then(|handed_out| handed_out.token).map(|token| self.hash(&token)),
+            deferred: false,
         };
-        Ok(NewToken {
+        Ok(self.wrapping_token(id, path, ttl, Wraps { wrapped, sealed, deferred: None }))
+    }
+
+    /// A wrapping token that lives for `ttl` from now on.
+    pub(crate) fn wrapping_token(&self, id: TokenId, path: &str, ttl: Ttl, wraps: Wraps) -> NewToken {
+        NewToken {
             kind: TokenKind::Service,
             parent: None,
             mount: None,
@@ -141,8 +151,8 @@ impl Tokens {
             entity: None,
             login: None,
             id: Some(id),
-            wraps: Some(Wraps { wrapped, sealed }),
-        })
+            wraps: Some(wraps),
+        }
     }
 
     /// Ends a wrapping token whose answer was read: nothing ends with it. False: it is gone, or is being ended.
@@ -169,6 +179,8 @@ impl Tokens {
 pub struct Wraps {
     pub(crate) wrapped: Wrapped,
     pub(crate) sealed: Vec<u8>,
+    /// A request that waits.
+    pub(crate) deferred: Option<Vec<u8>>,
 }
 
 impl std::fmt::Debug for Wraps {

@@ -20,7 +20,7 @@ fn key(token: &TokenId) -> Option<LessSafeKey> {
 }
 
 /// `None`: longer than can be sealed.
-pub(super) fn seal(token: &TokenId, hash: &TokenHash, plain: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn seal(token: &TokenId, hash: &TokenHash, plain: &[u8]) -> Option<Vec<u8>> {
     let mut sealed = Vec::with_capacity(plain.len() + 16);
     sealed.extend_from_slice(plain);
     let nonce = Nonce::assume_unique_for_key(NONCE);
@@ -29,7 +29,7 @@ pub(super) fn seal(token: &TokenId, hash: &TokenHash, plain: &[u8]) -> Option<Ve
 }
 
 /// `None`: it was not sealed for this token.
-pub(super) fn open(token: &TokenId, hash: &TokenHash, sealed: Vec<u8>) -> Option<Zeroizing<Vec<u8>>> {
+pub(crate) fn open(token: &TokenId, hash: &TokenHash, sealed: Vec<u8>) -> Option<Zeroizing<Vec<u8>>> {
     let mut whole = Zeroizing::new(sealed);
     let nonce = Nonce::assume_unique_for_key(NONCE);
     let len = key(token)?.open_in_place(nonce, Aad::from(hash.as_str().as_bytes()), &mut whole).ok()?.len();

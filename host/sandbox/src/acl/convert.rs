@@ -1,9 +1,10 @@
 //! Between the seam's words and those of `wit/acl`.
 
 use leasehold_core::seams::sandbox::{
-    AclRequest, Diagnostic, IdentityValues, PolicySource, Reason, RuleRef, SandboxError, Severity, Verdict,
+    AclRequest, Approval, ControlGroup, Diagnostic, Factor, IdentityValues, PolicySource, Reason, RuleRef,
+    SandboxError, Severity, Verdict,
 };
-use leasehold_model::{Capabilities, Operation};
+use leasehold_model::{Capabilities, Operation, Ttl};
 
 use crate::bindings::acl::exports::leasehold::acl::evaluator as wit;
 use crate::bindings::acl::leasehold::acl::types;
@@ -62,10 +63,22 @@ pub(super) fn request(
         path: ask.path.to_owned(),
         operation,
         needs_sudo: ask.needs_sudo,
-        wrap_ttl: ask.wrap_ttl.map(leasehold_model::Ttl::as_secs),
+        wrap_ttl: ask.wrap_ttl.map(Ttl::as_secs),
         parameters,
+        requester: ask.requester.map(str::to_owned),
+        approvals: ask.approvals.iter().map(approval).collect(),
     };
     Ok((request, with_values))
+}
+
+fn approval(approval: &Approval) -> types::Approval {
+    let (group_names, group_ids) = approval.groups.iter().cloned().unzip();
+    types::Approval { entity: approval.entity.clone(), group_names, group_ids, age: approval.age.as_secs() }
+}
+
+fn control_group(from: types::ControlGroup) -> ControlGroup {
+    let factor = |one: types::Factor| Factor { name: one.name, approvals: one.approvals, given: one.given };
+    ControlGroup { ttl: Ttl::from_secs(from.ttl), factors: from.factors.into_iter().map(factor).collect() }
 }
 
 /// By name, so that neither side depends on the other's order of bits.
@@ -95,11 +108,15 @@ pub(super) fn verdict(from: wit::Verdict) -> Result<Verdict, SandboxError> {
         types::Reason::Parameter(text) => Reason::Parameter(text),
         types::Reason::Wrapping(text) => Reason::Wrapping(text),
         types::Reason::Pagination(text) => Reason::Pagination(text),
+        types::Reason::Unapproved => Reason::Unapproved,
     };
+    let control_group = from.control_group.map(control_group);
+    let is_unapproved = control_group.as_ref().is_some_and(|control| !control.factors.iter().all(Factor::is_met));
     let capabilities = capabilities(from.capabilities);
     let granted = reason == Reason::Granted;
     let can_grant = !capabilities.is_empty() && !capabilities.contains(Capabilities::DENY) && !from.rules.is_empty();
-    if from.allowed != granted || (from.allowed && !can_grant) {
+    let is_one = from.allowed == granted && is_unapproved == (reason == Reason::Unapproved);
+    if !is_one || ((granted || is_unapproved) && !can_grant) {
         return Err(SandboxError::Answer("the verdict contradicts its own reason".to_owned()));
     }
     let rules = from.rules.into_iter();
@@ -116,6 +133,7 @@ pub(super) fn verdict(from: wit::Verdict) -> Result<Verdict, SandboxError> {
             })
             .collect(),
         limit: from.limit,
+        control_group,
     })
 }
 

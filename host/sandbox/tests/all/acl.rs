@@ -313,8 +313,15 @@ async fn values_matter_where_a_rule_names_their_key() {
         (json!({ "other": "anything" }), true),
     ] {
         let data = data.as_object().unwrap().clone();
-        let ask =
-            AclRequest { path: "a", operation: Operation::Update, needs_sudo: false, wrap_ttl: None, data: &data };
+        let ask = AclRequest {
+            path: "a",
+            operation: Operation::Update,
+            needs_sudo: false,
+            wrap_ttl: None,
+            data: &data,
+            requester: None,
+            approvals: &[],
+        };
         let verdict = sandbox.decide(&set, &ask).await.unwrap();
         assert_eq!(verdict.allowed, expected, "{data:?}: {:?}", verdict.reason);
         assert!(!format!("{verdict:?}").contains("large"), "a verdict shows no value: {verdict:?}");
@@ -495,7 +502,15 @@ async fn long_values_are_judged_where_a_rule_names_them_and_only_there() {
         ("ruled", json!({ "policy": long("path", 2 << 20) }), Err(SandboxError::TooLong(1 << 20))),
     ] {
         let data = data.as_object().unwrap().clone();
-        let ask = AclRequest { path, operation: Operation::Update, needs_sudo: false, wrap_ttl: None, data: &data };
+        let ask = AclRequest {
+            path,
+            operation: Operation::Update,
+            needs_sudo: false,
+            wrap_ttl: None,
+            data: &data,
+            requester: None,
+            approvals: &[],
+        };
         let answer = sandbox.decide(&set, &ask).await.map(|verdict| verdict.allowed);
         assert_eq!(answer, expected, "{path}, {} bytes", data.values().map(|v| v.to_string().len()).sum::<usize>());
     }

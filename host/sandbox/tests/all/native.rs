@@ -43,6 +43,7 @@ fn translated(verdict: acl::Verdict) -> seam::Verdict {
             acl::Reason::Parameter(text) => Reason::Parameter(text),
             acl::Reason::Wrapping(text) => Reason::Wrapping(text),
             acl::Reason::Pagination(text) => Reason::Pagination(text),
+            acl::Reason::Unapproved => Reason::Unapproved,
         },
         rules: rules
             .map(|rule| seam::RuleRef {
@@ -53,7 +54,20 @@ fn translated(verdict: acl::Verdict) -> seam::Verdict {
             })
             .collect(),
         limit: verdict.limit,
+        control_group: verdict.control_group.map(|control| seam::ControlGroup {
+            ttl: Ttl::from_secs(control.ttl),
+            factors: control
+                .factors
+                .into_iter()
+                .map(|one| seam::Factor { name: one.name, approvals: one.approvals, given: one.given })
+                .collect(),
+        }),
     }
+}
+
+fn native_approval(approval: &seam::Approval) -> acl::Approval {
+    let (group_names, group_ids) = approval.groups.iter().cloned().unzip();
+    acl::Approval { entity: approval.entity.clone(), group_names, group_ids, age: approval.age.as_secs() }
 }
 
 struct Case {
@@ -63,6 +77,7 @@ struct Case {
     sudo: bool,
     wrap: Option<u64>,
     data: Object,
+    approvals: Vec<seam::Approval>,
 }
 
 /// Both sides on one case; panics with the case where they differ.
@@ -104,6 +119,8 @@ async fn agree(sandbox: &Sandbox, case: &Case) {
             .iter()
             .map(|(name, value)| acl::Parameter { name: name.clone(), value: Some(value.to_string()) })
             .collect(),
+        requester: Some("alice".to_owned()),
+        approvals: case.approvals.iter().map(native_approval).collect(),
     };
     let ask = AclRequest {
         path: &case.path,
@@ -111,6 +128,8 @@ async fn agree(sandbox: &Sandbox, case: &Case) {
         needs_sudo: case.sudo,
         wrap_ttl: case.wrap.map(Ttl::from_secs),
         data: &case.data,
+        requester: Some("alice"),
+        approvals: &case.approvals,
     };
     let verdict = sandbox.decide(&guest, &ask).await.unwrap();
     assert_eq!(verdict, translated(native.evaluate(&request)), "{:?} {}", case.texts, case.path);
@@ -140,7 +159,11 @@ async fn component_and_native_code_agree_on_every_recorded_case() {
         }
         let wrap = row["wrap"].as_str().map(|ttl| if ttl == "2m" { 120 } else { 30 });
         let data = row["data"].as_object().cloned().unwrap_or_default();
-        agree(&sandbox, &Case { texts, path, operation, sudo: row["group"] == "root-paths", wrap, data }).await;
+        agree(
+            &sandbox,
+            &Case { texts, path, operation, sudo: row["group"] == "root-paths", wrap, data, approvals: Vec::new() },
+        )
+        .await;
         asked += 1;
     }
     assert_eq!(asked, 150);
@@ -160,6 +183,8 @@ fn text() -> impl Strategy<Value = String> {
         "  allowed_parameters = { \"x\" = [], \"z\" = [\"a*\"] }\n",
         "  min_wrapping_ttl = \"1m\"\n",
         "  pagination_limit = 5\n",
+        "  control_group { factor \"f\" { controlled_capabilities = [\"read\", \"update\"] identity { group_names = [\"g\"] approvals = 1 } } }\n",
+        "  control_group { ttl = 60 self_auth_allowed = true factor \"f\" { controlled_capabilities = [\"list\", \"create\", \"read\"] identity { group_ids = [\"h\"] approvals = 2 } } }\n",
     ]);
     let rule = (prop::collection::vec(segment, 1..4), end, prop::collection::vec(capability, 0..3), extra).prop_map(
         |(segments, end, capabilities, extra)| {
@@ -185,6 +210,9 @@ fn case() -> impl Strategy<Value = Case> {
     ]);
     let value = prop::sample::select(vec!["1", "abc", "b", ""]);
     let data = prop::collection::btree_map(prop::sample::select(vec!["x", "y", "Z", "limit"]), value, 0..3);
+    let approver = prop::sample::select(vec!["alice", "bob", "carol"]);
+    let approval = (approver, prop::sample::select(vec!["g", "h", "x"]), prop::sample::select(vec![0, 61]));
+    let approvals = prop::collection::vec(approval, 0..4);
     (
         prop::collection::vec(text(), 1..3),
         prop::collection::vec(segment, 1..5),
@@ -192,14 +220,23 @@ fn case() -> impl Strategy<Value = Case> {
         any::<bool>(),
         prop::option::of(prop::sample::select(vec![30u64, 120])),
         data,
+        approvals,
     )
-        .prop_map(|(texts, segments, operation, sudo, wrap, data)| Case {
+        .prop_map(|(texts, segments, operation, sudo, wrap, data, approvals)| Case {
             texts,
             path: segments.join("/"),
             operation,
             sudo,
             wrap,
             data: data.into_iter().map(|(name, value)| (name.to_owned(), Value::from(value))).collect(),
+            approvals: approvals
+                .into_iter()
+                .map(|(entity, group, age)| seam::Approval {
+                    entity: entity.to_owned(),
+                    groups: vec![(group.to_owned(), group.to_owned())],
+                    age: Ttl::from_secs(age),
+                })
+                .collect(),
         })
 }
 

@@ -154,7 +154,15 @@ pub(crate) fn nobody() -> IdentityValues {
 }
 
 pub(crate) fn read<'a>(path: &'a str, data: &'a Object) -> AclRequest<'a> {
-    AclRequest { path, operation: Operation::Read, needs_sudo: false, wrap_ttl: None, data }
+    AclRequest {
+        path,
+        operation: Operation::Read,
+        needs_sudo: false,
+        wrap_ttl: None,
+        data,
+        requester: None,
+        approvals: &[],
+    }
 }
 
 pub(crate) fn module_request() -> ModuleRequest {

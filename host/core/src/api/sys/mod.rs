@@ -6,6 +6,7 @@
 
 mod audit;
 mod capabilities;
+mod control_group;
 pub(crate) mod help;
 mod leases;
 mod locked_users;
@@ -56,6 +57,7 @@ const TABLES: &[&[Route<SystemHandler>]] = &[
     locked_users::ROUTES,
     snapshots::ROUTES,
     wrapping::ROUTES,
+    control_group::ROUTES,
     tools::ROUTES,
     root_token::ROUTES,
     quotas::ROUTES,

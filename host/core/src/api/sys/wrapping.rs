@@ -6,6 +6,7 @@ use leasehold_model::{Operation, TokenId};
 use serde_json::{Value, json};
 
 use crate::api::call::{Call, SystemHandler, handler};
+use crate::control_group::Waiting;
 use crate::fields::{Field, Kind};
 use crate::lease::EndCause;
 use crate::request::{LogicalRequest, LogicalResponse};
@@ -58,7 +59,7 @@ pub(crate) const UNWRAP: &str = "sys/wrapping/unwrap";
 
 const NOT_VALID: &str = "wrapping token is not valid or does not exist";
 
-fn not_valid() -> RequestError {
+pub(crate) fn not_valid() -> RequestError {
     RequestError::invalid(NOT_VALID)
 }
 
@@ -96,6 +97,15 @@ async fn wrap(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
     Ok(LogicalResponse::data(call.fields.unknown().clone()))
 }
 
+/// The wrapping token that a request is about, when it stands for a request which waits for approval.
+async fn waiting(call: &Call<'_>) -> Result<Option<(TokenId, Waiting)>, RequestError> {
+    let tokens = &call.unsealed.tokens;
+    let Some(token) = named(call.request)?.or_else(|| call.request.token.clone()) else { return Ok(None) };
+    let found = tokens.find_shown(&token).await?.filter(|(_, record)| record.waits());
+    let Some((hash, _)) = found else { return Ok(None) };
+    Ok(tokens.waiting(&hash).await?.map(|waiting| (token, waiting)))
+}
+
 /// Takes the one use of the wrapping token that a request is about.
 async fn opened(call: &Call<'_>) -> Result<Opened, RequestError> {
     let tokens = &call.unsealed.tokens;
@@ -121,12 +131,20 @@ async fn opened(call: &Call<'_>) -> Result<Opened, RequestError> {
 }
 
 async fn unwrap(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
+    if let Some((token, waiting)) = waiting(call).await? {
+        return call.core.release(call, &token, waiting).await;
+    }
     let opened = opened(call).await?;
     let ended = call.unsealed.tokens.end_read(&opened.hash).await;
     if certain(call, &opened, ended).await? { Ok(opened.answer) } else { Err(not_valid()) }
 }
 
 async fn rewrap(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
+    if waiting(call).await?.is_some() {
+        return Err(RequestError::invalid(
+            "this token stands for a request that waits for approval: it cannot be moved",
+        ));
+    }
     let opened = opened(call).await?;
     let moved = call.unsealed.tokens.rewrap(&opened).await;
     let wrap_info = certain(call, &opened, moved).await?.ok_or_else(not_valid)?;

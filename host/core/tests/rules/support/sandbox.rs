@@ -146,7 +146,7 @@ impl AclEvaluator for ScriptedSandbox {
         let allowed = capabilities.contains(needed) && !capabilities.contains(Capabilities::DENY);
         let reason = if allowed { Reason::Granted } else { Reason::NoRule };
         let limit = *self.limit.lock().unwrap();
-        Ok(Verdict { allowed, capabilities, reason, rules: Vec::new(), limit })
+        Ok(Verdict { allowed, capabilities, reason, rules: Vec::new(), limit, control_group: None })
     }
 
     async fn capabilities(&self, set: &PolicySetId, paths: &[&str]) -> Result<Vec<Capabilities>, SandboxError> {
