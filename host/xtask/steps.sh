@@ -28,11 +28,14 @@ modules() {
   for example in $(examples); do cargo xtask module "$example"; done
 }
 
-# Other people's client libraries, for the tests that walk them (tests/all/clients.rs): hvac, node-vault, vaultrs.
+# Other people's client libraries, for the tests that walk them (tests/all/clients.rs): hvac, Ansible's modules,
+# node-vault, vaultrs.
 clients() {
   export LEASEHOLD_PYTHON=$PWD/target/tools/venv/bin/python3
   # The same Python has a validator of OpenAPI documents and a program that walks them (tests/all/openapi.rs).
   export LEASEHOLD_OPENAPI_PYTHON=$LEASEHOLD_PYTHON
+  export LEASEHOLD_ANSIBLE=$PWD/target/tools/venv/bin/ansible-playbook
+  export LEASEHOLD_ANSIBLE_COLLECTIONS=$PWD/target/tools/ansible
   export LEASEHOLD_NODE_MODULES=$PWD/target/tools/node/node_modules
   cargo build --manifest-path tests/clients/vaultrs/Cargo.toml --target-dir target/clients
   export LEASEHOLD_VAULTRS_WALK=$PWD/target/clients/debug/vaultrs-walk

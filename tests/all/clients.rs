@@ -1,4 +1,4 @@
-//! Other people's clients against our server: OpenBao's command line and Python's hvac.
+//! Other people's clients against our server: OpenBao's command line, hvac, node-vault, vaultrs and Ansible's modules.
 
 use std::process::Command;
 
@@ -76,6 +76,37 @@ fn node_vault_walks() {
     if let Some(modules) = given("LEASEHOLD_NODE_MODULES", "the walk of node-vault") {
         walk("node", Some("walk.js"), &[("NODE_PATH", &modules)]);
     }
+}
+
+#[test]
+fn ansible_walks() {
+    let what = "the walk of Ansible's community.hashi_vault";
+    let Some(program) = given("LEASEHOLD_ANSIBLE", what) else { return };
+    let Some(collections) = given("LEASEHOLD_ANSIBLE_COLLECTIONS", what) else { return };
+    let (server, database) = ready();
+    let (owner, fixed) = ("ansible_admin", "ansible_static");
+    database.sql(&format!("CREATE ROLE {owner} LOGIN CREATEROLE PASSWORD 'first-one'; CREATE ROLE {fixed} LOGIN; GRANT {fixed} TO {owner} WITH ADMIN OPTION"));
+    let output = Command::new(program)
+        .args(["-i", "localhost,"])
+        .arg(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("clients/walk.yml"))
+        .env("ANSIBLE_COLLECTIONS_PATH", collections)
+        .env("ANSIBLE_NOCOLOR", "1")
+        // Ansible refuses to run in a locale that is not UTF-8.
+        .env("LC_ALL", "C.UTF-8")
+        .env("STATIC_USER", fixed)
+        .env("CONNECTION_URL", database.templated_url())
+        .env("CONNECTION_USER", owner)
+        .env("CONNECTION_PASSWORD", "first-one")
+        .env("VAULT_ADDR", format!("http://{}", server.address()))
+        .env("VAULT_TOKEN", server.root_token())
+        .env("HOME", server.home())
+        .output()
+        .unwrap();
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && said.contains("steps held"), "{said}");
+    assert!(!database.lets_in(owner, "first-one"), "the root credential was rotated");
+    let leased = "SELECT count(*) FROM pg_roles WHERE rolname LIKE 'v-%' AND rolname LIKE '%-ans-%'";
+    eventually("the walk leaves no PostgreSQL role", || database.sql(leased) == "0");
 }
 
 #[test]
