@@ -13,6 +13,7 @@
 mod support;
 
 mod acl;
+mod agent;
 mod approle;
 mod audit;
 mod auth;
