@@ -377,6 +377,26 @@ fn a_crash_while_leases_are_counted_leaves_them_open_and_the_quotas_as_they_were
     server.root().get("database/creds/r").assert_status(429);
 }
 
+/// A server that is killed while it looks whether leases stand on a connection leaves it, or has deleted it; nobody is held up for long.
+#[test]
+fn a_crash_while_a_connection_is_deleted_leaves_it_or_has_deleted_it() {
+    let postgresql = own_postgresql();
+    let database = Database::first_of(&postgresql);
+    let mut server = durable(&database);
+    let root = server.root();
+    let on = "database/config/other";
+    for (point, stays) in [("target-closed", true), ("target-changed", false)] {
+        root.post(on, database.config()).assert_status(204);
+        die_at(&mut server, point, |root| assert!(root.try_request("DELETE", on, None).is_err(), "{point}"));
+        let root = server.root();
+        root.get(on).assert_status(if stays { 200 } else { 404 });
+        root.credential("r");
+        root.delete("database/config/pg").assert_status(400);
+        root.delete(on).assert_status(204);
+        root.get(on).assert_status(404);
+    }
+}
+
 /// The names in the server's sources are the names above.
 #[test]
 fn no_named_point_is_left_out() {

@@ -174,7 +174,18 @@ fn a_connection_that_was_deleted_while_its_leases_live() {
     server.role("r", json!({}));
     let root = server.root();
     let (first, second) = (root.credential("r"), root.credential("r"));
-    root.delete("database/config/pg").assert_status(204);
+    // Without force it stays, and so do its leases.
+    root.delete("database/config/pg").assert_errors(
+        400,
+        &["connection \"pg\" cannot be deleted: 2 leases (of database/creds/r) stand on it and could not end without it; revoke them, or send \
+           force=true to delete it all the same"],
+    );
+    assert_ne!(root.credential("r").user, first.user);
+    let forced = root.delete("database/config/pg?force=true").assert_status(200);
+    forced.assert_at(
+        "/warnings/0",
+        "3 leases (of database/creds/r) stood on this connection: they end only when a connection of this name leads to that server again",
+    );
     for route in ["renew", "revoke"] {
         root.put(&format!("sys/leases/{route}"), json!({ "lease_id": first.lease }))
             .assert_error_has(400, "failed to find entry for connection with name: \"pg\"");
@@ -187,10 +198,17 @@ fn a_connection_that_was_deleted_while_its_leases_live() {
     root.put("sys/leases/revoke", json!({ "lease_id": first.lease })).assert_status(204);
     assert!(!database.has_role(&first.user));
 
-    root.delete("database/config/pg").assert_status(204);
+    let cli = server.cli();
+    cli.line("delete database/config/pg").assert_status(2).assert_stderr("2 leases (of database/creds/r) stand on it");
+    cli.line("delete database/config/pg force=true").assert_status(0);
+    root.get("database/config/pg").assert_status(404);
     root.put("sys/leases/revoke-force/database/creds/r", json!({})).assert_status(204);
     assert!(!root.has_lease(&second.lease));
     assert!(database.has_role(&second.user), "force forgets the lease, and the role stays");
+
+    // What has no lease goes without a word.
+    root.post("database/config/pg", database.config()).assert_status(204);
+    root.delete("database/config/pg").assert_status(204);
 }
 
 #[test]

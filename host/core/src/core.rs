@@ -306,6 +306,7 @@ impl Core {
             kinds: engines.clone(),
             mounts: mounts.clone(),
             storage: storage.clone(),
+            leases: self.lease_counts.clone(),
             clock: clock.clone(),
             entropy: entropy.clone(),
             templates: templates.clone(),

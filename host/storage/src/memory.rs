@@ -481,6 +481,7 @@ fn matches(row: &LeaseRow, filter: &LeaseFilter) -> bool {
     filter.id_prefix.as_ref().is_none_or(|prefix| row.id.as_str().starts_with(prefix.as_str()))
         && filter.token.as_ref().is_none_or(|token| row.token == *token)
         && filter.mount.as_ref().is_none_or(|mount| row.mount == *mount)
+        && filter.connection.as_ref().is_none_or(|connection| row.connection == *connection)
         && filter.state.is_none_or(|state| row.state == state)
         && filter.kind.map_or(row.kind != LeaseKind::Job, |kind| row.kind == kind)
 }

@@ -1,6 +1,7 @@
 //! What a leased role, or somebody who shares its server, might do so that something of it outlives the lease.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use leasehold_core::seams::engine::{EngineError, SecretsEngine as _};
@@ -315,8 +316,26 @@ async fn a_connection_that_leads_elsewhere_does_not_make_roles_count_as_gone() {
     let mut record: serde_json::Value = serde_json::from_slice(&stored.value).unwrap();
     record["server"] = json!("1234");
     storage.put("connection/pg", record.to_string().into_bytes(), Expect::Version(stored.version)).await.unwrap();
-    let answer = world.write("config/pg", json!({})).await.unwrap();
-    assert!(answer.warnings.iter().any(|warning| warning.contains("another server")), "{:?}", answer.warnings);
+    // Leases that stand there could not end any more.
+    world.standing.leases.store(2, Ordering::Relaxed);
+    let said = world.write("config/pg", json!({})).await.unwrap_err().to_string();
+    assert!(
+        said.contains("would lead to another server than before, and 2 leases (of database/creds/readonly) stand on")
+            && said.contains("force=true"),
+        "{said}"
+    );
+    let still = storage.get("connection/pg").await.unwrap().unwrap();
+    assert_eq!(still.value, record.to_string().into_bytes());
+    let answer = world.write("config/pg", json!({ "force": true })).await.unwrap();
+    let warned = |warning: &String| warning.contains("2 leases") && warning.contains("to that server again");
+    assert!(answer.warnings.iter().any(warned), "{:?}", answer.warnings);
+    assert_eq!(world.read("config/pg").await.unwrap()["connection_details"]["force"], json!(null));
+
+    // Where there are none, nobody need be told.
+    world.standing.leases.store(0, Ordering::Relaxed);
+    let stored = storage.get("connection/pg").await.unwrap().unwrap();
+    storage.put("connection/pg", record.to_string().into_bytes(), Expect::Version(stored.version)).await.unwrap();
+    assert!(!world.write("config/pg", json!({})).await.unwrap().has_body());
 }
 
 #[tokio::test]

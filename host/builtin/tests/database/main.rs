@@ -21,6 +21,7 @@ mod password_policies;
 mod renewal;
 mod revocation;
 mod rotation;
+mod standing;
 mod static_roles;
 mod stored_password;
 mod support;

@@ -8,6 +8,7 @@ use leasehold_core::lease::Leases;
 use leasehold_core::lease::issue::IssueRequest;
 use leasehold_core::lease::reconcile::{Findings, LastTime};
 use leasehold_core::mount::{Engines, MountEntry, MountTable, SystemTtls, Table};
+use leasehold_core::quota::leases::LeaseCounts;
 use leasehold_core::seams::engine::{EngineError, KnownTarget, OrphanEnd, OwnedRole, SecretsEngine};
 use leasehold_core::seams::seal::SecretKey;
 use leasehold_core::seams::storage::Storage;
@@ -251,6 +252,7 @@ impl Server {
         let engines = Engines {
             kinds: BTreeMap::from([("database", Arc::new(DatabaseEngine::new()) as Arc<dyn SecretsEngine>)]),
             mounts: mounts.clone(),
+            leases: LeaseCounts::new(storage.clone(), clock.clone(), Arc::new(Urandom)),
             storage: storage.clone(),
             clock,
             entropy: Arc::new(Urandom),

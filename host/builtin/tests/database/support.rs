@@ -1,7 +1,7 @@
 //! The engine with a memory store, a clock that stands still, and the template guest's own logic behind its seam.
 
 use std::io::Read as _;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -14,8 +14,10 @@ use leasehold_core::routes;
 use leasehold_core::seams::engine::*;
 use leasehold_core::seams::error::RequestError;
 use leasehold_core::seams::host::*;
+use leasehold_core::seams::mount_leases::{MountLeases, NotCommitted, Standing};
 use leasehold_core::seams::mount_storage::MountStorage;
 use leasehold_core::seams::sandbox::*;
+use leasehold_core::seams::storage::{Batch, Storage as _, StorageError};
 use leasehold_core::testing::ManualClock;
 use leasehold_devpg::{DevPg, Options};
 use leasehold_model::{MountAccessor, Operation, Timestamp, Ttl};
@@ -45,6 +47,8 @@ pub struct World {
     pub context: EngineContext,
     /// What the context's corner lies in.
     pub store: Arc<MemoryStorage>,
+    /// What stands on each of its connections.
+    pub standing: Arc<ScriptedLeases>,
     /// Whether the requests come from somebody with `sudo` on their paths.
     pub has_sudo: AtomicBool,
 }
@@ -70,8 +74,10 @@ impl World {
         let accessor = MountAccessor::new("database_0a1b2c3d");
         let store = Arc::new(MemoryStorage::new(clock.clone()));
         let storage = MountStorage::new(store.clone(), accessor.clone());
+        let standing = Arc::new(ScriptedLeases { store: store.clone(), leases: AtomicUsize::new(0) });
         let context = EngineContext {
             storage,
+            leases: standing.clone(),
             clock,
             entropy: Arc::new(Urandom),
             passwords: PasswordPolicies::new(store.clone(), Arc::new(Urandom)),
@@ -85,7 +91,7 @@ impl World {
                 installation: "test-installation".to_owned(),
             },
         };
-        Self { pg, engine: DatabaseEngine::new(), context, store, has_sudo: AtomicBool::new(false) }
+        Self { pg, engine: DatabaseEngine::new(), context, store, standing, has_sudo: AtomicBool::new(false) }
     }
 
     /// Configures a connection to this world's server as the non-superuser admin.
@@ -288,6 +294,32 @@ pub async fn log_in(
         .await?;
     tokio::spawn(connection);
     Ok(client)
+}
+
+/// Leases of a mount, as many as the test says: these tests keep no rows of theirs.
+pub struct ScriptedLeases {
+    store: Arc<MemoryStorage>,
+    pub leases: AtomicUsize,
+}
+
+#[async_trait]
+impl MountLeases for ScriptedLeases {
+    async fn standing(&self, _: &MountAccessor, _: &str) -> Result<Standing, StorageError> {
+        let paths = vec!["database/creds/readonly".to_owned()];
+        Ok(Standing { leases: self.leases.load(Ordering::Relaxed), has_more: false, paths })
+    }
+
+    async fn commit_unless_standing(
+        &self,
+        mount: &MountAccessor,
+        connection: &str,
+        batch: Batch,
+    ) -> Result<(), NotCommitted> {
+        match self.standing(mount, connection).await.unwrap() {
+            standing if standing.leases > 0 => Err(NotCommitted::Standing(standing)),
+            _ => self.store.commit(batch).await.map_err(NotCommitted::from),
+        }
+    }
 }
 
 /// Real randomness: tests share a server.

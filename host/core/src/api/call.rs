@@ -188,7 +188,9 @@ pub(crate) fn lease_error(error: LeaseError) -> RequestError {
         LeaseError::Engine(text) => RequestError::Engine(text),
         LeaseError::Damaged(_) => RequestError::Engine(error.to_string()),
         LeaseError::TokenGone => RequestError::BadToken,
-        LeaseError::Busy(_) | LeaseError::Overtaken(_) => RequestError::Unavailable(error.to_string()),
+        LeaseError::Busy(_) | LeaseError::Overtaken(_) | LeaseError::PlanOutdated(_) => {
+            RequestError::Unavailable(error.to_string())
+        }
         other => RequestError::Invalid(other.to_string()),
     }
 }

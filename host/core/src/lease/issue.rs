@@ -117,6 +117,9 @@ impl Leases {
         if let Some((entity, disabled)) = &entity_keys {
             intent = intent.check(entity.clone(), Expect::Present).check(disabled.clone(), Expect::Absent);
         }
+        let made_of = |(name, expect): &(String, Expect)| (keys::mount_data(&mount.accessor, name), *expect);
+        let made_of: Vec<_> = plan.made_of.iter().map(made_of).collect();
+        let intent = made_of.iter().fold(intent, |intent, (key, expect)| intent.check(key.clone(), *expect));
         let intent = intent
             // The mount may be on its way out: what begins after its leases were listed would never be undone.
             .check(keys::mount(mount.table.as_str(), &mount.accessor), Expect::Present)
@@ -135,6 +138,9 @@ impl Leases {
                     .is_some_and(|(entity, disabled)| [entity.as_str(), disabled.as_str()].contains(&&*key)) =>
             {
                 return Err(LeaseError::TokenGone);
+            }
+            Err(StorageError::Conflict(key)) if made_of.iter().any(|(made_of, _)| made_of.as_str() == key) => {
+                return Err(LeaseError::PlanOutdated(id));
             }
             Err(StorageError::Conflict(_)) => return Err(LeaseError::NoEngine(id)),
             Err(other) => return Err(other.into()),

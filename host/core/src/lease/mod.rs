@@ -82,6 +82,9 @@ pub enum LeaseError {
     /// It was revoked while the request that works on it was under way.
     #[error("lease was revoked in the meantime")]
     Overtaken(LeaseId),
+    /// What its plan was made of has changed since: nothing has begun, and it is to be planned anew.
+    #[error("what credentials are made by changes all the time")]
+    PlanOutdated(LeaseId),
     /// The token died while the request was under way.
     #[error("token is no longer valid")]
     TokenGone,

@@ -9,6 +9,7 @@ use super::{MountEntry, MountTable, Table};
 use crate::passwords::PasswordPolicies;
 use crate::seams::engine::{EngineContext, MountView, SecretsEngine};
 use crate::seams::host::{Clock, Entropy};
+use crate::seams::mount_leases::MountLeases;
 use crate::seams::mount_storage::MountStorage;
 use crate::seams::sandbox::TemplateRenderer;
 use crate::seams::storage::Storage;
@@ -24,6 +25,7 @@ pub struct Engines {
     pub kinds: BTreeMap<&'static str, Arc<dyn SecretsEngine>>,
     pub mounts: Arc<MountTable>,
     pub storage: Arc<dyn Storage>,
+    pub leases: Arc<dyn MountLeases>,
     pub clock: Arc<dyn Clock>,
     pub entropy: Arc<dyn Entropy>,
     pub templates: Arc<dyn TemplateRenderer>,
@@ -71,6 +73,7 @@ impl Engines {
         debug_assert_eq!(entry.table, Table::Mount);
         EngineContext {
             storage: MountStorage::new(self.storage.clone(), entry.accessor.clone()),
+            leases: self.leases.clone(),
             clock: self.clock.clone(),
             entropy: self.entropy.clone(),
             templates: self.templates.clone(),

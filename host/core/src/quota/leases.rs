@@ -1,5 +1,7 @@
 //! Lease count quotas: what is known of them, and how they are changed.
 //!
+//! [`unused`](super::unused) closes leases in the same way, to look whether there are any.
+//!
 //! A change is made in three steps: the leases that it concerns are closed (none begins, and the row of none goes), counted, and opened
 //! again in the commit that stores the quotas and their counts. A server that is killed in between leaves them closed for a while, and the
 //! quotas as they were.
@@ -50,13 +52,13 @@ pub(super) struct Known {
 
 /// The lease count quotas of an unsealed server.
 pub struct LeaseCounts {
-    storage: Arc<dyn Storage>,
+    pub(super) storage: Arc<dyn Storage>,
     clock: Arc<dyn Clock>,
-    entropy: Arc<dyn Entropy>,
+    pub(super) entropy: Arc<dyn Entropy>,
     /// None: the server is sealed.
     known: RwLock<Option<Known>>,
     pub(super) turns: Turns,
-    writing: tokio::sync::Mutex<()>,
+    pub(super) writing: tokio::sync::Mutex<()>,
     reading: tokio::sync::Mutex<()>,
     cluster: RwLock<String>,
 }
@@ -69,7 +71,7 @@ impl fmt::Debug for LeaseCounts {
 
 impl LeaseCounts {
     /// `storage`: below what counts.
-    pub(crate) fn new(storage: Arc<dyn Storage>, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>) -> Arc<Self> {
+    pub fn new(storage: Arc<dyn Storage>, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>) -> Arc<Self> {
         Arc::new(Self {
             storage,
             clock,
@@ -279,23 +281,9 @@ impl LeaseCounts {
         change: impl Fn(&mut Vec<LeaseCount>) -> Result<(), RequestError>,
     ) -> Result<(), RequestError> {
         let _writing = self.writing.lock().await;
-        let key = keys::quota_lease_counts();
         let mut waited = Duration::ZERO;
-        let mut tries = TRIES;
-        while tries > 0 {
-            self.open_if_abandoned().await?;
-            self.follow().await?;
-            let known = self.known().ok_or(RequestError::Sealed)?;
-            if known.table.closed.is_some() {
-                if waited >= WAIT_MAX {
-                    return Err(RequestError::Unavailable(
-                        "leases are being counted for another change of quotas, try again".to_owned(),
-                    ));
-                }
-                tokio::time::sleep(POLL).await;
-                waited += POLL;
-                continue;
-            }
+        for _ in 0..TRIES {
+            let known = self.opened(&mut waited).await?;
             let before = &known.table.quotas;
             let mut after: Vec<LeaseCount> =
                 before.iter().filter(|quota| is_alive(&quota.scope, &known.mounts)).cloned().collect();
@@ -303,14 +291,7 @@ impl LeaseCounts {
             if after == *before {
                 return Ok(());
             }
-            tries -= 1;
-            let by = random::base62(&*self.entropy, 12);
-            let closed = Closed { mount: concerned(before, &after), until: self.clock.now() + CLOSED_FOR, by };
-            let table = LeaseTable { quotas: before.clone(), closed: Some(closed) };
-            let mut held = Held { table, unchanged: known.unchanged, extended_at: Duration::ZERO };
-            if !self.extend(&mut held).await? {
-                continue;
-            }
+            let Some(mut held) = self.close(&known, concerned(before, &after)).await? else { continue };
             crate::fail::point("leases-closed");
             match self.count_and_open(&mut held, after, &known.mounts).await {
                 Ok(true) => {
@@ -324,11 +305,43 @@ impl LeaseCounts {
                 }
             }
         }
-        Err(overtaken_too_often(&key).into())
+        Err(overtaken_too_often(&keys::quota_lease_counts()).into())
+    }
+
+    /// The quotas, as soon as no other change is under way.
+    pub(super) async fn opened(&self, waited: &mut Duration) -> Result<Known, RequestError> {
+        loop {
+            self.open_if_abandoned().await?;
+            self.follow().await?;
+            let known = self.known().ok_or(RequestError::Sealed)?;
+            if known.table.closed.is_none() {
+                return Ok(known);
+            }
+            if *waited >= WAIT_MAX {
+                return Err(RequestError::Unavailable(
+                    "leases are being counted for another change of quotas, try again".to_owned(),
+                ));
+            }
+            tokio::time::sleep(POLL).await;
+            *waited += POLL;
+        }
+    }
+
+    /// Closes the leases of one mount, or of all. `None`: another server was faster.
+    pub(super) async fn close(
+        &self,
+        known: &Known,
+        mount: Option<MountAccessor>,
+    ) -> Result<Option<Held>, StorageError> {
+        let by = random::base62(&*self.entropy, 12);
+        let closed = Closed { mount, until: self.clock.now() + CLOSED_FOR, by };
+        let table = LeaseTable { closed: Some(closed), ..(*known.table).clone() };
+        let mut held = Held { table, unchanged: known.unchanged, extended_at: Duration::ZERO };
+        Ok(self.extend(&mut held).await?.then_some(held))
     }
 
     /// After a change that did not come about: leases need not wait until their time is over.
-    async fn open_again(&self, held: Held) {
+    pub(super) async fn open_again(&self, held: Held) {
         let key = keys::quota_lease_counts();
         let Ok(value) = encode(&LeaseTable { closed: None, ..held.table }) else { return };
         let batch = Batch::new().put(key.clone(), value.clone(), held.unchanged);
@@ -362,7 +375,7 @@ impl LeaseCounts {
         mounts: &MountTable,
     ) -> Result<bool, StorageError> {
         let key = keys::quota_lease_counts();
-        let wanted = LeaseTable { quotas: after, closed: None };
+        let wanted = LeaseTable { quotas: after, ..LeaseTable::default() };
         let before = held.table.clone();
         let mount = before.closed.as_ref().and_then(|closed| closed.mount.clone());
         let Some(counted) = self.scan(mount.as_ref(), &[&before, &wanted], mounts, Some(&mut *held)).await? else {
@@ -450,10 +463,10 @@ impl LeaseCounts {
 }
 
 /// Leases that this server has closed.
-struct Held {
+pub(super) struct Held {
     /// As it is stored.
-    table: LeaseTable,
-    unchanged: Expect,
+    pub(super) table: LeaseTable,
+    pub(super) unchanged: Expect,
     /// By the steady clock.
     extended_at: Duration,
 }

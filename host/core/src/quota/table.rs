@@ -26,12 +26,15 @@ pub struct LeaseCount {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeaseTable {
     pub quotas: Vec<LeaseCount>,
-    /// Leases are being counted for a change of the quotas.
+    /// Leases are being looked through for a change that depends on them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub closed: Option<Closed>,
+    /// Names the last change after which leases were opened with the quotas as they were: what two of them store must not be the same.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub opened_by: String,
 }
 
-/// While leases are being counted, none of them begins and the row of none goes.
+/// While leases are being looked through, none of them begins and the row of none goes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Closed {
     /// Of this mount; none: of all.

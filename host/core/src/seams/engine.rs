@@ -14,7 +14,9 @@ use serde_json::Value;
 
 use super::host::{Clock, Entropy};
 use super::job::MountJob;
+use super::mount_leases::MountLeases;
 use super::sandbox::TemplateRenderer;
+use super::storage::Expect;
 use crate::fields::Fields;
 use crate::passwords::PasswordPolicies;
 use crate::request::LogicalResponse;
@@ -25,6 +27,7 @@ use crate::seams::error::RequestError;
 #[derive(Clone)]
 pub struct EngineContext {
     pub storage: crate::seams::mount_storage::MountStorage,
+    pub leases: Arc<dyn MountLeases>,
     pub clock: Arc<dyn Clock>,
     pub entropy: Arc<dyn Entropy>,
     pub templates: Arc<dyn TemplateRenderer>,
@@ -112,6 +115,8 @@ pub struct LeasePlan {
     pub effect_time: Option<Duration>,
     /// Opaque to core, stored sealed with the lease: all that `effect`, `renew` and `revoke` will need. No credential.
     pub effect: Value,
+    /// Names in the mount's corner of storage that must be so when the lease begins: what the plan was made of. Otherwise it is made anew.
+    pub made_of: Vec<(String, Expect)>,
     pub warnings: Vec<String>,
 }
 

@@ -7,6 +7,7 @@ pub mod engine;
 pub mod error;
 pub mod host;
 pub mod job;
+pub mod mount_leases;
 pub mod mount_storage;
 pub mod nodes;
 pub mod sandbox;

@@ -129,12 +129,18 @@ impl MountStorage {
     /// # Errors
     /// [`StorageError::Conflict`] when an expectation does not hold: nothing was written.
     pub async fn commit(&self, batch: MountBatch) -> Result<(), StorageError> {
+        self.storage.commit(self.batch(batch)).await
+    }
+
+    /// A batch as the whole store sees it.
+    #[must_use]
+    pub fn batch(&self, batch: MountBatch) -> Batch {
         let changes = batch.0.into_iter().map(|change| match change {
             MountChange::Put(name, value, expect) => Change::Put { key: self.key(&name), value, expect },
             MountChange::Delete(name, expect) => Change::Delete { key: self.key(&name), expect },
             MountChange::Check(name, expect) => Change::Check { key: self.key(&name), expect },
         });
-        self.storage.commit(Batch(changes.collect())).await
+        Batch(changes.collect())
     }
 
     /// Names directly or deeper below `folder` (`role/`), without it, in byte order; at most `limit`, after `after`.

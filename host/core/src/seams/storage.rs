@@ -153,6 +153,8 @@ pub struct LeaseFilter {
     pub id_prefix: Option<String>,
     pub token: Option<TokenHash>,
     pub mount: Option<MountAccessor>,
+    /// The target, as [`LeaseRow::connection`] names it.
+    pub connection: Option<String>,
     pub state: Option<LeaseState>,
     /// None: secrets and tokens. Jobs are listed only when they are asked for, so that nothing takes one for a lease.
     pub kind: Option<LeaseKind>,

@@ -12,6 +12,7 @@ mod identity;
 mod jobs;
 mod lease_quotas;
 mod leases;
+mod mount_leases;
 mod mount_storage;
 mod mounts;
 mod operator;

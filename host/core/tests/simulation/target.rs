@@ -150,6 +150,7 @@ impl Engine {
             renewable: true,
             connection: "pg".to_owned(),
             effect: json!({}),
+            made_of: Vec::new(),
             warnings: Vec::new(),
         }))
     }

@@ -79,7 +79,11 @@ pub(super) async fn filters_hold_together(Fixture { storage, .. }: Fixture) {
         .insert(row("d/creds/axb/2", 1))
         .insert(LeaseRow { state: LeaseState::Revoking, ..row("d/creds/a%b/3", 1) })
         .insert(other("d/creds/a_b/4"))
-        .insert(LeaseRow { mount: MountAccessor::new("database_2"), ..other("e/creds/a_b/5") })
+        .insert(LeaseRow {
+            mount: MountAccessor::new("database_2"),
+            connection: "database_2/a_b".into(),
+            ..other("e/creds/a_b/5")
+        })
         .insert(LeaseRow { kind: LeaseKind::Token, ..other("auth/token/create/6") })
         .insert(LeaseRow { kind: LeaseKind::Job, ..other("d/creds/a_b/7") });
     storage.commit(batch).await.unwrap();
@@ -95,6 +99,9 @@ pub(super) async fn filters_hold_together(Fixture { storage, .. }: Fixture) {
         (LeaseFilter { token: token("cc"), ..none() }, ""),
         (LeaseFilter { mount: Some(MountAccessor::new("database_2")), ..none() }, "5"),
         (LeaseFilter { mount: Some(MountAccessor::new("database_1")), token: token("bb"), ..none() }, "64"),
+        (LeaseFilter { connection: Some("database_2/a_b".into()), ..none() }, "5"),
+        (LeaseFilter { connection: Some("database_2/a_b".into()), token: token("aa"), ..none() }, ""),
+        (LeaseFilter { connection: Some("database_2/axb".into()), ..none() }, ""),
         (LeaseFilter { state: Some(LeaseState::Revoking), ..none() }, "3"),
         (LeaseFilter { kind: Some(LeaseKind::Token), ..none() }, "6"),
         (LeaseFilter { kind: Some(LeaseKind::Token), token: token("aa"), ..none() }, ""),

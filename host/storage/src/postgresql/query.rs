@@ -144,6 +144,9 @@ pub(super) fn leases_query(filter: &LeaseFilter, page: &Page) -> Query {
     if let Some(mount) = &filter.mount {
         query.condition("mount", "=", mount.as_str());
     }
+    if let Some(connection) = &filter.connection {
+        query.condition("connection", "=", connection);
+    }
     if let Some(state) = filter.state {
         query.word("state", "=", state.as_str());
     }

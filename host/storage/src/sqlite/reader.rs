@@ -184,6 +184,9 @@ fn leases_query(filter: &LeaseFilter, page: &Page) -> Query {
     if let Some(mount) = &filter.mount {
         query.equal("mount", mount.as_str());
     }
+    if let Some(connection) = &filter.connection {
+        query.equal("connection", connection);
+    }
     if let Some(state) = filter.state {
         query.word("state", "=", state.as_str());
     }

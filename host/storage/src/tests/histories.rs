@@ -25,11 +25,30 @@ const STATES: [LeaseState; 3] = [LeaseState::Issuing, LeaseState::Active, LeaseS
 enum Step {
     Commit(Vec<Piece>),
     Get(usize),
-    Scan { prefix: usize, cut: usize, after: Option<usize>, limit: u32 },
+    Scan {
+        prefix: usize,
+        cut: usize,
+        after: Option<usize>,
+        limit: u32,
+    },
     Lease(usize),
-    Leases { prefix: Option<usize>, token: Option<u8>, mount: Option<u8>, state: Option<usize>, after: Option<usize> },
-    ClaimDue { holder: u8, limit: u32, skip: Option<usize> },
-    Claim { holder: u8, id: usize },
+    Leases {
+        prefix: Option<usize>,
+        token: Option<u8>,
+        mount: Option<u8>,
+        connection: Option<usize>,
+        state: Option<usize>,
+        after: Option<usize>,
+    },
+    ClaimDue {
+        holder: u8,
+        limit: u32,
+        skip: Option<usize>,
+    },
+    Claim {
+        holder: u8,
+        id: usize,
+    },
     Counts,
     Wait(u64),
 }
@@ -96,8 +115,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (k.clone(), 0..3_usize, of(k), 0..9_u32)
             .prop_map(|(prefix, cut, after, limit)| Step::Scan { prefix, cut, after, limit }),
         2 => i.clone().prop_map(Step::Lease),
-        2 => (of(i.clone()), of(0..2_u8), of(0..3_u8), of(0..3_usize), of(i.clone()))
-            .prop_map(|(prefix, token, mount, state, after)| Step::Leases { prefix, token, mount, state, after }),
+        2 => (of(i.clone()), of(0..2_u8), of(0..3_u8), of(0..3_usize), of(0..3_usize), of(i.clone()))
+            .prop_map(|(prefix, token, mount, connection, state, after)| Step::Leases { prefix, token, mount, connection, state, after }),
         3 => (0..2_u8, 0..4_u32, of(0..3_usize))
             .prop_map(|(holder, limit, skip)| Step::ClaimDue { holder, limit, skip }),
         2 => (0..2_u8, i).prop_map(|(holder, id)| Step::Claim { holder, id }),
@@ -138,11 +157,12 @@ async fn answer(storage: &dyn Storage, base: u64, step: &Step) -> String {
             storage.scan(&key(&prefix), after.as_ref(), *limit).await.map(|keys| format!("{keys:?}"))
         }
         Step::Lease(at) => storage.lease(&id(IDS[*at])).await.map(|row| format!("{:?}", row.as_ref().map(full))),
-        Step::Leases { prefix, token, mount, state, after } => {
+        Step::Leases { prefix, token, mount, connection, state, after } => {
             let filter = LeaseFilter {
                 id_prefix: prefix.map(|at| IDS[at].rsplit_once('/').unwrap().0.to_owned()),
                 token: token.map(|at| TokenHash::from_hex(format!("{at:02}"))),
                 mount: mount.map(|at| MountAccessor::new(format!("m{at}"))),
+                connection: connection.map(|at| CONNECTIONS[at].to_owned()),
                 state: state.map(|at| STATES[at]),
                 kind: None,
             };

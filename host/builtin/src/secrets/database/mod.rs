@@ -21,6 +21,7 @@ mod requests;
 mod role;
 mod rotation;
 mod routes;
+mod standing;
 mod static_requests;
 mod static_role;
 mod templates;

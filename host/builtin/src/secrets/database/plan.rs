@@ -63,6 +63,7 @@ pub(super) async fn plan(
         connection: super::target_name(at, &role.db_name),
         effect_time: Some(connection.creation_timeout(role.creation_timeout).map_err(RequestError::Engine)?),
         effect: serde_json::to_value(effect).map_err(|error| RequestError::Internal(error.to_string()))?,
+        made_of: Vec::new(),
         warnings: Vec::new(),
     })
 }

@@ -7,6 +7,7 @@
 use leasehold_core::request::LogicalResponse;
 use leasehold_core::seams::engine::{EngineContext, EngineRequest, Outcome};
 use leasehold_core::seams::error::RequestError;
+use leasehold_core::seams::mount_leases::Standing;
 use leasehold_core::seams::mount_storage::MountBatch;
 use leasehold_core::seams::storage::{Expect, StorageError};
 use serde_json::json;
@@ -20,12 +21,13 @@ use super::postgresql::logins::Login;
 use super::postgresql::renew;
 use super::role::RoleRecord;
 use super::rotation::queue::{JOB, Subject, reschedule};
+use super::standing::{self, Force};
 use super::static_requests::NOT_UNIQUE;
 use super::static_role;
 use super::{AGAIN_MAX, DatabaseEngine, connection_key, plan, read_role, role, role_key, target_name};
 
-const MOVED: &str = "this connection leads to another server than before: leases whose roles stand on the former one end only when it \
-     leads there again";
+/// What becomes of leases that stand where a connection leads no more.
+const END_LATER: &str = "they end only when a connection of this name leads to that server again";
 
 const NOT_ASKED: &str = "the database let us in without asking for the password, so that it is not proved: passwords that are stored beside it \
      are kept";
@@ -61,8 +63,8 @@ impl DatabaseEngine {
     pub(super) async fn delete_connection(&self, request: &EngineRequest) -> Result<LogicalResponse, RequestError> {
         let name = name_of(request);
         let mut left = AGAIN_MAX;
-        loop {
-            let Some(stored) = request.context.storage.get(&connection_key(name)).await? else { break };
+        let left_alone = loop {
+            let Some(stored) = request.context.storage.get(&connection_key(name)).await? else { break None };
             let rotation = ConnectionRecord::from_bytes(&stored.value).ok().map(|record| record.rotation);
             // Its password would be forgotten, and the database may take it a moment later.
             if rotation.as_ref().is_some_and(|rotation| rotation.is_under_way(request.context.clock.now())) {
@@ -71,13 +73,23 @@ impl DatabaseEngine {
             let batch = MountBatch::new().delete(connection_key(name), Expect::Version(stored.version));
             let due_at = rotation.and_then(|rotation| rotation.due_at);
             let batch = reschedule(batch, &Subject::Root(name.to_owned()), due_at, None);
-            match request.context.storage.commit(batch).await {
-                Err(StorageError::Conflict(_)) if left > 0 => left -= 1,
+            let refused = |standing: &Standing| {
+                format!(
+                    "connection {name:?} cannot be deleted: {standing} stand on it and could not end without it; revoke them, or send \
+                     force=true to delete it all the same"
+                )
+            };
+            match standing::commit(&request.context, name, batch, force(request), refused).await {
+                Err(RequestError::Storage(StorageError::Conflict(_))) if left > 0 => left -= 1,
                 done => break done?,
             }
-        }
+        };
         self.retain_pools(|id| *id != (request.context.mount.accessor.clone(), name.to_owned()));
-        Ok(LogicalResponse::empty())
+        let answer = LogicalResponse::empty();
+        Ok(match left_alone {
+            Some(standing) => answer.warn(format!("{standing} stood on this connection: {END_LATER}")),
+            None => answer,
+        })
     }
 
     pub(super) async fn list_roles(&self, request: &EngineRequest) -> Result<LogicalResponse, RequestError> {
@@ -149,15 +161,15 @@ impl DatabaseEngine {
         let brings_password = ["password", "connection_url"].iter().any(|name| request.fields.has(name));
         let tried = if brings_password { record.with_current_password_alone() } else { record.clone() };
         let target = self.pool(&tried).await.map_err(|why| RequestError::Invalid(creating(&why)))?;
+        let mut is_another_server = false;
         if request.fields.bool("verify_connection").unwrap_or(true) {
             let server = target.verify().await.map_err(|error| {
                 let error = record.scrubbed(error);
                 RequestError::Invalid(creating(&format!("error verifying connection: {error}")))
             })?;
             warnings.extend(server.warnings);
-            if record.server.is_some() && server.identity.is_some() && server.identity != record.server {
-                warnings.push(MOVED.to_owned());
-            }
+            is_another_server =
+                record.server.is_some() && server.identity.is_some() && server.identity != record.server;
             record.told_server(server.identity);
             // Where others were tried as well, nobody knows which one the database took.
             let is_tried_alone = brings_password || record.rotation.is_certain();
@@ -197,7 +209,20 @@ impl DatabaseEngine {
         let batch = MountBatch::new().put(connection_key(name), bytes, expect);
         let batch = user_keys.into_iter().fold(batch, |batch, key| batch.check(key, Expect::Absent));
         let batch = reschedule(batch, &subject, before.rotation.due_at, record.rotation.due_at);
-        at.storage.commit(batch).await?;
+        if is_another_server {
+            let refused = |standing: &Standing| {
+                creating(&format!(
+                    "this connection would lead to another server than before, and {standing} stand on the former one and could not end \
+                     from there; revoke them, or send force=true to write it all the same"
+                ))
+            };
+            let left_alone = standing::commit(at, name, batch, force(request), refused).await?;
+            let told =
+                |standing| format!("{standing} stand on the server that this connection led to before: {END_LATER}");
+            warnings.extend(left_alone.map(told));
+        } else {
+            at.storage.commit(batch).await?;
+        }
         // The next use opens the stored one: its version is known only then.
         target.close();
         self.retain_pools(|id| *id != (at.mount.accessor.clone(), name.to_owned()));
@@ -283,10 +308,17 @@ impl DatabaseEngine {
 
     async fn plan(&self, request: &EngineRequest, name: &str) -> Result<Outcome, RequestError> {
         let at = &request.context;
-        let role = role(&at.storage, name).await?;
-        let role = role.ok_or_else(|| RequestError::invalid(format!("unknown role: {name}")))?;
+        let stored = at.storage.get(&role_key(name)).await?;
+        let stored = stored.ok_or_else(|| RequestError::invalid(format!("unknown role: {name}")))?;
+        let role = read_role(name, &stored.value)?;
         let opened = self.open(at, &role.db_name).await?;
-        Ok(Outcome::Lease(plan::plan(request, name, &role, &opened.record).await?))
+        let mut plan = plan::plan(request, name, &role, &opened.record).await?;
+        // No lease begins on a connection that is gone or leads elsewhere by then.
+        plan.made_of = vec![
+            (role_key(name), Expect::Version(stored.version)),
+            (connection_key(&role.db_name), Expect::Version(opened.version)),
+        ];
+        Ok(Outcome::Lease(plan))
     }
 }
 
@@ -313,6 +345,10 @@ pub(super) async fn list(request: &EngineRequest, folder: &str) -> Result<Logica
     let limit = request.fields.int("limit").and_then(|limit| usize::try_from(limit).ok()).filter(|limit| *limit > 0);
     let names = request.context.storage.names(folder, after, limit.unwrap_or(usize::MAX)).await?;
     if names.is_empty() { Err(RequestError::NotFound) } else { Ok(LogicalResponse::json(json!({ "keys": names }))) }
+}
+
+fn force(request: &EngineRequest) -> Force {
+    if request.fields.bool("force").unwrap_or(false) { Force::Yes } else { Force::No }
 }
 
 /// The name in a request's path.

@@ -7,6 +7,12 @@ use leasehold_core::seams::engine::EngineHandler;
 
 use super::DatabaseEngine;
 
+const FORCE: Field = Field::visible(
+    "force",
+    Kind::Bool,
+    "If true, the connection is deleted, or leads to another server, although leases stand on it. Default false.",
+);
+
 const CONNECTION_FIELDS: &[Field] = &[
     Field::visible("plugin_name", Kind::Text, "The name of a builtin plugin: postgresql-database-plugin."),
     Field::visible("plugin_version", Kind::Text, "The version of the plugin to use."),
@@ -79,6 +85,7 @@ const CONNECTION_FIELDS: &[Field] = &[
         Kind::Duration,
         "How long after a scheduled moment it may still be changed; at least 1h. Default: until it was changed.",
     ),
+    FORCE,
     Field::visible("disable_automated_rotation", Kind::Bool, "If true, nothing is changed by period or schedule."),
     // Everything else is kept with the connection and read back, as in Vault.
     Field::hidden("*", Kind::Any, "Kept as it is."),
@@ -218,7 +225,7 @@ pub(super) const ROUTES: &[Route<EngineHandler>] = &[
             Op::read("Show a connection, without its password.", engine_handler!(DatabaseEngine, read_connection)),
             Op::update("Configure a connection.", engine_handler!(DatabaseEngine, write_connection))
                 .takes(CONNECTION_FIELDS),
-            Op::delete("Delete a connection.", engine_handler!(DatabaseEngine, delete_connection)),
+            Op::delete("Delete a connection.", engine_handler!(DatabaseEngine, delete_connection)).takes(&[FORCE]),
         ],
     )
     .with_existence_check(),

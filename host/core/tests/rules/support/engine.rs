@@ -14,6 +14,8 @@ use leasehold_core::seams::engine::{
 };
 use leasehold_core::seams::error::RequestError;
 use leasehold_core::seams::job::MountJob;
+use leasehold_core::seams::mount_leases::NotCommitted;
+use leasehold_core::seams::mount_storage::MountBatch;
 use leasehold_core::seams::storage::Expect;
 use leasehold_model::{LeaseId, Operation, Timestamp, Ttl};
 use serde_json::json;
@@ -240,6 +242,18 @@ impl ScriptedEngine {
                     Some(_) => LogicalResponse::json(json!({ "name": name })),
                     None => return Err(RequestError::NotFound),
                 },
+                // What `creds/on-pg` are made of.
+                Operation::Delete if name == "pg" => {
+                    let batch = storage.batch(MountBatch::new().delete(key, Expect::Present));
+                    let mount = &request.context.mount.accessor;
+                    match request.context.leases.commit_unless_standing(mount, "pg", batch).await {
+                        Ok(()) => LogicalResponse::empty(),
+                        Err(NotCommitted::Standing(standing)) => {
+                            return Err(RequestError::Invalid(standing.to_string()));
+                        }
+                        Err(NotCommitted::Failed(error)) => return Err(error),
+                    }
+                }
                 Operation::Delete => {
                     storage.delete(&key).await?;
                     LogicalResponse::empty()
@@ -270,6 +284,12 @@ impl ScriptedEngine {
         if request.path.ends_with("/boom") {
             return Err(RequestError::Engine("boom".to_owned()));
         }
+        let mut made_of = Vec::new();
+        if request.path.ends_with("/on-pg") {
+            let key = "thing/pg".to_owned();
+            let stored = storage.get(&key).await?.ok_or(RequestError::NotFound)?;
+            made_of.push((key, Expect::Version(stored.version)));
+        }
         let (default_ttl, max_ttl) = *self.ttls.lock().unwrap();
         Ok(Outcome::Lease(LeasePlan {
             effect_time: None,
@@ -278,6 +298,7 @@ impl ScriptedEngine {
             renewable: *self.renewable.lock().unwrap(),
             connection: "pg".to_owned(),
             effect: json!({ "username": "v-token" }),
+            made_of,
             warnings: Vec::new(),
         }))
     }

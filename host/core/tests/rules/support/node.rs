@@ -8,6 +8,7 @@ use leasehold_core::keys;
 use leasehold_core::lease::issue::{IssueRequest, Issued};
 use leasehold_core::lease::{LeaseError, LeaseKind, LeaseRow, LeaseState, Leases};
 use leasehold_core::mount::{AuthMethods, Engines, MountEntry, MountTable, SystemTtls, Table};
+use leasehold_core::quota::leases::LeaseCounts;
 use leasehold_core::seams::engine::LeasePlan;
 use leasehold_core::seams::host::{Clock, Entropy};
 use leasehold_core::seams::seal::SecretKey;
@@ -91,6 +92,7 @@ impl World {
                 engine.clone() as Arc<dyn leasehold_core::seams::engine::SecretsEngine>,
             )]),
             mounts: mounts.clone(),
+            leases: LeaseCounts::new(storage.clone(), clock.clone(), entropy.clone()),
             storage: storage.clone(),
             clock,
             entropy,
@@ -250,6 +252,7 @@ pub fn plan(default_ttl: Ttl, max_ttl: Ttl) -> LeasePlan {
         renewable: true,
         connection: "pg".to_owned(),
         effect: serde_json::json!({}),
+        made_of: Vec::new(),
         warnings: Vec::new(),
     }
 }

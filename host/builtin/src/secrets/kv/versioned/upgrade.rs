@@ -86,6 +86,7 @@ mod tests {
     use async_trait::async_trait;
     use leasehold_core::fields::Fields;
     use leasehold_core::passwords::PasswordPolicies;
+    use leasehold_core::quota::leases::LeaseCounts;
     use leasehold_core::routes;
     use leasehold_core::seams::engine::{EngineRequest, MountView, SecretsEngine as _};
     use leasehold_core::seams::mount_storage::MountStorage;
@@ -134,6 +135,7 @@ mod tests {
         let store = Arc::new(MemoryStorage::new(clock.clone()));
         let context = EngineContext {
             storage: MountStorage::new(store.clone(), accessor.clone()),
+            leases: LeaseCounts::new(store.clone(), clock.clone(), Arc::new(CountingEntropy::default())),
             clock: clock.clone(),
             passwords: PasswordPolicies::new(store, Arc::new(CountingEntropy::default())),
             entropy: Arc::new(CountingEntropy::default()),

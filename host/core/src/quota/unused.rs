@@ -1,0 +1,101 @@
+//! Changes that are made only while no lease stands on a target: the end of a connection, or its move to another server.
+//!
+//! The leases of the mount are closed, looked through, and opened in the commit of the change, as for a changed quota. So no lease can
+//! begin between the look and the commit, on whichever server, and a server that is killed in between leaves everything as it was.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use leasehold_model::MountAccessor;
+
+use super::leases::LeaseCounts;
+use super::table::LeaseTable;
+use crate::codec::encode;
+use crate::commit::{TRIES, commit_surely, overtaken_too_often};
+use crate::keys;
+use crate::random;
+use crate::seams::error::RequestError;
+use crate::seams::mount_leases::{MountLeases, NotCommitted, Standing};
+use crate::seams::storage::{Batch, LeaseFilter, Page, StorageError};
+
+/// Leases that are looked at to say what stands on a target.
+const LOOKED_AT: u32 = 1_000;
+/// Paths that an error names.
+const PATHS_NAMED: usize = 3;
+
+#[async_trait]
+impl MountLeases for LeaseCounts {
+    async fn standing(&self, mount: &MountAccessor, connection: &str) -> Result<Standing, StorageError> {
+        let connection = Some(connection.to_owned());
+        let filter = LeaseFilter { mount: Some(mount.clone()), connection, ..LeaseFilter::default() };
+        let rows = self.storage.leases(&filter, &Page { after: None, limit: LOOKED_AT }).await?;
+        let mut paths: Vec<String> = Vec::new();
+        for path in rows.iter().map(super::table::path_of) {
+            if paths.len() < PATHS_NAMED && !paths.iter().any(|known| known == path) {
+                paths.push(path.to_owned());
+            }
+        }
+        Ok(Standing { leases: rows.len(), has_more: rows.len() >= LOOKED_AT as usize, paths })
+    }
+
+    async fn commit_unless_standing(
+        &self,
+        mount: &MountAccessor,
+        connection: &str,
+        batch: Batch,
+    ) -> Result<(), NotCommitted> {
+        // Most refusals need no lease to wait.
+        self.refuse_standing(mount, connection).await?;
+        let _writing = self.writing.lock().await;
+        let key = keys::quota_lease_counts();
+        let mut waited = Duration::ZERO;
+        for _ in 0..TRIES {
+            let known = self.opened(&mut waited).await?;
+            let Some(held) = self.close(&known, Some(mount.clone())).await? else { continue };
+            crate::fail::point("target-closed");
+            if let Err(standing) = self.refuse_standing(mount, connection).await {
+                self.open_again(held).await;
+                return Err(standing);
+            }
+            let opened_by = random::base62(&*self.entropy, 12);
+            let value = encode(&LeaseTable { closed: None, opened_by, ..held.table.clone() })?;
+            let batch = batch.clone().put(key.clone(), value.clone(), held.unchanged);
+            match commit_surely(&*self.storage, batch, &key, &value).await {
+                Ok(()) => {
+                    crate::fail::point("target-changed");
+                    // What this server knows is old now; the next commit would find that out, too.
+                    if let Err(error) = self.follow().await {
+                        tracing::debug!(%error, "lease count quotas are read again later");
+                    }
+                    return Ok(());
+                }
+                // It took so long that another server has opened them.
+                Err(StorageError::Conflict(conflict)) if conflict == key.as_str() => {}
+                Err(error) => {
+                    self.open_again(held).await;
+                    return Err(error.into());
+                }
+            }
+        }
+        Err(overtaken_too_often(&key).into())
+    }
+}
+
+impl LeaseCounts {
+    async fn refuse_standing(&self, mount: &MountAccessor, connection: &str) -> Result<(), NotCommitted> {
+        let standing = self.standing(mount, connection).await?;
+        if standing.leases > 0 { Err(NotCommitted::Standing(standing)) } else { Ok(()) }
+    }
+}
+
+impl From<RequestError> for NotCommitted {
+    fn from(error: RequestError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<StorageError> for NotCommitted {
+    fn from(error: StorageError) -> Self {
+        Self::Failed(error.into())
+    }
+}

@@ -1,0 +1,57 @@
+//! What an engine may ask of the leases of its mount before it changes what they need.
+//!
+//! Engines plan leases and never see their rows. But a connection that leases stand on must not go: they could not end any more.
+
+use std::fmt;
+
+use async_trait::async_trait;
+use leasehold_model::MountAccessor;
+
+use super::error::RequestError;
+use super::storage::{Batch, StorageError};
+
+/// The leases that stand on a target: from before they are made until their rows are gone.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    pub leases: usize,
+    /// There are more than have been counted.
+    pub has_more: bool,
+    /// Some of the paths that they were made at.
+    pub paths: Vec<String>,
+}
+
+/// `3 leases (of database/creds/app)`.
+impl fmt::Display for Standing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let more = if self.has_more { " or more" } else { "" };
+        let leases = if self.leases == 1 && !self.has_more { "lease" } else { "leases" };
+        write!(f, "{}{more} {leases} (of {})", self.leases, self.paths.join(", "))
+    }
+}
+
+/// Why a batch was not written.
+#[derive(Debug)]
+pub enum NotCommitted {
+    Standing(Standing),
+    Failed(RequestError),
+}
+
+#[async_trait]
+pub trait MountLeases: Send + Sync {
+    /// What stands on a target at this moment. `connection`: as in [`LeasePlan::connection`](super::engine::LeasePlan::connection).
+    ///
+    /// # Errors
+    /// As storage.
+    async fn standing(&self, mount: &MountAccessor, connection: &str) -> Result<Standing, StorageError>;
+
+    /// Writes a batch if no lease stands on a target, and none begins before it is written.
+    ///
+    /// # Errors
+    /// What stands there; or as storage. Nothing was written.
+    async fn commit_unless_standing(
+        &self,
+        mount: &MountAccessor,
+        connection: &str,
+        batch: Batch,
+    ) -> Result<(), NotCommitted>;
+}
