@@ -23,6 +23,8 @@ const MAX_SET_SEGMENTS: usize = 100_000;
 #[derive(Debug)]
 pub struct PolicySet {
     pub(crate) matcher: Matcher,
+    /// The rules for names that fold, in lower case, where that makes a difference.
+    folded: Option<Box<Self>>,
     pub(crate) rules: Vec<Merged>,
     policies: Vec<String>,
     valid_until: Option<u64>,
@@ -57,6 +59,7 @@ enum Table {
 }
 
 /// A rule on its way into the set.
+#[derive(Clone)]
 struct Entry {
     table: Table,
     /// Filled in; the leading slash off, and a prefix's final `*`.
@@ -108,9 +111,9 @@ impl PolicySet {
         if !refused.is_empty() {
             return Err(refused);
         }
-        let policies = sources.iter().map(|source| source.name.clone()).collect();
         let template_names = template_names.into_iter().collect();
-        Ok(Self { valid_until, template_names, ..merged(entries, policies) })
+        let folded = folded(&entries).map(|entries| Box::new(merged(entries, policies_of(sources))));
+        Ok(Self { valid_until, template_names, folded, ..merged(entries, policies_of(sources)) })
     }
 
     /// Unix seconds from which the set must be compiled again because a rule expires.
@@ -131,6 +134,11 @@ impl PolicySet {
         &self.template_names
     }
 
+    /// The set that is asked once more for a path whose names fold.
+    pub(crate) fn folded(&self) -> &Self {
+        self.folded.as_deref().unwrap_or(self)
+    }
+
     pub(crate) fn rule(&self, id: RuleId) -> Option<&Merged> {
         self.rules.get(id as usize)
     }
@@ -143,6 +151,21 @@ impl PolicySet {
             at: one.at,
         })
     }
+}
+
+fn policies_of(sources: &[Source]) -> Vec<String> {
+    sources.iter().map(|source| source.name.clone()).collect()
+}
+
+/// The rules that may match a path whose names fold, in lower case. None where no such rule has a capital.
+fn folded(entries: &[Entry]) -> Option<Vec<Entry>> {
+    let reaches = |entry: &&Entry| pattern::reaches_folding(&entry.pattern, entry.table == Table::Prefix);
+    let has_capitals = |entry: &Entry| entry.pattern.chars().any(|letter| !letter.to_lowercase().eq([letter]));
+    if !entries.iter().filter(reaches).any(has_capitals) {
+        return None;
+    }
+    let lowered = |entry: &Entry| Entry { pattern: pattern::folded(&entry.pattern).into(), ..entry.clone() };
+    Some(entries.iter().filter(reaches).map(lowered).collect())
 }
 
 /// The pattern with its templates filled in and checked again; none when the rule does not count.
@@ -237,7 +260,7 @@ fn merged(mut entries: Vec<Entry>, policies: Vec<String>) -> PolicySet {
     }
     let watched = watched(&rules);
     let matcher = Matcher::new(exact, prefixes, &segments);
-    PolicySet { matcher, rules, policies, valid_until: None, watched, template_names: Vec::new() }
+    PolicySet { matcher, folded: None, rules, policies, valid_until: None, watched, template_names: Vec::new() }
 }
 
 impl Merged {

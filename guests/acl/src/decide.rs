@@ -8,9 +8,8 @@
 //! never values.
 
 use crate::compile::{Merged, PolicySet};
-use crate::policy::Limits;
-use crate::policy::control_group;
 use crate::policy::values::{self, Value};
+use crate::policy::{Limits, control_group, pattern};
 use crate::syntax::text::quoted;
 use crate::types::{Capabilities, ControlGroup, FactorState, Operation, Parameter, Reason, Request, RuleRef, Verdict};
 
@@ -62,6 +61,16 @@ impl PolicySet {
     #[must_use]
     pub fn decide(&self, request: &Request) -> Decision<'_> {
         let path = request.path.trim_start_matches('/');
+        let as_sent = self.decide_on(path, request);
+        if !as_sent.allowed() || !pattern::names_fold(path) {
+            return as_sent;
+        }
+        // Another case of the same name must not step around a rule for it.
+        let folded = self.folded().decide_on(&pattern::folded(path), request);
+        if folded.allowed() { as_sent } else { folded }
+    }
+
+    fn decide_on(&self, path: &str, request: &Request) -> Decision<'_> {
         let found = self.matcher.find(path, request.operation.ends_in_slash()).and_then(|id| self.rule(id));
         let Some(rule) = found else {
             let capabilities = Capabilities::NONE;
@@ -85,7 +94,17 @@ impl PolicySet {
     /// What `sys/capabilities` answers. Empty or with `deny`: nothing is granted.
     #[must_use]
     pub fn capabilities(&self, path: &str) -> Capabilities {
-        let found = self.matcher.find(path.trim_start_matches('/'), true);
+        let path = path.trim_start_matches('/');
+        let as_sent = self.capabilities_of(path);
+        if !pattern::names_fold(path) {
+            return as_sent;
+        }
+        let folded = self.folded().capabilities_of(&pattern::folded(path));
+        if folded.contains(Capabilities::DENY) { folded } else { as_sent & folded }
+    }
+
+    fn capabilities_of(&self, path: &str) -> Capabilities {
+        let found = self.matcher.find(path, true);
         found.and_then(|id| self.rule(id)).map_or(Capabilities::NONE, |rule| rule.capabilities)
     }
 

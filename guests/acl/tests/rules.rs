@@ -41,6 +41,49 @@ fn a_deny_counts_where_its_rule_wins_and_nowhere_else() {
     assert_eq!(spoken(set.capabilities("secret/other")), ["deny"]);
 }
 
+/// Whoever serves these paths folds most names in them, behind the policies' back.
+#[test]
+fn below_auth_and_identity_no_case_steps_around_a_refusal_and_none_is_granted_more() {
+    for (rule, refused) in [
+        ("auth/u/users/ada", &["auth/u/users/ada", "auth/u/users/ADA", "/auth/u/users/Ada"][..]),
+        ("auth/u/users/Ada", &["auth/u/users/ada", "auth/u/users/ADA", "auth/u/users/Ada"]),
+        ("auth/+/users/Ad*", &["auth/u/users/ada", "auth/x/users/aDa"]),
+        ("identity/entity/name/A", &["identity/entity/name/a"]),
+        ("+/u/users/Ada", &["auth/u/users/ADA"]),
+    ] {
+        let set = compiled(&[&rules(&[("*", "update"), (rule, "deny")])]);
+        for path in refused {
+            assert_eq!(spoken(set.capabilities(path)), ["deny"], "{path} by {rule}");
+            assert_eq!(ask(&set, path, Operation::Update, &[]).reason, Reason::Denied, "{path} by {rule}");
+        }
+        assert_eq!(spoken(set.capabilities("auth/u/users/bob")), ["update"], "{rule}");
+    }
+    // Whoever wrote a name in capitals has the right to that name, also among others that are denied.
+    row(
+        &[
+            ("auth/a/role/*", "deny"),
+            ("auth/a/role/My", "read"),
+            ("auth/token/roles/*", "read"),
+            ("auth/token/roles/x", "deny"),
+        ],
+        &[
+            ("auth/a/role/My", "read"),
+            ("auth/a/role/my", "deny"),
+            ("auth/a/role/MY", "deny"),
+            ("auth/token/roles/X", "read"),
+            ("auth/token/roles/x", "deny"),
+        ],
+    );
+    // Also a rule that asks for more counts in every case.
+    let text = "path \"auth/u/users/*\" { capabilities = [\"update\"] }\n\
+                path \"auth/u/users/ada\" { capabilities = [\"update\"] denied_parameters = { token_policies = [] } }";
+    let set = compiled(&[text]);
+    for (path, granted) in [("auth/u/users/bob", true), ("auth/u/users/ada", false), ("auth/u/users/ADA", false)] {
+        assert_eq!(ask(&set, path, Operation::Update, &[("token_policies", "[]")]).allowed, granted, "{path}");
+    }
+    row(&[("secret/*", "read"), ("secret/a", "deny")], &[("secret/A", "read"), ("secret/a", "deny")]);
+}
+
 #[test]
 fn a_later_wildcard_beats_an_earlier_one() {
     row(

@@ -29,7 +29,7 @@ const MAX_RULES: usize = 20_000;
 const MAX_DIAGNOSTICS: usize = 50;
 
 /// One `path` block, its template not yet filled in.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Rule {
     /// As written.
     pub(crate) pattern: String,

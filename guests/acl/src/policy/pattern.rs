@@ -44,6 +44,30 @@ pub(crate) fn misses_by_case(pattern: &str) -> bool {
     })
 }
 
+/// Below these, most names do not differ in case (users, roles, certificates, entities, groups), and the policies are asked before
+/// anybody folds them. Which mount folds which name is not known here, so that a rule grants what it says as it is written, and
+/// refuses whatever the case.
+const NAMES_FOLD: [&str; 2] = ["auth/", "identity/"];
+/// Names of token roles do differ.
+const NAMES_DIFFER: &str = "auth/token/";
+
+/// Whether names in this path may be folded by whoever serves it.
+pub(crate) fn names_fold(path: &str) -> bool {
+    NAMES_FOLD.iter().any(|folder| path.starts_with(folder)) && !path.starts_with(NAMES_DIFFER)
+}
+
+/// Whether a compared pattern, without a prefix's final `*`, may match paths whose names fold.
+pub(crate) fn reaches_folding(pattern: &str, is_prefix: bool) -> bool {
+    names_fold(pattern)
+        || pattern.starts_with('+')
+        || is_prefix && NAMES_FOLD.iter().any(|folder| folder.starts_with(pattern))
+}
+
+/// In lower case, letter by letter: what matched before does so afterwards.
+pub(crate) fn folded(text: &str) -> String {
+    text.chars().flat_map(char::to_lowercase).collect()
+}
+
 /// Paths start behind the first slash; only one is taken off, as in Vault.
 pub(crate) fn without_slash(pattern: &str) -> &str {
     pattern.strip_prefix('/').unwrap_or(pattern)

@@ -14,6 +14,15 @@ pub(crate) fn in_lower_case(path: &str) -> Option<String> {
     LOWER_CASE.iter().any(|prefix| path.starts_with(prefix)).then(|| path.to_lowercase())
 }
 
+/// Below these most names do not differ in case, and which of them do is only known to whoever serves the path: a pattern covers
+/// every case. As in the guest `acl`, whose rules refuse so.
+const NAMES_FOLD: [&str; 2] = ["auth/", "identity/"];
+const NAMES_DIFFER: &str = "auth/token/";
+
+fn folds_names(path: &str) -> bool {
+    NAMES_FOLD.iter().any(|prefix| path.starts_with(prefix)) && !path.starts_with(NAMES_DIFFER)
+}
+
 /// The pattern in the form in which it is compared.
 ///
 /// # Errors
@@ -62,6 +71,13 @@ pub(crate) fn covers(pattern: &str, path: &str) -> bool {
     // Also where a `+` stands for a part of the prefix, and of patterns that were stored as they came.
     let lower = in_lower_case(path).map(|_| pattern.to_lowercase());
     let pattern = lower.as_deref().unwrap_or(pattern);
+    if folds_names(path) && is_covered(&pattern.to_lowercase(), &path.to_lowercase()) {
+        return true;
+    }
+    is_covered(pattern, path)
+}
+
+fn is_covered(pattern: &str, path: &str) -> bool {
     matches(pattern, path) || path.strip_suffix('/').is_some_and(|bare| matches(pattern, bare))
 }
 
@@ -118,6 +134,11 @@ mod tests {
             ("sys/policies/acl/Prod", "sys/policies/acl/prod", true),
             ("sys/policies/+/Prod", "sys/policies/acl/prod", true),
             ("sys/policies/egp/Prod", "sys/policies/egp/prod", false),
+            ("auth/u/users/Ada", "auth/u/users/aDA", true),
+            ("auth/+/users/ada", "auth/u/users/ADA/", true),
+            ("identity/entity/name/*", "identity/entity/NAME/x", true),
+            ("auth/token/roles/Prod", "auth/token/roles/prod", false),
+            ("secret/data/A", "secret/data/a", false),
         ] {
             assert_eq!(covers(pattern, path), covered, "{pattern} {path}");
         }
