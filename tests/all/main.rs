@@ -22,6 +22,7 @@ mod chaos;
 mod clients;
 mod control_groups;
 mod crash;
+mod cve;
 mod database;
 mod devices;
 mod documents;
