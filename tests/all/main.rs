@@ -21,6 +21,7 @@ mod cert;
 mod chaos;
 mod clients;
 mod control_groups;
+mod cookbook;
 mod crash;
 mod cve;
 mod database;

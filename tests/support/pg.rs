@@ -66,6 +66,11 @@ impl<'a> Database<'a> {
         Self { server, name: server.database().to_owned() }
     }
 
+    /// A database that the test made itself.
+    pub fn named(server: &'a DevPg, name: &str) -> Self {
+        Self { server, name: name.to_owned() }
+    }
+
     pub fn name(&self) -> &str {
         &self.name
     }
