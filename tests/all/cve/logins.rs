@@ -30,6 +30,19 @@ fn the_case_of_a_name_gives_no_further_tries() {
     on_both(Same, |server| holds(!lets_in_after(server, &["ada", "ADA", "Ada", "aDa", "adA"]), "there is a sixth try"));
 }
 
+/// A limit of requests for one name is one for all its cases.
+#[test]
+fn the_case_of_a_name_gives_no_further_requests() {
+    on_both(Differs("another case of the name is not limited"), |server| {
+        enable_auth(server, "userpass", "userpass");
+        user(server, "ada", "default");
+        let limit = json!({ "path": "auth/userpass/login/ada", "rate": 2, "interval": "1m" });
+        write(&server.root(), "sys/quotas/rate-limit/ada", limit);
+        let refused = (0..8).filter(|_| log_in(server, "ADA", "correct-horse").status == 429).count();
+        holds(refused > 0, "another case of the name is not limited")
+    });
+}
+
 #[test]
 fn blanks_around_a_name_give_no_further_tries() {
     on_both(Same, |server| {

@@ -43,7 +43,7 @@ impl Core {
         let routed = unsealed.mounts.route(path);
         let mount = routed.as_ref().map(|(entry, _)| &entry.accessor);
         let suffix = routed.as_ref().map_or("", |(entry, _)| below(path, entry.path.as_str()));
-        let mut at = At { mount, suffix, role: "" };
+        let mut at = At { mount, suffix, role: "", folds: egp_paths::folds_names(path) };
         let role = match &routed {
             Some((entry, rest)) if quotas.rates.ask_for_roles(&at) => {
                 role_of_login(&unsealed, entry, rest, request).await.unwrap_or_default()

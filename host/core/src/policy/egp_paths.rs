@@ -19,7 +19,8 @@ pub(crate) fn in_lower_case(path: &str) -> Option<String> {
 const NAMES_FOLD: [&str; 2] = ["auth/", "identity/"];
 const NAMES_DIFFER: &str = "auth/token/";
 
-fn folds_names(path: &str) -> bool {
+/// Whether whoever serves this path may fold names in it.
+pub(crate) fn folds_names(path: &str) -> bool {
     NAMES_FOLD.iter().any(|prefix| path.starts_with(prefix)) && !path.starts_with(NAMES_DIFFER)
 }
 

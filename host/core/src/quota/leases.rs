@@ -187,7 +187,7 @@ impl LeaseCounts {
         let Some(known) = self.known() else { return Ok(()) };
         let entry = known.mounts.by_accessor(mount);
         let suffix = entry.as_ref().map_or("", |entry| super::scope::below(path, entry.path.as_str()));
-        let at = known.table.covering(&At { mount: Some(mount), suffix, role }, &known.mounts);
+        let at = known.table.covering(&At { mount: Some(mount), suffix, role, folds: false }, &known.mounts);
         let Some(quota) = at.and_then(|at| known.table.quotas.get(at)) else { return Ok(()) };
         if self.count(quota).await? < quota.max_leases {
             return Ok(());

@@ -30,6 +30,8 @@ pub struct At<'a> {
     pub suffix: &'a str,
     /// Of a login; empty: none is known.
     pub role: &'a str,
+    /// Whoever serves the path may fold its names: a suffix fits in every case.
+    pub folds: bool,
 }
 
 /// The greater one decides: a role before a path, a path before the beginning of one, the longest beginning before shorter ones, any of
@@ -55,11 +57,10 @@ impl Scope {
         if self.suffix.is_empty() {
             return Some(Fit::Mount);
         }
-        if self.suffix == at.suffix {
-            return Some(Fit::Path);
+        if at.folds {
+            return fit_path(&self.suffix.to_lowercase(), &at.suffix.to_lowercase());
         }
-        let beginning = self.suffix.strip_suffix('*')?;
-        at.suffix.starts_with(beginning).then_some(Fit::Beginning(beginning.len()))
+        fit_path(&self.suffix, at.suffix)
     }
 
     /// As a client reads it; `None`: the mount is gone, and the quota with it.
@@ -116,6 +117,14 @@ impl Scope {
     }
 }
 
+fn fit_path(suffix: &str, path: &str) -> Option<Fit> {
+    if suffix == path {
+        return Some(Fit::Path);
+    }
+    let beginning = suffix.strip_suffix('*')?;
+    path.starts_with(beginning).then_some(Fit::Beginning(beginning.len()))
+}
+
 /// What stands below a mount in a path, as scopes name it.
 pub(crate) fn below<'a>(path: &'a str, mount: &str) -> &'a str {
     path.strip_prefix(mount).unwrap_or_default().trim_end_matches('/')
@@ -167,10 +176,23 @@ mod tests {
             (Some(&jwt), "login", "web", 6),
             (Some(&jwt), "x", "", 0),
         ] {
-            let found = deciding(&all, |scope| scope, &At { mount, suffix, role });
+            let found = deciding(&all, |scope| scope, &At { mount, suffix, role, folds: false });
             assert_eq!(found, Some(&all[wanted]), "{mount:?} {suffix} {role}");
         }
-        assert_eq!(deciding(&all[1..], |scope| scope, &At { mount: None, suffix: "", role: "" }), None);
+        let named = [scope("jwt", "role/App", ""), scope("jwt", "users/Ad*", "")];
+        for (suffix, folds, fits) in [
+            ("role/app", true, true),
+            ("role/APP", true, true),
+            ("role/apps", true, false),
+            ("users/ada", true, true),
+            ("role/app", false, false),
+            ("users/ada", false, false),
+            ("role/App", false, true),
+        ] {
+            let at = At { mount: Some(&jwt), suffix, role: "", folds };
+            assert_eq!(deciding(&named, |scope| scope, &at).is_some(), fits, "{suffix} {folds}");
+        }
+        assert_eq!(deciding(&all[1..], |scope| scope, &At { mount: None, suffix: "", role: "", folds: false }), None);
     }
 
     #[test]

@@ -65,7 +65,7 @@ impl LeaseTable {
         let role = body.and_then(|body| body.role).unwrap_or_default();
         let entry = mounts.by_accessor(&row.mount);
         let suffix = entry.as_ref().map_or("", |entry| below(path_of(row), entry.path.as_str()));
-        self.covering(&At { mount: Some(&row.mount), suffix, role: &role }, mounts)
+        self.covering(&At { mount: Some(&row.mount), suffix, role: &role, folds: false }, mounts)
     }
 
     /// The same for what has no row.
