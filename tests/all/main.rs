@@ -51,6 +51,7 @@ mod postgresql_storage;
 mod quorum;
 mod quotas;
 mod rekey;
+mod role_limits;
 mod rotation;
 mod routing;
 mod seal;

@@ -156,9 +156,10 @@ pub(crate) fn of_request(error: &RequestError, request_id: &str) -> Response<Pay
         RequestError::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, Said::one(error)),
         RequestError::TooMany(text) => (StatusCode::TOO_MANY_REQUESTS, Said::one(text)),
         RequestError::RateLimited { .. } => (StatusCode::TOO_MANY_REQUESTS, Said::one(error)),
-        RequestError::LeaseCountExceeded { path: _, quota, max_leases } => {
+        RequestError::LeaseCountExceeded { path: _, limit, max_leases, retry_secs } => {
+            let when = retry_secs.map_or_else(String::new, |secs| format!(", the next one in {secs} s"));
             let hint = format!(
-                "quota {quota:?} allows {max_leases} leases, and there are as many: revoke some, or wait until one ends"
+                "{limit} allows {max_leases} leases, and there are as many: revoke some, or wait until one ends{when}"
             );
             (StatusCode::TOO_MANY_REQUESTS, Said::List(vec![multi(&error.to_string()), hint]))
         }
@@ -182,6 +183,9 @@ pub(crate) fn of_request(error: &RequestError, request_id: &str) -> Response<Pay
             if let Some(counts) = counts {
                 envelope::put_counts(answer.headers_mut(), *counts);
             }
+        }
+        RequestError::LeaseCountExceeded { retry_secs: Some(secs), .. } => {
+            answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(*secs));
         }
         _ if status == StatusCode::TOO_MANY_REQUESTS => {
             answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));

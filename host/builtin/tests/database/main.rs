@@ -14,6 +14,7 @@ mod faults;
 mod hostile;
 mod hosts;
 mod issuing;
+mod limits;
 mod memberships;
 mod orphans;
 mod outages;

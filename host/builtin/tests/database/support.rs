@@ -1,8 +1,9 @@
 //! The engine with a memory store, a clock that stands still, and the template guest's own logic behind its seam.
 
 use std::io::Read as _;
+use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -14,7 +15,7 @@ use leasehold_core::routes;
 use leasehold_core::seams::engine::*;
 use leasehold_core::seams::error::RequestError;
 use leasehold_core::seams::host::*;
-use leasehold_core::seams::mount_leases::{MountLeases, NotCommitted, Standing};
+use leasehold_core::seams::mount_leases::{MountLeases, NotCommitted, PathLimit, Standing};
 use leasehold_core::seams::mount_storage::MountStorage;
 use leasehold_core::seams::sandbox::*;
 use leasehold_core::seams::storage::{Batch, Storage as _, StorageError};
@@ -74,7 +75,8 @@ impl World {
         let accessor = MountAccessor::new("database_0a1b2c3d");
         let store = Arc::new(MemoryStorage::new(clock.clone()));
         let storage = MountStorage::new(store.clone(), accessor.clone());
-        let standing = Arc::new(ScriptedLeases { store: store.clone(), leases: AtomicUsize::new(0) });
+        let standing =
+            Arc::new(ScriptedLeases { store: store.clone(), leases: AtomicUsize::new(0), limits: Mutex::default() });
         let context = EngineContext {
             storage,
             leases: standing.clone(),
@@ -300,6 +302,8 @@ pub async fn log_in(
 pub struct ScriptedLeases {
     store: Arc<MemoryStorage>,
     pub leases: AtomicUsize,
+    /// What limits were set, of which paths.
+    pub limits: Mutex<Vec<(String, Option<u64>)>>,
 }
 
 #[async_trait]
@@ -307,6 +311,12 @@ impl MountLeases for ScriptedLeases {
     async fn standing(&self, _: &MountAccessor, _: &str) -> Result<Standing, StorageError> {
         let paths = vec!["database/creds/readonly".to_owned()];
         Ok(Standing { leases: self.leases.load(Ordering::Relaxed), has_more: false, paths })
+    }
+
+    async fn commit_with_limit(&self, _: &MountAccessor, limit: PathLimit, batch: Batch) -> Result<(), RequestError> {
+        self.store.commit(batch).await?;
+        self.limits.lock().unwrap().push((limit.path, limit.max_leases.map(NonZeroU64::get)));
+        Ok(())
     }
 
     async fn commit_unless_standing(

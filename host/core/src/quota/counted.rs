@@ -51,7 +51,7 @@ impl Counted {
                 {
                     if waited >= CLOSED_WAIT_MAX {
                         return Err(StorageError::Unavailable(
-                            "leases are being counted for a quota that was changed".to_owned(),
+                            "leases are being counted for a change that depends on them".to_owned(),
                         ));
                     }
                     tokio::time::sleep(CLOSED_POLL).await;
@@ -70,12 +70,7 @@ impl Counted {
                         // Another server may have changed the quotas, and counts in other places by now.
                         Found::None if self.counts.is_outdated(&known).await? => {}
                         Found::None if by > 0 => {
-                            self.counts.refused(quota);
-                            return Err(StorageError::LeaseQuotaExceeded {
-                                path: changed.path.unwrap_or_default(),
-                                quota: quota.name.clone(),
-                                max_leases: quota.max_leases,
-                            });
+                            return Err(self.counts.full(&known, quota, changed.path.unwrap_or_default()).await);
                         }
                         Found::None => {
                             tracing::warn!(
@@ -120,7 +115,7 @@ impl Counted {
             if known.table.closed.is_some() && !row.opened_body().is_some_and(|body| body.is_root) {
                 changed.mounts.push(row.mount.clone());
             }
-            if let Some(at) = known.table.counting(&row, &known.mounts) {
+            for at in known.table.counting(&row, &known.mounts) {
                 *changed.by.entry(at).or_insert(0) += by;
                 changed.path.get_or_insert_with(|| path_of(&row).to_owned());
             }

@@ -1,6 +1,6 @@
 //! Lease count quotas: what is known of them, and how they are changed.
 //!
-//! [`unused`](super::unused) closes leases in the same way, to look whether there are any.
+//! [`engines`](super::engines) closes leases in the same way, to look whether there are any.
 //!
 //! A change is made in three steps: the leases that it concerns are closed (none begins, and the row of none goes), counted, and opened
 //! again in the commit that stores the quotas and their counts. A server that is killed in between leaves them closed for a while, and the
@@ -53,14 +53,14 @@ pub(super) struct Known {
 /// The lease count quotas of an unsealed server.
 pub struct LeaseCounts {
     pub(super) storage: Arc<dyn Storage>,
-    clock: Arc<dyn Clock>,
+    pub(super) clock: Arc<dyn Clock>,
     pub(super) entropy: Arc<dyn Entropy>,
     /// None: the server is sealed.
     known: RwLock<Option<Known>>,
     pub(super) turns: Turns,
     pub(super) writing: tokio::sync::Mutex<()>,
     reading: tokio::sync::Mutex<()>,
-    cluster: RwLock<String>,
+    pub(super) cluster: RwLock<String>,
 }
 
 impl fmt::Debug for LeaseCounts {
@@ -127,10 +127,6 @@ impl LeaseCounts {
         Ok(self.stored().await?.1 != known.unchanged)
     }
 
-    pub(super) fn refused(&self, quota: &LeaseCount) {
-        metrics::lease_refused(&self.cluster.read(), &quota.name);
-    }
-
     /// Opens leases that somebody has closed and left closed.
     pub(super) async fn open_if_abandoned(&self) -> Result<(), StorageError> {
         let (table, unchanged) = self.stored().await?;
@@ -148,7 +144,7 @@ impl LeaseCounts {
     #[must_use]
     pub fn all(&self) -> Vec<LeaseCount> {
         let Some(known) = self.known() else { return Vec::new() };
-        let alive = |quota: &&LeaseCount| is_alive(&quota.scope, &known.mounts);
+        let alive = |quota: &&LeaseCount| !quota.is_engines && is_alive(&quota.scope, &known.mounts);
         let mut all: Vec<LeaseCount> = known.table.quotas.iter().filter(alive).cloned().collect();
         all.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         all
@@ -192,23 +188,19 @@ impl LeaseCounts {
         if self.count(quota).await? < quota.max_leases {
             return Ok(());
         }
-        self.refused(quota);
-        Err(StorageError::LeaseQuotaExceeded {
-            path: path.to_owned(),
-            quota: quota.name.clone(),
-            max_leases: quota.max_leases,
-        })
+        Err(self.full(&known, quota, path.to_owned()).await)
     }
 
     /// # Errors
     /// Another one covers the same; too many; leases are being counted already; or as storage.
     pub(crate) async fn write(&self, quota: LeaseCount) -> Result<(), RequestError> {
-        self.change(|quotas| {
-            if let Some(other) = quotas.iter().find(|other| other.scope == quota.scope && other.name != quota.name) {
+        self.change(Batch::new(), |quotas| {
+            let mut others = quotas.iter().filter(|other| !other.is_engines && other.name != quota.name);
+            if let Some(other) = others.find(|other| other.scope == quota.scope) {
                 return Err(similar(&other.name));
             }
-            quotas.retain(|other| other.name != quota.name);
-            if quotas.len() >= QUOTAS_MAX {
+            quotas.retain(|other| other.is_engines || other.name != quota.name);
+            if quotas.iter().filter(|quota| !quota.is_engines).count() >= QUOTAS_MAX {
                 return Err(too_many());
             }
             quotas.push(quota.clone());
@@ -220,8 +212,8 @@ impl LeaseCounts {
     /// # Errors
     /// As [`LeaseCounts::write`].
     pub(crate) async fn delete(&self, name: &str) -> Result<(), RequestError> {
-        self.change(|quotas| {
-            quotas.retain(|quota| quota.name != name);
+        self.change(Batch::new(), |quotas| {
+            quotas.retain(|quota| quota.is_engines || quota.name != name);
             Ok(())
         })
         .await
@@ -233,7 +225,7 @@ impl LeaseCounts {
         if known.table.quotas.iter().all(|quota| is_alive(&quota.scope, &known.mounts)) {
             return Ok(());
         }
-        self.change(|_| Ok(())).await
+        self.change(Batch::new(), |_| Ok(())).await
     }
 
     /// Counts again what the quotas count, and corrects counts that are wrong. While leases begin or end it is not known what is wrong:
@@ -265,7 +257,7 @@ impl LeaseCounts {
                 "the count of quota {:?} is wrong: its leases are counted again",
                 quota.name
             );
-            self.change(|quotas| {
+            self.change(Batch::new(), |quotas| {
                 if let Some(wrong) = quotas.iter_mut().find(|known| known.id == quota.id) {
                     wrong.id = random::base62(&*self.entropy, 12);
                 }
@@ -276,8 +268,10 @@ impl LeaseCounts {
         Ok(())
     }
 
-    async fn change(
+    /// Changes the quotas, and writes `with` in the same commit.
+    pub(super) async fn change(
         &self,
+        with: Batch,
         change: impl Fn(&mut Vec<LeaseCount>) -> Result<(), RequestError>,
     ) -> Result<(), RequestError> {
         let _writing = self.writing.lock().await;
@@ -289,11 +283,11 @@ impl LeaseCounts {
                 before.iter().filter(|quota| is_alive(&quota.scope, &known.mounts)).cloned().collect();
             change(&mut after)?;
             if after == *before {
-                return Ok(());
+                return if with.0.is_empty() { Ok(()) } else { Ok(self.storage.commit(with).await?) };
             }
             let Some(mut held) = self.close(&known, concerned(before, &after)).await? else { continue };
             crate::fail::point("leases-closed");
-            match self.count_and_open(&mut held, after, &known.mounts).await {
+            match self.count_and_open(&mut held, after, &with, &known.mounts).await {
                 Ok(true) => {
                     self.follow().await?;
                     return Ok(());
@@ -319,7 +313,7 @@ impl LeaseCounts {
             }
             if *waited >= WAIT_MAX {
                 return Err(RequestError::Unavailable(
-                    "leases are being counted for another change of quotas, try again".to_owned(),
+                    "leases are being counted for another change, try again".to_owned(),
                 ));
             }
             tokio::time::sleep(POLL).await;
@@ -372,6 +366,7 @@ impl LeaseCounts {
         &self,
         held: &mut Held,
         after: Vec<LeaseCount>,
+        with: &Batch,
         mounts: &MountTable,
     ) -> Result<bool, StorageError> {
         let key = keys::quota_lease_counts();
@@ -385,7 +380,7 @@ impl LeaseCounts {
         crate::fail::point("leases-counted");
         for _ in 0..TRIES {
             let mut opened = wanted.clone();
-            let mut batch = Batch::new();
+            let mut batch = with.clone();
             for (quota, new) in opened.quotas.iter_mut().zip(new) {
                 let known_as = before.quotas.iter().position(|known| known.id == quota.id);
                 let in_part = mount.is_some() && quota.scope.mount != mount;
@@ -422,7 +417,8 @@ impl LeaseCounts {
             match commit_surely(&*self.storage, batch, &key, &value).await {
                 Ok(()) => return Ok(true),
                 Err(StorageError::Conflict(conflict)) if conflict == key.as_str() => return Ok(false),
-                Err(StorageError::Conflict(_)) => {}
+                // A lease has begun or ended at another mount meanwhile.
+                Err(StorageError::Conflict(conflict)) if keys::is_lease_count(&conflict) => {}
                 Err(other) => return Err(other),
             }
         }
@@ -447,8 +443,10 @@ impl LeaseCounts {
             after = Some(last.id.clone());
             for row in &page {
                 for (table, counted) in tables.iter().zip(&mut counted) {
-                    if let Some(count) = table.counting(row, mounts).and_then(|at| counted.get_mut(at)) {
-                        *count += 1;
+                    for at in table.counting(row, mounts) {
+                        if let Some(count) = counted.get_mut(at) {
+                            *count += 1;
+                        }
                     }
                 }
             }

@@ -4,8 +4,8 @@
 //!
 //! Start with [`scope`] (what a quota covers, and which of several decides). Of rate limits, [`rate`] counts requests, `pool` shares them
 //! among servers, [`limits`] keeps the definitions, and [`config`] says what is never counted. Of lease count quotas, [`table`] says which of them counts a lease, [`places`]
-//! holds the counts, [`counted`] is the store that counts in each commit, and [`leases`] changes the definitions; `unused` makes changes
-//! that no lease may stand in the way of.
+//! holds the counts, [`counted`] is the store that counts in each commit, and [`leases`] changes the definitions; `engines` is
+//! what engines may ask of the leases of their mounts.
 //!
 //! Invariants: a request is held against one rate limit at most, the one that fits it best. What is counted of clients takes a bounded
 //! place, and requests within a server's share cost the store nothing. Rate limits are asked where a request comes in and nowhere else: revocation and expiry
@@ -13,6 +13,7 @@
 
 pub mod config;
 pub(crate) mod counted;
+mod engines;
 pub mod leases;
 pub mod limits;
 mod places;
@@ -20,7 +21,6 @@ mod pool;
 pub mod rate;
 pub mod scope;
 pub mod table;
-mod unused;
 
 use std::sync::Arc;
 

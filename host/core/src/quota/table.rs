@@ -7,6 +7,7 @@ use super::limits::is_alive;
 use super::scope::{At, Scope, below, deciding};
 use crate::mount::MountTable;
 use crate::rows::lease::LeaseRow;
+use crate::rows::state::LeaseKind;
 
 /// How many leases there may be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +21,22 @@ pub struct LeaseCount {
     pub inheritable: bool,
     /// Over how many places the count is spread.
     pub places: u32,
+    /// What an engine limits in its own configuration, as `max_leases` of a database role: it counts the leases of one path besides the
+    /// quota that decides on them, and no client sees it as a quota.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_engines: bool,
+}
+
+impl LeaseCount {
+    /// Whether it counts the leases of a path that an engine limits.
+    fn limits(&self, row: &LeaseRow, suffix: &str) -> bool {
+        self.is_engines && self.scope.mount.as_ref() == Some(&row.mount) && self.scope.suffix == suffix
+    }
+
+    /// As a client is told of it.
+    pub(super) fn described(&self) -> String {
+        if self.is_engines { self.name.clone() } else { format!("quota {:?}", self.name) }
+    }
 }
 
 /// All lease count quotas.
@@ -52,27 +69,36 @@ impl Closed {
 }
 
 impl LeaseTable {
-    /// The quota that counts a lease, if one does: of several that cover it, the one that fits it best. By its place in the table.
-    pub(super) fn counting(&self, row: &LeaseRow, mounts: &MountTable) -> Option<usize> {
+    /// What counts a lease: of several quotas that cover it the one that fits it best, and the limit of its engine. By their places in
+    /// the table.
+    pub(super) fn counting(&self, row: &LeaseRow, mounts: &MountTable) -> Vec<usize> {
         if self.quotas.is_empty() {
-            return None;
+            return Vec::new();
         }
         let body = row.opened_body();
         // Quotas are no matter of root tokens: with one of them operators get out of whatever has happened.
         if body.as_ref().is_some_and(|body| body.is_root) {
-            return None;
+            return Vec::new();
         }
         let role = body.and_then(|body| body.role).unwrap_or_default();
         let entry = mounts.by_accessor(&row.mount);
         let suffix = entry.as_ref().map_or("", |entry| below(path_of(row), entry.path.as_str()));
+        let limits = |quota: &&LeaseCount| row.kind == LeaseKind::Secret && quota.limits(row, suffix);
+        let limit = self.quotas.iter().find(limits).and_then(|limit| self.place_of(limit));
         self.covering(&At { mount: Some(&row.mount), suffix, role: &role, folds: false }, mounts)
+            .into_iter()
+            .chain(limit)
+            .collect()
     }
 
-    /// The same for what has no row.
-    pub(super) fn covering(&self, at: &At<'_>, mounts: &MountTable) -> Option<usize> {
-        let alive = self.quotas.iter().filter(|quota| is_alive(&quota.scope, mounts));
-        let quota = deciding(alive, |quota| &quota.scope, at)?;
+    fn place_of(&self, quota: &LeaseCount) -> Option<usize> {
         self.quotas.iter().position(|known| known.id == quota.id)
+    }
+
+    /// The quota that covers what has no row.
+    pub(super) fn covering(&self, at: &At<'_>, mounts: &MountTable) -> Option<usize> {
+        let alive = self.quotas.iter().filter(|quota| !quota.is_engines && is_alive(&quota.scope, mounts));
+        self.place_of(deciding(alive, |quota| &quota.scope, at)?)
     }
 }
 

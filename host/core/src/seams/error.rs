@@ -68,9 +68,9 @@ pub enum RequestError {
     /// 429 `E(text)`, with `Retry-After`; with `X-RateLimit-*` where they are wanted.
     #[error("request path \"{path}\": rate limit quota exceeded")]
     RateLimited { path: String, retry_secs: u64, counts: Option<RateCounts> },
-    /// 429 `M(text)`, and what to do as a further entry of `errors`.
+    /// 429 `M(text)`, and what to do as a further entry of `errors`; with `Retry-After`.
     #[error("request path \"{path}\": lease count quota exceeded")]
-    LeaseCountExceeded { path: String, quota: String, max_leases: u64 },
+    LeaseCountExceeded { path: String, limit: String, max_leases: u64, retry_secs: Option<u64> },
     /// 500 `M(text)`: an engine's own failure, in words that a client may read.
     #[error("{0}")]
     Engine(String),
@@ -121,8 +121,8 @@ impl From<StorageError> for RequestError {
     fn from(error: StorageError) -> Self {
         match error {
             StorageError::Sealed => Self::Sealed,
-            StorageError::LeaseQuotaExceeded { path, quota, max_leases } => {
-                Self::LeaseCountExceeded { path, quota, max_leases }
+            StorageError::LeaseQuotaExceeded { path, limit, max_leases, retry_secs } => {
+                Self::LeaseCountExceeded { path, limit, max_leases, retry_secs }
             }
             other => Self::Storage(other),
         }

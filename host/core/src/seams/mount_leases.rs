@@ -3,6 +3,7 @@
 //! Engines plan leases and never see their rows. But a connection that leases stand on must not go: they could not end any more.
 
 use std::fmt;
+use std::num::NonZeroU64;
 
 use async_trait::async_trait;
 use leasehold_model::MountAccessor;
@@ -29,6 +30,16 @@ impl fmt::Display for Standing {
     }
 }
 
+/// How many leases of one path there may be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PathLimit {
+    /// Below the mount, without a slash at its end: `creds/app`.
+    pub path: String,
+    /// What a client is told that there is no room in: `role "app"`.
+    pub of: String,
+    pub max_leases: Option<NonZeroU64>,
+}
+
 /// Why a batch was not written.
 #[derive(Debug)]
 pub enum NotCommitted {
@@ -43,6 +54,17 @@ pub trait MountLeases: Send + Sync {
     /// # Errors
     /// As storage.
     async fn standing(&self, mount: &MountAccessor, connection: &str) -> Result<Standing, StorageError>;
+
+    /// Writes a batch, and in the same step sets how many leases of one path there may be; `None`: as many as anybody wants.
+    ///
+    /// # Errors
+    /// Too many paths have a limit; or as storage. Nothing was written.
+    async fn commit_with_limit(
+        &self,
+        mount: &MountAccessor,
+        limit: PathLimit,
+        batch: Batch,
+    ) -> Result<(), RequestError>;
 
     /// Writes a batch if no lease stands on a target, and none begins before it is written.
     ///

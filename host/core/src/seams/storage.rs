@@ -191,7 +191,14 @@ pub enum StorageError {
     Corrupt(String),
     /// A lease would have begun beyond the maximum of the quota that counts it; nothing was written.
     #[error("request path \"{path}\": lease count quota exceeded")]
-    LeaseQuotaExceeded { path: String, quota: String, max_leases: u64 },
+    LeaseQuotaExceeded {
+        path: String,
+        /// What allows no more, in words: `quota "q"`.
+        limit: String,
+        max_leases: u64,
+        /// In how many seconds a lease of it ends by itself, where that was looked up.
+        retry_secs: Option<u64>,
+    },
     #[error("storage is unavailable: {0}")]
     Unavailable(String),
     /// Another server has taken this one off the list of those that work on the store; nothing was written.

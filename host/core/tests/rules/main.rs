@@ -16,6 +16,7 @@ mod mount_leases;
 mod mount_storage;
 mod mounts;
 mod operator;
+mod path_limits;
 mod pipeline;
 mod policies;
 mod quorum;

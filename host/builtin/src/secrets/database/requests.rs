@@ -4,10 +4,12 @@
 //!
 //! Start with the handlers, which [`super::routes`] names.
 
+use std::num::NonZeroU64;
+
 use leasehold_core::request::LogicalResponse;
 use leasehold_core::seams::engine::{EngineContext, EngineRequest, Outcome};
 use leasehold_core::seams::error::RequestError;
-use leasehold_core::seams::mount_leases::Standing;
+use leasehold_core::seams::mount_leases::{PathLimit, Standing};
 use leasehold_core::seams::mount_storage::MountBatch;
 use leasehold_core::seams::storage::{Expect, StorageError};
 use serde_json::json;
@@ -106,7 +108,18 @@ impl DatabaseEngine {
     }
 
     pub(super) async fn delete_role(&self, request: &EngineRequest) -> Result<LogicalResponse, RequestError> {
-        request.context.storage.delete(&role_key(name_of(request))).await?;
+        let (at, name) = (&request.context, name_of(request));
+        let mut left = AGAIN_MAX;
+        loop {
+            let Some(stored) = at.storage.get(&role_key(name)).await? else { break };
+            let batch = MountBatch::new().delete(role_key(name), Expect::Version(stored.version));
+            // Of one that is not readable it is not known whether it has a limit.
+            let is_limited = read_role(name, &stored.value).map_or(true, |role| role.max_leases > 0);
+            match commit_role(at, name, batch, is_limited.then_some(0)).await {
+                Err(RequestError::Storage(StorageError::Conflict(_))) if left > 0 => left -= 1,
+                done => break done?,
+            }
+        }
         Ok(LogicalResponse::empty())
     }
 
@@ -253,6 +266,7 @@ impl DatabaseEngine {
         if stored.is_none() && at.storage.get(&static_role::key(name)).await?.is_some() {
             return Err(RequestError::invalid(NOT_UNIQUE));
         }
+        let limit_before = role.max_leases;
         let mut warnings = role.merge(&request.fields, &*at.templates).await?;
         let policy = role.credential_config.get("password_policy").map_or("", String::as_str);
         warnings.extend(advise_policy(at, policy).await?);
@@ -275,7 +289,7 @@ impl DatabaseEngine {
         }
         let bytes = serde_json::to_vec(&role).map_err(|error| RequestError::Internal(error.to_string()))?;
         let batch = MountBatch::new().put(role_key(name), bytes, expect).check(static_role::key(name), Expect::Absent);
-        at.storage.commit(batch).await?;
+        commit_role(at, name, batch, (role.max_leases != limit_before).then_some(role.max_leases)).await?;
         Ok(warnings.into_iter().fold(answer, LogicalResponse::warn))
     }
 
@@ -345,6 +359,22 @@ pub(super) async fn list(request: &EngineRequest, folder: &str) -> Result<Logica
     let limit = request.fields.int("limit").and_then(|limit| usize::try_from(limit).ok()).filter(|limit| *limit > 0);
     let names = request.context.storage.names(folder, after, limit.unwrap_or(usize::MAX)).await?;
     if names.is_empty() { Err(RequestError::NotFound) } else { Ok(LogicalResponse::json(json!({ "keys": names }))) }
+}
+
+/// Writes a batch about a role; with how many leases it may have from then on, where that changes. Zero: as many as anybody wants.
+async fn commit_role(
+    at: &EngineContext,
+    name: &str,
+    batch: MountBatch,
+    max_leases: Option<u64>,
+) -> Result<(), RequestError> {
+    let Some(max_leases) = max_leases else { return Ok(at.storage.commit(batch).await?) };
+    let limit = PathLimit {
+        path: format!("creds/{name}"),
+        of: format!("role {name:?}"),
+        max_leases: NonZeroU64::new(max_leases),
+    };
+    at.leases.commit_with_limit(&at.mount.accessor, limit, at.storage.batch(batch)).await
 }
 
 fn force(request: &EngineRequest) -> Force {

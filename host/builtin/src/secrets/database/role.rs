@@ -33,6 +33,9 @@ pub(super) struct RoleRecord {
     /// Zero: as the connection says.
     #[serde(default)]
     pub(super) creation_timeout: Ttl,
+    /// Zero: as many as anybody wants. Who keeps to it is not the engine: it is a row of the quotas, written in one commit with this.
+    #[serde(default)]
+    pub(super) max_leases: u64,
     /// Empty: as the connection says.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(super) username_template: String,
@@ -52,6 +55,7 @@ impl Default for RoleRecord {
             credential_config: BTreeMap::new(),
             template_dialect: Dialect::Handlebars,
             creation_timeout: Ttl::ZERO,
+            max_leases: 0,
             username_template: String::new(),
         }
     }
@@ -103,6 +107,11 @@ impl RoleRecord {
         if let Some(timeout) = fields.ttl("creation_timeout") {
             check_creation_timeout(timeout).map_err(RequestError::Invalid)?;
             self.creation_timeout = timeout;
+        }
+        if let Some(most) = fields.int("max_leases") {
+            let refused =
+                |_| RequestError::invalid("max_leases must not be negative; 0 allows as many as anybody wants");
+            self.max_leases = u64::try_from(most).map_err(refused)?;
         }
         if let Some(wished) = fields.text("credential_type") {
             self.credential_type = match wished {
@@ -198,6 +207,10 @@ impl RoleRecord {
             }
             if self.creation_timeout != Ttl::ZERO {
                 data.insert("creation_timeout".to_owned(), json!(self.creation_timeout));
+            }
+            if self.max_leases > 0 {
+                data.insert("max_leases".to_owned(), json!(self.max_leases));
+                data.sort_keys();
             }
             data.insert("template_dialect".to_owned(), json!(self.template_dialect));
             let kept: serde_json::Map<String, Value> = [

@@ -120,6 +120,11 @@ const ROLE_FIELDS: &[Field] = &[
         "How long the creation statements may take; at most 600s. Default: as the connection says.",
     ),
     Field::visible(
+        "max_leases",
+        Kind::Int,
+        "How many leases of this role there may be at once; one more is refused with 429. Default: as many as anybody wants.",
+    ),
+    Field::visible(
         "verify",
         Kind::Bool,
         "If true, the statements are tried on the database before the role is stored, in a transaction that is rolled back: the answer \

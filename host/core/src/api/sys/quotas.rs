@@ -265,7 +265,10 @@ async fn write_count(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
     let scope = scope(call)?;
     let inheritable = call.fields.bool("inheritable").unwrap_or(scope.mount.is_none());
     let id = random::base62(&*call.core.seams.entropy, 12);
-    quotas(call).leases.write(LeaseCount { id, name, scope, max_leases, inheritable, places: 0 }).await?;
+    quotas(call)
+        .leases
+        .write(LeaseCount { id, name, scope, max_leases, inheritable, places: 0, is_engines: false })
+        .await?;
     Ok(LogicalResponse::empty())
 }
 

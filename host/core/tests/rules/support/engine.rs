@@ -1,6 +1,7 @@
 //! An engine whose target is a set of names, and whose steps fail as a test says.
 
 use std::collections::BTreeSet;
+use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -14,7 +15,7 @@ use leasehold_core::seams::engine::{
 };
 use leasehold_core::seams::error::RequestError;
 use leasehold_core::seams::job::MountJob;
-use leasehold_core::seams::mount_leases::NotCommitted;
+use leasehold_core::seams::mount_leases::{NotCommitted, PathLimit};
 use leasehold_core::seams::mount_storage::MountBatch;
 use leasehold_core::seams::storage::Expect;
 use leasehold_model::{LeaseId, Operation, Timestamp, Ttl};
@@ -256,6 +257,16 @@ impl ScriptedEngine {
                 }
                 Operation::Delete => {
                     storage.delete(&key).await?;
+                    LogicalResponse::empty()
+                }
+                // `things/limit-3` lets `creds/app` have three leases, and `things/limit-0` any number.
+                _ if name.starts_with("limit-") => {
+                    let most = name.trim_start_matches("limit-").parse().unwrap();
+                    let (path, of) = ("creds/app".to_owned(), "thing \"app\"".to_owned());
+                    let limit = PathLimit { path, of, max_leases: NonZeroU64::new(most) };
+                    let batch = storage.batch(MountBatch::new().put(key, b"{}".to_vec(), Expect::Absent));
+                    let mount = &request.context.mount.accessor;
+                    request.context.leases.commit_with_limit(mount, limit, batch).await?;
                     LogicalResponse::empty()
                 }
                 _ => {

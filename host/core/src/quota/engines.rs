@@ -1,25 +1,33 @@
-//! Changes that are made only while no lease stands on a target: the end of a connection, or its move to another server.
+//! What engines may ask of the leases of their mounts.
 //!
-//! The leases of the mount are closed, looked through, and opened in the commit of the change, as for a changed quota. So no lease can
+//! A limit of one path is a row of the table of quotas, and is changed in one commit with the configuration that it belongs to.
+//!
+//! Some changes are made only while no lease stands on a target: the end of a connection, or its move to another server. The leases of the mount are closed, looked through, and opened in the commit of the change, as for a changed quota. So no lease can
 //! begin between the look and the commit, on whichever server, and a server that is killed in between leaves everything as it was.
 
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use leasehold_model::MountAccessor;
 
-use super::leases::LeaseCounts;
-use super::table::LeaseTable;
+use super::QUOTAS_MAX;
+use super::leases::{Known, LeaseCounts};
+use super::scope::Scope;
+use super::table::{LeaseCount, LeaseTable};
 use crate::codec::encode;
 use crate::commit::{TRIES, commit_surely, overtaken_too_often};
 use crate::keys;
+use crate::metrics;
 use crate::random;
 use crate::seams::error::RequestError;
-use crate::seams::mount_leases::{MountLeases, NotCommitted, Standing};
+use crate::seams::mount_leases::{MountLeases, NotCommitted, PathLimit, Standing};
 use crate::seams::storage::{Batch, LeaseFilter, Page, StorageError};
 
 /// Leases that are looked at to say what stands on a target.
 const LOOKED_AT: u32 = 1_000;
+/// Leases that are looked at to tell when one of them ends.
+const ENDS_LOOKED_AT: u32 = 100;
 /// Paths that an error names.
 const PATHS_NAMED: usize = 3;
 
@@ -36,6 +44,28 @@ impl MountLeases for LeaseCounts {
             }
         }
         Ok(Standing { leases: rows.len(), has_more: rows.len() >= LOOKED_AT as usize, paths })
+    }
+
+    async fn commit_with_limit(
+        &self,
+        mount: &MountAccessor,
+        limit: PathLimit,
+        batch: Batch,
+    ) -> Result<(), RequestError> {
+        let PathLimit { path, of, max_leases } = limit;
+        let scope = Scope { mount: Some(mount.clone()), suffix: path, role: String::new() };
+        let id = random::base62(&*self.entropy, 12);
+        self.change(batch, |quotas| {
+            quotas.retain(|quota| !quota.is_engines || quota.scope != scope);
+            let Some(max_leases) = max_leases.map(NonZeroU64::get) else { return Ok(()) };
+            if quotas.iter().filter(|quota| quota.is_engines).count() >= QUOTAS_MAX {
+                return Err(RequestError::Invalid(format!("at most {QUOTAS_MAX} roles can have max_leases")));
+            }
+            let (id, name, scope) = (id.clone(), of.clone(), scope.clone());
+            quotas.push(LeaseCount { id, name, scope, max_leases, inheritable: false, places: 0, is_engines: true });
+            Ok(())
+        })
+        .await
     }
 
     async fn commit_unless_standing(
@@ -82,6 +112,29 @@ impl MountLeases for LeaseCounts {
 }
 
 impl LeaseCounts {
+    /// What a request hears that would begin one lease too many.
+    pub(super) async fn full(&self, known: &Known, quota: &LeaseCount, path: String) -> StorageError {
+        metrics::lease_refused(&self.cluster.read(), &quota.name);
+        let retry_secs = self.next_end(known, quota).await;
+        StorageError::LeaseQuotaExceeded { path, limit: quota.described(), max_leases: quota.max_leases, retry_secs }
+    }
+
+    /// In how many seconds the first lease of an engine's limit ends by itself. Where there are many leases it is not looked up: a
+    /// refusal must not cost more than an issue.
+    async fn next_end(&self, known: &Known, quota: &LeaseCount) -> Option<u64> {
+        if !quota.is_engines || quota.max_leases > u64::from(ENDS_LOOKED_AT) {
+            return None;
+        }
+        let entry = known.mounts.by_accessor(quota.scope.mount.as_ref()?)?;
+        let id_prefix = Some(format!("{}{}/", entry.path, quota.scope.suffix));
+        let filter = LeaseFilter { id_prefix, mount: quota.scope.mount.clone(), ..LeaseFilter::default() };
+        let rows = self.storage.leases(&filter, &Page { after: None, limit: ENDS_LOOKED_AT }).await.ok()?;
+        let first = rows.iter().map(|row| row.expires_at).min()?;
+        // Rounded up: who waits so long finds that it has ended.
+        let left = first.since(self.clock.now());
+        Some(left.as_secs() + 1)
+    }
+
     async fn refuse_standing(&self, mount: &MountAccessor, connection: &str) -> Result<(), NotCommitted> {
         let standing = self.standing(mount, connection).await?;
         if standing.leases > 0 { Err(NotCommitted::Standing(standing)) } else { Ok(()) }

@@ -1,0 +1,110 @@
+//! What a role says of its leases: how many there may be at once, and how long their making may take.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::nodes::Nodes;
+use crate::support::{CREATE_IN_GROUP, Database, Server, eventually, own_postgresql};
+
+#[test]
+fn a_role_has_as_many_leases_as_it_says() {
+    let (server, postgresql) = (Server::dev(), own_postgresql());
+    let database = Database::first_of(&postgresql);
+    server.connect(&database);
+    let root = server.root();
+    server.role("r", json!({ "max_leases": 2, "default_ttl": "1h" }));
+    root.get("database/roles/r").assert_at("/data/max_leases", 2);
+    let first = root.credential("r");
+    root.credential("r");
+    let refused = root.get("database/creds/r");
+    let secs: u64 = refused.header("retry-after").and_then(|secs| secs.parse().ok()).unwrap();
+    assert!((3_590..=3_601).contains(&secs), "{refused}");
+    refused.assert_status(429).assert_at(
+        "/errors",
+        json!([
+            "1 error occurred:\n\t* request path \"database/creds/r\": lease count quota exceeded\n\n",
+            format!("role \"r\" allows 2 leases, and there are as many: revoke some, or wait until one ends, the next one in {secs} s"),
+        ]),
+    );
+    assert_eq!(database.sql("SELECT count(*) FROM pg_roles WHERE rolname LIKE 'v-%'"), "2");
+    // Another role has a limit of its own, and no quota is to be seen.
+    server.role("other", json!({}));
+    root.credential("other");
+    root.list("sys/quotas/lease-count").assert_errors(404, &[]);
+    root.put("sys/leases/revoke", json!({ "lease_id": first.lease, "sync": true })).assert_status(204);
+    root.credential("r");
+    root.get("database/creds/r").assert_status(429);
+    let cli = server.cli();
+    cli.line("write database/roles/r max_leases=3").assert_status(0);
+    root.credential("r");
+    root.get("database/creds/r").assert_status(429);
+    // A role of the same name that comes later has no limit of the former one.
+    root.delete("database/roles/r").assert_status(204);
+    server.role("r", json!({}));
+    for _ in 0..3 {
+        root.credential("r");
+    }
+    root.post("database/roles/r", json!({ "max_leases": -1 }))
+        .assert_error(400, "max_leases must not be negative; 0 allows as many as anybody wants");
+}
+
+#[test]
+fn the_limit_of_a_role_is_exact_over_three_servers_and_outlives_a_kill() {
+    const MOST: usize = 20;
+    let postgresql = own_postgresql();
+    let mut nodes = Nodes::start(3);
+    let database = Database::first_of(&postgresql);
+    nodes.servers[0].connect(&database);
+    nodes.servers[0].role("r", json!({ "max_leases": MOST, "creation_timeout": "5s" }));
+    let roles = || database.sql("SELECT count(*) FROM pg_roles WHERE rolname LIKE 'v-%'");
+    let ask = |at: usize| nodes.root(at).get("database/creds/r").status;
+    let statuses: Vec<u16> = thread::scope(|scope| {
+        let ask = &ask;
+        let asked: Vec<_> = (0..2 * MOST).map(|at| scope.spawn(move || ask(at))).collect();
+        asked.into_iter().map(|one| one.join().unwrap()).collect()
+    });
+    assert_eq!(statuses.iter().filter(|status| **status == 200).count(), MOST, "{statuses:?}");
+    assert_eq!(statuses.iter().filter(|status| **status == 429).count(), MOST, "{statuses:?}");
+    assert_eq!(roles(), MOST.to_string());
+    // One dies while leases begin and end.
+    nodes.root(1).put("sys/leases/revoke-prefix/database/creds/r", json!({ "sync": true })).assert_status(204);
+    thread::scope(|scope| {
+        let clients: Vec<_> = (0..8).map(|_| nodes.root(0)).collect();
+        for client in clients {
+            scope.spawn(move || {
+                while client.try_request("GET", "database/creds/r", None).is_ok_and(|answer| answer.status == 200) {}
+            });
+        }
+        thread::sleep(Duration::from_millis(150));
+        nodes.servers.remove(0).kill();
+    });
+    let roots = [nodes.root(0), nodes.root(1)];
+    // What it had begun is undone after its deadline; then there is room again, and no more than before.
+    roots[0].put("sys/leases/revoke-prefix/database/creds/r", json!({}));
+    eventually("all of them are gone", || roots[1].list("sys/leases/lookup/database/creds/r").status == 404);
+    for at in 0..=MOST {
+        roots[at % 2].get("database/creds/r").assert_status(if at < MOST { 200 } else { 429 });
+    }
+    assert_eq!(roles(), MOST.to_string());
+}
+
+#[test]
+fn creation_that_takes_too_long_leaves_nothing_behind() {
+    let (server, postgresql) = (Server::dev(), own_postgresql());
+    let database = Database::first_of(&postgresql);
+    server.connect(&database);
+    let root = server.root();
+    let slow = format!("{CREATE_IN_GROUP} SELECT pg_sleep(4);");
+    server.role("r", json!({ "creation_statements": slow, "creation_timeout": "2s" }));
+    let began = Instant::now();
+    let refused = root.get("database/creds/r").assert_status(500);
+    assert!(began.elapsed() < Duration::from_millis(3_800), "{:?}: {refused}", began.elapsed());
+    eventually("neither lease nor role is left", || {
+        root.list("sys/leases/lookup/database/creds/r").status == 404
+            && database.sql("SELECT count(*) FROM pg_roles WHERE rolname LIKE 'v-%'") == "0"
+    });
+    server.role("r", json!({ "creation_statements": slow, "creation_timeout": "20s" }));
+    root.credential("r");
+}
