@@ -1,4 +1,4 @@
-//! What a role says of its leases: how many there may be at once, and how long their making may take.
+//! What a role says of its leases: how many there may be at once, and how long their making and their end may take.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -107,4 +107,37 @@ fn creation_that_takes_too_long_leaves_nothing_behind() {
     });
     server.role("r", json!({ "creation_statements": slow, "creation_timeout": "20s" }));
     root.credential("r");
+}
+
+#[test]
+fn revocation_that_takes_too_long_says_so_and_is_tried_again() {
+    let (server, database) = (Server::dev(), Database::fresh());
+    server.connect(&database);
+    let root = server.root();
+    let slow = r#"SELECT pg_sleep(8); DROP ROLE "{{name}}";"#;
+    server.role("r", json!({ "revocation_statements": slow, "revocation_timeout": "5s" }));
+    let credential = root.credential("r");
+    let began = Instant::now();
+    root.put("sys/leases/revoke", json!({ "lease_id": credential.lease, "sync": true })).assert_error_has(
+        400,
+        "the revocation was not through after 5 s, its revocation_timeout; what is done stays done, and it is tried again",
+    );
+    assert!((5..8).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
+    assert!(root.has_lease(&credential.lease));
+    // Its login is closed from the first try on, and nothing of that try runs on.
+    assert_eq!(database.sql(&format!("SELECT rolcanlogin FROM pg_roles WHERE rolname = '{}'", credential.user)), "f");
+    eventually("PostgreSQL has ended the statement", || {
+        database
+            .sql("SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(8)%' AND pid <> pg_backend_pid()")
+            == "0"
+    });
+    // What was too short can be made longer, for leases that are there too.
+    server.role("r", json!({ "revocation_statements": slow, "revocation_timeout": "30s" }));
+    eventually("it ends by itself", || !root.has_lease(&credential.lease) && !database.has_role(&credential.user));
+    for (field, refused) in [
+        ("revocation_timeout", "revocation_timeout must be between 5 s and 600 s, or 0 for the default"),
+        ("creation_timeout", "creation_timeout must not be longer than 600 s"),
+    ] {
+        root.post("database/roles/r", json!({ field: "20m" })).assert_error(400, refused);
+    }
 }

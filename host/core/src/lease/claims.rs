@@ -9,7 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::revoke::Trigger;
-use super::{CLAIM_TTL, EndCause, LeaseError, LeaseKind, LeaseRow, LeaseState, Leases, TARGET_SLOTS};
+use super::{CLAIM_TTL, EFFECT_TIME, EndCause, LeaseError, LeaseKind, LeaseRow, LeaseState, Leases, TARGET_SLOTS};
 use crate::jobs::Jobs;
 use crate::rows::job;
 use crate::seams::engine::EngineError;
@@ -165,10 +165,20 @@ impl Leases {
                     continue;
                 }
             };
-            let leases = self.clone();
+            let (leases, stop) = (self.clone(), stop.clone());
             work.spawn(async move {
                 let id = row.id.clone();
-                if let Err(error) = leases.work_on(row).await
+                // A revocation that may take longer is given up: its claim ends, and then anybody goes on with it.
+                let late = async {
+                    stop.cancelled().await;
+                    tokio::time::sleep(std::time::Duration::from_secs(EFFECT_TIME.as_secs())).await;
+                };
+                let done = tokio::select! {
+                    biased;
+                    done = leases.work_on(row) => done,
+                    () = late => Ok(()),
+                };
+                if let Err(error) = done
                     && !matches!(error, LeaseError::Engine(_) | LeaseError::Damaged(_))
                 {
                     tracing::warn!(lease.id = %id, %error, "left lease {id} for later");

@@ -8,6 +8,7 @@
 //!
 //! Invariants: a PostgreSQL role exists only if a lease row names it. A lease never returns from `Revoking`. Every end has a cause.
 
+mod attempt;
 pub mod claims;
 pub mod irrevocable;
 pub mod issue;

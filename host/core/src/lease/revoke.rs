@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::claims::DOWN_FOR;
 use super::{
     CLAIM_TTL, EFFECT_GRACE, EFFECT_TIME, EndCause, IRREVOCABLE_AFTER, LeaseError, LeaseKind, LeaseRow, LeaseState,
-    Leases, NO_ANSWER, PAGE,
+    Leases, PAGE,
 };
 use crate::backoff::{self, BACKOFF_MAX, backoff};
 use crate::codec::encode;
@@ -153,17 +153,9 @@ impl Leases {
             Ok(body) => body,
             Err(error) => return Err(self.park_damaged(row, error).await?),
         };
-        let limit = Duration::from_secs(EFFECT_TIME.as_secs());
         let opening = self.opening(&row.connection);
         let tried = match self.engines.at(&row.mount) {
-            Some((engine, context)) => {
-                let intent = row.intent(&body, self.now() + EFFECT_TIME);
-                match tokio::time::timeout(limit, engine.revoke(&context, &intent)).await {
-                    Ok(done) => done,
-                    // A target that hangs is noticed sooner: this one has more to do than it has time for.
-                    Err(_) => Err(EngineError::Failed(NO_ANSWER.to_owned())),
-                }
-            }
+            Some((engine, context)) => self.revoke_in_time(&*engine, &context, &row, &body).await?,
             None => Err(EngineError::Failed(LeaseError::NoEngine(row.id.clone()).to_string())),
         };
         crate::fail::point("revoke-after-effect");

@@ -293,7 +293,12 @@ pub trait SecretsEngine: Any + Send + Sync {
     async fn limits(&self, at: &EngineContext, lease: &LeaseIntent) -> Result<LeaseLimits, EngineError>;
     /// Moves the end in the target to `until`. The lease row moves only after this succeeds.
     async fn renew(&self, at: &EngineContext, lease: &LeaseIntent, until: Timestamp) -> Result<(), EngineError>;
-    /// The role, its sessions and its rights are gone when this returns `Ok`.
+    /// How long one try of [`SecretsEngine::revoke`] may take, where the engine's configuration says so; what has taken longer is tried
+    /// again. It may be more than the lease's claim lasts: that is extended meanwhile.
+    async fn revocation_timeout(&self, _: &EngineContext, _: &LeaseIntent) -> Option<Duration> {
+        None
+    }
+    /// The role, its sessions and its rights are gone when this returns `Ok`. It is dropped at [`LeaseIntent::deadline`].
     async fn revoke(&self, at: &EngineContext, lease: &LeaseIntent) -> Result<(), EngineError>;
     /// The targets behind a mount whose roles can be listed.
     async fn targets(&self, _: &EngineContext) -> Result<Vec<KnownTarget>, EngineError> {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use leasehold_core::lease::revoke::Wait;
 use leasehold_core::lease::{LeaseError, LeaseState};
 use leasehold_core::seams::error::RequestError;
+use leasehold_core::seams::host::Clock as _;
 use leasehold_core::token::store::Children;
 use leasehold_model::{Operation, Ttl};
 use serde_json::{Value, json};
@@ -237,6 +238,62 @@ async fn a_dead_target_holds_up_no_other_and_is_tried_again() {
     *world.target.refuses.lock().unwrap() = None;
     node.tick(900).await;
     assert!(world.secrets().await.is_empty() && world.target.roles().is_empty());
+}
+
+/// Longer than a claim lasts: nobody else begins the same meanwhile.
+#[tokio::test(start_paused = true)]
+async fn a_revocation_that_may_take_long_stays_with_whoever_has_begun_it() {
+    let world = World::new();
+    let (node, other) = (world.start().await, world.start().await);
+    let token = node.token("t", None, LONG).await;
+    let id = node.issue(&token).await.unwrap();
+    for node in [&node, &other] {
+        *node.engine.revocation_timeout.lock().unwrap() = Some(Duration::from_secs(300));
+        *node.engine.takes.lock().unwrap() = Duration::from_secs(200);
+    }
+    node.leases.end_token(&token, Children::AreRevoked, &asked()).await.unwrap();
+    tokio::join!(node.tick(250), other.tick(250));
+    assert_eq!((world.target.count("revoke"), world.secrets().await.len()), (1, 0));
+    assert!(!world.target.has(&id));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_revocation_that_takes_too_long_says_so_and_is_tried_again() {
+    let world = World::new();
+    let node = world.start().await;
+    let token = node.token("t", None, LONG).await;
+    let id = node.issue(&token).await.unwrap();
+    *node.engine.revocation_timeout.lock().unwrap() = Some(Duration::from_secs(5));
+    *node.engine.takes.lock().unwrap() = Duration::from_secs(8);
+    let failed = node.leases.revoke(&id, Wait::UntilGone, &asked()).await.unwrap_err();
+    assert_eq!(
+        failed.to_string(),
+        "the revocation was not through after 5 s, its revocation_timeout; what is done stays done, and it is tried again"
+    );
+    let (row, body) = node.leases.find(&id).await.unwrap().unwrap();
+    assert_eq!((row.state, body.attempts, body.last_error), (LeaseState::Revoking, 1, Some(failed.to_string())));
+    assert!(row.next_at > world.clock.now(), "not at once");
+    *node.engine.revocation_timeout.lock().unwrap() = Some(Duration::from_secs(60));
+    node.tick(60).await;
+    assert!(world.secrets().await.is_empty() && !world.target.has(&id));
+}
+
+/// A server that is to stop does not wait for ten minutes, and whoever comes after it goes on.
+#[tokio::test(start_paused = true)]
+async fn a_long_revocation_does_not_keep_a_server_from_stopping() {
+    let world = World::new();
+    let node = world.start().await;
+    let token = node.token("t", None, LONG).await;
+    node.issue(&token).await.unwrap();
+    *node.engine.revocation_timeout.lock().unwrap() = Some(Duration::from_secs(600));
+    *node.engine.takes.lock().unwrap() = Duration::from_secs(500);
+    node.leases.end_token(&token, Children::AreRevoked, &asked()).await.unwrap();
+    let began = tokio::time::Instant::now();
+    node.tick(5).await;
+    assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
+    let again = world.start().await;
+    again.tick(100).await;
+    assert!(world.secrets().await.is_empty());
 }
 
 #[tokio::test(start_paused = true)]

@@ -28,6 +28,9 @@ pub(super) struct Effect {
     /// The policy that the password follows; empty: none, as in leases from before there were any.
     #[serde(default)]
     pub(super) password_policy: String,
+    /// How long the revocation may take, as the role said at issue; zero: as any.
+    #[serde(default)]
+    pub(super) revocation_timeout: Ttl,
     /// Rendered, split, as they were at issue; empty: the default revocation.
     pub(super) revocation: Vec<String>,
 }

@@ -4,6 +4,8 @@
 //!
 //! Invariant: a lease that counts as ended has no role that can log in and no session.
 
+use std::time::Duration;
+
 use leasehold_core::seams::engine::EngineContext;
 use tokio_postgres::error::SqlState;
 
@@ -11,7 +13,7 @@ use super::connection::Leftovers;
 use super::effect::Effect;
 use super::postgresql::failure::TargetError;
 use super::postgresql::pool::ConnectionPool;
-use super::postgresql::revoke::{self, End};
+use super::postgresql::revoke::{self, End, Theirs};
 use super::postgresql::role_identity::RoleIdentity;
 use super::postgresql::verify_absent::{self, Origin};
 use super::postgresql::{ownership_comment, transaction};
@@ -24,6 +26,8 @@ pub(super) struct Ending<'a> {
     pub(super) lease: &'a str,
     pub(super) target: &'a ConnectionPool,
     pub(super) leftovers: Leftovers,
+    /// How long the operator's statements may take, where their role says so.
+    pub(super) statement_max: Option<Duration>,
 }
 
 impl Ending<'_> {
@@ -57,9 +61,13 @@ impl Ending<'_> {
         }
     }
 
+    fn theirs<'a>(&self, texts: &'a [String]) -> Theirs<'a> {
+        Theirs { texts, statement_max: self.statement_max }
+    }
+
     async fn revoke(&self, statements: &[String]) -> Result<End, TargetError> {
         let (name, installation) = (self.effect.username.as_str(), self.at.mount.installation.as_str());
-        match revoke::revoke(self.target, &RoleIdentity::named(name), statements, &self.leftovers).await? {
+        match revoke::revoke(self.target, &RoleIdentity::named(name), self.theirs(statements), &self.leftovers).await? {
             End::Gone => return Ok(End::Gone),
             End::Kept => {
                 tracing::info!(
@@ -81,7 +89,7 @@ impl Ending<'_> {
         };
         tracing::warn!(role = renamed.name, was = origin.name, "a leased role had been renamed");
         let subject = RoleIdentity::found(&renamed, installation);
-        revoke::revoke(self.target, &subject, &[], &self.leftovers).await
+        revoke::revoke(self.target, &subject, self.theirs(&[]), &self.leftovers).await
     }
 
     /// What creation statements make that do not say CREATE ROLE is not known here: a function may have made anything. So what undoes it
@@ -91,7 +99,7 @@ impl Ending<'_> {
             return Ok(());
         }
         let name = &self.effect.username;
-        match transaction::run(self.target, name, transaction::REVOCATION, statements).await {
+        match transaction::run(self.target, name, transaction::REVOCATION, statements, self.statement_max).await {
             // It has been undone before, or was never done.
             Err(error) if error.is_code(&SqlState::UNDEFINED_OBJECT) => Ok(()),
             done => done,

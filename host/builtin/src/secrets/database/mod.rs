@@ -35,6 +35,7 @@ pub mod properties {
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use leasehold_core::routes::Route;
@@ -142,7 +143,7 @@ impl DatabaseEngine {
         let (mut anew, mut hosts) = (AGAIN_MAX, HOSTS_MAX);
         loop {
             let opened = self.open(at, &effect.connection).await?;
-            match transaction::run(&opened.target, &effect.username, purpose, &statements).await {
+            match transaction::run(&opened.target, &effect.username, purpose, &statements, None).await {
                 Err(TargetError::Reconfigured) if anew > 0 => anew -= 1,
                 Err(error) if opened.target.may_go_elsewhere(&error, &mut hosts) => {}
                 renewed => return renewed.map_err(|error| opened.failed(error)),
@@ -152,12 +153,20 @@ impl DatabaseEngine {
 
     async fn delete_user(&self, at: &EngineContext, lease: &LeaseIntent) -> Result<(), EngineError> {
         let effect = Effect::read(&lease.effect)?;
+        let statement_max = revocation_timeout(at, &effect).await;
         let (mut anew, mut hosts) = (AGAIN_MAX, HOSTS_MAX);
         loop {
             let opened = self.open(at, &effect.connection).await?;
             let heir = reassign_owner::of_role(&at.mount.accessor, &effect.role);
             let leftovers = opened.record.leftovers(heir).map_err(EngineError::Failed)?;
-            let ending = Ending { at, effect: &effect, lease: lease.id.random(), target: &opened.target, leftovers };
+            let ending = Ending {
+                at,
+                effect: &effect,
+                lease: lease.id.random(),
+                target: &opened.target,
+                leftovers,
+                statement_max,
+            };
             match ending.carry_out().await {
                 // Each of its steps may be repeated.
                 Err(TargetError::Reconfigured) if anew > 0 => anew -= 1,
@@ -181,6 +190,14 @@ async fn role_to_renew(storage: &MountStorage, effect: &Effect) -> Result<RoleRe
     found.ok_or_else(|| {
         EngineError::Failed(format!("error during renew: could not find role with name {:?}", effect.role))
     })
+}
+
+/// How long a revocation may take that says so: as the role says now, so that a limit which was too short can be raised; of a role that
+/// is gone, as it said when the lease was issued.
+async fn revocation_timeout(at: &EngineContext, effect: &Effect) -> Option<Duration> {
+    let now = role(&at.storage, &effect.role).await.ok().flatten();
+    let timeout = now.map_or(effect.revocation_timeout, |role| role.revocation_timeout);
+    timeout.if_set().map(|timeout| Duration::from_secs(timeout.as_secs()))
 }
 
 fn read_role(name: &str, bytes: &[u8]) -> Result<RoleRecord, RequestError> {
@@ -221,6 +238,10 @@ impl SecretsEngine for DatabaseEngine {
 
     async fn renew(&self, at: &EngineContext, lease: &LeaseIntent, until: Timestamp) -> Result<(), EngineError> {
         DatabaseOperation::Update.measured(self.update_user(at, lease, until)).await
+    }
+
+    async fn revocation_timeout(&self, at: &EngineContext, lease: &LeaseIntent) -> Option<Duration> {
+        revocation_timeout(at, &Effect::read(&lease.effect).ok()?).await
     }
 
     async fn revoke(&self, at: &EngineContext, lease: &LeaseIntent) -> Result<(), EngineError> {

@@ -53,6 +53,7 @@ pub(super) async fn plan(
         password_at,
         expiration_at,
         password_policy: policy.clone(),
+        revocation_timeout: role.revocation_timeout,
         revocation,
     };
     Ok(LeasePlan {

@@ -33,6 +33,9 @@ pub(super) struct RoleRecord {
     /// Zero: as the connection says.
     #[serde(default)]
     pub(super) creation_timeout: Ttl,
+    /// Zero: as long as any revocation.
+    #[serde(default)]
+    pub(super) revocation_timeout: Ttl,
     /// Zero: as many as anybody wants. Who keeps to it is not the engine: it is a row of the quotas, written in one commit with this.
     #[serde(default)]
     pub(super) max_leases: u64,
@@ -55,6 +58,7 @@ impl Default for RoleRecord {
             credential_config: BTreeMap::new(),
             template_dialect: Dialect::Handlebars,
             creation_timeout: Ttl::ZERO,
+            revocation_timeout: Ttl::ZERO,
             max_leases: 0,
             username_template: String::new(),
         }
@@ -73,6 +77,11 @@ const NOT_OF_A_ROLE: &[(&str, &str)] = &[
     ("skip_import_rotation", STATIC),
 ];
 const STATIC: &str = "it belongs to a static role, static-roles/:name";
+
+/// In less time a revocation that has something to do would never be through.
+const REVOCATION_TIMEOUT_MIN: Ttl = Ttl::from_secs(5);
+/// As that of creation: a lease that is being revoked holds sessions of the target.
+const REVOCATION_TIMEOUT_MAX: Ttl = Ttl::from_secs(600);
 
 /// More than anybody writes; a role is read at every lease.
 const TEXT_MAX: usize = 1 << 20;
@@ -107,6 +116,10 @@ impl RoleRecord {
         if let Some(timeout) = fields.ttl("creation_timeout") {
             check_creation_timeout(timeout).map_err(RequestError::Invalid)?;
             self.creation_timeout = timeout;
+        }
+        if let Some(timeout) = fields.ttl("revocation_timeout") {
+            check_revocation_timeout(timeout)?;
+            self.revocation_timeout = timeout;
         }
         if let Some(most) = fields.int("max_leases") {
             let refused =
@@ -208,6 +221,9 @@ impl RoleRecord {
             if self.creation_timeout != Ttl::ZERO {
                 data.insert("creation_timeout".to_owned(), json!(self.creation_timeout));
             }
+            if self.revocation_timeout != Ttl::ZERO {
+                data.insert("revocation_timeout".to_owned(), json!(self.revocation_timeout));
+            }
             if self.max_leases > 0 {
                 data.insert("max_leases".to_owned(), json!(self.max_leases));
                 data.sort_keys();
@@ -230,6 +246,17 @@ impl RoleRecord {
         }
         answer
     }
+}
+
+fn check_revocation_timeout(timeout: Ttl) -> Result<(), RequestError> {
+    if timeout == Ttl::ZERO || (REVOCATION_TIMEOUT_MIN..=REVOCATION_TIMEOUT_MAX).contains(&timeout) {
+        return Ok(());
+    }
+    Err(RequestError::Invalid(format!(
+        "revocation_timeout must be between {} s and {} s, or 0 for the default",
+        REVOCATION_TIMEOUT_MIN.as_secs(),
+        REVOCATION_TIMEOUT_MAX.as_secs()
+    )))
 }
 
 /// Has the template component look at statements: it says in which dialect they will be rendered, and what is odd about them. `insists`:

@@ -120,6 +120,11 @@ const ROLE_FIELDS: &[Field] = &[
         "How long the creation statements may take; at most 600s. Default: as the connection says.",
     ),
     Field::visible(
+        "revocation_timeout",
+        Kind::Duration,
+        "How long one try of a revocation may take, 5s to 600s; what has taken longer is tried again. Default 30s.",
+    ),
+    Field::visible(
         "max_leases",
         Kind::Int,
         "How many leases of this role there may be at once; one more is refused with 429. Default: as many as anybody wants.",

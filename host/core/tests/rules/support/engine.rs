@@ -114,6 +114,8 @@ pub struct ScriptedEngine {
     pub renewable: Mutex<bool>,
     /// Effects take this long.
     pub takes: Mutex<std::time::Duration>,
+    /// How long one try of a revocation may take, where that is set.
+    pub revocation_timeout: Mutex<Option<std::time::Duration>>,
     /// A list of roles comes so long after it was made.
     pub lists_take: Mutex<std::time::Duration>,
     /// Ways to the one target.
@@ -133,6 +135,7 @@ impl ScriptedEngine {
             ttls: Mutex::new((Ttl::from_secs(3600), Ttl::from_secs(86_400))),
             renewable: Mutex::new(true),
             takes: Mutex::default(),
+            revocation_timeout: Mutex::default(),
             lists_take: Mutex::default(),
             connections: Mutex::new(vec!["pg"]),
             drops_orphans: Mutex::default(),
@@ -354,6 +357,10 @@ impl SecretsEngine for ScriptedEngine {
             return Err(EngineError::Failed("ERROR: role does not exist (SQLSTATE 42704)".to_owned()));
         }
         self.step("renew", &lease.id, || {}).await
+    }
+
+    async fn revocation_timeout(&self, _: &EngineContext, _: &LeaseIntent) -> Option<std::time::Duration> {
+        *self.revocation_timeout.lock().unwrap()
     }
 
     async fn revoke(&self, _: &EngineContext, lease: &LeaseIntent) -> Result<(), EngineError> {

@@ -8,7 +8,7 @@ use super::super::connection::Leftovers;
 use super::failure::TargetError;
 use super::ownership_comment::comment;
 use super::pool::{ANSWER_MAX, ConnectionPool};
-use super::revoke;
+use super::revoke::{self, Theirs};
 use super::role_identity::RoleIdentity;
 use super::sql::{literal, rows};
 
@@ -55,7 +55,7 @@ pub(crate) async fn drop_found(
     role: &OwnedRole,
     leftovers: &Leftovers,
 ) -> Result<OrphanEnd, TargetError> {
-    match revoke::revoke(target, &RoleIdentity::found(role, installation), &[], leftovers).await {
+    match revoke::revoke(target, &RoleIdentity::found(role, installation), Theirs::NONE, leftovers).await {
         Ok(_) => Ok(OrphanEnd::Gone),
         Err(error) if RoleIdentity::is_lost(&error) => {
             let session = target.session().await?;

@@ -32,12 +32,23 @@ pub(crate) enum End {
     Absent,
 }
 
-/// The role, its sessions and its rights are gone when this returns [`End::Gone`].
-/// `statements` are the operator's; empty: the default revocation. What theirs leave able to log in, the default one ends.
+/// The operator's statements; none: the default revocation.
+#[derive(Clone, Copy)]
+pub(crate) struct Theirs<'a> {
+    pub(crate) texts: &'a [String],
+    /// How long one of them may take; `None`: as any statement.
+    pub(crate) statement_max: Option<Duration>,
+}
+
+impl Theirs<'_> {
+    pub(crate) const NONE: Theirs<'static> = Theirs { texts: &[], statement_max: None };
+}
+
+/// The role, its sessions and its rights are gone when this returns [`End::Gone`]. What theirs leave able to log in, the default one ends.
 pub(crate) async fn revoke(
     target: &ConnectionPool,
     subject: &RoleIdentity<'_>,
-    statements: &[String],
+    statements: Theirs<'_>,
     leftovers: &Leftovers,
 ) -> Result<End, TargetError> {
     for wait in COLLISION_WAITS {
@@ -72,7 +83,7 @@ fn can_do_without(error: &TargetError) -> bool {
 async fn go_through(
     target: &ConnectionPool,
     subject: &RoleIdentity<'_>,
-    statements: &[String],
+    statements: Theirs<'_>,
     leftovers: &Leftovers,
 ) -> Result<End, TargetError> {
     let mut complaints = Complaints::default();
@@ -88,7 +99,7 @@ async fn go_through(
         session.finish();
         return Ok(End::Absent);
     };
-    let is_custom = !statements.is_empty();
+    let is_custom = !statements.texts.is_empty();
     let long_way =
         if is_custom || standing.can_login { Some(standing) } else { short_way(&session, subject, standing).await? };
     let Some(standing) = long_way else {
@@ -164,9 +175,9 @@ async fn theirs(
     target: &ConnectionPool,
     subject: &RoleIdentity<'_>,
     before: &Standing,
-    statements: &[String],
+    statements: Theirs<'_>,
 ) -> Result<Option<End>, TargetError> {
-    transaction::run(target, subject.name, transaction::REVOCATION, statements).await?;
+    transaction::run(target, subject.name, transaction::REVOCATION, statements.texts, statements.statement_max).await?;
     let session = target.session().await?;
     let end = match look(&session, subject).await? {
         None => match sessions_left(&session, before.oid).await? {
