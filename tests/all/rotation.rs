@@ -154,6 +154,9 @@ fn refusals(server: &Server) {
         }
         body
     };
+    // Here the list of those that there are follows.
+    root.post("database/static-roles/a", with(json!({ "credential_type": "foo" })))
+        .assert_error_has(400, "invalid credential_type \"foo\"");
     for (name, body, why) in [
         ("a", json!({}), "database name is a required field"),
         ("a", json!({ "db_name": "pg" }), "username is a required field to create a static account"),
@@ -164,7 +167,6 @@ fn refusals(server: &Server) {
             with(json!({ "rotation_period": -4 })),
             "error converting input for field \"rotation_period\": cannot provide negative value '-4'",
         ),
-        ("a", with(json!({ "credential_type": "foo" })), "invalid credential_type \"foo\""),
         ("dyn", with(json!({})), "Role and Static Role names must be unique"),
     ] {
         root.post(&format!("database/static-roles/{name}"), body).assert_error(400, why);

@@ -78,6 +78,10 @@ const NOT_OF_A_ROLE: &[(&str, &str)] = &[
 ];
 const STATIC: &str = "it belongs to a static role, static-roles/:name";
 
+/// What there is, for whoever asks for something else.
+pub(super) const CREDENTIAL_TYPES: &str =
+    "\"password\" is issued here; \"rsa_private_key\" and \"client_certificate\" are known, and not issued yet";
+
 /// In less time a revocation that has something to do would never be through.
 const REVOCATION_TIMEOUT_MIN: Ttl = Ttl::from_secs(5);
 /// As that of creation: a lease that is being revoked holds sessions of the target.
@@ -130,7 +134,10 @@ impl RoleRecord {
             self.credential_type = match wished {
                 "" | "password" => "password".to_owned(),
                 known @ ("rsa_private_key" | "client_certificate") => known.to_owned(),
-                other => return Err(RequestError::invalid(format!("invalid credential_type {other:?}"))),
+                other => {
+                    let why = format!("invalid credential_type {other:?}: {CREDENTIAL_TYPES}");
+                    return Err(RequestError::invalid(why));
+                }
             };
         }
         if let Some(template) = fields.text("username_template") {

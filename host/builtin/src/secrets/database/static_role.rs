@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 
 use super::connection::ConnectionRecord;
 use super::credential::NAME_MAX;
-use super::role;
+use super::role::{self, CREDENTIAL_TYPES};
 use super::rotation::schedule::Schedule;
 use super::rotation::{Rotation, StoredPassword};
 use super::templates::Templates;
@@ -137,7 +137,9 @@ impl StaticRole {
                     format!("unsupported credential_type: {:?}", fields.text("credential_type").unwrap_or_default());
                 return Err(RequestError::Engine(why));
             }
-            Some(other) => return Err(RequestError::Invalid(format!("invalid credential_type {other:?}"))),
+            Some(other) => {
+                return Err(RequestError::Invalid(format!("invalid credential_type {other:?}: {CREDENTIAL_TYPES}")));
+            }
         };
         if !kind.is_empty() {
             kind.clone_into(&mut self.credential_type);
