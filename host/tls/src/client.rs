@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use rustls::client::danger::HandshakeSignatureValid;
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
@@ -14,6 +14,7 @@ use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, 
 use webpki::{BorrowedCertRevocationList, CertRevocationList, EndEntityCert, KeyUsage, VerifiedPath};
 
 use crate::certificate::Certificate;
+use crate::possession;
 use crate::verifier::check_time;
 
 /// What of a chain is kept for as long as its connection lasts, whoever sent it.
@@ -59,7 +60,7 @@ impl ClientCertVerifier for AnyClient {
         leaf: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, leaf, signed, &self.0.signature_verification_algorithms)
+        possession::tls12(&self.0, message, leaf, signed)
     }
 
     fn verify_tls13_signature(
@@ -68,7 +69,7 @@ impl ClientCertVerifier for AnyClient {
         leaf: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, leaf, signed, &self.0.signature_verification_algorithms)
+        possession::tls13(&self.0, message, leaf, signed)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

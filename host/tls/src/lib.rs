@@ -4,7 +4,7 @@
 //! Must not know: PostgreSQL, HTTP, configuration. It gets certificates in PEM form and says what a peer proved.
 //!
 //! Start with [`ServerVerifier`]; `certificate` reads the few parts of an X.509 certificate that rustls does not tell, `names`
-//! compares a certificate's names with a host, `client` judges clients, `roots` reads PEM text and finds the system's bundle.
+//! compares a certificate's names with a host, `client` judges clients, `possession` has either of them prove that its key is its own, `roots` reads PEM text and finds the system's bundle.
 //!
 //! Invariants: no byte that a peer sends makes this crate panic. [`Proof::None`] still checks that the peer holds the private key of the
 //! certificate that it showed. Everything that is not understood is refused.
@@ -13,6 +13,7 @@ mod certificate;
 mod client;
 mod config;
 mod names;
+mod possession;
 mod roots;
 mod verifier;
 

@@ -10,12 +10,13 @@ use ::aws_lc_rs::digest;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
-use rustls::{CertificateError, DigitallySignedStruct, Error, PeerMisbehaved, RootCertStore, SignatureScheme};
+use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
 use crate::certificate::Certificate;
 use crate::names::{self, NameRule};
+use crate::possession;
 
 /// How far a server has to prove who it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,16 +133,7 @@ impl ServerCertVerifier for ServerVerifier {
         leaf: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let certificate = read(leaf)?;
-        let known = self.provider.signature_verification_algorithms.mapping;
-        let candidates = known.iter().find(|(scheme, _)| *scheme == signed.scheme).map(|(_, candidates)| *candidates);
-        let candidates =
-            candidates.ok_or(Error::PeerMisbehaved(PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme))?;
-        let is_good = candidates.iter().any(|algorithm| {
-            algorithm.public_key_alg_id().as_ref() == certificate.key_algorithm
-                && algorithm.verify_signature(certificate.key, message, signed.signature()).is_ok()
-        });
-        if is_good { Ok(HandshakeSignatureValid::assertion()) } else { Err(wrong(CertificateError::BadSignature)) }
+        possession::tls12(&self.provider, message, leaf, signed)
     }
 
     fn verify_tls13_signature(
@@ -150,10 +142,7 @@ impl ServerCertVerifier for ServerVerifier {
         leaf: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let certificate = read(leaf)?;
-        let key = SubjectPublicKeyInfoDer::from(certificate.key_info);
-        let known = &self.provider.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature_with_raw_key(message, &key, signed, known)
+        possession::tls13(&self.provider, message, leaf, signed)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -181,7 +170,7 @@ pub fn end_point(leaf: &CertificateDer<'_>) -> Option<Vec<u8>> {
     Some(digest::digest(hash, leaf).as_ref().to_vec())
 }
 
-fn read<'a>(leaf: &'a CertificateDer<'_>) -> Result<Certificate<'a>, Error> {
+pub(crate) fn read<'a>(leaf: &'a CertificateDer<'_>) -> Result<Certificate<'a>, Error> {
     Certificate::read(leaf).ok_or(wrong(CertificateError::BadEncoding))
 }
 
@@ -197,6 +186,6 @@ pub(crate) fn check_time(certificate: &Certificate<'_>, now: UnixTime) -> Result
     Ok(())
 }
 
-fn wrong(why: CertificateError) -> Error {
+pub(crate) fn wrong(why: CertificateError) -> Error {
     Error::InvalidCertificate(why)
 }

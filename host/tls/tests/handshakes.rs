@@ -7,7 +7,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use leasehold_tls::{
-    NameRule, PemError, Proof, ServerVerifier, Versions, certificates, client_config, end_point, identity,
+    AnyClient, NameRule, PemError, Proof, ServerVerifier, Versions, certificates, client_config, end_point, identity,
 };
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject as _;
@@ -55,18 +55,24 @@ fn shake(
     host: &str,
     versions: Versions,
 ) -> Option<rustls::Error> {
-    let key = PrivateKeyDer::from_pem_slice(&made.read(&format!("{key}.key"))).unwrap();
-    let chain = certificates(&made.read(&format!("{server}.pem"))).unwrap();
-    // Not checked against the certificate: a peer that shows another's certificate is what one case is about.
-    let shown = rustls::sign::CertifiedKey::new(chain, aws_lc_rs::sign::any_supported_type(&key).unwrap());
     let server = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()
-        .with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(shown)));
+        .with_cert_resolver(shown(made, server, key));
     let mut server = ServerConnection::new(Arc::new(server)).unwrap();
     let config = client_config(verifier, None, versions).unwrap();
     let mut client = ClientConnection::new(Arc::new(config), ServerName::try_from(host.to_owned()).unwrap()).unwrap();
+    let (error, _) = converse(&mut client, &mut server);
+    assert!(error.is_some() || !client.is_handshaking());
+    error
+}
+
+/// What client and server have against each other, at most.
+fn converse(
+    client: &mut ClientConnection,
+    server: &mut ServerConnection,
+) -> (Option<rustls::Error>, Option<rustls::Error>) {
     for _ in 0..10 {
         let mut bytes = Vec::new();
         while client.wants_write() {
@@ -75,7 +81,9 @@ fn shake(
         let mut from_client = bytes.as_slice();
         while !from_client.is_empty() {
             server.read_tls(&mut from_client).unwrap();
-            let _ = server.process_new_packets();
+            if let Err(error) = server.process_new_packets() {
+                return (None, Some(error));
+            }
         }
         let mut bytes = Vec::new();
         while server.wants_write() {
@@ -85,12 +93,47 @@ fn shake(
         while !from_server.is_empty() {
             client.read_tls(&mut from_server).unwrap();
             if let Err(error) = client.process_new_packets() {
-                return Some(error);
+                return (Some(error), None);
             }
         }
     }
-    assert!(!client.is_handshaking());
-    None
+    (None, None)
+}
+
+fn shown(made: &Made, certificate: &str, key: &str) -> Arc<rustls::sign::SingleCertAndKey> {
+    let key = PrivateKeyDer::from_pem_slice(&made.read(&format!("{key}.key"))).unwrap();
+    let chain = certificates(&made.read(&format!("{certificate}.pem"))).unwrap();
+    // Not checked against the certificate: a peer that shows another's certificate is what one case is about.
+    let shown = rustls::sign::CertifiedKey::new(chain, aws_lc_rs::sign::any_supported_type(&key).unwrap());
+    Arc::new(rustls::sign::SingleCertAndKey::from(shown))
+}
+
+/// Who comes with whatever certificate is let in, if it holds the key: whom to trust is asked later.
+#[test]
+fn a_client_with_any_certificate_is_let_in_when_it_holds_the_key() {
+    let provider = || Arc::new(aws_lc_rs::default_provider());
+    for key in ["-newkey ec -pkeyopt ec_paramgen_curve:P-256", "-newkey rsa:2048"] {
+        let made = made(key);
+        for versions in [Versions::Tls12, Versions::Tls13] {
+            for (certificate, key, is_in) in
+                [("v1", "v1", true), ("self", "self", true), ("named", "named", true), ("v1", "other", false)]
+            {
+                let server = ServerConfig::builder_with_provider(provider())
+                    .with_safe_default_protocol_versions()
+                    .unwrap()
+                    .with_client_cert_verifier(Arc::new(AnyClient::new(provider())))
+                    .with_cert_resolver(shown(&made, "named", "named"));
+                let mut config = client_config(ServerVerifier::anyone(), None, versions).unwrap();
+                config.client_auth_cert_resolver = shown(&made, certificate, key);
+                let mut server = ServerConnection::new(Arc::new(server)).unwrap();
+                let name = ServerName::try_from("localhost").unwrap();
+                let mut client = ClientConnection::new(Arc::new(config), name).unwrap();
+                let (_, error) = converse(&mut client, &mut server);
+                assert_eq!(error.is_none(), is_in, "{certificate} with the key of {key}, {versions:?}: {error:?}");
+                assert_eq!(is_in, server.peer_certificates().is_some() && !server.is_handshaking());
+            }
+        }
+    }
 }
 
 #[test]
