@@ -22,6 +22,113 @@ fn log_in(server: &Server, mount: &str, name: &str) -> Client {
     server.as_token(&answer.assert_status(200).text("/auth/client_token"))
 }
 
+#[test]
+fn a_null_empties_a_field_unless_it_is_a_length() {
+    nulls(&Server::dev());
+}
+
+#[test]
+fn a_null_empties_a_field_of_a_real_openbao_alike() {
+    if let Some(bao) = Bao::find("null in fields, against a real OpenBao") {
+        nulls(&Server::openbao(&bao));
+    }
+}
+
+fn nulls(server: &Server) {
+    let root = server.root();
+    for method in ["approle", "userpass", "jwt"] {
+        enable(server, method, method);
+    }
+    root.post("sys/mounts/db", json!({ "type": "database" })).assert_status(204);
+    let token =
+        json!({ "token_policies": ["p"], "token_ttl": 60, "token_bound_cidrs": ["10.0.0.0/8"], "token_num_uses": 5 });
+    let merged = |a: &Value, b: Value| {
+        let mut all = a.as_object().unwrap().clone();
+        all.extend(b.as_object().unwrap().clone());
+        Value::Object(all)
+    };
+    let with = |more: Value| merged(&token, more);
+    let jwt = json!({ "role_type": "jwt", "user_claim": "sub" });
+    for (path, whole, always, field, after) in [
+        ("auth/approle/role/r", with(json!({})), json!({}), "token_policies", json!([])),
+        ("auth/approle/role/r", with(json!({})), json!({}), "token_ttl", json!(60)),
+        ("auth/approle/role/r", with(json!({})), json!({}), "token_num_uses", json!(0)),
+        ("auth/approle/role/r", with(json!({ "secret_id_num_uses": 4 })), json!({}), "secret_id_num_uses", json!(0)),
+        ("auth/approle/role/r", with(json!({ "secret_id_ttl": 70 })), json!({}), "secret_id_ttl", json!(70)),
+        (
+            "auth/userpass/users/u",
+            with(json!({ "password": "a-long-password" })),
+            json!({}),
+            "token_bound_cidrs",
+            json!([]),
+        ),
+        ("auth/userpass/users/u", with(json!({ "password": "a-long-password" })), json!({}), "token_ttl", json!(60)),
+        (
+            "auth/jwt/role/r",
+            with(json!({ "bound_audiences": ["a"], "bound_subject": "x" })),
+            jwt.clone(),
+            "bound_audiences",
+            json!([]),
+        ),
+        (
+            "auth/jwt/role/r",
+            with(json!({ "bound_audiences": ["a"], "bound_subject": "x" })),
+            jwt.clone(),
+            "bound_subject",
+            json!(""),
+        ),
+        (
+            "auth/jwt/role/r",
+            with(json!({ "bound_audiences": ["a"], "bound_claims": { "a": "b" } })),
+            jwt.clone(),
+            "bound_claims",
+            Value::Null,
+        ),
+        (
+            "auth/jwt/role/r",
+            with(json!({ "bound_audiences": ["a"], "clock_skew_leeway": 7 })),
+            jwt.clone(),
+            "clock_skew_leeway",
+            json!(7),
+        ),
+        (
+            "auth/token/roles/r",
+            json!({ "allowed_policies": ["p"], "orphan": true }),
+            json!({}),
+            "allowed_policies",
+            json!([]),
+        ),
+        ("auth/token/roles/r", json!({ "allowed_policies": ["p"], "orphan": true }), json!({}), "orphan", json!(false)),
+        (
+            "db/roles/r",
+            json!({ "db_name": "x", "creation_statements": ["c"], "default_ttl": 60 }),
+            json!({ "db_name": "x" }),
+            "creation_statements",
+            json!([]),
+        ),
+        (
+            "db/roles/r",
+            json!({ "db_name": "x", "creation_statements": ["c"], "default_ttl": 60 }),
+            json!({ "db_name": "x" }),
+            "default_ttl",
+            json!(60),
+        ),
+        ("identity/entity/name/e", json!({ "policies": ["p"], "disabled": true }), json!({}), "policies", json!([])),
+        ("identity/entity/name/e", json!({ "policies": ["p"], "disabled": true }), json!({}), "disabled", json!(false)),
+        ("identity/entity/name/e", json!({ "metadata": { "a": "b" } }), json!({}), "metadata", Value::Null),
+    ] {
+        root.delete(path);
+        let written = root.post(path, merged(&always, whole));
+        assert!(matches!(written.status, 200 | 204), "{path}: {written}");
+        let emptied = root.post(path, merged(&always, json!({ field: null })));
+        assert!(matches!(emptied.status, 200 | 204), "{path} {field}: {emptied}");
+        let read = root.get(path).assert_status(200).at(&format!("/data/{field}"));
+        // An empty list may also read as null, and an empty map as a map.
+        let is_empty = after == json!([]) && read.is_null() || after.is_null() && read == json!({});
+        assert!(read == after || is_empty, "{path} {field}: {read}");
+    }
+}
+
 /// A program that keeps the token, called by our command line and by `bao`'s alike.
 #[test]
 fn a_token_helper_keeps_the_token_of_a_login() {

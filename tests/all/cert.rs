@@ -451,13 +451,14 @@ fn stored_certificates_are_written_read_listed_and_deleted() {
     ] {
         root.post("auth/cert/certs/a", body).assert_error_has(400, why);
     }
-    at.store("A", json!({ "allowed_common_names": "a*", "policies": "p", "token_policies": null }));
+    let old = json!({ "certificate": pem, "allowed_common_names": "a*", "policies": "p" });
+    root.post("auth/cert/certs/A", old).assert_status(204);
     root.get("auth/cert/certs/a")
         .assert_status(200)
         .assert_at("/data/certificate", pem)
         .assert_at("/data/allowed_common_names", json!(["a*"]))
         .assert_at("/data/allowed_names", Value::Null)
-        .assert_at("/data/display_name", "")
+        .assert_at("/data/display_name", "a")
         .assert_at("/data/policies", json!(["p"]))
         .assert_at("/data/token_policies", json!(["p"]));
     root.list("auth/cert/certs").assert_at("/data/keys", json!(["a"]));

@@ -118,7 +118,9 @@ impl std::fmt::Debug for Fields {
 }
 
 impl Fields {
-    /// Reads `data` by `schema`. A `null` counts as not given. Captured names are not fields: they are skipped here.
+    /// Reads `data` by `schema`. Captured names are not fields: they are skipped here.
+    ///
+    /// A `null` is the empty value of its kind, as in Vault; where there is none (a length or a point of time) it counts as not given.
     ///
     /// # Errors
     /// A value that does not convert to its kind.
@@ -131,6 +133,7 @@ impl Fields {
             };
             if value.is_null() {
                 fields.nulls.push(field.name);
+                fields.values.extend(empty(field.kind).map(|empty| (field.name, empty)));
                 continue;
             }
             let coerced = coerce(field, value).map_err(|why| FieldError { field: field.name.to_owned(), why })?;
@@ -144,7 +147,7 @@ impl Fields {
         self.values.contains_key(name)
     }
 
-    /// Whether the field was given as `null`, with which a merge patch takes something away. Everything else reads it as not given.
+    /// Whether the field was given as `null`, with which a merge patch takes something away.
     #[must_use]
     pub fn is_null(&self, name: &str) -> bool {
         self.nulls.contains(&name)
@@ -226,6 +229,20 @@ impl Fields {
     #[must_use]
     pub fn unknown(&self) -> &Object {
         &self.unknown
+    }
+}
+
+/// What `null` stands for.
+fn empty(kind: Kind) -> Option<Coerced> {
+    match kind {
+        Kind::Text => Some(Coerced::Text(String::new())),
+        Kind::Int => Some(Coerced::Int(0)),
+        Kind::Float => Some(Coerced::Float(0.0)),
+        Kind::Bool => Some(Coerced::Bool(false)),
+        Kind::CommaList | Kind::List => Some(Coerced::List(Vec::new())),
+        Kind::KvPairs => Some(Coerced::Pairs(BTreeMap::new())),
+        Kind::Map => Some(Coerced::Any(Value::Object(Object::new()))),
+        Kind::Duration | Kind::Time | Kind::Any => None,
     }
 }
 

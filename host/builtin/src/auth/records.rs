@@ -27,6 +27,9 @@ pub(super) trait Record: Default + Serialize + DeserializeOwned + Send + Sync {
     /// What is wrong with it then.
     fn update(&mut self, fields: &Fields, is_new: bool) -> Result<(), RequestError>;
 
+    /// What its name stands in for.
+    fn named(&mut self, _: &str) {}
+
     /// What whoever has written it should know.
     fn warnings(&self) -> Vec<String>;
 
@@ -72,6 +75,7 @@ pub(super) async fn write<R: Record>(request: &AuthRequest) -> Result<LogicalRes
             return Err(RequestError::Invalid(format!("there are {most} {what} at this mount, which is the most")));
         }
         record.update(&request.fields, is_new)?;
+        record.named(&name_of(request));
         match storage.put(&key, encode(&record)?, expect).await {
             Ok(()) => return Ok(LogicalResponse { warnings: record.warnings(), ..LogicalResponse::default() }),
             Err(StorageError::Conflict(_)) => {}

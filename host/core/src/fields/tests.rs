@@ -52,8 +52,11 @@ fn numbers_name_their_base_as_in_go() {
 }
 
 #[test]
-fn null_is_the_same_as_missing() {
-    assert!(!read(json!({"s": null})).unwrap().has("s"));
+fn null_is_the_empty_value_of_a_kind_that_has_one() {
+    let fields = read(json!({"s": null, "i": null, "b": null, "l": null, "m": null, "d": null})).unwrap();
+    assert_eq!((fields.text("s"), fields.int("i"), fields.bool("b")), (Some(""), Some(0), Some(false)));
+    assert_eq!((fields.list("l"), fields.pairs("m")), (Some(&[][..]), Some(&BTreeMap::new())));
+    assert!(!fields.has("d") && fields.is_null("d") && fields.is_null("s"));
 }
 
 #[test]

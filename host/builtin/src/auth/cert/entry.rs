@@ -135,6 +135,12 @@ impl Record for Entry {
     }
 
     /// Authorities that are good for nothing: logins would fail without a word why.
+    fn named(&mut self, name: &str) {
+        if self.display_name.is_empty() {
+            name.clone_into(&mut self.display_name);
+        }
+    }
+
     fn warnings(&self) -> Vec<String> {
         let stored = certificates(self.certificate.as_bytes()).unwrap_or_default();
         let warning = |(at, one): (usize, &CertificateDer<'static>)| {

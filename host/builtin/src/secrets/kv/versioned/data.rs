@@ -25,7 +25,8 @@ const PARTS_MAX: usize = 250_000;
 /// What a write brings. In Vault a `null` becomes a value that is null, and a patch with it takes everything away; a client that
 /// sends it has lost its data on the way, so that it is refused here.
 fn given(request: &EngineRequest) -> Result<&Object, RequestError> {
-    request.fields.any("data").and_then(Value::as_object).ok_or_else(|| RequestError::invalid("no data provided"))
+    let given = request.fields.any("data").filter(|_| !request.fields.is_null("data"));
+    given.and_then(Value::as_object).ok_or_else(|| RequestError::invalid("no data provided"))
 }
 
 /// Whether a write may replace the last version: `options.cas` names it, where that is given or demanded.
