@@ -542,8 +542,71 @@ fn uses_are_counted_when_a_request_is_asked_for_and_when_it_is_released() {
         waiting.unwrap_alone(server).assert_error_has(400, "sec has 0 of 1");
     }
     waiting.approved_by(bob, true);
+    // Nor does a refusal.
+    staged.guard(&[("k/b", &one(1))]);
+    for _ in 0..3 {
+        waiting.unwrap_alone(server).assert_multi(403, "permission denied");
+    }
+    staged.guard(&[("k/a", &one(1))]);
     waiting.unwrap_alone(server).assert_at("/data/a", "1");
     root.post("auth/token/lookup", json!({ "token": token })).assert_status(403);
+}
+
+/// What the reading of a rule must not weaken: a slash at the end, a mount that was replaced, a list's length.
+#[test]
+fn what_is_carried_out_is_what_was_approved() {
+    let staged = Staged::ours();
+    let Staged { server, alice, bob, dave, .. } = &staged;
+    let root = server.root();
+    root.put("k/a", json!({ "a": "1" })).assert_status(204);
+    made(&root, "identity/group", json!({ "name": "owners", "member_entity_ids": [staged.entity("dave")] }));
+    let owners = control("ttl = 60", &[("own", "owners", 1)]);
+
+    // Where `x/` is served as `x`, the control groups of both must be met, and a refusal of either refuses at once.
+    let read = |policies: &str| {
+        policy(&root, "asker", policies);
+        alice.get("sys/policies/acl/asker/")
+    };
+    let rule = |path: &str, control: &str| format!("path \"{path}\" {{ capabilities = [\"read\"] {control} }}\n");
+    let waiting = waits(read(&(rule("sys/policies/acl/*", &one(1)) + &rule("sys/policies/acl/asker", &owners))));
+    waiting.needs(alice, "sec has 0 of 1, own has 0 of 1");
+    waiting.approved_by(bob, false);
+    waiting.approved_by(dave, true);
+    waiting.unwrap(alice).assert_at("/data/name", "asker");
+    let waiting = waits(read(&(rule("sys/policies/acl/*", &one(1)) + &rule("sys/policies/acl/asker", ""))));
+    waiting.approved_by(bob, true);
+    let denied = "path \"sys/policies/acl/asker\" { capabilities = [\"deny\"] }";
+    read(&(rule("sys/policies/acl/*", &one(1)) + denied)).assert_multi(403, "permission denied");
+
+    // Another mount at the same path is not what was asked.
+    staged.guard(&[("k/a", &one(1))]);
+    let waiting = waits(alice.get("k/a"));
+    waiting.approved_by(bob, true);
+    root.delete("sys/mounts/k").assert_status(204);
+    root.post("sys/mounts/k", json!({ "type": "kv" })).assert_status(204);
+    root.put("k/a", json!({ "a": "of another one" })).assert_status(204);
+    waiting.unwrap(alice).assert_error_has(400, "belongs to another mount");
+
+    // Who approves sees how the answer is to be wrapped.
+    let asked = alice.bytes("GET", "k/a", b"", &[("X-Vault-Wrap-TTL", "40s")]);
+    waits(asked).shown(bob).assert_at("/data/request_wrap_ttl", 40);
+    // Nothing can be kept under the token of a request that waits, and it stays good.
+    let waiting = waits(alice.get("k/a"));
+    let own = server.as_token(&waiting.token);
+    own.put("cubbyhole/response", json!({ "x": "y" })).assert_multi(403, "permission denied");
+    own.get("auth/token/lookup-self").assert_multi(403, "permission denied");
+    // Once there are enough, no more are kept.
+    waiting.approved_by(bob, true);
+    let more = waiting.authorize(&staged.carol).assert_status(200).assert_at("/data/approved", true);
+    more.assert_warning("all that this entity could approve of is approved");
+    waiting.shown(bob).assert_at("/data/authorizations/1", Value::Null);
+    waiting.unwrap(alice).assert_status(200);
+
+    // The right to approve may ask for the field that every approval has.
+    let text =
+        "path \"sys/control-group/authorize\" { capabilities = [\"update\"] required_parameters = [\"accessor\"] }";
+    policy(&root, "approver", text);
+    waits(alice.get("k/a")).approved_by(bob, true);
 }
 
 /// Approvals from two places at once count both, and what a server held before it was killed, another one has.

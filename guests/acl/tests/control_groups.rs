@@ -95,6 +95,18 @@ fn what_would_restrict_nothing_is_refused() {
             "at most 100 approvals",
         ),
         (
+            r#"control_group { factor "a" { controlled_capabilities=["read"] identity { group_names=["nobody"] approvals=2 } identity { group_names=["g"] approvals=1 } } }"#,
+            "a factor has one identity block",
+        ),
+        (
+            r#"control_group { factor "a" { controlled_capabilities=["read"] identity "x" { group_names=["g"] approvals=1 } } }"#,
+            "a factor has one identity block",
+        ),
+        (
+            r#"control_group { factor "a" "b" { controlled_capabilities=["read"] identity { group_names=["g"] approvals=1 } } }"#,
+            "a factor has one name",
+        ),
+        (
             r#"control_group { self_auth_allowed="maybe" factor "a" { controlled_capabilities=["read"] identity { group_names=["g"] approvals=1 } } }"#,
             "must be true or false",
         ),

@@ -14,6 +14,9 @@ const DEFAULT_TTL: u64 = 24 * 60 * 60;
 /// More approvals than anybody waits for: they bound what is kept of a request.
 const MAX_APPROVALS: u32 = 100;
 
+/// Groups of one could be approved of by those of another.
+const ONE_IDENTITY: &str = "a factor has one identity block, without a name: write a factor for each";
+
 /// Some members of some groups must approve.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Factor {
@@ -122,8 +125,10 @@ fn factors(reader: &Reader<'_, '_>, block: &Node<'_>) -> Result<Vec<Factor>, Ref
 /// A factor, and why it is refused unless there is an earlier reason.
 fn factor(reader: &Reader<'_, '_>, item: &Item<'_>) -> Result<(Factor, Option<Refusal>), Refusal> {
     let items = known(reader, &item.value, &["controlled_capabilities", "identity"])?;
-    let Some(name) = item.keys.get(1).map(|key| key.name.clone().into_owned()) else {
-        return Err(Refusal::at(item.value.at, "require name key"));
+    let name = match &*item.keys {
+        [_, name] => name.name.clone().into_owned(),
+        [_, _, ..] => return Err(Refusal::at(item.value.at, "a factor has one name")),
+        _ => return Err(Refusal::at(item.value.at, "require name key")),
     };
     let mut factor = Factor {
         name,
@@ -135,8 +140,12 @@ fn factor(reader: &Reader<'_, '_>, item: &Item<'_>) -> Result<(Factor, Option<Re
         self_approval: false,
     };
     let mut invalid = None;
+    let mut has_identity = false;
     for item in items {
         match key(item) {
+            "identity" if std::mem::replace(&mut has_identity, true) || item.keys.len() > 1 => {
+                return Err(Refusal::at(item.value.at, ONE_IDENTITY));
+            }
             "controlled_capabilities" => {
                 for (at, name) in strings(reader, &item.value)? {
                     match Capabilities::named(name).filter(|one| OPERATIONS.contains(*one)) {
@@ -166,21 +175,22 @@ fn not_valid(at: u32, name: &str) -> Refusal {
 }
 
 fn identity(reader: &Reader<'_, '_>, node: &Node<'_>, factor: &mut Factor) -> Result<(), Refusal> {
-    let blocks = match &node.kind {
+    let block = match &node.kind {
         // `"identity": [{…}]`
-        Kind::List(nodes) => nodes.as_slice(),
-        _ => std::slice::from_ref(node),
+        Kind::List(nodes) => match nodes.as_slice() {
+            [one] => one,
+            _ => return Err(Refusal::at(node.at, ONE_IDENTITY)),
+        },
+        _ => node,
     };
-    for block in blocks {
-        for item in known(reader, block, &["group_names", "group_ids", "approvals"])? {
-            match key(item) {
-                "approvals" => factor.approvals = approvals(&item.value)?,
-                name => {
-                    let names = strings(reader, &item.value)?.into_iter().map(|(_, name)| name.to_owned());
-                    match name {
-                        "group_names" => factor.group_names.extend(names),
-                        _ => factor.group_ids.extend(names),
-                    }
+    for item in known(reader, block, &["group_names", "group_ids", "approvals"])? {
+        match key(item) {
+            "approvals" => factor.approvals = approvals(&item.value)?,
+            name => {
+                let names = strings(reader, &item.value)?.into_iter().map(|(_, name)| name.to_owned());
+                match name {
+                    "group_names" => factor.group_names.extend(names),
+                    _ => factor.group_ids.extend(names),
                 }
             }
         }

@@ -14,18 +14,19 @@ use leasehold_model::{TokenHash, TokenId, Ttl};
 
 use crate::api::backend::Backend;
 use crate::api::call::Call;
-use crate::api::pipeline::{Admitted, canonical, served};
+use crate::api::pipeline::{Admitted, canonical, client_of, served};
 use crate::api::sys::wrapping::not_valid;
 use crate::api::trace::RequestTrace;
 use crate::control_group::{Approved, Deferred, Waiting};
 use crate::core::{Core, Unsealed};
 use crate::identity::CallerIdentity;
+use crate::mount::MountEntry;
 use crate::nodes::Admission;
 use crate::policy::{Holder, decide};
 use crate::request::{LogicalRequest, LogicalResponse};
 use crate::routes::Answering;
 use crate::seams::error::RequestError;
-use crate::seams::sandbox::{AclRequest, Approval, Reason, Verdict};
+use crate::seams::sandbox::{AclRequest, Approval, Verdict};
 use crate::token::{Caller, MintError};
 
 /// Where an approver must be allowed to write.
@@ -34,13 +35,17 @@ pub(super) const AUTHORIZE: &str = "sys/control-group/authorize";
 /// More data than somebody who approves can look at; and every request that waits takes room in the store.
 const DATA_MAX: usize = 64 * 1024;
 
-/// A request that has waited and is being carried out.
+/// A request that has waited and is to be carried out.
 pub(super) struct Release {
-    /// The wrapping token that stood for it.
-    pub(super) hash: TokenHash,
+    /// The wrapping token that stands for it.
+    hash: TokenHash,
     deferred: Deferred,
-    /// That token is gone: nothing else can carry the request out.
-    pub(super) is_taken: bool,
+}
+
+impl Release {
+    pub(super) fn is_for(&self, mount: &MountEntry) -> bool {
+        self.deferred.mount.as_ref() == Some(&mount.accessor)
+    }
 }
 
 impl Core {
@@ -107,6 +112,7 @@ impl Core {
             operation: request.operation,
             path: asked.to_owned(),
             data: request.data.clone(),
+            mount: trace.mount.as_ref().map(|mount| mount.accessor.clone()),
             wrap_ttl: request.wrap_ttl,
             requester: caller.hash.clone(),
             entity: entity.to_owned(),
@@ -122,7 +128,7 @@ impl Core {
         }
     }
 
-    /// Carries a request out whose wrapping token is shown, if it would be let in now. While approvals are missing, nothing happens.
+    /// Carries a request out whose wrapping token is shown, if it would be let in now. Otherwise nothing happens.
     pub(super) async fn release(
         self: &Arc<Self>,
         call: &Call<'_>,
@@ -131,16 +137,12 @@ impl Core {
     ) -> Result<LogicalResponse, RequestError> {
         let unsealed = call.unsealed;
         let Some(requester) = unsealed.tokens.requester(token).await? else { return Err(not_valid()) };
-        if let Some(verdict) = self.standing(unsealed, &waiting.deferred, &[]).await?
-            && verdict.reason == Reason::Unapproved
-        {
-            return Err(unapproved(&verdict));
-        }
         let Some(admission) = Admission::current() else { return Err(RequestError::BadToken) };
         let mut request = asked_again(&waiting.deferred);
         request.token = Some(requester);
         request.client.clone_from(&call.request.client);
-        let release = Release { hash: waiting.hash, deferred: waiting.deferred, is_taken: false };
+        request.headers.clone_from(&call.request.headers);
+        let release = Release { hash: waiting.hash, deferred: waiting.deferred };
         let mut trace =
             RequestTrace { as_sent: canonical(&mut request), release: Some(release), ..RequestTrace::default() };
         let answering: Answering<'_, _> = Box::pin(self.answer(unsealed, &mut request, &mut trace, &admission));
@@ -148,6 +150,24 @@ impl Core {
             Err(RequestError::BadToken) => Err(ended()),
             answer => answer,
         }
+    }
+
+    /// Takes the wrapping token away that stood for a request, and a use of the token that asked. Who comes second gets an error.
+    pub(super) async fn take(
+        &self,
+        unsealed: &Unsealed,
+        request: &LogicalRequest,
+        trace: &mut RequestTrace,
+    ) -> Result<(), RequestError> {
+        let (Some(release), Some(token)) = (&trace.release, &request.token) else { return Err(RequestError::BadToken) };
+        if !unsealed.tokens.end_read(&release.hash).await? {
+            return Err(not_valid());
+        }
+        crate::fail::point("released");
+        let caller = unsealed.tokens.admit(token, client_of(request)).await?;
+        let identity = trace.caller.take().and_then(|before| before.identity);
+        trace.caller = Some(Caller { identity, ..caller });
+        Ok(())
     }
 
     /// The approvals of the request that is being carried out; none of one that has just come.
@@ -212,7 +232,7 @@ impl Core {
 
     async fn may_approve(&self, unsealed: &Unsealed, identity: &CallerIdentity) -> Result<bool, RequestError> {
         let holder = Holder { policies: &identity.policies, identity: Some(identity) };
-        decide::may_update(&*self.seams.acl, &unsealed.policies, holder, AUTHORIZE).await
+        decide::may_update(&*self.seams.acl, &unsealed.policies, holder, AUTHORIZE, "accessor").await
     }
 }
 
@@ -251,6 +271,11 @@ fn asked_again(deferred: &Deferred) -> LogicalRequest {
         body_withheld: false,
         is_let_in: false,
     }
+}
+
+/// For whoever asked for something of a mount that is there no more.
+pub(super) fn gone(path: &str) -> RequestError {
+    RequestError::invalid(format!("{path} belongs to another mount than when this was asked for: ask again"))
 }
 
 /// Why a request waits on, for whoever asked.

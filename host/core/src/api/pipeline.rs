@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use crate::api::backend::{Backend, Matched};
 use crate::api::call::{Call, SystemHandler, lease_error, module_request};
-use crate::api::control_group::unapproved;
+use crate::api::control_group::{self, unapproved};
 use crate::api::login;
 use crate::api::pages;
 use crate::api::sys;
@@ -104,12 +104,16 @@ impl Core {
         trace: &mut RequestTrace,
         admission: &Admission,
     ) -> Result<LogicalResponse, RequestError> {
+        // That is decided together with the unwrapping that releases it, or together with it again.
+        let is_release = trace.release.is_some();
         let mut tries = DECISIONS_MAX;
         let mut is_recorded = false;
         let outcome = loop {
             trace.judgements.clear();
             trace.ceiling = None;
-            admission.decide_nothing();
+            if !is_release {
+                admission.decide_nothing();
+            }
             let admitted = self.admit(unsealed, request, trace, admission).await;
             let asked = self.record(unsealed, request, trace, Phase::Request, None, admitted.as_ref().err()).await;
             is_recorded |= asked.is_ok();
@@ -121,7 +125,7 @@ impl Core {
             // Nothing was written, or it was read by a right that may be gone: it is decided again, by what holds now.
             let reads = matches!(request.operation, Operation::Read | Operation::List | Operation::Scan);
             let is_outdated = outcome.is_ok() && reads && admission.is_outdated(&self.nodes);
-            if !admission.is_overtaken() && !is_outdated {
+            if is_release || !admission.is_overtaken() && !is_outdated {
                 break outcome;
             }
             tries -= 1;
@@ -129,7 +133,9 @@ impl Core {
                 break Err(StorageError::Overtaken.into());
             }
         };
-        admission.decide_nothing();
+        if !is_release {
+            admission.decide_nothing();
+        }
         let settled = if admission.has_changed_memory() { self.nodes.settle().await } else { Ok(()) };
         let outcome = settled.and(outcome);
         // A snapshot that was restored has taken the token away, and sealed the server.
@@ -202,16 +208,25 @@ impl Core {
                 trace.verdict = trace.caller.as_ref().map(|_| Verdict::unasked());
             }
             (None, false) => return Err(sys::wrapping::bad_token(request)),
+            // A use is taken when it is carried out.
+            (Some(token), false) if trace.release.is_some() => {
+                trace.caller = Some(unsealed.tokens.recognise(token, client).await?);
+            }
             (Some(token), false) => {
                 let admitted = unsealed.tokens.admit(token, client).await;
-                trace.caller = Some(admitted.map_err(|error| refused(request, error))?);
+                let caller = trace.caller.insert(admitted.map_err(|error| refused(request, error))?);
+                if caller.record.waits() && request.path != sys::wrapping::UNWRAP {
+                    return Err(RequestError::Denied);
+                }
             }
         }
         trace.is_known = true;
         if let Some(caller) = trace.caller.as_mut().filter(|_| request.operation != Operation::Help) {
             caller.identity = unsealed.whom(&caller.record).await?;
         }
-        admission.decide(epoch);
+        if trace.release.is_none() {
+            admission.decide(epoch);
+        }
 
         if request.body_withheld {
             // Nothing below may judge a request by data that was not read.
@@ -245,6 +260,8 @@ impl Core {
             }
             let pages = matches!(operation, Operation::List | Operation::Scan);
             match limit {
+                // It is asked again, as it came.
+                _ if waits.is_some() => {}
                 Some(limit) => drop(request.data.insert("limit".to_owned(), limit.into())),
                 // `max` asks for as much as the policy grants, which is all here. Root has no policy that would know the word.
                 None if pages && !caller.is_root() && request.data.get("limit").is_some_and(|limit| limit == "max") => {
@@ -268,6 +285,9 @@ impl Core {
         let Some((entry, below)) = routed else {
             return Err(RequestError::NoRoute(format!("no handler for route \"{asked}\". route entry not found.")));
         };
+        if trace.release.as_ref().is_some_and(|release| !release.is_for(&entry)) {
+            return Err(control_group::gone(asked));
+        }
         if entry.tainted {
             return Err(RequestError::NoRoute(format!(
                 "no handler for route \"{asked}\" on namespace \"\". route entry or namespace is tainted."
@@ -297,12 +317,8 @@ impl Core {
         admitted: Admitted,
     ) -> Result<LogicalResponse, RequestError> {
         let Admitted { backend, matched, path, waits: _ } = admitted;
-        if let Some(release) = trace.release.as_mut().filter(|release| !release.is_taken) {
-            release.is_taken = unsealed.tokens.end_read(&release.hash).await?;
-            if !release.is_taken {
-                return Err(sys::wrapping::not_valid());
-            }
-            crate::fail::point("released");
+        if trace.release.is_some() {
+            self.take(unsealed, request, trace).await?;
         }
         let operation = trace.operation.unwrap_or(request.operation);
         if operation == Operation::Help {
@@ -421,7 +437,7 @@ fn refused(request: &LogicalRequest, error: RequestError) -> RequestError {
 }
 
 /// The address that a token's own addresses are compared with.
-fn client_of(request: &LogicalRequest) -> Option<IpAddr> {
+pub(super) fn client_of(request: &LogicalRequest) -> Option<IpAddr> {
     request.client.as_ref().and_then(|client| client.address()).map(|address| address.to_canonical())
 }
 

@@ -7,7 +7,7 @@
 //! Invariants: nothing of the request has been carried out. Only the wrapping token opens whose token asked, so that neither the store
 //! nor an approver can have the request carried out. What an approver is shown lies under the barrier, and is gone with the token.
 
-use leasehold_model::{Operation, Timestamp, TokenHash, TokenId, Ttl};
+use leasehold_model::{MountAccessor, Operation, Timestamp, TokenHash, TokenId, Ttl};
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{decode, encode};
@@ -17,6 +17,9 @@ use crate::rows::lease::Wrapped;
 use crate::seams::storage::{Batch, Expect, StorageError};
 use crate::token::{MintError, Tokens};
 use crate::wrapping::{WrapInfo, Wraps, sealed};
+
+/// Beyond that, approvals which count no more are dropped when another one is given.
+const APPROVALS_KEPT: usize = 200;
 
 /// A request that waits. `Debug` shows no data: it may hold secrets.
 #[derive(Clone, Serialize, Deserialize)]
@@ -28,6 +31,8 @@ pub(crate) struct Deferred {
     /// The canonical path, with the slash at its end that it came with.
     pub path: String,
     pub data: Object,
+    /// Whose path it was: another mount may be there by now.
+    pub mount: Option<MountAccessor>,
     pub wrap_ttl: Option<Ttl>,
     /// Whose token asked.
     pub requester: TokenHash,
@@ -116,14 +121,20 @@ impl Tokens {
         Ok(Some(TokenId::new(text.to_owned())))
     }
 
-    /// Stores an approval. False: somebody else's came first, or the request is gone; look again.
+    /// Stores an approval besides those of `standing` entities. False: somebody else's came first, or the request is gone; look again.
     ///
     /// # Errors
     /// As storage.
-    pub(crate) async fn approve(&self, waiting: &Waiting, approved: Approved) -> Result<bool, StorageError> {
+    pub(crate) async fn approve(
+        &self,
+        waiting: &Waiting,
+        standing: &[String],
+        approved: Approved,
+    ) -> Result<bool, StorageError> {
         let mut deferred = waiting.deferred.clone();
-        // An earlier one of the same entity counts no more.
-        deferred.approvals.retain(|one| one.entity != approved.entity);
+        let is_long = deferred.approvals.len() >= APPROVALS_KEPT;
+        let is_kept = |one: &Approved| !is_long || standing.contains(&one.entity);
+        deferred.approvals.retain(|one| one.entity != approved.entity && is_kept(one));
         deferred.approvals.push(approved);
         let key = keys::deferred(&waiting.hash);
         let batch = Batch::new().check(keys::token(&waiting.hash), Expect::Present).put(

@@ -8,11 +8,12 @@
 //! Where the router answers `x/` as `x`, a request on `x/` gets nothing that the rules deny for either spelling.
 
 use leasehold_model::{Capabilities, Operation};
+use serde_json::Value;
 
 use super::{Holder, Policies};
 use crate::request::Object;
 use crate::seams::error::RequestError;
-use crate::seams::sandbox::{AclEvaluator, AclRequest, Reason, RuleRef, SandboxError, Verdict};
+use crate::seams::sandbox::{AclEvaluator, AclRequest, ControlGroup, Reason, RuleRef, SandboxError, Verdict};
 use crate::token::Caller;
 
 /// Asks the guest. `root` has no text to ask about: it is the absence of a policy, as in Vault.
@@ -36,10 +37,24 @@ pub async fn decide(
     }
     let holder = Holder::of(caller);
     let verdict = judged(acl, policies, holder, ask).await?;
-    match bare.filter(|_| verdict.allowed) {
-        Some(path) => judged(acl, policies, holder, &AclRequest { path, ..ask.clone() }).await,
-        None => Ok(verdict),
-    }
+    let may_go_on = |verdict: &Verdict| verdict.allowed || verdict.reason == Reason::Unapproved;
+    let Some(path) = bare.filter(|_| may_go_on(&verdict)) else { return Ok(verdict) };
+    let of_bare = judged(acl, policies, holder, &AclRequest { path, ..ask.clone() }).await?;
+    Ok(if may_go_on(&of_bare) { both(verdict, of_bare) } else { of_bare })
+}
+
+/// Two verdicts that refuse nothing but for approvals: those of both are needed.
+fn both(first: Verdict, second: Verdict) -> Verdict {
+    let control_group = match (first.control_group, second.control_group) {
+        (Some(one), Some(other)) => Some(ControlGroup {
+            ttl: one.ttl.min(other.ttl),
+            factors: one.factors.into_iter().chain(other.factors).collect(),
+        }),
+        (one, other) => one.or(other),
+    };
+    let reason = if first.allowed { second.reason } else { first.reason };
+    let rules = if control_group.is_some() { [first.rules, second.rules].concat() } else { second.rules };
+    Verdict { allowed: first.allowed && second.allowed, reason, rules, control_group, ..second }
 }
 
 async fn judged(
@@ -140,7 +155,7 @@ async fn of_slashed(
     Ok(every.into_iter().filter(|capability| holds(*capability)).fold(Capabilities::NONE, Capabilities::union))
 }
 
-/// Whether whoever holds some policies may write to a path, without any data.
+/// Whether whoever holds some policies may write a field to a path, whatever its value.
 ///
 /// # Errors
 /// As [`decide`].
@@ -149,8 +164,9 @@ pub async fn may_update(
     policies: &Policies,
     holder: Holder<'_>,
     path: &str,
+    field: &str,
 ) -> Result<bool, RequestError> {
-    let data = Object::new();
+    let data = Object::from_iter([(field.to_owned(), Value::from(""))]);
     let ask = AclRequest { operation: Operation::Update, ..plain(path, &data) };
     Ok(holder.is_root() || judged(acl, policies, holder, &ask).await?.allowed)
 }

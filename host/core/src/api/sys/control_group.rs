@@ -24,6 +24,7 @@ const SHOWN: Answer = Answer::Data(&[
     Field::visible("request_operation", Kind::Text, "What it does."),
     Field::visible("request_path", Kind::Text, "Where."),
     Field::hidden("request_data", Kind::Map, "What it sends."),
+    Field::visible("request_wrap_ttl", Kind::Duration, "For how long it wants its answer wrapped; 0: not at all."),
     Field::visible("request_entity", Kind::Map, "Whose token asked."),
     Field::visible("authorizations", Kind::Any, "Whose approval counts."),
 ]);
@@ -66,6 +67,7 @@ async fn show(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
         "request_operation": deferred.operation,
         "request_path": deferred.path,
         "request_data": deferred.data,
+        "request_wrap_ttl": deferred.wrap_ttl.map_or(0, |ttl| ttl.as_secs()),
         "request_entity": entity.as_ref().map(shown),
         "authorizations": authorizations,
     })))
@@ -80,7 +82,8 @@ async fn authorize(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
         };
         let deferred = &waiting.deferred;
         let before = call.core.standing(call.unsealed, deferred, &[]).await?;
-        if before.iter().flat_map(factors).any(|factor| factor.given.iter().any(|given| given == entity)) {
+        let standing: Vec<String> = before.iter().flat_map(factors).flat_map(|factor| factor.given.clone()).collect();
+        if standing.iter().any(|given| given == entity) {
             return Err(RequestError::InvalidMulti("approver has already authorized".to_owned()));
         }
         let approved = Approved {
@@ -90,17 +93,15 @@ async fn authorize(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
             at: call.core.seams.clock.now(),
         };
         let after = call.core.standing(call.unsealed, deferred, std::slice::from_ref(&approved)).await?;
-        let Some(after) = after else { return nothing_recorded("the token that asked has ended") };
-        if after.control_group.is_none() && !after.allowed {
-            return nothing_recorded("the request would be refused for another reason than missing approvals");
-        }
-        if !factors(&after).any(|factor| factor.given.iter().any(|given| given == entity)) {
-            if entity == deferred.entity {
+        let Some(after) = after else { return nothing_recorded(false, "the token that asked has ended") };
+        match what_it_counts_for(&after, entity) {
+            Counts::Missing => {}
+            Counts::Nothing if entity == deferred.entity && after.control_group.is_some() => {
                 return Err(RequestError::InvalidMulti("token owner cannot be approver".to_owned()));
             }
-            return nothing_recorded("this entity is in no group that is asked to approve of the request");
+            other => return nothing_recorded(after.allowed, other.why_not()),
         }
-        if call.unsealed.tokens.approve(&waiting, approved).await? {
+        if call.unsealed.tokens.approve(&waiting, &standing, approved).await? {
             crate::fail::point("approved");
             return Ok(LogicalResponse::json(json!({ "approved": after.allowed })));
         }
@@ -108,9 +109,46 @@ async fn authorize(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
     Err(RequestError::Unavailable("other approvals of this request came in between: try again".to_owned()))
 }
 
+/// What an approval does for a request.
+#[derive(Clone, Copy)]
+enum Counts {
+    /// One that was missing.
+    Missing,
+    /// Only where there are enough.
+    Enough,
+    Nothing,
+    /// More than approvals are missing.
+    InVain,
+}
+
+impl Counts {
+    fn why_not(self) -> &'static str {
+        match self {
+            Self::Missing | Self::Enough => "all that this entity could approve of is approved",
+            Self::Nothing => {
+                "this entity is in no group that is asked to approve of the request, or has no right to approve"
+            }
+            Self::InVain => "the request would be refused for another reason than missing approvals",
+        }
+    }
+}
+
+fn what_it_counts_for(with: &Verdict, entity: &str) -> Counts {
+    if with.control_group.is_none() && !with.allowed {
+        return Counts::InVain;
+    }
+    let of_this = || factors(with).filter(|factor| factor.given.iter().any(|given| given == entity));
+    let is_missing = |factor: &Factor| u32::try_from(factor.given.len()).is_ok_and(|given| given <= factor.approvals);
+    match of_this().next() {
+        None => Counts::Nothing,
+        Some(_) if of_this().any(is_missing) => Counts::Missing,
+        Some(_) => Counts::Enough,
+    }
+}
+
 /// As in OpenBao, where this is no error.
-fn nothing_recorded(why: &str) -> Result<LogicalResponse, RequestError> {
-    Ok(LogicalResponse::json(json!({ "approved": false })).warn(format!("No approval was recorded: {why}.")))
+fn nothing_recorded(is_approved: bool, why: &str) -> Result<LogicalResponse, RequestError> {
+    Ok(LogicalResponse::json(json!({ "approved": is_approved })).warn(format!("No approval was recorded: {why}.")))
 }
 
 fn factors(verdict: &Verdict) -> impl Iterator<Item = &Factor> {
