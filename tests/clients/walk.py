@@ -228,7 +228,8 @@ who.update_entity_alias(alias_id=alias, name="anna", canonical_id=ann, mount_acc
 check("an alias", who.read_entity_alias(alias)["data"]["name"] == "anna")
 check("aliases", alias in who.list_entity_aliases()["data"]["keys"])
 group = who.create_or_update_group(name="walk-g", member_entity_ids=bob, policies="walk")["data"]["id"]
-who.update_group(group_id=group, name="walk-g", group_type="internal", policies="walk-2")
+# What is not named is sent as null, and emptied.
+who.update_group(group_id=group, name="walk-g", group_type="internal", member_entity_ids=bob, policies="walk-2")
 check("a group", who.read_group(group)["data"]["member_entity_ids"] == [bob])
 check("its policies", who.read_group_by_name("walk-g")["data"]["policies"] == ["walk-2"])
 external = who.create_or_update_group(name="walk-e", group_type="external")["data"]["id"]
