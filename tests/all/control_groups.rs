@@ -573,10 +573,20 @@ fn what_is_carried_out_is_what_was_approved() {
     waiting.approved_by(bob, false);
     waiting.approved_by(dave, true);
     waiting.unwrap(alice).assert_at("/data/name", "asker");
+    waits(read(&rule("sys/policies/acl/*", &one(1)))).needs(alice, "sec has 0 of 1");
     let waiting = waits(read(&(rule("sys/policies/acl/*", &one(1)) + &rule("sys/policies/acl/asker", ""))));
     waiting.approved_by(bob, true);
     let denied = "path \"sys/policies/acl/asker\" { capabilities = [\"deny\"] }";
     read(&(rule("sys/policies/acl/*", &one(1)) + denied)).assert_multi(403, "permission denied");
+
+    // So it is with the case of a name that its method folds.
+    let rules = rule("auth/userpass/users/*", &one(1)) + &rule("auth/userpass/users/bob", &owners);
+    policy(&root, "asker", &rules);
+    let waiting = waits(alice.get("auth/userpass/users/BOB"));
+    waiting.needs(alice, "sec has 0 of 1, own has 0 of 1");
+    waiting.approved_by(bob, false);
+    waiting.approved_by(dave, true);
+    waiting.unwrap(alice).assert_status(200);
 
     // Another mount at the same path is not what was asked.
     staged.guard(&[("k/a", &one(1))]);

@@ -28,6 +28,28 @@ pub struct Decision<'s> {
 }
 
 impl Decision<'_> {
+    fn lacks_approvals_at_most(&self) -> bool {
+        matches!(self.reason, Reason::Granted | Reason::Unapproved)
+    }
+
+    /// This one, and the approvals that the other asks for besides.
+    fn and(mut self, other: Self) -> Self {
+        if self.allowed() {
+            self.reason = other.reason;
+        }
+        self.control_group = match (self.control_group, other.control_group) {
+            (Some(mut one), Some(other)) => {
+                one.ttl = one.ttl.min(other.ttl);
+                let missing = other.factors.into_iter().filter(|factor| !one.factors.contains(factor));
+                let missing: Vec<FactorState> = missing.collect();
+                one.factors.extend(missing);
+                Some(one)
+            }
+            (one, other) => one.or(other),
+        };
+        self
+    }
+
     #[must_use]
     pub fn allowed(&self) -> bool {
         self.reason == Reason::Granted
@@ -62,12 +84,12 @@ impl PolicySet {
     pub fn decide(&self, request: &Request) -> Decision<'_> {
         let path = request.path.trim_start_matches('/');
         let as_sent = self.decide_on(path, request);
-        if !as_sent.allowed() || !pattern::names_fold(path) {
+        if !as_sent.lacks_approvals_at_most() || !pattern::names_fold(path) {
             return as_sent;
         }
         // Another case of the same name must not step around a rule for it.
         let folded = self.folded().decide_on(&pattern::folded(path), request);
-        if folded.allowed() { as_sent } else { folded }
+        if folded.lacks_approvals_at_most() { as_sent.and(folded) } else { folded }
     }
 
     fn decide_on(&self, path: &str, request: &Request) -> Decision<'_> {

@@ -46,14 +46,16 @@ pub async fn decide(
 /// Two verdicts that refuse nothing but for approvals: those of both are needed.
 fn both(first: Verdict, second: Verdict) -> Verdict {
     let control_group = match (first.control_group, second.control_group) {
-        (Some(one), Some(other)) => Some(ControlGroup {
-            ttl: one.ttl.min(other.ttl),
-            factors: one.factors.into_iter().chain(other.factors).collect(),
-        }),
+        (Some(one), Some(other)) => {
+            let ttl = one.ttl.min(other.ttl);
+            let more = other.factors.into_iter().filter(|factor| !one.factors.contains(factor));
+            let factors = one.factors.iter().cloned().chain(more).collect();
+            Some(ControlGroup { ttl, factors })
+        }
         (one, other) => one.or(other),
     };
     let reason = if first.allowed { second.reason } else { first.reason };
-    let rules = if control_group.is_some() { [first.rules, second.rules].concat() } else { second.rules };
+    let rules = if first.allowed { second.rules } else { first.rules };
     Verdict { allowed: first.allowed && second.allowed, reason, rules, control_group, ..second }
 }
 
