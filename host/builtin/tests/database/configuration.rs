@@ -199,7 +199,11 @@ async fn wrong_roles_are_refused_and_odd_statements_only_warned_about() {
     let world = World::new().await;
     for (body, said) in [
         (json!({}), "database name is required"),
-        (json!({"db_name": "pg", "credential_type": "foo"}), "invalid credential_type \"foo\""),
+        (
+            json!({"db_name": "pg", "credential_type": "foo"}),
+            "invalid credential_type \"foo\": \"password\" is issued here; \"rsa_private_key\" and \"client_certificate\" are known, and \
+             not issued yet",
+        ),
         (
             json!({"db_name": "pg", "template_dialect": "go"}),
             "invalid template_dialect \"go\": it is \"handlebars\" or \"plain\"",
