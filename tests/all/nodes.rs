@@ -67,6 +67,42 @@ fn index(answer: &Answer) -> String {
     answer.header("x-vault-index").unwrap_or_else(|| panic!("no index: {answer}")).to_owned()
 }
 
+/// Clients that change at once what everything is decided by: each of them is answered, however many they are.
+fn all_at_once(servers: &[&Server]) {
+    let root = |at: usize| servers[at % servers.len()].root();
+    let entity = root(0).post("identity/entity", json!({ "name": "e" })).text("/data/id");
+    let change = |client: &Client, n: usize| {
+        let policy = json!({ "policy": "path \"k/*\" { capabilities = [\"read\"] }" });
+        let group = json!({ "name": format!("g{n}"), "member_entity_ids": [entity], "policies": ["p0"] });
+        [
+            client.put(&format!("sys/policies/acl/p{n}"), policy),
+            client.post("identity/group", group),
+            client.post(&format!("sys/mounts/m{n}"), json!({ "type": "kv" })),
+            client.post(&format!("sys/auth/a{n}"), json!({ "type": "approle" })),
+        ]
+    };
+    thread::scope(|scope| {
+        for at in 0..12 {
+            let (client, change) = (root(at), &change);
+            scope.spawn(move || {
+                for n in 0..6 {
+                    for answer in change(&client, at * 6 + n) {
+                        assert!(matches!(answer.status, 200 | 204), "{answer}");
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!(root(1).list("sys/policies/acl").at("/data/keys").as_array().unwrap().len(), 72 + 2);
+}
+
+#[test]
+fn many_that_change_what_is_decided_by_at_once_are_all_answered() {
+    all_at_once(&[&Server::durable(&Durable::default())]);
+    let nodes = Nodes::start(3);
+    all_at_once(&nodes.servers.iter().collect::<Vec<_>>());
+}
+
 #[test]
 fn a_client_that_names_what_it_has_seen_gets_nothing_older() {
     let nodes = Nodes::start(2);

@@ -32,7 +32,7 @@ use crate::seams::storage::StorageError;
 use crate::token::{self, Caller};
 
 /// How often a request is decided because what it was decided by has changed before its first write.
-const DECISIONS_MAX: u32 = 8;
+const DECISIONS_MAX: u32 = 64;
 
 /// A request that may go on.
 pub(super) struct Admitted {
@@ -132,11 +132,15 @@ impl Core {
             if tries == 0 {
                 break Err(StorageError::Overtaken.into());
             }
+            admission.await_turn(&self.nodes).await;
         };
         if !is_release {
             admission.decide_nothing();
         }
         let settled = if admission.has_changed_memory() { self.nodes.settle().await } else { Ok(()) };
+        if !is_release {
+            admission.end_turn();
+        }
         let outcome = settled.and(outcome);
         // A snapshot that was restored has taken the token away, and sealed the server.
         let is_there = self.unsealed().is_ok();

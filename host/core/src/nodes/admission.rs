@@ -1,9 +1,9 @@
 //! May a request be decided here, and has a change overtaken it before its first write?
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::OwnedRwLockReadGuard;
+use tokio::sync::{OwnedMutexGuard, OwnedRwLockReadGuard};
 
 use super::{ADMIT_MAX, Nodes};
 use crate::seams::error::RequestError;
@@ -27,6 +27,8 @@ pub(crate) struct Admission {
     is_overtaken: AtomicBool,
     /// It has written something that servers keep in memory.
     has_changed_memory: AtomicBool,
+    /// While it is its turn to be decided again.
+    turn: Mutex<Option<OwnedMutexGuard<()>>>,
     _among_requests: OwnedRwLockReadGuard<()>,
 }
 
@@ -52,6 +54,7 @@ impl Nodes {
                 is_decided: AtomicBool::new(false),
                 is_overtaken: AtomicBool::new(false),
                 has_changed_memory: AtomicBool::new(false),
+                turn: Mutex::default(),
                 _among_requests: among_requests,
             })),
             Err(_) if self.is_current() => Err(RequestError::TooMany(UNHEARD_OF.to_owned())),
@@ -71,6 +74,11 @@ impl Nodes {
     pub(super) fn wrote_nothing(&self) {
         let _ = ADMISSION.try_with(|admission| admission.is_decided.store(true, Ordering::Release));
     }
+}
+
+/// The request of this task, if it is one, is overtaken no more: the next one may be decided again.
+pub(super) fn ends_turn() {
+    let _ = ADMISSION.try_with(|admission| admission.end_turn());
 }
 
 /// The request of this task, if it is one, has written something that servers keep in memory.
@@ -94,6 +102,19 @@ impl Admission {
         self.epoch.store(epoch, Ordering::Release);
         self.is_overtaken.store(false, Ordering::Release);
         self.is_decided.store(true, Ordering::Release);
+    }
+
+    /// Waits until it may be decided again. Of those that were overtaken one is decided at a time, in the order in which they came:
+    /// many that change what all are decided by would overtake each other without end.
+    pub(crate) async fn await_turn(&self, nodes: &Nodes) {
+        if lock(&self.turn).is_none() {
+            let turn = Arc::clone(&nodes.turns).lock_owned().await;
+            *lock(&self.turn) = Some(turn);
+        }
+    }
+
+    pub(crate) fn end_turn(&self) {
+        *lock(&self.turn) = None;
     }
 
     /// Whether a write was refused because the decision no longer holds. Nothing of the request was done then.
@@ -136,4 +157,8 @@ impl Admission {
         self.is_decided.store(false, Ordering::Release);
         Ok(true)
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -82,6 +82,8 @@ pub struct Nodes {
     writing: RwLock<()>,
     /// Shared by each request. Taken alone by a server that was taken off the list, before it joins again.
     requests: Arc<RwLock<()>>,
+    /// Held by the one request of those that were overtaken which is being decided again.
+    turns: Arc<tokio::sync::Mutex<()>>,
     /// Servers that answer requests, this one among them.
     at_work: AtomicUsize,
     heard: Mutex<HashMap<String, Heard>>,
@@ -126,6 +128,7 @@ impl Nodes {
             epoch: AtomicU64::new(0),
             writing: RwLock::default(),
             requests: Arc::default(),
+            turns: Arc::default(),
             at_work: AtomicUsize::new(1),
             heard: Mutex::default(),
             joined_at: Mutex::default(),
@@ -297,6 +300,7 @@ impl Nodes {
     /// 503: that could not be found out.
     pub(crate) async fn settle(&self) -> Result<(), RequestError> {
         self.overtake().await;
+        admission::ends_turn();
         if self.is_alone.load(Ordering::Acquire) {
             return Ok(());
         }

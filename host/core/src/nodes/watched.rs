@@ -73,6 +73,8 @@ impl Storage for Watched {
         // Also one that is said to have failed: it may have happened.
         if changes_memory && !matches!(done, Err(StorageError::Conflict(_) | StorageError::Fenced(_))) {
             admission::changes_memory();
+        } else if done.is_ok() {
+            admission::ends_turn();
         }
         done
     }
@@ -93,6 +95,8 @@ impl Storage for Watched {
         let claimed = self.storage.claim(holder, id, hold_for).await;
         if is_first && !matches!(claimed, Ok(Some(_)) | Err(StorageError::Unavailable(_))) {
             self.nodes.wrote_nothing();
+        } else {
+            admission::ends_turn();
         }
         claimed
     }
