@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use leasehold_devpg::DevPg;
 use serde_json::{Value, json};
 
+use crate::access;
 use crate::load::{Done, each_once, for_time, meanwhile, request};
 use crate::peer::{Kind, PLUGIN, Peer, Running, Store, own_cpu};
 
@@ -34,14 +35,14 @@ pub const CLIENTS: usize = 8;
 const LEASES: usize = 4_000;
 const LEASES_BEFORE: usize = 2_000;
 
-struct Book {
+pub struct Book {
     figures: Vec<Figure>,
     load_cpu: Duration,
     load_requests: usize,
 }
 
 impl Book {
-    fn add(
+    pub fn add(
         &mut self,
         name: &'static str,
         unit: &'static str,
@@ -62,7 +63,7 @@ impl Book {
     }
 
     /// A load for a fixed time: its rate, and the server's CPU per request.
-    fn measure(&mut self, server: &Running, run: impl FnOnce() -> Done) -> (Done, f64) {
+    pub fn measure(&mut self, server: &Running, run: impl FnOnce() -> Done) -> (Done, f64) {
         let (before, ours) = (server.cpu(), own_cpu());
         let done = run();
         self.load_cpu += own_cpu().saturating_sub(ours);
@@ -91,6 +92,9 @@ pub fn run(plan: &Plan, peers: &[Peer], postgresql: &DevPg) -> Vec<Figure> {
             }
             if wants("leases") {
                 leases(&mut book, plan, peer, postgresql);
+            }
+            if wants("access") {
+                access::run(&mut book, plan, peer, postgresql);
             }
             if wants("memory") {
                 memory(&mut book, peer, postgresql);
@@ -125,7 +129,7 @@ fn start(book: &mut Book, peer: &Peer) {
 }
 
 /// 20 policies of 50 rules: exact ones, globs and segment wildcards.
-fn write_policies(server: &Running) -> String {
+pub fn write_policies(server: &Running) -> String {
     for policy in 0..20 {
         let mut text = String::new();
         for rule in 0..50 {
@@ -171,7 +175,7 @@ fn requests(book: &mut Book, plan: &Plan, peer: &Peer) {
 }
 
 /// A role without direct grants: rights come from membership.
-fn member_role(default_ttl: &str) -> Value {
+pub fn member_role(default_ttl: &str) -> Value {
     json!({
         "db_name": "pg",
         "creation_statements": "CREATE ROLE \"{{name}}\" WITH LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}' IN ROLE readonly;",
@@ -259,7 +263,7 @@ fn sweep(postgresql: &DevPg) {
     postgresql.psql_in("postgres", drop_all).expect("roles are dropped");
 }
 
-fn issue(server: &Running, count: usize) -> Vec<String> {
+pub fn issue(server: &Running, count: usize) -> Vec<String> {
     let requests = vec![request("GET", "database/creds/app", &server.root, ""); count];
     let (_, bodies) = each_once(&server.address, CLIENTS, &[200], &requests);
     let id = |body: &Vec<u8>| {

@@ -1,7 +1,7 @@
 //! Clients that keep one connection each and ask again as soon as they have an answer.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,24 @@ pub struct Connection {
 
 impl Connection {
     pub fn open(address: &str) -> Self {
-        let stream = TcpStream::connect(address).expect("the server listens");
+        Self::over(TcpStream::connect(address).expect("the server listens"))
+    }
+
+    /// From an address of its own on loopback: a server that bounds what one address may prove counts each client for itself.
+    fn open_as(client: usize, address: &str) -> Self {
+        let last = u8::try_from(client + 10).expect("few clients");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let stream = runtime.block_on(async {
+            let socket = tokio::net::TcpSocket::new_v4()?;
+            socket.bind(SocketAddr::from(([127, 0, 0, last], 0)))?;
+            socket.connect(address.parse().expect("an address")).await?.into_std()
+        });
+        let stream = stream.expect("the server listens");
+        stream.set_nonblocking(false).expect("a socket option");
+        Self::over(stream)
+    }
+
+    fn over(stream: TcpStream) -> Self {
         stream.set_nodelay(true).expect("a socket option");
         stream.set_read_timeout(Some(Duration::from_secs(120))).expect("a socket option");
         Self { stream, buffer: Vec::with_capacity(16 * 1024) }
@@ -89,8 +106,18 @@ fn find(text: &[u8], what: &[u8]) -> Option<usize> {
 
 /// A request as bytes.
 pub fn request(method: &str, path: &str, token: &str, body: &str) -> Vec<u8> {
+    with_header(method, path, token, "", body)
+}
+
+/// One whose answer is to be wrapped.
+pub fn wrapped(method: &str, path: &str, token: &str, body: &str) -> Vec<u8> {
+    with_header(method, path, token, "X-Vault-Wrap-TTL: 60\r\n", body)
+}
+
+fn with_header(method: &str, path: &str, token: &str, header: &str, body: &str) -> Vec<u8> {
     let token = if token.is_empty() { String::new() } else { format!("X-Vault-Token: {token}\r\n") };
-    format!("{method} /v1/{path} HTTP/1.1\r\nHost: bench\r\n{token}Content-Length: {}\r\n\r\n{body}", body.len())
+    let length = body.len();
+    format!("{method} /v1/{path} HTTP/1.1\r\nHost: bench\r\n{token}{header}Content-Length: {length}\r\n\r\n{body}")
         .into_bytes()
 }
 
@@ -144,10 +171,11 @@ pub fn each_once(address: &str, clients: usize, wanted: &[u16], requests: &[Vec<
     let next = AtomicUsize::new(0);
     let began = Instant::now();
     let parts: Vec<(Duration, Vec<u8>)> = std::thread::scope(|scope| {
+        let next = &next;
         let workers: Vec<_> = (0..clients)
-            .map(|_| {
-                scope.spawn(|| {
-                    let mut connection = Connection::open(address);
+            .map(|client| {
+                scope.spawn(move || {
+                    let mut connection = Connection::open_as(client, address);
                     let mut parts = Vec::new();
                     while let Some(request) = requests.get(next.fetch_add(1, Ordering::Relaxed)) {
                         let asked = Instant::now();
