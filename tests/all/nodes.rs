@@ -96,6 +96,45 @@ fn all_at_once(servers: &[&Server]) {
     assert_eq!(root(1).list("sys/policies/acl").at("/data/keys").as_array().unwrap().len(), 72 + 2);
 }
 
+/// Clients that write one and the same record at once.
+fn all_at_one(servers: &[&Server]) {
+    let root = |at: usize| servers[at % servers.len()].root();
+    root(0).post("sys/auth/many", json!({ "type": "approle" })).assert_status(204);
+    root(0).post("auth/many/role/r", json!({ "token_policies": "default" })).assert_status(204);
+    let role = root(0).get("auth/many/role/r/role-id").text("/data/role_id");
+    let secret = root(0).post("auth/many/role/r/secret-id", json!({ "num_uses": 500 })).text("/data/secret_id");
+    let entity = root(0).post("identity/entity", json!({ "name": "one" })).text("/data/id");
+    let write = |client: &Client, n: usize| {
+        [
+            client.post("auth/many/login", json!({ "role_id": role, "secret_id": secret })),
+            client.post("auth/many/role/r", json!({ "token_ttl": n + 1 })),
+            client.post("auth/token/roles/r", json!({ "token_period": n + 1 })),
+            client.post(&format!("identity/entity/id/{entity}"), json!({ "metadata": { "n": n.to_string() } })),
+        ]
+    };
+    thread::scope(|scope| {
+        for at in 0..16 {
+            let (client, write) = (root(at), &write);
+            scope.spawn(move || {
+                for n in 0..8 {
+                    for answer in write(&client, n) {
+                        assert!(matches!(answer.status, 200 | 204), "{answer}");
+                    }
+                }
+            });
+        }
+    });
+    let uses = root(1).post("auth/many/role/r/secret-id/lookup", json!({ "secret_id": secret }));
+    uses.assert_at("/data/secret_id_num_uses", 500 - 16 * 8);
+}
+
+#[test]
+fn many_that_write_one_record_at_once_are_all_answered() {
+    all_at_one(&[&Server::durable(&Durable::default())]);
+    let nodes = Nodes::start(3);
+    all_at_one(&nodes.servers.iter().collect::<Vec<_>>());
+}
+
 #[test]
 fn many_that_change_what_is_decided_by_at_once_are_all_answered() {
     all_at_once(&[&Server::durable(&Durable::default())]);

@@ -1,7 +1,8 @@
 //! May a request be decided here, and has a change overtaken it before its first write?
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{OwnedMutexGuard, OwnedRwLockReadGuard};
 
@@ -11,6 +12,10 @@ use crate::seams::storage::StorageError;
 
 const UNHEARD_OF: &str =
     "this server has not heard of the change that X-Vault-Index names: try again, or ask another server";
+
+/// How long a request waits at most after it met with a faster writer, and how often that doubles: to 64 ms.
+const ASIDE: Duration = Duration::from_millis(1);
+const ASIDE_DOUBLED: u32 = 6;
 
 tokio::task_local! {
     /// Of the request that this task answers.
@@ -27,6 +32,8 @@ pub(crate) struct Admission {
     is_overtaken: AtomicBool,
     /// It has written something that servers keep in memory.
     has_changed_memory: AtomicBool,
+    /// How often another writer was faster.
+    conflicts: AtomicU32,
     /// While it is its turn to be decided again.
     turn: Mutex<Option<OwnedMutexGuard<()>>>,
     _among_requests: OwnedRwLockReadGuard<()>,
@@ -54,6 +61,7 @@ impl Nodes {
                 is_decided: AtomicBool::new(false),
                 is_overtaken: AtomicBool::new(false),
                 has_changed_memory: AtomicBool::new(false),
+                conflicts: AtomicU32::new(0),
                 turn: Mutex::default(),
                 _among_requests: among_requests,
             })),
@@ -68,6 +76,18 @@ impl Nodes {
     /// [`StorageError::Overtaken`], and [`StorageError::Unavailable`] when the cache lease is over.
     pub(super) fn check_decision(&self) -> Result<bool, StorageError> {
         ADMISSION.try_with(|admission| admission.before_write(self)).unwrap_or(Ok(false))
+    }
+
+    /// Another writer was faster than the request of this task. Before it tries again it waits a moment, longer each time, and not as
+    /// long as the others do: many that change one record at once would have most of them fail each time.
+    pub(super) async fn step_aside(&self) {
+        let Ok(before) = ADMISSION.try_with(|admission| admission.conflicts.fetch_add(1, Ordering::Relaxed)) else {
+            return;
+        };
+        let longest = ASIDE.saturating_mul(1 << before.min(ASIDE_DOUBLED));
+        // Multiples of the golden ratio, without their whole part, lie evenly between 0 and 1.
+        let place = self.asides.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9e37_79b9);
+        tokio::time::sleep(longest.mul_f64(f64::from(place) / f64::from(u32::MAX))).await;
     }
 
     /// The commit that was checked has written nothing: the next one is the first.

@@ -20,7 +20,7 @@ mod watched;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -84,6 +84,8 @@ pub struct Nodes {
     requests: Arc<RwLock<()>>,
     /// Held by the one request of those that were overtaken which is being decided again.
     turns: Arc<tokio::sync::Mutex<()>>,
+    /// How many have stepped aside for a faster writer.
+    asides: AtomicU32,
     /// Servers that answer requests, this one among them.
     at_work: AtomicUsize,
     heard: Mutex<HashMap<String, Heard>>,
@@ -129,6 +131,7 @@ impl Nodes {
             writing: RwLock::default(),
             requests: Arc::default(),
             turns: Arc::default(),
+            asides: AtomicU32::new(0),
             at_work: AtomicUsize::new(1),
             heard: Mutex::default(),
             joined_at: Mutex::default(),

@@ -63,7 +63,7 @@ impl Storage for Watched {
     async fn commit(&self, batch: Batch) -> Result<(), StorageError> {
         let is_cached = |change: &Change| matches!(change, Change::Put { key, .. } | Change::Delete { key, .. } if keys::is_cached(key));
         let changes_memory = batch.0.iter().any(is_cached);
-        let _writing = self.nodes.writing.read().await;
+        let writing = self.nodes.writing.read().await;
         let is_first = self.nodes.check_decision()?;
         let done = self.storage.commit(batch).await;
         if is_first && matches!(done, Err(StorageError::Conflict(_) | StorageError::Fenced(_) | StorageError::Expelled))
@@ -75,6 +75,10 @@ impl Storage for Watched {
             admission::changes_memory();
         } else if done.is_ok() {
             admission::ends_turn();
+        }
+        drop(writing);
+        if matches!(done, Err(StorageError::Conflict(_))) {
+            self.nodes.step_aside().await;
         }
         done
     }

@@ -199,7 +199,7 @@ impl Tokens {
                 Err(other) => return Err(other.into()),
             }
         }
-        Err(StorageError::Conflict(key.as_str().to_owned()).into())
+        Err(commit::overtaken_too_often(&key).into())
     }
 
     /// # Errors
