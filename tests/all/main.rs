@@ -17,6 +17,7 @@ mod agent;
 mod approle;
 mod audit;
 mod auth;
+mod canaries;
 mod cert;
 mod chaos;
 mod clients;
