@@ -678,7 +678,7 @@ fn requests_wait_on_all_nodes_and_outlive_them() {
 /// What is asked for, and by whose token, is in no log and not readable in the store; audit tells who approved.
 #[test]
 fn what_waits_is_kept_secret_and_told_to_audit() {
-    let staged = Staged::ours();
+    let staged = Staged::on(mounted(Server::durable(&Durable::default())));
     let Staged { server, alice, bob, .. } = &staged;
     let root = server.root();
     let file = server.home().join("audit/main.log");

@@ -146,7 +146,11 @@ fn each_person_has_their_own_and_each_team_its_role() {
     ann.post("secret/data/people/ann/key", json!({ "data": { "a": "b" } })).assert_status(200);
     may(
         &ann,
-        &[("GET", "secret/data/people/ann/key"), ("GET", "database/creds/shop")],
+        &[
+            ("GET", "secret/data/people/ann/key"),
+            ("LIST", "secret/metadata/people/ann"),
+            ("GET", "database/creds/shop"),
+        ],
         &[("GET", "secret/data/people/bob/key"), ("GET", "secret/data/people/key"), ("GET", "database/creds/other")],
     );
     // Without a team there is no role, and none without a name either.

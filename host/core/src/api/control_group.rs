@@ -32,6 +32,10 @@ use crate::token::{Caller, MintError};
 /// Where an approver must be allowed to write.
 pub(super) const AUTHORIZE: &str = "sys/control-group/authorize";
 
+/// For whoever asked: a wrapped answer looks alike.
+const WAITS: &str =
+    "This request waits for approval: give the accessor of the wrapping token to an approver, then unwrap the token.";
+
 /// More data than somebody who approves can look at; and every request that waits takes room in the store.
 const DATA_MAX: usize = 64 * 1024;
 
@@ -121,7 +125,7 @@ impl Core {
         match unsealed.tokens.defer(&deferred, token, ttl).await {
             Ok(wrap_info) => {
                 crate::fail::point("deferred");
-                Ok(LogicalResponse { wrap_info: Some(wrap_info), ..LogicalResponse::default() })
+                Ok(LogicalResponse { wrap_info: Some(wrap_info), ..LogicalResponse::default() }.warn(WAITS.to_owned()))
             }
             Err(MintError::Store(error)) => Err(error.into()),
             Err(other) => Err(RequestError::Internal(format!("a wrapping token could not be made: {other}"))),
