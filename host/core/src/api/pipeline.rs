@@ -132,7 +132,7 @@ impl Core {
             if tries == 0 {
                 break Err(StorageError::Overtaken.into());
             }
-            admission.await_turn(&self.nodes).await;
+            admission.await_turn().await;
         };
         if !is_release {
             admission.decide_nothing();

@@ -13,6 +13,8 @@ use crate::seams::storage::StorageError;
 const UNHEARD_OF: &str =
     "this server has not heard of the change that X-Vault-Index names: try again, or ask another server";
 
+/// How long a request waits for its turn.
+const TURN_MAX: Duration = Duration::from_secs(1);
 /// How long a request waits at most after it met with a faster writer, and how often that doubles: to 64 ms.
 const ASIDE: Duration = Duration::from_millis(1);
 const ASIDE_DOUBLED: u32 = 6;
@@ -34,6 +36,7 @@ pub(crate) struct Admission {
     has_changed_memory: AtomicBool,
     /// How often another writer was faster.
     conflicts: AtomicU32,
+    turns: Arc<tokio::sync::Mutex<()>>,
     /// While it is its turn to be decided again.
     turn: Mutex<Option<OwnedMutexGuard<()>>>,
     _among_requests: OwnedRwLockReadGuard<()>,
@@ -62,6 +65,7 @@ impl Nodes {
                 is_overtaken: AtomicBool::new(false),
                 has_changed_memory: AtomicBool::new(false),
                 conflicts: AtomicU32::new(0),
+                turns: Arc::clone(&self.turns),
                 turn: Mutex::default(),
                 _among_requests: among_requests,
             })),
@@ -125,10 +129,13 @@ impl Admission {
     }
 
     /// Waits until it may be decided again. Of those that were overtaken one is decided at a time, in the order in which they came:
-    /// many that change what all are decided by would overtake each other without end.
-    pub(crate) async fn await_turn(&self, nodes: &Nodes) {
-        if lock(&self.turn).is_none() {
-            let turn = Arc::clone(&nodes.turns).lock_owned().await;
+    /// many that change what all are decided by would overtake each other without end. One that takes long over its turn, as its target
+    /// does not answer, holds the others up no longer than [`TURN_MAX`]: then they are decided without one.
+    pub(crate) async fn await_turn(&self) {
+        if lock(&self.turn).is_some() {
+            return;
+        }
+        if let Ok(turn) = tokio::time::timeout(TURN_MAX, Arc::clone(&self.turns).lock_owned()).await {
             *lock(&self.turn) = Some(turn);
         }
     }
@@ -181,4 +188,51 @@ impl Admission {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::RwLock;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    async fn admission(turns: &Arc<tokio::sync::Mutex<()>>) -> Admission {
+        Admission {
+            epoch: AtomicU64::new(0),
+            is_decided: AtomicBool::new(false),
+            is_overtaken: AtomicBool::new(false),
+            has_changed_memory: AtomicBool::new(false),
+            conflicts: AtomicU32::new(0),
+            turns: Arc::clone(turns),
+            turn: Mutex::default(),
+            _among_requests: Arc::<RwLock<()>>::default().read_owned().await,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_turn_is_one_requests_own_and_is_waited_for_only_for_a_while() {
+        let turns = Arc::default();
+        let (first, second, third) = (admission(&turns).await, admission(&turns).await, admission(&turns).await);
+        let began = Instant::now();
+        first.await_turn().await;
+        first.await_turn().await;
+        assert!(began.elapsed().is_zero(), "its own turn is not waited for");
+        let next = tokio::spawn(async move {
+            second.await_turn().await;
+            second
+        });
+        tokio::task::yield_now().await;
+        assert!(!next.is_finished());
+        first.end_turn();
+        let second = next.await.unwrap();
+        assert!(lock(&second.turn).is_some() && began.elapsed().is_zero());
+        // It does not end its turn.
+        third.await_turn().await;
+        assert_eq!(began.elapsed(), TURN_MAX);
+        assert!(lock(&third.turn).is_none());
+        drop(second);
+        third.await_turn().await;
+        assert!(lock(&third.turn).is_some() && began.elapsed() == TURN_MAX);
+    }
 }
