@@ -2,12 +2,13 @@
 //!
 //! Must not know: HTTP, how a lease is undone. A token's end is a lease row of kind `token`, so one expiry serves both.
 //!
-//! Start with [`record`], then [`store`] (all that touches storage), then [`create`] (the rules of `auth/token/create`) and [`role`];
+//! Start with [`record`], then [`store`] (all that touches storage) and [`admit`] (who shows one), then [`create`] (the rules of `auth/token/create`) and [`role`];
 //! [`batch`] is the tokens that are not stored.
 //!
 //! Invariants: the plain token is never stored; an accessor can look up and revoke, never act; what descends from a revoked
 //! token is revoked.
 
+mod admit;
 pub mod batch;
 pub mod create;
 pub mod mint;
