@@ -108,7 +108,10 @@ async fn a_certificate_that_will_not_do_is_refused_with_the_reason() {
     in_ca["tls_ca"] = json!(format!("{}{}", made.text("ca.pem"), made.text("client.key")));
     let mut elsewhere = config("client", "client");
     elsewhere["ssl_client"] = json!({"key": made.text("client.key")});
+    let mut long = config("client", "client");
+    long["tls_certificate"] = json!("-----BEGIN X-----".repeat(8 << 10));
     for (body, why) in [
+        (long, "tls_certificate is longer than 65536 bytes"),
         (config("client", "server"), "holds a key that does not belong to the certificate"),
         (config("expired", "expired"), "tls_certificate has expired at 20"),
         (files("expired"), "the server refuses the client certificate (tls_certificate or sslcert): it has expired"),

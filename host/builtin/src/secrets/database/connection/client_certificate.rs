@@ -18,6 +18,8 @@ use super::ConnectionRecord;
 pub(super) const CERTIFICATE: &str = "tls_certificate";
 /// By how much another clock may be ahead of ours.
 const CLOCKS_APART: Ttl = Ttl::from_secs(300);
+/// A chain of certificates and a key have a tenth of this. Whoever reads the connection has the text looked through.
+const TEXT_MAX: usize = 64 << 10;
 const BEGIN: &str = "-----BEGIN ";
 const KEY_ENDS: &str = "PRIVATE KEY-----";
 
@@ -32,8 +34,13 @@ impl ConnectionRecord {
     /// stay there.
     ///
     /// # Errors
-    /// A private key stands in a field of which it would be read back.
+    /// A private key stands in a field of which it would be read back, or a text is too long.
     pub(super) fn merge_client_certificate(&mut self, fields: &Fields) -> Result<(), String> {
+        for name in [CERTIFICATE, "private_key", "tls_private_key"] {
+            if fields.text(name).is_some_and(|text| text.len() > TEXT_MAX) {
+                return Err(format!("{name} is longer than {TEXT_MAX} bytes"));
+            }
+        }
         if let Some(key) = brought_key(fields) {
             self.private_key = key;
         }
