@@ -21,6 +21,7 @@ mod canaries;
 mod cert;
 mod chaos;
 mod clients;
+mod contention;
 mod control_groups;
 mod cookbook;
 mod crash;

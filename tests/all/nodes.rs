@@ -42,6 +42,14 @@ impl Nodes {
         server
     }
 
+    /// As many ask for a path at the same moment, each of the next server: the statuses of their answers.
+    pub(crate) fn at_once(&self, count: usize, path: &str) -> Vec<u16> {
+        thread::scope(|scope| {
+            let asked: Vec<_> = (0..count).map(|at| scope.spawn(move || self.root(at).get(path).status)).collect();
+            asked.into_iter().map(|one| one.join().unwrap()).collect()
+        })
+    }
+
     pub(crate) fn root(&self, at: usize) -> Client {
         self.servers[at % self.servers.len()].root()
     }
@@ -65,81 +73,6 @@ fn policy(root: &Client, text: &str) {
 /// The header, as a client keeps it and sends it on.
 fn index(answer: &Answer) -> String {
     answer.header("x-vault-index").unwrap_or_else(|| panic!("no index: {answer}")).to_owned()
-}
-
-/// Clients that change at once what everything is decided by: each of them is answered, however many they are.
-fn all_at_once(servers: &[&Server]) {
-    let root = |at: usize| servers[at % servers.len()].root();
-    let entity = root(0).post("identity/entity", json!({ "name": "e" })).text("/data/id");
-    let change = |client: &Client, n: usize| {
-        let policy = json!({ "policy": "path \"k/*\" { capabilities = [\"read\"] }" });
-        let group = json!({ "name": format!("g{n}"), "member_entity_ids": [entity], "policies": ["p0"] });
-        [
-            client.put(&format!("sys/policies/acl/p{n}"), policy),
-            client.post("identity/group", group),
-            client.post(&format!("sys/mounts/m{n}"), json!({ "type": "kv" })),
-            client.post(&format!("sys/auth/a{n}"), json!({ "type": "approle" })),
-        ]
-    };
-    thread::scope(|scope| {
-        for at in 0..12 {
-            let (client, change) = (root(at), &change);
-            scope.spawn(move || {
-                for n in 0..6 {
-                    for answer in change(&client, at * 6 + n) {
-                        assert!(matches!(answer.status, 200 | 204), "{answer}");
-                    }
-                }
-            });
-        }
-    });
-    assert_eq!(root(1).list("sys/policies/acl").at("/data/keys").as_array().unwrap().len(), 72 + 2);
-}
-
-/// Clients that write one and the same record at once.
-fn all_at_one(servers: &[&Server]) {
-    let root = |at: usize| servers[at % servers.len()].root();
-    root(0).post("sys/auth/many", json!({ "type": "approle" })).assert_status(204);
-    root(0).post("auth/many/role/r", json!({ "token_policies": "default" })).assert_status(204);
-    let role = root(0).get("auth/many/role/r/role-id").text("/data/role_id");
-    let secret = root(0).post("auth/many/role/r/secret-id", json!({ "num_uses": 500 })).text("/data/secret_id");
-    let entity = root(0).post("identity/entity", json!({ "name": "one" })).text("/data/id");
-    let write = |client: &Client, n: usize| {
-        [
-            client.post("auth/many/login", json!({ "role_id": role, "secret_id": secret })),
-            client.post("auth/many/role/r", json!({ "token_ttl": n + 1 })),
-            client.post("auth/token/roles/r", json!({ "token_period": n + 1 })),
-            client.post(&format!("identity/entity/id/{entity}"), json!({ "metadata": { "n": n.to_string() } })),
-        ]
-    };
-    thread::scope(|scope| {
-        for at in 0..16 {
-            let (client, write) = (root(at), &write);
-            scope.spawn(move || {
-                for n in 0..8 {
-                    for answer in write(&client, n) {
-                        assert!(matches!(answer.status, 200 | 204), "{answer}");
-                    }
-                }
-            });
-        }
-    });
-    let uses = root(1).post("auth/many/role/r/secret-id/lookup", json!({ "secret_id": secret }));
-    uses.assert_at("/data/secret_id_num_uses", 500 - 16 * 8);
-}
-
-#[test]
-fn many_that_write_one_record_at_once_are_all_answered() {
-    all_at_one(&[&Server::durable(&Durable::default())]);
-    let nodes = Nodes::start(3);
-    all_at_one(&nodes.servers.iter().collect::<Vec<_>>());
-}
-
-#[test]
-fn many_that_change_what_is_decided_by_at_once_are_all_answered() {
-    all_at_once(&[&Server::durable(&Durable::default())]);
-    let nodes = Nodes::start(3);
-    all_at_once(&nodes.servers.iter().collect::<Vec<_>>());
 }
 
 #[test]

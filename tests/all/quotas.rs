@@ -1,7 +1,5 @@
 //! Quotas: host/docs/quotas.md. Rate limits stand beside OpenBao's; lease counts are in Vault Enterprise only.
 
-use std::thread;
-
 use serde_json::{Value, json};
 
 use crate::nodes::Nodes;
@@ -271,12 +269,7 @@ fn a_lease_count_is_exact_over_three_servers() {
     nodes.servers[0].role("r", json!({}));
     let on = "sys/quotas/lease-count/q";
     nodes.root(1).post(on, json!({ "max_leases": MOST, "path": "database" })).assert_status(204);
-    let ask = |at: usize| nodes.root(at).get("database/creds/r").status;
-    let statuses: Vec<u16> = thread::scope(|scope| {
-        let ask = &ask;
-        let asked: Vec<_> = (0..2 * MOST).map(|at| scope.spawn(move || ask(at))).collect();
-        asked.into_iter().map(|one| one.join().unwrap()).collect()
-    });
+    let statuses = nodes.at_once(2 * MOST, "database/creds/r");
     assert_eq!(statuses.iter().filter(|status| **status == 200).count(), MOST, "{statuses:?}");
     assert_eq!(statuses.iter().filter(|status| **status == 429).count(), MOST, "{statuses:?}");
     (0..3).for_each(|at| drop(nodes.root(at).get(on).assert_at("/data/counter", MOST)));

@@ -59,12 +59,7 @@ fn the_limit_of_a_role_is_exact_over_three_servers_and_outlives_a_kill() {
     nodes.servers[0].connect(&database);
     nodes.servers[0].role("r", json!({ "max_leases": MOST, "creation_timeout": "5s" }));
     let roles = || database.sql("SELECT count(*) FROM pg_roles WHERE rolname LIKE 'v-%'");
-    let ask = |at: usize| nodes.root(at).get("database/creds/r").status;
-    let statuses: Vec<u16> = thread::scope(|scope| {
-        let ask = &ask;
-        let asked: Vec<_> = (0..2 * MOST).map(|at| scope.spawn(move || ask(at))).collect();
-        asked.into_iter().map(|one| one.join().unwrap()).collect()
-    });
+    let statuses = nodes.at_once(2 * MOST, "database/creds/r");
     assert_eq!(statuses.iter().filter(|status| **status == 200).count(), MOST, "{statuses:?}");
     assert_eq!(statuses.iter().filter(|status| **status == 429).count(), MOST, "{statuses:?}");
     assert_eq!(roles(), MOST.to_string());
