@@ -147,7 +147,7 @@ impl Fields {
         self.values.contains_key(name)
     }
 
-    /// Whether the field was given as `null`, with which a merge patch takes something away.
+    /// Whether the field was given as `null`, with which a merge patch removes a value.
     #[must_use]
     pub fn is_null(&self, name: &str) -> bool {
         self.nulls.contains(&name)

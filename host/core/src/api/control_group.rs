@@ -36,7 +36,7 @@ pub(super) const AUTHORIZE: &str = "sys/control-group/authorize";
 const WAITS: &str =
     "This request waits for approval: give the accessor of the wrapping token to an approver, then unwrap the token.";
 
-/// More data than somebody who approves can look at; and every request that waits takes room in the store.
+/// More than an approver can look at; and all of it is stored.
 const DATA_MAX: usize = 64 * 1024;
 
 /// A request that has waited and is to be carried out.

@@ -2,8 +2,9 @@
 //!
 //! A limit of one path is a row of the table of quotas, and is changed in one commit with the configuration that it belongs to.
 //!
-//! Some changes are made only while no lease stands on a target: the end of a connection, or its move to another server. The leases of the mount are closed, looked through, and opened in the commit of the change, as for a changed quota. So no lease can
-//! begin between the look and the commit, on whichever server, and a server that is killed in between leaves everything as it was.
+//! Some changes are made only while no lease stands on a target: the end of a connection, or its move to another server. The leases of
+//! the mount are closed, looked through, and opened in the commit of the change, as for a changed quota. So no lease can begin between
+//! the look and the commit, on whichever server, and a server that is killed in between leaves everything as it was.
 
 use std::num::NonZeroU64;
 use std::time::Duration;

@@ -35,7 +35,7 @@ impl fmt::Display for Standing {
 pub struct PathLimit {
     /// Below the mount, without a slash at its end: `creds/app`.
     pub path: String,
-    /// What a client is told that there is no room in: `role "app"`.
+    /// As the refusal of one lease too many names it: `role "app"`.
     pub of: String,
     pub max_leases: Option<NonZeroU64>,
 }
