@@ -39,6 +39,8 @@ fn what_has_changed_since_counts() {
     staged.guard(&[("k/a", &held)]);
     let waiting = waits(alice.get("k/a"));
     staged.guard(&[("k/a", "")]);
+    let vain = waiting.authorize(bob).assert_status(200).assert_at("/data/approved", true);
+    vain.assert_warning("all that this entity could approve of is approved");
     waiting.unwrap(alice).assert_at("/data/a", "1");
     // A parameter that is refused by now.
     staged.guard(&[("k/a", &held)]);

@@ -48,7 +48,7 @@ pub(super) struct Release {
 
 impl Release {
     pub(super) fn is_for(&self, mount: &MountEntry) -> bool {
-        self.deferred.mount.as_ref() == Some(&mount.accessor)
+        self.deferred.mount == mount.accessor
     }
 }
 
@@ -89,7 +89,9 @@ impl Core {
         trace: &RequestTrace,
         ttl: Ttl,
     ) -> Result<LogicalResponse, RequestError> {
-        let (Some(caller), Some(token)) = (&trace.caller, &request.token) else { return Err(RequestError::BadToken) };
+        let (Some(caller), Some(token), Some(mount)) = (&trace.caller, &request.token, &trace.mount) else {
+            return Err(RequestError::BadToken);
+        };
         let asked = trace.as_sent.as_deref().unwrap_or(&request.path);
         let cannot = |why: &str| Err(RequestError::Forbidden(format!("{asked} needs approval, and {why}")));
         let Some(entity) = caller.entity_id() else {
@@ -116,7 +118,7 @@ impl Core {
             operation: request.operation,
             path: asked.to_owned(),
             data: request.data.clone(),
-            mount: trace.mount.as_ref().map(|mount| mount.accessor.clone()),
+            mount: mount.accessor.clone(),
             wrap_ttl: request.wrap_ttl,
             requester: caller.hash.clone(),
             entity: entity.to_owned(),
@@ -125,7 +127,7 @@ impl Core {
         match unsealed.tokens.defer(&deferred, token, ttl).await {
             Ok(wrap_info) => {
                 crate::fail::point("deferred");
-                Ok(LogicalResponse { wrap_info: Some(wrap_info), ..LogicalResponse::default() }.warn(WAITS.to_owned()))
+                Ok(LogicalResponse { wrap_info: Some(wrap_info), ..LogicalResponse::default() }.warn(WAITS))
             }
             Err(MintError::Store(error)) => Err(error.into()),
             Err(other) => Err(RequestError::Internal(format!("a wrapping token could not be made: {other}"))),

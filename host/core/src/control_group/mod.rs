@@ -32,7 +32,7 @@ pub(crate) struct Deferred {
     pub path: String,
     pub data: Object,
     /// Whose path it was: another mount may be there by now.
-    pub mount: Option<MountAccessor>,
+    pub mount: MountAccessor,
     pub wrap_ttl: Option<Ttl>,
     /// Whose token asked.
     pub requester: TokenHash,

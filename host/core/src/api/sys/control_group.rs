@@ -96,7 +96,7 @@ async fn authorize(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
         let Some(after) = after else { return nothing_recorded(false, "the token that asked has ended") };
         match what_it_counts_for(&after, entity) {
             Counts::Missing => {}
-            Counts::Nothing if entity == deferred.entity && after.control_group.is_some() => {
+            Counts::Nothing if entity == deferred.entity => {
                 return Err(RequestError::InvalidMulti("token owner cannot be approver".to_owned()));
             }
             other => return nothing_recorded(after.allowed, other.why_not()),
@@ -114,7 +114,7 @@ async fn authorize(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
 enum Counts {
     /// One that was missing.
     Missing,
-    /// Only where there are enough.
+    /// Only where there are enough, or none is asked for any more.
     Enough,
     Nothing,
     /// More than approvals are missing.
@@ -134,8 +134,8 @@ impl Counts {
 }
 
 fn what_it_counts_for(with: &Verdict, entity: &str) -> Counts {
-    if with.control_group.is_none() && !with.allowed {
-        return Counts::InVain;
+    if with.control_group.is_none() {
+        return if with.allowed { Counts::Enough } else { Counts::InVain };
     }
     let of_this = || factors(with).filter(|factor| factor.given.iter().any(|given| given == entity));
     let is_missing = |factor: &Factor| u32::try_from(factor.given.len()).is_ok_and(|given| given <= factor.approvals);
