@@ -130,7 +130,8 @@ async fn leases_go_on_where_the_standby_has_taken_over() {
         lives_and_ends(&world, &standby).await;
         let fresh = world.issue("readonly").await;
         log_in(&standby, &fresh.username, &fresh.password, "myapp").await.unwrap();
-        assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+        // All of it within the time that one request has.
+        assert!(began.elapsed() < Duration::from_secs(90), "{:?}", began.elapsed());
         if !is_killed {
             world.pg.resume().unwrap();
         }
