@@ -40,6 +40,9 @@ fn all_at_once(servers: &[&Server]) {
     assert_eq!(root(1).list("sys/policies/acl").at("/data/keys").as_array().unwrap().len(), 72 + 2);
 }
 
+/// One write of a client, its n-th.
+type Write<'a> = &'a (dyn Fn(&Client, usize) -> Answer + Sync);
+
 /// Clients that write one and the same record at once.
 fn all_at_one(servers: &[&Server]) {
     let root = |at: usize| servers[at % servers.len()].root();
@@ -49,7 +52,7 @@ fn all_at_one(servers: &[&Server]) {
     let secret = root(0).post("auth/many/role/r/secret-id", json!({ "num_uses": 500 })).text("/data/secret_id");
     let entity = root(0).post("identity/entity", json!({ "name": "one" })).text("/data/id");
     // One kind after the other: all at the same record.
-    let writes: [&(dyn Fn(&Client, usize) -> Answer + Sync); 4] = [
+    let writes: [Write; 4] = [
         &|client, _| client.post("auth/many/login", json!({ "role_id": role, "secret_id": secret })),
         &|client, n| client.post("auth/many/role/r", json!({ "token_ttl": n + 1 })),
         &|client, n| client.post("auth/token/roles/r", json!({ "token_period": n + 1 })),
