@@ -25,6 +25,7 @@ pub mod lease;
 pub mod lockout;
 mod metrics;
 pub mod mount;
+mod names;
 pub mod nodes;
 pub mod passwords;
 pub mod policy;

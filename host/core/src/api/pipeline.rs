@@ -21,8 +21,8 @@ use crate::audit::Phase;
 use crate::core::{Core, Unsealed};
 use crate::fields::Fields;
 use crate::lease::EndCause;
+use crate::names;
 use crate::nodes::{Admission, index};
-use crate::policy::egp_paths;
 use crate::request::{LogicalRequest, LogicalResponse};
 use crate::routes::Found;
 use crate::seams::auth::AuthRequest;
@@ -448,7 +448,7 @@ pub(super) fn client_of(request: &LogicalRequest) -> Option<IpAddr> {
 /// Turns the path into the one that policies, router and audit see: what names the same thing must read the same, or a rule
 /// for it could be walked around. The path as it came, if that had a slash at its end.
 pub(super) fn canonical(request: &mut LogicalRequest) -> Option<String> {
-    if let Some(path) = egp_paths::in_lower_case(&request.path) {
+    if let Some(path) = names::in_lower_case(&request.path) {
         request.path = path;
     }
     let is_list = matches!(request.operation, Operation::List | Operation::Scan);

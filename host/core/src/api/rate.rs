@@ -15,9 +15,9 @@ use crate::core::{Core, Unsealed};
 use crate::fields::Fields;
 use crate::metrics;
 use crate::mount::MountEntry;
-use crate::policy::egp_paths;
+use crate::names;
 use crate::quota::rate::{RateCounts, Taken};
-use crate::quota::scope::{At, below};
+use crate::quota::scope::At;
 use crate::request::LogicalRequest;
 use crate::seams::auth::AuthRequest;
 use crate::seams::error::RequestError;
@@ -34,16 +34,14 @@ impl Core {
             return Ok(None);
         }
         let config = quotas.settings.get();
-        if config.exempts(&request.path) {
+        // What names the same thing is counted by the same limit.
+        let lower = names::in_lower_case(&request.path);
+        let path = lower.as_deref().unwrap_or(&request.path);
+        if config.exempts(path) {
             return Ok(None);
         }
-        // What names the same thing is counted by the same limit.
-        let lower = egp_paths::in_lower_case(&request.path);
-        let path = lower.as_deref().unwrap_or(&request.path);
         let routed = unsealed.mounts.route(path);
-        let mount = routed.as_ref().map(|(entry, _)| &entry.accessor);
-        let suffix = routed.as_ref().map_or("", |(entry, _)| below(path, entry.path.as_str()));
-        let mut at = At { mount, suffix, role: "", folds: egp_paths::folds_names(path) };
+        let mut at = At::new(path, routed.as_ref().map(|(entry, _)| &**entry), "");
         let role = match &routed {
             Some((entry, rest)) if quotas.rates.ask_for_roles(&at) => {
                 role_of_login(&unsealed, entry, rest, request).await.unwrap_or_default()

@@ -3,26 +3,10 @@
 //! Must not know: modules. As in ACL policies `*` at the end matches any rest and `+` any one segment; more than an ACL policy's,
 //! a pattern that could never match is refused: what it was to guard would pass unjudged.
 
+use crate::names::{self, in_lower_case};
+
 /// No request's path is longer.
 const LEN_MAX: usize = 4096;
-
-/// Names of policies do not differ in case: below these every path is lower-case.
-const LOWER_CASE: [&str; 2] = ["sys/policy/", "sys/policies/acl/"];
-
-/// The path as the router and the policies see it, if its names do not differ in case.
-pub(crate) fn in_lower_case(path: &str) -> Option<String> {
-    LOWER_CASE.iter().any(|prefix| path.starts_with(prefix)).then(|| path.to_lowercase())
-}
-
-/// Below these most names do not differ in case, and which of them do is only known to whoever serves the path: a pattern covers
-/// every case. As in the guest `acl`, whose rules refuse so.
-const NAMES_FOLD: [&str; 2] = ["auth/", "identity/"];
-const NAMES_DIFFER: &str = "auth/token/";
-
-/// Whether whoever serves this path may fold names in it.
-pub(crate) fn folds_names(path: &str) -> bool {
-    NAMES_FOLD.iter().any(|prefix| path.starts_with(prefix)) && !path.starts_with(NAMES_DIFFER)
-}
 
 /// The pattern in the form in which it is compared.
 ///
@@ -72,7 +56,8 @@ pub(crate) fn covers(pattern: &str, path: &str) -> bool {
     // Also where a `+` stands for a part of the prefix, and of patterns that were stored as they came.
     let lower = in_lower_case(path).map(|_| pattern.to_lowercase());
     let pattern = lower.as_deref().unwrap_or(pattern);
-    if folds_names(path) && is_covered(&pattern.to_lowercase(), &path.to_lowercase()) {
+    // Which names fold is only known to whoever serves the path: a pattern covers every case.
+    if names::fold(path) && is_covered(&pattern.to_lowercase(), &path.to_lowercase()) {
         return true;
     }
     is_covered(pattern, path)

@@ -1,5 +1,6 @@
 //! `sys/quotas/config`: what no rate limit counts, and what is said of those that refuse.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use leasehold_model::lock::RwLock;
@@ -8,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::codec::encode;
 use crate::commit::{commit_surely, read};
 use crate::keys;
+use crate::names;
 use crate::seams::error::RequestError;
 use crate::seams::storage::{Batch, Expect, Storage, StorageError};
 
@@ -55,14 +57,21 @@ impl Config {
     /// Whether no rate limit counts requests to this path. The longest entry that fits it decides.
     #[must_use]
     pub fn exempts(&self, path: &str) -> bool {
+        // Or an exception would hold in one case of a name only.
+        let folds = names::fold(path);
+        let path = in_case(path, folds);
         let entries = self.exempt_paths.iter().chain(&self.absolute_exempt_paths).filter(|entry| !entry.is_empty());
         let fits = entries.filter_map(|entry| {
             let (bare, is_exception) = entry.strip_prefix('!').map_or((entry.as_str(), false), |bare| (bare, true));
-            let beginning = bare.strip_suffix('*').unwrap_or(bare);
-            path.starts_with(beginning).then_some((beginning.len(), is_exception))
+            let beginning = in_case(bare.strip_suffix('*').unwrap_or(bare), folds);
+            path.starts_with(&*beginning).then_some((beginning.len(), is_exception))
         });
         fits.max().is_some_and(|(_, is_exception)| !is_exception)
     }
+}
+
+fn in_case(text: &str, folds: bool) -> Cow<'_, str> {
+    if folds { Cow::Owned(text.to_lowercase()) } else { Cow::Borrowed(text) }
 }
 
 /// The configuration in memory. Writes go to the store first.
@@ -143,6 +152,10 @@ mod tests {
         for (path, wanted) in
             [("kv/a", true), ("kv/ab", true), ("kv/a/b", false), ("kv/a/bc", false), ("kv/a/b/c/d", true), ("x", false)]
         {
+            assert_eq!(config.exempts(path), wanted, "{path}");
+        }
+        config.exempt_paths = ["auth/u", "!auth/u/login/Ada"].map(str::to_owned).to_vec();
+        for (path, wanted) in [("auth/u/login/eve", true), ("auth/u/login/ADA", false), ("auth/u/login/ada", false)] {
             assert_eq!(config.exempts(path), wanted, "{path}");
         }
         config.exempt_paths.clear();

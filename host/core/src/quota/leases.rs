@@ -182,8 +182,7 @@ impl LeaseCounts {
     ) -> Result<(), StorageError> {
         let Some(known) = self.known() else { return Ok(()) };
         let entry = known.mounts.by_accessor(mount);
-        let suffix = entry.as_ref().map_or("", |entry| super::scope::below(path, entry.path.as_str()));
-        let at = known.table.covering(&At { mount: Some(mount), suffix, role, folds: false }, &known.mounts);
+        let at = known.table.covering(&At::new(path, entry.as_deref(), role), &known.mounts);
         let Some(quota) = at.and_then(|at| known.table.quotas.get(at)) else { return Ok(()) };
         if self.count(quota).await? < quota.max_leases {
             return Ok(());
@@ -194,9 +193,10 @@ impl LeaseCounts {
     /// # Errors
     /// Another one covers the same; too many; leases are being counted already; or as storage.
     pub(crate) async fn write(&self, quota: LeaseCount) -> Result<(), RequestError> {
+        let mounts = self.known().ok_or(RequestError::Sealed)?.mounts;
         self.change(Batch::new(), |quotas| {
             let mut others = quotas.iter().filter(|other| !other.is_engines && other.name != quota.name);
-            if let Some(other) = others.find(|other| other.scope == quota.scope) {
+            if let Some(other) = others.find(|other| other.scope.is_same(&quota.scope, &mounts)) {
                 return Err(similar(&other.name));
             }
             quotas.retain(|other| other.is_engines || other.name != quota.name);

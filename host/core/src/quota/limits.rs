@@ -75,7 +75,7 @@ impl RateLimits {
 
     /// Whether a limit of a login's role stands at this mount.
     pub(crate) fn ask_for_roles(&self, at: &At<'_>) -> bool {
-        at.mount.is_some_and(|mount| {
+        at.mount().is_some_and(|mount| {
             let limits = self.limits.read();
             limits.iter().any(|limit| !limit.scope.role.is_empty() && limit.scope.mount.as_ref() == Some(mount))
         })
@@ -124,7 +124,8 @@ impl RateLimits {
     /// Another one covers the same; too many; or as storage.
     pub(crate) async fn write(&self, limit: RateLimit) -> Result<(), RequestError> {
         self.change(|limits| {
-            if let Some(other) = limits.iter().find(|other| other.scope == limit.scope && other.name != limit.name) {
+            let mut others = limits.iter().filter(|other| other.name != limit.name);
+            if let Some(other) = others.find(|other| other.scope.is_same(&limit.scope, &self.mounts)) {
                 return Err(similar(&other.name));
             }
             limits.retain(|other| other.name != limit.name);

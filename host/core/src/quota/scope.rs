@@ -4,6 +4,7 @@ use leasehold_model::MountAccessor;
 use serde::{Deserialize, Serialize};
 
 use crate::mount::{MountEntry, MountTable, Table};
+use crate::names;
 use crate::seams::error::RequestError;
 
 use super::{NAME_LEN_MAX, PATH_LEN_MAX};
@@ -22,16 +23,32 @@ pub struct Scope {
     pub role: String,
 }
 
-/// What a request or a lease is held against.
+/// Where a request or a lease stands, to be held against what quotas cover.
 #[derive(Clone, Copy, Debug)]
 pub struct At<'a> {
-    pub mount: Option<&'a MountAccessor>,
+    mount: Option<&'a MountAccessor>,
     /// Below the mount, as [`below`] cuts it.
-    pub suffix: &'a str,
+    suffix: &'a str,
     /// Of a login; empty: none is known.
     pub role: &'a str,
     /// Whoever serves the path may fold its names: a suffix fits in every case.
-    pub folds: bool,
+    folds: bool,
+}
+
+impl<'a> At<'a> {
+    /// `mount`: the one of `path`; none is there.
+    pub(crate) fn new(path: &'a str, mount: Option<&'a MountEntry>, role: &'a str) -> Self {
+        Self {
+            mount: mount.map(|mount| &mount.accessor),
+            suffix: mount.map_or("", |mount| below(path, mount.path.as_str())),
+            role,
+            folds: names::fold(path),
+        }
+    }
+
+    pub(crate) const fn mount(&self) -> Option<&'a MountAccessor> {
+        self.mount
+    }
 }
 
 /// The greater one decides: a role before a path, a path before the beginning of one, the longest beginning before shorter ones, any of
@@ -52,7 +69,7 @@ impl Scope {
             return None;
         }
         if !self.role.is_empty() {
-            return (self.role == at.role).then_some(Fit::Role);
+            return is_same_role(&self.role, at.role).then_some(Fit::Role);
         }
         if self.suffix.is_empty() {
             return Some(Fit::Mount);
@@ -61,6 +78,17 @@ impl Scope {
             return fit_path(&self.suffix.to_lowercase(), &at.suffix.to_lowercase());
         }
         fit_path(&self.suffix, at.suffix)
+    }
+
+    /// Whether another quota covers the same. Of two that differ in the case of a name alone, one would never decide.
+    pub(super) fn is_same(&self, other: &Self, mounts: &MountTable) -> bool {
+        let folds = || {
+            let entry = self.mount.as_ref().and_then(|mount| mounts.by_accessor(mount));
+            entry.is_some_and(|entry| names::fold(&format!("{}{}", entry.path, self.suffix)))
+        };
+        self.mount == other.mount
+            && is_same_role(&self.role, &other.role)
+            && (self.suffix == other.suffix || (self.suffix.to_lowercase() == other.suffix.to_lowercase() && folds()))
     }
 
     /// As a client reads it; `None`: the mount is gone, and the quota with it.
@@ -117,6 +145,11 @@ impl Scope {
     }
 }
 
+/// All methods that have roles fold their names.
+fn is_same_role(one: &str, other: &str) -> bool {
+    one == other || one.to_lowercase() == other.to_lowercase()
+}
+
 fn fit_path(suffix: &str, path: &str) -> Option<Fit> {
     if suffix == path {
         return Some(Fit::Path);
@@ -126,7 +159,7 @@ fn fit_path(suffix: &str, path: &str) -> Option<Fit> {
 }
 
 /// What stands below a mount in a path, as scopes name it.
-pub(crate) fn below<'a>(path: &'a str, mount: &str) -> &'a str {
+pub(super) fn below<'a>(path: &'a str, mount: &str) -> &'a str {
     path.strip_prefix(mount).unwrap_or_default().trim_end_matches('/')
 }
 
@@ -157,7 +190,7 @@ mod tests {
             scope("kv", "a*", ""),
             scope("kv", "a/b*", ""),
             scope("kv", "a/b/c", ""),
-            scope("jwt", "", "app"),
+            scope("jwt", "", "App"),
             scope("jwt", "login", ""),
         ];
         let kv = MountAccessor::new("kv");

@@ -85,10 +85,7 @@ impl LeaseTable {
         let suffix = entry.as_ref().map_or("", |entry| below(path_of(row), entry.path.as_str()));
         let limits = |quota: &&LeaseCount| row.kind == LeaseKind::Secret && quota.limits(row, suffix);
         let limit = self.quotas.iter().find(limits).and_then(|limit| self.place_of(limit));
-        self.covering(&At { mount: Some(&row.mount), suffix, role: &role, folds: false }, mounts)
-            .into_iter()
-            .chain(limit)
-            .collect()
+        self.covering(&At::new(path_of(row), entry.as_deref(), &role), mounts).into_iter().chain(limit).collect()
     }
 
     fn place_of(&self, quota: &LeaseCount) -> Option<usize> {

@@ -293,3 +293,35 @@ async fn a_count_that_is_wrong_is_put_right() {
     pass(700).await;
     assert_eq!(count(&server, "db").await, 0);
 }
+
+/// Whoever serves a login folds the name: another case of it must not begin leases that no quota counts.
+#[tokio::test(start_paused = true)]
+async fn the_case_of_a_name_steps_out_of_no_quota_on_any_server() {
+    let one = Server::start_shared().await;
+    let (other, third) = (one.beside().await, one.beside().await);
+    one.root("sys/auth/s", json!({ "type": "scripted" })).await.unwrap();
+    quota(&one, "ada", json!({ "path": "auth/s/login/Ada", "max_leases": 3 })).await;
+    let similar =
+        other.root("sys/quotas/lease-count/ADA", json!({ "path": "auth/s/login/aDA", "max_leases": 9 })).await;
+    assert_eq!(refusal(similar), "Invalid: quota rule with similar properties exists under the name \"ada\"");
+    let mut made = Vec::new();
+    for (server, name) in [(&one, "ada"), (&other, "ADA"), (&third, "Ada")] {
+        made.push(token_of(&log_in(server, name).await.unwrap()));
+    }
+    assert_eq!(count(&one, "ada").await, 3);
+    let refused = refusal(log_in(&other, "adA").await);
+    assert_eq!(refused, "LeaseCountExceeded: request path \"auth/s/login/adA\": lease count quota exceeded");
+    log_in(&other, "eve").await.unwrap();
+    for token in made {
+        third.root("auth/token/revoke", json!({ "token": token })).await.unwrap();
+    }
+    pass(5).await;
+    assert_eq!(count(&third, "ada").await, 0);
+    // The same of roles, and of what has no row.
+    quota(&one, "role", json!({ "path": "auth/s", "role": "Batch", "max_leases": 1 })).await;
+    quota(&one, "path", json!({ "path": "auth/s/login/eve", "max_leases": 1 })).await;
+    let similar =
+        other.root("sys/quotas/lease-count/same", json!({ "path": "auth/s", "role": "batch", "max_leases": 9 }));
+    assert_eq!(refusal(similar.await), "Invalid: quota rule with similar properties exists under the name \"role\"");
+    assert!(refusal(log_in(&third, "EVE").await).starts_with("LeaseCountExceeded"));
+}

@@ -119,6 +119,17 @@ async fn a_refusal_is_audited_where_somebody_wants_that() {
     assert_eq!((&line["request"]["path"], &line["request"]["data"]), (&json!("db/things/a"), &Value::Null));
 }
 
+#[tokio::test(start_paused = true)]
+async fn one_name_has_one_limit_in_all_its_cases() {
+    let server = Server::start().await;
+    server.root("sys/auth/s", json!({ "type": "scripted" })).await.unwrap();
+    limit(&server, "ada", json!({ "rate": 1, "interval": 60, "path": "auth/s/login/ada" })).await;
+    let same = server.root("sys/quotas/rate-limit/other", json!({ "rate": 9, "path": "auth/s/login/ADA" })).await;
+    assert_eq!(refusal(same), "Invalid: quota rule with similar properties exists under the name \"ada\"");
+    limit(&server, "a", json!({ "rate": 9, "path": "db/creds/a" })).await;
+    limit(&server, "A", json!({ "rate": 9, "path": "db/creds/A" })).await;
+}
+
 /// How many of `count` requests are let in, each on the next of these servers.
 async fn let_in(servers: &[&Server], address: &str, count: usize) -> usize {
     let mut let_in = 0;

@@ -9,9 +9,9 @@ use crate::api::backend::Backend;
 use crate::api::call::{Call, SystemHandler, handler};
 use crate::core::Unsealed;
 use crate::fields::{Field, Kind};
+use crate::names;
 use crate::policy::Holder;
 use crate::policy::decide::{self, AskedPath};
-use crate::policy::egp_paths;
 use crate::request::{LogicalResponse, Object, Shape};
 use crate::routes::{Access, Answer, Op, Route};
 use crate::seams::error::RequestError;
@@ -135,7 +135,7 @@ async fn answer(call: &Call<'_>, holder: Holder<'_>, paths: Vec<String>) -> Resu
             .iter()
             .map(|path| path.strip_prefix('/').unwrap_or(path))
             .map(|path| path.get(..path.trim_end_matches('/').len() + 1).unwrap_or(path))
-            .map(|path| egp_paths::in_lower_case(path).map_or(Cow::Borrowed(path), Cow::Owned))
+            .map(|path| names::in_lower_case(path).map_or(Cow::Borrowed(path), Cow::Owned))
             .collect();
         let asked: Vec<AskedPath<'_>> = asked
             .iter()
