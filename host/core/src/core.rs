@@ -182,8 +182,9 @@ impl Core {
         seams.clock = clock.clone();
         let (name, version) = (settings.node.clone(), settings.version.clone());
         let nodes = Nodes::new(seams.storage.clone(), seams.clock.clone(), &*seams.entropy, name, version);
-        let watched: Arc<dyn Storage> = Arc::new(Watched::new(seams.storage, nodes.clone()));
-        let lease_counts = LeaseCounts::new(watched.clone(), seams.clock.clone(), seams.entropy.clone());
+        let watched: Arc<dyn Storage> = Arc::new(Watched::new(seams.storage.clone(), nodes.clone()));
+        let (apart, clock_of_counts) = (seams.storage, seams.clock.clone());
+        let lease_counts = LeaseCounts::new(watched.clone(), apart, clock_of_counts, seams.entropy.clone());
         seams.storage = Arc::new(Counted::new(watched, lease_counts.clone()));
         Arc::new(Self {
             lease_counts,

@@ -358,6 +358,12 @@ pub fn attempt(at: &str) -> Key {
     Key::new(format!("attempt/{at}"))
 }
 
+/// Whether it is that of an [`attempt`].
+#[must_use]
+pub fn is_attempt(key: &Key) -> bool {
+    key.as_str().starts_with("attempt/")
+}
+
 /// What became of the last moves of mounts.
 #[must_use]
 pub fn moves() -> Key {

@@ -55,7 +55,7 @@ pub(crate) async fn core(
             store.shown()
         ));
     }
-    let barrier = Barrier::new(inner, clock.clone(), entropy.clone());
+    let barrier = Barrier::new(inner, entropy.clone());
     let barrier = barrier.accepting_changed_rows(accepts_changed_storage);
     let barrier = Arc::new(barrier.with_wrappers(seals.current, seals.disabled));
     let mut sandbox = SandboxConfig::new(guests::builtins());

@@ -131,7 +131,7 @@ async fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [store, share, count] = &*arguments else { panic!("fill sqlite:PATH|postgres://URL SHARE COUNT") };
     let (share, count) = (hex::decode(share).expect("a share"), count.parse::<usize>().expect("a number"));
-    let barrier = Arc::new(Barrier::new(opened(store).await, Arc::new(System), Arc::new(System)));
+    let barrier = Arc::new(Barrier::new(opened(store).await, Arc::new(System)));
     barrier.unseal(&share).await.expect("the share of this store");
     let samples = Arc::new(Samples::of(&barrier).await);
     let writers = (0..WRITERS).map(|writer| {

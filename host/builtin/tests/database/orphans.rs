@@ -252,7 +252,7 @@ impl Server {
         let engines = Engines {
             kinds: BTreeMap::from([("database", Arc::new(DatabaseEngine::new()) as Arc<dyn SecretsEngine>)]),
             mounts: mounts.clone(),
-            leases: LeaseCounts::new(storage.clone(), clock.clone(), Arc::new(Urandom)),
+            leases: LeaseCounts::new(storage.clone(), storage.clone(), clock.clone(), Arc::new(Urandom)),
             storage: storage.clone(),
             clock,
             entropy: Arc::new(Urandom),

@@ -205,6 +205,7 @@ impl Core {
         if !self.is_still(unsealed) {
             return Err(SnapshotError::Storage(StorageError::Sealed));
         }
+        self.nodes.still_decided()?;
         self.close(&mut transition).await;
         let facts = snapshot.facts.clone();
         let restored = self.seams.snapshots.restore(snapshot).await;

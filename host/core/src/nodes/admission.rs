@@ -74,6 +74,14 @@ impl Nodes {
         }
     }
 
+    /// Whether the decision of this task's request, if it is one, still holds, before something that is no commit.
+    ///
+    /// # Errors
+    /// As [`Nodes::check_decision`].
+    pub(crate) fn still_decided(&self) -> Result<(), StorageError> {
+        self.check_decision().map(drop)
+    }
+
     /// A commit of the task that asks, just before it is sent. Whether it is the first one after a decision.
     ///
     /// # Errors

@@ -9,6 +9,7 @@ use super::{Nodes, admission};
 use crate::keys;
 use crate::rows::lease::LeaseRow;
 use crate::rows::state::{LeaseKind, LeaseState};
+use crate::seams::seal::SealError;
 use crate::seams::storage::{Batch, Change, Changes, Key, LeaseFilter, Listed, Page, Storage, StorageError, Versioned};
 
 pub(crate) struct Watched {
@@ -19,6 +20,30 @@ pub(crate) struct Watched {
 impl Watched {
     pub(crate) fn new(storage: Arc<dyn Storage>, nodes: Arc<Nodes>) -> Self {
         Self { storage, nodes }
+    }
+}
+
+impl Nodes {
+    /// A write of the keys, which goes past the store that requests see: of a request it is held against its decision like any commit.
+    ///
+    /// # Errors
+    /// As `write`; [`StorageError::Overtaken`].
+    pub(crate) async fn write_keys<T>(
+        &self,
+        write: impl Future<Output = Result<T, SealError>>,
+    ) -> Result<T, SealError> {
+        let writing = self.writing.read().await;
+        let is_first = self.check_decision()?;
+        let done = write.await;
+        let wrote = matches!(done, Ok(_) | Err(SealError::Storage(StorageError::Unavailable(_))));
+        if is_first && !wrote {
+            self.wrote_nothing();
+        } else if wrote {
+            // Nothing is decided by a data key; whoever has replaced the root key settles that.
+            admission::ends_turn();
+        }
+        drop(writing);
+        done
     }
 }
 

@@ -62,6 +62,9 @@ struct Waiting {
     key: Hidden,
     digests: Vec<String>,
     given: Given,
+    /// The digests of the shares that allowed it. They do so only for as long as they are the present ones.
+    #[serde(default)]
+    allowed_by: Option<Vec<String>>,
 }
 
 impl Attempt for Rekey {
@@ -287,7 +290,7 @@ impl Quorum {
             _ => Batch::new().delete_expecting(key.clone(), unchanged),
         };
         if target == Target::Root && split.recovery {
-            self.adopt(NewKeys::Wrapped, split, end).await?;
+            self.adopt_fresh(split, end).await?;
             return Ok(NewShares { nonce, shares: Vec::new(), verification_nonce: None, is_uncertain: false });
         }
         let dealt = self.seal.deal(attempt.shares, attempt.threshold)?;
@@ -309,6 +312,7 @@ impl Quorum {
             key: Hidden::new(hex::encode(*dealt.key.0)),
             digests: dealt.digests.clone(),
             given: Given::default(),
+            allowed_by: Some(split.digests.clone()),
         });
         let value = Zeroizing::new(encode(&*attempt)?);
         // Shares that are replaced at this moment prove nothing.
@@ -320,8 +324,16 @@ impl Quorum {
         Ok(NewShares { nonce, shares: dealt.shares, verification_nonce: Some(verification_nonce), is_uncertain: false })
     }
 
+    /// A fresh root key, where a seal opens the server.
+    async fn adopt_fresh(&self, proved: &Split, end: Batch) -> Result<(), QuorumError> {
+        // Another server may be asked for this: nobody else waits for it meanwhile.
+        let Some(fresh) = self.seal.wrap_fresh_key().await? else { return Err(replaced()) };
+        self.adopt(NewKeys::Wrapped(&fresh), proved, end).await
+    }
+
     async fn adopt(&self, new: NewKeys<'_>, proved: &Split, end: Batch) -> Result<(), QuorumError> {
-        match self.seal.adopt(new, proved, end, self.nodes.may_be_several()).await {
+        let adopted = self.seal.adopt(new, proved, end, self.nodes.may_be_several());
+        match self.nodes.write_keys(adopted).await {
             Ok(()) => {
                 crate::fail::point("rekey-adopted");
                 // It has happened: whatever goes wrong here must not keep the new shares from those who asked for them. A server that
@@ -374,10 +386,17 @@ impl Quorum {
                     };
                 }
                 Counted::Enough => {
-                    let done = dealt.nonce.clone();
-                    let dealt = dealt.dealt(threshold)?;
                     let split = self.split_for(target).await?;
                     let end = Batch::new().delete_expecting(key.clone(), stored.unchanged);
+                    if dealt.allowed_by.as_ref() != Some(&split.digests) {
+                        // Whoever holds the present shares has allowed nothing, and nobody can verify this any more.
+                        if was_overtaken(delete_surely(&*self.storage, end, &key).await)? {
+                            continue;
+                        }
+                        return Err(replaced());
+                    }
+                    let done = dealt.nonce.clone();
+                    let dealt = dealt.dealt(threshold)?;
                     match self.adopt(new_keys(target, &dealt), &split, end).await {
                         Err(QuorumError::Storage(StorageError::Conflict(_))) => {}
                         adopted => return adopted.map(|()| VerifyProgress::Done(done)),
@@ -424,7 +443,7 @@ impl Quorum {
                 "the root key is what the key shares give: replace both with `sys/rotate/root/init`",
             ));
         }
-        self.adopt(NewKeys::Wrapped, &split, Batch::new()).await
+        self.adopt_fresh(&split, Batch::new()).await
     }
 
     /// Removes attempts that are over.
@@ -458,6 +477,10 @@ impl Waiting {
         let key = key.ok_or_else(|| StorageError::Corrupt("attempt/rotate".to_owned()))?;
         Ok(Dealt { key: SecretKey(Zeroizing::new(key)), threshold, digests: self.digests.clone(), shares: Vec::new() })
     }
+}
+
+fn replaced() -> QuorumError {
+    QuorumError::Seal(SealError::Invalid(Split::REPLACED.to_owned()))
 }
 
 fn new_keys(target: Target, dealt: &Dealt) -> NewKeys<'_> {

@@ -53,6 +53,8 @@ pub(super) struct Known {
 /// The lease count quotas of an unsealed server.
 pub struct LeaseCounts {
     pub(super) storage: Arc<dyn Storage>,
+    /// The same store, for what no request has asked for: it takes nothing off the check of what a request was decided by.
+    apart: Arc<dyn Storage>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) entropy: Arc<dyn Entropy>,
     /// None: the server is sealed.
@@ -70,10 +72,16 @@ impl fmt::Debug for LeaseCounts {
 }
 
 impl LeaseCounts {
-    /// `storage`: below what counts.
-    pub fn new(storage: Arc<dyn Storage>, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>) -> Arc<Self> {
+    /// `storage`: below what counts. `apart`: below what holds commits against decisions, too.
+    pub fn new(
+        storage: Arc<dyn Storage>,
+        apart: Arc<dyn Storage>,
+        clock: Arc<dyn Clock>,
+        entropy: Arc<dyn Entropy>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             storage,
+            apart,
             clock,
             entropy,
             known: RwLock::new(None),
@@ -136,7 +144,7 @@ impl LeaseCounts {
         tracing::warn!("a change of lease count quotas was not finished: the quotas are as they were");
         let opened = LeaseTable { closed: None, ..table };
         let batch = Batch::new().put(keys::quota_lease_counts(), encode(&opened)?, unchanged);
-        was_overtaken(self.storage.commit(batch).await)?;
+        was_overtaken(self.apart.commit(batch).await)?;
         self.follow().await
     }
 

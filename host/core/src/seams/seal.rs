@@ -49,7 +49,8 @@ pub trait Seal: Send + Sync {
     async fn rotate(&self) -> Result<(), SealError>;
     /// When the newest key is replaced by itself, as stored at this moment.
     async fn rotation_schedule(&self) -> Result<RotationSchedule, SealError>;
-    async fn set_rotation_schedule(&self, schedule: RotationSchedule) -> Result<(), SealError>;
+    /// Changes what is stored at this moment: two servers that change different fields of it lose neither.
+    async fn change_rotation_schedule(&self, change: ScheduleChange) -> Result<(), SealError>;
     /// Adds a key to the key ring if the newest is older than the schedule allows; whether it did.
     async fn rotate_if_due(&self) -> Result<bool, SealError>;
     /// Term and install time of the newest key, and how many values it has sealed since this start.
@@ -62,6 +63,12 @@ pub trait Seal: Send + Sync {
     fn share_digest(&self, share: &KeyShare) -> String;
     /// Shares of a fresh key. They open nothing and prove nothing until they are [adopted](Seal::adopt).
     fn deal(&self, shares: u8, threshold: u8) -> Result<Dealt, SealError>;
+    /// A fresh root key that the configured [`KeyWrapper`] has wrapped; it is nobody's until it is [adopted](Seal::adopt). This may take as
+    /// long as another server needs to answer. None where shares open the barrier.
+    ///
+    /// # Errors
+    /// [`SealError::Wrapper`]
+    async fn wrap_fresh_key(&self) -> Result<Option<WrappedRoot>, SealError>;
     /// Puts new keys in the place of the present ones, in one commit with `also`: either everything has happened, or nothing. `proved`
     /// are the shares that allowed it, which must still be the present ones. `hands_over`: other servers may work over this store, and
     /// must be able to follow.
@@ -151,6 +158,8 @@ impl Split {
     /// Bytes of the shortest and the longest share; Vault's numbers.
     pub const SHARE_LEN_MIN: usize = 16;
     pub const SHARE_LEN_MAX: usize = 33;
+    /// Said where others are the present ones than those that allowed something.
+    pub const REPLACED: &str = "the key shares were replaced meanwhile: begin anew, with the present ones";
 }
 
 /// Shares of a fresh key.
@@ -164,13 +173,22 @@ pub struct Dealt {
     pub shares: Vec<KeyShare>,
 }
 
+/// A fresh root key.
+#[derive(Debug)]
+pub struct WrappedRoot {
+    pub key: SecretKey,
+    /// The kind of the [`KeyWrapper`] that has wrapped it.
+    pub kind: &'static str,
+    pub wrapped: WrappedKey,
+}
+
 /// Which keys are replaced.
 #[derive(Debug)]
 pub enum NewKeys<'a> {
     /// The root key becomes this one, and its shares open the barrier. Where shares do.
     Root(&'a Dealt),
-    /// The root key becomes a fresh one, which the configured [`KeyWrapper`] wraps. The recovery shares stay.
-    Wrapped,
+    /// The root key becomes this one, which the configured [`KeyWrapper`] has wrapped. The recovery shares stay.
+    Wrapped(&'a WrappedRoot),
     /// These become the recovery shares.
     Recovery(&'a Dealt),
 }
@@ -215,6 +233,25 @@ impl RotationSchedule {
     #[must_use]
     pub fn seals_max(&self) -> u64 {
         if self.enabled { self.max_operations.min(Self::OPERATIONS_MAX) } else { Self::OPERATIONS_MAX }
+    }
+}
+
+/// What is to be changed of a [`RotationSchedule`]; the rest stays.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ScheduleChange {
+    pub enabled: Option<bool>,
+    pub interval: Option<Ttl>,
+    pub max_operations: Option<u64>,
+}
+
+impl ScheduleChange {
+    #[must_use]
+    pub fn of(&self, schedule: RotationSchedule) -> RotationSchedule {
+        RotationSchedule {
+            enabled: self.enabled.unwrap_or(schedule.enabled),
+            interval: self.interval.unwrap_or(schedule.interval),
+            max_operations: self.max_operations.unwrap_or(schedule.max_operations),
+        }
     }
 }
 

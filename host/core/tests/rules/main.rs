@@ -5,6 +5,7 @@
 //! the order of one request; the rest are tables of rules.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
+mod attempts;
 mod audit;
 mod auth;
 mod histories;

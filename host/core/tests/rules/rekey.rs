@@ -18,17 +18,17 @@ use super::support::server::{Answer, ROOT, Seals, Server, refusal, request};
 use super::support::wrapper::ScriptedWrapper;
 
 /// `root` or `recovery`, whose attempt a test is about.
-struct Rotation<'a> {
+pub(super) struct Rotation<'a> {
     server: &'a Server,
     target: &'static str,
 }
 
 impl<'a> Rotation<'a> {
-    fn of_root(server: &'a Server) -> Self {
+    pub(super) fn of_root(server: &'a Server) -> Self {
         Self { server, target: "root" }
     }
 
-    fn of_recovery(server: &'a Server) -> Self {
+    pub(super) fn of_recovery(server: &'a Server) -> Self {
         Self { server, target: "recovery" }
     }
 
@@ -37,26 +37,26 @@ impl<'a> Rotation<'a> {
     }
 
     /// Its nonce.
-    async fn begin(&self, shares: u8, threshold: u8, verify: bool) -> String {
+    pub(super) async fn begin(&self, shares: u8, threshold: u8, verify: bool) -> String {
         let wish = json!({ "secret_shares": shares, "secret_threshold": threshold, "require_verification": verify });
         data(self.server.root(&self.path("init"), wish).await)["nonce"].as_str().unwrap().to_owned()
     }
 
-    async fn step(&self, step: &str, share: &str, nonce: &str) -> Answer {
+    pub(super) async fn step(&self, step: &str, share: &str, nonce: &str) -> Answer {
         self.server.root(&self.path(step), json!({ "key": share, "nonce": nonce })).await
     }
 
     /// The new shares, and the nonce of their verification.
-    async fn deal(&self, shares: &[String], nonce: &str) -> (Vec<String>, String) {
+    pub(super) async fn deal(&self, shares: &[String], nonce: &str) -> (Vec<String>, String) {
         data(self.step("update", &shares[0], nonce).await);
         dealt(self.step("update", &shares[1], nonce).await)
     }
 
-    async fn read(&self, step: &str) -> serde_json::Map<String, Value> {
+    pub(super) async fn read(&self, step: &str) -> serde_json::Map<String, Value> {
         data(self.server.read(ROOT, &self.path(step)).await)
     }
 
-    async fn delete(&self, step: &str) -> Answer {
+    pub(super) async fn delete(&self, step: &str) -> Answer {
         self.server.call(Some(ROOT), Operation::Delete, &self.path(step), Value::Null).await
     }
 }
@@ -69,7 +69,7 @@ fn dealt(answer: Answer) -> (Vec<String>, String) {
 }
 
 /// Whether the first two of these open a server over this store.
-async fn opens(server: &Server, shares: &[String]) -> bool {
+pub(super) async fn opens(server: &Server, shares: &[String]) -> bool {
     let next = server.again();
     for share in &shares[..2.min(shares.len())] {
         if next.core.unseal(&bytes(share)).await.is_err() {

@@ -164,23 +164,31 @@ async fn no_moment_of_a_server_that_does_not_follow_outlives_the_answer_to_a_cha
 /// A request by a token that may do what `policy` says, on the second server, whose record keeps it between its decision and what follows
 /// from that.
 async fn slow(one: &Server, other: &Server, policy: &str, operation: Operation, path: &str) -> JoinHandle<Answer> {
+    slow_with(one, other, policy, (operation, path, json!({ "policy": "x: read" }))).await
+}
+
+pub(super) async fn slow_with(
+    one: &Server,
+    other: &Server,
+    policy: &str,
+    (operation, path, data): (Operation, &str, Value),
+) -> JoinHandle<Answer> {
     let token = one.token(json!({ "policies": ["app"], "no_default_policy": true })).await;
     one.policy("app", policy).await;
     other.audited().await;
     other.audit.first.block();
-    let slow = asked(other, &token, operation, path);
+    let slow = asked(other, &token, operation, path, data);
     pass(1).await;
     slow
 }
 
-fn asked(server: &Server, token: &str, operation: Operation, path: &str) -> JoinHandle<Answer> {
-    let data = json!({ "policy": "x: read" });
+fn asked(server: &Server, token: &str, operation: Operation, path: &str, data: Value) -> JoinHandle<Answer> {
     let (core, request) = (server.core.clone(), request(Some(token), operation, path, data));
     tokio::spawn(async move { core.handle(request).await })
 }
 
 /// The right is gone on both servers, and nobody waits for the request that was decided by it.
-async fn right_ends(one: &Server) {
+pub(super) async fn right_ends(one: &Server) {
     one.core.unsealed().unwrap().policies.delete("app").await.unwrap();
     pass(1).await;
 }
@@ -230,7 +238,7 @@ async fn a_write_that_is_tried_again_is_checked_again() {
     let token = one.token(json!({ "policies": ["app"], "no_default_policy": true })).await;
     let gate = Gate { at: "/mine", ..Gate::default() };
     *other.process.conflict.lock().unwrap() = Some(gate.clone());
-    let tried = asked(&other, &token, Operation::Update, path);
+    let tried = asked(&other, &token, Operation::Update, path, json!({ "policy": "x: read" }));
     gate.reached.notified().await;
     right_ends(&one).await;
     // As long as whoever has made that change waits for this server.

@@ -67,7 +67,7 @@ impl Server {
         let view = Arc::new(View::new(machine.clone()));
         let engine = Arc::new(Engine(machine.clone())) as Arc<dyn SecretsEngine>;
         let (clock, entropy) = (machine.clone() as Arc<dyn Clock>, world.entropy.clone() as Arc<dyn Entropy>);
-        let barrier = Arc::new(Barrier::new(view as Arc<dyn WholeStore>, clock.clone(), entropy.clone()));
+        let barrier = Arc::new(Barrier::new(view as Arc<dyn WholeStore>, entropy.clone()));
         let sandbox = Arc::<ScriptedSandbox>::default();
         let audit = Arc::new(NoAudit);
         let seams = Seams {

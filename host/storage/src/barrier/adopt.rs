@@ -11,7 +11,7 @@
 use std::sync::atomic::Ordering;
 
 use leasehold_core::keys;
-use leasehold_core::seams::seal::{Dealt, NewKeys, SealError, Split};
+use leasehold_core::seams::seal::{Dealt, NewKeys, SealError, SecretKey, Split, WrappedRoot};
 use leasehold_core::seams::storage::{Batch, Change, Expect, StorageError};
 use leasehold_model::{Timestamp, Ttl};
 use serde::{Deserialize, Serialize};
@@ -27,7 +27,6 @@ const HANDOVER_MAX: Ttl = Ttl::from_secs(86_400);
 
 const CUT_OFF: &str = "the key ring cannot be read: the root key was replaced while this server was cut off for more than a day, or the \
      storage is damaged. Restart the server, and open it with the present key shares or by its seal";
-const REPLACED: &str = "the key shares were replaced meanwhile: begin anew, with the present ones";
 
 /// With how many data keys a new root key is wrapped: a server that does not write learns late of those that others add.
 const HANDOVER_KEYS: usize = 64;
@@ -46,7 +45,13 @@ impl Barrier {
         let key = ring::random(&*self.entropy);
         let dealt = shares::split(&*self.entropy, &key, shares, threshold);
         let digests = dealt.iter().map(|share| shares::digest(&share.0)).collect();
-        Ok(Dealt { key: leasehold_core::seams::seal::SecretKey(key), threshold, digests, shares: dealt })
+        Ok(Dealt { key: SecretKey(key), threshold, digests, shares: dealt })
+    }
+
+    pub(super) async fn wrap_fresh(&self) -> Result<Option<WrappedRoot>, SealError> {
+        let key = SecretKey(ring::random(&*self.entropy));
+        let wrapped = self.wrapped_by(&key).await?;
+        Ok(wrapped.map(|(kind, wrapped)| WrappedRoot { key, kind, wrapped }))
     }
 
     /// See [`leasehold_core::seams::seal::Seal::adopt`].
@@ -57,29 +62,24 @@ impl Barrier {
         also: Batch,
         hands_over: bool,
     ) -> Result<(), SealError> {
-        // Another server may be asked for this: nobody else waits for it meanwhile.
-        let fresh = matches!(new, NewKeys::Wrapped).then(|| ring::random(&*self.entropy));
-        let wrapped = match &fresh {
-            Some(root) => self.wrapped_by_current(root).await?,
-            None => None,
-        };
         for _ in 0..TRIES {
             let config = self.stored_config().await?;
             if config.split() != *proved {
-                return Err(SealError::Invalid(REPLACED.to_owned()));
+                return Err(SealError::Invalid(Split::REPLACED.to_owned()));
             }
-            let (config, root) = match (&new, &fresh) {
-                (NewKeys::Root(dealt), _) if config.opens_by_shares() => {
+            let (config, root) = match &new {
+                NewKeys::Root(dealt) if config.opens_by_shares() => {
                     (config.with_split(dealt, None), Some(dealt.key.0.clone()))
                 }
-                (NewKeys::Wrapped, Some(root)) if !config.opens_by_shares() && wrapped.is_some() => {
-                    (SealConfig { stored_key: wrapped.clone(), ..config }, Some(root.clone()))
+                NewKeys::Wrapped(fresh) if !config.opens_by_shares() => {
+                    let stored_key = Some(StoredKey::new(fresh.kind, &fresh.wrapped));
+                    (SealConfig { stored_key, ..config }, Some(fresh.key.0.clone()))
                 }
-                (NewKeys::Recovery(dealt), _) if !config.opens_by_shares() => {
+                NewKeys::Recovery(dealt) if !config.opens_by_shares() => {
                     let stored_key = config.stored_key.clone();
                     (config.with_split(dealt, stored_key), None)
                 }
-                _ => return Err(SealError::Invalid(REPLACED.to_owned())),
+                _ => return Err(SealError::Invalid(Split::REPLACED.to_owned())),
             };
             match self.store_keys(config, root, also.clone(), hands_over).await {
                 Err(SealError::Storage(StorageError::Conflict(key)))
@@ -123,8 +123,9 @@ impl Barrier {
                 if hands_over {
                     changes.push(self.handover(&ring, &root).await?);
                 }
-                let next =
-                    ring.rotated(&*self.entropy, self.clock.now(), 0).ok_or_else(|| broken("no key could be made"))?;
+                let next = ring
+                    .rotated(&*self.entropy, self.inner.now().await?, 0)
+                    .ok_or_else(|| broken("no key could be made"))?;
                 self.install(next.under(root), expect, changes).await?;
                 self.sealed_values.store(0, Ordering::Relaxed);
             }

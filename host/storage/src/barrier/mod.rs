@@ -31,7 +31,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use async_trait::async_trait;
 use leasehold_core::keys;
 use leasehold_core::lease::{LeaseKind, LeaseRow, LeaseState};
-use leasehold_core::seams::host::{Clock, Entropy};
+use leasehold_core::seams::host::Entropy;
 use leasehold_core::seams::nodes::{Attendance, NodeReport};
 use leasehold_core::seams::seal::{KeyWrapper, SealError};
 use leasehold_core::seams::storage::{
@@ -48,7 +48,6 @@ use stored_key::{Fetched, Wrappers};
 /// Implements [`Storage`], [`leasehold_core::seams::seal::Seal`] and [`leasehold_core::seams::snapshot::Snapshots`].
 pub struct Barrier {
     inner: Arc<dyn WholeStore>,
-    clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     /// `None`: sealed.
     open: RwLock<Option<Arc<Ring>>>,
@@ -80,10 +79,9 @@ impl fmt::Debug for Barrier {
 
 impl Barrier {
     #[must_use]
-    pub fn new(inner: Arc<dyn WholeStore>, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>) -> Self {
+    pub fn new(inner: Arc<dyn WholeStore>, entropy: Arc<dyn Entropy>) -> Self {
         Self {
             inner,
-            clock,
             entropy,
             open: RwLock::default(),
             unsealing: tokio::sync::Mutex::default(),

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use leasehold_core::seams::seal::{RotationSchedule, SealError};
+use leasehold_core::seams::seal::{RotationSchedule, ScheduleChange, SealError};
 use leasehold_core::seams::storage::{Expect, StorageError};
 
 use super::ring::Ring;
@@ -38,7 +38,8 @@ impl Barrier {
     pub(super) async fn add_key(&self) -> Result<(), SealError> {
         let _changing = self.unsealing.lock().await;
         self.ring().map_err(|_| SealError::Sealed)?;
-        self.replace_ring(|ring| made(ring.rotated(&*self.entropy, self.clock.now(), 0))).await.map(drop)
+        let now = self.inner.now().await?;
+        self.replace_ring(|ring| made(ring.rotated(&*self.entropy, now, 0))).await.map(drop)
     }
 
     /// Reserves more uses of the newest key, or makes a newer one, unless somebody else did since `seen`.
@@ -48,10 +49,11 @@ impl Barrier {
         if !Arc::ptr_eq(&ring, seen) {
             return Ok(());
         }
+        let now = self.inner.now().await?;
         let room = |ring: &Ring| {
             if ring.is_used_up(count) {
                 tracing::info!("the barrier's key has sealed enough values: rotating");
-                made(ring.rotated(&*self.entropy, self.clock.now(), count))
+                made(ring.rotated(&*self.entropy, now, count))
             } else {
                 made(ring.with_room(count))
             }
@@ -86,8 +88,8 @@ impl Barrier {
         Ok(self.ring()?.schedule())
     }
 
-    pub(super) async fn store_schedule(&self, schedule: RotationSchedule) -> Result<(), SealError> {
+    pub(super) async fn change_schedule(&self, change: ScheduleChange) -> Result<(), SealError> {
         let _changing = self.unsealing.lock().await;
-        self.replace_ring(|ring| made(ring.scheduled(schedule))).await.map(drop)
+        self.replace_ring(|ring| made(ring.scheduled(change.of(ring.schedule())))).await.map(drop)
     }
 }

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use leasehold_core::keys;
 use leasehold_core::seams::host::Clock;
-use leasehold_core::seams::seal::{RotationSchedule, Seal as _};
+use leasehold_core::seams::seal::{RotationSchedule, ScheduleChange, Seal as _};
 use leasehold_core::seams::storage::{Batch, Expect, Storage as _};
 use leasehold_core::seams::store_copy::WholeStore;
 use leasehold_core::testing::{CountingEntropy, ManualClock};
@@ -17,6 +17,10 @@ const DAY: Ttl = Ttl::from_secs(86_400);
 
 fn every(interval: Ttl) -> RotationSchedule {
     RotationSchedule { interval, ..RotationSchedule::default() }
+}
+
+fn interval(interval: Ttl) -> ScheduleChange {
+    ScheduleChange { interval: Some(interval), ..ScheduleChange::default() }
 }
 
 #[test]
@@ -69,14 +73,14 @@ fn no_key_seals_more_than_the_schedule_says() {
 async fn a_key_that_is_too_old_is_replaced_once_over_all_servers() {
     let clock = Arc::new(ManualClock::at(1_000));
     let inner: Arc<dyn WholeStore> = Arc::new(MemoryStorage::new(clock.clone() as Arc<dyn Clock>));
-    let over = || Barrier::new(Arc::clone(&inner), clock.clone(), Arc::new(CountingEntropy::default()));
+    let over = || Barrier::new(Arc::clone(&inner), Arc::new(CountingEntropy::default()));
     let one = over();
     let share = one.init_and_unseal_dev().await.unwrap();
     let other = over();
     other.unseal(&share.0).await.unwrap();
     clock.advance(std::time::Duration::from_secs(400 * 86_400));
     assert!(!one.rotate_if_due().await.unwrap(), "nobody has asked for it");
-    one.set_rotation_schedule(every(DAY)).await.unwrap();
+    one.change_rotation_schedule(interval(DAY)).await.unwrap();
     assert_eq!(other.rotation_schedule().await.unwrap(), every(DAY), "every server knows it");
     assert!(one.rotate_if_due().await.unwrap());
     assert!(!one.rotate_if_due().await.unwrap() && !other.rotate_if_due().await.unwrap());
@@ -87,7 +91,7 @@ async fn a_key_that_is_too_old_is_replaced_once_over_all_servers() {
     one.commit(Batch::new().put(key("a"), b"1".to_vec(), Expect::Absent)).await.unwrap();
     assert_eq!(one.key_status().await.unwrap().term, 3);
     clock.advance(std::time::Duration::from_secs(86_400));
-    one.set_rotation_schedule(RotationSchedule { enabled: false, ..every(DAY) }).await.unwrap();
+    one.change_rotation_schedule(ScheduleChange { enabled: Some(false), ..interval(DAY) }).await.unwrap();
     assert!(!one.rotate_if_due().await.unwrap() && !other.rotate_if_due().await.unwrap());
     // It outlives a restart, and what was sealed opens.
     let next = over();
@@ -95,4 +99,37 @@ async fn a_key_that_is_too_old_is_replaced_once_over_all_servers() {
     assert!(!next.rotation_schedule().await.unwrap().enabled);
     assert_eq!(next.get(&key("a")).await.unwrap().unwrap().value, b"1");
     assert!(inner.get(&keys::keyring()).await.unwrap().is_some());
+}
+
+/// None of them has seen what the others have just changed.
+#[tokio::test]
+async fn servers_that_change_different_fields_of_the_schedule_lose_none() {
+    let inner: Arc<dyn WholeStore> = Arc::new(MemoryStorage::new(Arc::new(ManualClock::at(1_000)) as Arc<dyn Clock>));
+    let over = || Barrier::new(Arc::clone(&inner), Arc::new(CountingEntropy::default()));
+    let (one, other, third) = (over(), over(), over());
+    let share = one.init_and_unseal_dev().await.unwrap();
+    other.unseal(&share.0).await.unwrap();
+    third.unseal(&share.0).await.unwrap();
+    one.change_rotation_schedule(interval(DAY)).await.unwrap();
+    let few = ScheduleChange { max_operations: Some(2_000_000), ..ScheduleChange::default() };
+    other.change_rotation_schedule(few).await.unwrap();
+    third.change_rotation_schedule(ScheduleChange { enabled: Some(false), ..ScheduleChange::default() }).await.unwrap();
+    let wanted = RotationSchedule { enabled: false, interval: DAY, max_operations: 2_000_000 };
+    for server in [&one, &other, &third] {
+        assert_eq!(server.rotation_schedule().await.unwrap(), wanted);
+    }
+}
+
+/// All servers over a store have its clock in common, and no other.
+#[tokio::test]
+async fn the_age_of_a_key_is_reckoned_by_the_clock_of_the_store() {
+    let clock = Arc::new(ManualClock::at(1_000));
+    let inner: Arc<dyn WholeStore> = Arc::new(MemoryStorage::new(clock.clone() as Arc<dyn Clock>));
+    let barrier = Barrier::new(inner, Arc::new(CountingEntropy::default()));
+    barrier.init_and_unseal_dev().await.unwrap();
+    let installed_at = async || barrier.key_status().await.unwrap().installed_at;
+    assert_eq!(installed_at().await, Timestamp::from_secs(1_000));
+    clock.advance(std::time::Duration::from_secs(500));
+    barrier.rotate().await.unwrap();
+    assert_eq!(installed_at().await, Timestamp::from_secs(1_500));
 }

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use leasehold_core::seams::seal::{
-    Dealt, FirstValues, KeyShare, KeyStatus, NewKeys, RotationSchedule, Seal, SealError, SealStatus, SecretKey, Split,
+    Dealt, FirstValues, KeyShare, KeyStatus, NewKeys, RotationSchedule, ScheduleChange, Seal, SealError, SealStatus,
+    SecretKey, Split, WrappedRoot,
 };
 use leasehold_core::seams::storage::{Batch, Change, Expect, Key, StorageError, Versioned};
 use leasehold_core::{keys, random};
@@ -274,7 +275,7 @@ impl Barrier {
         // A block of uses is reserved before the first: what the last run used of its own is not known. What is sealed from now on
         // is sealed in the present format, which needs a key of its own.
         let next = if ring.is_used_up(0) || ring.is_first_format() {
-            ring.rotated(&*self.entropy, self.clock.now(), 0)
+            ring.rotated(&*self.entropy, self.inner.now().await?, 0)
         } else {
             ring.with_room(0)
         };
@@ -318,7 +319,7 @@ impl Seal for Barrier {
             return Err(SealError::AlreadyInitialized);
         }
         let no_ring = || broken("the key ring could not be made");
-        let ring = Ring::generate(&*self.entropy, &root, self.clock.now()).ok_or_else(no_ring)?;
+        let ring = Ring::generate(&*self.entropy, &root, self.inner.now().await?).ok_or_else(no_ring)?;
         let first = first(&|purpose| ring.derive(purpose))?;
         // One more for the digest over them.
         let count = sealings(&first).saturating_add(1);
@@ -443,8 +444,8 @@ impl Seal for Barrier {
         self.stored_schedule().await
     }
 
-    async fn set_rotation_schedule(&self, schedule: RotationSchedule) -> Result<(), SealError> {
-        self.store_schedule(schedule).await
+    async fn change_rotation_schedule(&self, change: ScheduleChange) -> Result<(), SealError> {
+        self.change_schedule(change).await
     }
 
     async fn rotate_if_due(&self) -> Result<bool, SealError> {
@@ -472,6 +473,10 @@ impl Seal for Barrier {
 
     fn deal(&self, shares: u8, threshold: u8) -> Result<Dealt, SealError> {
         self.deal_shares(shares, threshold)
+    }
+
+    async fn wrap_fresh_key(&self) -> Result<Option<WrappedRoot>, SealError> {
+        self.wrap_fresh().await
     }
 
     async fn adopt(&self, new: NewKeys<'_>, proved: &Split, also: Batch, hands_over: bool) -> Result<(), SealError> {

@@ -168,9 +168,15 @@ fn pieces_of(snapshot: CheckedSnapshot) -> mpsc::Receiver<Piece> {
         let source = SpoolReader::new(snapshot.spool);
         let mut grouping = Grouping::default();
         let gone = |_| SnapshotError::Storage(cut_short());
-        let read = reader::read(BufReader::with_capacity(BUFFER, source), |record| match grouping.add(record) {
-            Some(group) => pieces.blocking_send(Piece::Records(group)).map_err(gone),
-            None => Ok(()),
+        let read = reader::read(BufReader::with_capacity(BUFFER, source), |record| {
+            // What was ended or finished since must not go on with the shares that were given then.
+            if matches!(&record, Record::Value { key, .. } if keys::is_attempt(key)) {
+                return Ok(());
+            }
+            match grouping.add(record) {
+                Some(group) => pieces.blocking_send(Piece::Records(group)).map_err(gone),
+                None => Ok(()),
+            }
         });
         match read {
             Ok(contents) if contents.digest == snapshot.digest => {

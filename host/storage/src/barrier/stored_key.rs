@@ -33,7 +33,7 @@ pub(super) struct StoredKey {
 }
 
 impl StoredKey {
-    fn new(kind: &str, wrapped: &WrappedKey) -> Self {
+    pub(super) fn new(kind: &str, wrapped: &WrappedKey) -> Self {
         Self { kind: kind.to_owned(), key_id: wrapped.key_id.clone(), wrapped: hex::encode(&wrapped.bytes) }
     }
 
@@ -125,9 +125,15 @@ impl Barrier {
 
     /// `None`: shares open the root key.
     pub(super) async fn wrapped_by_current(&self, root: &RootKey) -> Result<Option<StoredKey>, SealError> {
+        let wrapped = self.wrapped_by(&SecretKey(root.clone())).await?;
+        Ok(wrapped.map(|(kind, wrapped)| StoredKey::new(kind, &wrapped)))
+    }
+
+    /// By which kind of wrapper, and what it made of the key.
+    pub(super) async fn wrapped_by(&self, key: &SecretKey) -> Result<Option<(&'static str, WrappedKey)>, SealError> {
         let Some(wrapper) = &self.wrappers.current else { return Ok(None) };
-        let wrapped = wrapper.wrap(&SecretKey(root.clone())).await.map_err(|error| failed(wrapper, error))?;
-        Ok(Some(StoredKey::new(wrapper.kind(), &wrapped)))
+        let wrapped = wrapper.wrap(key).await.map_err(|error| failed(wrapper, error))?;
+        Ok(Some((wrapper.kind(), wrapped)))
     }
 
     /// The root key, from the key that enough shares gave.

@@ -19,7 +19,7 @@ fn memory() -> Arc<dyn WholeStore> {
 }
 
 fn over(inner: &Arc<dyn WholeStore>) -> Barrier {
-    Barrier::new(Arc::clone(inner), clock(), Arc::new(CountingEntropy::default()))
+    Barrier::new(Arc::clone(inner), Arc::new(CountingEntropy::default()))
 }
 
 fn text<T: std::fmt::Debug>(result: Result<T, SealError>) -> String {

@@ -20,7 +20,7 @@ use crate::tests::{clock, place};
 use crate::{Barrier, MemoryStorage, SqliteStorage};
 
 fn barrier(store: Arc<dyn WholeStore>) -> Barrier {
-    Barrier::new(store, clock(), Arc::new(CountingEntropy::default()))
+    Barrier::new(store, Arc::new(CountingEntropy::default()))
 }
 
 fn origin() -> SnapshotOrigin {
@@ -66,7 +66,7 @@ async fn a_snapshot_brings_back_what_was_there_on_another_kind_of_store() {
     // Keys of its own: the tests' entropy always begins alike.
     let entropy = CountingEntropy::default();
     entropy.fill(&mut [0; 8]);
-    let second = Barrier::new(store, clock(), Arc::new(entropy));
+    let second = Barrier::new(store, Arc::new(entropy));
     let other_share = second.init_and_unseal_dev().await.unwrap();
     second.commit(Batch::new().put(key("theirs"), vec![1], Expect::Absent)).await.unwrap();
     let refused = second.check(Arc::clone(&spool), Provenance::OwnOnly).await.unwrap_err();

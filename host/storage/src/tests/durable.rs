@@ -57,7 +57,7 @@ async fn claims_of_a_process_that_has_ended_hold_up_no_end_of_a_lease() {
 #[tokio::test]
 async fn a_sealed_store_opens_with_its_key_after_a_restart_and_with_no_other() {
     let (_directory, file) = place();
-    let over = |storage: SqliteStorage| Barrier::new(Arc::new(storage), clock(), Arc::new(CountingEntropy::default()));
+    let over = |storage: SqliteStorage| Barrier::new(Arc::new(storage), Arc::new(CountingEntropy::default()));
     let first = over(SqliteStorage::open(&file, clock()).unwrap());
     let share = first.init_and_unseal_dev().await.unwrap();
     let batch = Batch::new().put(key("a"), b"the secret value".to_vec(), Expect::Absent);

@@ -205,8 +205,8 @@ fn shifted(mut batch: Batch, base: u64) -> Batch {
     batch
 }
 
-async fn unsealed(inner: Arc<dyn WholeStore>, clock: Arc<ManualClock>) -> (Arc<dyn Storage>, u64) {
-    let barrier = Barrier::new(Arc::clone(&inner), clock, Arc::new(CountingEntropy::default()));
+async fn unsealed(inner: Arc<dyn WholeStore>) -> (Arc<dyn Storage>, u64) {
+    let barrier = Barrier::new(Arc::clone(&inner), Arc::new(CountingEntropy::default()));
     barrier.init_and_unseal_dev().await.unwrap();
     let written = inner.get(&leasehold_core::keys::keyring()).await.unwrap().unwrap().version;
     (Arc::new(barrier), written)
@@ -226,8 +226,8 @@ proptest! {
             let stores: [(Arc<dyn Storage>, u64); 4] = [
                 (memory(), 0),
                 (sqlite(file), 0),
-                unsealed(memory(), clock.clone()).await,
-                unsealed(sqlite(directory.path().join("below.db")), clock.clone()).await,
+                unsealed(memory()).await,
+                unsealed(sqlite(directory.path().join("below.db"))).await,
             ];
             for (n, step) in steps.iter().enumerate() {
                 if let Step::Wait(secs) = step {

@@ -34,7 +34,7 @@ pub(crate) fn place() -> (TempDir, PathBuf) {
 }
 
 pub(crate) async fn unsealed(inner: Arc<dyn WholeStore>) -> Barrier {
-    let barrier = Barrier::new(inner, clock(), Arc::new(CountingEntropy::default()));
+    let barrier = Barrier::new(inner, Arc::new(CountingEntropy::default()));
     barrier.init_and_unseal_dev().await.unwrap();
     barrier
 }

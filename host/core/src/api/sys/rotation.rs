@@ -9,7 +9,7 @@ use crate::fields::{Field, Kind};
 use crate::request::LogicalResponse;
 use crate::routes::{Access, Answer, Op, Route};
 use crate::seams::error::RequestError;
-use crate::seams::seal::RotationSchedule;
+use crate::seams::seal::{RotationSchedule, ScheduleChange};
 
 const SCHEDULE: &[Field] = &[
     Field::visible("enabled", Kind::Bool, "Whether a newer key is added by itself.").default("true"),
@@ -44,27 +44,22 @@ async fn read(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
 
 async fn write(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
     let (seal, fields) = (&call.core.seams.seal, &call.fields);
-    let mut schedule = seal.rotation_schedule().await.map_err(seal_error)?;
-    if let Some(operations) = fields.int("max_operations") {
+    let change = ScheduleChange {
+        enabled: fields.bool("enabled"),
+        interval: fields.ttl("interval"),
         // What is negative is too small like anything else.
-        schedule.max_operations = u64::try_from(operations).unwrap_or(0);
-    }
-    if let Some(interval) = fields.ttl("interval") {
-        schedule.interval = interval;
-    }
-    if let Some(enabled) = fields.bool("enabled") {
-        schedule.enabled = enabled;
-    }
-    if !schedule.interval.is_zero() && schedule.interval < RotationSchedule::INTERVAL_MIN {
+        max_operations: fields.int("max_operations").map(|operations| u64::try_from(operations).unwrap_or(0)),
+    };
+    if change.interval.is_some_and(|interval| !interval.is_zero() && interval < RotationSchedule::INTERVAL_MIN) {
         return Err(RequestError::Invalid(format!(
             "interval must be greater or equal to {}",
             duration::go_text(RotationSchedule::INTERVAL_MIN)
         )));
     }
     let (least, most) = (RotationSchedule::OPERATIONS_MIN, RotationSchedule::OPERATIONS_MAX);
-    if !(least..=most).contains(&schedule.max_operations) {
+    if change.max_operations.is_some_and(|operations| !(least..=most).contains(&operations)) {
         return Err(RequestError::Invalid(format!("max_operations must be in the range [{least},{most}]")));
     }
-    seal.set_rotation_schedule(schedule).await.map_err(seal_error)?;
+    call.core.nodes.write_keys(seal.change_rotation_schedule(change)).await.map_err(seal_error)?;
     Ok(LogicalResponse::empty())
 }

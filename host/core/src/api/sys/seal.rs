@@ -289,6 +289,6 @@ async fn key_status(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
 }
 
 async fn rotate(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
-    call.core.seams.seal.rotate().await.map_err(seal_error)?;
+    call.core.nodes.write_keys(call.core.seams.seal.rotate()).await.map_err(seal_error)?;
     Ok(LogicalResponse::empty())
 }

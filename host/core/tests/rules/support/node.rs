@@ -92,7 +92,7 @@ impl World {
                 engine.clone() as Arc<dyn leasehold_core::seams::engine::SecretsEngine>,
             )]),
             mounts: mounts.clone(),
-            leases: LeaseCounts::new(storage.clone(), clock.clone(), entropy.clone()),
+            leases: LeaseCounts::new(storage.clone(), storage.clone(), clock.clone(), entropy.clone()),
             storage: storage.clone(),
             clock,
             entropy,

@@ -178,8 +178,7 @@ impl Server {
         let sandbox = Arc::<ScriptedSandbox>::default();
         let method = Arc::<ScriptedMethod>::default();
         let audit = Arc::<Recorders>::default();
-        let barrier =
-            Barrier::new(process.clone() as Arc<dyn WholeStore>, clock.clone(), entropy.clone() as Arc<dyn Entropy>);
+        let barrier = Barrier::new(process.clone() as Arc<dyn WholeStore>, entropy.clone() as Arc<dyn Entropy>);
         let wrapper = |seal: &Option<Arc<ScriptedWrapper>>| seal.clone().map(|seal| seal as Arc<dyn KeyWrapper>);
         let barrier = Arc::new(barrier.with_wrappers(wrapper(&seals.current), wrapper(&seals.disabled)));
         let seams = Seams {

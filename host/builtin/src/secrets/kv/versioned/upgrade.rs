@@ -135,7 +135,7 @@ mod tests {
         let store = Arc::new(MemoryStorage::new(clock.clone()));
         let context = EngineContext {
             storage: MountStorage::new(store.clone(), accessor.clone()),
-            leases: LeaseCounts::new(store.clone(), clock.clone(), Arc::new(CountingEntropy::default())),
+            leases: LeaseCounts::new(store.clone(), store.clone(), clock.clone(), Arc::new(CountingEntropy::default())),
             clock: clock.clone(),
             passwords: PasswordPolicies::new(store, Arc::new(CountingEntropy::default())),
             entropy: Arc::new(CountingEntropy::default()),
