@@ -1,11 +1,14 @@
 //! Connections that leases stand on.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
+use leasehold_core::seams::error::RequestError;
 use leasehold_core::seams::storage::Expect;
 use leasehold_model::Operation;
 use serde_json::json;
 
+use crate::rotation::Rotating;
 use crate::support::{MEMBER, World};
 
 #[tokio::test]
@@ -54,4 +57,83 @@ async fn a_plan_names_the_role_and_the_connection_that_it_was_made_of() {
     let plan = world.plan("planned").await.unwrap();
     world.role("planned", MEMBER, json!({})).await;
     assert!(!holds(&plan.made_of).await, "the role was written again");
+}
+
+/// Their passwords could be neither read nor changed without it; deleted by force, all of that begins again with a connection of that name.
+#[tokio::test]
+async fn a_connection_that_static_roles_stand_on_is_deleted_by_force_only() {
+    let world = Rotating::new().await;
+    let delete = |fields| world.answer(Operation::Delete, "config/pg", fields);
+    let refused = async |wanted: &str| match delete(json!({})).await {
+        Err(RequestError::Invalid(said)) => assert_eq!(
+            said,
+            format!(
+                "connection \"pg\" cannot be deleted: the passwords of {wanted} could be neither read nor changed without it; delete them, \
+                 or send force=true to delete it all the same"
+            )
+        ),
+        other => panic!("{other:?}"),
+    };
+    world.connect("other", json!({})).await;
+    for (name, user) in
+        [("a", "static_stands_a"), ("b", "static_stands_b"), ("c", "static_stands_c"), ("d", "static_stands_d")]
+    {
+        world.make(user, "LOGIN");
+        let body = json!({"db_name": "pg", "username": user, "rotation_period": "1h"});
+        world.write(&format!("static-roles/{name}"), body).await.unwrap();
+    }
+    refused("4 static roles (\"a\", \"b\", \"c\", …)").await;
+    world.answer(Operation::Delete, "config/other", json!({})).await.unwrap();
+    for name in ["b", "c", "d"] {
+        world.answer(Operation::Delete, &format!("static-roles/{name}"), json!({})).await.unwrap();
+    }
+    refused("1 static role (\"a\")").await;
+    let before = world.creds("a").await;
+    let warned = delete(json!({"force": true})).await.unwrap();
+    assert_eq!(
+        warned.warnings,
+        [
+            "1 static role (\"a\") stood on this connection: static-creds refuses their passwords, which stay as they are, and changes that \
+          fall due are tried again and again until a connection of this name leads to that server again"
+        ]
+    );
+    let said = world.read("static-creds/a").await;
+    assert!(
+        matches!(&said, Err(RequestError::Engine(why)) if why.contains("failed to find entry for connection")),
+        "{said:?}"
+    );
+    world.clock.advance(Duration::from_secs(3_600));
+    world.job().await;
+    assert!(world.takes("static_stands_a", before["password"].as_str().unwrap()).await);
+    world.connect("pg", json!({})).await;
+    assert_eq!(world.creds("a").await["password"], before["password"]);
+    world.clock.advance(Duration::from_secs(3_600));
+    world.job().await;
+    let after = world.creds("a").await;
+    assert_ne!(after["password"], before["password"]);
+    assert!(world.takes("static_stands_a", after["password"].as_str().unwrap()).await);
+}
+
+/// By another server, after this one has looked for static roles.
+#[tokio::test]
+async fn no_static_role_comes_to_a_connection_while_that_is_deleted() {
+    let world = Rotating::new().await;
+    world.make("static_meets", "LOGIN");
+    world.standing.stops.store(true, Ordering::Relaxed);
+    let deleting = world.answer(Operation::Delete, "config/pg", json!({}));
+    let (deleted, ()) = tokio::join!(deleting, async {
+        world.standing.stopped.notified().await;
+        let body = json!({"db_name": "pg", "username": "static_meets", "rotation_period": "1h"});
+        world.write("static-roles/late", body).await.unwrap();
+        world.standing.goes_on.notify_one();
+    });
+    assert!(
+        matches!(&deleted, Err(RequestError::Invalid(why)) if why.contains("1 static role (\"late\")")),
+        "{deleted:?}"
+    );
+    world.creds("late").await;
+    world.answer(Operation::Delete, "static-roles/late", json!({})).await.unwrap();
+    world.answer(Operation::Delete, "config/pg", json!({})).await.unwrap();
+    // What was written of its static roles is gone with it.
+    assert_eq!(world.context.storage.list("static-roles-of/", None, 10).await.unwrap(), Vec::<String>::new());
 }

@@ -556,7 +556,7 @@ async fn a_role_that_its_connection_no_longer_allows_has_no_password() {
     world.job().await;
     assert!(world.takes("static_barred", text(&creds["password"])).await, "the job changed it");
     assert_eq!(world.stored("static-role/barred").await["rotation"]["failure"], "\"barred\" is not an allowed role");
-    world.answer(Operation::Delete, "config/pg", json!({})).await.unwrap();
+    world.answer(Operation::Delete, "config/pg", json!({"force": true})).await.unwrap();
     assert!(refused(world.read("static-creds/barred").await).starts_with("failed to find entry for connection"));
 }
 

@@ -26,6 +26,7 @@ use leasehold_statements as guest;
 use leasehold_storage::MemoryStorage;
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 use tokio_postgres::NoTls;
 
 /// Rights by membership: the shape that scales.
@@ -75,8 +76,14 @@ impl World {
         let accessor = MountAccessor::new("database_0a1b2c3d");
         let store = Arc::new(MemoryStorage::new(clock.clone()));
         let storage = MountStorage::new(store.clone(), accessor.clone());
-        let standing =
-            Arc::new(ScriptedLeases { store: store.clone(), leases: AtomicUsize::new(0), limits: Mutex::default() });
+        let standing = Arc::new(ScriptedLeases {
+            store: store.clone(),
+            leases: AtomicUsize::new(0),
+            limits: Mutex::default(),
+            stops: AtomicBool::new(false),
+            stopped: Notify::new(),
+            goes_on: Notify::new(),
+        });
         let context = EngineContext {
             storage,
             leases: standing.clone(),
@@ -304,6 +311,10 @@ pub struct ScriptedLeases {
     pub leases: AtomicUsize,
     /// What limits were set, of which paths.
     pub limits: Mutex<Vec<(String, Option<u64>)>>,
+    /// The next look at leases stands still until it is let go on.
+    pub stops: AtomicBool,
+    pub stopped: Notify,
+    pub goes_on: Notify,
 }
 
 #[async_trait]
@@ -325,6 +336,10 @@ impl MountLeases for ScriptedLeases {
         connection: &str,
         batch: Batch,
     ) -> Result<(), NotCommitted> {
+        if self.stops.swap(false, Ordering::Relaxed) {
+            self.stopped.notify_one();
+            self.goes_on.notified().await;
+        }
         match self.standing(mount, connection).await.unwrap() {
             standing if standing.leases > 0 => Err(NotCommitted::Standing(standing)),
             _ => self.store.commit(batch).await.map_err(NotCommitted::from),

@@ -23,13 +23,17 @@ use super::postgresql::logins::Login;
 use super::postgresql::renew;
 use super::role::RoleRecord;
 use super::rotation::queue::{JOB, Subject, reschedule};
-use super::standing::{self, Force};
+use super::standing::{self, Force, StaticRoles, static_roles_key};
 use super::static_requests::NOT_UNIQUE;
 use super::static_role;
 use super::{AGAIN_MAX, DatabaseEngine, connection_key, plan, read_role, role, role_key, target_name};
 
 /// What becomes of leases that stand where a connection leads no more.
 const END_LATER: &str = "they end only when a connection of this name leads to that server again";
+
+/// What becomes of static roles whose connection is gone.
+const UNREADABLE: &str = "static-creds refuses their passwords, which stay as they are, and changes that fall due are tried again and again \
+     until a connection of this name leads to that server again";
 
 const NOT_ASKED: &str = "the database let us in without asking for the password, so that it is not proved: passwords that are stored beside it \
      are kept";
@@ -65,6 +69,7 @@ impl DatabaseEngine {
     pub(super) async fn delete_connection(&self, request: &EngineRequest) -> Result<LogicalResponse, RequestError> {
         let name = name_of(request);
         let mut left = AGAIN_MAX;
+        let mut warnings = Vec::new();
         let left_alone = loop {
             let Some(stored) = request.context.storage.get(&connection_key(name)).await? else { break None };
             let rotation = ConnectionRecord::from_bytes(&stored.value).ok().map(|record| record.rotation);
@@ -72,7 +77,23 @@ impl DatabaseEngine {
             if rotation.as_ref().is_some_and(|rotation| rotation.is_under_way(request.context.clock.now())) {
                 return Err(under_way("connection", name));
             }
+            let static_roles = StaticRoles::of(&request.context, name).await?;
+            if !static_roles.are_none() && force(request) == Force::No {
+                return Err(RequestError::Invalid(format!(
+                    "connection {name:?} cannot be deleted: the passwords of {static_roles} could be neither read nor changed without it; \
+                     delete them, or send force=true to delete it all the same"
+                )));
+            }
+            warnings.clear();
+            if !static_roles.are_none() {
+                warnings.push(format!("{static_roles} stood on this connection: {UNREADABLE}"));
+            }
             let batch = MountBatch::new().delete(connection_key(name), Expect::Version(stored.version));
+            // A static role that was created since the look is found, and one that is being created comes too late.
+            let batch = match static_roles.unchanged {
+                Expect::Absent => batch.check(static_roles_key(name), Expect::Absent),
+                unchanged => batch.delete(static_roles_key(name), unchanged),
+            };
             let due_at = rotation.and_then(|rotation| rotation.due_at);
             let batch = reschedule(batch, &Subject::Root(name.to_owned()), due_at, None);
             let refused = |standing: &Standing| {
@@ -87,11 +108,8 @@ impl DatabaseEngine {
             }
         };
         self.retain_pools(|id| *id != (request.context.mount.accessor.clone(), name.to_owned()));
-        let answer = LogicalResponse::empty();
-        Ok(match left_alone {
-            Some(standing) => answer.warn(format!("{standing} stood on this connection: {END_LATER}")),
-            None => answer,
-        })
+        warnings.extend(left_alone.map(|standing| format!("{standing} stood on this connection: {END_LATER}")));
+        Ok(warnings.into_iter().fold(LogicalResponse::empty(), LogicalResponse::warn))
     }
 
     pub(super) async fn list_roles(&self, request: &EngineRequest) -> Result<LogicalResponse, RequestError> {

@@ -1,13 +1,23 @@
-//! Connections that leases stand on: without one, or on another server, its leases could not end any more.
+//! Connections that leases and static roles stand on: without one, or on another server, its leases could not end any more; without one,
+//! no password of its static roles could be read or changed.
 //!
-//! Must not know: what is changed. Start with [`commit`].
+//! Must not know: what is changed. Start with [`commit`] and [`StaticRoles`].
+
+use std::fmt;
 
 use leasehold_core::seams::engine::EngineContext;
 use leasehold_core::seams::error::RequestError;
 use leasehold_core::seams::mount_leases::{NotCommitted, Standing};
 use leasehold_core::seams::mount_storage::MountBatch;
+use leasehold_core::seams::storage::Expect;
 
+use super::static_role::{self, StaticRole};
 use super::target_name;
+
+/// Static roles that are counted.
+const COUNTED_MAX: usize = 1_000;
+/// Static roles that are named.
+const NAMED_MAX: usize = 3;
 
 /// What is to be done although leases stand on the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,5 +47,61 @@ pub(super) async fn commit(
         Ok(()) => Ok(None),
         Err(NotCommitted::Standing(standing)) => Err(RequestError::Invalid(refused(&standing))),
         Err(NotCommitted::Failed(error)) => Err(error),
+    }
+}
+
+/// Written with each new static role of a connection: whoever has looked for static roles, and deletes the connection, finds that one came
+/// meanwhile.
+pub(super) fn static_roles_key(connection: &str) -> String {
+    format!("static-roles-of/{connection}")
+}
+
+/// The static roles of a connection.
+pub(super) struct StaticRoles {
+    count: usize,
+    /// The first of them.
+    names: Vec<String>,
+    /// As long as that is so, there are no others.
+    pub(super) unchanged: Expect,
+}
+
+impl StaticRoles {
+    /// # Errors
+    /// As storage.
+    pub(super) async fn of(at: &EngineContext, connection: &str) -> Result<Self, RequestError> {
+        let version = at.storage.get(&static_roles_key(connection)).await?.map(|stored| stored.version);
+        let unchanged = version.map_or(Expect::Absent, Expect::Version);
+        let mut found = Self { count: 0, names: Vec::new(), unchanged };
+        for name in at.storage.names("static-role/", "", usize::MAX).await? {
+            let Some(stored) = at.storage.get(&static_role::key(&name)).await? else { continue };
+            // What is not readable has no password that anybody could be given.
+            let Ok(role) = serde_json::from_slice::<StaticRole>(&stored.value) else { continue };
+            if role.db_name != connection {
+                continue;
+            }
+            found.count += 1;
+            if found.names.len() < NAMED_MAX {
+                found.names.push(name);
+            }
+            if found.count >= COUNTED_MAX {
+                break;
+            }
+        }
+        Ok(found)
+    }
+
+    pub(super) const fn are_none(&self) -> bool {
+        self.count == 0
+    }
+}
+
+/// `2 static roles ("app", "web")`.
+impl fmt::Display for StaticRoles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let more = if self.count >= COUNTED_MAX { " or more" } else { "" };
+        let roles = if self.count == 1 { "static role" } else { "static roles" };
+        let names: Vec<String> = self.names.iter().map(|name| format!("{name:?}")).collect();
+        let others = if self.count > self.names.len() { ", …" } else { "" };
+        write!(f, "{}{more} {roles} ({}{others})", self.count, names.join(", "))
     }
 }
