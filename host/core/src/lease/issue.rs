@@ -74,6 +74,7 @@ impl Leases {
         let body = LeaseBody {
             wrapped: None,
             role: None,
+            below: None,
             is_root: false,
             issued_at: now,
             last_renewed_at: None,

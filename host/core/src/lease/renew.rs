@@ -168,6 +168,7 @@ mod tests {
             last_error: None,
             wrapped: None,
             role: None,
+            below: None,
             is_root: false,
             ending: None,
         };

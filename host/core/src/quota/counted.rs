@@ -9,6 +9,7 @@ use leasehold_model::{LeaseId, MountAccessor, Timestamp, Ttl};
 
 use super::leases::{Known, LeaseCounts};
 use super::places::Found;
+use super::scope::below;
 use super::table::path_of;
 use crate::codec::{decode, encode};
 use crate::keys;
@@ -143,8 +144,8 @@ fn concerns_leases(batch: &Batch) -> bool {
     })
 }
 
-/// Writes into the row of a token that a login has made with which role it was: its quota must still be known when it ends.
-fn with_roles(known: &Known, mut batch: Batch) -> Result<Batch, StorageError> {
+/// Writes into the row of a token that a login has made where and with which role that was: its quota must still be known when it ends.
+fn with_logins(known: &Known, mut batch: Batch) -> Result<Batch, StorageError> {
     let records: BTreeMap<Key, TokenRecord> = batch
         .0
         .iter()
@@ -160,8 +161,9 @@ fn with_roles(known: &Known, mut batch: Batch) -> Result<Batch, StorageError> {
         let Some(record) = records.get(&keys::token(&row.token)) else { continue };
         let (Some(login), Some(mount)) = (&record.login, &record.mount) else { continue };
         let Some((method, _)) = known.methods.at(mount) else { continue };
-        let (Some(role), Some(mut body)) = (method.role_of(login), row.opened_body()) else { continue };
-        body.role = Some(role.to_owned());
+        let (Some(entry), Some(mut body)) = (known.mounts.by_accessor(mount), row.opened_body()) else { continue };
+        body.role = method.role_of(login).map(str::to_owned);
+        body.below = Some(below(path_of(row), entry.path.as_str()).to_owned());
         row.body = encode(&body)?;
     }
     Ok(batch)
@@ -213,7 +215,7 @@ impl Storage for Counted {
             return self.storage.commit(batch).await;
         }
         let batch = match self.counts.known() {
-            Some(known) => with_roles(&known, batch)?,
+            Some(known) => with_logins(&known, batch)?,
             None => batch,
         };
         self.count(batch).await

@@ -190,7 +190,7 @@ impl LeaseCounts {
     ) -> Result<(), StorageError> {
         let Some(known) = self.known() else { return Ok(()) };
         let entry = known.mounts.by_accessor(mount);
-        let at = known.table.covering(&At::new(path, entry.as_deref(), role), &known.mounts);
+        let at = known.table.covering(&At::new(path, entry.as_deref(), role));
         let Some(quota) = at.and_then(|at| known.table.quotas.get(at)) else { return Ok(()) };
         if self.count(quota).await? < quota.max_leases {
             return Ok(());

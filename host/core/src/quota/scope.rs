@@ -46,6 +46,11 @@ impl<'a> At<'a> {
         }
     }
 
+    /// Of a row, which names its mount whatever has become of that. `suffix`: as [`below`] cut it when the row was made.
+    pub(super) fn of_row(path: &str, mount: &'a MountAccessor, suffix: &'a str, role: &'a str) -> Self {
+        Self { mount: Some(mount), suffix, role, folds: names::fold(path) }
+    }
+
     pub(crate) const fn mount(&self) -> Option<&'a MountAccessor> {
         self.mount
     }

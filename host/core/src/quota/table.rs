@@ -3,7 +3,6 @@
 use leasehold_model::{MountAccessor, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::limits::is_alive;
 use super::scope::{At, Scope, below, deciding};
 use crate::mount::MountTable;
 use crate::rows::lease::LeaseRow;
@@ -80,22 +79,27 @@ impl LeaseTable {
         if body.as_ref().is_some_and(|body| body.is_root) {
             return Vec::new();
         }
-        let role = body.and_then(|body| body.role).unwrap_or_default();
+        let (role, made) = body.map(|body| (body.role, body.below)).unwrap_or_default();
+        let (role, path) = (role.unwrap_or_default(), path_of(row));
         let entry = mounts.by_accessor(&row.mount);
-        let suffix = entry.as_ref().map_or("", |entry| below(path_of(row), entry.path.as_str()));
+        let suffix = match &made {
+            Some(made) => made,
+            None => entry.as_ref().map_or("", |entry| below(path, entry.path.as_str())),
+        };
         let limits = |quota: &&LeaseCount| row.kind == LeaseKind::Secret && quota.limits(row, suffix);
         let limit = self.quotas.iter().find(limits).and_then(|limit| self.place_of(limit));
-        self.covering(&At::new(path_of(row), entry.as_deref(), &role), mounts).into_iter().chain(limit).collect()
+        self.covering(&At::of_row(path, &row.mount, suffix, &role)).into_iter().chain(limit).collect()
     }
 
     fn place_of(&self, quota: &LeaseCount) -> Option<usize> {
         self.quotas.iter().position(|known| known.id == quota.id)
     }
 
-    /// The quota that covers what has no row.
-    pub(super) fn covering(&self, at: &At<'_>, mounts: &MountTable) -> Option<usize> {
-        let alive = self.quotas.iter().filter(|quota| !quota.is_engines && is_alive(&quota.scope, mounts));
-        self.place_of(deciding(alive, |quota| &quota.scope, at)?)
+    /// The quota that covers what stands there. One whose mount is gone goes on counting what that has left behind, until it goes itself
+    /// and the others take over what it has counted.
+    pub(super) fn covering(&self, at: &At<'_>) -> Option<usize> {
+        let quotas = self.quotas.iter().filter(|quota| !quota.is_engines);
+        self.place_of(deciding(quotas, |quota| &quota.scope, at)?)
     }
 }
 

@@ -111,6 +111,9 @@ pub struct LeaseBody {
     /// Of a token's row: the role of the login that made it, by which quotas count it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub role: Option<String>,
+    /// Of the same row: the path of that login below its mount. The mount may be elsewhere, or gone, when the row goes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub below: Option<String>,
     /// Of a root token's row: no quota counts it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_root: bool,

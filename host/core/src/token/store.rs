@@ -232,9 +232,9 @@ impl Tokens {
         };
         let fence = row.fence;
         let end = record.expires_at.unwrap_or(Timestamp::NEVER);
-        let role = row.opened_body().and_then(|body| body.role);
+        let made = row.opened_body().map(|body| (body.role, body.below)).unwrap_or_default();
         // The fence rises: a ticker that claimed the row at its old end must not end the token.
-        let moved = LeaseRow { fence: fence + 1, expires_at: end, body: body(record, role)?, ..row }.released(end);
+        let moved = LeaseRow { fence: fence + 1, expires_at: end, body: body(record, made)?, ..row }.released(end);
         self.storage
             .commit(Batch::new().put(keys::token(hash), encode(record)?, Expect::Version(version)).shift(
                 moved,
@@ -379,7 +379,7 @@ impl Tokens {
             token: hash.clone(),
             mount: record.mount.as_ref().unwrap_or(&self.mount).clone(),
             connection: String::new(),
-            body: body(record, None)?,
+            body: body(record, (None, None))?,
         })
     }
 }
@@ -414,7 +414,8 @@ pub fn lease_id(path: &str, hash: &TokenHash) -> Result<LeaseId, StorageError> {
     format!("{path}/h{hash}").parse().map_err(|_| StorageError::Corrupt("token path".to_owned()))
 }
 
-fn body(record: &TokenRecord, role: Option<String>) -> Result<Vec<u8>, StorageError> {
+/// `role`, `below`: what the row says of the login that made the token.
+fn body(record: &TokenRecord, (role, below): (Option<String>, Option<String>)) -> Result<Vec<u8>, StorageError> {
     let max = match record.longest().if_set() {
         Some(ttl) => record.created_at + ttl,
         None => Timestamp::NEVER,
@@ -431,6 +432,7 @@ fn body(record: &TokenRecord, role: Option<String>) -> Result<Vec<u8>, StorageEr
         last_error: None,
         wrapped: record.wraps.clone(),
         role,
+        below,
         is_root: record.is_root(),
         ending: None,
     };

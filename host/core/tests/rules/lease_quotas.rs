@@ -325,3 +325,67 @@ async fn the_case_of_a_name_steps_out_of_no_quota_on_any_server() {
     assert_eq!(refusal(similar.await), "Invalid: quota rule with similar properties exists under the name \"role\"");
     assert!(refusal(log_in(&third, "EVE").await).starts_with("LeaseCountExceeded"));
 }
+
+/// Whether rows of what ends stay for now.
+fn keeps_rows(servers: [&Server; 3], keeps: bool) {
+    for server in servers {
+        server.process.keeps_rows.store(keeps, Ordering::SeqCst);
+    }
+}
+
+/// Whoever has claimed it lets go of it after a while.
+async fn has_ended(server: &Server, prefix: &str) {
+    for _ in 0..90 {
+        pass(1).await;
+        if rows(server, prefix).await == 0 {
+            return;
+        }
+    }
+    panic!("{prefix} does not end");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_moved_mount_has_left_behind_is_taken_off_where_it_was_counted() {
+    let one = Server::start_shared().await;
+    let (other, third) = (one.beside().await, one.beside().await);
+    one.root("sys/auth/s", json!({ "type": "scripted" })).await.unwrap();
+    quota(&one, "ada", json!({ "path": "auth/s/login/ada", "max_leases": 5 })).await;
+    quota(&one, "s", json!({ "path": "auth/s", "max_leases": 5 })).await;
+    // The counts have been compared with the leases, and are not soon again.
+    pass(120).await;
+    log_in(&one, "ada").await.unwrap();
+    keeps_rows([&one, &other, &third], true);
+    assert_eq!((count(&other, "ada").await, count(&other, "s").await), (1, 0));
+    other.root("sys/remount", json!({ "from": "auth/s", "to": "auth/t" })).await.unwrap();
+    pass(5).await;
+    assert_eq!(rows(&third, "auth/s/login/ada").await, 1, "it is still ending");
+    let shown = third.read(ROOT, "sys/quotas/lease-count/ada").await.unwrap().data.unwrap();
+    assert_eq!((&shown["path"], &shown["counter"]), (&json!("auth/t/login/ada"), &json!(1)));
+    third.call(None, Operation::Update, "auth/t/login/zoe", json!({})).await.unwrap();
+    assert_eq!(count(&other, "s").await, 1);
+    keeps_rows([&one, &other, &third], false);
+    has_ended(&one, "auth/s/login/ada").await;
+    assert_eq!((count(&other, "ada").await, count(&other, "s").await), (0, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_removed_mount_has_left_behind_counts_for_those_that_take_over() {
+    let one = Server::start_shared().await;
+    let (other, third) = (one.beside().await, one.beside().await);
+    one.root("sys/auth/s", json!({ "type": "scripted" })).await.unwrap();
+    quota(&one, "all", json!({ "max_leases": 50 })).await;
+    quota(&one, "s", json!({ "path": "auth/s", "max_leases": 5 })).await;
+    let before = count(&one, "all").await;
+    // The counts have been compared with the leases, and are not soon again.
+    pass(120).await;
+    log_in(&one, "ada").await.unwrap();
+    keeps_rows([&one, &other, &third], true);
+    assert_eq!((count(&other, "all").await, count(&other, "s").await), (before, 1));
+    delete(&other, "sys/auth/s").await;
+    pass(5).await;
+    assert_eq!(rows(&third, "auth/s/login/ada").await, 1, "it is still ending");
+    assert_eq!(count(&third, "all").await, before + 1, "it counts for the one that covers everything");
+    keeps_rows([&one, &other, &third], false);
+    has_ended(&one, "auth/s/login/ada").await;
+    assert_eq!(count(&third, "all").await, before);
+}

@@ -64,6 +64,8 @@ pub struct Process {
     pub leaves: AtomicBool,
     /// This process does not learn what others have changed; all else works.
     pub is_deaf: AtomicBool,
+    /// No row is removed: as if another server had claimed it in this moment.
+    pub keeps_rows: AtomicBool,
     /// That commit waits until it is told to go on, and then conflicts; once.
     pub conflict: Mutex<Option<Gate>>,
     /// The next copy of the whole store waits there.
@@ -96,6 +98,7 @@ impl Process {
             is_cut: AtomicBool::new(false),
             leaves: AtomicBool::new(false),
             is_deaf: AtomicBool::new(false),
+            keeps_rows: AtomicBool::new(false),
             conflict: Mutex::default(),
             copy: Mutex::default(),
             largest: Mutex::default(),
@@ -313,6 +316,14 @@ impl Storage for Process {
             gate.reached.notify_one();
             gate.go_on.notified().await;
             return Err(StorageError::Conflict("the test".to_owned()));
+        }
+        if self.keeps_rows.load(Ordering::SeqCst)
+            && let Some(kept) = batch.0.iter().find_map(|change| match change {
+                Change::Remove { id, .. } => Some(id.clone()),
+                _ => None,
+            })
+        {
+            return Err(StorageError::Fenced(kept));
         }
         self.let_others_go_first().await;
         {
