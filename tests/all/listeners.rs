@@ -274,6 +274,40 @@ fn tls_is_as_strict_as_the_listener_says() {
 }
 
 #[test]
+fn a_development_server_has_the_listeners_of_its_files_besides() {
+    let folder = tempfile::tempdir().unwrap();
+    let served = leaf_certificate(folder.path(), "server");
+    let port = free_port();
+    let file = folder.path().join("local.json");
+    let place = folder.path().display();
+    let listener = serde_json::json!({ "tcp": {
+        "address": format!("127.0.0.1:{port}"),
+        "tls_cert_file": format!("{place}/server.crt"),
+        "tls_key_file": format!("{place}/server.key"),
+    } });
+    let text = serde_json::json!({ "listener": [listener], "storage": [{ "inmem": {} }], "max_lease_ttl": "900h" });
+    fs::write(&file, text.to_string()).unwrap();
+    let empty = tempfile::tempdir().unwrap();
+    let flags = [format!("-config={}", folder.path().display()), format!("-config={}", empty.path().display())];
+    let server = Server::dev_with(&flags.each_ref().map(String::as_str), &[]);
+    server.root().get("sys/mounts/secret/tune").assert_status(200).assert_at("/max_lease_ttl", 3_240_000);
+    assert!(tls(port, &served, &[&version::TLS13], None).unwrap().starts_with("HTTP/1.1 200"));
+    let export = format!("VAULT_ADDR='http://{}'\n", server.address());
+    assert!(server.log().contains(&export), "it prints the address of -dev: {}", server.log());
+
+    // SIGHUP reads them again.
+    let renewed = leaf_certificate(folder.path(), "server");
+    server.signal(rustix::process::Signal::HUP);
+    eventually("the new certificate is shown", || {
+        tls(port, &renewed, &[&version::TLS13], None).is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
+    });
+    fs::write(&file, "seal \"static\" {}").unwrap();
+    server.signal(rustix::process::Signal::HUP);
+    eventually("what is wrong is said", || server.log().contains("`seal` does not go with -dev"));
+    server.root().get("sys/mounts").assert_status(200);
+}
+
+#[test]
 fn a_service_manager_is_told_and_finds_the_process_id() {
     let mut server = Server::prepared(&Durable::default());
     let told = UnixDatagram::bind(server.home().join("notify.sock")).unwrap();

@@ -19,7 +19,7 @@ pub(crate) fn server() -> Command {
                 .action(ArgAction::Append)
                 .value_parser(clap::value_parser!(PathBuf)),
         )
-        .arg(flag("dev", "Development server: in memory, one key share, unsealed, root token printed"))
+        .arg(flag("dev", "Development server: in memory, one key share, unsealed, root token printed; what -config says is added"))
         .arg(flag("check", "With -config: say what is wrong with the files and what they name, and start, write and remove nothing"))
         .arg(flag(
             "accept-changed-storage",
@@ -59,18 +59,14 @@ fn start(arguments: &ArgMatches) -> Result<(), String> {
         .transpose()?;
     let files: Vec<PathBuf> = arguments.get_many::<PathBuf>("config").into_iter().flatten().cloned().collect();
     let mode = match (arguments.get_flag("dev"), files.is_empty()) {
-        (true, true) => run::ServerMode::Dev(dev::Options {
+        (true, _) => run::ServerMode::Dev(dev::Options {
             root_token: set(text("dev-root-token-id"), "DEV_ROOT_TOKEN_ID"),
             address: set(text("dev-listen-address"), "DEV_LISTEN_ADDRESS")
                 .unwrap_or_else(|| config::defaults::LISTEN_ADDRESS.to_owned()),
             store_token: !arguments.get_flag("dev-no-store-token"),
             postgresql: arguments.get_flag("dev-postgres"),
+            files,
         }),
-        (true, false) => {
-            return Err(
-                "-dev and -config do not go together: a development server has no configuration file".to_owned()
-            );
-        }
         (false, false) => run::ServerMode::Configured(files),
         (false, true) => {
             return Err(
@@ -81,9 +77,7 @@ fn start(arguments: &ArgMatches) -> Result<(), String> {
     let flags = run::LogFlags { level, format };
     match (&mode, arguments.get_flag("check")) {
         (run::ServerMode::Configured(files), true) => run::check(files),
-        (run::ServerMode::Dev(_), true) => {
-            Err("-check goes with -config: a development server has no file to check".to_owned())
-        }
+        (run::ServerMode::Dev(_), true) => Err("-check goes with -config, and not with -dev".to_owned()),
         (_, false) => run::run(&mode, flags, arguments.get_flag("accept-changed-storage")),
     }
 }

@@ -14,7 +14,7 @@ use leasehold_model::{Operation, TokenId};
 use serde_json::{Value, json};
 
 use crate::causes::with_causes;
-use crate::config::{Address, Config, Listener};
+use crate::config::{Address, Config, Listener, files};
 use crate::wiring;
 
 pub(crate) struct Options {
@@ -23,17 +23,23 @@ pub(crate) struct Options {
     /// Into `~/.vault-token`, where clients look for it.
     pub(crate) store_token: bool,
     pub(crate) postgresql: bool,
+    /// What they say is added: the entry points of Vault's and OpenBao's images always name a folder of them.
+    pub(crate) files: Vec<PathBuf>,
 }
 
-pub(crate) fn config(options: &Options) -> Config {
-    Config {
-        listeners: vec![Listener::plain(Address::Tcp(options.address.clone()))],
-        audit_directory: std::env::temp_dir().canonicalize().ok(),
-        ..Config::with_defaults()
-    }
+/// The listener of `-dev` comes first, before those of the files.
+///
+/// # Errors
+/// As [`files::configuration`].
+pub(crate) fn config(options: &Options) -> Result<Config, String> {
+    let mut config =
+        if options.files.is_empty() { Config::with_defaults() } else { files::of_development(&options.files)? };
+    config.listeners.insert(0, Listener::plain(Address::Tcp(options.address.clone())));
+    config.audit_directory = config.audit_directory.or_else(|| std::env::temp_dir().canonicalize().ok());
+    Ok(config)
 }
 
-/// Initialises, unseals, prints; with `-dev-postgres` makes a database to lease credentials of.
+/// Initialises, unseals, prints; with `-dev-postgres` makes a database to lease credentials of. `address` is that of `-dev`.
 pub(crate) async fn prepare(core: &Arc<Core>, options: &Options, address: &str) -> Result<Option<DevPg>, String> {
     let failed = |error: leasehold_core::seams::error::RequestError| {
         format!("could not prepare the development server: {}", with_causes(&error))

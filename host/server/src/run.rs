@@ -44,7 +44,7 @@ struct Origin<'a> {
 impl Origin<'_> {
     fn read(&self) -> Result<Config, String> {
         let mut config = match self.mode {
-            ServerMode::Dev(options) => dev::config(options),
+            ServerMode::Dev(options) => dev::config(options)?,
             ServerMode::Configured(paths) => files::configuration(paths)?,
         };
         self.environment.put_on(&mut config);
@@ -175,7 +175,13 @@ async fn live(
 
     // Kept until the end: a development server's PostgreSQL goes with it.
     let _development = match origin.mode {
-        ServerMode::Dev(options) => Some(dev::prepare(&core, options, &addresses).await?),
+        ServerMode::Dev(options) => {
+            let (address, further) = addresses.split_once(", ").unwrap_or((&addresses, ""));
+            if !further.is_empty() {
+                eprintln!("==> Leasehold server also listening on {further}");
+            }
+            Some(dev::prepare(&core, options, address).await?)
+        }
         ServerMode::Configured(_) => {
             eprintln!("==> Leasehold server listening on {addresses}");
             let api = config.api_addr.clone().unwrap_or_else(|| address_for_clients(&config, &addresses));
@@ -301,8 +307,8 @@ async fn until_told_to_stop(
 /// What is wrong on a reload is logged, and what was read before stays.
 fn reload(origin: &Origin<'_>, running: &Config, level: &log::Level, certificates: &mut [Certificate]) {
     let wished = match origin.mode {
-        ServerMode::Dev(_) => None,
-        ServerMode::Configured(_) => match origin.read() {
+        ServerMode::Dev(options) if options.files.is_empty() => None,
+        ServerMode::Dev(_) | ServerMode::Configured(_) => match origin.read() {
             Ok(config) => Some(config),
             Err(why) => {
                 tracing::error!("could not reload: {why}");

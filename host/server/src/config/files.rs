@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 
-use super::{Config, Migration, Refused, Source, defaults, read, read_migration};
+use super::{Config, Migration, Refused, Source, defaults, read, read_development, read_migration};
 
 /// Reads them all.
 ///
@@ -13,6 +13,17 @@ use super::{Config, Migration, Refused, Source, defaults, read, read_migration};
 pub(crate) fn configuration(paths: &[PathBuf]) -> Result<Config, String> {
     let sources = sources(paths)?;
     read(&sources).map_err(|refused| said(&sources, refused, "that the server can start with"))
+}
+
+/// Reads what is added to a development server. A folder may be empty, as that of an image is into which nobody put a file.
+///
+/// # Errors
+/// As [`configuration`].
+pub(crate) fn of_development(paths: &[PathBuf]) -> Result<Config, String> {
+    let is_empty = |path: &&PathBuf| folder(path).is_ok_and(|within| within.is_empty());
+    let paths: Vec<PathBuf> = paths.iter().filter(|path| !is_empty(path)).cloned().collect();
+    let sources = sources(&paths)?;
+    read_development(&sources).map_err(|refused| said(&sources, refused, "of a development server"))
 }
 
 /// Reads the file of a migration.
@@ -115,6 +126,8 @@ mod tests {
         fs::create_dir_all(&folder).unwrap();
         let said = |path: &Path| configuration(&[path.to_owned()]).unwrap_err();
         assert!(said(&folder).contains("no file that ends in .hcl or .json"));
+        assert_eq!(of_development(std::slice::from_ref(&folder)), Ok(Config::with_defaults()));
+        assert!(of_development(&[folder.join("none.hcl")]).unwrap_err().contains("No such file"));
         assert!(said(&folder.join("none.hcl")).contains("No such file"));
         fs::write(folder.join("x.hcl"), [0xff, 0xfe]).unwrap();
         assert!(said(&folder.join("x.hcl")).contains("UTF-8"));

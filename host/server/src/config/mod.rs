@@ -24,7 +24,7 @@ use leasehold_http::listener::{ForwardedFor, LetsIn, ProxyProtocol, ResponseHead
 use leasehold_model::Ttl;
 use leasehold_seals::{StaticSettings, TransitSettings};
 
-pub(crate) use read::{Migration, Refused, Remark, Source, read, read_migration};
+pub(crate) use read::{Migration, Refused, Remark, Source, read, read_development, read_migration};
 
 /// Where everything is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -71,6 +71,8 @@ struct Reader<'a> {
     /// Whether any file tries to say what the server needs, rightly or wrongly.
     names_store: bool,
     names_listener: bool,
+    /// It has a store and a listener without the files, and keeps nothing.
+    is_development: bool,
     problems: Vec<Remark>,
     warnings: Vec<Remark>,
 }
@@ -80,8 +82,18 @@ struct Reader<'a> {
 /// # Errors
 /// Everything that is wrong, file by file and line by line.
 pub(crate) fn read(sources: &[Source]) -> Result<Config, Refused> {
-    let nothing = Source { name: "the configuration".to_owned(), text: String::new() };
-    let mut reader = Reader::at(sources.first().unwrap_or(&nothing));
+    read_by(Reader::at(sources), sources)
+}
+
+/// Reads what is added to a development server.
+///
+/// # Errors
+/// As [`read`], and what would keep something or leave the server sealed.
+pub(crate) fn read_development(sources: &[Source]) -> Result<Config, Refused> {
+    read_by(Reader { is_development: true, ..Reader::at(sources) }, sources)
+}
+
+fn read_by<'a>(mut reader: Reader<'a>, sources: &'a [Source]) -> Result<Config, Refused> {
     let mut config = Config::with_defaults();
     let mut is_whole = true;
     for source in sources {
@@ -111,8 +123,12 @@ pub(crate) fn read(sources: &[Source]) -> Result<Config, Refused> {
     }
 }
 
+/// What is read when there is no file.
+static NOTHING: Source = Source { name: String::new(), text: String::new() };
+
 impl<'a> Reader<'a> {
-    fn at(first: &'a Source) -> Self {
+    fn at(sources: &'a [Source]) -> Self {
+        let first = sources.first().unwrap_or(&NOTHING);
         Self {
             file: first,
             said: BTreeMap::new(),
@@ -120,6 +136,7 @@ impl<'a> Reader<'a> {
             store: None,
             names_store: false,
             names_listener: false,
+            is_development: false,
             problems: Vec::new(),
             warnings: Vec::new(),
         }
@@ -235,6 +252,9 @@ impl Reader<'_> {
                 }
             }
             "audit" => self.audit(item, &mut config.audit),
+            "seal" if self.is_development => {
+                self.problem(item.line, "`seal` does not go with -dev: a development server opens itself")
+            }
             "seal" => self.seal(item, &mut config.seals),
             "service_registration" => {
                 for block in self.blocks(item, 1) {
@@ -295,6 +315,12 @@ impl Reader<'_> {
                 continue;
             };
             let store = self.store_of(&block, kind, "storage");
+            if self.is_development && !matches!(store, None | Some(Store::Memory)) {
+                self.problem(
+                    block.line,
+                    "a development server is in memory: leave `storage` out, or start without -dev",
+                );
+            }
             self.store = store.or(self.store.take());
         }
     }
@@ -354,13 +380,14 @@ impl Reader<'_> {
         let end = self.file.text.lines().count().max(1);
         match self.store.take() {
             Some(store) => config.store = store,
-            None if is_whole && (!self.names_store || self.problems.is_empty()) => self
+            None if is_whole && !self.is_development && (!self.names_store || self.problems.is_empty()) => self
                 .problem(end, "no `storage`: add `storage \"sqlite\" { path = \"/var/lib/leasehold/leasehold.db\" }`"),
             None => {}
         }
-        if is_whole && !self.names_listener {
+        let lacks_listener = is_whole && !self.is_development && config.listeners.is_empty();
+        if lacks_listener && !self.names_listener {
             self.problem(end, "no `listener`: add `listener \"tcp\" { address = \"127.0.0.1:8200\" … }`");
-        } else if is_whole && config.listeners.is_empty() && self.problems.is_empty() {
+        } else if lacks_listener && self.problems.is_empty() {
             self.problem(end, "`listener` holds nothing: add `listener \"tcp\" { address = \"127.0.0.1:8200\" … }`");
         }
         if let Some((file, line)) = self.lifetimes_at.clone()

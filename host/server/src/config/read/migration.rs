@@ -18,8 +18,7 @@ const DESTINATION: &str = "storage_destination";
 /// # Errors
 /// As [`super::read`].
 pub(crate) fn read_migration(sources: &[Source]) -> Result<Migration, Refused> {
-    let nothing = Source { name: "the file".to_owned(), text: String::new() };
-    let mut reader = Reader::at(sources.first().unwrap_or(&nothing));
+    let mut reader = Reader::at(sources);
     let (mut source, mut destination, mut is_whole) = (None, None, true);
     for file in sources {
         reader.file = file;

@@ -53,6 +53,24 @@ fn what_only_a_start_takes_over_is_named() {
 }
 
 #[test]
+fn a_development_server_takes_what_neither_keeps_anything_nor_seals_it() {
+    let read = |text: &str| read_development(&[Source { name: "x.hcl".to_owned(), text: text.to_owned() }]);
+    let config = read(&format!("{STORE}{LISTENER}max_lease_ttl = \"900h\"\n")).unwrap();
+    assert_eq!((config.listeners.len(), config.max_lease_ttl.as_secs()), (1, 3_240_000));
+    assert_eq!(read("disable_mlock = true").unwrap().listeners.len(), 0);
+    assert_eq!(read_development(&[]), Ok(Config::with_defaults()));
+    for (text, line, what) in [
+        ("\nstorage \"sqlite\" {\n path = \"/tmp/x.db\"\n}\n", 2, "in memory: leave `storage` out"),
+        ("storage \"postgresql\" {}\n", 1, "in memory: leave `storage` out"),
+        ("\n\nseal \"static\" {}\n", 3, "`seal` does not go with -dev"),
+        ("listener \"tcp\" {\n adress = 1\n}", 2, "unknown setting of listener"),
+    ] {
+        let found = read(text).unwrap_err().problems;
+        assert!(found.iter().any(|problem| problem.line == line && problem.what.contains(what)), "{text}: {found:?}");
+    }
+}
+
+#[test]
 fn a_configuration_reads_as_vaults() {
     let config = read_one(
         r#"
