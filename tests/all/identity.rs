@@ -225,6 +225,17 @@ fn aliases(server: &Server) {
     root.post("identity/entity-alias", alias(json!({ "name": "bob2" })))
         .assert_error(400, "Alias already exists for requested entity and mount accessor");
     let path = format!("identity/entity-alias/id/{id}");
+    // What changes nothing has an empty answer, by which clients know, and touches nothing.
+    let metadata = json!({ "custom_metadata": { "k": "v" } });
+    root.post(&path, alias(metadata.clone())).assert_status(200);
+    let touched = root.get(&path).text("/data/last_update_time");
+    for body in [json!({}), json!({ "canonical_id": bob }), metadata.clone(), alias(json!({}))] {
+        root.post(&path, body).assert_status(204);
+    }
+    for body in [json!({ "id": id }), alias(json!({ "id": id })), alias(metadata)] {
+        root.post("identity/entity-alias", body).assert_status(204);
+    }
+    assert_eq!(root.get(&path).text("/data/last_update_time"), touched);
     root.post(&path, json!({ "name": "renamed", "custom_metadata": { "z": "1" } })).assert_status(200);
     let shown = root.get(&path).assert_status(200);
     let mut data = shown.at("/data");
@@ -363,9 +374,14 @@ fn groups(server: &Server) {
     root.get(&path).assert_at("/data/member_entity_ids", json!([bob])).assert_at("/data/type", "internal");
 
     let named = json!({ "name": "ext-team", "canonical_id": external, "mount_accessor": mount });
-    let named = root.post("identity/group-alias", named).assert_status(200);
-    let alias = format!("identity/group-alias/id/{}", named.text("/data/id"));
+    let made = root.post("identity/group-alias", named.clone()).assert_status(200);
+    let alias = format!("identity/group-alias/id/{}", made.text("/data/id"));
+    // What changes nothing has an empty answer and touches nothing.
+    let touched = root.get(&alias).text("/data/last_update_time");
+    root.post(&alias, named).assert_status(204);
+    root.post(&alias, json!({ "name": "ext-team", "mount_accessor": mount })).assert_status(204);
     root.get(&alias)
+        .assert_at("/data/last_update_time", touched)
         .assert_status(200)
         .assert_at("/data/name", "ext-team")
         .assert_at("/data/mount_path", "auth/userpass/")
@@ -374,7 +390,7 @@ fn groups(server: &Server) {
     let by_alias = json!({ "alias_name": "ext-team", "alias_mount_accessor": mount });
     root.post("identity/lookup/group", by_alias).assert_status(200).assert_at("/data/id", external.as_str());
     root.post("identity/lookup/group", json!({ "name": "nope" })).assert_status(204);
-    root.list("identity/group-alias/id").assert_status(200).assert_at("/data/keys", json!([named.text("/data/id")]));
+    root.list("identity/group-alias/id").assert_status(200).assert_at("/data/keys", json!([made.text("/data/id")]));
     root.delete(&alias).assert_status(204);
     root.get(&alias).assert_errors(404, &[]);
     root.get("identity/group/name/ext").assert_at("/data/alias", json!({}));

@@ -43,6 +43,14 @@ pub struct AliasChange {
     pub custom_metadata: Option<Metadata>,
 }
 
+/// What came of a write.
+#[derive(Clone, Debug)]
+pub enum Written<T> {
+    Changed(T),
+    /// It was so before, and stays with its times.
+    AsBefore,
+}
+
 impl Identities {
     /// The entity, and whether it is new.
     ///
@@ -142,12 +150,12 @@ impl Identities {
         mount: &MountAccessor,
         name: &AliasName,
         change: &AliasChange,
-    ) -> Result<(Alias, Entity), RequestError> {
+    ) -> Result<Written<(Alias, Entity)>, RequestError> {
         check_alias(name, change)?;
+        let change = AliasChange { name: Some(name.clone()), mount: Some(mount.clone()), ..change.clone() };
         for _ in 0..TRIES {
             let holder = self.find_by_alias(mount, &name.key).await?;
             let old = holder.as_ref().and_then(|holder| holder.record.alias_at(mount)).cloned();
-            let change = AliasChange { name: Some(name.clone()), mount: Some(mount.clone()), ..change.clone() };
             let alias = old.unwrap_or_else(|| Alias::new(self.new_id(), name.clone(), mount.clone(), self.now()));
             if let Some(done) = self.place_alias(holder, alias, &change).await? {
                 return Ok(done);
@@ -160,7 +168,7 @@ impl Identities {
     ///
     /// # Errors
     /// `invalid alias ID provided`; as [`Identities::write_alias`].
-    pub async fn change_alias(&self, id: &str, change: &AliasChange) -> Result<(Alias, Entity), RequestError> {
+    pub async fn change_alias(&self, id: &str, change: &AliasChange) -> Result<Written<(Alias, Entity)>, RequestError> {
         if let Some(name) = &change.name {
             check_alias(name, change)?;
         }
@@ -184,7 +192,10 @@ impl Identities {
         holder: Option<StoredEntity>,
         mut alias: Alias,
         change: &AliasChange,
-    ) -> Result<Option<(Alias, Entity)>, RequestError> {
+    ) -> Result<Option<Written<(Alias, Entity)>>, RequestError> {
+        if holder.as_ref().is_some_and(|holder| is_as_before(&holder.record, &alias, change)) {
+            return Ok(Some(Written::AsBefore));
+        }
         let taken = || RequestError::invalid("Alias already exists for requested entity and mount accessor");
         let before = (alias.mount.clone(), alias.key.clone());
         if let Some(name) = &change.name {
@@ -254,7 +265,7 @@ impl Identities {
                 (Rewrite::new().create(after.clone()), after)
             }
         };
-        Ok(self.store(rewrite, &after).await?.then_some((alias, after)))
+        Ok(self.store(rewrite, &after).await?.then_some(Written::Changed((alias, after))))
     }
 
     /// # Errors
@@ -277,6 +288,18 @@ impl Identities {
         let (key, value) = (keys::entity(&main.id), encode(main)?);
         Ok(!was_overtaken(commit_surely(&*self.storage, batch, &key, &value).await)?)
     }
+}
+
+/// Whether this alias of `holder` says all that `change` does.
+fn is_as_before(holder: &Entity, alias: &Alias, change: &AliasChange) -> bool {
+    let is_held = holder.alias(&alias.id).is_some();
+    let name = change.name.as_ref().is_none_or(|name| (&name.shown, &name.key) == (&alias.name, &alias.key));
+    let mount = change.mount.as_ref().is_none_or(|mount| *mount == alias.mount);
+    let entity = change.entity.as_ref().is_none_or(|entity| *entity == holder.id);
+    // None are the same as an empty map.
+    let of_before = alias.custom_metadata.clone().unwrap_or_default();
+    let metadata = change.custom_metadata.as_ref().is_none_or(|metadata| *metadata == of_before);
+    is_held && name && mount && entity && metadata
 }
 
 fn check_alias(name: &AliasName, change: &AliasChange) -> Result<(), RequestError> {

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use leasehold_model::MountAccessor;
 
-use super::changes::Which;
+use super::changes::{Which, Written};
 use super::entities::may_be_id;
 use super::entity::{AliasName, GROUPS_MAX};
 use super::group::{Group, GroupAlias, GroupKind, SUBGROUPS_MAX};
@@ -357,7 +357,7 @@ impl Identities {
         &self,
         id: Option<&str>,
         change: &GroupAliasChange,
-    ) -> Result<(GroupAlias, Group), RequestError> {
+    ) -> Result<Written<(GroupAlias, Group)>, RequestError> {
         check_name("the name of an alias", &change.name.shown)?;
         let _deciding = self.groups.deciding.lock().await;
         for _ in 0..TRIES {
@@ -377,6 +377,8 @@ impl Identities {
                 return Err(RequestError::invalid("alias with combination of mount accessor and name already exists"));
             }
             let holder = by_id.or(named);
+            // It is committed all the same: other servers may not know yet what a request before this one has stored.
+            let is_as_before = holder.as_ref().is_some_and(|holder| is_as_before(&holder.record, change));
             let now = self.now();
             let mut alias = match holder.as_ref().and_then(|holder| holder.record.alias.clone()) {
                 Some(alias) => alias,
@@ -389,7 +391,9 @@ impl Identities {
                     updated_at: now,
                 },
             };
-            (alias.name, alias.key, alias.mount, alias.updated_at) = (name.shown, name.key, mount, now);
+            if !is_as_before {
+                (alias.name, alias.key, alias.mount, alias.updated_at) = (name.shown, name.key, mount, now);
+            }
             let target = match &change.group {
                 Some(group) if holder.as_ref().is_some_and(|holder| holder.record.id == *group) => None,
                 Some(group) => {
@@ -407,7 +411,9 @@ impl Identities {
                 return Err(RequestError::invalid("alias can't be set on an internal group"));
             }
             after.alias = Some(alias.clone());
-            self.changed(&mut after);
+            if !is_as_before {
+                self.changed(&mut after);
+            }
             let mut changed = vec![after.clone()];
             match (target, holder) {
                 (Some(target), holder) => {
@@ -424,7 +430,7 @@ impl Identities {
             }
             let batch = rewrite.into_batch()?.put(keys::group_table(), Vec::new(), table);
             if self.store_groups(batch, &changed.iter().collect::<Vec<_>>()).await? {
-                return Ok((alias, after));
+                return Ok(if is_as_before { Written::AsBefore } else { Written::Changed((alias, after)) });
             }
         }
         Err(too_often())
@@ -447,6 +453,13 @@ impl Identities {
         }
         Err(too_often())
     }
+}
+
+/// Whether the alias of `group` says all that `change` does.
+fn is_as_before(group: &Group, change: &GroupAliasChange) -> bool {
+    let name = (&change.mount, &change.name.shown, &change.name.key);
+    group.alias.as_ref().is_some_and(|alias| (&alias.mount, &alias.name, &alias.key) == name)
+        && change.group.as_ref().is_none_or(|id| *id == group.id)
 }
 
 fn too_often() -> RequestError {

@@ -7,7 +7,7 @@ use crate::api::call::{Call, SystemHandler, handler};
 use crate::api::pages::{NAMES_MAX, PAGE, Wanted};
 use crate::commit::names_below;
 use crate::fields::{Field, Kind};
-use crate::identity::changes::AliasChange;
+use crate::identity::changes::{AliasChange, Written};
 use crate::identity::{Alias, Entity};
 use crate::keys;
 use crate::request::{LogicalResponse, Object};
@@ -69,8 +69,8 @@ async fn write(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
     };
     let mount = mount_of(call, accessor)?;
     let name = alias_name(call, &mount, name);
-    let made = call.unsealed.identities.write_alias(&mount.accessor, &name, &change(call)).await?;
-    Ok(answer(made))
+    let written = call.unsealed.identities.write_alias(&mount.accessor, &name, &change(call)).await?;
+    Ok(answer(written))
 }
 
 async fn write_by_id(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
@@ -101,8 +101,14 @@ async fn changed(call: &Call<'_>, id: &str) -> Result<LogicalResponse, RequestEr
     Ok(answer(identities.change_alias(id, &change).await?))
 }
 
-fn answer((alias, entity): (Alias, Entity)) -> LogicalResponse {
-    LogicalResponse::json(json!({ "id": alias.id, "canonical_id": entity.id }))
+/// Clients take the empty answer to mean that nothing was changed.
+fn answer(written: Written<(Alias, Entity)>) -> LogicalResponse {
+    match written {
+        Written::Changed((alias, entity)) => {
+            LogicalResponse::json(json!({ "id": alias.id, "canonical_id": entity.id }))
+        }
+        Written::AsBefore => LogicalResponse::empty(),
+    }
 }
 
 async fn read(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {

@@ -11,7 +11,7 @@ use super::{
 use crate::api::call::{Call, SystemHandler, handler};
 use crate::api::pages::{NAMES_MAX, PAGE, Wanted};
 use crate::fields::{Field, Kind};
-use crate::identity::changes::Which;
+use crate::identity::changes::{Which, Written};
 use crate::identity::entity::AliasName;
 use crate::identity::members::{GroupAliasChange, GroupChange, MEMBERS_MAX};
 use crate::identity::{Alias, Group, GroupAlias, GroupKind};
@@ -273,8 +273,10 @@ async fn alias_written(call: &Call<'_>, id: Option<&str>) -> Result<LogicalRespo
         mount: mount.accessor.clone(),
         group: given(call, "canonical_id").map(str::to_owned),
     };
-    let (alias, group) = identities.write_group_alias(id, &change).await?;
-    Ok(LogicalResponse::json(json!({ "id": alias.id, "canonical_id": group.id })))
+    Ok(match identities.write_group_alias(id, &change).await? {
+        Written::Changed((alias, group)) => LogicalResponse::json(json!({ "id": alias.id, "canonical_id": group.id })),
+        Written::AsBefore => LogicalResponse::empty(),
+    })
 }
 
 async fn read_alias(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
