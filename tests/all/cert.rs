@@ -18,6 +18,8 @@ use super::auth::enable;
 use crate::support::{Durable, Server, free_port, leaf_certificate};
 
 const PATIENCE: Duration = Duration::from_secs(60);
+/// `openssl` makes a key and what is signed with it.
+const NEW_KEY: [&str; 6] = ["req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"];
 const REFUSED: &str = "invalid certificate or no client certificate supplied";
 
 /// Certificates of a test: authorities and what they make out.
@@ -41,60 +43,17 @@ impl Papers {
 
     fn authority(&self, name: &str) {
         let (key, file, subject) = (format!("{name}.key"), format!("{name}.crt"), format!("/CN={name}"));
-        self.openssl(&[
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:P-256",
-            "-nodes",
-            "-days",
-            "2",
-            "-subj",
-            &subject,
-            "-keyout",
-            &key,
-            "-out",
-            &file,
-        ]);
+        let own = ["-x509", "-days", "2", "-subj", &subject, "-keyout", &key, "-out", &file];
+        self.openssl(&[&NEW_KEY[..], &own].concat());
     }
 
     fn issue(&self, name: &str, by: &str, subject: &str, extensions: &str) {
         let [key, request, file, extended] = ["key", "csr", "crt", "ext"].map(|kind| format!("{name}.{kind}"));
         fs::write(self.folder().join(&extended), extensions).unwrap();
-        self.openssl(&[
-            "req",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:P-256",
-            "-nodes",
-            "-subj",
-            subject,
-            "-keyout",
-            &key,
-            "-out",
-            &request,
-        ]);
+        self.openssl(&[&NEW_KEY[..], &["-subj", subject, "-keyout", &key, "-out", &request]].concat());
         let (ca, ca_key) = (format!("{by}.crt"), format!("{by}.key"));
-        self.openssl(&[
-            "x509",
-            "-req",
-            "-in",
-            &request,
-            "-CA",
-            &ca,
-            "-CAkey",
-            &ca_key,
-            "-CAcreateserial",
-            "-days",
-            "2",
-            "-extfile",
-            &extended,
-            "-out",
-            &file,
-        ]);
+        let sign = ["x509", "-req", "-in", &request, "-CA", &ca, "-CAkey", &ca_key, "-CAcreateserial", "-days", "2"];
+        self.openssl(&[&sign[..], &["-extfile", &extended, "-out", &file]].concat());
     }
 
     /// A client of an authority, with `extendedKeyUsage` and these names.
@@ -326,6 +285,48 @@ fn names_units_and_extensions_are_judged() {
     }
 }
 
+/// Policies may be written about what a certificate says, once the mount says so.
+#[test]
+fn what_a_certificate_says_is_metadata_of_token_and_alias() {
+    let at = Fixture::start("");
+    let root = at.server.root();
+    let extensions = "extendedKeyUsage=clientAuth\n1.3.6.1.4.1.99999.1=ASN1:UTF8String:blue\n\
+                      1.3.6.1.4.1.99999.2=ASN1:UTF8String:secret\n1.3.6.1.4.1.99999.3=ASN1:INTEGER:3\n";
+    at.papers.issue("app", "ca", "/CN=app", extensions);
+    let (team, number) = ("1-3-6-1-4-1-99999-1", "1-3-6-1-4-1-99999-3");
+    let listed = "1.3.6.1.4.1.99999.1,1.3.6.1.4.1.99999.3,1.3.6.1.4.1.99999.4";
+    at.store("apps", json!({ "allowed_metadata_extensions": listed }));
+    let stored = root.get("auth/cert/certs/apps").at("/data/allowed_metadata_extensions");
+    assert_eq!(stored.as_array().unwrap().len(), 3);
+    let mount = root.get("sys/auth").text("/data/cert~1/accessor");
+    let rule = format!(
+        "path \"secret/{{{{identity.entity.aliases.{mount}.metadata.{team}}}}}\" {{\n capabilities = [\"read\"]\n}}"
+    );
+    root.post("sys/policies/acl/apps", json!({ "policy": rule })).assert_status(204);
+    let log_in = || {
+        let (status, answer) = at.log_in(&["app"]);
+        assert_eq!(status, 200, "{answer}");
+        let auth = &answer["auth"];
+        let metadata = &auth["metadata"];
+        assert_eq!((&metadata[team], &metadata[number]), (&json!("blue"), &json!("")), "{metadata}");
+        assert_eq!(metadata.as_object().unwrap().len(), 7, "{metadata}");
+        let client = at.server.as_token(auth["client_token"].as_str().unwrap());
+        let may = client.post("sys/capabilities-self", json!({ "path": "secret/blue" })).at("/data/capabilities");
+        let entity = auth["entity_id"].as_str().unwrap();
+        let alias = root.get(&format!("identity/entity/id/{entity}")).at("/data/aliases/0/metadata");
+        (may, alias == *metadata)
+    };
+    root.get("auth/cert/config").assert_at("/data/enable_identity_alias_metadata", false);
+    assert_eq!(log_in(), (json!(["deny"]), false));
+    root.post("auth/cert/config", json!({ "enable_identity_alias_metadata": true })).assert_status(204);
+    root.post("auth/cert/config", json!({ "disable_binding": true })).assert_status(204);
+    root.get("auth/cert/config").assert_at("/data/enable_identity_alias_metadata", true);
+    assert_eq!(log_in(), (json!(["read"]), true));
+    // It is taken back with the next login.
+    root.post("auth/cert/config", json!({ "enable_identity_alias_metadata": false })).assert_status(204);
+    assert_eq!(log_in(), (json!(["deny"]), false));
+}
+
 /// A list counts from the next login on, also after a restart (GHSA-9mh8-9j64-443f).
 #[test]
 fn a_certificate_that_was_taken_back_is_refused_also_after_a_restart() {
@@ -447,7 +448,7 @@ fn stored_certificates_are_written_read_listed_and_deleted() {
     for (body, why) in [
         (json!({ "certificate": pem, "required_extensions": "1.2.3" }), "required_extensions"),
         (json!({ "certificate": pem, "ocsp_enabled": true }), "'ocsp_enabled' is not offered"),
-        (json!({ "certificate": pem, "allowed_metadata_extensions": "1.2.3" }), "is not offered"),
+        (json!({ "certificate": pem, "allowed_metadata_extensions": "1.2.3,blue" }), "\"blue\" is not an OID"),
     ] {
         root.post("auth/cert/certs/a", body).assert_error_has(400, why);
     }

@@ -1,5 +1,6 @@
 //! A stored certificate: which clients it stands for, and what their tokens are like.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use leasehold_core::fields::Fields;
@@ -30,6 +31,9 @@ pub(super) const ENTRIES_MAX: usize = 256;
 /// Certificates of one entry, and the length of their text.
 const CERTIFICATES_MAX: usize = 32;
 const PEM_MAX: usize = 128 << 10;
+/// Extensions that become metadata, and the length of one.
+const METADATA_MAX: usize = 64;
+const METADATA_TEXT_MAX: usize = 4_096;
 /// Tags of the text types of ASN.1 that an extension may hold.
 const TEXTS: [u8; 5] = [0x0c, 0x12, 0x13, 0x16, 0x1a];
 
@@ -47,6 +51,7 @@ pub(super) struct Entry {
     allowed_uri_sans: Vec<String>,
     allowed_organizational_units: Vec<String>,
     required_extensions: Vec<String>,
+    allowed_metadata_extensions: Vec<String>,
     pub display_name: String,
     pub token: TokenParams,
     old_names: OldNames,
@@ -56,9 +61,12 @@ pub(super) struct Entry {
 fn parts(required: &str) -> Option<(bool, &str, &str)> {
     let (is_hex, rest) = required.strip_prefix("hex:").map_or((false, required), |rest| (true, rest));
     let (id, pattern) = rest.split_once(':')?;
-    let is_id =
-        id.contains('.') && id.split('.').all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()));
-    is_id.then_some((is_hex, id, pattern))
+    is_id(id).then_some((is_hex, id, pattern))
+}
+
+/// Numbers with dots between them.
+fn is_id(id: &str) -> bool {
+    id.contains('.') && id.split('.').all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()))
 }
 
 /// The text of an extension that holds one.
@@ -94,9 +102,6 @@ impl Record for Entry {
                 "'{name}' is not offered: use 'crls' to take certificates back"
             )));
         }
-        if fields.list("allowed_metadata_extensions").is_some_and(|list| !list.is_empty()) {
-            return invalid("'allowed_metadata_extensions' is not offered");
-        }
         self.token.update(fields)?;
         self.old_names.update(&mut self.token, fields, RENAMED)?;
         if let Some(pem) = fields.text("certificate") {
@@ -113,6 +118,7 @@ impl Record for Entry {
             ("allowed_uri_sans", &mut self.allowed_uri_sans),
             ("allowed_organizational_units", &mut self.allowed_organizational_units),
             ("required_extensions", &mut self.required_extensions),
+            ("allowed_metadata_extensions", &mut self.allowed_metadata_extensions),
         ] {
             if let Some(given) = fields.list(name) {
                 *list = given.to_vec();
@@ -129,6 +135,17 @@ impl Record for Entry {
             let shown: String = wrong.chars().take(64).collect();
             return Err(RequestError::Invalid(format!(
                 "required_extensions: {shown:?} is not `OID:PATTERN` or `hex:OID:PATTERN`, for example `1.2.3.4:*`"
+            )));
+        }
+        if self.allowed_metadata_extensions.len() > METADATA_MAX {
+            return Err(RequestError::Invalid(format!(
+                "allowed_metadata_extensions has more than {METADATA_MAX} OIDs"
+            )));
+        }
+        if let Some(wrong) = self.allowed_metadata_extensions.iter().find(|id| !is_id(id)) {
+            let shown: String = wrong.chars().take(64).collect();
+            return Err(RequestError::Invalid(format!(
+                "allowed_metadata_extensions: {shown:?} is not an OID, for example `1.2.3.4`"
             )));
         }
         Ok(())
@@ -157,7 +174,7 @@ impl Record for Entry {
             ("allowed_common_names".to_owned(), list(&self.allowed_common_names)),
             ("allowed_dns_sans".to_owned(), list(&self.allowed_dns_sans)),
             ("allowed_email_sans".to_owned(), list(&self.allowed_email_sans)),
-            ("allowed_metadata_extensions".to_owned(), Value::Null),
+            ("allowed_metadata_extensions".to_owned(), list(&self.allowed_metadata_extensions)),
             ("allowed_names".to_owned(), list(&self.allowed_names)),
             ("allowed_organizational_units".to_owned(), list(&self.allowed_organizational_units)),
             ("allowed_uri_sans".to_owned(), list(&self.allowed_uri_sans)),
@@ -201,6 +218,20 @@ impl Entry {
             }
         }
         Ok(())
+    }
+
+    /// What the extensions that may be metadata say; one that holds no text says nothing. Else what is wrong with them.
+    pub(super) fn metadata(&self, facts: &ClientFacts) -> Result<BTreeMap<String, String>, &'static str> {
+        let mut metadata = BTreeMap::new();
+        for (id, value) in facts.extensions.iter().filter(|(id, _)| self.allowed_metadata_extensions.contains(id)) {
+            let text = text(value).unwrap_or_default();
+            if text.len() > METADATA_TEXT_MAX {
+                return Err("an extension of allowed_metadata_extensions is too long");
+            }
+            // A template of a policy takes dots for the end of a name.
+            metadata.insert(id.replace('.', "-"), text.to_owned());
+        }
+        Ok(metadata)
     }
 }
 
@@ -281,6 +312,23 @@ mod tests {
         for list in [(|e| &mut e.allowed_names) as List, |e| &mut e.allowed_dns_sans, |e| &mut e.allowed_common_names] {
             assert!(entry(|e| list(e).push("*".to_owned())).check_names(&ClientFacts::default()).is_err());
         }
+    }
+
+    #[test]
+    fn texts_of_named_extensions_are_metadata() {
+        let entry = entry(|e| e.allowed_metadata_extensions = ["1.2.3", "1.2.4", "1.2.9"].map(str::to_owned).to_vec());
+        let metadata = |facts: &ClientFacts| {
+            let found = entry.metadata(facts)?;
+            Ok::<_, &str>(found.into_iter().map(|(id, text)| format!("{id}={text}")).collect::<Vec<_>>())
+        };
+        assert_eq!(metadata(&facts()).unwrap(), ["1-2-3=hello", "1-2-4="]);
+        assert!(Entry::default().metadata(&facts()).unwrap().is_empty());
+        let long = |length: u16| {
+            let value = [&[0x0c, 0x82][..], &length.to_be_bytes(), &vec![b'x'; usize::from(length)]].concat();
+            ClientFacts { extensions: vec![("1.2.3".to_owned(), value)], ..ClientFacts::default() }
+        };
+        assert_eq!(metadata(&long(4_096)).unwrap().len(), 1);
+        assert!(metadata(&long(4_097)).unwrap_err().contains("too long"));
     }
 
     #[test]

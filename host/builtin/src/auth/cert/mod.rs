@@ -62,6 +62,7 @@ impl Default for Cert {
 #[serde(default)]
 struct Config {
     disable_binding: bool,
+    enable_identity_alias_metadata: bool,
 }
 
 /// A client's certificate, read.
@@ -198,17 +199,20 @@ impl Cert {
     async fn read_config(&self, request: &AuthRequest) -> Result<LogicalResponse, RequestError> {
         let config = config(&request.context.storage).await?;
         Ok(LogicalResponse::json(json!({
-            "disable_binding": config.disable_binding, "enable_identity_alias_metadata": false, "ocsp_cache_size": 0,
+            "disable_binding": config.disable_binding, "ocsp_cache_size": 0,
+            "enable_identity_alias_metadata": config.enable_identity_alias_metadata,
         })))
     }
 
     async fn write_config(&self, request: &AuthRequest) -> Result<LogicalResponse, RequestError> {
         let storage = &request.context.storage;
-        if request.fields.bool("enable_identity_alias_metadata") == Some(true) {
-            return Err(RequestError::invalid("'enable_identity_alias_metadata' is not offered"));
-        }
         let mut config = config(storage).await?;
-        config.disable_binding = request.fields.bool("disable_binding").unwrap_or(config.disable_binding);
+        for (name, setting) in [
+            ("disable_binding", &mut config.disable_binding),
+            ("enable_identity_alias_metadata", &mut config.enable_identity_alias_metadata),
+        ] {
+            *setting = request.fields.bool(name).unwrap_or(*setting);
+        }
         storage.put(CONFIG, encode(&config)?, Expect::Anything).await?;
         Ok(LogicalResponse::empty())
     }
@@ -262,9 +266,13 @@ impl Cert {
         for name in names {
             let Some(entry) = records::find::<Entry>(&at.storage, &name).await? else { continue };
             match judge.judge(&entry).await? {
-                Ok(()) if may_come_from(request.client, &entry.token) => {
-                    return Ok(AuthOutcome::Login(Box::new(plan(name, entry, &shown))));
-                }
+                Ok(()) if may_come_from(request.client, &entry.token) => match entry.metadata(&shown.facts) {
+                    Ok(more) => {
+                        let vouches = config(&at.storage).await?.enable_identity_alias_metadata;
+                        return Ok(AuthOutcome::Login(Box::new(plan(name, entry, &shown, more, vouches))));
+                    }
+                    Err(why) => reason = format!("{name:?}: {why}"),
+                },
                 Ok(()) => reason = format!("{name:?}: {OUTSIDE}"),
                 // If there are several, the record has the last one.
                 Err(why) => reason = format!("{name:?}: {why}"),
@@ -274,18 +282,21 @@ impl Cert {
     }
 }
 
-fn plan(name: String, entry: Entry, shown: &Shown<'_>) -> LoginPlan {
+/// `more` is what the certificate says besides; `vouches`: policies may be written about all of it.
+fn plan(name: String, entry: Entry, shown: &Shown<'_>, more: BTreeMap<String, String>, vouches: bool) -> LoginPlan {
     let facts = &shown.facts;
-    let metadata = BTreeMap::from([
+    let mut metadata = BTreeMap::from([
         ("authority_key_id".to_owned(), colons(&facts.authority_key_id)),
         ("cert_name".to_owned(), name.clone()),
         ("common_name".to_owned(), facts.common_name.clone()),
         ("serial_number".to_owned(), decimal(&facts.serial)),
         ("subject_key_id".to_owned(), colons(&facts.subject_key_id)),
     ]);
+    metadata.extend(more);
     let display_name = if entry.display_name.is_empty() { name.clone() } else { entry.display_name };
     let internal = json!({ "cert_name": name, "fingerprint": shown.fingerprint() });
-    let alias = LoginAlias { name: facts.common_name.clone(), ..LoginAlias::default() };
+    let of_alias = vouches.then(|| metadata.clone());
+    let alias = LoginAlias { name: facts.common_name.clone(), metadata: of_alias, groups: None };
     LoginPlan { display_name, metadata, alias, token: entry.token, internal }
 }
 

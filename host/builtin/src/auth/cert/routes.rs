@@ -22,7 +22,11 @@ const OWN: &[Field] = &[
     Field::visible("allowed_uri_sans", Kind::CommaList, "A URI must be one of these."),
     Field::visible("allowed_organizational_units", Kind::CommaList, "An organizational unit must be one of these."),
     Field::visible("required_extensions", Kind::CommaList, "`OID:PATTERN` or `hex:OID:PATTERN`; all must be met."),
-    Field::visible("allowed_metadata_extensions", Kind::CommaList, "Not offered."),
+    Field::visible(
+        "allowed_metadata_extensions",
+        Kind::CommaList,
+        "OIDs of extensions whose texts become metadata; their names have dashes in place of the dots.",
+    ),
     Field::visible("ocsp_enabled", Kind::Bool, "Not offered."),
     Field::visible("display_name", Kind::Text, "Shown with the tokens; the entry's name by default."),
     Field::visible("policies", Kind::CommaList, "Old name of token_policies."),
@@ -36,7 +40,12 @@ const ENTRY: [Field; OWN.len() + FIELDS.len()] = with_token_fields(OWN);
 
 const CONFIG: &[Field] = &[
     Field::visible("disable_binding", Kind::Bool, "Renews tokens over any connection.").default("false"),
-    Field::visible("enable_identity_alias_metadata", Kind::Bool, "Not offered."),
+    Field::visible(
+        "enable_identity_alias_metadata",
+        Kind::Bool,
+        "The metadata of a login become those of the alias, about which policies may be written.",
+    )
+    .default("false"),
 ];
 
 /// In the order in which they are tried.
