@@ -6,6 +6,7 @@ use leasehold_core::request::{LogicalRequest, LogicalResponse};
 use leasehold_model::{Operation, Ttl};
 use serde_json::{Value, json};
 
+use super::several_servers::{right_ends, slow_with};
 use super::support::faults::{FAULTS, Fault};
 use super::support::pass;
 use super::support::server::{ROOT, Server, lease_of, refusal, request, token_of};
@@ -189,4 +190,25 @@ async fn a_token_that_was_read_outlives_its_wrapping_token() {
     pass(120).await;
     assert!(server.lives(&read).await);
     assert!(!server.lives(&token).await);
+}
+
+/// The release of a request is a request within a request, with a decision of its own. What the outer one was decided by must hold as
+/// well when the first thing is written: the inner decision, which comes later, must not stand in its place.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_released_by_a_right_to_unwrap_that_has_ended() {
+    let one = Server::start_shared().await;
+    let (other, third) = (one.beside().await, one.beside().await);
+    one.root("sys/auth/s", json!({ "type": "scripted" })).await.unwrap();
+    one.policy("default", "db/creds/app: read").await;
+    let asker = one.call(None, Operation::Update, "auth/s/login/ada", json!({})).await.unwrap();
+    *one.sandbox.unapproved.lock().unwrap() = Some("db/creds/app");
+    let waiting = wrapped(&one.read(&token_of(&asker), "db/creds/app").await.unwrap());
+    let unwrapping = (Operation::Update, "sys/wrapping/unwrap", json!({ "token": waiting }));
+    let slow = slow_with(&one, &other, "sys/wrapping/unwrap: update", unwrapping).await;
+    right_ends(&one).await;
+    other.audit.first.unblock();
+    assert_eq!(refusal(slow.await.unwrap()), "Denied: permission denied");
+    assert!(other.target.roles().is_empty(), "it was carried out");
+    // It waits on, for whoever may.
+    lease_of(&third.core.handle(unwrap(&waiting)).await.unwrap());
 }

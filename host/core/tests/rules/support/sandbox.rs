@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use leasehold_core::seams::sandbox::{
-    AclError, AclEvaluator, AclRequest, CompiledPolicies, Diagnostic, Dialect, Digest, EvaluationFailed,
+    AclError, AclEvaluator, AclRequest, CompiledPolicies, ControlGroup, Diagnostic, Dialect, Digest, EvaluationFailed,
     IdentityValues, LoadError, ModuleFacts, ModuleHost, ModuleRequest, ModuleVerdict, PolicySetId, PolicySource,
     Purpose, Reason, RenderError, SandboxError, Severity, TemplateRenderer, TemplateReport, UsernameError,
     UsernameFacts, Verdict,
 };
-use leasehold_model::{Capabilities, Operation};
+use leasehold_model::{Capabilities, Operation, Ttl};
 
 #[derive(Debug, Default)]
 pub struct ScriptedSandbox {
@@ -32,6 +32,8 @@ pub struct ScriptedSandbox {
     pub may_configure: tokio::sync::Mutex<()>,
     /// How many sets were compiled.
     pub compiled: AtomicUsize,
+    /// Whoever may have this path needs approval for it, which nobody has given.
+    pub unapproved: Mutex<Option<&'static str>>,
     /// Lists are cut to this.
     pub limit: Mutex<Option<u32>>,
 }
@@ -144,6 +146,11 @@ impl AclEvaluator for ScriptedSandbox {
             needed = needed.union(Capabilities::SUDO);
         }
         let allowed = capabilities.contains(needed) && !capabilities.contains(Capabilities::DENY);
+        if allowed && *self.unapproved.lock().unwrap() == Some(ask.path) {
+            let (reason, ttl) = (Reason::Unapproved, Ttl::from_secs(600));
+            let control_group = Some(ControlGroup { ttl, factors: Vec::new() });
+            return Ok(Verdict { allowed: false, capabilities, reason, rules: Vec::new(), limit: None, control_group });
+        }
         let reason = if allowed { Reason::Granted } else { Reason::NoRule };
         let limit = *self.limit.lock().unwrap();
         Ok(Verdict { allowed, capabilities, reason, rules: Vec::new(), limit, control_group: None })
