@@ -2,8 +2,8 @@
 //!
 //! [`engines`](super::engines) closes leases in the same way, to look whether there are any.
 //!
-//! A change is made in three steps: the leases that it concerns are closed (none begins, and the row of none goes), counted, and opened
-//! again in the commit that stores the quotas and their counts. A server that is killed in between leaves them closed for a while, and the
+//! A change is made in three steps: the leases that it concerns are closed (none begins, and the row of none goes), counted as far as they
+//! must be ([`counting`](super::counting)), and opened again in the commit that stores the quotas and their counts. A server that is killed in between leaves them closed for a while, and the
 //! quotas as they were.
 //!
 //! Invariant: every commit that begins or ends a lease names the version of the quotas by which it was counted.
@@ -16,8 +16,9 @@ use leasehold_model::lock::RwLock;
 use leasehold_model::{MountAccessor, Ttl};
 
 use super::QUOTAS_MAX;
+use super::counting::{Concerned, Counting};
 use super::limits::{is_alive, similar, too_many};
-use super::places::{self, Place, Turns, spread};
+use super::places::{self, Place, Turns};
 use super::scope::At;
 use super::table::{Closed, LeaseCount, LeaseTable};
 use crate::codec::{decode, encode};
@@ -28,14 +29,10 @@ use crate::mount::{AuthMethods, MountTable};
 use crate::random;
 use crate::seams::error::RequestError;
 use crate::seams::host::{Clock, Entropy};
-use crate::seams::storage::{Batch, Expect, Key, LeaseFilter, Page, Storage, StorageError};
+use crate::seams::storage::{Batch, Expect, Key, LeaseFilter, Storage, StorageError};
 
 /// For how long leases stay closed when whoever counts them says no more.
 const CLOSED_FOR: Ttl = Ttl::from_secs(10);
-/// How often that is said.
-const EXTEND_EVERY: Duration = Duration::from_secs(3);
-/// Rows read at once.
-const PAGE: u32 = 1_000;
 /// Between two looks at whether another change has ended.
 const POLL: Duration = Duration::from_millis(100);
 /// For how long a change waits for another one.
@@ -251,7 +248,8 @@ impl LeaseCounts {
         for quota in &known.table.quotas {
             before.push(places::all(&*self.storage, quota).await?);
         }
-        let counted = self.scan(None, &[&known.table], &known.mounts, None).await?.unwrap_or_default();
+        let all = LeaseFilter::default();
+        let counted = self.scan(all, &[&known.table], &known.mounts, None).await?.unwrap_or_default();
         for ((quota, places), counted) in known.table.quotas.iter().zip(before).zip(counted.into_iter().flatten()) {
             let used: u64 = places.iter().map(|(_, place, _)| place.used).sum();
             // Every lease that began or ended meanwhile has changed a place.
@@ -265,7 +263,7 @@ impl LeaseCounts {
                 "the count of quota {:?} is wrong: its leases are counted again",
                 quota.name
             );
-            self.change(Batch::new(), |quotas| {
+            self.change_counting(Batch::new(), Counting::All, |quotas| {
                 if let Some(wrong) = quotas.iter_mut().find(|known| known.id == quota.id) {
                     wrong.id = random::base62(&*self.entropy, 12);
                 }
@@ -282,6 +280,15 @@ impl LeaseCounts {
         with: Batch,
         change: impl Fn(&mut Vec<LeaseCount>) -> Result<(), RequestError>,
     ) -> Result<(), RequestError> {
+        self.change_counting(with, Counting::WhereItMust, change).await
+    }
+
+    async fn change_counting(
+        &self,
+        with: Batch,
+        counting: Counting,
+        change: impl Fn(&mut Vec<LeaseCount>) -> Result<(), RequestError>,
+    ) -> Result<(), RequestError> {
         let _writing = self.writing.lock().await;
         let mut waited = Duration::ZERO;
         for _ in 0..TRIES {
@@ -293,9 +300,10 @@ impl LeaseCounts {
             if after == *before {
                 return if with.0.is_empty() { Ok(()) } else { Ok(self.storage.commit(with).await?) };
             }
-            let Some(mut held) = self.close(&known, concerned(before, &after)).await? else { continue };
+            let concerned = Concerned::by(before, &after, counting, &known.mounts);
+            let Some(mut held) = self.close(&known, concerned.mount.clone()).await? else { continue };
             crate::fail::point("leases-closed");
-            match self.count_and_open(&mut held, after, &with, &known.mounts).await {
+            match self.count_and_open(&mut held, (after, &concerned), &with, &known.mounts).await {
                 Ok(true) => {
                     self.follow().await?;
                     return Ok(());
@@ -353,7 +361,7 @@ impl LeaseCounts {
     }
 
     /// Says that leases are closed, or still are. Whether that is so: another server may have been faster, or may have opened them.
-    async fn extend(&self, held: &mut Held) -> Result<bool, StorageError> {
+    pub(super) async fn extend(&self, held: &mut Held) -> Result<bool, StorageError> {
         let key = keys::quota_lease_counts();
         if let Some(closed) = &mut held.table.closed {
             closed.until = self.clock.now() + CLOSED_FOR;
@@ -368,104 +376,6 @@ impl LeaseCounts {
         held.unchanged = unchanged;
         Ok(table == held.table)
     }
-
-    /// Counts the closed leases, and stores the quotas with what they count. Whether that was done: another server may have opened them.
-    async fn count_and_open(
-        &self,
-        held: &mut Held,
-        after: Vec<LeaseCount>,
-        with: &Batch,
-        mounts: &MountTable,
-    ) -> Result<bool, StorageError> {
-        let key = keys::quota_lease_counts();
-        let wanted = LeaseTable { quotas: after, ..LeaseTable::default() };
-        let before = held.table.clone();
-        let mount = before.closed.as_ref().and_then(|closed| closed.mount.clone());
-        let Some(counted) = self.scan(mount.as_ref(), &[&before, &wanted], mounts, Some(&mut *held)).await? else {
-            return Ok(false);
-        };
-        let [old, new] = &*counted else { return Ok(false) };
-        crate::fail::point("leases-counted");
-        for _ in 0..TRIES {
-            let mut opened = wanted.clone();
-            let mut batch = with.clone();
-            for (quota, new) in opened.quotas.iter_mut().zip(new) {
-                let known_as = before.quotas.iter().position(|known| known.id == quota.id);
-                let in_part = mount.is_some() && quota.scope.mount != mount;
-                let mut total = *new;
-                if let Some(known) = known_as.and_then(|at| before.quotas.get(at)) {
-                    let places = places::all(&*self.storage, known).await?;
-                    if in_part {
-                        // Leases of other mounts begin and end meanwhile: of this one only what has changed sides counts.
-                        let old = known_as.and_then(|at| old.get(at)).copied().unwrap_or_default();
-                        if old == *new {
-                            continue;
-                        }
-                        let used: u64 = places.iter().map(|(_, place, _)| place.used).sum();
-                        total = (used + new).saturating_sub(old);
-                    }
-                    for (key, _, version) in places {
-                        batch = batch.delete_expecting(key, Expect::Version(version));
-                    }
-                    quota.id = random::base62(&*self.entropy, 12);
-                }
-                let places = spread(total, quota.max_leases);
-                quota.places = u32::try_from(places.len()).unwrap_or(1);
-                for (at, place) in (0..).zip(places) {
-                    batch = batch.put(keys::lease_count_place(&quota.id, at), encode(&place)?, Expect::Absent);
-                }
-            }
-            for gone in before.quotas.iter().filter(|known| !wanted.quotas.iter().any(|quota| quota.id == known.id)) {
-                for at in 0..gone.places {
-                    batch = batch.delete(keys::lease_count_place(&gone.id, at));
-                }
-            }
-            let value = encode(&opened)?;
-            let batch = batch.put(key.clone(), value.clone(), held.unchanged);
-            match commit_surely(&*self.storage, batch, &key, &value).await {
-                Ok(()) => return Ok(true),
-                Err(StorageError::Conflict(conflict)) if conflict == key.as_str() => return Ok(false),
-                // A lease has begun or ended at another mount meanwhile.
-                Err(StorageError::Conflict(conflict)) if keys::is_lease_count(&conflict) => {}
-                Err(other) => return Err(other),
-            }
-        }
-        Err(overtaken_too_often(&key))
-    }
-
-    /// How many leases each quota of each table counts, of one mount or of all. `held`: they are closed meanwhile, and stay so. `None`:
-    /// another server has opened them.
-    async fn scan(
-        &self,
-        mount: Option<&MountAccessor>,
-        tables: &[&LeaseTable],
-        mounts: &MountTable,
-        mut held: Option<&mut Held>,
-    ) -> Result<Option<Vec<Vec<u64>>>, StorageError> {
-        let mut counted: Vec<Vec<u64>> = tables.iter().map(|table| vec![0; table.quotas.len()]).collect();
-        let filter = LeaseFilter { mount: mount.cloned(), ..LeaseFilter::default() };
-        let mut after = None;
-        loop {
-            let page = self.storage.leases(&filter, &Page { after, limit: PAGE }).await?;
-            let Some(last) = page.last() else { return Ok(Some(counted)) };
-            after = Some(last.id.clone());
-            for row in &page {
-                for (table, counted) in tables.iter().zip(&mut counted) {
-                    for at in table.counting(row, mounts) {
-                        if let Some(count) = counted.get_mut(at) {
-                            *count += 1;
-                        }
-                    }
-                }
-            }
-            if let Some(held) = &mut held
-                && self.clock.steady().saturating_sub(held.extended_at) >= EXTEND_EVERY
-                && !self.extend(held).await?
-            {
-                return Ok(None);
-            }
-        }
-    }
 }
 
 /// Leases that this server has closed.
@@ -474,16 +384,5 @@ pub(super) struct Held {
     pub(super) table: LeaseTable,
     pub(super) unchanged: Expect,
     /// By the steady clock.
-    extended_at: Duration,
-}
-
-/// The one mount whose leases are counted otherwise than before; none: leases of any.
-fn concerned(before: &[LeaseCount], after: &[LeaseCount]) -> Option<MountAccessor> {
-    let changed = before
-        .iter()
-        .filter(|quota| !after.contains(quota))
-        .chain(after.iter().filter(|quota| !before.contains(quota)));
-    let mut mounts = changed.map(|quota| quota.scope.mount.as_ref());
-    let first = mounts.next()??;
-    mounts.all(|mount| mount == Some(first)).then(|| first.clone())
+    pub(super) extended_at: Duration,
 }

@@ -4,7 +4,7 @@
 //!
 //! Start with [`scope`] (what a quota covers, and which of several decides). Of rate limits, [`rate`] counts requests, `pool` shares them
 //! among servers, [`limits`] keeps the definitions, and [`config`] says what is never counted. Of lease count quotas, [`table`] says which of them counts a lease, [`places`]
-//! holds the counts, [`counted`] is the store that counts in each commit, and [`leases`] changes the definitions; `engines` is
+//! holds the counts, [`counted`] is the store that counts in each commit, [`leases`] changes the definitions, and `counting` counts what a change makes count otherwise; `engines` is
 //! what engines may ask of the leases of their mounts.
 //!
 //! Invariants: a request is held against one rate limit at most, the one that fits it best. What is counted of clients takes a bounded
@@ -13,6 +13,7 @@
 
 pub mod config;
 pub(crate) mod counted;
+mod counting;
 mod engines;
 pub mod leases;
 pub mod limits;

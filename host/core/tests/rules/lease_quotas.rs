@@ -214,6 +214,8 @@ async fn quotas_that_change_while_leases_begin_and_end_count_what_there_is() {
         quota(&one, "app", json!({ "path": "db/creds/*", "max_leases": 400 })).await;
         delete(&other, "sys/quotas/lease-count/db").await;
         quota(&one, "app", json!({ "path": "db/creds/app", "max_leases": 100 })).await;
+        quota(&other, "app", json!({ "path": "db/creds/app", "max_leases": 90 })).await;
+        quota(&one, "all", json!({ "max_leases": 900 })).await;
         for done in working {
             done.await.unwrap();
         }
@@ -388,4 +390,41 @@ async fn what_a_removed_mount_has_left_behind_counts_for_those_that_take_over() 
     keeps_rows([&one, &other, &third], false);
     has_ended(&one, "auth/s/login/ada").await;
     assert_eq!(count(&third, "all").await, before);
+}
+
+/// Leases wait for as long as others are being looked at, so that no more of them are than must.
+#[tokio::test(start_paused = true)]
+async fn a_change_looks_at_no_more_leases_than_it_counts_otherwise() {
+    let one = Server::start_shared().await;
+    let (other, third) = (one.beside().await, one.beside().await);
+    for _ in 0..30 {
+        issue(&one, "db/creds/app").await.unwrap();
+    }
+    for _ in 0..2 {
+        issue(&other, "db/creds/web").await.unwrap();
+    }
+    let looked_at = async |server: &Server, name: &str, fields: Option<Value>| {
+        *server.process.listed.lock().unwrap() = 0;
+        match fields {
+            Some(fields) => quota(server, name, fields).await,
+            None => delete(server, &format!("sys/quotas/lease-count/{name}")).await,
+        }
+        *server.process.listed.lock().unwrap()
+    };
+    assert_eq!(looked_at(&one, "web", Some(json!({ "path": "db/creds/web", "max_leases": 9 }))).await, 2);
+    assert_eq!(looked_at(&other, "db", Some(json!({ "path": "db", "max_leases": 99 }))).await, 32);
+    assert_eq!((count(&third, "web").await, count(&third, "db").await), (2, 30));
+    // Another maximum, and another name, change nothing of what is counted.
+    assert_eq!(looked_at(&third, "db", Some(json!({ "path": "db", "max_leases": 31 }))).await, 0);
+    assert_eq!((count(&one, "web").await, count(&one, "db").await), (2, 30));
+    issue(&other, "db/creds/app").await.unwrap();
+    assert_eq!(refusal(issue(&one, "db/creds/app").await), FULL);
+    // Those that the other one takes over.
+    assert_eq!(looked_at(&one, "web", None).await, 2);
+    assert_eq!(count(&third, "db").await, 33);
+    // Nobody takes these over.
+    assert_eq!(looked_at(&other, "db", None).await, 0);
+    issue(&third, "db/creds/app").await.unwrap();
+    let left = one.process.store.scan(&leasehold_core::keys::Key::new("quota/lease-count/"), None, 100).await.unwrap();
+    assert!(left.is_empty(), "{left:?}");
 }

@@ -56,6 +56,8 @@ pub struct Process {
     pub pause_after_claims: Mutex<Duration>,
     /// How often leases were listed; jobs are few.
     pub lists: Mutex<usize>,
+    /// How many rows of leases that gave.
+    pub listed: Mutex<usize>,
     /// Every look at a value and every commit lets others go first: what two servers do at once is then mixed step by step.
     pub yields: AtomicBool,
     /// The store hears nothing of this process, and this process nothing of the store.
@@ -94,6 +96,7 @@ impl Process {
             violations: Mutex::default(),
             pause_after_claims: Mutex::default(),
             lists: Mutex::default(),
+            listed: Mutex::default(),
             yields: AtomicBool::new(false),
             is_cut: AtomicBool::new(false),
             leaves: AtomicBool::new(false),
@@ -294,8 +297,12 @@ impl Storage for Process {
 
     async fn leases(&self, filter: &LeaseFilter, page: &Page) -> Result<Vec<LeaseRow>, StorageError> {
         self.alive()?;
-        *self.lists.lock().unwrap() += usize::from(filter.kind != Some(LeaseKind::Job));
-        self.store.leases(filter, page).await
+        let rows = self.store.leases(filter, page).await;
+        if filter.kind != Some(LeaseKind::Job) {
+            *self.lists.lock().unwrap() += 1;
+            *self.listed.lock().unwrap() += rows.as_ref().map_or(0, Vec::len);
+        }
+        rows
     }
 
     async fn count_leases(&self) -> Result<Vec<(LeaseKind, LeaseState, u64)>, StorageError> {
