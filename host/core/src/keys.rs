@@ -352,6 +352,26 @@ pub fn mount_data(accessor: &MountAccessor, rest: &str) -> Key {
     Key::new(format!("mount/{accessor}/{rest}"))
 }
 
+const WAITS_OF: &str = "waits-of/";
+
+/// There for as long as a request of this entity waits for approval, under the wrapping token of this hash.
+#[must_use]
+pub fn waits_of(entity: &str, hash: &TokenHash) -> Key {
+    Key::new(format!("{WAITS_OF}{entity}/{hash}"))
+}
+
+/// The entity of such a key.
+#[must_use]
+pub fn waits_of_whom(key: &Key) -> Option<&str> {
+    key.as_str().strip_prefix(WAITS_OF)?.split_once('/').map(|(entity, _)| entity)
+}
+
+/// How many requests of an entity wait.
+#[must_use]
+pub fn waiting_count(entity: &str) -> Key {
+    Key::new(format!("waiting/{entity}"))
+}
+
 /// An attempt that takes a quorum of shares: `root-token`, `rotate-root` or `rotate-recovery`. Nothing is decided by it from memory.
 #[must_use]
 pub fn attempt(at: &str) -> Key {

@@ -27,6 +27,7 @@ use crate::request::{LogicalRequest, LogicalResponse};
 use crate::routes::Answering;
 use crate::seams::error::RequestError;
 use crate::seams::sandbox::{AclRequest, Approval, Verdict};
+use crate::seams::storage::StorageError;
 use crate::token::{Caller, MintError};
 
 /// Where an approver must be allowed to write.
@@ -129,6 +130,10 @@ impl Core {
                 crate::fail::point("deferred");
                 Ok(LogicalResponse { wrap_info: Some(wrap_info), ..LogicalResponse::default() }.warn(WAITS))
             }
+            Err(MintError::Store(StorageError::TooManyWaiting(count))) => Err(RequestError::Invalid(format!(
+                "{asked} needs approval, and {count} requests of this entity wait for it already, which is as many as may: unwrap or revoke \
+                 some of their wrapping tokens, or wait until they end"
+            ))),
             Err(MintError::Store(error)) => Err(error.into()),
             Err(other) => Err(RequestError::Internal(format!("a wrapping token could not be made: {other}"))),
         }

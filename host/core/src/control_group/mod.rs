@@ -87,7 +87,7 @@ impl Tokens {
         let cannot = || StorageError::Corrupt("a token that cannot be sealed".to_owned());
         let sealed = sealed::seal(&id, &self.hash(&id), requester.expose().as_bytes()).ok_or_else(cannot)?;
         let wraps = Wraps {
-            wrapped: Wrapped { deferred: true, ..Wrapped::default() },
+            wrapped: Wrapped { deferred: true, asker: Some(deferred.entity.clone()), ..Wrapped::default() },
             sealed,
             deferred: Some(encode(deferred)?),
         };

@@ -11,6 +11,7 @@ use super::leases::{Known, LeaseCounts};
 use super::places::Found;
 use super::scope::below;
 use super::table::path_of;
+use super::waiting;
 use crate::codec::{decode, encode};
 use crate::keys;
 use crate::rows::lease::LeaseRow;
@@ -33,6 +34,17 @@ pub(crate) struct Counted {
 impl Counted {
     pub(crate) fn new(storage: Arc<dyn Storage>, counts: Arc<LeaseCounts>) -> Self {
         Self { storage, counts }
+    }
+
+    async fn commit_leases(&self, batch: Batch) -> Result<(), StorageError> {
+        if !concerns_leases(&batch) {
+            return self.storage.commit(batch).await;
+        }
+        let batch = match self.counts.known() {
+            Some(known) => with_logins(&known, batch)?,
+            None => batch,
+        };
+        self.count(batch).await
     }
 
     async fn count(&self, batch: Batch) -> Result<(), StorageError> {
@@ -211,14 +223,18 @@ impl Storage for Counted {
     }
 
     async fn commit(&self, batch: Batch) -> Result<(), StorageError> {
-        if !concerns_leases(&batch) {
-            return self.storage.commit(batch).await;
+        let waiting = waiting::changed(&batch);
+        if waiting.is_empty() {
+            return self.commit_leases(batch).await;
         }
-        let batch = match self.counts.known() {
-            Some(known) => with_logins(&known, batch)?,
-            None => batch,
-        };
-        self.count(batch).await
+        for _ in 0..TRIES {
+            let (batch, places) = waiting::counted(&*self.storage, batch.clone(), &waiting).await?;
+            match self.commit_leases(batch).await {
+                Err(StorageError::Conflict(key)) if places.iter().any(|place| place.as_str() == key) => {}
+                done => return done,
+            }
+        }
+        Err(StorageError::Unavailable("the count of requests that wait changes all the time".to_owned()))
     }
 
     async fn claim_due(

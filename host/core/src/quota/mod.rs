@@ -5,7 +5,7 @@
 //! Start with [`scope`] (what a quota covers, and which of several decides). Of rate limits, [`rate`] counts requests, `pool` shares them
 //! among servers, [`limits`] keeps the definitions, and [`config`] says what is never counted. Of lease count quotas, [`table`] says which of them counts a lease, [`places`]
 //! holds the counts, [`counted`] is the store that counts in each commit, [`leases`] changes the definitions, and `counting` counts what a change makes count otherwise; `engines` is
-//! what engines may ask of the leases of their mounts.
+//! what engines may ask of the leases of their mounts. `waiting` bounds how many requests of one entity wait for approval.
 //!
 //! Invariants: a request is held against one rate limit at most, the one that fits it best. What is counted of clients takes a bounded
 //! place, and requests within a server's share cost the store nothing. Rate limits are asked where a request comes in and nowhere else: revocation and expiry
@@ -22,6 +22,7 @@ mod pool;
 pub mod rate;
 pub mod scope;
 pub mod table;
+mod waiting;
 
 use std::sync::Arc;
 

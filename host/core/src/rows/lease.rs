@@ -83,6 +83,9 @@ pub struct Wrapped {
     /// It is no answer that is kept, but a request that waits for approval.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub deferred: bool,
+    /// The entity that has asked for what waits: it may have so many requests waiting at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asker: Option<String>,
 }
 
 /// What a lease's body holds. No credential: the password is never stored.

@@ -124,6 +124,7 @@ impl From<StorageError> for RequestError {
             StorageError::LeaseQuotaExceeded { path, limit, max_leases, retry_secs } => {
                 Self::LeaseCountExceeded { path, limit, max_leases, retry_secs }
             }
+            StorageError::TooManyWaiting(_) => Self::Invalid(error.to_string()),
             other => Self::Storage(other),
         }
     }

@@ -199,6 +199,9 @@ pub enum StorageError {
         /// In how many seconds a lease of it ends by itself, where that was looked up.
         retry_secs: Option<u64>,
     },
+    /// So many requests of one entity wait for approval already, and there may be no more; nothing was written.
+    #[error("{0} requests wait for approval already")]
+    TooManyWaiting(u64),
     #[error("storage is unavailable: {0}")]
     Unavailable(String),
     /// Another server has taken this one off the list of those that work on the store; nothing was written.

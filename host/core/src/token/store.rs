@@ -139,6 +139,9 @@ impl Tokens {
             if let Some(deferred) = wraps.deferred {
                 batch = batch.put(keys::deferred(&hash), deferred, Expect::Absent);
             }
+            if let Some(entity) = &wraps.wrapped.asker {
+                batch = batch.put(keys::waits_of(entity, &hash), Vec::new(), Expect::Absent);
+            }
         }
         Ok((hash, batch))
     }
@@ -397,6 +400,9 @@ fn removal(hash: &TokenHash, stored: &Versioned) -> Result<(TokenRecord, Batch),
         batch = batch.delete(keys::wrapped(hash));
         if wraps.deferred {
             batch = batch.delete(keys::deferred(hash));
+        }
+        if let Some(entity) = &wraps.asker {
+            batch = batch.delete_expecting(keys::waits_of(entity, hash), Expect::Present);
         }
     }
     Ok((record, batch))

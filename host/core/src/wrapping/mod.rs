@@ -125,6 +125,7 @@ impl Tokens {
             lease: handed_out.as_ref().and_then(|handed_out| handed_out.lease.clone()),
             token: handed_out.and_then(|handed_out| handed_out.token).map(|token| self.hash(&token)),
             deferred: false,
+            asker: None,
         };
         Ok(self.wrapping_token(id, path, ttl, Wraps { wrapped, sealed, deferred: None }))
     }

@@ -1,8 +1,10 @@
 //! Wrapped answers whose readers, servers and stores fail: whatever was not read ends, and what was read lives.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use leasehold_core::request::{LogicalRequest, LogicalResponse};
+use leasehold_core::seams::storage::Storage as _;
 use leasehold_model::{Operation, Ttl};
 use serde_json::{Value, json};
 
@@ -211,4 +213,62 @@ async fn nothing_is_released_by_a_right_to_unwrap_that_has_ended() {
     assert!(other.target.roles().is_empty(), "it was carried out");
     // It waits on, for whoever may.
     lease_of(&third.core.handle(unwrap(&waiting)).await.unwrap());
+}
+
+/// Each of them takes room, and whoever asks has not been let in yet.
+#[tokio::test(start_paused = true)]
+async fn an_entity_has_so_many_requests_waiting_on_all_servers_and_no_more() {
+    let one = Server::start_shared().await;
+    let (other, third) = (one.beside().await, one.beside().await);
+    one.root("sys/auth/s", json!({ "type": "scripted" })).await.unwrap();
+    one.policy("default", "db/creds/app: read").await;
+    let log_in = async |name: &str| {
+        token_of(&one.call(None, Operation::Update, &format!("auth/s/login/{name}"), json!({})).await.unwrap())
+    };
+    let (ada, again, eve) = (log_in("ada").await, log_in("ada").await, log_in("eve").await);
+    let servers = [&one, &other, &third];
+    for server in servers {
+        *server.sandbox.unapproved.lock().unwrap() = Some("db/creds/app");
+        server.process.yields.store(true, Ordering::SeqCst);
+    }
+    let ask = |at: usize, token: &str| {
+        let (core, asked) =
+            (servers[at % 3].core.clone(), request(Some(token), Operation::Read, "db/creds/app", Value::Null));
+        tokio::spawn(async move { core.handle(asked).await })
+    };
+    let (mut waiting, mut refused) = (Vec::new(), 0);
+    for round in 0..51 {
+        let asked: Vec<_> = (0..20).map(|at| ask(round + at, if at % 2 == 0 { &ada } else { &again })).collect();
+        for answer in asked {
+            match answer.await.unwrap() {
+                Ok(answer) => waiting.push(wrapped(&answer)),
+                other => {
+                    assert_eq!(
+                        refusal(other),
+                        "Invalid: db/creds/app needs approval, and 1000 requests of this entity wait for it already, which is as many as \
+                         may: unwrap or revoke some of their wrapping tokens, or wait until they end"
+                    );
+                    refused += 1;
+                }
+            }
+        }
+    }
+    assert_eq!((waiting.len(), refused), (1_000, 20));
+    ask(0, &eve).await.unwrap().unwrap();
+    // Each end makes room: a revocation, a release, and the time that they may wait.
+    third.root("auth/token/revoke", json!({ "token": waiting[0] })).await.unwrap();
+    *other.sandbox.unapproved.lock().unwrap() = None;
+    other.core.handle(unwrap(&waiting[1])).await.unwrap();
+    for at in [0, 2] {
+        ask(at, &ada).await.unwrap().unwrap();
+    }
+    assert!(ask(0, &ada).await.unwrap().is_err());
+    pass(700).await;
+    let ada = log_in("ada").await;
+    for _ in 0..3 {
+        ask(0, &ada).await.unwrap().unwrap();
+    }
+    pass(700).await;
+    let left = one.process.store.scan(&leasehold_core::keys::Key::new("wait"), None, 100).await.unwrap();
+    assert!(left.is_empty(), "{left:?}");
 }
