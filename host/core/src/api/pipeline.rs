@@ -73,7 +73,8 @@ impl Core {
     async fn process(self: &Arc<Self>, mut request: LogicalRequest) -> Result<LogicalResponse, RequestError> {
         let unsealed = self.unsealed()?;
         let cluster = &unsealed.installation.cluster_id;
-        let admission = self.nodes.admit(index::required(&request.headers, cluster)?).await?;
+        let admitted = self.nodes.admit(index::required(&request.headers, cluster)?).await;
+        let admission = admitted.inspect_err(|error| trace::log(&request, error))?;
         if request.path.ends_with('/')
             && matches!(request.operation, Operation::Create | Operation::Update | Operation::Patch)
         {
