@@ -332,7 +332,7 @@ impl State {
         let mut undo = Vec::with_capacity(batch.0.len());
         let mut numbered = false;
         let mut cached = Vec::new();
-        for change in batch.0 {
+        for change in batch.in_order() {
             numbered |= is_numbered(&change);
             match &change {
                 Change::Put { key, .. } if keys::is_cached(key) => cached.push((key.as_str().to_owned(), false)),
@@ -381,6 +381,17 @@ impl State {
                 undo.push(Undo::Value(key.as_str().to_owned(), before));
             }
             Change::Check { key, expect } => self.check(&key, expect)?,
+            Change::Empty { prefix } => {
+                let mut from = self.values.range(prefix.as_str().to_owned()..);
+                if from.next().is_some_and(|(key, _)| key.starts_with(prefix.as_str())) {
+                    return Err(StorageError::NotEmpty(prefix.as_str().to_owned()));
+                }
+            }
+            Change::NoLeases { token, but } => {
+                if self.by_token.get(&token).is_some_and(|ids| ids.iter().any(|id| *id != but)) {
+                    return Err(StorageError::NotEmpty(token.to_string()));
+                }
+            }
             Change::Insert(row) => {
                 if self.leases.contains_key(row.id.as_str()) {
                     return Err(StorageError::Conflict(row.id.to_string()));
@@ -477,7 +488,7 @@ pub(crate) fn holds(expect: Expect, now: Option<u64>) -> bool {
     }
 }
 
-fn matches(row: &LeaseRow, filter: &LeaseFilter) -> bool {
+pub(crate) fn matches(row: &LeaseRow, filter: &LeaseFilter) -> bool {
     filter.id_prefix.as_ref().is_none_or(|prefix| row.id.as_str().starts_with(prefix.as_str()))
         && filter.token.as_ref().is_none_or(|token| row.token == *token)
         && filter.mount.as_ref().is_none_or(|mount| row.mount == *mount)

@@ -158,7 +158,7 @@ async fn make_token(
         Err(MintError::Orphaned) => return Err(RequestError::BadToken),
         Err(other) => return Err(RequestError::Invalid(other.to_string())),
     };
-    unsealed.leases.wake();
+    unsealed.leases.falls_due(record.expires_at.unwrap_or(Timestamp::NEVER));
     metrics::token_made(&unsealed.installation.cluster_name, mount, record.kind.as_str(), record.creation_ttl);
     let identity = entity.map(|entity| unsealed.identities.seen(entity, &record.policies));
     let auth = auth_answer(&record, record.creation_ttl, Some(id), true, identity);

@@ -25,7 +25,7 @@ const RETRY_LATER: Duration = Duration::from_secs(1);
 /// A target that did not answer is left alone for so long.
 pub(super) const DOWN_FOR: Duration = Duration::from_secs(5);
 /// The ticker looks at least this often: clocks jump.
-const POLL_MAX: Duration = Duration::from_secs(1);
+pub(super) const POLL_MAX: Duration = Duration::from_secs(1);
 /// The shortest wait.
 const POLL_MIN: Duration = Duration::from_millis(20);
 /// Work that is due and cannot be claimed is looked at again after this.

@@ -169,7 +169,7 @@ impl Leases {
         }
         crate::fail::point("after-commit");
         self.target_is_up(&plan.connection);
-        self.wake.notify_one();
+        self.falls_due(row.expires_at);
         metrics::counter!("leasehold_leases_issued_total", "mount" => mount.path.to_string()).increment(1);
         let ttl = Ttl::from_secs(left);
         Ok(Issued { lease: LeaseAnswer { id, renewable: body.renewable, ttl }, data: effected.secret, warnings })

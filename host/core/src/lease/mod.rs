@@ -157,9 +157,12 @@ impl Leases {
         Ok(self.storage.lease(id).await?.filter(|row| row.kind != LeaseKind::Job))
     }
 
-    /// Something may be due earlier than before.
-    pub fn wake(&self) {
-        self.wake.notify_one();
+    /// Something falls due at this moment. Whoever works on what is due looks again by itself after [`claims::POLL_MAX`], so it is told
+    /// only of what comes sooner: each of its looks is a write.
+    pub fn falls_due(&self, at: Timestamp) {
+        if at.since(self.now()) <= claims::POLL_MAX {
+            self.wake.notify_one();
+        }
     }
 
     pub(crate) fn now(&self) -> Timestamp {

@@ -1,6 +1,6 @@
 //! Renewal: claim, effect in the target, commit. A crash in between leaves a lease that ends at its old expiry.
 
-use leasehold_model::{LeaseId, Timestamp, Ttl};
+use leasehold_model::{Timestamp, Ttl};
 
 use super::{CLAIM_TTL, EFFECT_TIME, LeaseBody, LeaseError, LeaseKind, LeaseRow, LeaseState, Leases, NO_ANSWER};
 use crate::codec::encode;
@@ -49,17 +49,17 @@ impl Renewable {
 }
 
 impl Leases {
-    /// Extends a lease. Must run to its end once begun: the caller spawns it.
+    /// Extends a lease that was found a moment ago. Must run to its end once begun: the caller spawns it.
     ///
     /// # Errors
     /// Why it may not be renewed, or the engine's words; the lease then ends when it would have ended.
     pub async fn renew(
         &self,
-        id: &LeaseId,
+        (row, body): (LeaseRow, LeaseBody),
         increment: Option<Ttl>,
         ceiling: Option<Ttl>,
     ) -> Result<(LeaseAnswer, Vec<String>), LeaseError> {
-        let (row, body) = self.find(id).await?.ok_or_else(|| LeaseError::NotFound(id.clone()))?;
+        let id = &row.id.clone();
         // Refused without a claim, so that a look costs nothing.
         renewable_at(row, body, self.now())?;
         let row = match self.storage.claim(&self.claimant(), id, CLAIM_TTL).await {
@@ -102,7 +102,7 @@ impl Leases {
             }
         }
         self.target_is_up(&connection);
-        self.wake.notify_one();
+        self.falls_due(until);
         Ok((LeaseAnswer { id: id.clone(), renewable: body.renewable, ttl }, warnings))
     }
 

@@ -434,14 +434,16 @@ impl Leases {
                     batch = batch.shift(self.as_revoking(row, cause), state, fence);
                 }
                 match self.storage.commit(batch).await {
-                    Ok(()) => after = Some(last),
+                    Ok(()) => {
+                        after = Some(last);
+                        self.wake.notify_one();
+                    }
                     // One of them moved by itself: read again, from the beginning.
                     Err(StorageError::Fenced(_)) => {}
                     Err(other) => return Err(other),
                 }
             }
         }
-        self.wake.notify_one();
         Ok(())
     }
 }

@@ -5,10 +5,10 @@ use leasehold_model::{MountAccessor, TokenHash};
 use super::{EndCause, LeaseError, LeaseRow, LeaseState, Leases};
 use crate::rows::lease::Wrapped;
 use crate::seams::storage::{Batch, Key, LeaseFilter, StorageError};
-use crate::token::store::Children;
+use crate::token::store::{Children, Ended};
 
 /// A token that has ended, and how far its children have been dealt with.
-struct Ended {
+struct Ending {
     token: TokenHash,
     /// Empty when it had ended before.
     accessor: String,
@@ -23,28 +23,35 @@ impl Leases {
     /// # Errors
     /// As storage.
     pub async fn end_token(&self, token: &TokenHash, children: Children, cause: &EndCause) -> Result<(), LeaseError> {
-        let accessor = self.tokens.revoke_one(token, children, cause).await?;
+        let accessor = match self.tokens.revoke_one(token, children, cause).await? {
+            Ended::Whole => return Ok(()),
+            Ended::Itself(accessor) => accessor,
+            Ended::Before => String::new(),
+        };
         crate::fail::point("token-buried");
         // Depth first, child by child: nothing here grows with the number of children.
-        let mut open = vec![Ended { token: token.clone(), accessor, child: None }];
+        let mut open = vec![Ending { token: token.clone(), accessor, child: None }];
         while let Some(ended) = open.last_mut() {
             match self.tokens.next_child(&ended.token, ended.child.as_ref()).await? {
                 Some((key, child)) => {
                     ended.child = Some(key);
                     let because = EndCause::ParentEnded { parent: ended.accessor.clone() };
-                    let accessor = self.tokens.revoke_one(&child, Children::AreRevoked, &because).await?;
+                    let accessor = match self.tokens.revoke_one(&child, Children::AreRevoked, &because).await? {
+                        Ended::Whole => continue,
+                        Ended::Itself(accessor) => accessor,
+                        Ended::Before => String::new(),
+                    };
                     crate::fail::point("child-buried");
-                    open.push(Ended { token: child, accessor, child: None });
+                    open.push(Ending { token: child, accessor, child: None });
                 }
                 None => {
-                    let Some(Ended { token, accessor, .. }) = open.pop() else { break };
+                    let Some(Ending { token, accessor, .. }) = open.pop() else { break };
                     self.tokens.empty_cubbyhole(&token).await?;
                     self.mark_secrets_of(&token, &EndCause::TokenEnded { token: accessor.clone() }).await?;
                     self.remove_token_row(&token, accessor).await?;
                 }
             }
         }
-        self.wake.notify_one();
         Ok(())
     }
 
@@ -60,9 +67,7 @@ impl Leases {
             self.end_token(&row.token, Children::AreRevoked, cause).await?;
         }
         // Batch tokens are stored nowhere and have ended with the mount; their leases have not.
-        self.mark_secrets_of(&self.tokens.batch_tokens_of(mount), cause).await?;
-        self.wake.notify_one();
-        Ok(())
+        Ok(self.mark_secrets_of(&self.tokens.batch_tokens_of(mount), cause).await?)
     }
 
     /// The row of a token whose children and leases have all been dealt with. What a wrapping token stood for ends first.
@@ -117,7 +122,10 @@ impl Leases {
                 }
                 cause = EndCause::UsedUp;
             }
-            // Refused when it was renewed since the claim: whoever was told so must keep it.
+            // Both are refused when it was renewed since the claim: whoever was told so must keep it.
+            if self.tokens.end_whole(&row, &cause).await? {
+                return Ok(());
+            }
             let since = due.min(self.now());
             let ending = LeaseRow { state: LeaseState::Revoking, ..row }.ending(&cause, since);
             self.storage.commit(Batch::new().shift(ending, LeaseState::Active, fence)).await?;

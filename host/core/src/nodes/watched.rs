@@ -91,12 +91,13 @@ impl Storage for Watched {
         let writing = self.nodes.writing.read().await;
         let is_first = self.nodes.check_decision()?;
         let done = self.storage.commit(batch).await;
-        if is_first && matches!(done, Err(StorageError::Conflict(_) | StorageError::Fenced(_) | StorageError::Expelled))
-        {
+        let is_refused =
+            matches!(done, Err(StorageError::Conflict(_) | StorageError::NotEmpty(_) | StorageError::Fenced(_)));
+        if is_first && (is_refused || matches!(done, Err(StorageError::Expelled))) {
             self.nodes.wrote_nothing();
         }
         // Also one that is said to have failed: it may have happened.
-        if changes_memory && !matches!(done, Err(StorageError::Conflict(_) | StorageError::Fenced(_))) {
+        if changes_memory && !is_refused {
             admission::changes_memory();
         } else if done.is_ok() {
             admission::ends_turn();

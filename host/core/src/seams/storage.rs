@@ -48,6 +48,16 @@ pub enum Change {
         key: Key,
         expect: Expect,
     },
+    /// Only a condition, asked when all else of the batch is written: no key starts with `prefix`. It holds at the moment of the commit
+    /// where whoever puts one there names a key in the same batch, be it as a condition, that this batch writes.
+    Empty {
+        prefix: Key,
+    },
+    /// As [`Change::Empty`]: `token` has no lease row, whatever its kind, but the one with the id `but`.
+    NoLeases {
+        token: TokenHash,
+        but: LeaseId,
+    },
     /// A new lease row; its id must not exist.
     Insert(LeaseRow),
     /// Replaces a lease row if it is in state `from` and its fence is `fence`. A row with an empty body leaves the stored one as
@@ -74,6 +84,13 @@ impl Batch {
         Self::default()
     }
 
+    /// The changes in the order in which a store takes them.
+    #[must_use]
+    pub fn in_order(mut self) -> Vec<Change> {
+        self.0.sort_by_key(|change| matches!(change, Change::Empty { .. } | Change::NoLeases { .. }));
+        self.0
+    }
+
     #[must_use]
     pub fn put(mut self, key: Key, value: Vec<u8>, expect: Expect) -> Self {
         self.0.push(Change::Put { key, value, expect });
@@ -96,6 +113,18 @@ impl Batch {
     #[must_use]
     pub fn check(mut self, key: Key, expect: Expect) -> Self {
         self.0.push(Change::Check { key, expect });
+        self
+    }
+
+    #[must_use]
+    pub fn check_empty(mut self, prefix: Key) -> Self {
+        self.0.push(Change::Empty { prefix });
+        self
+    }
+
+    #[must_use]
+    pub fn check_no_leases(mut self, token: TokenHash, but: LeaseId) -> Self {
+        self.0.push(Change::NoLeases { token, but });
         self
     }
 
@@ -125,6 +154,8 @@ impl fmt::Debug for Change {
             Self::Put { key, expect, .. } => write!(f, "Put({}, {expect:?})", key.as_str()),
             Self::Delete { key, expect } => write!(f, "Delete({}, {expect:?})", key.as_str()),
             Self::Check { key, expect } => write!(f, "Check({}, {expect:?})", key.as_str()),
+            Self::Empty { prefix } => write!(f, "Empty({})", prefix.as_str()),
+            Self::NoLeases { token, but } => write!(f, "NoLeases({token}, {but})"),
             Self::Insert(row) => write!(f, "Insert({row:?})"),
             Self::Move { row, from, fence } => write!(f, "Move({row:?}, {from:?}, {fence})"),
             Self::Remove { id, fence } => write!(f, "Remove({id}, {fence})"),
@@ -183,6 +214,9 @@ pub enum StorageError {
     /// An expectation of a batch did not hold; nothing was written.
     #[error("changed in the meantime: `{0}`")]
     Conflict(String),
+    /// What a batch expects to be empty is not: the prefix, or the token that has leases. Nothing was written.
+    #[error("there is something below `{0}`")]
+    NotEmpty(String),
     /// The lease row is held by somebody else, in another state, or gone; nothing was written.
     #[error("lease `{0}` is no longer held")]
     Fenced(LeaseId),
@@ -242,7 +276,8 @@ pub trait Storage: Send + Sync {
         Ok(0)
     }
     /// # Errors
-    /// [`StorageError::Conflict`] or [`StorageError::Fenced`] when an expectation does not hold: nothing was written.
+    /// [`StorageError::Conflict`], [`StorageError::NotEmpty`] or [`StorageError::Fenced`] when an expectation does not hold: nothing
+    /// was written.
     async fn commit(&self, batch: Batch) -> Result<(), StorageError>;
     /// Takes up to `limit` rows with `next_at` ≤ now that nobody holds (or whose hold is over), in order of `next_at`, except those
     /// whose connection is in `skip`. A taken row has `holder` and `held_until = now + hold_for` set and its fence raised by one;

@@ -103,6 +103,12 @@ impl TokenRecord {
         self.num_uses > 0 && self.wraps.as_ref().is_some_and(|wraps| wraps.deferred)
     }
 
+    /// A wrapping token with which a credential or a token ends.
+    #[must_use]
+    pub fn hands_out(&self) -> bool {
+        self.wraps.as_ref().is_some_and(|wraps| wraps.lease.is_some() || wraps.token.is_some())
+    }
+
     #[must_use]
     pub fn is_expired(&self, now: Timestamp) -> bool {
         self.expires_at.is_some_and(|end| end <= now)

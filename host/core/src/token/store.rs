@@ -255,37 +255,70 @@ impl Tokens {
         Ok(self.find(hash).await?.is_some_and(|(record, _)| record.num_uses < 0))
     }
 
-    /// Ends one token at once: after this it cannot act. Its children and leases are the lease module's next work, which
-    /// survives a crash because the row says `Revoking`. The answer is its accessor, and empty when it had ended before.
+    /// Ends one token at once: after this it cannot act. What hangs on it is the lease module's next work, which survives a crash
+    /// because the row says `Revoking`.
     ///
     /// # Errors
     /// As [`Storage::commit`].
-    pub async fn revoke_one(&self, hash: &TokenHash, fate: Children, cause: &EndCause) -> Result<String, StorageError> {
-        if fate == Children::BecomeOrphans {
-            self.cut_loose(hash).await?;
-        }
+    pub async fn revoke_one(&self, hash: &TokenHash, fate: Children, cause: &EndCause) -> Result<Ended, StorageError> {
+        let mut may_be_alone = true;
         loop {
-            let Some(stored) = self.storage.get(&keys::token(hash)).await? else { return Ok(String::new()) };
-            let (record, mut batch) = removal(hash, &stored)?;
-            if let Some(row) = self.storage.lease(&lease_id(&record.path, hash)?).await? {
-                let (from, fence, now) = (row.state, row.fence, self.clock.now());
-                let revoking = LeaseRow { state: LeaseState::Revoking, fence: fence + 1, ..row };
-                batch = batch.shift(revoking.released(now).ending(cause, now), from, fence);
-            }
+            let Some(stored) = self.storage.get(&keys::token(hash)).await? else { return Ok(Ended::Before) };
+            let (record, batch) = removal(hash, &stored)?;
+            let row = self.storage.lease(&lease_id(&record.path, hash)?).await?;
+            let accessor = || record.accessor.as_str().to_owned();
+            let (batch, ended) = match row {
+                Some(row) if may_be_alone && !record.hands_out() => (self.whole(batch, row), Ended::Whole),
+                Some(row) => {
+                    if fate == Children::BecomeOrphans {
+                        self.cut_loose(hash).await?;
+                    }
+                    let (from, fence, now) = (row.state, row.fence, self.clock.now());
+                    let revoking = LeaseRow { state: LeaseState::Revoking, fence: fence + 1, ..row };
+                    (batch.shift(revoking.released(now).ending(cause, now), from, fence), Ended::Itself(accessor()))
+                }
+                None => (batch, Ended::Itself(accessor())),
+            };
             match self.storage.commit(batch).await {
-                Err(StorageError::Conflict(_) | StorageError::Fenced(_)) => {}
+                // Something hangs on it, or somebody is at work on it.
+                Err(StorageError::NotEmpty(_) | StorageError::Conflict(_) | StorageError::Fenced(_)) => {
+                    may_be_alone = false;
+                }
                 Err(other) => return Err(other),
                 Ok(()) => {
-                    let accessor = record.accessor.as_str().to_owned();
-                    tracing::info!(
-                        token.accessor = accessor,
-                        cause = cause.as_str(),
-                        "token {accessor} ended: {cause}"
-                    );
-                    return Ok(accessor);
+                    tell(&record, cause);
+                    return Ok(ended);
                 }
             }
         }
+    }
+
+    /// Ends a token whose row was claimed, if nothing hangs on it and nobody has changed it since.
+    ///
+    /// # Errors
+    /// As [`Storage::commit`].
+    pub(crate) async fn end_whole(&self, row: &LeaseRow, cause: &EndCause) -> Result<bool, StorageError> {
+        let Some(stored) = self.storage.get(&keys::token(&row.token)).await? else { return Ok(false) };
+        let (record, batch) = removal(&row.token, &stored)?;
+        if record.hands_out() {
+            return Ok(false);
+        }
+        match self.storage.commit(self.whole(batch, row.clone())).await {
+            Ok(()) => {
+                tell(&record, cause);
+                Ok(true)
+            }
+            Err(StorageError::NotEmpty(_) | StorageError::Conflict(_)) => Ok(false),
+            Err(other) => Err(other),
+        }
+    }
+
+    /// Takes the row of a token away with it, if it has no child, no lease and nothing in its cubbyhole. Whoever adds one of these
+    /// checks that the token is there.
+    fn whole(&self, removal: Batch, row: LeaseRow) -> Batch {
+        let (children, cubbyhole) = (keys::token_children(&row.token), keys::cubbyhole(&row.token, ""));
+        let batch = removal.remove(row.id.clone(), row.fence).check_empty(children).check_empty(cubbyhole);
+        batch.check_no_leases(row.token, row.id)
     }
 
     /// What takes a wrapping token away, row and all. `None`: it is gone, or is being ended.
@@ -406,6 +439,22 @@ fn removal(hash: &TokenHash, stored: &Versioned) -> Result<(TokenRecord, Batch),
         }
     }
     Ok((record, batch))
+}
+
+fn tell(record: &TokenRecord, cause: &EndCause) {
+    let accessor = record.accessor.as_str();
+    tracing::info!(token.accessor = accessor, cause = cause.as_str(), "token {accessor} ended: {cause}");
+}
+
+/// What the end of a token has left to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Nothing hung on it: it is gone, row and all.
+    Whole,
+    /// What hangs on the token with this accessor.
+    Itself(String),
+    /// It had ended before; perhaps something hangs on it still.
+    Before,
 }
 
 /// What becomes of a buried token's children.

@@ -108,7 +108,7 @@ async fn act(node: &Node, known: &mut Known, step: &Step, n: usize) {
         }
         Step::Renew(n) => {
             let Some(id) = known.lease(*n) else { return };
-            let renewed = node.leases.renew(&id, None, None).await;
+            let renewed = node.renew(&id, None).await;
             if let Ok((lease, _)) = renewed {
                 assert!(!known.ended.contains(&id), "{id} came back to life");
                 let end = node.at(lease.ttl.as_secs());

@@ -164,7 +164,7 @@ async fn a_revocation_during_a_renewal_wins() {
     *node.engine.takes.lock().unwrap() = Duration::from_secs(2);
     let renewal = {
         let (node, id) = (node.clone(), id.clone());
-        tokio::spawn(async move { node.leases.renew(&id, None, None).await })
+        tokio::spawn(async move { node.renew(&id, None).await })
     };
     pass(1).await;
     node.leases.revoke(&id, Wait::UntilGone, &asked()).await.unwrap();
@@ -180,7 +180,7 @@ async fn two_renewals_at_once_do_not_mix() {
     let token = node.token("t", None, LONG).await;
     let id = node.issue(&token).await.unwrap();
     *node.engine.takes.lock().unwrap() = Duration::from_secs(2);
-    let (one, other) = tokio::join!(node.leases.renew(&id, None, None), node.leases.renew(&id, None, None));
+    let (one, other) = tokio::join!(node.renew(&id, None), node.renew(&id, None));
     assert!(one.is_ok() != other.is_ok());
     assert!([one.err(), other.err()].into_iter().flatten().all(|error| matches!(error, LeaseError::Busy(_))));
 }
@@ -905,7 +905,7 @@ async fn what_is_to_be_revoked_is_free_and_due_at_once_unless_it_is_being_issued
     let id = node.issue(&token).await.unwrap();
     let before = node.row(&id).await.unwrap();
     node.process.trouble_at(0, Trouble::Fails);
-    assert!(node.leases.renew(&id, None, None).await.is_err());
+    assert!(node.renew(&id, None).await.is_err());
     let row = node.row(&id).await.unwrap();
     assert_eq!((row.state, row.holder, row.held_until), (LeaseState::Active, None, None));
     assert_eq!((row.next_at, row.expires_at), (before.next_at, before.expires_at));

@@ -32,6 +32,7 @@ mod snapshots;
 mod support;
 mod threads;
 mod time;
+mod token_ends;
 mod tokens;
 mod two_servers;
 mod wrapping;

@@ -83,7 +83,7 @@ impl Saga {
                 Ok(id) => Told::Issued(id),
                 Err(_) => Told::Refused,
             },
-            Self::Renew => done(node.leases.renew(first, Some(Ttl::from_secs(3 * 86_400)), None).await.map(drop)),
+            Self::Renew => done(node.renew(first, Some(Ttl::from_secs(3 * 86_400))).await.map(drop)),
             Self::Revoke => done(node.leases.revoke(first, Wait::UntilGone, &asked()).await),
             Self::RevokeLater => done(node.leases.revoke(first, Wait::UntilStored, &asked()).await),
             Self::RevokePrefix => match node.leases.revoke_prefix("db/creds", Wait::UntilGone, &asked()).await {

@@ -124,7 +124,16 @@ impl View {
             tokio::time::sleep(world.chance.millis(0, 50)).await;
         }
         world.store.commit(batch).await?;
-        let mut log = world.changes.lock().unwrap();
+        self.number(&changes, drawn);
+        for change in &changes {
+            self.watch(change, &before);
+        }
+        self.watch_tokens_that_went(&before).await
+    }
+
+    /// Tells the others of what they keep in memory.
+    fn number(&self, changes: &[Change], drawn: Option<u64>) {
+        let mut log = self.world().changes.lock().unwrap();
         let cached = changes.iter().filter_map(|change| match change {
             Change::Put { key, .. } | Change::Delete { key, .. } if keys::is_cached(key) => Some(key.clone()),
             _ => None,
@@ -134,9 +143,17 @@ impl View {
             let number = drawn.unwrap_or_else(|| log.draw());
             log.visible.extend(cached.into_iter().map(|key| (number, key)));
         }
-        drop(log);
-        for change in &changes {
-            self.watch(change, &before);
+    }
+
+    /// A token goes at once only with everything that hung on it.
+    async fn watch_tokens_that_went(&self, before: &[LeaseRow]) -> Result<(), StorageError> {
+        let world = self.world();
+        for was in before.iter().filter(|row| row.kind == LeaseKind::Token && row.state == LeaseState::Active) {
+            let filter = LeaseFilter { token: Some(was.token.clone()), ..LeaseFilter::default() };
+            let rows = world.store.leases(&filter, &Page { after: None, limit: 2 }).await?;
+            if let (false, Some(left)) = (rows.iter().any(|row| row.id == was.id), rows.first()) {
+                world.complain(format!("token {} goes while {} hangs on it", was.id, left.id));
+            }
         }
         Ok(())
     }
@@ -212,7 +229,7 @@ impl View {
             }
             Change::Remove { id, .. } => {
                 world.note(0x30, format_args!("node {node}: row {id} is removed"));
-                if was(id).is_some_and(|was| was.state == LeaseState::Active && was.kind != LeaseKind::Job) {
+                if was(id).is_some_and(|was| was.state == LeaseState::Active && was.kind == LeaseKind::Secret) {
                     world.complain(format!("{id} goes without having been revoked"));
                 }
                 if world.target.has(id) {
@@ -225,7 +242,7 @@ impl View {
             Change::Delete { key, .. } => {
                 world.note(0x50 + hashed(key.as_str()), format_args!("node {node}: {} is deleted", key.as_str()));
             }
-            Change::Check { .. } => {}
+            Change::Check { .. } | Change::Empty { .. } | Change::NoLeases { .. } => {}
         }
     }
 

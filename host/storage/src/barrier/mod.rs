@@ -191,7 +191,11 @@ impl Barrier {
                 // Sealed, an empty body would replace what did not open, and that may open again under a restored key ring.
                 Change::Move { row, from, fence } if row.body.is_empty() => Change::Move { row, from, fence },
                 Change::Move { row, from, fence } => Change::Move { row: self.seal_row(ring, row)?, from, fence },
-                other @ (Change::Delete { .. } | Change::Check { .. } | Change::Remove { .. }) => other,
+                other @ (Change::Delete { .. }
+                | Change::Check { .. }
+                | Change::Empty { .. }
+                | Change::NoLeases { .. }
+                | Change::Remove { .. }) => other,
             });
         }
         Ok(Batch(sealed))

@@ -64,6 +64,8 @@ const FACTS: &[Fact<Fixture>] = facts![
     values::a_batch_is_written_whole_or_not_at_all,
     values::every_expectation_is_checked,
     values::a_batch_sees_its_own_changes,
+    values::a_batch_that_expects_nothing_is_refused_where_there_is_something,
+    values::nothing_slips_below_what_goes,
     values::one_conflict_does_not_spoil_the_batches_beside_it,
     values::concurrent_increments_lose_nothing,
     values::a_scan_is_in_byte_order_and_pages_without_gaps,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use leasehold_core::seams::storage::{Batch, Expect, Key, Storage, StorageError};
 
-use super::{Fixture, key};
+use super::{Fixture, id, key, row};
 
 async fn put(storage: &Arc<dyn Storage>, name: &str, value: &[u8], expect: Expect) -> Result<(), StorageError> {
     storage.commit(Batch::new().put(key(name), value.to_vec(), expect)).await
@@ -82,6 +82,58 @@ pub(super) async fn a_batch_sees_its_own_changes(Fixture { storage, .. }: Fixtur
         .put(key("a"), b"2".to_vec(), Expect::Absent);
     storage.commit(batch).await.unwrap();
     assert_eq!(value(&storage, "a").await.unwrap(), b"2");
+}
+
+pub(super) async fn a_batch_that_expects_nothing_is_refused_where_there_is_something(Fixture { storage, .. }: Fixture) {
+    put(&storage, "a/%", b"x", Expect::Absent).await.unwrap();
+    storage.commit(Batch::new().insert(row("t/1", 1)).insert(row("t/2", 1))).await.unwrap();
+    let token = row("t/1", 1).token;
+    for (prefix, is_empty) in [("a", false), ("a/", false), ("a/%", false), ("a/%/", true), ("a/$", true), ("b", true)]
+    {
+        let batch = Batch::new().check_empty(key(prefix)).put(key("done"), vec![], Expect::Anything);
+        match storage.commit(batch).await {
+            Ok(()) => assert!(is_empty, "{prefix}"),
+            Err(StorageError::NotEmpty(at)) => assert!(at == prefix && !is_empty, "{prefix}"),
+            Err(error) => panic!("{error}"),
+        }
+        let written = value(&storage, "done").await;
+        assert_eq!(written.is_some(), is_empty, "{prefix}");
+        storage.commit(Batch::new().delete(key("done"))).await.unwrap();
+    }
+    let lone = || Batch::new().check_no_leases(token.clone(), id("t/1"));
+    let refused = storage.commit(lone().remove(id("t/1"), 0)).await;
+    assert!(matches!(refused, Err(StorageError::NotEmpty(at)) if at == token.as_str()));
+    assert!(storage.lease(&id("t/1")).await.unwrap().is_some());
+    // What the batch itself takes away is not there, and what it brings is.
+    storage.commit(lone().remove(id("t/1"), 0).remove(id("t/2"), 0)).await.unwrap();
+    let brings = Batch::new().check_empty(key("c/")).put(key("c/d"), vec![], Expect::Absent);
+    assert!(matches!(storage.commit(brings).await, Err(StorageError::NotEmpty(_))));
+    storage.commit(Batch::new().check_empty(key("a/")).delete(key("a/%"))).await.unwrap();
+}
+
+pub(super) async fn nothing_slips_below_what_goes(Fixture { storage, .. }: Fixture) {
+    let token = row("t/1", 1).token;
+    for round in 0..40 {
+        let (parent, child, lease) = (format!("p{round}"), format!("p{round}/c"), format!("l/{round}"));
+        storage.commit(Batch::new().put(key(&parent), vec![], Expect::Absent)).await.unwrap();
+        let beside = |batch: Batch| {
+            let storage = Arc::clone(&storage);
+            tokio::spawn(async move { storage.commit(batch).await.is_ok() })
+        };
+        let adds = match round % 2 {
+            0 => Batch::new().put(key(&child), vec![], Expect::Anything),
+            _ => Batch::new().insert(row(&lease, 1)),
+        };
+        let goes = Batch::new().delete_expecting(key(&parent), Expect::Present).check_empty(key(&format!("{parent}/")));
+        let added = beside(adds.check(key(&parent), Expect::Present));
+        let gone = beside(goes.check_no_leases(token.clone(), id("l/none")));
+        let (added, gone) = (added.await.unwrap(), gone.await.unwrap());
+        assert!(added != gone, "round {round}: added {added}, gone {gone}");
+        storage.commit(Batch::new().delete(key(&parent)).delete(key(&child))).await.unwrap();
+        if storage.lease(&id(&lease)).await.unwrap().is_some() {
+            storage.commit(Batch::new().remove(id(&lease), 0)).await.unwrap();
+        }
+    }
 }
 
 pub(super) async fn one_conflict_does_not_spoil_the_batches_beside_it(Fixture { storage, .. }: Fixture) {

@@ -50,6 +50,14 @@ impl<'a> Columns<'a> {
                 Change::Put { key, value, expect } => columns.value(0, key, value, *expect),
                 Change::Delete { key, expect } => columns.value(1, key, &[], *expect),
                 Change::Check { key, expect } => columns.value(2, key, &[], *expect),
+                Change::Empty { prefix } => {
+                    columns.head(6, prefix.as_str().as_bytes(), &[], 0, false);
+                    columns.no_row();
+                }
+                Change::NoLeases { token, but } => {
+                    columns.head(7, but.as_str().as_bytes(), token.as_str().as_bytes(), 0, false);
+                    columns.no_row();
+                }
                 Change::Insert(row) => columns.row(3, row, "", 0),
                 Change::Move { row, from, fence } => columns.row(4, row, from.as_str(), *fence),
                 Change::Remove { id, fence } => {
@@ -131,8 +139,11 @@ fn locks(names: &Names, batch: &Batch) -> (Vec<i64>, Vec<bool>) {
 }
 
 pub(super) async fn commit(shared: &Shared, batch: Batch) -> Result<(), StorageError> {
-    const TEXT: &str = "select {p}commit\"($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, \
-                        $20, $21, $22, $23)";
+    const PARAMETERS: &str = "($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, \
+                              $22, $23)";
+    let expects_nothing = |change: &Change| matches!(change, Change::Empty { .. } | Change::NoLeases { .. });
+    let function = if batch.0.iter().any(expects_nothing) { "commit_if_empty" } else { "commit" };
+    let text = shared.names.sql(&format!("select {{p}}{function}\"{PARAMETERS}"));
     let term = shared.member.current()?;
     let columns = Columns::of(&batch);
     let (keys, exclusive) = locks(&shared.names, &batch);
@@ -165,7 +176,7 @@ pub(super) async fn commit(shared: &Shared, batch: Batch) -> Result<(), StorageE
         (&columns.mount, Type::BYTEA_ARRAY),
         (&columns.connection, Type::BYTEA_ARRAY),
     ];
-    match shared.repeated(&shared.names.sql(TEXT), &parameters).await {
+    match shared.repeated(&text, &parameters).await {
         Ok(_) => Ok(()),
         Err(failed) => Err(refusal(shared, &failed, &term, &batch).unwrap_or_else(|| failed.into())),
     }
@@ -184,6 +195,8 @@ fn refusal(shared: &Shared, failed: &Failed, term: &str, batch: &Batch) -> Optio
             Some(StorageError::Conflict(key.as_str().to_owned()))
         }
         ("LH001", Change::Insert(row)) => Some(StorageError::Conflict(row.id.to_string())),
+        ("LH004", Change::Empty { prefix }) => Some(StorageError::NotEmpty(prefix.as_str().to_owned())),
+        ("LH004", Change::NoLeases { token, .. }) => Some(StorageError::NotEmpty(token.to_string())),
         ("LH002", Change::Move { row, .. }) => Some(StorageError::Fenced(row.id.clone())),
         ("LH002", Change::Remove { id, .. }) => Some(StorageError::Fenced(id.clone())),
         _ => None,

@@ -31,6 +31,7 @@ use tokio::sync::mpsc;
 
 pub use open::OpenError;
 
+use crate::memory::matches;
 use reader::Readers;
 use writer::Writer;
 
@@ -89,6 +90,18 @@ impl SqliteStorage {
         let done = tokio::task::spawn_blocking(move || readers.read(read)).await;
         done.unwrap_or_else(|_| Err(StorageError::Unavailable("reading was cut short".to_owned())))
     }
+
+    /// The rows of a token that has few, which are most. `None`: it is not that.
+    fn few_of_a_token(&self, filter: &LeaseFilter, page: &Page) -> Result<Option<Vec<LeaseRow>>, StorageError> {
+        let (Some(token), None) = (&filter.token, &page.after) else { return Ok(None) };
+        let mut rows = self.readers.read(|connection| reader::leases_of(connection, token, INLINE_ROWS_MAX))?;
+        if rows.len() >= INLINE_ROWS_MAX as usize {
+            return Ok(None);
+        }
+        rows.retain(|row| matches(row, filter));
+        rows.truncate(page.limit as usize);
+        Ok(Some(rows))
+    }
 }
 
 #[async_trait]
@@ -106,6 +119,12 @@ impl Storage for SqliteStorage {
     }
 
     async fn scan(&self, prefix: &Key, after: Option<&Key>, limit: u32) -> Result<Vec<Key>, StorageError> {
+        // Most have few or none below them.
+        let few = limit.min(INLINE_ROWS_MAX);
+        let found = self.readers.read(|connection| reader::scan(connection, prefix, after, few))?;
+        if few == limit || found.len() < few as usize {
+            return Ok(found);
+        }
         let (prefix, after) = (prefix.clone(), after.cloned());
         self.list(limit, move |connection| reader::scan(connection, &prefix, after.as_ref(), limit)).await
     }
@@ -120,6 +139,9 @@ impl Storage for SqliteStorage {
     }
 
     async fn leases(&self, filter: &LeaseFilter, page: &Page) -> Result<Vec<LeaseRow>, StorageError> {
+        if let Some(found) = self.few_of_a_token(filter, page)? {
+            return Ok(found);
+        }
         let (filter, page) = (filter.clone(), page.clone());
         self.list(page.limit, move |connection| reader::leases(connection, &filter, &page)).await
     }

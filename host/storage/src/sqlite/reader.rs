@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use leasehold_core::lease::{LeaseKind, LeaseRow, LeaseState};
 use leasehold_core::seams::storage::{Changes, Key, LeaseFilter, Listed, Page, StorageError, Versioned};
-use leasehold_model::{LeaseId, Timestamp};
+use leasehold_model::{LeaseId, Timestamp, TokenHash};
 use rusqlite::{Connection, OptionalExtension, Statement, ToSql};
 
 use super::rows::{self, columns};
@@ -170,6 +170,18 @@ pub(super) fn leases(
     while let Some(row) = found.next().map_err(unavailable)? {
         // A list that leaves out what it cannot read would prove that a role has no lease. A body that cannot be unsealed is another
         // matter: that row is known.
+        rows.push(rows::read(row)?);
+    }
+    Ok(rows)
+}
+
+/// All rows of a token, whatever they are, in the order of their ids.
+pub(super) fn leases_of(connection: &Connection, token: &TokenHash, limit: u32) -> Result<Vec<LeaseRow>, StorageError> {
+    const TEXT: &str = concat!("select ", columns!(), " from lease where token = ?1 order by id limit ?2");
+    let mut statement = connection.prepare_cached(TEXT).map_err(unavailable)?;
+    let mut found = statement.query(rusqlite::params![token.as_str(), limit]).map_err(unavailable)?;
+    let mut rows = Vec::new();
+    while let Some(row) = found.next().map_err(unavailable)? {
         rows.push(rows::read(row)?);
     }
     Ok(rows)

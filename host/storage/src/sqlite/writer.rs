@@ -172,7 +172,7 @@ impl WriterThread {
         let is_numbered = batch.0.iter().any(is_numbered);
         let deletes = batch.0.iter().any(|change| matches!(change, Change::Delete { key, .. } if keys::is_cached(key)));
         run(connection, "savepoint batch")?;
-        for change in batch.0 {
+        for change in batch.in_order() {
             if let Some(refused) = apply(connection, change, version)? {
                 run(connection, "rollback to batch")?;
                 run(connection, "release batch")?;
@@ -276,6 +276,20 @@ fn apply(connection: &Connection, change: Change, version: u64) -> rusqlite::Res
             }
         }
         Change::Check { key, expect } => return check(connection, &key, expect),
+        Change::Empty { prefix } => {
+            let mut statement = connection.prepare_cached("select key from kv where key >= ?1 order by key limit 1")?;
+            let first: Option<String> = statement.query_row([prefix.as_str()], |row| row.get(0)).optional()?;
+            if first.is_some_and(|key| key.starts_with(prefix.as_str())) {
+                return Ok(Some(StorageError::NotEmpty(prefix.as_str().to_owned())));
+            }
+        }
+        Change::NoLeases { token, but } => {
+            let mut statement =
+                connection.prepare_cached("select 1 from lease where token = ?1 and id <> ?2 limit 1")?;
+            if statement.exists([token.as_str(), but.as_str()])? {
+                return Ok(Some(StorageError::NotEmpty(token.to_string())));
+            }
+        }
         Change::Insert(row) => {
             const TEXT: &str = concat!(
                 "insert into lease (",

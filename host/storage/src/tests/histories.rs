@@ -59,6 +59,8 @@ enum Piece {
     Put(usize, u8, u8),
     Delete(usize, u8),
     Check(usize, u8),
+    Empty(usize, usize),
+    NoLeases(u8, usize),
     Insert(usize, u8),
     Move { id: usize, shape: u8, from: usize, fence: u64 },
     Remove(usize, u64),
@@ -73,6 +75,14 @@ fn expectation(number: u8) -> Expect {
     }
 }
 
+fn beginning(key: usize, cut: usize) -> String {
+    KEYS[key].chars().take(cut + 1).collect()
+}
+
+fn token_of(number: u8) -> TokenHash {
+    TokenHash::from_hex(format!("{number:02}"))
+}
+
 fn shaped(name: &str, shape: u8, fence: u64) -> LeaseRow {
     let pick = usize::from(shape);
     LeaseRow {
@@ -84,7 +94,7 @@ fn shaped(name: &str, shape: u8, fence: u64) -> LeaseRow {
         state: STATES[pick % 3],
         next_at: Timestamp::from_secs(START_SECS - 30 + i64::from(shape)),
         fence,
-        token: TokenHash::from_hex(format!("{:02}", shape % 2)),
+        token: token_of(shape % 2),
         mount: MountAccessor::new(format!("m{}", shape % 3)),
         connection: CONNECTIONS[pick % 3].to_owned(),
         body: vec![shape; pick],
@@ -97,7 +107,9 @@ fn piece() -> impl Strategy<Value = Piece> {
     prop_oneof![
         4 => (k.clone(), any::<u8>(), 0..16_u8).prop_map(|(key, value, expect)| Piece::Put(key, value, expect)),
         1 => (k.clone(), 0..12_u8).prop_map(|(key, expect)| Piece::Delete(key, expect)),
-        1 => (k, 0..12_u8).prop_map(|(key, expect)| Piece::Check(key, expect)),
+        1 => (k.clone(), 0..12_u8).prop_map(|(key, expect)| Piece::Check(key, expect)),
+        1 => (k, 0..3_usize).prop_map(|(prefix, cut)| Piece::Empty(prefix, cut)),
+        1 => (0..2_u8, i.clone()).prop_map(|(token, but)| Piece::NoLeases(token, but)),
         4 => (i.clone(), 0..60_u8).prop_map(|(id, shape)| Piece::Insert(id, shape)),
         // From 1: a move without a body must keep what the stored one is bound to, and this one changes everything.
         2 => (i.clone(), 1..60_u8, 0..3_usize, 0..3_u64)
@@ -132,6 +144,8 @@ fn batch(pieces: &[Piece]) -> Batch {
         }
         Piece::Delete(at, expect) => Change::Delete { key: key(KEYS[at]), expect: expectation(expect) },
         Piece::Check(at, expect) => Change::Check { key: key(KEYS[at]), expect: expectation(expect) },
+        Piece::Empty(prefix, cut) => Change::Empty { prefix: key(&beginning(prefix, cut)) },
+        Piece::NoLeases(token, but) => Change::NoLeases { token: token_of(token), but: id(IDS[but]) },
         Piece::Insert(at, shape) => Change::Insert(shaped(IDS[at], shape, 0)),
         Piece::Move { id, shape, from, fence } => {
             Change::Move { row: shaped(IDS[id], shape, fence), from: STATES[from], fence }
@@ -152,15 +166,14 @@ async fn answer(storage: &dyn Storage, base: u64, step: &Step) -> String {
             .await
             .map(|found| format!("{:?}", found.map(|found| (found.version - base, found.value)))),
         Step::Scan { prefix, cut, after, limit } => {
-            let prefix: String = KEYS[*prefix].chars().take(cut + 1).collect();
             let after = after.map(|at| key(KEYS[at]));
-            storage.scan(&key(&prefix), after.as_ref(), *limit).await.map(|keys| format!("{keys:?}"))
+            storage.scan(&key(&beginning(*prefix, *cut)), after.as_ref(), *limit).await.map(|keys| format!("{keys:?}"))
         }
         Step::Lease(at) => storage.lease(&id(IDS[*at])).await.map(|row| format!("{:?}", row.as_ref().map(full))),
         Step::Leases { prefix, token, mount, connection, state, after } => {
             let filter = LeaseFilter {
                 id_prefix: prefix.map(|at| IDS[at].rsplit_once('/').unwrap().0.to_owned()),
-                token: token.map(|at| TokenHash::from_hex(format!("{at:02}"))),
+                token: token.map(token_of),
                 mount: mount.map(|at| MountAccessor::new(format!("m{at}"))),
                 connection: connection.map(|at| CONNECTIONS[at].to_owned()),
                 state: state.map(|at| STATES[at]),

@@ -8,7 +8,7 @@ use crate::api::pages;
 use crate::api::token::TIDYING;
 use crate::fields::{Field, Kind};
 use crate::lease::revoke::{PrefixOrStore, Wait, shown_ttl};
-use crate::lease::{EndCause, LeaseError, LeaseState};
+use crate::lease::{EndCause, LeaseBody, LeaseError, LeaseRow, LeaseState};
 use crate::request::{LogicalResponse, Object};
 use crate::routes::{Access, Answer, Op, Route};
 use crate::seams::error::RequestError;
@@ -193,29 +193,32 @@ async fn list(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
 }
 
 async fn renew(call: &Call<'_>) -> Handled {
-    let id = match renewable(call).await {
-        Ok(id) => id,
+    let found = match renewable(call).await {
+        Ok(found) => found,
         Err(error) => return Err(error).into(),
     };
     // Audit gets the judgements, whatever comes of the renewal.
-    let judged = call.judge_lease(id.path(), Operation::Renew).await;
+    let judged = call.judge_lease(found.0.id.path(), Operation::Renew).await;
     let outcome = match judged.ceiling {
-        Ok(ceiling) => renew_within(call, &id, [ceiling, call.ceiling].into_iter().flatten().min()).await,
+        Ok(ceiling) => renew_within(call, found, [ceiling, call.ceiling].into_iter().flatten().min()).await,
         Err(refusal) => Err(refusal),
     };
     Handled { outcome, judgements: judged.judgements }
 }
 
 /// The lease that a request names, if there is one.
-async fn renewable(call: &Call<'_>) -> Result<LeaseId, RequestError> {
+async fn renewable(call: &Call<'_>) -> Result<(LeaseRow, LeaseBody), RequestError> {
     let unknown = || RequestError::invalid("lease not found");
     let id = id(call)?.ok_or_else(unknown)?;
-    call.unsealed.leases.find(&id).await.map_err(lease_error)?.ok_or_else(unknown)?;
-    Ok(id)
+    call.unsealed.leases.find(&id).await.map_err(lease_error)?.ok_or_else(unknown)
 }
 
-async fn renew_within(call: &Call<'_>, id: &LeaseId, ceiling: Option<Ttl>) -> Result<LogicalResponse, RequestError> {
-    match call.unsealed.leases.renew(id, call.fields.ttl("increment"), ceiling).await {
+async fn renew_within(
+    call: &Call<'_>,
+    found: (LeaseRow, LeaseBody),
+    ceiling: Option<Ttl>,
+) -> Result<LogicalResponse, RequestError> {
+    match call.unsealed.leases.renew(found, call.fields.ttl("increment"), ceiling).await {
         Ok((lease, warnings)) => Ok(LogicalResponse { lease: Some(lease), warnings, ..LogicalResponse::default() }),
         // In Vault it is the engine that finds the maximum passed.
         Err(error @ (LeaseError::Engine(_) | LeaseError::PastMaximum(_))) => {

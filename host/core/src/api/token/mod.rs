@@ -3,7 +3,7 @@
 mod renew;
 pub(super) mod roles;
 
-use leasehold_model::{Accessor, TokenHash, TokenId, Ttl};
+use leasehold_model::{Accessor, Timestamp, TokenHash, TokenId, Ttl};
 use serde_json::{Value, json};
 
 use crate::api::call::{Call, SystemHandler, handler, lease_error};
@@ -319,7 +319,7 @@ async fn create(call: &Call<'_>, orphan_route: bool, role: Option<&UsedRole>) ->
     let exists = |name: &str| call.unsealed.policies.find(name).is_some();
     let Unsealed { tokens, identities, .. } = &**call.unsealed;
     let made = create::create((tokens, identities), &*call.core.seams.clock, exists, &wish, &call.fields).await?;
-    call.unsealed.leases.wake();
+    call.unsealed.leases.falls_due(made.record.expires_at.unwrap_or(Timestamp::NEVER));
     let cluster = &call.unsealed.installation.cluster_name;
     if let Some(mount) = call.unsealed.mounts.by_path("auth/token/") {
         if made.record.is_batch() {

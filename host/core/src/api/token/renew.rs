@@ -43,7 +43,7 @@ pub(super) async fn renew(
         record.renewed_ttl = Some(end.ttl);
         match call.unsealed.tokens.extend(hash, &record, version).await {
             Ok(()) => {
-                call.unsealed.leases.wake();
+                call.unsealed.leases.falls_due(end.at);
                 let auth = auth_answer(&record, end.ttl, token, false, identity);
                 return Ok(LogicalResponse { auth: Some(auth), warnings: end.warnings, ..LogicalResponse::default() });
             }

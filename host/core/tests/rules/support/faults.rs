@@ -200,9 +200,16 @@ impl Process {
                 }
                 Change::Remove { id, fence } if !self.force.load(Ordering::SeqCst) => {
                     let found = self.store.lease(id).await.unwrap();
-                    // A removal that the fence refuses harms nobody.
-                    let is_lease = |row: &LeaseRow| row.kind != LeaseKind::Job;
-                    if found.is_some_and(|row| row.fence == *fence && row.state == LeaseState::Active && is_lease(&row))
+                    // A removal that the fence refuses harms nobody; a token goes at once if nothing hangs on it.
+                    let may_go = |row: &LeaseRow| match row.kind {
+                        LeaseKind::Secret => false,
+                        LeaseKind::Token => batch
+                            .0
+                            .iter()
+                            .any(|change| matches!(change, Change::NoLeases { token, .. } if *token == row.token)),
+                        LeaseKind::Job => true,
+                    };
+                    if found.is_some_and(|row| row.fence == *fence && row.state == LeaseState::Active && !may_go(&row))
                     {
                         self.complain(format!("{id} goes without having been revoked"));
                     }

@@ -9,6 +9,7 @@ use leasehold_core::lease::issue::{IssueRequest, Issued};
 use leasehold_core::lease::{LeaseError, LeaseKind, LeaseRow, LeaseState, Leases};
 use leasehold_core::mount::{AuthMethods, Engines, MountEntry, MountTable, SystemTtls, Table};
 use leasehold_core::quota::leases::LeaseCounts;
+use leasehold_core::request::LeaseAnswer;
 use leasehold_core::seams::engine::LeasePlan;
 use leasehold_core::seams::host::{Clock, Entropy};
 use leasehold_core::seams::seal::SecretKey;
@@ -154,6 +155,11 @@ impl Node {
         pass(secs).await;
         stop.cancel();
         ticker.await.unwrap();
+    }
+
+    pub async fn renew(&self, id: &LeaseId, increment: Option<Ttl>) -> Result<(LeaseAnswer, Vec<String>), LeaseError> {
+        let found = self.leases.find(id).await?.ok_or_else(|| LeaseError::NotFound(id.clone()))?;
+        self.leases.renew(found, increment, None).await
     }
 
     pub async fn token(&self, name: &str, parent: Option<&TokenHash>, ttl: Ttl) -> TokenHash {

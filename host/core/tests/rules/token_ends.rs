@@ -1,0 +1,79 @@
+//! What ends with a token, whatever ends it.
+
+use std::future::Future;
+
+use leasehold_core::keys;
+use leasehold_core::seams::storage::Storage;
+use leasehold_model::Operation;
+use serde_json::json;
+
+use super::support::faults::Fault;
+use super::support::pass;
+use super::support::server::{ROOT, Server, token_of};
+
+/// Everything that can hang on a token, and nothing.
+const HANGING: [&str; 4] = ["nothing", "a child", "a value in its cubbyhole", "a lease"];
+
+async fn hang(server: &Server, token: &str, what: &str) -> Option<String> {
+    let made = match what {
+        "a child" => {
+            let child = server.update(token, "auth/token/create", json!({ "ttl": "2h" })).await.unwrap();
+            return Some(token_of(&child));
+        }
+        "a value in its cubbyhole" => server.update(token, "cubbyhole/a/b", json!({ "k": "v" })).await,
+        "a lease" => server.read(token, "db/creds/app").await,
+        _ => return None,
+    };
+    made.unwrap();
+    None
+}
+
+/// Ends a token on which each of these hangs in turn, and looks what is left.
+async fn ends<E: Future<Output = ()>>(end: impl Fn(&'static Server, String) -> E) {
+    // Ends with the test's process: the futures above may borrow it.
+    let server: &'static Server = Box::leak(Box::new(Server::start().await));
+    let rows = server.rows().await.len();
+    for what in HANGING {
+        let token = server.token(json!({ "policies": ["root"], "ttl": "1h" })).await;
+        let child = hang(server, &token, what).await;
+        let shown = server.lookup(&token).await.unwrap();
+        end(server, token.clone()).await;
+        pass(5).await;
+        assert!(!server.lives(&token).await, "{what}");
+        if let Some(child) = child {
+            assert!(!server.lives(&child).await, "a child lives on");
+        }
+        assert!(server.target.roles().is_empty(), "{what}: a role is left");
+        assert_eq!(server.rows().await.len(), rows, "{what}: a row is left");
+        let hash = server.core.unsealed().unwrap().tokens.hash(&leasehold_model::TokenId::new(token));
+        for prefix in [keys::cubbyhole(&hash, ""), keys::token_children(&hash), keys::token(&hash)] {
+            assert!(server.process.store.scan(&prefix, None, 1).await.unwrap().is_empty(), "{what}: {prefix:?}");
+        }
+        let accessor = json!({ "accessor": shown["accessor"] });
+        assert!(server.root("auth/token/lookup-accessor", accessor).await.is_err(), "{what}: its accessor is left");
+    }
+    server.process.assert_no_violation("the end of a token");
+}
+
+#[tokio::test(start_paused = true)]
+async fn whatever_hangs_on_a_token_goes_when_it_is_revoked() {
+    ends(|server, token| async move {
+        server.root("auth/token/revoke", json!({ "token": token })).await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn whatever_hangs_on_a_token_goes_when_its_time_is_over() {
+    ends(|_, _| pass(3_601)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_on_which_nothing_hangs_goes_in_one_write() {
+    let server = Server::start().await;
+    let token = server.token(json!({ "policies": ["default"] })).await;
+    server.process.fault_at(1, Fault::Fails);
+    server.call(Some(ROOT), Operation::Update, "auth/token/revoke", json!({ "token": token })).await.unwrap();
+    assert!(server.process.is_armed(), "it was written twice");
+    assert!(!server.lives(&token).await);
+}
