@@ -76,7 +76,7 @@ pub(crate) fn normalised(tree: &Command, arguments: Vec<OsString>) -> Vec<OsStri
 }
 
 /// The flag's name and value without its dashes.
-fn as_flag(text: &str) -> Option<&str> {
+pub(crate) fn as_flag(text: &str) -> Option<&str> {
     let bare = text.strip_prefix("--").or_else(|| text.strip_prefix('-'))?;
     if !bare.starts_with(|c: char| c.is_ascii_alphabetic()) {
         return None;
@@ -84,7 +84,7 @@ fn as_flag(text: &str) -> Option<&str> {
     Some(if bare == "h" { "help" } else { bare })
 }
 
-fn takes_value(command: &Command, name: &str) -> bool {
+pub(crate) fn takes_value(command: &Command, name: &str) -> bool {
     let is_it =
         |arg: &&Arg| arg.get_long() == Some(name) || arg.get_all_aliases().is_some_and(|all| all.contains(&name));
     let found = command.get_arguments().find(is_it);

@@ -13,6 +13,7 @@ mod absent;
 mod arguments;
 mod client;
 mod commands;
+mod complete;
 mod data;
 mod declare;
 mod duration;
@@ -109,6 +110,9 @@ pub fn run_in(
     own: Vec<OwnCommand<'_>>,
 ) -> Outcome {
     let tree = own.iter().fold(command(), |tree, own| own.put_into(tree));
+    if let Some(typed) = complete::asked(env) {
+        return Outcome::Status(complete::run(env, &tree, &typed));
+    }
     let normal = arguments::normalised(&tree, arguments);
     let is_known =
         normal.get(1).and_then(|word| word.to_str()).is_some_and(|word| tree.find_subcommand(word).is_some());

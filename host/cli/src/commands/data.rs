@@ -23,7 +23,10 @@ pub(super) fn trees() -> Vec<Command> {
             .arg(value("after", "KEY", "Begin after this key"))
             .arg(value("limit", "NUMBER", "List no more than this many")),
         leaf("scan", "List data or secrets with everything beneath them", "PATH", SCAN),
-        leaf("delete", "Delete secrets and configuration", "PATH [KEY=VALUE...]", DELETE),
+        leaf("delete", "Delete secrets and configuration", "PATH [KEY=VALUE...]", DELETE).arg(switch(
+            "force",
+            "Of a database connection: delete it although leases stand on it, which then cannot end",
+        )),
         leaf("unwrap", "Take a wrapped answer out of its wrapping token", "[TOKEN]", UNWRAP),
         leaf("path-help", "Show the server's help for a path", "PATH", PATH_HELP),
     ]
@@ -41,9 +44,13 @@ const WRITE: &str = "  $ leasehold write database/roles/readonly db_name=postgre
 const PATCH: &str = "  $ leasehold patch sys/policies/acl/apps policy=@apps-policy.hcl";
 const LIST: &str = "  $ leasehold list database/roles";
 const SCAN: &str = "  $ leasehold scan sys/leases/lookup  # refused by this server";
-const DELETE: &str = "  $ leasehold delete database/roles/readonly";
+const DELETE: &str = "  $ leasehold delete database/roles/readonly
+  $ leasehold delete -force database/config/replaced";
 const UNWRAP: &str = "  $ leasehold read -wrap-ttl=60s -field=wrapping_token database/creds/readonly
-  $ leasehold unwrap s.u3Mq9yTQkm0yTTVcGJsKxVnE";
+  $ leasehold unwrap s.u3Mq9yTQkm0yTTVcGJsKxVnE
+
+A wrapping token may also stand for a request that a control group holds back:
+once it is approved, unwrapping carries it out and prints its answer.";
 const PATH_HELP: &str = "  $ leasehold path-help database/roles/readonly";
 
 /// The path in front of the words.
@@ -164,8 +171,16 @@ fn show_written(run: &mut Run, path: &str, outcome: Result<Option<Secret>, Clien
 pub(super) fn delete(run: &mut Run) -> Result<(), Failure> {
     let (path, words) = path_and_words(run, "at least 1")?;
     let client = run.client()?;
-    let call = with_query(run, ApiRequest::delete(&path), &words, "Failed to parse string list data")?;
-    delete_at(run, &client, &path, call)
+    let mut call = with_query(run, ApiRequest::delete(&path), &words, "Failed to parse string list data")?;
+    if run.switch("force") {
+        call = call.query("force", "true");
+    }
+    delete_at(run, &client, &path, call).map_err(|failure| match failure {
+        Failure::Server(said) if said.contains("send force=true") => {
+            Failure::Server(format!("{}\n\nOn the command line: leasehold delete -force {path}", said.trim_end()))
+        }
+        other => other,
+    })
 }
 
 pub(super) fn delete_at(run: &mut Run, client: &Client, path: &str, call: ApiRequest) -> Result<(), Failure> {

@@ -78,7 +78,7 @@ pub(super) fn login(run: &mut Run) -> Result<(), Failure> {
     if store {
         keep(run, &SecretString::from(auth.client_token.as_str()), &secret)?;
     } else if !token_only {
-        let hint = "The token was not stored in token helper. Set the LEASEHOLD_TOKEN environment variable or pass the token below with each request to Vault.";
+        let hint = "The token was not stored in token helper. Set the LEASEHOLD_TOKEN environment variable or pass the token below with each request.";
         run.env.warn(&format!("{}\n", wrapped(hint)));
     }
     if run.switch("no-print") {

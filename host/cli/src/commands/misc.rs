@@ -18,12 +18,13 @@ pub(super) fn trees() -> Vec<Command> {
             "",
             "  $ leasehold print token",
         )),
-        leaf("completion", "Print a script that completes commands and flags", "bash|zsh|fish", COMPLETION),
+        leaf("completion", "Print a script that completes commands, flags and paths", "bash|zsh|fish", COMPLETION),
         leaf("version", "Print the version of this program", "", "  $ leasehold version"),
     ]
 }
 
-const COMPLETION: &str = "  $ source <(leasehold completion bash)
+const COMPLETION: &str = "  $ complete -C leasehold leasehold    # bash alone, without a script
+  $ source <(leasehold completion bash)
   $ mkdir -p ~/.local/share/bash-completion/completions
   $ leasehold completion bash > ~/.local/share/bash-completion/completions/leasehold
   $ leasehold completion zsh > \"${fpath[1]}/_leasehold\"
@@ -46,8 +47,64 @@ pub(super) fn completion(run: &mut Run) -> Result<(), Failure> {
     // Generated aside, because the generator panics when its output does not take everything.
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut without_values_of_switches(run.tree.clone()), "leasehold", &mut script);
-    Ok(run.env.stdout.write_all(one_dash(&String::from_utf8_lossy(&script)).as_bytes())?)
+    let script = one_dash(&String::from_utf8_lossy(&script));
+    Ok(run.env.stdout.write_all(with_paths(shell, &script).as_bytes())?)
 }
+
+/// The script with the paths that the server has: this program is asked for them while somebody types.
+fn with_paths(shell: clap_complete::Shell, script: &str) -> String {
+    match shell {
+        // Behind what the generator registers, so that this function is called in its place.
+        clap_complete::Shell::Bash => {
+            format!("{script}{BASH_PATHS}{}", registered(script).replace("-F _leasehold ", "-F _leasehold_paths "))
+        }
+        clap_complete::Shell::Zsh => script.replace("'*::words:_default'", "'*::words:_leasehold_paths'").replacen(
+            "\n_leasehold() {\n",
+            &format!("\n{ZSH_PATHS}\n_leasehold() {{\n"),
+            1,
+        ),
+        _ => format!("{script}{FISH_PATHS}"),
+    }
+}
+
+/// The lines by which a script for bash says what completes.
+fn registered(script: &str) -> &str {
+    script.rfind("\nif [[").and_then(|at| script.get(at..)).unwrap_or_default()
+}
+
+const BASH_PATHS: &str = r#"
+_leasehold_paths() {
+    local IFS=$'\n' found
+    found=($(COMP_LINE="$COMP_LINE" COMP_POINT="$COMP_POINT" LEASEHOLD_COMPLETE=paths leasehold 2>/dev/null))
+    unset IFS
+    if [[ "${#found[@]}" -eq 0 ]]; then
+        _leasehold "$@"
+        return
+    fi
+    COMPREPLY=("${found[@]}")
+    if [[ "${#found[@]}" -eq 1 && "${found[0]}" == */ ]]; then
+        compopt -o nospace 2>/dev/null
+    fi
+}
+"#;
+
+const ZSH_PATHS: &str = r#"_leasehold_paths() {
+    local -a found
+    found=(${(f)"$(COMP_LINE="$LBUFFER" COMP_POINT= LEASEHOLD_COMPLETE=paths leasehold 2>/dev/null)"})
+    if (( ${#found} )); then
+        compadd -S '' -- $found
+    else
+        _default "$@"
+    fi
+}
+"#;
+
+const FISH_PATHS: &str = r#"
+function __fish_leasehold_paths
+    env COMP_LINE=(commandline -cp | string collect) COMP_POINT= LEASEHOLD_COMPLETE=paths leasehold 2>/dev/null
+end
+complete -c leasehold -a '(__fish_leasehold_paths)'
+"#;
 
 /// `-prefix` may say `=false`, which nobody completes: without this, shells put a `=` behind it.
 fn without_values_of_switches(command: Command) -> Command {

@@ -17,7 +17,7 @@ mod mounts;
 mod operator;
 mod policy;
 mod rekey;
-mod run;
+pub(crate) mod run;
 mod secrets;
 mod snapshot;
 mod status;

@@ -16,7 +16,7 @@ pub(crate) struct Run<'a> {
     pub(crate) env: &'a mut Environment,
     pub(crate) tools: &'a dyn ModuleTools,
     pub(crate) tree: &'a Command,
-    pub(super) flags: &'a ArgMatches,
+    pub(crate) flags: &'a ArgMatches,
     pub(crate) format: Format,
 }
 

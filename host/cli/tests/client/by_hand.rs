@@ -11,7 +11,7 @@ fn run(answers: Vec<Answer>, arguments: &[&str]) -> (Ran, Vec<Request>) {
     run_with(answers, &[], arguments)
 }
 
-fn run_with(answers: Vec<Answer>, variables: &[(&str, &str)], arguments: &[&str]) -> (Ran, Vec<Request>) {
+pub(crate) fn run_with(answers: Vec<Answer>, variables: &[(&str, &str)], arguments: &[&str]) -> (Ran, Vec<Request>) {
     let home = tempfile::tempdir().unwrap();
     let responder = Responder::start(answers);
     let mut all = vec![("VAULT_ADDR", responder.address.as_str()), ("VAULT_TOKEN", "s.super-secret")];

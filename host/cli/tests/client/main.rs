@@ -6,5 +6,6 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says where it stopped")]
 
 mod by_hand;
+mod completion;
 mod recorded;
 mod responder;
