@@ -88,6 +88,19 @@ impl DialError {
         Self::Hosts { said: said.join("; "), answer }
     }
 
+    /// What was met, and where. Of several hosts each stands beside what it met, and `address`, which lists them, says no more.
+    pub fn at(&self, address: &str) -> String {
+        match self {
+            Self::Hosts { said, .. } => said.clone(),
+            other => format!("{address}: {other}"),
+        }
+    }
+
+    /// For whoever wanted a session as `dsn` says.
+    pub fn connecting(&self, dsn: &Dsn) -> String {
+        format!("failed to connect to {}: {}", dsn.login(), self.at(&dsn.address()))
+    }
+
     /// Whether the server says that the password is not the user's.
     pub fn is_wrong_password(&self) -> bool {
         matches!(self, Self::Postgres(error) if error.code() == Some(&SqlState::INVALID_PASSWORD))

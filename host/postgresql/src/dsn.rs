@@ -259,9 +259,13 @@ impl Dsn {
         fixed.into_iter().flatten().chain(hosts).filter(|name| !name.is_empty()).collect()
     }
 
-    /// As error texts name it, without a secret: ``user=root database=myapp``.
+    /// As error texts name it, without a secret: ``user=root database=myapp`: localhost:5432`.
     pub fn label(&self) -> String {
-        format!("`user={} database={}`: {}", self.user, self.database, self.address())
+        format!("{}: {}", self.login(), self.address())
+    }
+
+    pub fn login(&self) -> String {
+        format!("`user={} database={}`", self.user, self.database)
     }
 
     pub fn address(&self) -> String {

@@ -84,6 +84,7 @@ async fn sessions_go_to_the_primary_in_whatever_order_the_hosts_stand() {
     {
         assert!(said.contains(&part), "{said}");
     }
+    assert_eq!(said.matches(&format!("127.0.0.1:{closed}")).count(), 1, "each host stands beside what it met: {said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

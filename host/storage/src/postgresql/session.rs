@@ -115,7 +115,7 @@ impl Sessions {
         let limit = DIAL_MAX * u32::try_from(dsn.hosts.len() + 1).unwrap_or(u32::MAX);
         match timeout(limit, self.dialer.dial(&dsn.database)).await {
             Ok(Ok(dialled)) => Ok(dialled),
-            Ok(Err(error)) => Err(Failed::Unreached(format!("{}: {error}", dsn.address()))),
+            Ok(Err(error)) => Err(Failed::Unreached(error.at(&dsn.address()))),
             Err(_) => {
                 Err(Failed::Unreached(format!("{}: no connection within {} s", dsn.address(), limit.as_secs_f32())))
             }

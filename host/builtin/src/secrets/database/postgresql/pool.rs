@@ -258,9 +258,9 @@ impl ConnectionPool {
             }
             // The target answers: it is not the place that is to blame, but this login.
             Ok(Err(error)) if error.as_db_error().is_some_and(|db| !is_down(db.code())) => {
-                Err(TargetError::Refused(format!("failed to connect to {label}: {error}")))
+                Err(TargetError::Refused(error.connecting(&first.dsn)))
             }
-            Ok(Err(error)) => Err(TargetError::Down(format!("failed to connect to {label}: {error}"))),
+            Ok(Err(error)) => Err(TargetError::Down(error.connecting(&first.dsn))),
             Err(_) => Err(TargetError::Down(format!("failed to connect to {label}: timed out"))),
         }
     }
@@ -340,7 +340,7 @@ impl ConnectionPool {
     }
 
     fn failed_to_connect(&self, error: &DialError) -> TargetError {
-        self.unreachable(&error.to_string())
+        TargetError::Down(error.connecting(&self.dialer.dsn))
     }
 
     /// A server that answers for one database that it does not let us in there is not down.
