@@ -29,7 +29,9 @@ fn accessor(root: &Client, mount: &str) -> String {
 }
 
 pub(super) fn policy(root: &Client, name: &str, text: &str) {
-    root.post(&format!("sys/policies/acl/{name}"), json!({ "policy": text })).assert_status(204);
+    let answer = root.post(&format!("sys/policies/acl/{name}"), json!({ "policy": text }));
+    // A warning where it names groups that come later.
+    assert!(matches!(answer.status, 200 | 204), "{answer}");
 }
 
 pub(super) fn reads(path: &str) -> String {

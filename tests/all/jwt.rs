@@ -207,7 +207,8 @@ fn written(server: &Server) {
             "must have at least one bound constraint when creating/updating a role",
         ),
     ] {
-        root.post("auth/jwt/role/r", body).assert_error(400, why);
+        let refused = root.post("auth/jwt/role/r", body);
+        assert_eq!((refused.status, refused.at("/errors/0")), (400, json!(why)), "{refused}");
     }
     let body = json!({
         "role_type": "jwt", "user_claim": "sub", "bound_claims": { "a": ["x", 1] }, "bound_claims_type": "string",

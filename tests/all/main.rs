@@ -56,6 +56,7 @@ mod rekey;
 mod role_limits;
 mod rotation;
 mod routing;
+mod said;
 mod seal;
 mod sealing;
 mod snapshot;

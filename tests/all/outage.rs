@@ -184,11 +184,14 @@ fn a_connection_that_was_deleted_while_its_leases_live() {
     let forced = root.delete("database/config/pg?force=true").assert_status(200);
     forced.assert_at(
         "/warnings/0",
-        "3 leases (of database/creds/r) stood on this connection: they end only when a connection of this name leads to that server again",
+        "3 leases (of database/creds/r) stood on this connection: they end only when a connection of this name leads to that server again, or when \
+         `lease revoke -force -prefix` gives them up",
     );
     for route in ["renew", "revoke"] {
-        root.put(&format!("sys/leases/{route}"), json!({ "lease_id": first.lease }))
-            .assert_error_has(400, "failed to find entry for connection with name: \"pg\"");
+        root.put(&format!("sys/leases/{route}"), json!({ "lease_id": first.lease })).assert_error_has(
+            400,
+            "failed to find entry for connection with name: \"pg\": write it again so that its leases can end",
+        );
     }
     assert!(root.has_lease(&first.lease), "a lease that could not be revoked is kept");
     root.get("database/creds/r").assert_multi(500, "failed to find entry for connection with name: \"pg\"");
@@ -199,8 +202,11 @@ fn a_connection_that_was_deleted_while_its_leases_live() {
     assert!(!database.has_role(&first.user));
 
     let cli = server.cli();
-    cli.line("delete database/config/pg").assert_status(2).assert_stderr("2 leases (of database/creds/r) stand on it");
-    cli.line("delete database/config/pg force=true").assert_status(0);
+    cli.line("delete database/config/pg")
+        .assert_status(2)
+        .assert_stderr("2 leases (of database/creds/r) stand on it")
+        .assert_stderr("On the command line: leasehold delete -force database/config/pg");
+    cli.line("delete -force database/config/pg").assert_status(0);
     root.get("database/config/pg").assert_status(404);
     root.put("sys/leases/revoke-force/database/creds/r", json!({})).assert_status(204);
     assert!(!root.has_lease(&second.lease));

@@ -46,6 +46,18 @@ fn a_role_has_as_many_leases_as_it_says() {
     for _ in 0..3 {
         root.credential("r");
     }
+    let lowered = root.post("database/roles/r", json!({ "max_leases": 1 })).assert_status(200);
+    let wanted =
+        "6 leases stand, and max_leases is 1: they go on, and a further one begins only when fewer than 1 stand";
+    lowered.assert_at("/warnings", json!([wanted]));
+    root.get("database/creds/r")
+        .assert_error_has(429, "role \"r\" allows 1 lease, and that is taken: revoke it, or wait");
+    root.post("database/roles/r", json!({ "max_leases": 6 })).assert_status(204);
+    let quota = json!({ "path": "database/creds/r", "max_leases": 2 });
+    let wanted =
+        "6 leases stand, and max_leases is 2: they go on, and a further one begins only when fewer than 2 stand";
+    root.post("sys/quotas/lease-count/q", quota).assert_status(200).assert_at("/warnings", json!([wanted]));
+    root.delete("sys/quotas/lease-count/q").assert_status(204);
     root.post("database/roles/r", json!({ "max_leases": -1 }))
         .assert_error(400, "max_leases must not be negative; 0 allows as many as anybody wants");
 }

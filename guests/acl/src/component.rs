@@ -17,8 +17,12 @@ export!(Component);
 impl Guest for Component {
     type PolicySet = acl::PolicySet;
 
-    fn lint(source: wit::Source) -> Vec<wit::Diagnostic> {
-        acl::lint(&source_of(source)).into_iter().map(diagnostic_of).collect()
+    fn lint(source: wit::Source) -> wit::Report {
+        let acl::Report { diagnostics, groups } = acl::report(&source_of(source));
+        wit::Report {
+            diagnostics: diagnostics.into_iter().map(diagnostic_of).collect(),
+            groups: groups.into_iter().map(named_group_of).collect(),
+        }
     }
 }
 
@@ -150,6 +154,14 @@ fn diagnostic_of(diagnostic: acl::Diagnostic) -> wit::Diagnostic {
         end: position_of(diagnostic.end),
         help: diagnostic.help,
     }
+}
+
+fn named_group_of(group: acl::NamedGroup) -> types::NamedGroup {
+    let key = match group.key {
+        acl::GroupKey::Name => types::GroupKey::Name,
+        acl::GroupKey::Id => types::GroupKey::Id,
+    };
+    types::NamedGroup { key, value: group.value, approves: group.approves }
 }
 
 fn position_of(position: acl::Position) -> types::Position {

@@ -187,12 +187,9 @@ fn check_wrapping(limits: &Limits, ttl: Option<u64>) -> Result<(), Reason> {
     if fits {
         return Ok(());
     }
-    let bound = |name: &str, nanoseconds: u64| match nanoseconds {
-        0 => String::new(),
-        _ => format!(" {name} {}s", nanoseconds as f64 / 1e9),
-    };
-    let bounds = [bound("of at least", min), bound("of at most", max)].concat();
-    Err(Reason::Wrapping(format!("the response must be wrapped with a TTL{bounds}")))
+    let bound = |name: &str, bound: u64| (bound > 0).then(|| format!("{name} {}s", bound as f64 / 1e9));
+    let bounds: Vec<String> = [bound("at least", min), bound("at most", max)].into_iter().flatten().collect();
+    Err(Reason::Wrapping(format!("the response must be wrapped with a TTL of {}", bounds.join(" and "))))
 }
 
 fn check_parameters(limits: &Limits, parameters: &[Parameter]) -> Result<(), Reason> {

@@ -28,8 +28,8 @@ pub use decide::Decision;
 pub use format::any_policy_keeps_its_meaning;
 pub use format::{FormatError, format_policy};
 pub use types::{
-    Approval, Capabilities, ControlGroup, Diagnostic, FactorState, Operation, Parameter, Position, Reason, Request,
-    RuleRef, Severity, Source, Verdict,
+    Approval, Capabilities, ControlGroup, Diagnostic, FactorState, GroupKey, NamedGroup, Operation, Parameter,
+    Position, Reason, Report, Request, RuleRef, Severity, Source, Verdict,
 };
 
 /// Everything there is to say about one text: errors (it would be refused) and warnings (it would be taken).
@@ -37,10 +37,18 @@ pub use types::{
 /// Errors come first, and the first of them is the one a client reads.
 #[must_use]
 pub fn lint(source: &Source) -> Vec<Diagnostic> {
+    report(source).diagnostics
+}
+
+/// The same, and the identity groups that the text names.
+#[must_use]
+pub fn report(source: &Source) -> Report {
     let mut findings = policy::Findings::about(&source.name);
     let rules = policy::read(source, None, &mut findings);
+    let mut groups = Vec::new();
     if !findings.has_errors() {
         policy::advice::advise(&rules, &mut findings);
+        groups = policy::groups::named(&rules);
     }
-    findings.into_diagnostics()
+    Report { diagnostics: findings.into_diagnostics(), groups }
 }

@@ -275,3 +275,26 @@ pub struct Verdict {
     /// Where nothing else refuses the request and somebody must approve of it.
     pub control_group: Option<ControlGroup>,
 }
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum GroupKey {
+    Name,
+    Id,
+}
+
+/// An identity group that a text names, without knowing whether there is one.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct NamedGroup {
+    pub key: GroupKey,
+    pub value: String,
+    /// Its members may approve; otherwise a template asks for a value of it.
+    pub approves: bool,
+}
+
+/// What there is to say about one text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    pub diagnostics: Vec<Diagnostic>,
+    /// Each once; none when there is an error.
+    pub groups: Vec<NamedGroup>,
+}

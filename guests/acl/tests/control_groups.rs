@@ -3,8 +3,8 @@
 
 mod support;
 
-use leasehold_acl::{Approval, Operation, PolicySet, Reason, Request, Verdict};
-use support::{compiled, refusal, request};
+use leasehold_acl::{Approval, GroupKey, NamedGroup, Operation, PolicySet, Reason, Request, Verdict, report};
+use support::{compiled, refusal, request, source};
 
 /// Each row was asked of OpenBao 2.7.2, which answers the same.
 #[test]
@@ -107,6 +107,14 @@ fn what_would_restrict_nothing_is_refused() {
             "a factor has one name",
         ),
         (
+            r#"control_group { ttl="769h" factor "a" { controlled_capabilities=["read"] identity { group_names=["g"] approvals=1 } } }"#,
+            "invalid ttl: it is at most 768h",
+        ),
+        (
+            r#"control_group { ttl=99999999999 factor "a" { controlled_capabilities=["read"] identity { group_names=["g"] approvals=1 } } }"#,
+            "invalid ttl: it is at most 768h",
+        ),
+        (
             r#"control_group { self_auth_allowed="maybe" factor "a" { controlled_capabilities=["read"] identity { group_names=["g"] approvals=1 } } }"#,
             "must be true or false",
         ),
@@ -114,6 +122,47 @@ fn what_would_restrict_nothing_is_refused() {
         let message = refusal(&format!(r#"path "a" {{ capabilities=["read"] {block} }}"#)).unwrap_or_default();
         assert!(message.contains(part), "{block}: {message}");
     }
+}
+
+#[test]
+fn the_longest_wait_is_taken() {
+    let block = r#"control_group { ttl="768h" factor "a" { controlled_capabilities=["read"] identity { group_names=["g"] approvals=1 } } }"#;
+    assert_eq!(refusal(&format!(r#"path "a" {{ capabilities=["read"] {block} }}"#)), None);
+}
+
+/// Whoever writes the text is told of groups that do not exist; the component only knows what they are called.
+#[test]
+fn a_text_says_which_groups_it_names() {
+    let text = r#"
+path "a/{{identity.groups.names.a.b.id}}/{{ identity.groups.ids.7.metadata.x }}" { capabilities = ["read"] }
+path "b/{{identity.groups.ids.9.name}}/{{identity.entity.id}}" { capabilities = ["read"] }
+path "c/{{identity.groups.names.x.metadata.y.metadata.z}}" { capabilities = ["read"] }
+path "d" {
+  capabilities = ["read"]
+  control_group {
+    factor "one" { controlled_capabilities = ["read"] identity { group_names = ["g", "h"] approvals = 1 } }
+    factor "two" { controlled_capabilities = ["read"] identity { group_names = ["h"] group_ids = ["7"] approvals = 1 } }
+  }
+}"#;
+    let group = |key: GroupKey, value: &str, approves: bool| NamedGroup { key, value: value.to_owned(), approves };
+    assert_eq!(
+        report(&source("p", text)).groups,
+        [
+            group(GroupKey::Name, "a.b", false),
+            group(GroupKey::Name, "g", true),
+            group(GroupKey::Name, "h", true),
+            group(GroupKey::Id, "7", false),
+            group(GroupKey::Id, "7", true),
+            group(GroupKey::Id, "9", false),
+        ]
+    );
+    let many: String = (0..200)
+        .map(|n| format!("path \"a/{{{{identity.groups.ids.{n}.name}}}}\" {{ capabilities = [\"read\"] }}\n"))
+        .collect();
+    assert_eq!(report(&source("p", &many)).groups.len(), 100);
+    let long = format!("path \"a/{{{{identity.groups.ids.{}.name}}}}\" {{ }}", "x".repeat(513));
+    assert_eq!(report(&source("p", &long)).groups, []);
+    assert_eq!(report(&source("p", &format!("{text}\nbroken {{"))).groups, []);
 }
 
 fn approval(entity: &str, groups: &[&str]) -> Approval {

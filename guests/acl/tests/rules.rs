@@ -318,7 +318,7 @@ fn a_rule_with_wrapping_bounds_wants_a_ttl_within() {
     for (limits, said) in [
         ("min_wrapping_ttl = 60", "the response must be wrapped with a TTL of at least 60s"),
         ("max_wrapping_ttl = 90", "the response must be wrapped with a TTL of at most 90s"),
-        (both, "the response must be wrapped with a TTL of at least 60s of at most 120s"),
+        (both, "the response must be wrapped with a TTL of at least 60s and at most 120s"),
     ] {
         let set = compiled(&[&format!("path \"p\" {{ capabilities = [\"read\"] {limits} }}")]);
         let verdict = set.evaluate(&request("p", Operation::Read));

@@ -26,6 +26,7 @@ pub mod lockout;
 mod metrics;
 pub mod mount;
 mod names;
+mod near;
 pub mod nodes;
 pub mod passwords;
 pub mod policy;

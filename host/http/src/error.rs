@@ -83,6 +83,13 @@ impl Said {
     fn one(text: impl ToString) -> Self {
         Self::List(vec![text.to_string()])
     }
+
+    fn and(mut self, further: &str) -> Self {
+        if let Self::List(errors) = &mut self {
+            errors.push(further.to_owned());
+        }
+        self
+    }
 }
 
 pub(crate) fn of_frontend(error: &FrontendError) -> Response<Payload> {
@@ -130,11 +137,15 @@ pub(crate) fn close_after(answer: &mut Response<Payload>) {
     answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
 }
 
-pub(crate) fn of_request(error: &RequestError, request_id: &str) -> Response<Payload> {
+fn said_of(error: &RequestError, request_id: &str) -> (StatusCode, Said) {
     let internal = || Said::one(format!("internal error, request id {request_id}"));
-    let (status, said) = match error {
+    match error {
         RequestError::Invalid(text) => (StatusCode::BAD_REQUEST, Said::one(text)),
         RequestError::InvalidMulti(text) => (StatusCode::BAD_REQUEST, Said::one(multi(text))),
+        RequestError::Helped { error, help } => {
+            let (status, said) = said_of(error, request_id);
+            (status, said.and(help))
+        }
         RequestError::LoginRefused { said, reason: _ } => (StatusCode::BAD_REQUEST, Said::one(said)),
         RequestError::LoginIncomplete(text) => (StatusCode::INTERNAL_SERVER_ERROR, Said::one(text)),
         RequestError::BadToken | RequestError::LoginDenied { reason: _ } => (StatusCode::FORBIDDEN, Said::one(error)),
@@ -158,9 +169,12 @@ pub(crate) fn of_request(error: &RequestError, request_id: &str) -> Response<Pay
         RequestError::RateLimited { .. } => (StatusCode::TOO_MANY_REQUESTS, Said::one(error)),
         RequestError::LeaseCountExceeded { path: _, limit, max_leases, retry_secs } => {
             let when = retry_secs.map_or_else(String::new, |secs| format!(", the next one in {secs} s"));
-            let hint = format!(
-                "{limit} allows {max_leases} leases, and there are as many: revoke some, or wait until one ends{when}"
-            );
+            let hint = match max_leases {
+                1 => format!("{limit} allows 1 lease, and that is taken: revoke it, or wait until one ends{when}"),
+                _ => format!(
+                    "{limit} allows {max_leases} leases, and there are as many: revoke some, or wait until one ends{when}"
+                ),
+            };
             (StatusCode::TOO_MANY_REQUESTS, Said::List(vec![multi(&error.to_string()), hint]))
         }
         RequestError::Engine(text) => (StatusCode::INTERNAL_SERVER_ERROR, Said::one(multi(text))),
@@ -175,9 +189,13 @@ pub(crate) fn of_request(error: &RequestError, request_id: &str) -> Response<Pay
         RequestError::Sandbox(_) | RequestError::Storage(_) | RequestError::Audit | RequestError::Internal(_) => {
             (StatusCode::INTERNAL_SERVER_ERROR, internal())
         }
-    };
+    }
+}
+
+pub(crate) fn of_request(error: &RequestError, request_id: &str) -> Response<Payload> {
+    let (status, said) = said_of(error, request_id);
     let mut answer = response(status, said);
-    match error {
+    match error.bare() {
         RequestError::RateLimited { retry_secs, counts, path: _ } => {
             answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(*retry_secs));
             if let Some(counts) = counts {
@@ -245,6 +263,12 @@ mod tests {
         for (error, status, body) in [
             (RequestError::Invalid(text()), 400, e(quoted)),
             (RequestError::InvalidMulti(text()), 400, m(quoted)),
+            (
+                RequestError::InvalidMulti(text()).with_help("write \"z\"").with_help("then go"),
+                400,
+                "{\"errors\":[\"1 error occurred:\\n\\t* x \\\"\\u003cy\\n\\n\",\"write \\\"z\\\"\",\"then go\"]}\n"
+                    .to_owned(),
+            ),
             (RequestError::LoginRefused { said: "no", reason: text() }, 400, e("no")),
             (RequestError::LoginIncomplete("missing password"), 500, e("missing password")),
             (RequestError::LoginDenied { reason: text() }, 403, e("permission denied")),

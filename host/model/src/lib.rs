@@ -8,6 +8,7 @@
 //! Invariants: a parsed name is well formed; a secret has no `Display`, no `Serialize`, and a `Debug` that hides it.
 
 pub mod cidr;
+pub mod count;
 pub mod duration;
 pub mod glob;
 pub mod lease;
@@ -19,6 +20,7 @@ pub mod time;
 pub mod token;
 
 pub use cidr::Cidr;
+pub use count::counted;
 pub use lease::LeaseId;
 pub use mount::{MountAccessor, MountPath};
 pub use operation::{Capabilities, Operation};

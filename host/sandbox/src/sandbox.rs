@@ -5,9 +5,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use leasehold_core::seams::host::Clock;
 use leasehold_core::seams::sandbox::{
-    AclError, AclEvaluator, AclRequest, CompiledPolicies, Diagnostic, Dialect, Digest, EvaluationFailed,
-    IdentityValues, LoadError, ModuleFacts, ModuleHost, ModuleRequest, ModuleVerdict, PolicySetId, PolicySource,
-    Purpose, RenderError, SandboxError, TemplateRenderer, TemplateReport, UsernameError, UsernameFacts, Verdict,
+    AclError, AclEvaluator, AclRequest, CompiledPolicies, Dialect, Digest, EvaluationFailed, IdentityValues, LoadError,
+    ModuleFacts, ModuleHost, ModuleRequest, ModuleVerdict, PolicyReport, PolicySetId, PolicySource, Purpose,
+    RenderError, SandboxError, TemplateRenderer, TemplateReport, UsernameError, UsernameFacts, Verdict,
 };
 use leasehold_model::{Capabilities, Timestamp};
 
@@ -86,7 +86,7 @@ impl AclEvaluator for Sandbox {
         self.acl.grants_below(set, prefix).await
     }
 
-    async fn lint(&self, source: &PolicySource) -> Result<Vec<Diagnostic>, SandboxError> {
+    async fn lint(&self, source: &PolicySource) -> Result<PolicyReport, SandboxError> {
         self.acl.lint(source).await
     }
 

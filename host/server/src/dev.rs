@@ -52,12 +52,11 @@ pub(crate) async fn prepare(core: &Arc<Core>, options: &Options, address: &str) 
     let secret = json!({ "type": "kv", "options": { "version": "2" }, "description": "key/value secret storage" });
     ask(core, &root, "sys/mounts/secret", secret).await?;
     let postgresql = if options.postgresql { Some(with_postgresql(core, &root).await?) } else { None };
-    if options.store_token {
-        store_token(&root)?;
-    }
+    let is_stored = options.store_token && store_token(&root)?;
     let key = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, &*share.0);
     println!(
-        "WARNING! dev mode is enabled! In this mode, Leasehold runs entirely in-memory\nand starts unsealed with a single unseal key. The root token is already\nauthenticated to the CLI, so you can immediately begin using Leasehold.\n"
+        "WARNING! dev mode is enabled! In this mode, Leasehold runs entirely in-memory\nand starts unsealed with a single unseal key. {}\n",
+        if is_stored { TOKEN_STORED } else { TOKEN_NOT_STORED }
     );
     println!(
         "You may need to set the following environment variables:\n\n    $ export LEASEHOLD_ADDR='http://{0}' VAULT_ADDR='http://{0}'\n",
@@ -80,9 +79,13 @@ pub(crate) async fn prepare(core: &Arc<Core>, options: &Options, address: &str) 
     Ok(postgresql)
 }
 
-/// As Vault's development server does.
-fn store_token(root: &TokenId) -> Result<(), String> {
-    let Some(home) = std::env::var_os("HOME") else { return Ok(()) };
+const TOKEN_STORED: &str =
+    "The root token is already\nauthenticated to the CLI, so you can immediately begin using Leasehold.";
+const TOKEN_NOT_STORED: &str = "The root token is not\nstored for the CLI: log in with it, or set LEASEHOLD_TOKEN.";
+
+/// As Vault's development server does. Whether it was stored: not without a home.
+fn store_token(root: &TokenId) -> Result<bool, String> {
+    let Some(home) = std::env::var_os("HOME") else { return Ok(false) };
     let path = PathBuf::from(home).join(".vault-token");
     // By rename: a file that is there may be readable by others, or lead elsewhere.
     let beside = path.with_extension(format!("new-{}", std::process::id()));
@@ -96,7 +99,7 @@ fn store_token(root: &TokenId) -> Result<(), String> {
     if written.is_err() {
         let _ = std::fs::remove_file(&beside);
     }
-    written.map_err(|error| {
+    written.map(|()| true).map_err(|error| {
         format!("could not store the token in {}: {error}; to do without, say -dev-no-store-token", path.display())
     })
 }

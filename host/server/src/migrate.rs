@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use leasehold_cli::OwnCommand;
+use leasehold_model::counted;
 use leasehold_storage::transfer::{self, Progress, Transferred};
 use serde_json::json;
 use tokio::time::Instant;
@@ -216,7 +217,12 @@ async fn moved(migration: &Migration, is_json: bool) -> Result<String, String> {
 fn tell(progress: &Progress, all_leases: u64) {
     let of = |count: &std::sync::atomic::AtomicU64| count.load(Ordering::Relaxed);
     match of(&progress.compared) {
-        0 => eprintln!("migrating: {} values, {} of {all_leases} leases", of(&progress.values), of(&progress.leases)),
+        0 => eprintln!(
+            "migrating: {}, {} of {}",
+            counted(of(&progress.values), "value"),
+            of(&progress.leases),
+            counted(all_leases, "lease")
+        ),
         compared => {
             eprintln!("comparing: {compared} of {} values and leases", of(&progress.values) + of(&progress.leases))
         }
@@ -247,10 +253,13 @@ fn report(done: &Transferred, migration: &Migration, took: Duration, is_json: bo
         }
     };
     format!(
-        "{again}Success! Moved {} values and {} leases ({} bytes) from {from} to {to}.\n\
+        "{again}Success! Moved {} and {} ({} bytes) from {from} to {to}.\n\
          Both hold the same: SHA-256 {}\n\
          Name the new storage in the server's configuration. Never start a server on the old one again: both would manage the same roles.\n",
-        done.values, done.leases, done.bytes, done.digest
+        counted(done.values, "value"),
+        counted(done.leases, "lease"),
+        done.bytes,
+        done.digest
     )
 }
 

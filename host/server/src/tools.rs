@@ -6,7 +6,7 @@ use leasehold_cli::{FindingSeverity, ModuleRefused, ModuleTools, PolicyFinding};
 use leasehold_core::policy;
 use leasehold_core::seams::error::RequestError;
 use leasehold_core::seams::sandbox::{
-    Diagnostic, ModuleHost as _, ModuleIdentity, ModuleRequest, PolicySource, Severity,
+    Diagnostic, ModuleHost as _, ModuleIdentity, ModuleRequest, PolicyReport, PolicySource, Severity,
 };
 use leasehold_model::{Operation, Timestamp};
 use leasehold_sandbox::{Config, Sandbox, inspect_offline};
@@ -50,12 +50,14 @@ impl ModuleTools for Offline {
         let (name, text) = ("policy".to_owned(), text.into());
         let source = PolicySource { name, text, allow_slashes: false, allow_wildcards: false };
         offline(async |sandbox| {
-            policy::check(&sandbox, source).await.map(|found| found.into_iter().filter_map(finding).collect()).map_err(
-                |error| match error {
-                    RequestError::Invalid(why) => ModuleRefused(why),
-                    other => refused(&other),
-                },
-            )
+            let told = |report: PolicyReport| report.diagnostics.into_iter().filter_map(finding).collect();
+            policy::check(&sandbox, source).await.map(told).map_err(|error| match error {
+                RequestError::Invalid(why) => ModuleRefused(why),
+                RequestError::Helped { error, help } => {
+                    ModuleRefused(format!("{}\n{help}", error.to_string().trim_end()))
+                }
+                other => refused(&other),
+            })
         })
     }
 }
@@ -160,6 +162,11 @@ mod tests {
             let why = Offline.check_policy(text).unwrap_err().0;
             assert!(why.starts_with("failed to parse policy: ") && why.contains(told), "{why}");
         }
+        let why = Offline.check_policy("path \"a\" {\n  capabilites = [\"read\"]\n}\n").unwrap_err().0;
+        assert!(
+            why.ends_with("invalid key \"capabilites\" on line 2\nline 2: did you mean \"capabilities\"?"),
+            "{why}"
+        );
         assert_eq!(Offline.check_policy("path \"a\" {\n  capabilities = [\"read\"]\n}\n").unwrap(), []);
         let twice = Offline.check_policy("path \"a\" {\n  policy = \"read\"\n  policy = \"deny\"\n}\n").unwrap_err().0;
         assert!(

@@ -7,10 +7,12 @@
 use super::{Reader, Span, string_of, time};
 use crate::syntax::text::quoted;
 use crate::syntax::{Item, Kind, Node};
-use crate::types::{Approval, Capabilities};
+use crate::types::{Approval, Capabilities, GroupKey};
 
 /// How long a request waits where the block does not say.
 const DEFAULT_TTL: u64 = 24 * 60 * 60;
+/// As long as a token lives unless the server's configuration says otherwise: who asked would be gone before.
+const MAX_TTL: u64 = 768 * 60 * 60;
 /// More approvals than anybody waits for: they bound what is kept of a request.
 const MAX_APPROVALS: u32 = 100;
 
@@ -33,6 +35,12 @@ pub(crate) struct Factor {
 }
 
 impl Factor {
+    /// Whose members may approve.
+    pub(crate) fn groups(&self) -> impl Iterator<Item = (GroupKey, &str)> {
+        let names = self.group_names.iter().map(|name| (GroupKey::Name, name.as_str()));
+        names.chain(self.group_ids.iter().map(|id| (GroupKey::Id, id.as_str())))
+    }
+
     /// Whether an approval counts for this factor.
     pub(crate) fn counts(&self, approval: &Approval, requester: Option<&str>) -> bool {
         let is_member = self.group_names.iter().any(|name| approval.group_names.contains(name))
@@ -82,6 +90,7 @@ fn factors(reader: &Reader<'_, '_>, block: &Node<'_>) -> Result<Vec<Factor>, Ref
                 let nanoseconds = time::duration(&item.value.kind).map_err(refused)?;
                 ttl = match nanoseconds.div_ceil(1_000_000_000) {
                     0 => DEFAULT_TTL,
+                    seconds if seconds > MAX_TTL => return Err(refused(format!("it is at most {}h", MAX_TTL / 3600))),
                     seconds => seconds,
                 };
             }

@@ -10,6 +10,7 @@
 pub(crate) mod advice;
 pub(crate) mod control_group;
 mod decode;
+pub(crate) mod groups;
 pub(crate) mod pattern;
 pub(crate) mod templates;
 mod time;

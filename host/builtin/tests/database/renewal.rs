@@ -70,6 +70,7 @@ async fn what_is_gone_cannot_be_renewed_and_the_error_says_what() {
     world.answer(Operation::Delete, "config/pg", json!({})).await.unwrap();
     assert_eq!(
         failed(world.renew(&issued, issued.intent.expires_at).await),
-        "failed to find entry for connection with name: \"pg\""
+        "failed to find entry for connection with name: \"pg\": write it again so that its leases can end, or give them up with \
+         `lease revoke -force -prefix`"
     );
 }

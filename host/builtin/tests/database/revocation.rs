@@ -431,7 +431,11 @@ async fn a_lease_outlives_its_connections_configuration() {
     world.role("readonly", MEMBER, json!({"db_name": "pg9"})).await;
     let issued = world.issue("readonly").await;
     world.answer(Operation::Delete, "config/pg9", json!({})).await.unwrap();
-    assert_eq!(failed(world.revoke(&issued).await), "failed to find entry for connection with name: \"pg9\"");
+    assert_eq!(
+        failed(world.revoke(&issued).await),
+        "failed to find entry for connection with name: \"pg9\": write it again so that its leases can end, or give them up with \
+         `lease revoke -force -prefix`"
+    );
     world.connect("pg9", json!({})).await;
     world.revoke(&issued).await.unwrap();
     assert!(!world.role_exists(&issued.username));

@@ -133,8 +133,9 @@ impl Rotating {
     /// Refused with this text.
     pub async fn refused(&self, path: &str, body: Value) -> String {
         let shown = body.to_string();
-        match self.write(path, body).await {
-            Err(RequestError::Invalid(said) | RequestError::Engine(said)) => said,
+        let error = self.write(path, body).await.expect_err(&shown);
+        match error.bare() {
+            RequestError::Invalid(said) | RequestError::InvalidMulti(said) | RequestError::Engine(said) => said.clone(),
             other => panic!("{path} {shown}: {other:?}"),
         }
     }

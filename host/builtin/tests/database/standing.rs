@@ -20,8 +20,8 @@ async fn a_connection_goes_only_when_no_lease_stands_on_it_or_by_force() {
     for fields in [json!({}), json!({ "force": false })] {
         assert_eq!(
             delete(fields).await.unwrap_err().to_string(),
-            "connection \"standing\" cannot be deleted: 1 lease (of database/creds/readonly) stand on it and could not end without it; \
-             revoke them, or send force=true to delete it all the same"
+            "connection \"standing\" cannot be deleted: 1 lease (of database/creds/readonly) stands on it and could not end without \
+             it; revoke it, or send force=true to delete it all the same"
         );
         world.read("config/standing").await.unwrap();
     }

@@ -546,7 +546,7 @@ async fn a_role_that_its_connection_no_longer_allows_has_no_password() {
     world.write("static-roles/barred", body).await.unwrap();
     let creds = world.creds("barred").await;
     let refused = |done: Result<Value, RequestError>| match done {
-        Err(RequestError::Engine(said)) => said,
+        Err(error) => error.to_string(),
         other => panic!("{other:?}"),
     };
     world.write("config/pg", json!({"plugin_name": PLUGIN, "allowed_roles": "other"})).await.unwrap();

@@ -324,10 +324,10 @@ impl MountLeases for ScriptedLeases {
         Ok(Standing { leases: self.leases.load(Ordering::Relaxed), has_more: false, paths })
     }
 
-    async fn commit_with_limit(&self, _: &MountAccessor, limit: PathLimit, batch: Batch) -> Result<(), RequestError> {
+    async fn commit_with_limit(&self, _: &MountAccessor, limit: PathLimit, batch: Batch) -> Result<u64, RequestError> {
         self.store.commit(batch).await?;
         self.limits.lock().unwrap().push((limit.path, limit.max_leases.map(NonZeroU64::get)));
-        Ok(())
+        Ok(self.leases.load(Ordering::Relaxed) as u64)
     }
 
     async fn commit_unless_standing(

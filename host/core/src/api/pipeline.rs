@@ -22,7 +22,9 @@ use crate::core::{Core, Unsealed};
 use crate::fields::Fields;
 use crate::lease::EndCause;
 use crate::names;
+use crate::near;
 use crate::nodes::{Admission, index};
+use crate::policy::decide;
 use crate::request::{LogicalRequest, LogicalResponse};
 use crate::routes::Found;
 use crate::seams::auth::AuthRequest;
@@ -257,7 +259,7 @@ impl Core {
                     waits.is_none().then_some(RequestError::Denied)
                 }
                 Reason::Unapproved => Some(unapproved(&verdict)),
-                _ => Some(RequestError::Denied),
+                ref reason => Some(decide::refusal(reason)),
             };
             trace.verdict = Some(verdict);
             if let Some(refusal) = refusal {
@@ -343,7 +345,44 @@ impl Core {
         })?;
         let keeps_all = matched.takes_document() || writes && declared.iter().any(|field| field.name == "*");
         let mut ignored: Vec<String> = if keeps_all { Vec::new() } else { fields.unknown().keys().cloned().collect() };
-        let mut answer = match matched {
+        let meant = near::meant(declared, &fields, &ignored);
+        let handled = self.dispatch(unsealed, request, trace, matched, (operation, fields)).await;
+        let mut answer = handled.map_err(|error| match &meant {
+            Some(help) if near::is_about_fields(&error) => error.with_help(help.as_str()),
+            _ => error,
+        })?;
+        if let Some(limit) = trace.verdict.as_ref().and_then(|verdict| verdict.limit)
+            && matches!(operation, Operation::List | Operation::Scan)
+        {
+            let after = request.data.get("after").and_then(serde_json::Value::as_str).unwrap_or_default();
+            pages::cut_out(&mut answer, after, usize::try_from(limit).unwrap_or(usize::MAX));
+            ignored.retain(|name| !matches!(name.as_str(), "after" | "limit"));
+        }
+        // As in Vault: neither on an answer without a body nor on one to queued work.
+        if !ignored.is_empty()
+            && answer.has_body()
+            && answer.raw.is_none()
+            && answer.attachment.is_none()
+            && answer.status != Some(202)
+        {
+            let mut names = ignored;
+            names.sort();
+            answer.warnings.push(format!("Endpoint ignored these unrecognized parameters: [{}]", names.join(" ")));
+            answer.warnings.extend(meant);
+        }
+        Ok(answer)
+    }
+
+    /// Has whoever serves a path do what is asked.
+    async fn dispatch(
+        self: &Arc<Self>,
+        unsealed: &Arc<Unsealed>,
+        request: &LogicalRequest,
+        trace: &mut RequestTrace,
+        matched: Matched,
+        (operation, fields): (Operation, Fields),
+    ) -> Result<LogicalResponse, RequestError> {
+        Ok(match matched {
             Matched::Secrets(engine, Found { op: Some(op), captures, .. }) => {
                 let asked = (operation, captures, fields);
                 self.ask_engine(unsealed, request, trace, (&engine, op.handler), asked).await?
@@ -378,26 +417,7 @@ impl Core {
                 handled.outcome?
             }
             _ => return Err(RequestError::UnsupportedOperation),
-        };
-        if let Some(limit) = trace.verdict.as_ref().and_then(|verdict| verdict.limit)
-            && matches!(operation, Operation::List | Operation::Scan)
-        {
-            let after = request.data.get("after").and_then(serde_json::Value::as_str).unwrap_or_default();
-            pages::cut_out(&mut answer, after, usize::try_from(limit).unwrap_or(usize::MAX));
-            ignored.retain(|name| !matches!(name.as_str(), "after" | "limit"));
-        }
-        // As in Vault: neither on an answer without a body nor on one to queued work.
-        if !ignored.is_empty()
-            && answer.has_body()
-            && answer.raw.is_none()
-            && answer.attachment.is_none()
-            && answer.status != Some(202)
-        {
-            let mut names = ignored;
-            names.sort();
-            answer.warnings.push(format!("Endpoint ignored these unrecognized parameters: [{}]", names.join(" ")));
-        }
-        Ok(answer)
+        })
     }
 
     /// A token that is used up ends here; a lease that it just got would end with it, so the client does not get it at all.

@@ -63,7 +63,7 @@ impl Core {
         if !unsealed.audit.is_enabled() {
             return Ok(());
         }
-        let error = error.and_then(|error| match error {
+        let error = error.map(RequestError::bare).and_then(|error| match error {
             // That nothing is there is an answer like any other, in Vault too.
             RequestError::NotFound => None,
             RequestError::Sandbox(cause) => Some(format!("{error}: {cause}")),
@@ -106,7 +106,7 @@ pub(super) fn log(request: &LogicalRequest, error: &RequestError) {
         }
         text
     };
-    match error {
+    match error.bare() {
         RequestError::Sandbox(SandboxError::Busy) => {}
         RequestError::Storage(_) | RequestError::Sandbox(_) | RequestError::Internal(_) | RequestError::Audit => {
             tracing::error!(request.id, request.path, "request {} failed: {}", request.id, chain());

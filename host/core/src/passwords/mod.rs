@@ -64,13 +64,19 @@ impl PasswordPolicies {
         decode::<Record>(key.as_str(), &stored.value).map(|record| Some(record.policy))
     }
 
+    /// Returns what is legal and probably not meant.
+    ///
     /// # Errors
     /// 400 with Vault's words for a text that is no policy; as the store's.
-    pub async fn write(&self, name: &str, text: &str) -> Result<(), RequestError> {
-        PasswordPolicy::parse(text).map_err(|error| RequestError::InvalidMulti(error.to_string()))?;
+    pub async fn write(&self, name: &str, text: &str) -> Result<Vec<String>, RequestError> {
+        let misspelt = policy::misspelt(text);
+        PasswordPolicy::parse(text).map_err(|error| {
+            let refused = RequestError::InvalidMulti(error.to_string());
+            misspelt.iter().cloned().fold(refused, RequestError::with_help)
+        })?;
         let record = encode(&Record { policy: text.to_owned() })?;
         self.storage.commit(Batch::new().put(keys::password_policy(name), record, Expect::Anything)).await?;
-        Ok(())
+        Ok(misspelt)
     }
 
     /// # Errors

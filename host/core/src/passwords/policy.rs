@@ -10,10 +10,13 @@ use zeroize::Zeroizing;
 
 use super::TEXT_MAX;
 use super::tree::{self, Value};
+use crate::near::nearest;
 use crate::seams::host::Entropy;
 
 const LENGTH_MIN: i64 = 4;
 const LENGTH_MAX: i64 = 100;
+/// As many as a person reads.
+const MISSPELT_MAX: usize = 5;
 /// How many passwords are drawn before one is put together.
 const TRIES: usize = 64;
 
@@ -129,6 +132,37 @@ impl<'a> Draw<'a> {
     fn of(&mut self, charset: &[char]) -> char {
         charset.get(self.below(charset.len())).copied().unwrap_or_default()
     }
+}
+
+/// Keys of a text that mean nothing, as in Vault, and what may have been meant by them.
+pub(super) fn misspelt(text: &str) -> Vec<String> {
+    let items = if text.len() > TEXT_MAX { Vec::new() } else { tree::parse(text).unwrap_or_default() };
+    let mut said = Vec::new();
+    say_unknown(&items, &["length", "rule"], &mut said);
+    let rules = items.iter().filter(|(key, _)| key == "rule").filter_map(|(_, value)| objects(value)).flatten();
+    for (kind, value) in rules.flatten() {
+        match kind.as_str() {
+            "charset" => {
+                let blocks = objects(value).unwrap_or_default();
+                blocks.into_iter().for_each(|block| say_unknown(block, &["charset", "min-chars"], &mut said));
+            }
+            other => said.extend(not_known(other, &["charset"])),
+        }
+    }
+    said.sort();
+    said.dedup();
+    said.truncate(MISSPELT_MAX);
+    said
+}
+
+fn say_unknown(items: &[(String, Value)], known: &[&'static str], said: &mut Vec<String>) {
+    let unknown = items.iter().filter(|(key, _)| !known.iter().any(|known| key.eq_ignore_ascii_case(known)));
+    said.extend(unknown.filter_map(|(key, _)| not_known(key, known)));
+}
+
+fn not_known(word: &str, known: &[&'static str]) -> Option<String> {
+    let near = nearest(word, known.iter().copied())?;
+    Some(format!("`{word}` is not known in a password policy: did you mean `{near}`?"))
 }
 
 fn read(text: &str) -> Result<PasswordPolicy, String> {
@@ -283,6 +317,30 @@ mod tests {
             text += &format!("rule \"charset\" {{\n  charset = {charset:?}\n  min-chars = {at_least}\n}}\n");
         }
         text
+    }
+
+    #[test]
+    fn a_misspelt_key_is_told_from_one_that_means_something() {
+        let said = |text: &str| {
+            let said = misspelt(text);
+            said.iter()
+                .map(|said| said.replace(" is not known in a password policy: did you mean", ""))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(said(&rules(20, &[("abc", 1)])), [""; 0]);
+        assert_eq!(said("Length = 20\nRULE \"charset\" { Charset = \"a\" Min-Chars = 1 }"), [""; 0]);
+        assert_eq!(said("lenght = 20\nrul \"charset\" { }"), ["`lenght` `length`?", "`rul` `rule`?"]);
+        assert_eq!(
+            said("length = 20\nrule \"charst\" { }\nrule \"charset\" { min_chars = 1\nchar = \"a\" }"),
+            ["`charst` `charset`?", "`min_chars` `min-chars`?"]
+        );
+        assert_eq!(
+            said("{\"rule\": [{\"charset\": [{\"min_chars\": 1}, {\"min_chars\": 2}]}]}"),
+            ["`min_chars` `min-chars`?"]
+        );
+        for nothing in ["", "{", "rule = 5", "rule \"charset\" = 5", "colour = 1"] {
+            assert_eq!(said(nothing), [""; 0], "{nothing}");
+        }
     }
 
     /// Vault draws passwords until one follows the policy: of this one it never finds any.

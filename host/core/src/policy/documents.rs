@@ -15,8 +15,8 @@ use crate::keys;
 use crate::seams::error::RequestError;
 use crate::seams::host::Clock;
 use crate::seams::sandbox::{
-    AclError, AclEvaluator, CompiledPolicies, Diagnostic, IdentityValues, PolicySetId, PolicySource, SandboxError,
-    Severity,
+    AclError, AclEvaluator, CompiledPolicies, Diagnostic, IdentityValues, PolicyReport, PolicySetId, PolicySource,
+    SandboxError, Severity,
 };
 use crate::seams::storage::{Batch, Expect, Storage, StorageError};
 
@@ -214,8 +214,8 @@ impl Policies {
     ///
     /// # Errors
     /// `failed to parse policy: …` with the guest's words; a `cas` that does not match.
-    pub async fn write(&self, document: PolicyDocument, cas: Option<i64>) -> Result<Vec<Diagnostic>, RequestError> {
-        let warnings = self.parse(&document).await?;
+    pub async fn write(&self, document: PolicyDocument, cas: Option<i64>) -> Result<PolicyReport, RequestError> {
+        let found = self.parse(&document).await?;
         let _writing = self.writing.lock().await;
         for _ in 0..TRIES {
             let stored = self.stored(&document.name).await?;
@@ -225,7 +225,7 @@ impl Policies {
                 return Err(RequestError::invalid("check-and-set parameter required for this call"));
             }
             if self.replace(&stored, document.clone(), cas).await? {
-                return Ok(warnings);
+                return Ok(found);
             }
         }
         Err(overtaken_too_often(&keys::policy(&document.name)).into())
@@ -240,25 +240,25 @@ impl Policies {
         name: &str,
         change: PolicyChange,
         cas: Option<i64>,
-    ) -> Result<Vec<Diagnostic>, RequestError> {
+    ) -> Result<PolicyReport, RequestError> {
         let _writing = self.writing.lock().await;
         for _ in 0..TRIES {
             let stored = self.stored(name).await?;
             let before = stored.in_force(self.clock.now());
             let before = before.ok_or_else(|| RequestError::invalid("policy not found"))?;
             let document = change.applied_to(before, self.clock.now());
-            let warnings = self.parse(&document).await?;
+            let found = self.parse(&document).await?;
             if self.replace(&stored, document, cas).await? {
-                return Ok(warnings);
+                return Ok(found);
             }
         }
         Err(overtaken_too_often(&keys::policy(name)).into())
     }
 
     /// Warnings about a text that may be stored. Of what is only a hint a server says nothing.
-    async fn parse(&self, document: &PolicyDocument) -> Result<Vec<Diagnostic>, RequestError> {
+    async fn parse(&self, document: &PolicyDocument) -> Result<PolicyReport, RequestError> {
         let mut found = check(&*self.acl, source(document)).await?;
-        found.retain(|one| one.severity == Severity::Warning);
+        found.diagnostics.retain(|one| one.severity == Severity::Warning);
         Ok(found)
     }
 
@@ -471,16 +471,22 @@ impl Policies {
     }
 }
 
-/// Reads a text as it is read when it is written. Returns what is legal and probably not meant.
+/// Reads a text as it is read when it is written. Returns what is legal and probably not meant, and the groups that it names.
 ///
 /// # Errors
 /// `failed to parse policy: …` with the guest's words.
-pub async fn check(acl: &dyn AclEvaluator, source: PolicySource) -> Result<Vec<Diagnostic>, RequestError> {
+pub async fn check(acl: &dyn AclEvaluator, source: PolicySource) -> Result<PolicyReport, RequestError> {
     if source.text.len() > TEXT_LEN_MAX {
         return Err(RequestError::Invalid(format!("policy is longer than {TEXT_LEN_MAX} bytes")));
     }
-    let failed = |error: &Diagnostic| RequestError::Invalid(format!("failed to parse policy: {}", error.message));
-    let diagnostics = acl.lint(&source).await.map_err(|error| match error {
+    let failed = |error: &Diagnostic| {
+        let refused = RequestError::Invalid(format!("failed to parse policy: {}", error.message));
+        match &error.help {
+            Some(help) => refused.with_help(format!("line {}: {help}", error.line)),
+            None => refused,
+        }
+    };
+    let report = acl.lint(&source).await.map_err(|error| match error {
         // What is wrong with the text is the client's to mend, however much there is to say of it.
         SandboxError::Answer(_) => RequestError::invalid(
             "failed to parse policy: what is wrong with the text takes more room to say than an answer has",
@@ -488,15 +494,15 @@ pub async fn check(acl: &dyn AclEvaluator, source: PolicySource) -> Result<Vec<D
         error => error.into(),
     })?;
     // Nobody can tell which of two values was meant. Only who writes the text is asked: compiling reads such a text.
-    if let Some(repeated) = diagnostics.iter().find(|found| found.code == REPEATED_ATTRIBUTE) {
+    if let Some(repeated) = report.diagnostics.iter().find(|found| found.code == REPEATED_ATTRIBUTE) {
         return Err(failed(repeated));
     }
-    let Some(error) = diagnostics.iter().find(|found| found.severity == Severity::Error) else {
-        return Ok(diagnostics);
+    let Some(error) = report.diagnostics.iter().find(|found| found.severity == Severity::Error) else {
+        return Ok(report);
     };
     // A lint knows no time. What is wrong in a block that has expired counts no more than the block.
     match acl.compile_acl(&[source], &IdentityValues::new()).await {
-        Ok(_) => Ok(Vec::new()),
+        Ok(_) => Ok(PolicyReport::default()),
         Err(AclError::Refused(diagnostics)) => Err(failed(diagnostics.first().unwrap_or(error))),
         Err(AclError::Sandbox(stopped)) => Err(stopped.into()),
     }

@@ -52,7 +52,7 @@ impl MountLeases for LeaseCounts {
         mount: &MountAccessor,
         limit: PathLimit,
         batch: Batch,
-    ) -> Result<(), RequestError> {
+    ) -> Result<u64, RequestError> {
         let PathLimit { path, of, max_leases } = limit;
         let scope = Scope { mount: Some(mount.clone()), suffix: path, role: String::new() };
         let id = random::base62(&*self.entropy, 12);
@@ -66,7 +66,8 @@ impl MountLeases for LeaseCounts {
             quotas.push(LeaseCount { id, name, scope, max_leases, inheritable: false, places: 0, is_engines: true });
             Ok(())
         })
-        .await
+        .await?;
+        Ok(self.standing_below(|quota| quota.is_engines && quota.scope == scope).await)
     }
 
     async fn commit_unless_standing(
@@ -113,6 +114,15 @@ impl MountLeases for LeaseCounts {
 }
 
 impl LeaseCounts {
+    /// How many leases a quota counts that has just been stored. Nothing depends on it, so a store that fails says none.
+    pub(super) async fn standing_below(&self, is_it: impl Fn(&LeaseCount) -> bool) -> u64 {
+        let known = self.known();
+        match known.as_ref().and_then(|known| known.table.quotas.iter().find(|quota| is_it(quota))) {
+            Some(quota) => self.count(quota).await.unwrap_or(0),
+            None => 0,
+        }
+    }
+
     /// What a request hears that would begin one lease too many.
     pub(super) async fn full(&self, known: &Known, quota: &LeaseCount, path: String) -> StorageError {
         metrics::lease_refused(&self.cluster.read(), &quota.name);

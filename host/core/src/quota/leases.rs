@@ -195,9 +195,11 @@ impl LeaseCounts {
         Err(self.full(&known, quota, path.to_owned()).await)
     }
 
+    /// Returns how many leases it counts, as far as that is known.
+    ///
     /// # Errors
     /// Another one covers the same; too many; leases are being counted already; or as storage.
-    pub(crate) async fn write(&self, quota: LeaseCount) -> Result<(), RequestError> {
+    pub(crate) async fn write(&self, quota: LeaseCount) -> Result<u64, RequestError> {
         let mounts = self.known().ok_or(RequestError::Sealed)?.mounts;
         self.change(Batch::new(), |quotas| {
             let mut others = quotas.iter().filter(|other| !other.is_engines && other.name != quota.name);
@@ -211,7 +213,8 @@ impl LeaseCounts {
             quotas.push(quota.clone());
             Ok(())
         })
-        .await
+        .await?;
+        Ok(self.standing_below(|stored| !stored.is_engines && stored.name == quota.name).await)
     }
 
     /// # Errors

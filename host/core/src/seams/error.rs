@@ -14,6 +14,9 @@ pub enum RequestError {
     /// 400 `M(text)`: Vault wraps what an engine's framework refuses.
     #[error("{0}")]
     InvalidMulti(String),
+    /// Another one, and what to do about it as a further entry of `errors`. Clients that compare texts find Vault's as it is.
+    #[error("{error}")]
+    Helped { error: Box<RequestError>, help: String },
     /// 400 `E(said)`: a login whose proof is not good. The client learns `said`; the audit record has the reason besides.
     #[error("{said}")]
     LoginRefused { said: &'static str, reason: String },
@@ -101,6 +104,31 @@ impl RequestError {
     #[must_use]
     pub fn invalid(text: impl Into<String>) -> Self {
         Self::Invalid(text.into())
+    }
+
+    /// This one, with what to do about it.
+    #[must_use]
+    pub fn with_help(self, help: impl Into<String>) -> Self {
+        Self::Helped { error: Box::new(self), help: help.into() }
+    }
+
+    /// What an engine or its input got wrong becomes the client's to mend, in other words; everything else stays as it is.
+    #[must_use]
+    pub fn reworded(self, words: impl FnOnce(String) -> String) -> Self {
+        match self {
+            Self::Invalid(text) | Self::InvalidMulti(text) | Self::Engine(text) => Self::Invalid(words(text)),
+            Self::Helped { error, help } => error.reworded(words).with_help(help),
+            other => other,
+        }
+    }
+
+    /// What is wrong, without what to do about it.
+    #[must_use]
+    pub fn bare(&self) -> &Self {
+        match self {
+            Self::Helped { error, .. } => error.bare(),
+            error => error,
+        }
     }
 }
 

@@ -21,11 +21,29 @@ pub struct Standing {
     pub paths: Vec<String>,
 }
 
+impl Standing {
+    #[must_use]
+    pub fn is_one(&self) -> bool {
+        self.leases == 1 && !self.has_more
+    }
+
+    /// `1 lease (of database/creds/app) stands`.
+    #[must_use]
+    pub fn with_verb(&self, one: &str, several: &str) -> String {
+        format!("{self} {}", if self.is_one() { one } else { several })
+    }
+
+    #[must_use]
+    pub fn pronoun(&self) -> &'static str {
+        if self.is_one() { "it" } else { "them" }
+    }
+}
+
 /// `3 leases (of database/creds/app)`.
 impl fmt::Display for Standing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let more = if self.has_more { " or more" } else { "" };
-        let leases = if self.leases == 1 && !self.has_more { "lease" } else { "leases" };
+        let leases = if self.is_one() { "lease" } else { "leases" };
         write!(f, "{}{more} {leases} (of {})", self.leases, self.paths.join(", "))
     }
 }
@@ -38,6 +56,17 @@ pub struct PathLimit {
     /// As the refusal of one lease too many names it: `role "app"`.
     pub of: String,
     pub max_leases: Option<NonZeroU64>,
+}
+
+/// For whoever sets a limit below what stands: nothing is wrong, and a lease that is refused later would surprise them.
+#[must_use]
+pub fn above_limit(standing: u64, max_leases: u64) -> Option<String> {
+    (standing > max_leases).then(|| {
+        format!(
+            "{standing} leases stand, and max_leases is {max_leases}: they go on, and a further one begins only when fewer than \
+             {max_leases} stand"
+        )
+    })
 }
 
 /// Why a batch was not written.
@@ -56,6 +85,7 @@ pub trait MountLeases: Send + Sync {
     async fn standing(&self, mount: &MountAccessor, connection: &str) -> Result<Standing, StorageError>;
 
     /// Writes a batch, and in the same step sets how many leases of one path there may be; `None`: as many as anybody wants.
+    /// Returns how many there are, as far as that is known; zero without a limit.
     ///
     /// # Errors
     /// Too many paths have a limit; or as storage. Nothing was written.
@@ -64,7 +94,7 @@ pub trait MountLeases: Send + Sync {
         mount: &MountAccessor,
         limit: PathLimit,
         batch: Batch,
-    ) -> Result<(), RequestError>;
+    ) -> Result<u64, RequestError>;
 
     /// Writes a batch if no lease stands on a target, and none begins before it is written.
     ///

@@ -190,6 +190,29 @@ impl Diagnostic {
     }
 }
 
+/// What there is to say about one policy.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PolicyReport {
+    /// Errors first, then warnings and hints.
+    pub diagnostics: Vec<Diagnostic>,
+    /// The identity groups that it names, whether or not there are any.
+    pub groups: Vec<NamedGroup>,
+}
+
+/// By name or by id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedGroup {
+    pub key: GroupKey,
+    /// Its members may approve; otherwise a template asks for a value of it.
+    pub approves: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GroupKey {
+    Name(String),
+    Id(String),
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Dialect {
@@ -339,8 +362,8 @@ pub trait AclEvaluator: Send + Sync {
     async fn decide(&self, set: &PolicySetId, ask: &AclRequest<'_>) -> Result<Verdict, SandboxError>;
     async fn capabilities(&self, set: &PolicySetId, paths: &[&str]) -> Result<Vec<Capabilities>, SandboxError>;
     async fn grants_below(&self, set: &PolicySetId, prefix: &str) -> Result<bool, SandboxError>;
-    /// Everything there is to say about one text: errors first, then warnings and hints.
-    async fn lint(&self, source: &PolicySource) -> Result<Vec<Diagnostic>, SandboxError>;
+    /// Everything there is to say about one text.
+    async fn lint(&self, source: &PolicySource) -> Result<PolicyReport, SandboxError>;
     /// Of the component that decides: it stands in every audit record.
     fn digest(&self) -> Digest;
 }

@@ -1,8 +1,8 @@
 //! Between the seam's words and those of `wit/acl`.
 
 use leasehold_core::seams::sandbox::{
-    AclRequest, Approval, ControlGroup, Diagnostic, Factor, IdentityValues, PolicySource, Reason, RuleRef,
-    SandboxError, Severity, Verdict,
+    AclRequest, Approval, ControlGroup, Diagnostic, Factor, GroupKey, IdentityValues, NamedGroup, PolicyReport,
+    PolicySource, Reason, RuleRef, SandboxError, Severity, Verdict,
 };
 use leasehold_model::{Capabilities, Operation, Ttl};
 
@@ -135,6 +135,20 @@ pub(super) fn verdict(from: wit::Verdict) -> Result<Verdict, SandboxError> {
         limit: from.limit,
         control_group,
     })
+}
+
+pub(super) fn report(from: types::Report) -> PolicyReport {
+    let group = |from: types::NamedGroup| NamedGroup {
+        key: match from.key {
+            types::GroupKey::Name => GroupKey::Name(from.value),
+            types::GroupKey::Id => GroupKey::Id(from.value),
+        },
+        approves: from.approves,
+    };
+    PolicyReport {
+        diagnostics: from.diagnostics.into_iter().map(diagnostic).collect(),
+        groups: from.groups.into_iter().map(group).collect(),
+    }
 }
 
 pub(super) fn diagnostic(from: types::Diagnostic) -> Diagnostic {

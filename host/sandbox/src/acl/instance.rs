@@ -2,7 +2,7 @@
 //!
 //! Invariant: an instance whose guest trapped is broken and answers no more; its owner drops it.
 
-use leasehold_core::seams::sandbox::{Diagnostic, PolicySetId, SandboxError};
+use leasehold_core::seams::sandbox::{Diagnostic, PolicyReport, PolicySetId, SandboxError};
 use leasehold_model::Timestamp;
 use quick_cache::unsync::Cache;
 use quick_cache::{DefaultHashBuilder, Lifecycle, UnitWeighter};
@@ -199,11 +199,11 @@ impl Instance {
         Ok(reply)
     }
 
-    pub(super) fn lint(&mut self, source: &wit::Source, limits: &GuestLimits) -> Result<Vec<Diagnostic>, SandboxError> {
+    pub(super) fn lint(&mut self, source: &wit::Source, limits: &GuestLimits) -> Result<PolicyReport, SandboxError> {
         store::arm(&mut self.store, &limits.compile_acl)?;
         let answer = self.acl.leasehold_acl_evaluator().call_lint(&mut self.store, source);
         self.fuel = store::used(&self.store, limits.compile_acl.fuel);
-        Ok(self.ended(answer)?.into_iter().map(convert::diagnostic).collect())
+        Ok(convert::report(self.ended(answer)?))
     }
 
     fn set(&mut self, id: &PolicySetId) -> Result<ResourceAny, SandboxError> {

@@ -26,8 +26,8 @@ use std::sync::atomic::Ordering;
 
 use leasehold_core::seams::host::Clock;
 use leasehold_core::seams::sandbox::{
-    AclError, AclRequest, CompiledPolicies, Diagnostic, IdentityValues, PolicySetId, PolicySource, Reason,
-    SandboxError, Verdict,
+    AclError, AclRequest, CompiledPolicies, Diagnostic, IdentityValues, PolicyReport, PolicySetId, PolicySource,
+    Reason, SandboxError, Verdict,
 };
 use leasehold_model::{Capabilities, Timestamp};
 use metrics::{Counter, counter};
@@ -185,7 +185,7 @@ impl AclRoom {
     }
 
     /// On an instance of its own: the text may be anybody's.
-    pub(crate) async fn lint(&self, source: &PolicySource) -> Result<Vec<Diagnostic>, SandboxError> {
+    pub(crate) async fn lint(&self, source: &PolicySource) -> Result<PolicyReport, SandboxError> {
         let lane = self.shared.compiling(source.text.len() > self.shared.limits.wide_set);
         let turn = self.shared.meter.seen(self.shared.turn(lane, None).await)?;
         let place = self.shared.place()?;

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use leasehold_core::request::Object;
 use leasehold_core::seams::sandbox::{
-    AclError, AclEvaluator as _, AclRequest, Diagnostic, PolicySetId, Reason, SandboxError, Severity,
+    AclError, AclEvaluator as _, AclRequest, Diagnostic, GroupKey, NamedGroup, PolicySetId, Reason, SandboxError,
+    Severity,
 };
 use leasehold_model::{Capabilities, Operation};
 use leasehold_sandbox::Sandbox;
@@ -331,10 +332,19 @@ async fn values_matter_where_a_rule_names_their_key() {
 #[tokio::test]
 async fn a_lint_gives_warnings_of_a_text_that_would_be_taken() {
     let (sandbox, _) = sandbox();
-    let found = sandbox.lint(&policy("p", "path \"a\" {\n  capabilities = []\n}\n")).await.unwrap();
+    let found = sandbox.lint(&policy("p", "path \"a\" {\n  capabilities = []\n}\n")).await.unwrap().diagnostics;
     assert!(found.iter().all(|one| one.severity != Severity::Error), "{found:?}");
-    let found = sandbox.lint(&policy("p", "path \"a\" {")).await.unwrap();
+    let found = sandbox.lint(&policy("p", "path \"a\" {")).await.unwrap().diagnostics;
     assert!(found.iter().any(|one| one.severity == Severity::Error), "{found:?}");
+    let text = r#"path "a/{{identity.groups.ids.7.name}}" {
+  capabilities = ["read"]
+  control_group { factor "f" { controlled_capabilities = ["read"] identity { group_names = ["g"] approvals = 1 } } }
+}"#;
+    let group = |key, approves| NamedGroup { key, approves };
+    assert_eq!(
+        sandbox.lint(&policy("p", text)).await.unwrap().groups,
+        [group(GroupKey::Name("g".to_owned()), true), group(GroupKey::Id("7".to_owned()), false)]
+    );
 }
 
 #[tokio::test]

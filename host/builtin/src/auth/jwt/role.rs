@@ -86,6 +86,11 @@ pub(super) struct Identity {
     pub groups: Vec<String>,
 }
 
+fn no_user_claim() -> RequestError {
+    let refused = RequestError::invalid("a user claim must be defined on the role");
+    refused.with_help("user_claim names the claim that says who somebody is, as `sub`")
+}
+
 /// Seconds, which may be less than zero: no leeway at all.
 fn signed(fields: &Fields, name: &str) -> Result<Option<i64>, RequestError> {
     let Some(given) = fields.any(name) else { return Ok(None) };
@@ -136,7 +141,7 @@ impl Record for Role {
             // Vault's default, too.
             None | Some("" | "oidc") if is_new || fields.has("role_type") => {
                 if fields.text("user_claim").unwrap_or_default().is_empty() && self.user_claim.is_empty() {
-                    return invalid("a user claim must be defined on the role".to_owned());
+                    return Err(no_user_claim());
                 }
                 return invalid(
                     "'role_type' must be 'jwt': 'oidc', the default, is the browser flow of OpenID Connect, which is not offered".to_owned(),
@@ -225,7 +230,7 @@ impl Role {
     fn check(&self) -> Result<(), RequestError> {
         let invalid = |text: String| Err(RequestError::Invalid(text));
         if self.user_claim.is_empty() {
-            return invalid("a user claim must be defined on the role".to_owned());
+            return Err(no_user_claim());
         }
         for (name, bound) in &self.bound_claims {
             let Some(bound) = values(bound) else {
@@ -252,7 +257,8 @@ impl Role {
         if is_bound {
             return Ok(());
         }
-        invalid("must have at least one bound constraint when creating/updating a role".to_owned())
+        let refused = RequestError::invalid("must have at least one bound constraint when creating/updating a role");
+        Err(refused.with_help("give bound_audiences, bound_subject, bound_claims or token_bound_cidrs"))
     }
 
     pub(super) fn leeways(&self) -> Leeways {

@@ -142,7 +142,7 @@ impl DatabaseEngine {
         let purpose = if role.renew.texts.is_empty() { transaction::OURS } else { "renew" };
         let (mut anew, mut hosts) = (AGAIN_MAX, HOSTS_MAX);
         loop {
-            let opened = self.open(at, &effect.connection).await?;
+            let opened = self.open(at, &effect.connection).await.map_err(open::for_lease)?;
             match transaction::run(&opened.target, &effect.username, purpose, &statements, None).await {
                 Err(TargetError::Reconfigured) if anew > 0 => anew -= 1,
                 Err(error) if opened.target.may_go_elsewhere(&error, &mut hosts) => {}
@@ -156,7 +156,7 @@ impl DatabaseEngine {
         let statement_max = revocation_timeout(at, &effect).await;
         let (mut anew, mut hosts) = (AGAIN_MAX, HOSTS_MAX);
         loop {
-            let opened = self.open(at, &effect.connection).await?;
+            let opened = self.open(at, &effect.connection).await.map_err(open::for_lease)?;
             let heir = reassign_owner::of_role(&at.mount.accessor, &effect.role);
             let leftovers = opened.record.leftovers(heir).map_err(EngineError::Failed)?;
             let ending = Ending {

@@ -52,6 +52,17 @@ impl From<Unusable> for EngineError {
     }
 }
 
+/// Of a lease that is to be renewed or to end.
+pub(super) fn for_lease(why: Unusable) -> EngineError {
+    match why {
+        Unusable::Missing(name) => EngineError::Failed(format!(
+            "{}: write it again so that its leases can end, or give them up with `lease revoke -force -prefix`",
+            missing(&name)
+        )),
+        other => other.into(),
+    }
+}
+
 pub(super) fn missing(name: &str) -> String {
     format!("failed to find entry for connection with name: {name:?}")
 }

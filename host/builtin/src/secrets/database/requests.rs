@@ -9,7 +9,7 @@ use std::num::NonZeroU64;
 use leasehold_core::request::LogicalResponse;
 use leasehold_core::seams::engine::{EngineContext, EngineRequest, Outcome};
 use leasehold_core::seams::error::RequestError;
-use leasehold_core::seams::mount_leases::{PathLimit, Standing};
+use leasehold_core::seams::mount_leases::{PathLimit, Standing, above_limit};
 use leasehold_core::seams::mount_storage::MountBatch;
 use leasehold_core::seams::storage::{Expect, StorageError};
 use serde_json::json;
@@ -28,8 +28,13 @@ use super::static_requests::NOT_UNIQUE;
 use super::static_role;
 use super::{AGAIN_MAX, DatabaseEngine, connection_key, plan, read_role, role, role_key, target_name};
 
-/// What becomes of leases that stand where a connection leads no more.
-const END_LATER: &str = "they end only when a connection of this name leads to that server again";
+/// What becomes of leases whose connection was taken from under them.
+fn end_later(standing: &Standing) -> String {
+    let (they, them) = if standing.is_one() { ("it ends", "it") } else { ("they end", "them") };
+    format!(
+        "{they} only when a connection of this name leads to that server again, or when `lease revoke -force -prefix` gives {them} up"
+    )
+}
 
 /// What becomes of static roles whose connection is gone.
 const UNREADABLE: &str = "static-creds refuses their passwords, which stay as they are, and changes that fall due are tried again and again \
@@ -98,8 +103,10 @@ impl DatabaseEngine {
             let batch = reschedule(batch, &Subject::Root(name.to_owned()), due_at, None);
             let refused = |standing: &Standing| {
                 format!(
-                    "connection {name:?} cannot be deleted: {standing} stand on it and could not end without it; revoke them, or send \
-                     force=true to delete it all the same"
+                    "connection {name:?} cannot be deleted: {} on it and could not end without it; revoke {}, or send force=true to \
+                     delete it all the same",
+                    standing.with_verb("stands", "stand"),
+                    standing.pronoun()
                 )
             };
             match standing::commit(&request.context, name, batch, force(request), refused).await {
@@ -108,7 +115,9 @@ impl DatabaseEngine {
             }
         };
         self.retain_pools(|id| *id != (request.context.mount.accessor.clone(), name.to_owned()));
-        warnings.extend(left_alone.map(|standing| format!("{standing} stood on this connection: {END_LATER}")));
+        warnings.extend(
+            left_alone.map(|standing| format!("{standing} stood on this connection: {}", end_later(&standing))),
+        );
         Ok(warnings.into_iter().fold(LogicalResponse::empty(), LogicalResponse::warn))
     }
 
@@ -135,7 +144,10 @@ impl DatabaseEngine {
             let is_limited = read_role(name, &stored.value).map_or(true, |role| role.max_leases > 0);
             match commit_role(at, name, batch, is_limited.then_some(0)).await {
                 Err(RequestError::Storage(StorageError::Conflict(_))) if left > 0 => left -= 1,
-                done => break done?,
+                done => {
+                    done?;
+                    break;
+                }
             }
         }
         Ok(LogicalResponse::empty())
@@ -243,14 +255,17 @@ impl DatabaseEngine {
         if is_another_server {
             let refused = |standing: &Standing| {
                 creating(&format!(
-                    "this connection would lead to another server than before, and {standing} stand on the former one and could not end \
-                     from there; revoke them, or send force=true to write it all the same"
+                    "this connection would lead to another server than before, and {} on the former one and could not end from there; \
+                     revoke {}, or send force=true to write it all the same",
+                    standing.with_verb("stands", "stand"),
+                    standing.pronoun()
                 ))
             };
             let left_alone = standing::commit(at, name, batch, force(request), refused).await?;
-            let told =
-                |standing| format!("{standing} stand on the server that this connection led to before: {END_LATER}");
-            warnings.extend(left_alone.map(told));
+            warnings.extend(left_alone.map(|standing| {
+                let stands = standing.with_verb("stands", "stand");
+                format!("{stands} on the server that this connection led to before: {}", end_later(&standing))
+            }));
         } else {
             at.storage.commit(batch).await?;
         }
@@ -307,7 +322,9 @@ impl DatabaseEngine {
         }
         let bytes = serde_json::to_vec(&role).map_err(|error| RequestError::Internal(error.to_string()))?;
         let batch = MountBatch::new().put(role_key(name), bytes, expect).check(static_role::key(name), Expect::Absent);
-        commit_role(at, name, batch, (role.max_leases != limit_before).then_some(role.max_leases)).await?;
+        let limit = (role.max_leases != limit_before).then_some(role.max_leases);
+        let standing = commit_role(at, name, batch, limit).await?;
+        warnings.extend(limit.filter(|most| *most > 0).and_then(|most| above_limit(standing, most)));
         Ok(warnings.into_iter().fold(answer, LogicalResponse::warn))
     }
 
@@ -320,10 +337,8 @@ impl DatabaseEngine {
             Unusable::Broken(why) => refused(why),
             Unusable::Storage(error) => error.into(),
         })?;
-        let plan = plan::plan(request, name, role, &opened.record).await.map_err(|error| match error {
-            RequestError::Engine(why) | RequestError::Invalid(why) => refused(why),
-            other => other,
-        })?;
+        let planned = plan::plan(request, name, role, &opened.record).await;
+        let plan = planned.map_err(|error| error.reworded(|why| format!("error verifying role: {why}")))?;
         let effect = Effect::read(&plan.effect).map_err(|error| RequestError::Internal(error.to_string()))?;
         let expires_at = at.clock.now() + plan.default_ttl.if_set().unwrap_or(at.mount.default_lease_ttl);
         let renew = match role.renew.texts.is_empty() {
@@ -380,13 +395,17 @@ pub(super) async fn list(request: &EngineRequest, folder: &str) -> Result<Logica
 }
 
 /// Writes a batch about a role; with how many leases it may have from then on, where that changes. Zero: as many as anybody wants.
+/// Returns how many it has then, where they are counted.
 async fn commit_role(
     at: &EngineContext,
     name: &str,
     batch: MountBatch,
     max_leases: Option<u64>,
-) -> Result<(), RequestError> {
-    let Some(max_leases) = max_leases else { return Ok(at.storage.commit(batch).await?) };
+) -> Result<u64, RequestError> {
+    let Some(max_leases) = max_leases else {
+        at.storage.commit(batch).await?;
+        return Ok(0);
+    };
     let limit = PathLimit {
         path: format!("creds/{name}"),
         of: format!("role {name:?}"),

@@ -65,8 +65,8 @@ async fn write(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
     }
     let text = call.fields.text("policy").filter(|text| !text.is_empty());
     let text = text.ok_or_else(|| RequestError::InvalidMulti("missing policy".to_owned()))?;
-    call.unsealed.engines.passwords().write(name, &super::policies::unpacked(text)).await?;
-    Ok(LogicalResponse::empty())
+    let warnings = call.unsealed.engines.passwords().write(name, &super::policies::unpacked(text)).await?;
+    Ok(warnings.into_iter().fold(LogicalResponse::empty(), LogicalResponse::warn))
 }
 
 async fn delete(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {

@@ -10,7 +10,7 @@ use crate::policy::documents::{PolicyChange, PolicyDocument};
 use crate::request::{LogicalResponse, Object, Shape};
 use crate::routes::{Access, Answer, Op, Route};
 use crate::seams::error::RequestError;
-use crate::seams::sandbox::Diagnostic;
+use crate::seams::sandbox::{Diagnostic, GroupKey, NamedGroup, PolicyReport};
 
 const FIELDS: &[Field] = &[
     Field::visible("policy", Kind::Text, "HCL or JSON, as it is or in base64."),
@@ -204,7 +204,7 @@ async fn write_by(call: &Call<'_>, old: bool) -> Result<LogicalResponse, Request
         expiration,
     };
     let found = call.unsealed.policies.write(document, fields.int("cas")).await?;
-    warnings.extend(told(&found));
+    warnings.extend(told(call, &found));
     Ok(LogicalResponse { warnings, ..LogicalResponse::empty() })
 }
 
@@ -232,19 +232,47 @@ async fn patch(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
     };
     let found = call.unsealed.policies.patch(&name, change, fields.int("cas")).await?;
     // Vault answers with an envelope around nothing.
-    Ok(LogicalResponse { warnings: told(&found), ..LogicalResponse::empty().with_status(200) })
+    Ok(LogicalResponse { warnings: told(call, &found), ..LogicalResponse::empty().with_status(200) })
 }
 
 /// As many warnings as a person reads.
 const WARNINGS_MAX: usize = 20;
 
-/// What the guest found, as warnings: `At 3:6: path "a/*/b": …`.
-fn told(found: &[Diagnostic]) -> Vec<String> {
-    let mut warnings: Vec<String> = found.iter().take(WARNINGS_MAX).map(Diagnostic::told).collect();
-    if let Some(more) = found.len().checked_sub(WARNINGS_MAX).filter(|more| *more > 0) {
-        warnings.push(format!("{more} more warnings are not shown; `policy lint` shows all of them"));
+/// What the guest found, as warnings: `At 3:6: path "a/*/b": …`, and the groups that are not there.
+fn told(call: &Call<'_>, found: &PolicyReport) -> Vec<String> {
+    let groups = found.groups.iter().filter_map(|group| missing(call, group));
+    let mut warnings: Vec<String> = found.diagnostics.iter().map(Diagnostic::told).chain(groups).collect();
+    let all = warnings.len();
+    warnings.truncate(WARNINGS_MAX);
+    if let Some(more) = all.checked_sub(WARNINGS_MAX).filter(|more| *more > 0) {
+        let are = if more == 1 { "warning is" } else { "warnings are" };
+        warnings.push(format!("{more} more {are} not shown; `policy lint` shows all that the text itself tells"));
     }
     warnings
+}
+
+/// What a group that does not exist means for whoever named it. It may come to exist: a policy may be written before its groups.
+fn missing(call: &Call<'_>, group: &NamedGroup) -> Option<String> {
+    let groups = &call.unsealed.identities.groups;
+    let mut near = String::new();
+    let which = match &group.key {
+        GroupKey::Name(name) => {
+            let found = groups.by_name(name);
+            if found.as_ref().is_some_and(|found| found.name == *name) {
+                return None;
+            }
+            // Names are one whatever their case; here they are compared letter by letter.
+            near = found.map_or_else(String::new, |found| format!(", but {:?} does", found.name));
+            format!("named {name:?}")
+        }
+        GroupKey::Id(id) if groups.find(id).is_some() => return None,
+        GroupKey::Id(id) => format!("with the id {id:?}"),
+    };
+    let (who, until) = match group.approves {
+        true => ("a control group asks members of", "nobody can approve as one of them"),
+        false => ("a template asks for", "its rule counts for nobody"),
+    };
+    Some(format!("{who} the identity group {which}, which does not exist{near}: until it does, {until}"))
 }
 
 const NO_TEXT: &str = "'policy' parameter not supplied or empty";

@@ -13,6 +13,7 @@ use crate::random;
 use crate::request::LogicalResponse;
 use crate::routes::{Access, Answer, Op, Route};
 use crate::seams::error::RequestError;
+use crate::seams::mount_leases::above_limit;
 use leasehold_model::Ttl;
 
 const PATH: Field = Field::visible(
@@ -265,11 +266,9 @@ async fn write_count(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
     let scope = scope(call)?;
     let inheritable = call.fields.bool("inheritable").unwrap_or(scope.mount.is_none());
     let id = random::base62(&*call.core.seams.entropy, 12);
-    quotas(call)
-        .leases
-        .write(LeaseCount { id, name, scope, max_leases, inheritable, places: 0, is_engines: false })
-        .await?;
-    Ok(LogicalResponse::empty())
+    let quota = LeaseCount { id, name, scope, max_leases, inheritable, places: 0, is_engines: false };
+    let standing = quotas(call).leases.write(quota).await?;
+    Ok(above_limit(standing, max_leases).into_iter().fold(LogicalResponse::empty(), LogicalResponse::warn))
 }
 
 async fn delete_count(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {

@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use async_trait::async_trait;
 use leasehold_core::seams::sandbox::{
     AclError, AclEvaluator, AclRequest, CompiledPolicies, ControlGroup, Diagnostic, Dialect, Digest, EvaluationFailed,
-    IdentityValues, LoadError, ModuleFacts, ModuleHost, ModuleRequest, ModuleVerdict, PolicySetId, PolicySource,
-    Purpose, Reason, RenderError, SandboxError, Severity, TemplateRenderer, TemplateReport, UsernameError,
-    UsernameFacts, Verdict,
+    IdentityValues, LoadError, ModuleFacts, ModuleHost, ModuleRequest, ModuleVerdict, PolicyReport, PolicySetId,
+    PolicySource, Purpose, Reason, RenderError, SandboxError, Severity, TemplateRenderer, TemplateReport,
+    UsernameError, UsernameFacts, Verdict,
 };
 use leasehold_model::{Capabilities, Operation, Ttl};
 
@@ -164,9 +164,10 @@ impl AclEvaluator for ScriptedSandbox {
         Ok(set.0.lines().any(|line| line.starts_with(prefix)))
     }
 
-    async fn lint(&self, source: &PolicySource) -> Result<Vec<Diagnostic>, SandboxError> {
+    async fn lint(&self, source: &PolicySource) -> Result<PolicyReport, SandboxError> {
+        let report = |diagnostics| PolicyReport { diagnostics, groups: Vec::new() };
         if source.text.starts_with("twice") {
-            return Ok(vec![finding("repeated-attribute", "At 1:1: twice".to_owned(), &source.name)]);
+            return Ok(report(vec![finding("repeated-attribute", "At 1:1: twice".to_owned(), &source.name)]));
         }
         if !source.text.starts_with("broken") {
             let odd = source.text.lines().filter(|line| line.contains("odd"));
@@ -182,9 +183,9 @@ impl AclEvaluator for ScriptedSandbox {
                 let hint = Diagnostic { severity: Severity::Hint, ..finding("hint", "hm".to_owned(), &source.name) };
                 [warning, hint]
             });
-            return Ok(warned.collect());
+            return Ok(report(warned.collect()));
         }
-        Ok(vec![finding("syntax", "At 1:1: broken".to_owned(), &source.name)])
+        Ok(report(vec![finding("syntax", "At 1:1: broken".to_owned(), &source.name)]))
     }
 
     fn digest(&self) -> Digest {

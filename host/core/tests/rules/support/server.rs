@@ -331,7 +331,7 @@ pub fn lease_of(answer: &LogicalResponse) -> LeaseId {
 /// The words of a refusal, with its kind.
 pub fn refusal(answer: Answer) -> String {
     let error = answer.map(|_| ()).unwrap_err();
-    let kind = format!("{error:?}");
+    let kind = format!("{:?}", error.bare());
     let kind: String = kind.chars().take_while(char::is_ascii_alphanumeric).collect();
     format!("{kind}: {error}")
 }

@@ -178,7 +178,8 @@ pub(crate) async fn end_sessions(
         match left.as_deref() {
             Some("0") => return Ok(None),
             Some(count) if waited >= SESSIONS_END_WITHIN => {
-                return Err(TargetError::Refused(format!("{count} sessions of role {name:?} do not end")));
+                let sessions = if count == "1" { "1 session".to_owned() } else { format!("{count} sessions") };
+                return Err(TargetError::Refused(format!("role {name:?} still has {sessions}, told to end")));
             }
             _ => {}
         }

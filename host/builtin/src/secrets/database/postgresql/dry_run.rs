@@ -83,7 +83,11 @@ impl Report {
             })
             .collect();
         let not_run = self.steps.iter().filter(|step| matches!(step.outcome, Outcome::NotRun)).count();
-        let rest = if not_run > 0 { format!("; {not_run} statements after that were not run") } else { String::new() };
+        let rest = match not_run {
+            0 => String::new(),
+            1 => "; 1 statement after that was not run".to_owned(),
+            more => format!("; {more} statements after that were not run"),
+        };
         (!failed.is_empty()).then(|| failed.join("; ") + &rest)
     }
 

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use leasehold_model::counted;
 use tokio::time::sleep;
 use tokio_postgres::error::SqlState;
 
@@ -125,7 +126,8 @@ async fn go_through(
     let dropped = match short_way(&session, subject, standing).await {
         Ok(None) => Ok(()),
         Ok(Some(left)) if left.sessions > 0 => {
-            let text = format!("{} sessions of role {:?} run on", left.sessions, subject.name);
+            let verb = if left.sessions == 1 { "runs" } else { "run" };
+            let text = format!("{} of role {:?} {verb} on", counted(left.sessions, "session"), subject.name);
             Err(TargetError::Refused(text))
         }
         // Once more, for PostgreSQL's own words.
@@ -184,9 +186,10 @@ async fn theirs(
             0 => Some(End::Gone),
             count => {
                 return Err(TargetError::Refused(format!(
-                    "the revocation statements dropped role {:?}, but {count} sessions of it run on, which this connection's \
-                     user may not end: a superuser can, or GRANT pg_signal_backend to that user",
-                    subject.name
+                    "the revocation statements dropped role {:?} and left {} of it, which this connection's user may not end: a \
+                     superuser can, or GRANT pg_signal_backend to that user",
+                    subject.name,
+                    counted(count, "session")
                 )));
             }
         },

@@ -12,7 +12,7 @@ use croner::parser::{CronParser, Seconds, Year};
 use jiff::Zoned;
 use jiff::tz::TimeZone;
 use leasehold_core::fields::Fields;
-use leasehold_model::{Timestamp, Ttl};
+use leasehold_model::{Timestamp, Ttl, counted};
 use serde::{Deserialize, Serialize};
 
 /// A shorter period would do nothing but change passwords.
@@ -131,6 +131,34 @@ fn share(name: &str, whole: u64) -> u64 {
     first.checked_rem(whole).unwrap_or(0)
 }
 
+/// The fields of a schedule, in their order.
+const FIELDS: [&str; 5] = ["minute (0-59)", "hour (0-23)", "day of month (1-31)", "month (1-12)", "day of week (0-7)"];
+
+/// Whether there are five fields, and a moment that each alone could name: what is wrong is said of the field that it stands in.
+fn check_fields(text: &str) -> Result<(), String> {
+    let given: Vec<&str> = text.split_whitespace().collect();
+    if given.len() == 1 && text.starts_with('@') {
+        let is_known = CronParser::new().parse(text).is_ok();
+        let names = "@hourly, @daily, @weekly, @monthly and @yearly";
+        return is_known.then_some(()).ok_or_else(|| format!("the schedules with a name are {names}"));
+    }
+    if given.len() != FIELDS.len() {
+        return Err(format!("it has {} and needs five: {}", counted(given.len(), "field"), FIELDS.join(", ")));
+    }
+    let parser = CronParser::builder().seconds(Seconds::Disallowed).year(Year::Disallowed).build();
+    for (at, (field, name)) in given.iter().zip(FIELDS).enumerate() {
+        let mut alone = ["*"; 5];
+        alone[at] = field;
+        if parser.parse(&alone.join(" ")).is_err() {
+            let shown: String = field.chars().take(32).collect();
+            return Err(format!(
+                "{shown:?} is no {name}: write a number, *, a range as 1-5, a list as 1,3 or a step as */2"
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// A parsed schedule, with the time zone in which it is meant.
 struct Cron {
     pattern: croner::Cron,
@@ -153,6 +181,7 @@ impl Cron {
                 (zone, fields)
             }
         };
+        check_fields(fields).map_err(wrong)?;
         let parser = CronParser::builder().seconds(Seconds::Disallowed).year(Year::Disallowed).build();
         let pattern = parser.parse(fields).map_err(|error| wrong(error.to_string()))?;
         let cron = Self { pattern, zone };
@@ -227,9 +256,38 @@ mod tests {
             ),
             (json!({"rotation_window": "1h"}), Err("rotation_window needs a rotation_schedule")),
             (json!({"rotation_period": 60, "rotation_schedule": "0 0 * * 6"}), Err("mutually exclusive fields")),
-            (json!({"rotation_schedule": "whenever"}), Err("could not parse rotation_schedule")),
-            (json!({"rotation_schedule": "0 0 0 * * 6"}), Err("could not parse rotation_schedule")),
-            (json!({"rotation_schedule": "61 0 * * 6"}), Err("could not parse rotation_schedule")),
+            (
+                json!({"rotation_schedule": "whenever"}),
+                Err(
+                    "could not parse rotation_schedule: it has 1 field and needs five: minute (0-59), hour (0-23), day of month",
+                ),
+            ),
+            (
+                json!({"rotation_schedule": "0 0 0 * * 6"}),
+                Err("could not parse rotation_schedule: it has 6 fields and"),
+            ),
+            (
+                json!({"rotation_schedule": "61 0 * * 6"}),
+                Err("could not parse rotation_schedule: \"61\" is no minute (0-59): write a number"),
+            ),
+            (json!({"rotation_schedule": "0 */0 * * 6"}), Err("could not parse rotation_schedule: \"*/0\" is no hour")),
+            (
+                json!({"rotation_schedule": "0 0 5-1 * 6"}),
+                Err("could not parse rotation_schedule: \"5-1\" is no day of m"),
+            ),
+            (
+                json!({"rotation_schedule": "0 0 * Foo 6"}),
+                Err("could not parse rotation_schedule: \"Foo\" is no month"),
+            ),
+            (
+                json!({"rotation_schedule": "0 0 * * FOO"}),
+                Err("could not parse rotation_schedule: \"FOO\" is no day of w"),
+            ),
+            (json!({"rotation_schedule": "@hourly"}), Ok(cron("@hourly", 0))),
+            (
+                json!({"rotation_schedule": "@often"}),
+                Err("could not parse rotation_schedule: the schedules with a name are"),
+            ),
             (json!({"rotation_schedule": "0 0 30 2 *"}), Err("could not parse rotation_schedule: it names no moment")),
             (
                 json!({"rotation_schedule": "TZ=Nowhere/Atall 0 0 * * 6"}),
