@@ -5,8 +5,8 @@
 //!
 //! Start with [`asked`], then [`run`]; what the server is asked is in [`paths`].
 //!
-//! Invariants: it ends within a second, whatever the server does; nothing is printed but candidates, on standard output; no blank and
-//! no control character is in them, whoever made that name.
+//! Invariants: it ends within a second, whatever the server does; nothing is printed but candidates, on standard output; a shell finds
+//! nothing in them to carry out, whoever made that name.
 
 mod paths;
 
@@ -52,7 +52,7 @@ pub(crate) fn run(env: &mut Environment, tree: &Command, typed: &str) -> u8 {
         None if paths_alone || place.words > 0 => Vec::new(),
         None => place.command.get_subcommands().filter(|one| !one.is_hide_set()).map(name).collect(),
     };
-    found.retain(|one| one.starts_with(&begun) && !one.contains(|c: char| c.is_whitespace() || c.is_control()));
+    found.retain(|one| one.starts_with(&begun) && is_plain(one) && (begun.starts_with('-') || !one.starts_with('-')));
     found.sort();
     found.dedup();
     for one in found {
@@ -61,6 +61,11 @@ pub(crate) fn run(env: &mut Environment, tree: &Command, typed: &str) -> u8 {
         }
     }
     0
+}
+
+/// Whether every shell takes it for itself. bash puts what it is given on the line as it is.
+fn is_plain(candidate: &str) -> bool {
+    candidate.chars().all(|c| c.is_alphanumeric() || "_-./@%+=:,".contains(c))
 }
 
 /// What the words in front of the cursor lead to.

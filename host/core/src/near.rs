@@ -17,10 +17,13 @@ pub(crate) fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) 
     (distance <= 2 && distance * 2 <= candidate.len()).then_some(candidate)
 }
 
+/// Who misspells more fields at once is not helped by more words.
+const FIELDS_MAX: usize = 8;
+
 /// What may have been meant by the fields of a request that its route does not declare.
 pub(crate) fn meant(declared: &[Field], fields: &Fields, unknown: &[String]) -> Option<String> {
     let not_given = || declared.iter().map(|field| field.name).filter(|name| !fields.has(name));
-    let near = unknown.iter().filter_map(|name| nearest(name, not_given()).map(|near| (name, near)));
+    let near = unknown.iter().take(FIELDS_MAX).filter_map(|name| nearest(name, not_given()).map(|near| (name, near)));
     let said: Vec<String> = near.map(|(name, near)| format!("`{name}` is not known: did you mean `{near}`?")).collect();
     (!said.is_empty()).then(|| said.join(" "))
 }

@@ -74,9 +74,10 @@ fn registered(script: &str) -> &str {
 
 const BASH_PATHS: &str = r#"
 _leasehold_paths() {
-    local IFS=$'\n' found
-    found=($(COMP_LINE="$COMP_LINE" COMP_POINT="$COMP_POINT" LEASEHOLD_COMPLETE=paths leasehold 2>/dev/null))
-    unset IFS
+    local one found=()
+    while IFS= read -r one; do
+        found+=("$one")
+    done < <(COMP_LINE="$COMP_LINE" COMP_POINT="$COMP_POINT" LEASEHOLD_COMPLETE=paths leasehold 2>/dev/null)
     if [[ "${#found[@]}" -eq 0 ]]; then
         _leasehold "$@"
         return
@@ -101,7 +102,10 @@ const ZSH_PATHS: &str = r#"_leasehold_paths() {
 
 const FISH_PATHS: &str = r#"
 function __fish_leasehold_paths
-    env COMP_LINE=(commandline -cp | string collect) COMP_POINT= LEASEHOLD_COMPLETE=paths leasehold 2>/dev/null
+    set -lx COMP_LINE (commandline -cp | string collect)
+    set -lx COMP_POINT ''
+    set -lx LEASEHOLD_COMPLETE paths
+    leasehold 2>/dev/null
 end
 complete -c leasehold -a '(__fish_leasehold_paths)'
 "#;

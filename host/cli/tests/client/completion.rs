@@ -92,6 +92,36 @@ fn a_path_is_completed_by_mounts_and_then_by_lists() {
     }
 }
 
+/// Whoever may write a key or a policy chooses its name, and bash puts what is offered on the line as it is.
+#[test]
+fn nothing_is_offered_that_a_shell_would_carry_out() {
+    let names = [
+        "$(id)",
+        "`id`",
+        "x;id",
+        "x|id",
+        "x&id",
+        "*",
+        "?",
+        "[a]",
+        "{a,b}",
+        "~root",
+        "a\\b",
+        "a'b",
+        "a\"b",
+        "a>b",
+        "#a",
+        "!a",
+        "-rf",
+        "plain",
+        "dotted.name@host",
+        "é",
+    ];
+    let keys = answer(&json!({ "keys": names }));
+    let (found, _) = completed(vec![keys], "leasehold policy read ");
+    assert_eq!(found, ["dotted.name@host", "plain", "é"]);
+}
+
 #[test]
 fn what_stands_behind_the_cursor_counts_no_more_than_what_is_asked_for_by_a_script() {
     let typed = "leasehold read dat and more";

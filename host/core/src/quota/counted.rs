@@ -62,6 +62,10 @@ impl Counted {
                     .as_ref()
                     .is_some_and(|closed| changed.mounts.iter().any(|mount| closed.covers(mount)))
                 {
+                    // A token ends whatever is counted: it goes the way on which its row goes last.
+                    if batch.expects_nothing() {
+                        return Err(StorageError::NotEmpty("leases that are being counted".to_owned()));
+                    }
                     if waited >= CLOSED_WAIT_MAX {
                         return Err(StorageError::Unavailable(
                             "leases are being counted for a change that depends on them".to_owned(),
@@ -103,6 +107,9 @@ impl Counted {
                 Err(StorageError::Conflict(key))
                     if tries > 0 && turns.iter().any(|taken| taken.key.as_str() == key) => {}
                 Err(StorageError::Conflict(key)) if keys::is_lease_count(&key) => {
+                    if batch.expects_nothing() {
+                        return Err(StorageError::NotEmpty("counts that change all the time".to_owned()));
+                    }
                     return Err(StorageError::Unavailable("the counts of leases change all the time".to_owned()));
                 }
                 other => return other,

@@ -91,6 +91,12 @@ impl Batch {
         self.0
     }
 
+    /// Whether it holds only where there is nothing.
+    #[must_use]
+    pub fn expects_nothing(&self) -> bool {
+        self.0.iter().any(|change| matches!(change, Change::Empty { .. } | Change::NoLeases { .. }))
+    }
+
     #[must_use]
     pub fn put(mut self, key: Key, value: Vec<u8>, expect: Expect) -> Self {
         self.0.push(Change::Put { key, value, expect });

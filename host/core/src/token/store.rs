@@ -22,6 +22,10 @@ use crate::wrapping::Wraps;
 /// Longer ones are not ours: nobody may make us hash megabytes before authentication.
 pub const TOKEN_LEN_MAX: usize = 1_024;
 
+/// How often a token is read again that changes before it is ended. Each of its counted uses changes it, and those who use it must not
+/// be able to keep it.
+const END_TRIES: u32 = 10_000;
+
 /// Children that become orphans in one commit, or values of a cubbyhole that go in one.
 const CHILDREN_AT_ONCE: u32 = 200;
 
@@ -262,22 +266,24 @@ impl Tokens {
     /// As [`Storage::commit`].
     pub async fn revoke_one(&self, hash: &TokenHash, fate: Children, cause: &EndCause) -> Result<Ended, StorageError> {
         let mut may_be_alone = true;
-        loop {
+        for _ in 0..END_TRIES {
             let Some(stored) = self.storage.get(&keys::token(hash)).await? else { return Ok(Ended::Before) };
             let (record, batch) = removal(hash, &stored)?;
             let row = self.storage.lease(&lease_id(&record.path, hash)?).await?;
-            let accessor = || record.accessor.as_str().to_owned();
             let (batch, ended) = match row {
                 Some(row) if may_be_alone && !record.hands_out() => (self.whole(batch, row), Ended::Whole),
-                Some(row) => {
+                row => {
                     if fate == Children::BecomeOrphans {
                         self.cut_loose(hash).await?;
                     }
-                    let (from, fence, now) = (row.state, row.fence, self.clock.now());
-                    let revoking = LeaseRow { state: LeaseState::Revoking, fence: fence + 1, ..row };
-                    (batch.shift(revoking.released(now).ending(cause, now), from, fence), Ended::Itself(accessor()))
+                    let (now, accessor) = (self.clock.now(), record.accessor.as_str().to_owned());
+                    let batch = row.into_iter().fold(batch, |batch, row| {
+                        let (from, fence) = (row.state, row.fence);
+                        let revoking = LeaseRow { state: LeaseState::Revoking, fence: fence + 1, ..row };
+                        batch.shift(revoking.released(now).ending(cause, now), from, fence)
+                    });
+                    (batch, Ended::Itself(accessor))
                 }
-                None => (batch, Ended::Itself(accessor())),
             };
             match self.storage.commit(batch).await {
                 // Something hangs on it, or somebody is at work on it.
@@ -291,6 +297,7 @@ impl Tokens {
                 }
             }
         }
+        Err(StorageError::Unavailable("a token that is to end changes all the time".to_owned()))
     }
 
     /// Ends a token whose row was claimed, if nothing hangs on it and nobody has changed it since.

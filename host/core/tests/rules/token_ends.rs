@@ -4,12 +4,12 @@ use std::future::Future;
 
 use leasehold_core::keys;
 use leasehold_core::seams::storage::Storage;
-use leasehold_model::Operation;
+use leasehold_model::{Operation, TokenId};
 use serde_json::json;
 
 use super::support::faults::Fault;
 use super::support::pass;
-use super::support::server::{ROOT, Server, token_of};
+use super::support::server::{ROOT, Server, request, token_of};
 
 /// Everything that can hang on a token, and nothing.
 const HANGING: [&str; 4] = ["nothing", "a child", "a value in its cubbyhole", "a lease"];
@@ -76,4 +76,29 @@ async fn a_token_on_which_nothing_hangs_goes_in_one_write() {
     server.call(Some(ROOT), Operation::Update, "auth/token/revoke", json!({ "token": token })).await.unwrap();
     assert!(server.process.is_armed(), "it was written twice");
     assert!(!server.lives(&token).await);
+}
+
+/// While leases are counted for a changed quota no row of theirs goes; a token ends all the same, at once.
+#[tokio::test(start_paused = true)]
+async fn no_count_of_leases_holds_up_the_end_of_a_token() {
+    let server = Server::start_shared().await;
+    let other = server.beside().await;
+    let token = server.token(json!({ "policies": ["default"] })).await;
+    let due = server.token(json!({ "policies": ["default"], "ttl": "2s" })).await;
+    let due = server.core.unsealed().unwrap().tokens.hash(&TokenId::new(due));
+    other.process.fault_at(0, Fault::CrashAfter);
+    assert!(other.root("sys/quotas/lease-count/all", json!({ "max_leases": 100 })).await.is_err());
+    let ask = |path: &str, data| {
+        let (core, asked) = (server.core.clone(), request(Some(ROOT), Operation::Update, path, data));
+        tokio::spawn(async move { core.handle(asked).await })
+    };
+    let waits = ask("auth/token/create", json!({ "policies": ["default"] }));
+    // Its answer comes when its row may go.
+    let revoked = ask("auth/token/revoke", json!({ "token": token }));
+    pass(3).await;
+    assert!(!waits.is_finished(), "nothing is being counted");
+    assert!(!server.lives(&token).await);
+    let key = keys::token(&due);
+    assert!(server.process.store.get(&key).await.unwrap().is_none(), "what was due has not ended");
+    assert!(revoked.await.unwrap().is_ok() && waits.await.unwrap().is_ok());
 }

@@ -141,8 +141,7 @@ fn locks(names: &Names, batch: &Batch) -> (Vec<i64>, Vec<bool>) {
 pub(super) async fn commit(shared: &Shared, batch: Batch) -> Result<(), StorageError> {
     const PARAMETERS: &str = "($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, \
                               $22, $23)";
-    let expects_nothing = |change: &Change| matches!(change, Change::Empty { .. } | Change::NoLeases { .. });
-    let function = if batch.0.iter().any(expects_nothing) { "commit_if_empty" } else { "commit" };
+    let function = if batch.expects_nothing() { "commit_if_empty" } else { "commit" };
     let text = shared.names.sql(&format!("select {{p}}{function}\"{PARAMETERS}"));
     let term = shared.member.current()?;
     let columns = Columns::of(&batch);
