@@ -144,12 +144,7 @@ fn pages_of_roles(server: &Server) {
         );
     }
     for limit in ["3", "-1", "bad"] {
-        limited.list(&format!("database/roles?limit={limit}")).assert_helped(
-            server.kind(),
-            403,
-            "permission denied",
-            "limit must be between 1 and 2",
-        );
+        limited.list(&format!("database/roles?limit={limit}")).assert_multi(403, "permission denied");
     }
 }
 
@@ -294,12 +289,7 @@ fn refused_credentials_leave_neither_lease_nor_postgresql_role() {
     server.role("broken", json!({ "creation_statements": broken }));
     server.role("key", json!({ "credential_type": "rsa_private_key" }));
     root.get("database/creds/nope").assert_error(400, "unknown role: nope");
-    root.get("database/creds/r0").assert_helped(
-        server.kind(),
-        server.mistake(),
-        "\"r0\" is not an allowed role",
-        "allowed_roles of connection \"narrow\"",
-    );
+    root.get("database/creds/r0").assert_multi(500, "\"r0\" is not an allowed role");
     root.get("database/creds/nodb").assert_multi(500, "failed to find entry for connection with name: \"nodb\"");
     root.get("database/creds/empty").assert_multi(500, "empty creation statements");
     root.get("database/creds/broken")

@@ -85,21 +85,6 @@ fn refusals(server: &Server) {
         "a user claim must be defined on the role",
         "user_claim names the claim that says who somebody is, as `sub`",
     );
-    refused(
-        server,
-        root.post("auth/approle/role/r", json!({ "bind_secret_id": false })),
-        server.mistake(),
-        &multi("at least one constraint should be enabled on the role"),
-        "set bind_secret_id, or give secret_id_bound_cidrs or token_bound_cidrs",
-    );
-    for path in ["auth/token/lookup-accessor", "sys/capabilities-accessor", "sys/control-group/request"] {
-        asked(
-            path,
-            json!({ "accessor": "nobody", "paths": "a" }),
-            &multi("invalid accessor"),
-            "no token has this accessor: it is mistyped, or its token has ended",
-        );
-    }
     for (text, said, help) in [
         (
             "lenght = 20\nrule \"charset\" {\n  charset = \"abc\"\n}",
@@ -115,37 +100,6 @@ fn refusals(server: &Server) {
         let said = multi(&format!("invalid password policy: {said}"));
         asked("sys/policies/password/p", json!({ "policy": text }), &said, help);
     }
-}
-
-#[test]
-fn a_refusal_by_a_policys_bounds_names_them() {
-    bounds(&ours());
-}
-
-#[test]
-fn a_refusal_by_a_policys_bounds_begins_as_that_of_a_real_openbao() {
-    let Some(bao) = Bao::find("bounds of policies, against a real OpenBao") else { return };
-    bounds(&prepared(Server::openbao(&bao)));
-}
-
-fn bounds(server: &Server) {
-    let client = |name: &str, besides: &str| server.with_policy(name, &rule(besides));
-    let denied = |answer: Answer, help: &str| refused(server, answer, 403, &multi("permission denied"), help);
-    let wraps = client("wraps", "min_wrapping_ttl = \"1m\"\n  max_wrapping_ttl = \"1h\"");
-    let bound = "the response must be wrapped with a TTL of at least 60s and at most 3600s";
-    denied(wraps.get("k/a"), bound);
-    denied(wraps.try_wrapped("GET", "k/a", "2h").unwrap(), bound);
-    let required = client("required", "required_parameters = [\"owner\"]");
-    denied(required.post("k/a", json!({ "x": 1 })), "parameter \"owner\" is required");
-    let some = client("some", "allowed_parameters = { \"x\" = [] }");
-    denied(some.post("k/a", json!({ "y": "secret" })), "parameter \"y\" is not allowed");
-    if server.kind() == Kind::Leasehold {
-        let pages = client("pages", "pagination_limit = 5");
-        denied(pages.get("k?list=true&limit=6"), "limit must be between 1 and 5");
-    }
-    // Of what is denied without a bound there is nothing to say.
-    denied(some.get("other/a"), "");
-    denied(some.delete("k/a"), "");
 }
 
 #[test]

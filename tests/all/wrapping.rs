@@ -212,12 +212,7 @@ fn what_nobody_has_unwrapped_ends_with_its_wrapping_token() {
     root.post("auth/token/lookup-accessor", json!({ "accessor": accessor })).assert_status(200);
     root.post("auth/token/revoke-accessor", json!({ "accessor": unread.text("/wrap_info/accessor") }))
         .assert_status(204);
-    root.post("auth/token/lookup-accessor", json!({ "accessor": accessor })).assert_helped(
-        server.kind(),
-        400,
-        "invalid accessor",
-        "no token has this accessor",
-    );
+    root.post("auth/token/lookup-accessor", json!({ "accessor": accessor })).assert_multi(400, "invalid accessor");
 }
 
 /// One reader gets it, however many ask at once.

@@ -2,8 +2,6 @@
 
 use serde_json::Value;
 
-use super::server::Kind;
-
 /// What a server answered.
 #[derive(Clone, Debug)]
 pub struct Answer {
@@ -75,18 +73,6 @@ impl Answer {
     pub fn assert_multi(self, status: u16, text: &str) -> Self {
         let wrapped = format!("1 error occurred:\n\t* {text}\n\n");
         self.assert_errors(status, &[&wrapped])
-    }
-
-    /// The multi-error form, and what to do about it: of that, Vault says nothing, and ours contains `help`.
-    #[track_caller]
-    pub fn assert_helped(self, kind: Kind, status: u16, text: &str, help: &str) -> Self {
-        let wrapped = format!("1 error occurred:\n\t* {text}\n\n");
-        if kind != Kind::Leasehold {
-            return self.assert_errors(status, &[&wrapped]);
-        }
-        assert_eq!((self.status, self.at("/errors/0")), (status, Value::from(wrapped)), "{self}");
-        assert!(self.text("/errors/1").contains(help), "no help with `{help}`\n{self}");
-        self
     }
 
     /// An error whose text contains this.

@@ -259,11 +259,6 @@ impl Server {
         self.kind
     }
 
-    /// What a client's mistake is answered with that OpenBao blames on itself.
-    pub fn mistake(&self) -> u16 {
-        if self.kind == Kind::Leasehold { 400 } else { 500 }
-    }
-
     pub fn address(&self) -> &str {
         &self.address
     }

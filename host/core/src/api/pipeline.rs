@@ -24,7 +24,6 @@ use crate::lease::EndCause;
 use crate::names;
 use crate::near;
 use crate::nodes::{Admission, index};
-use crate::policy::decide;
 use crate::request::{LogicalRequest, LogicalResponse};
 use crate::routes::Found;
 use crate::seams::auth::AuthRequest;
@@ -259,7 +258,7 @@ impl Core {
                     waits.is_none().then_some(RequestError::Denied)
                 }
                 Reason::Unapproved => Some(unapproved(&verdict)),
-                ref reason => Some(decide::refusal(reason)),
+                _ => Some(RequestError::Denied),
             };
             trace.verdict = Some(verdict);
             if let Some(refusal) = refusal {

@@ -43,17 +43,6 @@ pub async fn decide(
     Ok(if may_go_on(&of_bare) { both(verdict, of_bare) } else { of_bare })
 }
 
-/// What the client hears of a refusal. Whoever may do it in another way learns which: the reasons name keys and bounds, no values.
-#[must_use]
-pub fn refusal(reason: &Reason) -> RequestError {
-    match reason {
-        Reason::Parameter(why) | Reason::Wrapping(why) | Reason::Pagination(why) => {
-            RequestError::Denied.with_help(why.as_str())
-        }
-        _ => RequestError::Denied,
-    }
-}
-
 /// Two verdicts that refuse nothing but for approvals: those of both are needed.
 fn both(first: Verdict, second: Verdict) -> Verdict {
     let control_group = match (first.control_group, second.control_group) {

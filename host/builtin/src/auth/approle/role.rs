@@ -95,7 +95,7 @@ impl Role {
         }
         self.bind_secret_id = fields.bool("bind_secret_id").unwrap_or(self.bind_secret_id);
         if let Some(blocks) = fields.list("secret_id_bound_cidrs").or_else(|| fields.list("bound_cidr_list")) {
-            check_blocks(blocks).map_err(RequestError::InvalidMulti)?;
+            check_blocks(blocks).map_err(RequestError::Engine)?;
             self.secret_id_bound_cidrs = blocks.to_vec();
         }
         if let Some(uses) = fields.int("secret_id_num_uses") {
@@ -125,8 +125,7 @@ impl Role {
         if is_constrained {
             return Ok(());
         }
-        let refused = RequestError::InvalidMulti("at least one constraint should be enabled on the role".to_owned());
-        Err(refused.with_help("set bind_secret_id, or give secret_id_bound_cidrs or token_bound_cidrs"))
+        Err(RequestError::Engine("at least one constraint should be enabled on the role".to_owned()))
     }
 
     pub(super) fn shown(&self) -> Object {
@@ -171,7 +170,7 @@ pub(super) fn check_subset(role: &[Cidr], secret_id: &[String]) -> Result<(), Re
         return Ok(());
     }
     let role: Vec<String> = role.iter().map(ToString::to_string).collect();
-    Err(RequestError::InvalidMulti(format!(
+    Err(RequestError::Engine(format!(
         "failed to verify subset relationship between CIDR blocks on the role {role:?} and CIDR blocks on the secret ID {secret_id:?}"
     )))
 }

@@ -95,7 +95,7 @@ async fn store(
     match storage.commit(batch).await {
         Ok(()) => Ok(true),
         Err(StorageError::Conflict(key)) if key.ends_with(&new) => {
-            Err(RequestError::InvalidMulti("role_id already in use".to_owned()))
+            Err(RequestError::Engine("role_id already in use".to_owned()))
         }
         Err(StorageError::Conflict(_)) => Ok(false),
         Err(other) => Err(other.into()),

@@ -134,7 +134,7 @@ pub(super) async fn make(
     let secret_id = match custom {
         Some("") => return missing("secret_id"),
         Some(custom) if custom.len() > ID_LEN_MAX => {
-            return Err(RequestError::InvalidMulti(format!(
+            return Err(RequestError::Engine(format!(
                 "failed to store secret_id: failed to create HMAC of secret ID: value is longer than maximum of {ID_LEN_MAX} bytes"
             )));
         }
@@ -159,9 +159,7 @@ pub(super) async fn make(
             return Err(RequestError::NoRoute(format!("role {role_name:?} does not exist")));
         }
         Err(StorageError::Conflict(_)) => {
-            return Err(RequestError::InvalidMulti(
-                "failed to store secret_id: SecretID is already registered".to_owned(),
-            ));
+            return Err(RequestError::Engine("failed to store secret_id: SecretID is already registered".to_owned()));
         }
         Err(other) => return Err(other.into()),
     }
@@ -180,11 +178,11 @@ fn planned(at: &AuthContext, role: &Role, fields: &Fields) -> Result<SecretId, R
         return Err(RequestError::invalid("bind_secret_id is not set on the role"));
     }
     let cidr_list = fields.list("cidr_list").unwrap_or_default().to_vec();
-    check_blocks(&cidr_list).map_err(RequestError::InvalidMulti)?;
+    check_blocks(&cidr_list).map_err(RequestError::Engine)?;
     check_subset(&parsed(&role.secret_id_bound_cidrs), &cidr_list)?;
     let token_bound_cidrs = fields.list("token_bound_cidrs").unwrap_or_default().to_vec();
     check_blocks(&token_bound_cidrs)
-        .map_err(|why| RequestError::InvalidMulti(why.replacen("validate CIDR", "validate token CIDR", 1)))?;
+        .map_err(|why| RequestError::Engine(why.replacen("validate CIDR", "validate token CIDR", 1)))?;
     check_subset(&role.token.bound_cidrs, &token_bound_cidrs)?;
     let most = role.secret_id_num_uses;
     let num_uses = fields.int("num_uses").unwrap_or(most);

@@ -385,15 +385,6 @@ impl ConnectionRecord {
         self.allowed_roles.iter().any(|pattern| glob::covers(pattern, role))
     }
 
-    /// Whether it gives credentials to a role or a static role, else how it would. Vault answers the same with 500.
-    pub(super) fn check_allows(&self, connection: &str, role: &str) -> Result<(), RequestError> {
-        if self.allows(role) {
-            return Ok(());
-        }
-        let refused = RequestError::InvalidMulti(format!("{role:?} is not an allowed role"));
-        Err(refused.with_help(format!("allowed_roles of connection {connection:?} has to name it, or a pattern of it")))
-    }
-
     /// The answer to a read: no password, not even the one inside the URL.
     pub(super) fn answer(&self) -> LogicalResponse {
         let (url, _) = dsn::masked(self.connection_url.expose_secret());

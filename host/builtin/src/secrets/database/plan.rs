@@ -16,7 +16,9 @@ pub(super) async fn plan(
     role: &RoleRecord,
     connection: &ConnectionRecord,
 ) -> Result<LeasePlan, RequestError> {
-    connection.check_allows(&role.db_name, role_name)?;
+    if !connection.allows(role_name) {
+        return Err(RequestError::Engine(format!("{role_name:?} is not an allowed role")));
+    }
     if role.credential_type != "password" {
         let why = format!("unsupported credential_type: {:?}", role.credential_type);
         return Err(RequestError::invalid(why));

@@ -82,7 +82,9 @@ impl DatabaseEngine {
         let stored = stored.ok_or_else(|| RequestError::Engine(missing(&role.db_name)))?;
         let connection = ConnectionRecord::from_bytes(&stored.value)
             .map_err(|_| RequestError::Internal(format!("the stored connection {:?} is not readable", role.db_name)))?;
-        connection.check_allows(&role.db_name, name)?;
+        if !connection.allows(name) {
+            return Err(RequestError::Engine(format!("{name:?} is not an allowed role")));
+        }
         let role = self.resolve_static(at, kept, &connection).await?;
         let answer = role.credentials(at.clock.now()).ok_or_else(|| {
             RequestError::invalid(format!(
@@ -116,7 +118,9 @@ impl DatabaseEngine {
         let mut warnings = role.merge(&request.fields, &*at.templates, false).await?;
         check_own_policy(request, &role).await?;
         let opened = self.open(at, &role.db_name).await?;
-        opened.record.check_allows(&role.db_name, name)?;
+        if !opened.record.allows(name) {
+            return Err(RequestError::Engine(format!("{name:?} is not an allowed role")));
+        }
         let brings = |field: &str| request.fields.text(field).is_some_and(|text| !text.is_empty());
         let brings_password = brings("password") || brings("self_managed_password");
         if !role.is_bound_to(&opened.record) && brings_password {
@@ -156,7 +160,9 @@ impl DatabaseEngine {
         let mut warnings = role.merge(&request.fields, &*at.templates, true).await?;
         check_own_policy(request, &role).await?;
         let opened = self.open(at, &role.db_name).await?;
-        opened.record.check_allows(&role.db_name, name)?;
+        if !opened.record.allows(name) {
+            return Err(RequestError::Engine(format!("{name:?} is not an allowed role")));
+        }
         if role.password.is_some() {
             warnings.extend(try_password(&mut role, None, &opened).await?);
         }

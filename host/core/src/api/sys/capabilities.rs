@@ -7,7 +7,6 @@ use serde_json::json;
 
 use crate::api::backend::Backend;
 use crate::api::call::{Call, SystemHandler, handler};
-use crate::api::token::invalid_accessor;
 use crate::core::Unsealed;
 use crate::fields::{Field, Kind};
 use crate::names;
@@ -64,7 +63,7 @@ async fn of_token(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
         return Err(RequestError::Engine("no token found".to_owned()));
     };
     let found = call.unsealed.tokens.find_shown(&TokenId::new(token)).await?;
-    of_record(call, found, || RequestError::InvalidMulti("invalid token".to_owned()), paths).await
+    of_record(call, found, "invalid token", paths).await
 }
 
 async fn of_accessor(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
@@ -77,16 +76,17 @@ async fn of_accessor(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
         ..=64 => call.unsealed.tokens.find_by_accessor(&Accessor::new(accessor)).await?,
         _ => None,
     };
-    of_record(call, found, || invalid_accessor(Some(accessor)), paths).await
+    of_record(call, found, "invalid accessor", paths).await
 }
 
 async fn of_record(
     call: &Call<'_>,
     found: Option<(TokenHash, TokenRecord)>,
-    refuse: impl Fn() -> RequestError,
+    unknown: &str,
     paths: Vec<String>,
 ) -> Result<LogicalResponse, RequestError> {
-    let (_, record) = found.ok_or_else(&refuse)?;
+    let refuse = || RequestError::InvalidMulti(unknown.to_owned());
+    let (_, record) = found.ok_or_else(refuse)?;
     // Nobody is let in with a token whose entity is disabled or gone.
     let identity = call.unsealed.whom(&record).await.map_err(|error| match error {
         RequestError::BadToken => refuse(),

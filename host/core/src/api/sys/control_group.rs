@@ -6,7 +6,6 @@ use leasehold_model::Accessor;
 use serde_json::{Value, json};
 
 use crate::api::call::{Call, SystemHandler, handler};
-use crate::api::token::invalid_accessor;
 use crate::control_group::{Approved, Waiting};
 use crate::fields::{Field, Kind};
 use crate::identity::Entity;
@@ -156,9 +155,6 @@ fn factors(verdict: &Verdict) -> impl Iterator<Item = &Factor> {
     verdict.control_group.iter().flat_map(|control| &control.factors)
 }
 
-const NO_REQUEST: &str = "no request waits under the token with this accessor: give the `wrapping_accessor` that whoever asked was \
-                          shown, not the accessor of their token";
-
 /// The request that waits under the accessor that is asked about.
 async fn waiting(call: &Call<'_>) -> Result<Waiting, RequestError> {
     let refused = |why: &str| RequestError::InvalidMulti(why.to_owned());
@@ -168,9 +164,9 @@ async fn waiting(call: &Call<'_>) -> Result<Waiting, RequestError> {
     }
     let tokens = &call.unsealed.tokens;
     let found = tokens.find_by_accessor(&Accessor::new(accessor)).await?;
-    let (hash, record) = found.ok_or_else(|| invalid_accessor(Some(accessor)))?;
+    let (hash, record) = found.ok_or_else(|| refused("invalid accessor"))?;
     let waiting = if record.waits() { tokens.waiting(&hash).await? } else { None };
-    waiting.ok_or_else(|| refused("invalid wrapping token").with_help(NO_REQUEST))
+    waiting.ok_or_else(|| refused("invalid wrapping token"))
 }
 
 /// An entity as OpenBao shows it here, and `id` as Vault does.

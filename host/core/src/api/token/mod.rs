@@ -201,7 +201,7 @@ async fn lookup(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
 }
 
 async fn lookup_accessor(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
-    let (_, record) = by_accessor(call).await?.ok_or_else(|| invalid_accessor(call.fields.text("accessor")))?;
+    let (_, record) = by_accessor(call).await?.ok_or_else(invalid_accessor)?;
     Ok(LogicalResponse::data(shown(call, &record, None).await?))
 }
 
@@ -225,7 +225,7 @@ async fn renew_given(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
 }
 
 async fn renew_accessor(call: &Call<'_>) -> Result<LogicalResponse, RequestError> {
-    let (hash, _) = by_accessor(call).await?.ok_or_else(|| invalid_accessor(call.fields.text("accessor")))?;
+    let (hash, _) = by_accessor(call).await?.ok_or_else(invalid_accessor)?;
     renew::renew(call, &hash, None).await
 }
 
@@ -285,17 +285,9 @@ fn missing_token() -> RequestError {
     RequestError::invalid("missing token ID")
 }
 
-/// Nobody has the accessor that was given, which is not said back: it may be a token.
-pub(crate) fn invalid_accessor(given: Option<&str>) -> RequestError {
-    let is_token = given.is_some_and(|given| TOKENS.iter().any(|prefix| given.starts_with(prefix)));
-    RequestError::InvalidMulti("invalid accessor".to_owned()).with_help(match is_token {
-        true => "this is a token, and not the accessor of one: a lookup of the token shows its accessor",
-        false => "no token has this accessor: it is mistyped, or its token has ended",
-    })
+fn invalid_accessor() -> RequestError {
+    RequestError::InvalidMulti("invalid accessor".to_owned())
 }
-
-/// How the tokens of Vault and of OpenBao begin.
-const TOKENS: &[&str] = &["s.", "b.", "r.", "hvs.", "hvb.", "hvr."];
 
 /// Vault's words for work that is never needed here.
 pub(crate) const TIDYING: &str =

@@ -429,7 +429,9 @@ async fn new_password(at: &EngineContext, kept: &Kept, opened: &Opened) -> Resul
 
 /// Whether the connection, as it is now, lets this static role have its user.
 fn check_static(kept: &Kept, username: &str, connection: &ConnectionRecord) -> Result<(), RequestError> {
-    connection.check_allows(kept.connection(), kept.subject.name())?;
+    if !connection.allows(kept.subject.name()) {
+        return Err(RequestError::Engine(format!("{:?} is not an allowed role", kept.subject.name())));
+    }
     if connection.dsn().is_ok_and(|dsn| dsn.user == username) {
         return Err(RequestError::invalid(format!(
             "{username:?} is the user of connection {:?} itself: its password is changed by rotate-root",
