@@ -292,6 +292,14 @@ fn legal_and_probably_not_meant_is_a_warning() {
         (r#"path "a/" { capabilities = ["read", "list"] }"#, vec!["trailing-slash"]),
         (r#"path "a/" { capabilities = ["list"] }"#, vec![]),
         (r#"path "a" { capabilities = ["read"] pagination_limit = 5 }"#, vec!["pagination-without-list"]),
+        (
+            r#"path "a" { capabilities = ["read"] control_group { factor "f" { controlled_capabilities = ["update"] identity { group_names = ["g"] approvals = 1 } } } }"#,
+            vec!["control-group-beyond-rule"],
+        ),
+        (
+            r#"path "a" { capabilities = ["read"] control_group { factor "f" { controlled_capabilities = ["read"] identity { group_names = ["g"] approvals = 1 } } } }"#,
+            vec![],
+        ),
         (r#"path "a" { capabilities = ["list"] allowed_parameters = {x=[]} }"#, vec!["parameters-without-write"]),
         (r#"path "a" { capabilities = ["update"] denied_parameters = {x=[1]} }"#, vec!["number-never-matches"]),
         (r#"path "a/{{identity.bogus}}" { capabilities = ["read"] }"#, vec!["unknown-template"]),

@@ -1,6 +1,6 @@
 //! What a shell asks for while somebody types: commands, flags, and paths that the server has.
 //!
-//! A shell says what has been typed in `COMP_LINE`, and where the cursor stands in `COMP_POINT`: `complete -C leasehold leasehold`
+//! A shell says what has been typed in `COMP_LINE`, and where the cursor stands in `COMP_POINT`: `complete -o nospace -C leasehold leasehold`
 //! of bash does so, and so do the scripts of `leasehold completion`.
 //!
 //! Start with [`asked`], then [`run`]; what the server is asked is in [`paths`].

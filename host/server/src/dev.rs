@@ -68,7 +68,7 @@ pub(crate) async fn prepare(core: &Arc<Core>, options: &Options, address: &str) 
     );
     if let Some(postgresql) = &postgresql {
         println!(
-            "A private PostgreSQL goes with this server. Its superuser looks env, and a credential is leased by:\n\n    \
+            "A private PostgreSQL goes with this server. Its superuser logs in, and a credential is leased, by:\n\n    \
              $ psql '{}'\n    $ leasehold read database/creds/readonly\n",
             postgresql.superuser_url()
         );

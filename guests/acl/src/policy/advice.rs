@@ -13,6 +13,7 @@ pub(crate) fn advise(rules: &[Rule], findings: &mut Findings<'_>) {
     for rule in rules {
         about_pattern(rule, findings);
         about_capabilities(rule, findings);
+        about_control_groups(rule, findings);
     }
     about_repetition(rules, findings);
     about_shadows(rules, findings);
@@ -82,6 +83,21 @@ fn about_capabilities(rule: &Rule, findings: &mut Findings<'_>) {
     if restricts && rule.capabilities.grants() && (rule.capabilities & takes_parameters).is_empty() {
         let what = "parameters are looked at on create, read, update and patch only, and none of them is granted here";
         say(findings, Severity::Warning, "parameters-without-write", rule, what, None);
+    }
+}
+
+/// Who writes that an update must be approved of, in a rule that grants reading alone, has held nothing back.
+fn about_control_groups(rule: &Rule, findings: &mut Findings<'_>) {
+    for factor in &rule.limits.factors {
+        let beyond: Vec<&str> = (factor.operations - rule.capabilities).names().collect();
+        if !beyond.is_empty() {
+            let what = format!(
+                "the control group's factor {} names {}, which this rule does not grant: of what it grants, that holds nothing back",
+                quoted(&factor.name),
+                beyond.join(", ")
+            );
+            say(findings, Severity::Warning, "control-group-beyond-rule", rule, &what, None);
+        }
     }
 }
 

@@ -23,7 +23,7 @@ pub(super) fn trees() -> Vec<Command> {
     ]
 }
 
-const COMPLETION: &str = "  $ complete -C leasehold leasehold    # bash alone, without a script
+const COMPLETION: &str = "  $ complete -o nospace -C leasehold leasehold    # bash alone, without a script
   $ source <(leasehold completion bash)
   $ mkdir -p ~/.local/share/bash-completion/completions
   $ leasehold completion bash > ~/.local/share/bash-completion/completions/leasehold

@@ -83,12 +83,6 @@ impl DatabaseEngine {
                 return Err(under_way("connection", name));
             }
             let static_roles = StaticRoles::of(&request.context, name).await?;
-            if !static_roles.are_none() && force(request) == Force::No {
-                return Err(RequestError::Invalid(format!(
-                    "connection {name:?} cannot be deleted: the passwords of {static_roles} could be neither read nor changed without it; \
-                     delete them, or send force=true to delete it all the same"
-                )));
-            }
             warnings.clear();
             if !static_roles.are_none() {
                 warnings.push(format!("{static_roles} stood on this connection: {UNREADABLE}"));
