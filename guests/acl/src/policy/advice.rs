@@ -86,18 +86,16 @@ fn about_capabilities(rule: &Rule, findings: &mut Findings<'_>) {
     }
 }
 
-/// Who writes that an update must be approved of, in a rule that grants reading alone, has held nothing back.
+/// Who writes that updates must be approved of, in a rule that grants reading alone, has held nothing back.
 fn about_control_groups(rule: &Rule, findings: &mut Findings<'_>) {
-    for factor in &rule.limits.factors {
-        let beyond: Vec<&str> = (factor.operations - rule.capabilities).names().collect();
-        if !beyond.is_empty() {
-            let what = format!(
-                "the control group's factor {} names {}, which this rule does not grant: of what it grants, that holds nothing back",
-                quoted(&factor.name),
-                beyond.join(", ")
-            );
-            say(findings, Severity::Warning, "control-group-beyond-rule", rule, &what, None);
-        }
+    for factor in rule.limits.factors.iter().filter(|factor| (factor.operations & rule.capabilities).is_empty()) {
+        let names: Vec<&str> = factor.operations.names().collect();
+        let what = format!(
+            "the control group's factor {} holds nothing back: it names {}, which this rule does not grant",
+            quoted(&factor.name),
+            names.join(", ")
+        );
+        say(findings, Severity::Warning, "control-group-beyond-rule", rule, &what, None);
     }
 }
 
