@@ -427,8 +427,7 @@ impl Core {
         path: &str,
         outcome: Result<LogicalResponse, RequestError>,
     ) -> Result<LogicalResponse, RequestError> {
-        let ended =
-            unsealed.leases.end_token(&caller.hash, token::store::Children::AreRevoked, &EndCause::UsedUp).await;
+        let ended = unsealed.leases.end_token(&caller.hash, token::end::Children::AreRevoked, &EndCause::UsedUp).await;
         let handed_out = outcome.as_ref().ok().and_then(LogicalResponse::handed_out);
         if let Err(error) = ended {
             // Its row is due in a moment, and then everything ends.

@@ -8,7 +8,7 @@ use crate::lease::EndCause;
 use crate::lease::revoke::Wait;
 use crate::request::{HandedOut, LogicalResponse};
 use crate::seams::error::RequestError;
-use crate::token::store::Children;
+use crate::token::end::Children;
 
 /// An answer on its way to whoever asked. Dropped before it gets there, it takes back what it hands out.
 pub(crate) struct Undelivered {

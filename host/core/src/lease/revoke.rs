@@ -68,7 +68,7 @@ impl Leases {
     pub async fn revoke(&self, id: &LeaseId, wait: Wait, cause: &EndCause) -> Result<(), LeaseError> {
         let Some(row) = self.row(id).await? else { return Ok(()) };
         if row.kind == LeaseKind::Token {
-            return self.end_token(&row.token, crate::token::store::Children::AreRevoked, cause).await;
+            return self.end_token(&row.token, crate::token::end::Children::AreRevoked, cause).await;
         }
         match wait {
             Wait::UntilStored => self.queue_revocation(id, cause).await,

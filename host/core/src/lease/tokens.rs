@@ -5,7 +5,7 @@ use leasehold_model::{MountAccessor, TokenHash};
 use super::{EndCause, LeaseError, LeaseRow, LeaseState, Leases};
 use crate::rows::lease::Wrapped;
 use crate::seams::storage::{Batch, Key, LeaseFilter, StorageError};
-use crate::token::store::{Children, Ended};
+use crate::token::end::{Children, Ended};
 
 /// A token that has ended, and how far its children have been dealt with.
 struct Ending {

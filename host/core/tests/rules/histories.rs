@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use leasehold_core::lease::revoke::Wait;
 use leasehold_core::seams::host::Clock;
-use leasehold_core::token::store::Children;
+use leasehold_core::token::end::Children;
 use leasehold_model::{LeaseId, Timestamp, TokenHash, Ttl};
 use proptest::prelude::*;
 

@@ -6,7 +6,7 @@ use leasehold_core::lease::revoke::Wait;
 use leasehold_core::lease::{LeaseError, LeaseState};
 use leasehold_core::seams::error::RequestError;
 use leasehold_core::seams::host::Clock as _;
-use leasehold_core::token::store::Children;
+use leasehold_core::token::end::Children;
 use leasehold_model::{Operation, Ttl};
 use serde_json::{Value, json};
 

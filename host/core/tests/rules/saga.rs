@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use leasehold_core::lease::LeaseError;
 use leasehold_core::lease::revoke::Wait;
-use leasehold_core::token::store::Children;
+use leasehold_core::token::end::Children;
 use leasehold_model::{LeaseId, TokenHash, Ttl};
 
 use super::support::asked;

@@ -20,8 +20,9 @@ use crate::seams::error::RequestError;
 use crate::seams::storage::StorageError;
 use crate::token::TokenRecord;
 use crate::token::create::{self, TokenTtls};
+use crate::token::end::Children;
 use crate::token::role::UsedRole;
-use crate::token::store::{Children, may_be_token};
+use crate::token::store::may_be_token;
 
 const TOKEN: Field = Field::hidden("token", Kind::Any, "The token.");
 const ACCESSOR: Field = Field::visible("accessor", Kind::Text, "The token's accessor.");
