@@ -236,7 +236,7 @@ fn lease_counts_are_written_read_listed_and_hold() {
     root.credential("r");
     let full = [
         "1 error occurred:\n\t* request path \"database/creds/r\": lease count quota exceeded\n\n",
-        "quota \"q\" allows 2 leases, and there are as many: revoke some, or wait until one ends",
+        "quota \"q\" allows 2 leases, and no fewer stand: revoke some, or wait until fewer do",
     ];
     let before = database.sql("SELECT count(*) FROM pg_roles");
     root.get("database/creds/r").assert_errors(429, &full);

@@ -25,7 +25,7 @@ fn a_role_has_as_many_leases_as_it_says() {
         "/errors",
         json!([
             "1 error occurred:\n\t* request path \"database/creds/r\": lease count quota exceeded\n\n",
-            format!("role \"r\" allows 2 leases, and there are as many: revoke some, or wait until one ends, the next one in {secs} s"),
+            format!("role \"r\" allows 2 leases, and no fewer stand: revoke some, or wait until fewer do; the next one ends in {secs} s"),
         ]),
     );
     assert_eq!(database.sql("SELECT count(*) FROM pg_roles WHERE rolname LIKE 'v-%'"), "2");
@@ -51,7 +51,7 @@ fn a_role_has_as_many_leases_as_it_says() {
         "6 leases stand, and max_leases is 1: they go on, and a further one begins only when fewer than 1 stand";
     lowered.assert_at("/warnings", json!([wanted]));
     root.get("database/creds/r")
-        .assert_error_has(429, "role \"r\" allows 1 lease, and that is taken: revoke it, or wait");
+        .assert_error_has(429, "role \"r\" allows 1 lease, and no fewer stand: revoke some, or wait");
     root.post("database/roles/r", json!({ "max_leases": 6 })).assert_status(204);
     let quota = json!({ "path": "database/creds/r", "max_leases": 2 });
     let wanted =

@@ -5,6 +5,7 @@
 use http::{HeaderValue, Response, StatusCode, header};
 use leasehold_core::seams::error::RequestError;
 use leasehold_core::seams::storage::StorageError;
+use leasehold_model::counted;
 use serde::Serialize;
 
 use crate::delivery::Payload;
@@ -168,13 +169,12 @@ fn said_of(error: &RequestError, request_id: &str) -> (StatusCode, Said) {
         RequestError::TooMany(text) => (StatusCode::TOO_MANY_REQUESTS, Said::one(text)),
         RequestError::RateLimited { .. } => (StatusCode::TOO_MANY_REQUESTS, Said::one(error)),
         RequestError::LeaseCountExceeded { path: _, limit, max_leases, retry_secs } => {
-            let when = retry_secs.map_or_else(String::new, |secs| format!(", the next one in {secs} s"));
-            let hint = match max_leases {
-                1 => format!("{limit} allows 1 lease, and that is taken: revoke it, or wait until one ends{when}"),
-                _ => format!(
-                    "{limit} allows {max_leases} leases, and there are as many: revoke some, or wait until one ends{when}"
-                ),
-            };
+            let when = retry_secs.map_or_else(String::new, |secs| format!("; the next one ends in {secs} s"));
+            // After a limit was lowered there may be more.
+            let hint = format!(
+                "{limit} allows {}, and no fewer stand: revoke some, or wait until fewer do{when}",
+                counted(*max_leases, "lease")
+            );
             (StatusCode::TOO_MANY_REQUESTS, Said::List(vec![multi(&error.to_string()), hint]))
         }
         RequestError::Engine(text) => (StatusCode::INTERNAL_SERVER_ERROR, Said::one(multi(text))),

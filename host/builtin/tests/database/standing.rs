@@ -105,7 +105,7 @@ async fn a_connection_that_static_roles_stand_on_is_deleted_with_a_warning() {
     assert!(world.takes("static_stands_a", after["password"].as_str().unwrap()).await);
 }
 
-/// By another server, after this one has looked for static roles.
+/// By another server, just before the commit.
 #[tokio::test]
 async fn a_static_role_that_comes_while_its_connection_is_deleted_is_named() {
     let world = Rotating::new().await;
@@ -120,6 +120,4 @@ async fn a_static_role_that_comes_while_its_connection_is_deleted_is_named() {
     });
     let warnings = deleted.unwrap().warnings;
     assert!(warnings.iter().any(|one| one.starts_with("1 static role (\"late\")")), "{warnings:?}");
-    // What was written of its static roles is gone with it.
-    assert_eq!(world.context.storage.list("static-roles-of/", None, 10).await.unwrap(), Vec::<String>::new());
 }

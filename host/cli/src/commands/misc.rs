@@ -28,7 +28,10 @@ const COMPLETION: &str = "  $ complete -o nospace -C leasehold leasehold    # ba
   $ mkdir -p ~/.local/share/bash-completion/completions
   $ leasehold completion bash > ~/.local/share/bash-completion/completions/leasehold
   $ leasehold completion zsh > \"${fpath[1]}/_leasehold\"
-  $ leasehold completion fish > ~/.config/fish/completions/leasehold.fish";
+  $ leasehold completion fish > ~/.config/fish/completions/leasehold.fish
+
+Paths are asked of the server, as a list by the token that the command would use:
+of a token with counted uses, that takes one.";
 
 pub(super) fn print_token(run: &mut Run) -> Result<(), Failure> {
     let _: [String; 0] = run.exactly()?;

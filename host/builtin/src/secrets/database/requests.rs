@@ -23,7 +23,7 @@ use super::postgresql::logins::Login;
 use super::postgresql::renew;
 use super::role::RoleRecord;
 use super::rotation::queue::{JOB, Subject, reschedule};
-use super::standing::{self, Force, StaticRoles, static_roles_key};
+use super::standing::{self, Force, StaticRoles};
 use super::static_requests::NOT_UNIQUE;
 use super::static_role;
 use super::{AGAIN_MAX, DatabaseEngine, connection_key, plan, read_role, role, role_key, target_name};
@@ -74,25 +74,16 @@ impl DatabaseEngine {
     pub(super) async fn delete_connection(&self, request: &EngineRequest) -> Result<LogicalResponse, RequestError> {
         let name = name_of(request);
         let mut left = AGAIN_MAX;
-        let mut warnings = Vec::new();
         let left_alone = loop {
-            let Some(stored) = request.context.storage.get(&connection_key(name)).await? else { break None };
+            let Some(stored) = request.context.storage.get(&connection_key(name)).await? else {
+                return Ok(LogicalResponse::empty());
+            };
             let rotation = ConnectionRecord::from_bytes(&stored.value).ok().map(|record| record.rotation);
             // Its password would be forgotten, and the database may take it a moment later.
             if rotation.as_ref().is_some_and(|rotation| rotation.is_under_way(request.context.clock.now())) {
                 return Err(under_way("connection", name));
             }
-            let static_roles = StaticRoles::of(&request.context, name).await?;
-            warnings.clear();
-            if !static_roles.are_none() {
-                warnings.push(format!("{static_roles} stood on this connection: {UNREADABLE}"));
-            }
             let batch = MountBatch::new().delete(connection_key(name), Expect::Version(stored.version));
-            // A static role that was created since the look is found, and one that is being created comes too late.
-            let batch = match static_roles.unchanged {
-                Expect::Absent => batch.check(static_roles_key(name), Expect::Absent),
-                unchanged => batch.delete(static_roles_key(name), unchanged),
-            };
             let due_at = rotation.and_then(|rotation| rotation.due_at);
             let batch = reschedule(batch, &Subject::Root(name.to_owned()), due_at, None);
             let refused = |standing: &Standing| {
@@ -109,10 +100,14 @@ impl DatabaseEngine {
             }
         };
         self.retain_pools(|id| *id != (request.context.mount.accessor.clone(), name.to_owned()));
-        warnings.extend(
-            left_alone.map(|standing| format!("{standing} stood on this connection: {}", end_later(&standing))),
-        );
-        Ok(warnings.into_iter().fold(LogicalResponse::empty(), LogicalResponse::warn))
+        // None is created any more. It is done: whatever goes wrong here only leaves the warning out.
+        let static_roles = StaticRoles::of(&request.context, name).await.unwrap_or_default();
+        let unreadable =
+            static_roles.map(|static_roles| format!("{static_roles} stood on this connection: {UNREADABLE}"));
+        let left_alone =
+            left_alone.map(|standing| format!("{standing} stood on this connection: {}", end_later(&standing)));
+        let warnings = unreadable.into_iter().chain(left_alone);
+        Ok(warnings.fold(LogicalResponse::empty(), LogicalResponse::warn))
     }
 
     pub(super) async fn list_roles(&self, request: &EngineRequest) -> Result<LogicalResponse, RequestError> {

@@ -9,7 +9,6 @@ use leasehold_core::seams::engine::EngineContext;
 use leasehold_core::seams::error::RequestError;
 use leasehold_core::seams::mount_leases::{NotCommitted, Standing};
 use leasehold_core::seams::mount_storage::MountBatch;
-use leasehold_core::seams::storage::Expect;
 
 use super::static_role::{self, StaticRole};
 use super::target_name;
@@ -50,28 +49,18 @@ pub(super) async fn commit(
     }
 }
 
-/// Written with each new static role of a connection: whoever has looked for static roles, and deletes the connection, finds that one came
-/// meanwhile.
-pub(super) fn static_roles_key(connection: &str) -> String {
-    format!("static-roles-of/{connection}")
-}
-
-/// The static roles of a connection.
+/// The static roles of a connection, if there are any.
 pub(super) struct StaticRoles {
     count: usize,
     /// The first of them.
     names: Vec<String>,
-    /// As long as that is so, there are no others.
-    pub(super) unchanged: Expect,
 }
 
 impl StaticRoles {
     /// # Errors
     /// As storage.
-    pub(super) async fn of(at: &EngineContext, connection: &str) -> Result<Self, RequestError> {
-        let version = at.storage.get(&static_roles_key(connection)).await?.map(|stored| stored.version);
-        let unchanged = version.map_or(Expect::Absent, Expect::Version);
-        let mut found = Self { count: 0, names: Vec::new(), unchanged };
+    pub(super) async fn of(at: &EngineContext, connection: &str) -> Result<Option<Self>, RequestError> {
+        let mut found = Self { count: 0, names: Vec::new() };
         for name in at.storage.names("static-role/", "", usize::MAX).await? {
             let Some(stored) = at.storage.get(&static_role::key(&name)).await? else { continue };
             // What is not readable has no password that anybody could be given.
@@ -87,11 +76,7 @@ impl StaticRoles {
                 break;
             }
         }
-        Ok(found)
-    }
-
-    pub(super) const fn are_none(&self) -> bool {
-        self.count == 0
+        Ok((found.count > 0).then_some(found))
     }
 }
 

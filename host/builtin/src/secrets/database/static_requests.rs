@@ -20,7 +20,6 @@ use super::requests::{list, name_of, under_way};
 use super::rotation::kept::{Kept, Record};
 use super::rotation::queue::{JOB, Subject, reschedule};
 use super::rotation::{Cause, RotationFailed, StoredPassword};
-use super::standing::static_roles_key;
 use super::static_role::{self, StaticRole};
 use super::{AGAIN_MAX, DatabaseEngine, connection_key, role_key, target_name};
 
@@ -183,7 +182,6 @@ impl DatabaseEngine {
         let batch = MountBatch::new()
             .put(static_role::key(name), bytes, Expect::Absent)
             .put(role.user_key.clone(), name.as_bytes().to_vec(), user_key)
-            .put(static_roles_key(&role.db_name), Vec::new(), Expect::Anything)
             .check(role_key(name), Expect::Absent)
             // Whose own user it must not be.
             .check(connection_key(&role.db_name), Expect::Version(opened.version));

@@ -132,9 +132,10 @@ fn share(name: &str, whole: u64) -> u64 {
 }
 
 /// The fields of a schedule, in their order.
-const FIELDS: [&str; 5] = ["minute (0-59)", "hour (0-23)", "day of month (1-31)", "month (1-12)", "day of week (0-7)"];
+const FIELDS: [&str; 5] =
+    ["minute (0-59)", "hour (0-23)", "day of month (1-31)", "month (1-12, JAN-DEC)", "day of week (0-7, SUN-SAT)"];
 
-/// Whether there are five fields, and a moment that each alone could name: what is wrong is said of the field that it stands in.
+/// Says which field is wrong: each is parsed by itself, with `*` in all others.
 fn check_fields(text: &str) -> Result<(), String> {
     let given: Vec<&str> = text.split_whitespace().collect();
     if given.len() == 1 && text.starts_with('@') {
