@@ -313,7 +313,7 @@ async fn the_case_of_a_name_steps_out_of_no_quota_on_any_server() {
     assert_eq!(count(&one, "ada").await, 3);
     let refused = refusal(log_in(&other, "adA").await);
     assert_eq!(refused, "LeaseCountExceeded: request path \"auth/s/login/adA\": lease count quota exceeded");
-    log_in(&other, "eve").await.unwrap();
+    log_in(&other, "Eve").await.unwrap();
     for token in made {
         third.root("auth/token/revoke", json!({ "token": token })).await.unwrap();
     }

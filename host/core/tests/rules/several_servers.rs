@@ -249,6 +249,24 @@ async fn a_write_that_is_tried_again_is_checked_again() {
     assert!(matches!(one.read(ROOT, path).await, Err(RequestError::NotFound)));
 }
 
+/// So has one that found something where nothing should be.
+#[tokio::test(start_paused = true)]
+async fn the_end_of_a_token_that_is_tried_in_another_way_is_checked_again() {
+    let (one, other) = two().await;
+    one.policy("app", "auth/token/revoke: update").await;
+    let token = one.token(json!({ "policies": ["app"], "no_default_policy": true })).await;
+    let kept = one.token(json!({ "policies": ["default"] })).await;
+    let gate = Gate::default();
+    *other.process.conflict.lock().unwrap() = Some(gate.clone());
+    let tried = asked(&other, &token, Operation::Update, "auth/token/revoke", json!({ "token": kept }));
+    gate.reached.notified().await;
+    right_ends(&one).await;
+    pass(2).await;
+    gate.go_on.notify_one();
+    assert!(tried.await.unwrap().is_err(), "ended by a right that had ended");
+    assert!(one.lives(&kept).await);
+}
+
 async fn since(server: &Server, index: &str) -> Answer {
     let mut asked = request(Some(ROOT), Operation::Read, "sys/mounts", Value::Null);
     asked.headers.insert("x-vault-index".to_owned(), vec![index.to_owned()]);

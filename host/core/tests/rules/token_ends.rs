@@ -1,13 +1,17 @@
 //! What ends with a token, whatever ends it.
 
 use std::future::Future;
+use std::time::Duration;
 
 use leasehold_core::keys;
+use leasehold_core::seams::host::Clock;
 use leasehold_core::seams::storage::Storage;
-use leasehold_model::{Operation, TokenId};
+use leasehold_model::{Operation, TokenId, Ttl};
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
 use super::support::faults::Fault;
+use super::support::node::World;
 use super::support::pass;
 use super::support::server::{ROOT, Server, request, token_of};
 
@@ -101,4 +105,26 @@ async fn no_count_of_leases_holds_up_the_end_of_a_token() {
     let key = keys::token(&due);
     assert!(server.process.store.get(&key).await.unwrap().is_none(), "what was due has not ended");
     assert!(revoked.await.unwrap().is_ok() && waits.await.unwrap().is_ok());
+}
+
+/// Whoever works on what is due looks every second, and sooner only if something falls due before that: each look is a write.
+#[tokio::test(start_paused = true)]
+async fn only_what_falls_due_within_a_second_is_looked_for_at_once() {
+    let world = World::new();
+    let node = world.start().await;
+    let stop = CancellationToken::new();
+    let ticker = tokio::spawn(node.leases.clone().run(node.jobs.clone(), stop.clone()));
+    let moment = Duration::from_millis(100);
+    tokio::time::sleep(moment).await;
+    // The next look finds that it is due.
+    let token = keys::token(&node.token("t", None, Ttl::ZERO).await);
+    let has_looked = async |falls_due| {
+        node.leases.falls_due(world.clock.now() + falls_due);
+        tokio::time::sleep(moment).await;
+        world.store.get(&token).await.unwrap().is_none()
+    };
+    assert!(!has_looked(Duration::from_millis(1_001)).await);
+    assert!(has_looked(Duration::from_millis(999)).await);
+    stop.cancel();
+    ticker.await.unwrap();
 }

@@ -33,7 +33,8 @@ pub enum Fault {
 
 pub const FAULTS: [Fault; 4] = [Fault::Fails, Fault::LiesFailure, Fault::CrashBefore, Fault::CrashAfter];
 
-/// Where a test stops a copy of the store, or a commit that writes a key that ends in `at`.
+/// Where a test stops a copy of the store, or a commit that writes a key that ends in `at`; if that is empty, one that holds only where
+/// there is nothing.
 #[derive(Clone, Debug, Default)]
 pub struct Gate {
     pub at: &'static str,
@@ -324,12 +325,20 @@ impl Storage for Process {
 
     async fn commit(&self, batch: Batch) -> Result<(), StorageError> {
         let writes = |change: &Change, at| matches!(change, Change::Put { key, .. } if key.as_str().ends_with(at));
-        let is_met = |gate: &mut Gate| batch.0.iter().any(|change| writes(change, gate.at));
+        let is_met = |gate: &mut Gate| match gate.at {
+            "" => batch.expects_nothing(),
+            at => batch.0.iter().any(|change| writes(change, at)),
+        };
         let gate = self.conflict.lock().unwrap().take_if(is_met);
         if let Some(gate) = gate {
             gate.reached.notify_one();
             gate.go_on.notified().await;
-            return Err(StorageError::Conflict("the test".to_owned()));
+            let why = "the test".to_owned();
+            return Err(if batch.expects_nothing() {
+                StorageError::NotEmpty(why)
+            } else {
+                StorageError::Conflict(why)
+            });
         }
         if self.keeps_rows.load(Ordering::SeqCst)
             && let Some(kept) = batch.0.iter().find_map(|change| match change {
