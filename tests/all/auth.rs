@@ -473,6 +473,12 @@ fn the_command_line_manages_auth_methods_and_logs_in() {
     cli.line("auth help people").assert_status(0).assert_stdout("login -method=userpass");
     cli.line("auth help approle").assert_status(0).assert_stdout("login -method=approle");
     cli.line("auth help nope").assert_status(2).assert_stderr("unknown authentication method: nope");
+    let moved = "Finished moving auth method auth/people/ to auth/staff/, with migration ID ";
+    cli.line("auth move auth/people auth/staff/").assert_status(0).assert_stdout(moved);
+    cli.line("auth move staff people").assert_status(0).assert_stdout("to auth/people/");
+    cli.line("auth move nobody people2")
+        .assert_status(2)
+        .assert_stderr("Error moving auth method auth/nobody/ to auth/people2/");
     cli.line("auth disable people").assert_status(0);
     assert!(!cli.line("auth list").assert_status(0).stdout.contains("people/"));
 }

@@ -1,4 +1,4 @@
-//! `auth enable|list|disable|tune|help`.
+//! `auth enable|list|disable|tune|move|help`.
 
 use clap::Command;
 use serde_json::{Map, Value, json};
@@ -40,6 +40,12 @@ pub(super) fn tree() -> Command {
         .arg(value("user-lockout-counter-reset-duration", "DURATION", "After so long a failed login is forgotten"))
         .arg(switch("user-lockout-disable", "Lock nobody")),
         leaf(
+            "move",
+            "Move an auth method to another path; its tokens end",
+            "FROM TO",
+            "  $ leasehold auth move auth/jwt/ auth/ci/",
+        ),
+        leaf(
             "help",
             "Show how to log in with an auth method",
             "TYPE | PATH",
@@ -53,9 +59,20 @@ pub(super) fn run(run: &mut Run, command: &str) -> Result<(), Failure> {
         "enable" => enable(run),
         "list" => list(run),
         "disable" => disable(run),
+        "move" => relocate(run),
         "help" => help(run),
         _ => tune(run),
     }
+}
+
+/// Vault wants `auth/` in front; without it, no other mount can be meant.
+fn relocate(run: &mut Run) -> Result<(), Failure> {
+    let below = |path: String| {
+        let path = bare_path(&path);
+        format!("auth/{}", mount_path(path.strip_prefix("auth/").unwrap_or(path)))
+    };
+    let [from, to] = run.exactly()?.map(below);
+    mounts::relocate(run, "auth method", &from, &to)
 }
 
 fn enable(run: &mut Run) -> Result<(), Failure> {

@@ -1,10 +1,12 @@
 //! What secrets engines and auth methods have in common: the mount table and its bodies.
 
+use std::time::Duration;
+
 use clap::{Arg, Command};
 use serde_json::{Map, Value, json};
 
 use super::run::Run;
-use crate::client::sorted;
+use crate::client::{ApiRequest, sorted};
 use crate::declare::{switch, value, values};
 use crate::failure::Failure;
 use crate::print::{self, Format};
@@ -264,4 +266,35 @@ fn in_order(mount: &Value) -> Value {
         shown["tainted"] = json!(true);
     }
     shown
+}
+
+/// How long to wait before asking again whether a move is over: at first often, then as seldom as Vault does.
+const MOVE_WAITS: [Duration; 4] =
+    [Duration::from_millis(100), Duration::from_millis(400), Duration::from_secs(2), Duration::from_secs(10)];
+
+/// Moves a mount, and waits until that is over. `kind`: what people call it.
+pub(super) fn relocate(run: &mut Run, kind: &str, from: &str, to: &str) -> Result<(), Failure> {
+    let client = run.client()?;
+    let started = client
+        .send(&ApiRequest::post("sys/remount").json(json!({ "from": from, "to": to })))
+        .and_then(|answer| answer.data())
+        .map_err(|error| Failure::while_doing(format!("Error moving {kind} {from} to {to}"), error))?;
+    let id = started["migration_id"].as_str().unwrap_or_default().to_owned();
+    let what = format!("moving {kind} {from} to {to}, with migration ID {id}");
+    run.env.say(&format!("Started {what}"))?;
+    let mut waits = MOVE_WAITS.into_iter().chain(std::iter::repeat(MOVE_WAITS[3]));
+    loop {
+        let state = client
+            .send(&ApiRequest::get(format!("sys/remount/status/{id}")))
+            .and_then(|answer| answer.data())
+            .map_err(|error| {
+                Failure::while_doing(format!("Error checking migration status of {kind} {from} to {to}"), error)
+            })?;
+        match state["migration_info"]["status"].as_str() {
+            Some("success") => return Ok(run.env.say(&format!("Success! Finished {what}"))?),
+            Some("failure") => return Err(Failure::Server(format!("Failure! Error encountered {what}"))),
+            _ => {}
+        }
+        std::thread::sleep(waits.next().unwrap_or(MOVE_WAITS[3]));
+    }
 }

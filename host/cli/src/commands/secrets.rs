@@ -1,9 +1,6 @@
 //! `secrets enable|list|disable|tune|move`.
 
-use std::time::Duration;
-
 use clap::Command;
-use serde_json::json;
 
 use super::mounts::{self, Table};
 use super::run::{Run, bare_path, mount_path};
@@ -45,10 +42,6 @@ pub(super) fn tree() -> Command {
         ),
     ])
 }
-
-/// How long to wait before asking again whether a move is over: at first often, then as seldom as Vault does.
-const MOVE_WAITS: [Duration; 4] =
-    [Duration::from_millis(100), Duration::from_millis(400), Duration::from_secs(2), Duration::from_secs(10)];
 
 pub(super) fn run(run: &mut Run, command: &str) -> Result<(), Failure> {
     match command {
@@ -108,28 +101,5 @@ fn tune(run: &mut Run) -> Result<(), Failure> {
 
 fn relocate(run: &mut Run) -> Result<(), Failure> {
     let [from, to] = run.exactly()?;
-    let (from, to) = (mount_path(&from), mount_path(&to));
-    let client = run.client()?;
-    let started = client
-        .send(&ApiRequest::post("sys/remount").json(json!({ "from": from, "to": to })))
-        .and_then(|answer| answer.data())
-        .map_err(|error| Failure::while_doing(format!("Error moving secrets engine {from} to {to}"), error))?;
-    let id = started["migration_id"].as_str().unwrap_or_default().to_owned();
-    let what = format!("moving secrets engine {from} to {to}, with migration ID {id}");
-    run.env.say(&format!("Started {what}"))?;
-    let mut waits = MOVE_WAITS.into_iter().chain(std::iter::repeat(MOVE_WAITS[3]));
-    loop {
-        let state = client
-            .send(&ApiRequest::get(format!("sys/remount/status/{id}")))
-            .and_then(|answer| answer.data())
-            .map_err(|error| {
-                Failure::while_doing(format!("Error checking migration status of secrets engine {from} to {to}"), error)
-            })?;
-        match state["migration_info"]["status"].as_str() {
-            Some("success") => return Ok(run.env.say(&format!("Success! Finished {what}"))?),
-            Some("failure") => return Err(Failure::Server(format!("Failure! Error encountered {what}"))),
-            _ => {}
-        }
-        std::thread::sleep(waits.next().unwrap_or(MOVE_WAITS[3]));
-    }
+    mounts::relocate(run, "secrets engine", &mount_path(&from), &mount_path(&to))
 }
