@@ -29,6 +29,7 @@ mod cve;
 mod database;
 mod devices;
 mod documents;
+mod failover;
 mod guide;
 mod hostile;
 mod identity;

@@ -14,13 +14,20 @@ use crate::support::{Answer, Client, Credential, Database, Durable, Server, Sign
 /// Some servers over one store, all unsealed.
 pub(crate) struct Nodes {
     pub(crate) servers: Vec<Server>,
-    store: DevPg,
+    pub(crate) store: DevPg,
+    url: String,
 }
 
 impl Nodes {
     pub(crate) fn start(count: usize) -> Self {
         let store = DevPg::start(Options::default()).unwrap();
-        let nodes = Self { servers: Vec::new(), store };
+        let url = store.superuser_url();
+        Self::start_on(store, &url, count)
+    }
+
+    /// `url` leads to the store, and to whoever takes over from it.
+    pub(crate) fn start_on(store: DevPg, url: &str, count: usize) -> Self {
+        let nodes = Self { servers: Vec::new(), store, url: url.to_owned() };
         (0..count).fold(nodes, |mut nodes, _| {
             let server = nodes.join();
             nodes.servers.push(server);
@@ -31,7 +38,7 @@ impl Nodes {
     /// One more, by its configuration alone.
     fn join(&self) -> Server {
         let server = Server::prepared(&Durable::default());
-        let url = format!("{}?sslmode=disable", self.store.superuser_url());
+        let url = format!("{}?sslmode=disable", self.url);
         server.write_config_with("", &format!("storage \"postgresql\" {{\n  connection_url = \"{url}\"\n}}"));
         server.start();
         match self.servers.first() {
@@ -61,7 +68,7 @@ impl Nodes {
         self.servers[at].nobody().bytes("GET", "sys/mounts", b"", &headers)
     }
 
-    fn client(&self, at: usize, token: &str) -> Client {
+    pub(crate) fn client(&self, at: usize, token: &str) -> Client {
         self.servers[at % self.servers.len()].as_token(token)
     }
 }

@@ -101,12 +101,14 @@ impl Nodes {
         Ok(Caught::More)
     }
 
-    /// This server was silent for so long that another one has taken it off the list. Nothing that it decided may be written by now, so
-    /// it joins again when all of that has ended.
+    /// This server was silent for so long that another one has taken it off the list, or the list is that of a store that has failed over.
+    /// Nothing that it decided may be written by now, so it joins again when all of that has ended.
     async fn join_again(&self, unsealed: &Unsealed) -> Result<(), String> {
         self.good_until.store(0, Ordering::Release);
         let _no_request = self.requests.write().await;
-        tracing::warn!("this server was silent for too long and was taken off the list: it joins again");
+        tracing::warn!(
+            "this server was silent for too long and was taken off the list, or the storage has failed over: it joins again"
+        );
         self.storage.rejoin(&self.report()).await.map_err(|error| error.to_string()).map(drop)?;
         unsealed.follow_all().await.map(drop).map_err(|error| error.to_string())
     }

@@ -23,27 +23,27 @@ const HOLD_MAX: Ttl = Ttl::from_secs(366 * 24 * 3600);
 
 /// A batch as columns, one element for each change.
 #[derive(Default)]
-struct Columns<'a> {
-    op: Vec<i16>,
-    key: Vec<&'a [u8]>,
-    value: Vec<&'a [u8]>,
-    expect: Vec<i64>,
-    numbered: Vec<bool>,
-    kind: Vec<&'a str>,
-    state: Vec<&'a str>,
-    from: Vec<&'a str>,
-    next: Vec<i64>,
-    expires: Vec<i64>,
-    fence: Vec<i64>,
-    holder: Vec<Option<&'a [u8]>>,
-    until: Vec<Option<i64>>,
-    token: Vec<&'a [u8]>,
-    mount: Vec<&'a [u8]>,
-    connection: Vec<&'a [u8]>,
+pub(super) struct Columns<'a> {
+    pub(super) op: Vec<i16>,
+    pub(super) key: Vec<&'a [u8]>,
+    pub(super) value: Vec<&'a [u8]>,
+    pub(super) expect: Vec<i64>,
+    pub(super) numbered: Vec<bool>,
+    pub(super) kind: Vec<&'a str>,
+    pub(super) state: Vec<&'a str>,
+    pub(super) from: Vec<&'a str>,
+    pub(super) next: Vec<i64>,
+    pub(super) expires: Vec<i64>,
+    pub(super) fence: Vec<i64>,
+    pub(super) holder: Vec<Option<&'a [u8]>>,
+    pub(super) until: Vec<Option<i64>>,
+    pub(super) token: Vec<&'a [u8]>,
+    pub(super) mount: Vec<&'a [u8]>,
+    pub(super) connection: Vec<&'a [u8]>,
 }
 
 impl<'a> Columns<'a> {
-    fn of(batch: &'a Batch) -> Self {
+    pub(super) fn of(batch: &'a Batch) -> Self {
         let mut columns = Self::default();
         for change in &batch.0 {
             match change {
@@ -125,7 +125,7 @@ pub(super) fn lock_of(prefix: &str, what: &str, name: &str) -> i64 {
 }
 
 /// The locks of a batch in the order in which everybody takes them, and whether each is exclusive.
-fn locks(names: &Names, batch: &Batch) -> (Vec<i64>, Vec<bool>) {
+pub(super) fn locks(names: &Names, batch: &Batch) -> (Vec<i64>, Vec<bool>) {
     let mut wanted = BTreeMap::new();
     for change in &batch.0 {
         let (key, writes) = match change {
@@ -142,7 +142,9 @@ pub(super) async fn commit(shared: &Shared, batch: Batch) -> Result<(), StorageE
     const PARAMETERS: &str = "($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, \
                               $22, $23)";
     let function = if batch.expects_nothing() { "commit_if_empty" } else { "commit" };
-    let text = shared.names.sql(&format!("select {{p}}{function}\"{PARAMETERS}"));
+    let text = shared.names.sql(&format!("select {{p}}receipt\"($6) from {{p}}{function}\"{PARAMETERS}"));
+    // Before the statement is sent: see `Journal::keep`.
+    let timeline = shared.journal.timeline();
     let term = shared.member.current()?;
     let columns = Columns::of(&batch);
     let (keys, exclusive) = locks(&shared.names, &batch);
@@ -176,7 +178,7 @@ pub(super) async fn commit(shared: &Shared, batch: Batch) -> Result<(), StorageE
         (&columns.connection, Type::BYTEA_ARRAY),
     ];
     match shared.repeated(&text, &parameters).await {
-        Ok(_) => Ok(()),
+        Ok(found) => shared.journal.keep(timeline, &found, batch),
         Err(failed) => Err(refusal(shared, &failed, &term, &batch).unwrap_or_else(|| failed.into())),
     }
 }

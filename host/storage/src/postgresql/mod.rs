@@ -3,7 +3,8 @@
 //! Must not know: what a value means, or that a barrier seals it.
 //!
 //! Start with [`open`] (settings, the schema), then `migrations/` (the tables, and the functions that write), [`session`] (a bounded
-//! pool, deadlines), [`commit`] (a batch as one call), [`copy`] (all of it at once) and [`node`] (this server among the others).
+//! pool, deadlines), [`commit`] (a batch as one call), [`copy`] (all of it at once), [`node`] (this server among the others) and
+//! [`timeline`] (what a fail-over has lost).
 //!
 //! Invariants: each call but a whole copy is one statement, and so one transaction and one round trip; it keeps no state in a session, so that
 //! PgBouncer in transaction mode may stand in between. Nothing is written by a server that another one has taken off the list.
@@ -18,6 +19,9 @@ mod rows;
 mod session;
 #[cfg(test)]
 mod tests;
+mod timeline;
+#[cfg(test)]
+mod timeline_tests;
 
 use std::fmt;
 use std::sync::Arc;
@@ -58,6 +62,7 @@ struct Shared {
     sessions: Sessions,
     member: Membership,
     names: Names,
+    journal: timeline::Journal,
     /// Of tests that move time by hand; otherwise the clock is PostgreSQL's.
     clock: Option<Arc<dyn Clock>>,
 }
@@ -114,7 +119,7 @@ impl PostgresStorage {
         let (sessions, names) = open::prepare(&settings).await?;
         let member = Membership::new(settings.server_name, settings.alone)
             .map_err(|error| PostgresOpenError::Server(error.to_string()))?;
-        let shared = Arc::new(Shared { sessions, member, names, clock });
+        let shared = Arc::new(Shared { sessions, member, names, journal: timeline::Journal::default(), clock });
         node::begin(&shared).await?;
         let keeper = tokio::spawn(node::keep(Arc::clone(&shared)));
         Ok(Self { shared, keeper })

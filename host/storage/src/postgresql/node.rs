@@ -4,7 +4,7 @@
 //! the row from going while the transaction runs: so a server that another one has taken off the list writes nothing afterwards.
 //!
 //! After the store was away a server takes a new term: what was sent under the old one and is still on its way, in a socket or behind a
-//! lock, is refused when it arrives.
+//! lock, is refused when it arrives. A term holds on one timeline only (see [`timeline`](super::timeline)).
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -21,7 +21,7 @@ use tokio_postgres::types::Type;
 use super::open::PostgresOpenError;
 use super::rows::get as column;
 use super::session::Failed;
-use super::{Parameter, Shared};
+use super::{Parameter, Shared, timeline};
 use crate::integers::{integer, number};
 
 /// How often the store is asked whether it is there.
@@ -40,11 +40,14 @@ const FORGOTTEN_AFTER: Duration = Duration::from_secs(3_600);
 const STALE: Duration = Duration::from_secs(10);
 /// How long joining may take.
 const JOIN_MAX: Duration = Duration::from_secs(12);
+const OPEN_POLL: Duration = Duration::from_millis(100);
 
 /// PostgreSQL's answer to whoever is not on the list.
 const NOT_LISTED: &str = "LH003";
 /// Its answer to whoever would have to work alone, or beside one that must.
 const NOT_ALONE: &str = "LH004";
+/// Its answer to whoever joins after a fail-over while others have yet to say what they had.
+const NOT_OPEN: &str = "LH005";
 
 struct State {
     term: String,
@@ -87,6 +90,10 @@ impl Membership {
         }
         let state = self.state();
         if state.is_expelled { Err(StorageError::Expelled) } else { Ok(state.term.clone()) }
+    }
+
+    pub(super) fn term(&self) -> String {
+        self.state().term.clone()
     }
 
     /// Whether reading makes sense.
@@ -167,7 +174,8 @@ pub(super) async fn begin(shared: &Shared) -> Result<(), PostgresOpenError> {
 }
 
 async fn join(shared: &Shared) -> Result<(), Failed> {
-    const TEXT: &str = "select {p}join\"($1, $2, $3, $4, $5, $6, $7)";
+    const TEXT: &str = "select {p}timeline\"() from {p}join\"($1, $2, $3, $4, $5, $6, $7)";
+    timeline::say(shared).await?;
     let (member, next) = (&shared.member, random()?);
     let (stale, forget) = (nanos(STALE), nanos(FORGOTTEN_AFTER));
     let parameters: [Parameter<'_>; 7] = [
@@ -179,7 +187,21 @@ async fn join(shared: &Shared) -> Result<(), Failed> {
         (&forget, Type::INT8),
         (&shared.names.lock, Type::INT8),
     ];
-    shared.sessions.ask_aside(&shared.names.sql(TEXT), &parameters, JOIN_MAX).await?;
+    let began = Instant::now();
+    let found = loop {
+        match shared.sessions.ask_aside(&shared.names.sql(TEXT), &parameters, JOIN_MAX).await {
+            Err(failed) if failed.code() == Some(NOT_OPEN) && began.elapsed() < JOIN_MAX => {
+                tokio::time::sleep(OPEN_POLL).await;
+            }
+            answer => break answer?,
+        }
+    };
+    let row = found.first().ok_or_else(|| Failed::Unknown("PostgreSQL did not answer".to_owned()))?;
+    let timeline = column(row, 0).map_err(|error: StorageError| Failed::Unknown(error.to_string()))?;
+    if timeline != shared.journal.timeline() {
+        return Err(Failed::Unknown("PostgreSQL fails over again".to_owned()));
+    }
+    shared.sessions.expect(shared.names.sql(timeline::WHICH), timeline);
     member.joined(next);
     Ok(())
 }
@@ -225,6 +247,9 @@ pub(super) async fn keep(shared: Arc<Shared>) {
                 }
                 if !is_listed && member.state().term == mine {
                     member.state().is_expelled = true;
+                    if let Err(failed) = timeline::say(&shared).await {
+                        tracing::warn!(error = %failed, "could not say what this server had before PostgreSQL failed over");
+                    }
                     // A sealed server has decided nothing that could come late.
                     if !decides && let Err(failed) = join(&shared).await {
                         tracing::debug!(error = %failed, "could not join the servers of the storage again");

@@ -118,12 +118,13 @@ pub enum PostgresOpenError {
 }
 
 /// Forward only; a file's place in this list is the schema version it leads to.
-pub(super) const MIGRATIONS: [&str; 5] = [
+pub(super) const MIGRATIONS: [&str; 6] = [
     include_str!("migrations/0001_first.sql"),
     include_str!("migrations/0002_several_servers.sql"),
     include_str!("migrations/0003_claims_of_the_dead.sql"),
     include_str!("migrations/0004_counts.sql"),
     include_str!("migrations/0005_empty.sql"),
+    include_str!("migrations/0006_timelines.sql"),
 ];
 /// The oldest schema that a binary must know to write to this one.
 const OLDEST_WRITER: usize = 2;

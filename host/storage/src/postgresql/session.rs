@@ -94,6 +94,9 @@ pub(super) struct Sessions {
     places: Semaphore,
     max: usize,
     idle_max: usize,
+    /// What asks a server for its timeline, and the one that requests are served from: a session may lead to a server that another one has
+    /// taken over from, or to the one that has.
+    expected: Mutex<Option<(String, i64)>>,
     /// The one that was used last is used first.
     idle: Mutex<Vec<Session>>,
     /// Of the beat, and of what follows other servers: they must not wait for requests, nor for a place among the server's connections.
@@ -105,7 +108,15 @@ impl Sessions {
         // A host that does not answer must leave time for the next one.
         dsn.connect_timeout = dsn.connect_timeout.min(DIAL_MAX);
         let dialer = Dialer::new(dsn, tls).without_session_state();
-        Self { dialer, places: Semaphore::new(max), max, idle_max, idle: Mutex::default(), aside: Mutex::default() }
+        Self {
+            dialer,
+            places: Semaphore::new(max),
+            max,
+            idle_max,
+            expected: Mutex::default(),
+            idle: Mutex::default(),
+            aside: Mutex::default(),
+        }
     }
 
     /// A session outside the pool, for several statements in one transaction.
@@ -151,7 +162,7 @@ impl Sessions {
         };
         let session = match self.take() {
             Some(session) => session,
-            None => self.dial().await?,
+            None => self.dial_expected().await?,
         };
         let (session, answer) = asked(session, sql, parameters, limit).await;
         match session {
@@ -188,6 +199,27 @@ impl Sessions {
 
     async fn dial(&self) -> Result<Session, Failed> {
         self.alone().await.map(|(client, task)| Session { client, task })
+    }
+
+    /// A session on the timeline that requests are served from.
+    async fn dial_expected(&self) -> Result<Session, Failed> {
+        let session = self.dial().await?;
+        let expected = self.expected.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some((question, timeline)) = expected else { return Ok(session) };
+        let (session, answer) = asked(session, &question, &[], ANSWER_MAX).await;
+        let found: Option<i64> = answer?.first().and_then(|row| row.try_get(0).ok());
+        match session {
+            Some(session) if found == Some(timeline) => Ok(session),
+            _ => Err(Failed::Unreached("PostgreSQL has failed over: this server follows".to_owned())),
+        }
+    }
+
+    /// From now on requests are served from this timeline alone; `question` asks a server for its own.
+    pub(super) fn expect(&self, question: String, timeline: i64) {
+        let before = self.expected.lock().unwrap_or_else(PoisonError::into_inner).replace((question, timeline));
+        if before.is_none_or(|(_, before)| before != timeline) {
+            self.forget_idle();
+        }
     }
 
     fn take(&self) -> Option<Session> {

@@ -1,0 +1,233 @@
+//! Fail-overs that lose what was answered, between a real primary and its standby.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use leasehold_core::lease::{LeaseRow, LeaseState};
+use leasehold_core::seams::host::Clock as _;
+use leasehold_core::seams::storage::{Batch, Expect, Storage, StorageError};
+use leasehold_core::testing::ManualClock;
+use leasehold_devpg::{DevPg, Options, Stop};
+use leasehold_model::Ttl;
+use secrecy::{ExposeSecret as _, SecretString};
+
+use super::{PostgresSettings, PostgresStorage};
+use crate::conformance::{id, key, row};
+use crate::tests::clock;
+
+const LONG: Duration = Duration::from_secs(30);
+
+/// Two servers over a primary and its standby.
+struct Pair {
+    primary: DevPg,
+    standby: DevPg,
+    clock: Arc<ManualClock>,
+    one: PostgresStorage,
+    other: PostgresStorage,
+}
+
+impl Pair {
+    async fn start() -> Self {
+        let primary = DevPg::start(Options::default()).unwrap();
+        let standby = primary.standby().unwrap();
+        let url = SecretString::from(format!("{}?sslmode=disable", primary.superuser_url()));
+        let hosts = url.expose_secret().replace(
+            &format!("127.0.0.1:{}", primary.port()),
+            &format!("127.0.0.1:{},127.0.0.1:{}", primary.port(), standby.port()),
+        );
+        let settings = PostgresSettings::new(SecretString::from(hosts), "a test of fail-overs".to_owned());
+        let clock = clock();
+        let open = async || PostgresStorage::open_with_clock(settings.clone(), clock.clone()).await.unwrap();
+        let (one, other) = (open().await, open().await);
+        Self { primary, standby, clock, one, other }
+    }
+
+    /// From now on the standby hears of nothing more.
+    fn cut(&self) {
+        let written = self.primary.psql("SELECT pg_current_wal_flush_lsn()").unwrap();
+        until("the standby has everything", || {
+            self.standby.psql(&format!("SELECT pg_last_wal_replay_lsn() >= '{written}'")).unwrap() == "t"
+        });
+        self.standby.psql("ALTER SYSTEM SET primary_conninfo = ''").unwrap();
+        self.standby.psql("SELECT pg_reload_conf()").unwrap();
+        until("the standby hears of nothing more", || {
+            self.standby.psql("SELECT count(*) FROM pg_stat_wal_receiver").unwrap() == "0"
+        });
+    }
+
+    /// Returns when both servers write again.
+    async fn fail_over(&self) {
+        self.primary.stop(Stop::Immediate).unwrap();
+        self.standby.promote().unwrap();
+        let began = Instant::now();
+        for storage in [&self.one, &self.other] {
+            while let Err(error) = storage.commit(put("again", b"x")).await {
+                assert!(began.elapsed() < LONG, "{error}");
+                for _ in 0..10 {
+                    let found = storage.get(&key("token/id/ends")).await;
+                    assert!(!matches!(found, Ok(Some(_))), "it has ended, and is read all the same");
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            }
+        }
+    }
+
+    async fn value(&self, name: &str) -> Option<Vec<u8>> {
+        let key = key(name);
+        let (one, other) = (self.one.get(&key).await.unwrap(), self.other.get(&key).await.unwrap());
+        assert_eq!(one.as_ref().map(|stored| stored.version), other.as_ref().map(|stored| stored.version));
+        one.map(|stored| stored.value)
+    }
+
+    /// A claimed row, as whoever ends the lease has it.
+    async fn claimed(&self, storage: &PostgresStorage, lease: &str) -> LeaseRow {
+        storage.claim("worker", &id(lease), Ttl::from_secs(60)).await.unwrap().unwrap()
+    }
+}
+
+fn until(what: &str, holds: impl Fn() -> bool) {
+    let began = Instant::now();
+    while !holds() {
+        assert!(began.elapsed() < LONG, "{what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn put(name: &str, value: &[u8]) -> Batch {
+    Batch::new().put(key(name), value.to_vec(), Expect::Anything)
+}
+
+fn version(stored: &leasehold_core::seams::storage::Versioned) -> Expect {
+    Expect::Version(stored.version)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_fail_over_has_lost_is_made_again() {
+    let pair = Pair::start().await;
+    let Pair { one, other, .. } = &pair;
+    one.commit(put("sys/policy/a", b"before").put(key("sys/integrity"), b"0".to_vec(), Expect::Absent)).await.unwrap();
+    for lease in ["d/ends", "d/is-revoked", "d/stays"] {
+        one.commit(Batch::new().insert(row(lease, 5))).await.unwrap();
+    }
+    one.commit(put("token/id/ends", b"x").put(key("plain"), b"before".to_vec(), Expect::Anything)).await.unwrap();
+    one.commit(put("goes", b"x")).await.unwrap();
+    pair.cut();
+
+    // Changes under `sys/` stand on each other, whichever server makes them.
+    let mut chain = one.get(&key("sys/integrity")).await.unwrap().unwrap();
+    for (storage, name) in
+        [(one, "sys/policy/a"), (other, "sys/policy/b"), (one, "sys/policy/c"), (other, "sys/policy/a")]
+    {
+        let batch = put(name, name.as_bytes()).put(key("sys/integrity"), name.as_bytes().to_vec(), version(&chain));
+        storage.commit(batch).await.unwrap();
+        chain = storage.get(&key("sys/integrity")).await.unwrap().unwrap();
+    }
+    one.commit(Batch::new().delete(key("token/id/ends")).delete(key("goes"))).await.unwrap();
+    // Made by one server and ended by the other: the end counts, whoever says first what it had.
+    for (first, second, name) in [(one, other, "short-1"), (other, one, "short-2")] {
+        let (token, lease) = (format!("token/id/{name}"), format!("d/{name}"));
+        first.commit(put(&token, b"x").insert(row(&lease, 5))).await.unwrap();
+        let held = pair.claimed(second, &lease).await;
+        second.commit(Batch::new().delete(key(&token)).remove(held.id, held.fence)).await.unwrap();
+    }
+    other.commit(put("plain", b"first")).await.unwrap();
+    one.commit(put("plain", b"last")).await.unwrap();
+    let held = pair.claimed(other, "d/ends").await;
+    other.commit(Batch::new().remove(held.id, held.fence)).await.unwrap();
+    let held = pair.claimed(other, "d/is-revoked").await;
+    let revoking = LeaseRow { state: LeaseState::Revoking, body: Vec::new(), ..held.clone() };
+    other.commit(Batch::new().shift(revoking, LeaseState::Active, held.fence)).await.unwrap();
+    // Made by one, changed by the other without its body.
+    one.commit(Batch::new().insert(row("d/new", 5))).await.unwrap();
+    let held = pair.claimed(other, "d/new").await;
+    let renewed = LeaseRow { next_at: pair.clock.now() + Ttl::from_secs(77), body: Vec::new(), ..held.clone() };
+    other.commit(Batch::new().shift(renewed.clone(), LeaseState::Active, held.fence)).await.unwrap();
+    let stays = pair.claimed(one, "d/stays").await;
+    let before = one.changes(0).await.unwrap();
+
+    pair.fail_over().await;
+    assert_eq!(pair.value("sys/policy/a").await.unwrap(), b"sys/policy/a");
+    assert_eq!(pair.value("sys/policy/b").await.unwrap(), b"sys/policy/b");
+    assert_eq!(pair.value("sys/policy/c").await.unwrap(), b"sys/policy/c");
+    assert_eq!(
+        one.get(&key("sys/integrity")).await.unwrap().unwrap().version,
+        chain.version,
+        "whoever stands on it goes on"
+    );
+    assert_eq!(pair.value("plain").await.unwrap(), b"last");
+    for gone in ["token/id/ends", "goes", "token/id/short-1", "token/id/short-2"] {
+        assert_eq!(pair.value(gone).await, None, "{gone}");
+    }
+    for gone in ["d/ends", "d/short-1", "d/short-2"] {
+        assert!(one.lease(&id(gone)).await.unwrap().is_none(), "{gone}");
+    }
+    let revoked = one.lease(&id("d/is-revoked")).await.unwrap().unwrap();
+    assert_eq!((revoked.state, revoked.body), (LeaseState::Revoking, row("d/is-revoked", 5).body));
+    let new = one.lease(&id("d/new")).await.unwrap().unwrap();
+    assert_eq!((new.next_at, new.body), (renewed.next_at, row("d/new", 5).body));
+    assert_eq!(one.recount_leases().await.unwrap(), 0);
+
+    // The claim was lost, and whoever had it has no right any more: no fence is given twice, and no number.
+    let late = one.commit(Batch::new().remove(stays.id, stays.fence)).await;
+    assert!(matches!(late, Err(StorageError::Fenced(_))), "{late:?}");
+    assert!(pair.claimed(other, "d/stays").await.fence > stays.fence);
+    let next = |changes| match changes {
+        leasehold_core::seams::storage::Changes::Keys { next, .. }
+        | leasehold_core::seams::storage::Changes::All { next } => next,
+    };
+    assert!(next(one.changes(0).await.unwrap()) > next(before));
+}
+
+/// Several fail-overs at once, say: nobody knows what is lost, and what ended must not come back all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_ended_stays_ended_where_nobody_knows_what_is_lost() {
+    let pair = Pair::start().await;
+    let Pair { one, other, .. } = &pair;
+    one.commit(put("token/id/ends", b"x").insert(row("d/ends", 5)).insert(row("d/is-revoked", 5))).await.unwrap();
+    one.commit(put("plain", b"before")).await.unwrap();
+    pair.primary.psql("UPDATE leasehold_counter SET timeline = 0").unwrap();
+    pair.cut();
+    other.commit(Batch::new().delete(key("token/id/ends"))).await.unwrap();
+    let held = pair.claimed(one, "d/ends").await;
+    one.commit(Batch::new().remove(held.id, held.fence)).await.unwrap();
+    let held = pair.claimed(other, "d/is-revoked").await;
+    let revoking = LeaseRow { state: LeaseState::Revoking, ..held.clone() };
+    other.commit(Batch::new().shift(revoking, LeaseState::Active, held.fence)).await.unwrap();
+    one.commit(put("plain", b"after")).await.unwrap();
+    pair.fail_over().await;
+    assert_eq!(pair.value("token/id/ends").await, None);
+    assert!(one.lease(&id("d/ends")).await.unwrap().is_none());
+    assert_eq!(one.lease(&id("d/is-revoked")).await.unwrap().unwrap().state, LeaseState::Revoking);
+    assert_eq!(pair.value("plain").await.unwrap(), b"before", "whether somebody has written it since, nobody knows");
+    assert_eq!(one.recount_leases().await.unwrap(), 0);
+}
+
+/// What stands on a change that nobody can make again is not made either: the digest over `sys/` would say that rows were changed from
+/// outside.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_whose_base_is_lost_is_lost_with_it() {
+    let Pair { primary, standby, clock, one, other } = Pair::start().await;
+    let pair = Pair { one, other, primary, standby, clock };
+    pair.one.commit(put("sys/integrity", b"0")).await.unwrap();
+    pair.cut();
+    let first = pair.one.get(&key("sys/integrity")).await.unwrap().unwrap();
+    // A server that dies with the primary.
+    let gone = PostgresSettings::new(
+        SecretString::from(format!("{}?sslmode=disable", pair.primary.superuser_url())),
+        "it dies".to_owned(),
+    );
+    let gone = PostgresStorage::open_with_clock(gone, pair.clock.clone()).await.unwrap();
+    gone.commit(put("sys/policy/a", b"a").put(key("sys/integrity"), b"1".to_vec(), version(&first))).await.unwrap();
+    drop(gone);
+    let second = pair.one.get(&key("sys/integrity")).await.unwrap().unwrap();
+    pair.one
+        .commit(put("sys/policy/b", b"b").put(key("sys/integrity"), b"2".to_vec(), version(&second)))
+        .await
+        .unwrap();
+    pair.one.commit(put("elsewhere", b"x")).await.unwrap();
+    pair.fail_over().await;
+    assert_eq!(pair.value("sys/integrity").await.unwrap(), b"0");
+    assert_eq!(pair.value("sys/policy/a").await, None);
+    assert_eq!(pair.value("sys/policy/b").await, None);
+    assert_eq!(pair.value("elsewhere").await.unwrap(), b"x");
+}
