@@ -246,7 +246,13 @@ impl<'a> Clients<'a> {
             let (alias, policy) = (format!("token-{number}"), format!("chaos-{number}"));
             let path = format!("sys/policies/acl/{policy}");
             let allowed = json!({ "policy": "path \"kv/a\" { capabilities = [\"read\", \"update\"] }" });
-            let Some(_) = self.prepare(&mut random, "PUT", &path, allowed) else { continue };
+            // A try of which nothing was heard may still happen, and would allow it again: each has a policy of its own.
+            let (_, address) = self.somewhere(&mut random);
+            let heard = self.world.caller.send(&address, Some(&self.world.root), "PUT", &path, Some(allowed));
+            if heard.outcome() != Outcome::Accepted {
+                thread::sleep(Duration::from_millis(200));
+                continue;
+            }
             let body = json!({ "policies": [policy], "no_default_policy": true, "ttl": "24h", "no_parent": true });
             let Some(made) = self.prepare(&mut random, "POST", "auth/token/create", body) else { continue };
             let token = made.text("/auth/client_token");
