@@ -414,7 +414,8 @@ impl Leases {
 
     /// Moves all secrets of a filter to `Revoking`: see [`Leases::as_revoking`].
     async fn mark(&self, filter: &LeaseFilter, cause: &EndCause) -> Result<(), StorageError> {
-        for state in [LeaseState::Active, LeaseState::Issuing] {
+        // In this order: one that becomes active in between is found after that. None begins any more.
+        for state in [LeaseState::Issuing, LeaseState::Active] {
             let filter = LeaseFilter { state: Some(state), kind: Some(LeaseKind::Secret), ..filter.clone() };
             // From the last row on, or each page would look through all that was marked before it. What came in behind the last row
             // meanwhile is found by one more look from the beginning.

@@ -77,6 +77,26 @@ async fn a_token_that_ends_during_an_issue_takes_the_lease_with_it() {
     assert!(matches!(node.issue(&token).await, Err(LeaseError::TokenGone)));
 }
 
+/// The lease becomes active while the token's leases are looked for: it is found before that or after.
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_becomes_active_while_its_token_ends_goes_with_it() {
+    let world = World::new();
+    let node = std::sync::Arc::new(world.start().await);
+    let token = node.token("t", None, LONG).await;
+    *node.engine.takes.lock().unwrap() = Duration::from_secs(2);
+    let issuing = {
+        let (node, token) = (node.clone(), token.clone());
+        tokio::spawn(async move { node.issue(&token).await })
+    };
+    pass(1).await;
+    *node.process.pause_after_lists.lock().unwrap() = Duration::from_secs(2);
+    node.leases.end_token(&token, Children::AreRevoked, &asked()).await.unwrap();
+    issuing.await.unwrap().unwrap();
+    node.tick(10).await;
+    assert!(world.target.roles().is_empty() && world.rows().await.is_empty());
+    node.assert_no_violation("a lease that becomes active");
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_unmount_during_an_issue_leaves_nothing_and_nothing_begins_after_it() {
     let (_, node) = while_issuing(|node| async move {

@@ -55,6 +55,8 @@ pub struct Process {
     pub violations: Mutex<Vec<String>>,
     /// What was claimed because it is due comes so late.
     pub pause_after_claims: Mutex<Duration>,
+    /// A list of leases of one state comes so late.
+    pub pause_after_lists: Mutex<Duration>,
     /// How often leases were listed; jobs are few.
     pub lists: Mutex<usize>,
     /// How many rows of leases that gave.
@@ -96,6 +98,7 @@ impl Process {
             force: AtomicBool::new(false),
             violations: Mutex::default(),
             pause_after_claims: Mutex::default(),
+            pause_after_lists: Mutex::default(),
             lists: Mutex::default(),
             listed: Mutex::default(),
             yields: AtomicBool::new(false),
@@ -309,6 +312,10 @@ impl Storage for Process {
         if filter.kind != Some(LeaseKind::Job) {
             *self.lists.lock().unwrap() += 1;
             *self.listed.lock().unwrap() += rows.as_ref().map_or(0, Vec::len);
+        }
+        let pause = *self.pause_after_lists.lock().unwrap();
+        if filter.state.is_some() && !pause.is_zero() {
+            tokio::time::sleep(pause).await;
         }
         rows
     }
