@@ -1,4 +1,4 @@
-//! The store's PostgreSQL fails over to a standby that lacks what was answered last: the servers make it again.
+//! The store's PostgreSQL fails over to a standby that lacks what was answered last: the servers replay it.
 
 use std::time::{Duration, Instant};
 
@@ -54,7 +54,7 @@ fn what_was_answered_stands_after_a_fail_over_that_lost_it() {
         .assert_status(204);
     let issued = nodes.root(0).get("database/creds/r").assert_status(200);
     let born = nodes.root(1).child(json!({ "policies": ["default"] }));
-    // This server knows of an end that nobody else has heard of, and cannot say so for now.
+    // This server knows of an end that nobody else has heard of, and cannot replay it for now.
     nodes.client(2, &late).post("auth/token/revoke-self", json!({})).assert_status(204);
     nodes.servers[2].pause();
 
@@ -77,7 +77,7 @@ fn what_was_answered_stands_after_a_fail_over_that_lost_it() {
         assert!(!nodes.root(at).has_lease(&ended.text("/lease_id")), "revoked and there again");
     }
     nodes.servers[2].signal(Signal::CONT);
-    eventually("the server that was silent says what it knows", || {
+    eventually("the server that was silent replays what it knows", || {
         (0..2).all(|at| nodes.client(at, &late).get("auth/token/lookup-self").status == 403)
     });
     eventually("it joins again", || nodes.root(2).get("sys/mounts").status == 200);

@@ -132,22 +132,34 @@ impl Barrier {
         }
     }
 
-    /// The stored ring in place of `seen`, which is too old. Keys that are there stay: a ring only grows. Its root key may be another one.
+    /// The stored ring in place of `seen`, which is too old. Keys that are there stay: a ring only grows, unless the store has lost its
+    /// newest state in a fail-over. Its root key may be another one.
     async fn reload_ring(&self, seen: &Ring) -> Result<Arc<Ring>, StorageError> {
+        let (mut ring, mut before) = (self.stored_ring(seen).await?, None);
+        loop {
+            {
+                let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
+                match open.as_ref() {
+                    None => return Err(StorageError::Sealed),
+                    // Either a newer one was stored and opened while this one was read, which the next look finds, or the store has lost it.
+                    Some(newer) if newer.version() > ring.version() && before != Some(ring.version()) => {}
+                    Some(_) => {
+                        *open = Some(Arc::clone(&ring));
+                        return Ok(ring);
+                    }
+                }
+            }
+            before = Some(ring.version());
+            ring = self.stored_ring(seen).await?;
+        }
+    }
+
+    async fn stored_ring(&self, seen: &Ring) -> Result<Arc<Ring>, StorageError> {
         let key = keys::keyring();
         let damaged = || StorageError::Corrupt(key.as_str().to_owned());
         let stored = self.inner.get(&key).await?.ok_or_else(damaged)?;
         let ring = self.unwrapped(seen, stored.value).await?;
-        let ring = Arc::new(ring.stored_as(stored.version, Some(seen)));
-        let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
-        match open.as_ref() {
-            None => return Err(StorageError::Sealed),
-            // A newer one was stored and opened while this one was read.
-            Some(newer) if newer.version() > ring.version() => return Ok(Arc::clone(newer)),
-            Some(_) => {}
-        }
-        *open = Some(Arc::clone(&ring));
-        Ok(ring)
+        Ok(Arc::new(ring.stored_as(stored.version, Some(seen))))
     }
 
     /// A ring that knows who sealed these values, if there is one at all.

@@ -35,6 +35,7 @@ const ROW_MAX: Duration = Duration::from_secs(60);
 pub(super) async fn export(shared: &Shared, into: mpsc::Sender<Vec<Record>>) -> Result<u64, StorageError> {
     shared.member.is_up()?;
     let (client, task) = shared.sessions.alone().await?;
+    shared.sessions.checked(&client).await?;
     let done = while_up(shared, read_all(&client, &shared.names, into)).await.unwrap_or_else(|away| Err(away.into()));
     drop(client);
     // The transaction ends with its session.

@@ -46,7 +46,7 @@ const OPEN_POLL: Duration = Duration::from_millis(100);
 const NOT_LISTED: &str = "LH003";
 /// Its answer to whoever would have to work alone, or beside one that must.
 const NOT_ALONE: &str = "LH004";
-/// Its answer to whoever joins after a fail-over while others have yet to say what they had.
+/// Its answer to whoever joins after a fail-over while others have yet to replay what was lost.
 const NOT_OPEN: &str = "LH005";
 
 struct State {
@@ -175,7 +175,7 @@ pub(super) async fn begin(shared: &Shared) -> Result<(), PostgresOpenError> {
 
 async fn join(shared: &Shared) -> Result<(), Failed> {
     const TEXT: &str = "select {p}timeline\"() from {p}join\"($1, $2, $3, $4, $5, $6, $7)";
-    timeline::say(shared).await?;
+    timeline::replay_lost(shared).await?;
     let (member, next) = (&shared.member, random()?);
     let (stale, forget) = (nanos(STALE), nanos(FORGOTTEN_AFTER));
     let parameters: [Parameter<'_>; 7] = [
@@ -237,18 +237,17 @@ pub(super) async fn keep(shared: Arc<Shared>) {
         match beat(&shared, &mine, &next, limit).await {
             Ok(is_listed) => {
                 member.heard();
-                if is_listed {
-                    member.renamed(&mine, next);
-                }
+                // PostgreSQL has it so, whether the row is on its timeline or not.
+                member.renamed(&mine, next.clone());
                 after_outage = None;
                 if was_down {
                     tracing::info!("the storage answers again");
                     member.down.send_replace(None);
                 }
-                if !is_listed && member.state().term == mine {
+                if !is_listed && member.state().term == next {
                     member.state().is_expelled = true;
-                    if let Err(failed) = timeline::say(&shared).await {
-                        tracing::warn!(error = %failed, "could not say what this server had before PostgreSQL failed over");
+                    if let Err(failed) = timeline::replay_lost(&shared).await {
+                        tracing::warn!(error = %failed, "could not replay what was lost in a fail-over of PostgreSQL: trying again");
                     }
                     // A sealed server has decided nothing that could come late.
                     if !decides && let Err(failed) = join(&shared).await {

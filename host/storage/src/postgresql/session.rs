@@ -80,6 +80,8 @@ impl From<tokio_postgres::Error> for Failed {
 struct Session {
     client: Client,
     task: JoinHandle<()>,
+    /// Of the server that it leads to, where that was asked.
+    timeline: Option<i64>,
 }
 
 impl Drop for Session {
@@ -198,19 +200,28 @@ impl Sessions {
     }
 
     async fn dial(&self) -> Result<Session, Failed> {
-        self.alone().await.map(|(client, task)| Session { client, task })
+        self.alone().await.map(|(client, task)| Session { client, task, timeline: None })
     }
 
     /// A session on the timeline that requests are served from.
     async fn dial_expected(&self) -> Result<Session, Failed> {
-        let session = self.dial().await?;
+        let mut session = self.dial().await?;
+        session.timeline = self.checked(&session.client).await?;
+        Ok(session)
+    }
+
+    /// The timeline of the server that a session leads to, if it is the expected one.
+    pub(super) async fn checked(&self, client: &Client) -> Result<Option<i64>, Failed> {
         let expected = self.expected.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let Some((question, timeline)) = expected else { return Ok(session) };
-        let (session, answer) = asked(session, &question, &[], ANSWER_MAX).await;
-        let found: Option<i64> = answer?.first().and_then(|row| row.try_get(0).ok());
-        match session {
-            Some(session) if found == Some(timeline) => Ok(session),
-            _ => Err(Failed::Unreached("PostgreSQL has failed over: this server follows".to_owned())),
+        let Some((question, timeline)) = expected else { return Ok(None) };
+        let rows = match timeout(ANSWER_MAX, client.query_typed(&question, &[])).await {
+            Ok(answer) => answer?,
+            Err(_) => return Err(Failed::Unreached("PostgreSQL does not answer".to_owned())),
+        };
+        let found: Option<i64> = rows.first().and_then(|row| row.try_get(0).ok());
+        match found == Some(timeline) {
+            true => Ok(found),
+            false => Err(Failed::Unreached("PostgreSQL has failed over: this server follows".to_owned())),
         }
     }
 
@@ -229,6 +240,10 @@ impl Sessions {
     }
 
     fn give_back(&self, session: Session) {
+        let expected = self.expected.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|(_, number)| *number);
+        if session.timeline != expected {
+            return;
+        }
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         if idle.len() < self.idle_max {
             idle.push(session);

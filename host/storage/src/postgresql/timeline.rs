@@ -1,12 +1,12 @@
-//! What a fail-over has lost is written again.
+//! What a fail-over has lost is replayed.
 //!
 //! A standby that takes over begins a new timeline, and lacks what its primary had answered last unless that waited for it. So each
 //! server keeps its latest writes ([`Journal`]). A term holds on one timeline only: on a new one a server writes nothing and decides
-//! nothing before it has made its lost writes again ([`say`]) and joined anew, and none joins before every server that lives has said
-//! what it had, or 6 s are over (`migrations/0006_timelines.sql`).
+//! nothing before it has replayed its lost writes ([`replay_lost`]) and joined anew, and none joins before every server that lives has
+//! replayed, or 6 s are over (`migrations/0006_timelines.sql`).
 //!
 //! Where it cannot be told which writes are lost (the new primary was started once more, several fail-overs came at once, more is lost
-//! than is kept, others work already), only what ended a token or a lease is made again: that is right on every state of the store.
+//! than is kept, others work already), only what ended a token or a lease is replayed.
 //!
 //! Must not know: what a value means, but for the two kinds of ends.
 
@@ -29,13 +29,16 @@ use super::{Parameter, Shared};
 
 /// Writes are kept for so long: a standby that is further behind does not take over by itself.
 const KEPT_FOR: Duration = Duration::from_secs(300);
-/// Bytes of them at most, about.
+/// Bytes of them at most, about; and of older ones what ended something, half as many.
 const KEPT_MAX: usize = 8 << 20;
-/// What a change takes besides its bytes, about.
-const CHANGE_BYTES: usize = 300;
-/// How long a write waits for the one that it stands on: another server may have yet to make that again.
-const BASE_MAX: Duration = Duration::from_secs(2);
+const ENDS_MAX: usize = 4 << 20;
+/// What a change takes besides its value, about.
+const CHANGE_BYTES: usize = 500;
+/// How long a write waits for the one that it stands on: another server may have yet to replay that.
+const BASE_MAX: Duration = Duration::from_secs(5);
 const BASE_POLL: Duration = Duration::from_millis(50);
+/// After so many replayed writes the others are told that more are to come.
+const TOLD_EVERY: usize = 100;
 /// How long one statement may take.
 const STEP_MAX: Duration = Duration::from_secs(5);
 
@@ -47,12 +50,12 @@ pub(super) const WHICH: &str = "select {p}timeline\"()";
 
 /// Where a write stands.
 #[derive(Clone, Copy, Debug)]
-struct Receipt {
+pub(super) struct Receipt {
     /// A position in the log after all that it wrote, and before its commit.
-    lsn: i64,
-    transaction: i64,
+    pub(super) lsn: i64,
+    pub(super) transaction: i64,
     /// Of its change under the cached prefix.
-    number: Option<i64>,
+    pub(super) number: Option<i64>,
 }
 
 impl Receipt {
@@ -67,38 +70,82 @@ impl Receipt {
 }
 
 #[derive(Clone)]
-struct Write {
+pub(super) struct Write {
     receipt: Receipt,
     batch: Batch,
     at: Instant,
     bytes: usize,
 }
 
+impl Write {
+    pub(super) fn new(receipt: Receipt, batch: Batch) -> Self {
+        Self { receipt, bytes: bytes(&batch), batch, at: Instant::now() }
+    }
+
+    /// Without what does not end anything.
+    fn ends(mut self) -> Self {
+        self.batch.0.retain(is_end);
+        self.batch.0.shrink_to_fit();
+        Self { bytes: bytes(&self.batch), ..self }
+    }
+}
+
+/// Of two servers that both took over from the same one, the timeline has the same number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Timeline {
+    number: i64,
+    begun_at: i64,
+}
+
 /// This server's latest writes.
 #[derive(Default)]
 pub(super) struct Journal {
     state: Mutex<State>,
-    /// Held by whoever says what this server had.
-    saying: tokio::sync::Mutex<()>,
+    /// Held by whoever replays.
+    replaying: tokio::sync::Mutex<()>,
 }
 
 #[derive(Default)]
 struct State {
-    /// The timeline that `writes` stand on; 0 before the first is known.
-    timeline: i64,
-    writes: VecDeque<Write>,
-    bytes: usize,
-    /// Up to this position writes were forgotten.
+    /// What `recent` and `ends` stand on; the number is 0 before it is known.
+    timeline: Timeline,
+    recent: Writes,
+    /// Of older writes.
+    ends: Writes,
+    /// Up to this position nothing but ends is kept.
     forgotten: i64,
-    /// On an earlier timeline: what is not said yet.
-    unsaid: Unsaid,
-    /// The timeline up to which everything is said.
-    said: i64,
+    /// Of an earlier timeline, and not replayed yet.
+    before: Before,
+    /// Everything before this timeline is replayed.
+    replayed: Timeline,
+}
+
+#[derive(Default)]
+struct Writes {
+    queue: VecDeque<Write>,
+    bytes: usize,
+}
+
+impl Writes {
+    fn push(&mut self, write: Write) {
+        self.bytes += write.bytes;
+        self.queue.push_back(write);
+    }
+
+    /// The oldest one, if it is too old or all are too many.
+    fn pop_over(&mut self, max: usize) -> Option<Write> {
+        let oldest = self.queue.front()?;
+        if self.bytes <= max && oldest.at.elapsed() <= KEPT_FOR {
+            return None;
+        }
+        self.bytes -= oldest.bytes;
+        self.queue.pop_front()
+    }
 }
 
 #[derive(Clone, Default)]
-struct Unsaid {
-    timeline: i64,
+struct Before {
+    number: i64,
     forgotten: i64,
     writes: Vec<Write>,
 }
@@ -108,62 +155,63 @@ impl Journal {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The timeline that this server works on.
+    /// The number of the timeline that this server works on.
     pub(super) fn timeline(&self) -> i64 {
-        self.state().timeline
+        self.state().timeline.number
     }
 
-    /// Remembers what was written by a statement that was sent on `timeline`.
+    /// Remembers what was written by a statement that was sent on the timeline with this number.
     ///
     /// # Errors
     /// `Unavailable`: on another timeline by now, where this write may be missing.
-    pub(super) fn keep(&self, timeline: i64, found: &[Row], batch: Batch) -> Result<(), StorageError> {
+    pub(super) fn keep(&self, number: i64, found: &[Row], batch: Batch) -> Result<(), StorageError> {
         let row = found.first().ok_or_else(|| StorageError::Corrupt("the store's own tables".to_owned()))?;
         let receipt = Receipt::read(row)?;
         let mut state = self.state();
-        if state.timeline != timeline {
+        if state.timeline.number != number {
             return Err(StorageError::Unavailable("PostgreSQL has failed over while this was written".to_owned()));
         }
         // Without timelines nothing can be found to be lost.
-        if timeline != 0 {
-            state.push(Write { receipt, bytes: bytes(&batch), batch, at: Instant::now() });
+        if number != 0 {
+            state.push(Write::new(receipt, batch));
         }
         Ok(())
     }
 
-    /// From now on this server works on `timeline`: what it has written before is to be said.
-    fn turn(&self, timeline: i64) -> Unsaid {
+    /// From now on this server works on `timeline`: what it has written before that is to be looked at.
+    fn turn(&self, timeline: Timeline) -> Before {
         let mut state = self.state();
         if state.timeline != timeline {
-            let mut writes = std::mem::take(&mut state.unsaid.writes);
+            let mut writes = std::mem::take(&mut state.before.writes);
             // Of those that two fail-overs have passed by nothing is known.
-            let oldest = if writes.is_empty() { state.timeline } else { state.unsaid.timeline };
-            writes.extend(std::mem::take(&mut state.writes));
-            state.unsaid = Unsaid { timeline: oldest, forgotten: state.forgotten, writes };
-            (state.timeline, state.bytes, state.forgotten) = (timeline, 0, 0);
+            let number = if writes.is_empty() { state.timeline.number } else { state.before.number };
+            writes.extend(std::mem::take(&mut state.ends).queue);
+            writes.extend(std::mem::take(&mut state.recent).queue);
+            state.before = Before { number, forgotten: state.forgotten, writes };
+            (state.timeline, state.forgotten) = (timeline, 0);
         }
-        state.unsaid.clone()
+        state.before.clone()
     }
 
-    fn said(&self, timeline: i64, again: Vec<Write>) {
+    fn has_replayed(&self, timeline: Timeline, again: Vec<Write>) {
         let mut state = self.state();
-        state.unsaid = Unsaid::default();
-        state.said = timeline;
+        state.before = Before::default();
+        state.replayed = timeline;
         again.into_iter().for_each(|write| state.push(write));
     }
 }
 
 impl State {
     fn push(&mut self, write: Write) {
-        self.bytes += write.bytes;
-        self.writes.push_back(write);
-        while let Some(oldest) = self.writes.front()
-            && (self.bytes > KEPT_MAX || oldest.at.elapsed() > KEPT_FOR)
-        {
-            self.bytes -= oldest.bytes;
-            self.forgotten = self.forgotten.max(oldest.receipt.lsn);
-            self.writes.pop_front();
+        self.recent.push(write);
+        while let Some(old) = self.recent.pop_over(KEPT_MAX) {
+            self.forgotten = self.forgotten.max(old.receipt.lsn);
+            let ends = old.ends();
+            if !ends.batch.0.is_empty() {
+                self.ends.push(ends);
+            }
         }
+        while self.ends.pop_over(ENDS_MAX).is_some() {}
     }
 }
 
@@ -176,7 +224,7 @@ fn bytes(batch: &Batch) -> usize {
     batch.0.iter().map(|change| CHANGE_BYTES + of(change)).sum()
 }
 
-/// Whether a change ends something whose name is never given again.
+/// Whether a change ends something for good: its name is given again, if at all, by somebody who chooses it.
 fn is_end(change: &Change) -> bool {
     match change {
         Change::Delete { key, .. } => keys::is_token(key),
@@ -186,81 +234,100 @@ fn is_end(change: &Change) -> bool {
     }
 }
 
-/// If PostgreSQL has begun a new timeline since this server joined: makes again what was lost of its writes.
-pub(super) async fn say(shared: &Shared) -> Result<(), Failed> {
+/// If PostgreSQL has begun a new timeline since this server joined: replays what was lost of its writes.
+pub(super) async fn replay_lost(shared: &Shared) -> Result<(), Failed> {
     let journal = &shared.journal;
-    let _one = journal.saying.lock().await;
-    let found = ask(shared, WHICH, &[]).await?;
-    let timeline: i64 = first(&found, 0)?;
-    if journal.state().said == timeline {
+    let _one = journal.replaying.lock().await;
+    let Lookup { timeline, .. } = lookup(shared, 0, &[]).await?;
+    if journal.state().replayed == timeline {
         return Ok(());
     }
     let is_first = journal.timeline() == 0;
-    let unsaid = journal.turn(timeline);
-    let (exact, lost) = lost(shared, timeline, &unsaid).await?;
-    if !is_first && exact {
+    let before = journal.turn(timeline);
+    let found = lookup(shared, before.number, &before.writes).await?;
+    if found.timeline != timeline {
+        return Err(Failed::Unknown("PostgreSQL fails over again".to_owned()));
+    }
+    let is_exact = !found.is_open && found.lost_after.is_some_and(|position| before.forgotten <= position);
+    let is_lost = found.is_lost.into_iter().map(|is_lost| is_lost.unwrap_or(true));
+    let mut lost: Vec<Write> =
+        before.writes.into_iter().zip(is_lost).filter(|(_, is_lost)| *is_lost).map(|(write, _)| write).collect();
+    lost.sort_by_key(|write| write.receipt.lsn);
+    let number = timeline.number;
+    if !is_first && is_exact {
         tracing::warn!(
             lost = lost.len(),
-            "PostgreSQL has failed over to timeline {timeline}: what it has lost of this server's writes is made again"
+            "PostgreSQL has failed over to timeline {number}: what it has lost of this server's writes is replayed"
         );
     } else if !is_first {
         tracing::error!(
-            "PostgreSQL has failed over to timeline {timeline}, and what it has lost cannot be told: tokens and leases of which this \
+            "PostgreSQL has failed over to timeline {number}, and what it has lost cannot be told: tokens and leases of which this \
              server knows the end are ended again, other writes of the last minutes may be gone"
         );
     }
-    let again = replay(shared, timeline, exact, lost).await?;
+    let again = replay_all(shared, number, !is_exact, lost).await?;
     let term = shared.member.term();
-    ask(shared, "select {p}said\"($1, $2)", &[(&term, Type::TEXT), (&timeline, Type::INT8)]).await?;
-    journal.said(timeline, again);
+    ask(shared, "select {p}has_replayed\"($1, $2)", &[(&term, Type::TEXT), (&number, Type::INT8)]).await?;
+    journal.has_replayed(timeline, again);
     Ok(())
 }
 
-/// What is to be made again, and whether that is known exactly.
-async fn lost(shared: &Shared, timeline: i64, unsaid: &Unsaid) -> Result<(bool, Vec<Write>), Failed> {
-    let positions: Vec<i64> = unsaid.writes.iter().map(|write| write.receipt.lsn).collect();
-    let transactions: Vec<i64> = unsaid.writes.iter().map(|write| write.receipt.transaction).collect();
+/// What PostgreSQL says of its timeline, and of writes on the one with the number `from`.
+struct Lookup {
+    timeline: Timeline,
+    is_open: bool,
+    lost_after: Option<i64>,
+    /// One for each write; `None`: not known.
+    is_lost: Vec<Option<bool>>,
+}
+
+async fn lookup(shared: &Shared, from: i64, writes: &[Write]) -> Result<Lookup, Failed> {
+    let positions: Vec<i64> = writes.iter().map(|write| write.receipt.lsn).collect();
+    let transactions: Vec<i64> = writes.iter().map(|write| write.receipt.transaction).collect();
     let found = ask(
         shared,
         "select * from {p}lost\"($1, $2, $3)",
-        &[(&unsaid.timeline, Type::INT8), (&positions, Type::INT8_ARRAY), (&transactions, Type::INT8_ARRAY)],
+        &[(&from, Type::INT8), (&positions, Type::INT8_ARRAY), (&transactions, Type::INT8_ARRAY)],
     )
     .await?;
-    let (now, is_open): (i64, bool) = (first(&found, 0)?, first(&found, 1)?);
-    if now != timeline {
-        return Err(Failed::Unknown("PostgreSQL fails over again".to_owned()));
-    }
-    let (lost_after, is_lost): (Option<i64>, Vec<Option<bool>>) = (first(&found, 2)?, first(&found, 3)?);
-    let exact = !is_open && lost_after.is_some_and(|position| unsaid.forgotten <= position);
-    let mut lost: Vec<Write> = unsaid
-        .writes
-        .iter()
-        .zip(is_lost)
-        .filter(|(_, is_lost)| is_lost.unwrap_or(true))
-        .map(|(write, _)| write.clone())
-        .collect();
-    lost.sort_by_key(|write| write.receipt.lsn);
-    Ok((exact, lost))
+    Ok(Lookup {
+        timeline: Timeline { number: first(&found, 0)?, begun_at: first(&found, 1)? },
+        is_open: first(&found, 2)?,
+        lost_after: first(&found, 3)?,
+        is_lost: first(&found, 4)?,
+    })
 }
 
-/// Makes writes again, in their order; answers with those that were, under their new receipts.
-async fn replay(shared: &Shared, timeline: i64, exact: bool, mut lost: Vec<Write>) -> Result<Vec<Write>, Failed> {
+/// Replays writes in their order; answers with what was replayed, under new receipts.
+async fn replay_all(
+    shared: &Shared,
+    timeline: i64,
+    mut only_ends: bool,
+    mut lost: Vec<Write>,
+) -> Result<Vec<Write>, Failed> {
     let mut again = Vec::new();
-    let (began, mut only_ends) = (Instant::now(), !exact);
+    let began = Instant::now();
     loop {
         let mut waiting = Vec::new();
-        let before = again.len();
-        for mut write in lost {
-            let mut made = make_again(shared, timeline, only_ends, &write).await;
-            if !only_ends && matches!(&made, Err(failed) if failed.code() == Some(IS_OPEN)) {
-                only_ends = true;
-                made = make_again(shared, timeline, only_ends, &write).await;
+        let (before, count) = (again.len(), lost.len());
+        for (at, write) in lost.into_iter().enumerate() {
+            if at % TOLD_EVERY == TOLD_EVERY - 1 {
+                let term = shared.member.term();
+                ask(shared, "select {p}replays\"($1)", &[(&term, Type::TEXT)]).await?;
             }
-            match made? {
+            let mut write = if only_ends { write.ends() } else { write };
+            let mut replayed = replay(shared, timeline, only_ends, &write).await;
+            if !only_ends && matches!(&replayed, Err(failed) if failed.code() == Some(IS_OPEN)) {
+                tracing::error!(
+                    writes = count - at,
+                    "other servers work already: of what is still to be replayed only ends of tokens and leases are"
+                );
+                only_ends = true;
+                write = write.ends();
+                replayed = replay(shared, timeline, only_ends, &write).await;
+            }
+            match replayed? {
                 Some(receipt) => {
-                    if only_ends {
-                        write.batch.0.retain(is_end);
-                    }
                     write.receipt = Receipt { number: write.receipt.number, ..receipt };
                     again.push(write);
                 }
@@ -273,7 +340,7 @@ async fn replay(shared: &Shared, timeline: i64, exact: bool, mut lost: Vec<Write
         if began.elapsed() > BASE_MAX {
             tracing::error!(
                 writes = waiting.len(),
-                "writes that stood on what is lost for good are lost with it, but for what they ended"
+                "writes that stood on what is lost for good are lost with it, but for the tokens and leases that they ended"
             );
             only_ends = true;
         } else if again.len() == before {
@@ -284,30 +351,36 @@ async fn replay(shared: &Shared, timeline: i64, exact: bool, mut lost: Vec<Write
 }
 
 /// `None`: what it stands on is not there, perhaps not yet.
-async fn make_again(shared: &Shared, timeline: i64, only_ends: bool, write: &Write) -> Result<Option<Receipt>, Failed> {
+pub(super) async fn replay(
+    shared: &Shared,
+    timeline: i64,
+    only_ends: bool,
+    write: &Write,
+) -> Result<Option<Receipt>, Failed> {
     const TEXT: &str = "select {p}receipt\"(false) from {p}replay\"($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, \
-                        $16, $17, $18, $19) as was_made where was_made";
+                        $16, $17, $18, $19, $20, $21) as was_replayed where was_replayed";
     let columns = Columns::of(&write.batch);
-    let ends: Vec<bool> = write.batch.0.iter().map(is_end).collect();
-    let (keys, _) = locks(&shared.names, &write.batch);
+    let (keys, exclusive) = locks(&shared.names, &write.batch);
     let number = write.receipt.number.unwrap_or(0);
-    let parameters: [Parameter<'_>; 19] = [
+    let parameters: [Parameter<'_>; 21] = [
         (&timeline, Type::INT8),
         (&write.receipt.lsn, Type::INT8),
         (&number, Type::INT8),
         (&only_ends, Type::BOOL),
         (&keys, Type::INT8_ARRAY),
+        (&exclusive, Type::BOOL_ARRAY),
         (&columns.op, Type::INT2_ARRAY),
         (&columns.key, Type::BYTEA_ARRAY),
         (&columns.value, Type::BYTEA_ARRAY),
         (&columns.expect, Type::INT8_ARRAY),
         (&columns.numbered, Type::BOOL_ARRAY),
-        (&ends, Type::BOOL_ARRAY),
         (&columns.kind, Type::TEXT_ARRAY),
         (&columns.state, Type::TEXT_ARRAY),
         (&columns.next, Type::INT8_ARRAY),
         (&columns.expires, Type::INT8_ARRAY),
         (&columns.fence, Type::INT8_ARRAY),
+        (&columns.holder, Type::BYTEA_ARRAY),
+        (&columns.until, Type::INT8_ARRAY),
         (&columns.token, Type::BYTEA_ARRAY),
         (&columns.mount, Type::BYTEA_ARRAY),
         (&columns.connection, Type::BYTEA_ARRAY),

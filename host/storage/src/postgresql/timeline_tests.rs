@@ -4,14 +4,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use leasehold_core::lease::{LeaseRow, LeaseState};
-use leasehold_core::seams::host::Clock as _;
+use leasehold_core::seams::host::{Clock as _, Entropy as _};
+use leasehold_core::seams::seal::Seal as _;
 use leasehold_core::seams::storage::{Batch, Expect, Storage, StorageError};
-use leasehold_core::testing::ManualClock;
+use leasehold_core::seams::store_copy::WholeStore;
+use leasehold_core::testing::{CountingEntropy, ManualClock};
 use leasehold_devpg::{DevPg, Options, Stop};
 use leasehold_model::Ttl;
 use secrecy::{ExposeSecret as _, SecretString};
 
-use super::{PostgresSettings, PostgresStorage};
+use super::timeline::{Receipt, Write, replay};
+use super::{PostgresSettings, PostgresStorage, node};
+use crate::barrier::Barrier;
 use crate::conformance::{id, key, row};
 use crate::tests::clock;
 
@@ -21,6 +25,8 @@ const LONG: Duration = Duration::from_secs(30);
 struct Pair {
     primary: DevPg,
     standby: DevPg,
+    /// Leads to both.
+    url: String,
     clock: Arc<ManualClock>,
     one: PostgresStorage,
     other: PostgresStorage,
@@ -35,11 +41,11 @@ impl Pair {
             &format!("127.0.0.1:{}", primary.port()),
             &format!("127.0.0.1:{},127.0.0.1:{}", primary.port(), standby.port()),
         );
-        let settings = PostgresSettings::new(SecretString::from(hosts), "a test of fail-overs".to_owned());
+        let settings = PostgresSettings::new(SecretString::from(hosts.clone()), "a test of fail-overs".to_owned());
         let clock = clock();
         let open = async || PostgresStorage::open_with_clock(settings.clone(), clock.clone()).await.unwrap();
         let (one, other) = (open().await, open().await);
-        Self { primary, standby, clock, one, other }
+        Self { primary, standby, url: hosts, clock, one, other }
     }
 
     /// From now on the standby hears of nothing more.
@@ -146,6 +152,11 @@ async fn what_a_fail_over_has_lost_is_made_again() {
     let before = one.changes(0).await.unwrap();
 
     pair.fail_over().await;
+    let waited = pair
+        .standby
+        .psql("SELECT max(joined_at) - begun_at < 5000000000 FROM leasehold_node, leasehold_counter GROUP BY begun_at")
+        .unwrap();
+    assert_eq!(waited, "t", "all servers are there, and nobody waits for one that died");
     assert_eq!(pair.value("sys/policy/a").await.unwrap(), b"sys/policy/a");
     assert_eq!(pair.value("sys/policy/b").await.unwrap(), b"sys/policy/b");
     assert_eq!(pair.value("sys/policy/c").await.unwrap(), b"sys/policy/c");
@@ -206,8 +217,7 @@ async fn what_ended_stays_ended_where_nobody_knows_what_is_lost() {
 /// outside.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_change_whose_base_is_lost_is_lost_with_it() {
-    let Pair { primary, standby, clock, one, other } = Pair::start().await;
-    let pair = Pair { one, other, primary, standby, clock };
+    let pair = Pair::start().await;
     pair.one.commit(put("sys/integrity", b"0")).await.unwrap();
     pair.cut();
     let first = pair.one.get(&key("sys/integrity")).await.unwrap().unwrap();
@@ -230,4 +240,118 @@ async fn a_change_whose_base_is_lost_is_lost_with_it() {
     assert_eq!(pair.value("sys/policy/a").await, None);
     assert_eq!(pair.value("sys/policy/b").await, None);
     assert_eq!(pair.value("elsewhere").await.unwrap(), b"x");
+}
+
+/// A server holds keys that the store has lost, and goes on with those that it has.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_that_are_lost_for_good_stop_no_write() {
+    let pair = Pair::start().await;
+    let over = |storage: PostgresStorage, entropy| {
+        let storage: Arc<dyn WholeStore> = Arc::new(storage);
+        Barrier::new(storage, Arc::new(entropy))
+    };
+    let open = async |url: &str| {
+        let settings = PostgresSettings::new(SecretString::from(url.to_owned()), "over a barrier".to_owned());
+        PostgresStorage::open_with_clock(settings, pair.clock.clone()).await.unwrap()
+    };
+    let barrier = over(open(&pair.url).await, CountingEntropy::default());
+    let share = barrier.init_and_unseal_dev().await.unwrap();
+    barrier.commit(put("before", b"x")).await.unwrap();
+    let other_entropy = CountingEntropy::default();
+    other_entropy.fill(&mut [0; 65_536]);
+    let gone = over(open(&format!("{}?sslmode=disable", pair.primary.superuser_url())).await, other_entropy);
+    gone.unseal(&share.0).await.unwrap();
+    pair.cut();
+    gone.rotate().await.unwrap();
+    drop(gone);
+    barrier.commit(put("after", b"x")).await.unwrap();
+    pair.fail_over().await;
+    let began = Instant::now();
+    while let Err(error) = barrier.commit(put("again", b"x")).await {
+        assert!(began.elapsed() < LONG, "{error}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(barrier.get(&key("again")).await.unwrap().unwrap().value, b"x");
+    assert_eq!(barrier.get(&key("before")).await.unwrap().unwrap().value, b"x");
+    assert!(barrier.get(&key("after")).await.unwrap().is_none(), "nobody could read it");
+}
+
+/// A store that has failed over, on which no server works yet.
+async fn not_open() -> (DevPg, PostgresStorage) {
+    let pg = DevPg::start(Options::default()).unwrap();
+    let url = SecretString::from(format!("{}?sslmode=disable", pg.superuser_url()));
+    let settings = PostgresSettings::new(url, "a test of fail-overs".to_owned());
+    let storage = PostgresStorage::open_with_clock(settings, clock()).await.unwrap();
+    pg.psql("UPDATE leasehold_counter SET is_open = false, value = 10").unwrap();
+    (pg, storage)
+}
+
+async fn replayed(storage: &PostgresStorage, only_ends: bool, lsn: i64, number: i64, batch: Batch) -> bool {
+    let receipt = Receipt { lsn, transaction: 0, number: Some(number) };
+    replay(&storage.shared, 1, only_ends, &Write::new(receipt, batch)).await.unwrap().is_some()
+}
+
+/// A server may know only that something ended, and say so before the one that made it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_end_counts_also_before_what_it_ends_is_replayed() {
+    let (_pg, storage) = not_open().await;
+    let ends = Batch::new().delete(key("token/id/t")).remove(id("d/1"), 5);
+    assert!(replayed(&storage, true, 200, 0, ends).await);
+    assert!(replayed(&storage, false, 100, 0, put("token/id/t", b"x").insert(row("d/1", 5))).await);
+    assert!(storage.get(&key("token/id/t")).await.unwrap().is_none());
+    assert!(storage.lease(&id("d/1")).await.unwrap().is_none());
+}
+
+/// What a batch was written under was there when it was written, also if a newer one is there by now.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_condition_that_a_later_write_has_ended_held_all_the_same() {
+    let (_pg, storage) = not_open().await;
+    let check = |version| Batch::new().check(key("sys/keyring"), Expect::Version(version));
+    assert!(replayed(&storage, false, 50, 5, put("sys/keyring", b"5")).await);
+    assert!(replayed(&storage, false, 200, 6, put("sys/keyring", b"6")).await);
+    assert!(replayed(&storage, false, 100, 0, check(5).insert(row("d/1", 5))).await);
+    assert!(storage.lease(&id("d/1")).await.unwrap().is_some());
+    assert!(!replayed(&storage, false, 300, 0, check(7).insert(row("d/2", 5))).await, "that one is not there yet");
+    // An answer that was lost: the same again changes nothing.
+    for _ in 0..2 {
+        let batch = Batch::new().put(key("sys/keyring"), b"7".to_vec(), Expect::Version(6));
+        assert!(replayed(&storage, false, 400, 7, batch).await);
+    }
+    assert_eq!(storage.get(&key("sys/keyring")).await.unwrap().unwrap().version, 7);
+    assert_eq!(storage.recount_leases().await.unwrap(), 0);
+}
+
+/// The effect of a lease that was being issued may be under way.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_takes_a_row_that_is_being_issued_before_its_time() {
+    let (pg, storage) = not_open().await;
+    let until = clock().now() + Ttl::from_secs(35);
+    let issuing = LeaseRow {
+        state: LeaseState::Issuing,
+        holder: Some("worker".to_owned()),
+        held_until: Some(until),
+        fence: 1,
+        ..row("d/1", 5)
+    };
+    assert!(replayed(&storage, false, 100, 0, Batch::new().insert(issuing)).await);
+    pg.psql("UPDATE leasehold_counter SET is_open = true").unwrap();
+    let held = storage.claim("another", &id("d/1"), Ttl::from_secs(60)).await;
+    assert!(matches!(held, Err(StorageError::Fenced(_))), "{held:?}");
+}
+
+/// Servers of before this schema replay nothing, and are not kept out for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_knows_nothing_of_timelines_joins_after_a_while() {
+    let (pg, storage) = not_open().await;
+    let lock = storage.shared.names.lock;
+    storage.leave().await;
+    pg.psql("INSERT INTO leasehold_node SELECT 'old', 'old', '', '', '', false, null, 0, 0, 0, 0, 0, 0").unwrap();
+    pg.psql("UPDATE leasehold_counter SET timeline = 0").unwrap();
+    let join = format!("SELECT leasehold_join('new', 'another', '', false, 1, 1000000000000, {lock})");
+    let joins = || pg.psql(&join).is_ok();
+    assert!(!joins(), "there is one that may have something to replay");
+    assert_eq!(pg.psql(&format!("SELECT leasehold_beat('old', 'old', {lock})")).unwrap(), "f");
+    until("it joins", joins);
+    assert_eq!(pg.psql("SELECT string_agg(id, ',') FROM leasehold_node").unwrap(), "another");
+    node::leave(&storage.shared).await;
 }

@@ -1,16 +1,18 @@
 -- A standby that takes over begins a new timeline, and may lack what the primary had answered last. Each server keeps its latest writes
--- and makes those again that are lost, before any server works on the new timeline.
+-- and replays those that are lost, before any server works on the new timeline.
 
--- Of the server that is asked, which must take writes. 0 where PostgreSQL has no such number to give: then every fail-over goes unnoticed.
+-- The timeline of the server that is asked, which must take writes. 0 where PostgreSQL does not answer what is needed to know what was
+-- lost: then every fail-over goes unnoticed.
 do $do$
 begin
-    perform pg_walfile_name(pg_current_wal_lsn());
+    perform pg_walfile_name(pg_current_wal_lsn()), pg_current_wal_insert_lsn(), pg_last_wal_replay_lsn(),
+        pg_xact_status(pg_current_xact_id());
     execute $e$
         create function {p}timeline"() returns bigint language sql stable set search_path = pg_catalog, pg_temp as $f$
             select ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::bigint
         $f$
     $e$;
-exception when feature_not_supported or insufficient_privilege or undefined_function then
+exception when others then
     execute $e$
         create function {p}timeline"() returns bigint language sql immutable as $f$ select 0::bigint $f$
     $e$;
@@ -19,20 +21,22 @@ end $do$;
 alter table {p}counter"
     -- The one that servers work on, or are about to.
     add column timeline  bigint  not null default 0,
+    -- When it was noticed.
     add column begun_at  bigint  not null default 0,
-    -- Every server that lives has said what it had: they work on it.
+    -- Every server that lives has replayed what it had: they work on it.
     add column is_open   boolean not null default true,
     -- Up to this position the timeline before is part of this one; null where that is not known.
     add column lost_after bigint;
 alter table {p}node"
     -- Under which timeline its term holds.
     add column timeline bigint not null default 0,
-    -- Up to which timeline it has said what it had.
-    add column said     bigint not null default 0;
+    -- Up to which timeline it has replayed what was lost.
+    add column replayed bigint not null default 0;
 update {p}counter" set timeline = {p}timeline"();
-update {p}node" set timeline = {p}timeline"(), said = {p}timeline"();
+update {p}node" set timeline = {p}timeline"(), replayed = {p}timeline"();
 
--- Keys and, after a `l`, lease ids that were written again on a timeline that is not open yet, and where their write stood on the one before.
+-- What was replayed on a timeline that is not open yet, and where that write stood on the one before: keys after a `k`, ids of leases
+-- after an `l`.
 create table {p}replayed" (
     key bytea  not null primary key,
     lsn bigint not null
@@ -48,11 +52,14 @@ begin
     if p_cached then
         select value into v_number from {p}counter";
     end if;
+    if {p}timeline"() = 0 then
+        return array[0, 0, v_number];
+    end if;
     return array[(pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint, pg_current_xact_id()::text::bigint, v_number];
 end $f$;
 
--- Notices a new timeline. Numbers and versions leap, so that none is given twice.
-create function {p}turned"() returns void
+-- Notices a new timeline. Numbers, versions and fences leap, so that none is given twice.
+create function {p}note_timeline"() returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp as $f$
 declare
     v_now bigint := {p}timeline"();
@@ -72,14 +79,15 @@ begin
     end if;
 end $f$;
 
--- Which of a server's writes on the timeline `p_from` are lost on this one; null: not known.
+-- The timeline, since when, whether servers work on it, and which of a server's writes on the timeline `p_from` are lost on it; null: not
+-- known.
 create function {p}lost"(p_from bigint, p_lsn bigint[], p_xid bigint[])
-returns table (o_timeline bigint, o_is_open boolean, o_lost_after bigint, o_lost boolean[])
+returns table (o_timeline bigint, o_begun_at bigint, o_is_open boolean, o_lost_after bigint, o_lost boolean[])
 language plpgsql volatile set search_path = pg_catalog, pg_temp set lock_timeout = '5s' as $f$
 begin
     perform {p}fresh"();
-    perform {p}turned"();
-    select timeline, is_open, lost_after into o_timeline, o_is_open, o_lost_after from {p}counter";
+    perform {p}note_timeline"();
+    select timeline, begun_at, is_open, lost_after into o_timeline, o_begun_at, o_is_open, o_lost_after from {p}counter";
     if p_from <> o_timeline - 1 then
         o_lost_after := null;
     end if;
@@ -93,13 +101,13 @@ begin
     return next;
 end $f$;
 
--- Makes a lost batch again. False: what it stands on is not there, perhaps not yet: a version of a key under `sys/`, or a row. Elsewhere the
--- write that came last counts, whoever makes it again first. `p_only_ends`: only what ends a token or a lease, whose names are never given again.
+-- Replays a lost batch. False: what it stands on is not there, perhaps not yet: a version of a key under `sys/`, or a row. Elsewhere the
+-- write that came last counts, whoever replays first. `p_only_ends`: the batch holds only what ends a token or a lease.
 create function {p}replay"(
-    p_timeline bigint, p_lsn bigint, p_number bigint, p_only_ends boolean, p_keys bigint[],
-    p_op smallint[], p_key bytea[], p_value bytea[], p_expect bigint[], p_numbered boolean[], p_is_end boolean[],
-    p_kind text[], p_state text[], p_next bigint[], p_expires bigint[], p_fence bigint[], p_token bytea[], p_mount bytea[],
-    p_connection bytea[]
+    p_timeline bigint, p_lsn bigint, p_number bigint, p_only_ends boolean, p_keys bigint[], p_exclusive boolean[],
+    p_op smallint[], p_key bytea[], p_value bytea[], p_expect bigint[], p_numbered boolean[],
+    p_kind text[], p_state text[], p_next bigint[], p_expires bigint[], p_fence bigint[], p_holder bytea[], p_until bigint[],
+    p_token bytea[], p_mount bytea[], p_connection bytea[]
 ) returns boolean
 language plpgsql volatile set search_path = pg_catalog, pg_temp set lock_timeout = '5s' as $f$
 declare
@@ -107,8 +115,8 @@ declare
     v_counter {p}counter"%rowtype;
     v_name bytea;
     v_found bigint;
-    v_fits boolean;
     v_last bigint;
+    v_fits boolean;
     v_kind text;
     v_state text;
     v_kinds text[] := '{}';
@@ -116,26 +124,46 @@ declare
     v_by bigint[] := '{}';
 begin
     perform {p}fresh"();
-    -- One after the other, and none when servers work already.
-    select * into v_counter from {p}counter" for update;
+    -- The server that replays says at its end that it has, and that waits for the disk.
+    perform set_config('synchronous_commit', 'off', true);
+    for i in 1 .. coalesce(array_length(p_keys, 1), 0) loop
+        if p_exclusive[i] then
+            perform pg_advisory_xact_lock(p_keys[i]);
+        else
+            perform pg_advisory_xact_lock_shared(p_keys[i]);
+        end if;
+    end loop;
+    -- One after the other, until servers work on the timeline. Then only ends, which hold up nobody.
+    if p_only_ends then
+        select * into v_counter from {p}counter";
+    else
+        select * into v_counter from {p}counter" for update;
+    end if;
     if v_counter.timeline <> p_timeline or (v_counter.is_open and not p_only_ends) or {p}timeline"() <> p_timeline then
         raise exception using errcode = 'LH006', message = 'servers work on this timeline already';
     end if;
-    for i in 1 .. coalesce(array_length(p_keys, 1), 0) loop
-        perform pg_advisory_xact_lock(p_keys[i]);
-    end loop;
     if not p_only_ends then
+        -- It was replayed before, and the answer was lost.
+        if exists (
+            select from unnest(p_op, p_key) as t(op, k) join {p}replayed" r
+                on r.key = case when op in (3, 4, 5) then '\x6c'::bytea else '\x6b'::bytea end || k
+                where op in (0, 1, 3, 4, 5) and r.lsn = p_lsn
+        ) then
+            return true;
+        end if;
         for c in select * from unnest(p_op, p_key, p_expect) as t(op, k, expect)
             where op <= 2 and expect <> -1 and k >= '\x7379732f'::bytea and k < '\x73797330'::bytea
         loop
             select version into v_found from {p}kv" where key = c.k;
             v_fits := case c.expect when -2 then v_found is null when -3 then v_found is not null
                                     else v_found is not null and v_found = c.expect end;
+            -- It held when this was written; what is there now came after that.
+            v_fits := v_fits or (c.op = 2 and exists (select from {p}replayed" where key = '\x6b'::bytea || c.k and lsn > p_lsn));
             if not v_fits then
                 return false;
             end if;
         end loop;
-        -- A row that keeps its body, and whoever has made it is to make it again first.
+        -- A row that keeps its body, and whoever has made it is to replay that first.
         if exists (
             select from unnest(p_op, p_key, p_value) as t(op, k, v) where op = 4 and length(v) = 0
                 and not exists (select from {p}lease" where id = k)
@@ -145,16 +173,19 @@ begin
         end if;
     end if;
     for c in
-        select * from unnest(p_op, p_key, p_value, p_numbered, p_is_end, p_kind, p_state, p_next, p_expires, p_fence, p_token, p_mount,
-                             p_connection)
-            as t(op, k, v, numbered, is_end, kind, state, next_at, expires_at, fence, token, mount, connection)
-            where op in (0, 1, 3, 4, 5) and (is_end or not p_only_ends)
+        select * from unnest(p_op, p_key, p_value, p_numbered, p_kind, p_state, p_next, p_expires, p_fence, p_holder, p_until, p_token,
+                             p_mount, p_connection)
+            as t(op, k, v, numbered, kind, state, next_at, expires_at, fence, holder, held_until, token, mount, connection)
+            where op in (0, 1, 3, 4, 5)
     loop
-        v_name := case when c.op in (3, 4, 5) then '\x6c'::bytea else '\x6b'::bytea end || c.k;
-        if not p_only_ends then
+        if not v_counter.is_open then
+            v_name := case when c.op in (3, 4, 5) then '\x6c'::bytea else '\x6b'::bytea end || c.k;
             select lsn into v_last from {p}replayed" where key = v_name;
             continue when v_last > p_lsn;
-            insert into {p}replayed" as r (key, lsn) values (v_name, p_lsn) on conflict (key) do update set lsn = excluded.lsn;
+            -- Not of an end of a row that is not there: whoever has made that is to replay it.
+            if not p_only_ends or c.op in (1, 5) then
+                insert into {p}replayed" as r (key, lsn) values (v_name, p_lsn) on conflict (key) do update set lsn = excluded.lsn;
+            end if;
         end if;
         if c.op = 0 then
             insert into {p}kv" as kv (key, value, version)
@@ -177,18 +208,26 @@ begin
                 v_by := v_by || (-1)::bigint;
             end if;
         else
+            -- Of a row that is being issued the effect may be under way: nobody else takes it before that is over.
+            if c.state <> 'issuing' then
+                c.holder := null;
+                c.held_until := null;
+            end if;
             select kind, state into v_kind, v_state from {p}lease" where id = c.k for update;
             if found then
-                update {p}lease" as l set state = c.state, next_at = c.next_at, expires_at = c.expires_at,
-                    fence = greatest(l.fence, c.fence), holder = null, held_until = null, held_by = null,
+                update {p}lease" as l set state = c.state, next_at = c.next_at, fence = greatest(l.fence, c.fence),
+                    holder = c.holder, held_until = c.held_until, held_by = null,
+                    -- The body is bound to it.
+                    expires_at = case length(c.v) when 0 then l.expires_at else c.expires_at end,
                     body = case length(c.v) when 0 then l.body else c.v end
                     where l.id = c.k;
                 v_kinds := v_kinds || v_kind || v_kind;
                 v_states := v_states || v_state || c.state;
                 v_by := v_by || array[-1, 1]::bigint[];
             elsif length(c.v) > 0 and not p_only_ends then
-                insert into {p}lease" (id, kind, state, next_at, expires_at, fence, token, mount, connection, body)
-                    values (c.k, c.kind, c.state, c.next_at, c.expires_at, c.fence, c.token, c.mount, c.connection, c.v);
+                insert into {p}lease" (id, kind, state, next_at, expires_at, fence, holder, held_until, token, mount, connection, body)
+                    values (c.k, c.kind, c.state, c.next_at, c.expires_at, c.fence, c.holder, c.held_until, c.token, c.mount,
+                            c.connection, c.v);
                 v_kinds := v_kinds || c.kind;
                 v_states := v_states || c.state;
                 v_by := v_by || 1::bigint;
@@ -201,11 +240,21 @@ begin
     return true;
 end $f$;
 
--- This server has said what it had.
-create function {p}said"(p_term text, p_timeline bigint) returns void
+-- This server is at it: the others wait on.
+create function {p}replays"(p_term text) returns void
 language sql volatile set search_path = pg_catalog, pg_temp as $f$
-    update {p}node" set said = p_timeline where term = p_term
+    update {p}node" set heard_at = {p}now"() where term = p_term
 $f$;
+
+-- This server has replayed all that it had.
+create function {p}has_replayed"(p_term text, p_timeline bigint) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp as $f$
+begin
+    if current_setting('synchronous_commit') = 'off' then
+        perform set_config('synchronous_commit', 'on', true);
+    end if;
+    update {p}node" set replayed = p_timeline where term = p_term;
+end $f$;
 
 -- As before; a term holds on one timeline only.
 create or replace function {p}guard"(p_term text, p_lock bigint) returns void language plpgsql volatile as $f$
@@ -234,12 +283,16 @@ begin
     else
         perform pg_advisory_xact_lock_shared(p_lock);
     end if;
-    perform {p}turned"();
+    perform {p}note_timeline"();
     select * into v_counter from {p}counter";
     if not v_counter.is_open then
-        -- A server that died with the primary never says anything.
-        if abs(v_now - v_counter.begun_at) < 6000000000 and exists (select from {p}node" where said < v_counter.timeline) then
-            raise exception using errcode = 'LH005', message = 'not every server has said yet what it had before the fail-over';
+        -- For 6 s, as a server that died with the primary never replays anything; for up to a minute while one is heard to be at it.
+        if exists (
+            select from {p}node" where replayed < v_counter.timeline
+                and (abs(v_now - v_counter.begun_at) < 6000000000
+                     or (abs(v_now - v_counter.begun_at) < 60000000000 and abs(v_now - heard_at) < 2000000000))
+        ) then
+            raise exception using errcode = 'LH005', message = 'not every server has replayed yet what was lost in the fail-over';
         end if;
         update {p}counter" set is_open = true;
         delete from {p}replayed";
@@ -251,7 +304,7 @@ begin
     if found then
         raise exception using errcode = 'LH004', message = v_other;
     end if;
-    insert into {p}node" (term, id, name, address, version, alone, applied, beat, reported_at, heard_at, joined_at, timeline, said)
+    insert into {p}node" (term, id, name, address, version, alone, applied, beat, reported_at, heard_at, joined_at, timeline, replayed)
         values (p_term, p_id, p_name, '', '', p_alone, null, 0, v_now, v_now, v_now, v_counter.timeline, v_counter.timeline);
 end $f$;
 
@@ -262,7 +315,10 @@ begin
     if p_mine is distinct from p_next then
         perform pg_advisory_xact_lock(p_lock);
     end if;
-    update {p}node" set term = p_next, heard_at = {p}now"() where term in (p_mine, p_next);
+    -- In a transaction that ends well, whoever asks: `join` is refused for a while, and what it has noted with it.
+    perform {p}note_timeline"();
+    update {p}node" set term = p_next, heard_at = case timeline when {p}timeline"() then {p}now"() else heard_at end
+        where term in (p_mine, p_next);
     return exists (select from {p}node" where term = p_next and timeline = {p}timeline"());
 end $f$;
 
@@ -295,9 +351,9 @@ begin
         from {p}node" n order by n.joined_at, n.id;
 end $f$;
 
--- No fence of an earlier timeline is given again: claims may be among what is lost.
+-- No fence of an earlier timeline is given again: claims may be among what is lost. Numbers leap with each.
 create function {p}fence_after"(p_fence bigint) returns bigint language sql stable as $f$
-    select greatest(p_fence + 1, ({p}timeline"() - 1) * 4294967296)
+    select greatest(p_fence + 1, (select (value >> 32) << 32 from {p}counter"))
 $f$;
 
 create or replace function {p}claim_due"(p_term text, p_lock bigint, p_now bigint, p_holder bytea, p_limit bigint, p_hold bigint,
