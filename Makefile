@@ -15,8 +15,8 @@ demo: ## walk the whole guide against a private PostgreSQL; NODES=3 walks severa
 test: ## run every test
 	@$(STEP) test
 
-bench: ## measure, beside OpenBao when `bao` is there and an older server when BEFORE names it; STORES=1, SCALE=1 measure the store, ENTITIES=N and KEYS=N what many of them cost
-	@STORES=$(STORES) SCALE=$(SCALE) ENTITIES=$(ENTITIES) KEYS=$(KEYS) $(STEP) bench
+bench: ## measure, beside OpenBao when `bao` is there and an older server when BEFORE names it; STORES=1, SCALE=1, NODES=3 measure the store, ENTITIES=N and KEYS=N what many of them cost
+	@STORES=$(STORES) SCALE=$(SCALE) NODES=$(NODES) ENTITIES=$(ENTITIES) KEYS=$(KEYS) $(STEP) bench
 
 torture: ## what loads without a token do to the optimised server: latency, lag of expiry, memory
 	@$(STEP) torture

@@ -141,7 +141,7 @@ bench() {
   cargo build --release --package leasehold-server
   if [ -z "${BAO:-}" ] && BAO=$(command -v bao); then export BAO; fi
   # The store is measured by itself.
-  [ -n "${STORES:-}${SCALE:-}${ENTITIES:-}${KEYS:-}" ] || cargo bench --package leasehold-sandbox
+  [ -n "${STORES:-}${SCALE:-}${NODES:-}${ENTITIES:-}${KEYS:-}" ] || cargo bench --package leasehold-sandbox
   if [ -n "${SCALE:-}" ]; then
     cargo build --profile dev --package leasehold-storage --example fill
     export FILL="${CARGO_TARGET_DIR:-$PWD/target}/debug/examples/fill"

@@ -175,6 +175,12 @@ impl Unsealed {
     }
 }
 
+impl Drop for Core {
+    fn drop(&mut self) {
+        self.lease_counts.forget();
+    }
+}
+
 impl Core {
     #[must_use]
     pub fn new(mut seams: Seams, settings: Settings) -> Arc<Self> {

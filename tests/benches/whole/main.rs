@@ -1,12 +1,13 @@
 //! The whole server under a closed-loop load, beside a real OpenBao when `BAO` names one, and beside an older Leasehold when `BEFORE`
 //! names its program: `make bench`. `STORES=1` measures what the store costs in its place, `SCALE=1` what a million leases cost
-//! (`ONLY=SQLite`, `ONLY=PostgreSQL`: on one of the two), `ENTITIES=N` what entities and groups cost, `KEYS=N` what keys cost.
+//! (`ONLY=SQLite`, `ONLY=PostgreSQL`: on one of the two), `NODES=N` what several servers cost, `ENTITIES=N` what entities and groups
+//! cost, `KEYS=N` what keys cost.
 //!
 //! All sides run in one process tree, take turns round by round, and serve the same PostgreSQL. What is printed are medians;
 //! CPU per request is the server's own user and system time from the kernel's accounting, without PostgreSQL's and ours.
 //! Nothing is asserted: a figure that falls short is printed as it is.
 //!
-//! Start with `cases`, `access`, `stores`, `scale`, `identity` and `keys` (what is measured), then `load` (the clients), `peer` (the servers), `table` (the print-out).
+//! Start with `cases`, `access`, `stores`, `scale`, `nodes`, `identity` and `keys` (what is measured), then `load` (the clients), `peer` (the servers), `table` (the print-out).
 
 #![expect(clippy::expect_used, reason = "a benchmark that cannot go on has nothing to save")]
 
@@ -15,6 +16,7 @@ mod cases;
 mod identity;
 mod keys;
 mod load;
+mod nodes;
 mod peer;
 mod scale;
 mod stores;
@@ -43,6 +45,9 @@ fn main() {
         return scale::run(&Peer::new(Kind::Leasehold, ours), &postgresql, count, length, only.as_deref());
     }
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<usize>().ok());
+    if let Some(count) = number("NODES") {
+        return nodes::run(&Peer::new(Kind::Leasehold, ours), &postgresql, count, rounds, length);
+    }
     if let Some(count) = number("ENTITIES") {
         return identity::run(&Peer::new(Kind::Leasehold, ours), count, rounds, length);
     }

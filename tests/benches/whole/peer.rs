@@ -118,15 +118,23 @@ impl Peer {
                     )
                 }
             };
-            let listener = format!("listener \"tcp\" {{\n  address = \"{address}\"\n  tls_disable = true\n}}\n");
-            let file = home.join("server.hcl");
-            std::fs::write(&file, format!("{store}{listener}api_addr = \"http://{address}\"\n")).expect("a file");
-            vec![format!("-config={}", file.display())]
+            configured(&store, address, home)
         });
         running.wait_for(&[501, 503]);
         let keys = running.admin("PUT", "sys/init", &json!({ "secret_shares": 1, "secret_threshold": 1 }));
         running.root = keys["root_token"].as_str().expect("a root token").to_owned();
         running.share = keys["keys"][0].as_str().expect("a share").to_owned();
+        running.unseal();
+        running
+    }
+
+    /// Another server over the store of `first`, unsealed.
+    pub fn join(&self, first: &Running, url: &str) -> Running {
+        let mut running = self.spawn(|address, home| {
+            configured(&format!("storage \"postgresql\" {{\n  connection_url = \"{url}\"\n}}\n"), address, home)
+        });
+        running.wait_for(&[501, 503]);
+        (running.root, running.share) = (first.root.clone(), first.share.clone());
         running.unseal();
         running
     }
@@ -140,6 +148,14 @@ impl Peer {
         let (root, share, program) = (ROOT.to_owned(), String::new(), self.program.clone());
         Running { kind: self.kind, address, root, share, arguments, program, began, start: Duration::ZERO, child, home }
     }
+}
+
+/// The arguments of a server with this `storage` block.
+fn configured(store: &str, address: &str, home: &Path) -> Vec<String> {
+    let listener = format!("listener \"tcp\" {{\n  address = \"{address}\"\n  tls_disable = true\n}}\n");
+    let file = home.join("server.hcl");
+    std::fs::write(&file, format!("{store}{listener}api_addr = \"http://{address}\"\n")).expect("a file");
+    vec![format!("-config={}", file.display())]
 }
 
 /// Starts a server, which writes to the log in `home`.
@@ -216,6 +232,10 @@ impl Running {
             String::from_utf8_lossy(&answer.body)
         );
         serde_json::from_slice(&answer.body).unwrap_or(Value::Null)
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// User and system time of the process so far.

@@ -104,6 +104,11 @@ impl LeaseCounts {
         Ok(())
     }
 
+    /// At the end of the server: what is known of mounts holds a store that counts by this, which would keep both for ever.
+    pub(crate) fn forget(&self) {
+        *self.known.write() = None;
+    }
+
     pub(super) fn known(&self) -> Option<Known> {
         self.known.read().clone()
     }
