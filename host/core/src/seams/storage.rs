@@ -244,8 +244,12 @@ pub enum StorageError {
     TooManyWaiting(u64),
     #[error("storage is unavailable: {0}")]
     Unavailable(String),
-    /// Another server has taken this one off the list of those that work on the store; nothing was written.
-    #[error("this server was silent for too long, and another one has taken it off the list: it joins again by itself")]
+    /// This server is off the list of those that work on the store: another one has taken it off, or the store has failed over. Nothing
+    /// was written.
+    #[error(
+        "this server is not on the list of those that work on the storage, because it was silent for too long or the storage has failed over: \
+         it joins again by itself"
+    )]
     Expelled,
     /// What the request was decided by has changed before its first write; nothing was written.
     #[error("what this request was decided by has changed meanwhile")]
