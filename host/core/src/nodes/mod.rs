@@ -311,11 +311,13 @@ impl Nodes {
         let mut wanted = None;
         loop {
             // Reckoned before the question: what is answered later is so much the more certain.
-            let is_over = self.clock.steady().saturating_sub(begun) >= CACHE_LEASE_OVER;
+            let asked = self.clock.steady();
             match self.attend().await {
                 Ok(None) => return Ok(()),
                 Ok(Some(attendance)) => {
-                    let wanted = *wanted.get_or_insert(attendance.changed);
+                    // Since when: a server that does not follow a change that came after `begun` may have a lease still.
+                    let (wanted, since) = *wanted.get_or_insert_with(|| (attendance.changed, self.clock.steady()));
+                    let is_over = asked.saturating_sub(since) >= CACHE_LEASE_OVER;
                     let is_behind = |node: &&Node| {
                         node.report.id != self.id && node.report.applied.is_some_and(|applied| applied < wanted)
                     };
@@ -335,7 +337,7 @@ impl Nodes {
                 }
                 Err(error) => {
                     tracing::debug!(%error, "could not ask whether the other servers follow a change");
-                    if is_over {
+                    if asked.saturating_sub(begun) >= CACHE_LEASE_OVER {
                         return Err(RequestError::Unavailable(
                             "the change is stored, but the storage does not say whether all servers follow it: look at it, or make it again"
                                 .to_owned(),

@@ -45,6 +45,24 @@ async fn a_policy_that_is_changed_on_one_server_counts_on_the_other_when_that_is
     }
 }
 
+/// A server that waits for others may learn of a later change while it does: who does not follow that one is not gone for its sake.
+#[tokio::test(start_paused = true)]
+async fn nobody_is_taken_off_the_list_who_may_still_decide() {
+    let (one, other) = two().await;
+    let third = one.beside().await;
+    one.policy("app", "db/creds/app: read").await;
+    let token = one.token(json!({ "policies": ["app"], "no_default_policy": true })).await;
+    other.read(&token, "db/creds/app").await.unwrap();
+    *one.process.pause_next_report.lock().unwrap() = Duration::from_millis(1_500);
+    let earlier = asked(&one, ROOT, Operation::Update, "sys/policies/acl/unrelated", json!({ "policy": "x: read" }));
+    tokio::time::sleep(Duration::from_millis(1_400)).await;
+    cut(&other, true);
+    third.policy("app", "db/other: read").await;
+    cut(&other, false);
+    assert!(other.read(&token, "db/creds/app").await.is_err(), "decided by what was answered to be over");
+    earlier.await.unwrap().unwrap();
+}
+
 #[tokio::test(start_paused = true)]
 async fn mounts_come_and_go_on_all_servers() {
     let (one, other) = two().await;

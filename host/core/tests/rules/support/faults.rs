@@ -55,6 +55,8 @@ pub struct Process {
     pub violations: Mutex<Vec<String>>,
     /// What was claimed because it is due comes so late.
     pub pause_after_claims: Mutex<Duration>,
+    /// The next word with the store about the other servers takes so long.
+    pub pause_next_report: Mutex<Duration>,
     /// A list of leases of one state comes so late.
     pub pause_after_lists: Mutex<Duration>,
     /// How often leases were listed; jobs are few.
@@ -98,6 +100,7 @@ impl Process {
             force: AtomicBool::new(false),
             violations: Mutex::default(),
             pause_after_claims: Mutex::default(),
+            pause_next_report: Mutex::default(),
             pause_after_lists: Mutex::default(),
             lists: Mutex::default(),
             listed: Mutex::default(),
@@ -390,6 +393,10 @@ impl Storage for Process {
     }
 
     async fn attend(&self, report: &NodeReport) -> Result<Option<Attendance>, StorageError> {
+        let pause = std::mem::take(&mut *self.pause_next_report.lock().unwrap());
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
+        }
         self.alive()?;
         self.store.attend(report).await
     }
