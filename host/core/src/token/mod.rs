@@ -2,8 +2,8 @@
 //!
 //! Must not know: HTTP, how a lease is undone. A token's end is a lease row of kind `token`, so one expiry serves both.
 //!
-//! Start with [`record`], then [`store`] (what is stored), [`admit`] (who shows one) and [`end`], then [`create`] (the rules of `auth/token/create`) and [`role`];
-//! [`batch`] is the tokens that are not stored.
+//! Start with [`record`], then [`store`] (what is stored), [`admit`] (who shows one) and [`end`], then [`create`] (the rules of
+//! `auth/token/create`) and [`role`]; [`batch`] is the tokens that are not stored.
 //!
 //! Invariants: the plain token is never stored; an accessor can look up and revoke, never act; what descends from a revoked
 //! token is revoked.

@@ -14,7 +14,7 @@ use tokio_postgres::types::Type;
 
 use super::rows;
 use super::session::Failed;
-use super::{Names, Parameter, Shared};
+use super::{Names, Parameter, Shared, places, timeline};
 use crate::integers::integer;
 use crate::memory::TOMBSTONES_MAX;
 
@@ -24,22 +24,22 @@ const HOLD_MAX: Ttl = Ttl::from_secs(366 * 24 * 3600);
 /// A batch as columns, one element for each change.
 #[derive(Default)]
 pub(super) struct Columns<'a> {
-    pub(super) op: Vec<i16>,
-    pub(super) key: Vec<&'a [u8]>,
-    pub(super) value: Vec<&'a [u8]>,
-    pub(super) expect: Vec<i64>,
-    pub(super) numbered: Vec<bool>,
-    pub(super) kind: Vec<&'a str>,
-    pub(super) state: Vec<&'a str>,
-    pub(super) from: Vec<&'a str>,
-    pub(super) next: Vec<i64>,
-    pub(super) expires: Vec<i64>,
-    pub(super) fence: Vec<i64>,
-    pub(super) holder: Vec<Option<&'a [u8]>>,
-    pub(super) until: Vec<Option<i64>>,
-    pub(super) token: Vec<&'a [u8]>,
-    pub(super) mount: Vec<&'a [u8]>,
-    pub(super) connection: Vec<&'a [u8]>,
+    op: Vec<i16>,
+    key: Vec<&'a [u8]>,
+    value: Vec<&'a [u8]>,
+    expect: Vec<i64>,
+    numbered: Vec<bool>,
+    kind: Vec<&'a str>,
+    state: Vec<&'a str>,
+    from: Vec<&'a str>,
+    next: Vec<i64>,
+    expires: Vec<i64>,
+    fence: Vec<i64>,
+    holder: Vec<Option<&'a [u8]>>,
+    until: Vec<Option<i64>>,
+    token: Vec<&'a [u8]>,
+    mount: Vec<&'a [u8]>,
+    connection: Vec<&'a [u8]>,
 }
 
 impl<'a> Columns<'a> {
@@ -67,6 +67,28 @@ impl<'a> Columns<'a> {
             }
         }
         columns
+    }
+
+    /// In the order in which the functions take them.
+    pub(super) fn parameters(&self) -> [Parameter<'_>; 16] {
+        [
+            (&self.op, Type::INT2_ARRAY),
+            (&self.key, Type::BYTEA_ARRAY),
+            (&self.value, Type::BYTEA_ARRAY),
+            (&self.expect, Type::INT8_ARRAY),
+            (&self.numbered, Type::BOOL_ARRAY),
+            (&self.kind, Type::TEXT_ARRAY),
+            (&self.state, Type::TEXT_ARRAY),
+            (&self.from, Type::TEXT_ARRAY),
+            (&self.next, Type::INT8_ARRAY),
+            (&self.expires, Type::INT8_ARRAY),
+            (&self.fence, Type::INT8_ARRAY),
+            (&self.holder, Type::BYTEA_ARRAY),
+            (&self.until, Type::INT8_ARRAY),
+            (&self.token, Type::BYTEA_ARRAY),
+            (&self.mount, Type::BYTEA_ARRAY),
+            (&self.connection, Type::BYTEA_ARRAY),
+        ]
     }
 
     fn head(&mut self, op: i16, key: &'a [u8], value: &'a [u8], expect: i64, numbered: bool) {
@@ -139,12 +161,9 @@ pub(super) fn locks(names: &Names, batch: &Batch) -> (Vec<i64>, Vec<bool>) {
 }
 
 pub(super) async fn commit(shared: &Shared, batch: Batch) -> Result<(), StorageError> {
-    const PARAMETERS: &str = "($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, \
-                              $22, $23)";
     let function = if batch.expects_nothing() { "commit_if_empty" } else { "commit" };
-    let text = shared.names.sql(&format!("select {{p}}receipt\"($6) from {{p}}{function}\"{PARAMETERS}"));
     // Before the statement is sent: see `Journal::keep`.
-    let timeline = shared.journal.timeline();
+    let number = shared.journal.timeline();
     let term = shared.member.current()?;
     let columns = Columns::of(&batch);
     let (keys, exclusive) = locks(&shared.names, &batch);
@@ -152,7 +171,7 @@ pub(super) async fn commit(shared: &Shared, batch: Batch) -> Result<(), StorageE
     let versioned = batch.0.iter().any(is_put);
     let cached = columns.numbered.contains(&true);
     let tombstones = i32::try_from(TOMBSTONES_MAX).unwrap_or(i32::MAX);
-    let parameters: [Parameter<'_>; 23] = [
+    let head: [Parameter<'_>; 7] = [
         (&term, Type::TEXT),
         (&shared.names.lock, Type::INT8),
         (&keys, Type::INT8_ARRAY),
@@ -160,25 +179,12 @@ pub(super) async fn commit(shared: &Shared, batch: Batch) -> Result<(), StorageE
         (&versioned, Type::BOOL),
         (&cached, Type::BOOL),
         (&tombstones, Type::INT4),
-        (&columns.op, Type::INT2_ARRAY),
-        (&columns.key, Type::BYTEA_ARRAY),
-        (&columns.value, Type::BYTEA_ARRAY),
-        (&columns.expect, Type::INT8_ARRAY),
-        (&columns.numbered, Type::BOOL_ARRAY),
-        (&columns.kind, Type::TEXT_ARRAY),
-        (&columns.state, Type::TEXT_ARRAY),
-        (&columns.from, Type::TEXT_ARRAY),
-        (&columns.next, Type::INT8_ARRAY),
-        (&columns.expires, Type::INT8_ARRAY),
-        (&columns.fence, Type::INT8_ARRAY),
-        (&columns.holder, Type::BYTEA_ARRAY),
-        (&columns.until, Type::INT8_ARRAY),
-        (&columns.token, Type::BYTEA_ARRAY),
-        (&columns.mount, Type::BYTEA_ARRAY),
-        (&columns.connection, Type::BYTEA_ARRAY),
     ];
+    let parameters = [&head[..], &columns.parameters()].concat();
+    let text = format!("select {{p}}receipt\"($6) from {{p}}{function}\"({})", places(parameters.len()));
+    let text = shared.names.sql(&text);
     match shared.repeated(&text, &parameters).await {
-        Ok(found) => shared.journal.keep(timeline, &found, batch),
+        Ok(found) => timeline::committed(shared, number, &found, batch),
         Err(failed) => Err(refusal(shared, &failed, &term, &batch).unwrap_or_else(|| failed.into())),
     }
 }

@@ -17,7 +17,7 @@ use tokio_postgres::types::Type;
 
 use super::rows::{self, COLUMNS};
 use super::session::Failed;
-use super::{Names, Parameter, Shared};
+use super::{Names, Parameter, Shared, places};
 use crate::integers::{integer, number};
 
 /// How long one step may take: emptying the tables takes time for each row of them.
@@ -225,8 +225,7 @@ async fn put_leases(client: &Client, names: &Names, records: &[&Record]) -> Resu
         (&connection, Type::BYTEA_ARRAY),
         (&body, Type::BYTEA_ARRAY),
     ];
-    let places: Vec<String> = (1..=parameters.len()).map(|place| format!("${place}")).collect();
-    let text = format!("insert into {{p}}lease\" ({COLUMNS}) select * from unnest({})", places.join(", "));
+    let text = format!("insert into {{p}}lease\" ({COLUMNS}) select * from unnest({})", places(parameters.len()));
     step(client.query_typed(&names.sql(&text), &parameters)).await.map(drop)
 }
 

@@ -4,7 +4,7 @@
 //!
 //! Start with [`open`] (settings, the schema), then `migrations/` (the tables, and the functions that write), [`session`] (a bounded
 //! pool, deadlines), [`commit`] (a batch as one call), [`copy`] (all of it at once), [`node`] (this server among the others) and
-//! [`timeline`] (what a fail-over has lost).
+//! [`timeline`] (what a fail-over has lost of the [`journal`]).
 //!
 //! Invariants: each call but a whole copy is one statement, and so one transaction and one round trip; it keeps no state in a session, so that
 //! PgBouncer in transaction mode may stand in between. Nothing is written by a server that another one has taken off the list.
@@ -12,6 +12,7 @@
 
 mod commit;
 mod copy;
+mod journal;
 mod node;
 mod open;
 mod query;
@@ -62,7 +63,7 @@ struct Shared {
     sessions: Sessions,
     member: Membership,
     names: Names,
-    journal: timeline::Journal,
+    journal: journal::Journal,
     /// Of tests that move time by hand; otherwise the clock is PostgreSQL's.
     clock: Option<Arc<dyn Clock>>,
 }
@@ -97,6 +98,11 @@ impl Drop for PostgresStorage {
 
 type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
 
+/// `$1, $2, $3`.
+fn places(count: usize) -> String {
+    (1..=count).map(|place| format!("${place}")).collect::<Vec<_>>().join(", ")
+}
+
 impl PostgresStorage {
     /// Connects, makes or migrates the tables, and joins the servers that work on them.
     ///
@@ -119,7 +125,7 @@ impl PostgresStorage {
         let (sessions, names) = open::prepare(&settings).await?;
         let member = Membership::new(settings.server_name, settings.alone)
             .map_err(|error| PostgresOpenError::Server(error.to_string()))?;
-        let shared = Arc::new(Shared { sessions, member, names, journal: timeline::Journal::default(), clock });
+        let shared = Arc::new(Shared { sessions, member, names, journal: journal::Journal::default(), clock });
         node::begin(&shared).await?;
         let keeper = tokio::spawn(node::keep(Arc::clone(&shared)));
         Ok(Self { shared, keeper })

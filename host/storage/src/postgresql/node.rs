@@ -201,7 +201,7 @@ async fn join(shared: &Shared) -> Result<(), Failed> {
     if timeline != shared.journal.timeline() {
         return Err(Failed::Unknown("PostgreSQL fails over again".to_owned()));
     }
-    shared.sessions.expect(shared.names.sql(timeline::WHICH), timeline);
+    shared.sessions.serve_from(shared.names.sql(timeline::WHICH), timeline);
     member.joined(next);
     Ok(())
 }

@@ -226,7 +226,7 @@ impl Sessions {
     }
 
     /// From now on requests are served from this timeline alone; `question` asks a server for its own.
-    pub(super) fn expect(&self, question: String, timeline: i64) {
+    pub(super) fn serve_from(&self, question: String, timeline: i64) {
         let before = self.expected.lock().unwrap_or_else(PoisonError::into_inner).replace((question, timeline));
         if before.is_none_or(|(_, before)| before != timeline) {
             self.forget_idle();

@@ -1,39 +1,28 @@
 //! What a fail-over has lost is replayed.
 //!
 //! A standby that takes over begins a new timeline, and lacks what its primary had answered last unless that waited for it. So each
-//! server keeps its latest writes ([`Journal`]). A term holds on one timeline only: on a new one a server writes nothing and decides
+//! server keeps its latest writes ([`journal`](super::journal)). A term holds on one timeline only: on a new one a server writes nothing and decides
 //! nothing before it has replayed its lost writes ([`replay_lost`]) and joined anew, and none joins before every server that lives has
 //! replayed, or 6 s are over (`migrations/0006_timelines.sql`).
 //!
 //! Where it cannot be told which writes are lost (the new primary was started once more, several fail-overs came at once, more is lost
 //! than is kept, others work already), only what ended a token or a lease is replayed.
 //!
-//! Must not know: what a value means, but for the two kinds of ends.
+//! Must not know: what a value means.
 
-use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use leasehold_core::keys;
-use leasehold_core::lease::LeaseState;
-use leasehold_core::rows::job;
-use leasehold_core::seams::storage::{Batch, Change, StorageError};
+use leasehold_core::seams::storage::{Batch, StorageError};
 use tokio::time::Instant;
 use tokio_postgres::Row;
-use tokio_postgres::types::Type;
+use tokio_postgres::types::{FromSql, Type};
 
 use super::commit::{Columns, locks};
+use super::journal::{Receipt, Timeline, Write};
 use super::rows::get as column;
 use super::session::Failed;
-use super::{Parameter, Shared};
+use super::{Parameter, Shared, places};
 
-/// Writes are kept for so long: a standby that is further behind does not take over by itself.
-const KEPT_FOR: Duration = Duration::from_secs(300);
-/// Bytes of them at most, about; and of older ones what ended something, half as many.
-const KEPT_MAX: usize = 8 << 20;
-const ENDS_MAX: usize = 4 << 20;
-/// What a change takes besides its value, about.
-const CHANGE_BYTES: usize = 500;
 /// How long a write waits for the one that it stands on: another server may have yet to replay that.
 const BASE_MAX: Duration = Duration::from_secs(5);
 const BASE_POLL: Duration = Duration::from_millis(50);
@@ -48,198 +37,12 @@ const IS_OPEN: &str = "LH006";
 /// The timeline of the server that is asked.
 pub(super) const WHICH: &str = "select {p}timeline\"()";
 
-/// Where a write stands.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Receipt {
-    /// A position in the log after all that it wrote, and before its commit.
-    pub(super) lsn: i64,
-    pub(super) transaction: i64,
-    /// Of its change under the cached prefix.
-    pub(super) number: Option<i64>,
-}
-
-impl Receipt {
-    fn read(row: &Row) -> Result<Self, StorageError> {
-        match column::<Vec<Option<i64>>>(row, 0)?.as_slice() {
-            [Some(lsn), Some(transaction), number] => {
-                Ok(Self { lsn: *lsn, transaction: *transaction, number: *number })
-            }
-            _ => Err(StorageError::Corrupt("the store's own tables".to_owned())),
-        }
-    }
-}
-
-#[derive(Clone)]
-pub(super) struct Write {
-    receipt: Receipt,
-    batch: Batch,
-    at: Instant,
-    bytes: usize,
-}
-
-impl Write {
-    pub(super) fn new(receipt: Receipt, batch: Batch) -> Self {
-        Self { receipt, bytes: bytes(&batch), batch, at: Instant::now() }
-    }
-
-    /// Without what does not end anything.
-    fn ends(mut self) -> Self {
-        self.batch.0.retain(is_end);
-        self.batch.0.shrink_to_fit();
-        Self { bytes: bytes(&self.batch), ..self }
-    }
-}
-
-/// Of two servers that both took over from the same one, the timeline has the same number.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Timeline {
-    number: i64,
-    begun_at: i64,
-}
-
-/// This server's latest writes.
-#[derive(Default)]
-pub(super) struct Journal {
-    state: Mutex<State>,
-    /// Held by whoever replays.
-    replaying: tokio::sync::Mutex<()>,
-}
-
-#[derive(Default)]
-struct State {
-    /// What `recent` and `ends` stand on; the number is 0 before it is known.
-    timeline: Timeline,
-    recent: Writes,
-    /// Of older writes.
-    ends: Writes,
-    /// Up to this position nothing but ends is kept.
-    forgotten: i64,
-    /// Of an earlier timeline, and not replayed yet.
-    before: Before,
-    /// Everything before this timeline is replayed.
-    replayed: Timeline,
-}
-
-#[derive(Default)]
-struct Writes {
-    queue: VecDeque<Write>,
-    bytes: usize,
-}
-
-impl Writes {
-    fn push(&mut self, write: Write) {
-        self.bytes += write.bytes;
-        self.queue.push_back(write);
-    }
-
-    /// The oldest one, if it is too old or all are too many.
-    fn pop_over(&mut self, max: usize) -> Option<Write> {
-        let oldest = self.queue.front()?;
-        if self.bytes <= max && oldest.at.elapsed() <= KEPT_FOR {
-            return None;
-        }
-        self.bytes -= oldest.bytes;
-        self.queue.pop_front()
-    }
-}
-
-#[derive(Clone, Default)]
-struct Before {
-    number: i64,
-    forgotten: i64,
-    writes: Vec<Write>,
-}
-
-impl Journal {
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The number of the timeline that this server works on.
-    pub(super) fn timeline(&self) -> i64 {
-        self.state().timeline.number
-    }
-
-    /// Remembers what was written by a statement that was sent on the timeline with this number.
-    ///
-    /// # Errors
-    /// `Unavailable`: on another timeline by now, where this write may be missing.
-    pub(super) fn keep(&self, number: i64, found: &[Row], batch: Batch) -> Result<(), StorageError> {
-        let row = found.first().ok_or_else(|| StorageError::Corrupt("the store's own tables".to_owned()))?;
-        let receipt = Receipt::read(row)?;
-        let mut state = self.state();
-        if state.timeline.number != number {
-            return Err(StorageError::Unavailable("PostgreSQL has failed over while this was written".to_owned()));
-        }
-        // Without timelines nothing can be found to be lost.
-        if number != 0 {
-            state.push(Write::new(receipt, batch));
-        }
-        Ok(())
-    }
-
-    /// From now on this server works on `timeline`: what it has written before that is to be looked at.
-    fn turn(&self, timeline: Timeline) -> Before {
-        let mut state = self.state();
-        if state.timeline != timeline {
-            let mut writes = std::mem::take(&mut state.before.writes);
-            // Of those that two fail-overs have passed by nothing is known.
-            let number = if writes.is_empty() { state.timeline.number } else { state.before.number };
-            writes.extend(std::mem::take(&mut state.ends).queue);
-            writes.extend(std::mem::take(&mut state.recent).queue);
-            state.before = Before { number, forgotten: state.forgotten, writes };
-            (state.timeline, state.forgotten) = (timeline, 0);
-        }
-        state.before.clone()
-    }
-
-    fn has_replayed(&self, timeline: Timeline, again: Vec<Write>) {
-        let mut state = self.state();
-        state.before = Before::default();
-        state.replayed = timeline;
-        again.into_iter().for_each(|write| state.push(write));
-    }
-}
-
-impl State {
-    fn push(&mut self, write: Write) {
-        self.recent.push(write);
-        while let Some(old) = self.recent.pop_over(KEPT_MAX) {
-            self.forgotten = self.forgotten.max(old.receipt.lsn);
-            let ends = old.ends();
-            if !ends.batch.0.is_empty() {
-                self.ends.push(ends);
-            }
-        }
-        while self.ends.pop_over(ENDS_MAX).is_some() {}
-    }
-}
-
-fn bytes(batch: &Batch) -> usize {
-    let of = |change: &Change| match change {
-        Change::Put { value, .. } => value.len(),
-        Change::Insert(row) | Change::Move { row, .. } => row.body.len(),
-        _ => 0,
-    };
-    batch.0.iter().map(|change| CHANGE_BYTES + of(change)).sum()
-}
-
-/// Whether a change ends something for good: its name is given again, if at all, by somebody who chooses it.
-fn is_end(change: &Change) -> bool {
-    match change {
-        Change::Delete { key, .. } => keys::is_token(key),
-        Change::Remove { id, .. } => !id.as_str().starts_with(job::PREFIX),
-        Change::Move { row, .. } => row.state == LeaseState::Revoking,
-        _ => false,
-    }
-}
-
 /// If PostgreSQL has begun a new timeline since this server joined: replays what was lost of its writes.
 pub(super) async fn replay_lost(shared: &Shared) -> Result<(), Failed> {
     let journal = &shared.journal;
     let _one = journal.replaying.lock().await;
     let Lookup { timeline, .. } = lookup(shared, 0, &[]).await?;
-    if journal.state().replayed == timeline {
+    if journal.is_replayed(timeline) {
         return Ok(());
     }
     let is_first = journal.timeline() == 0;
@@ -350,6 +153,23 @@ async fn replay_all(
     }
 }
 
+/// What a commit has answered.
+fn receipt(row: &Row) -> Result<Receipt, StorageError> {
+    match column::<Vec<Option<i64>>>(row, 0)?.as_slice() {
+        [Some(lsn), Some(transaction), number] => Ok(Receipt { lsn: *lsn, transaction: *transaction, number: *number }),
+        _ => Err(StorageError::Corrupt("the store's own tables".to_owned())),
+    }
+}
+
+/// A batch was committed by a statement that was sent on the timeline with this number.
+///
+/// # Errors
+/// As [`Journal::keep`](super::journal::Journal::keep).
+pub(super) fn committed(shared: &Shared, number: i64, found: &[Row], batch: Batch) -> Result<(), StorageError> {
+    let row = found.first().ok_or_else(|| StorageError::Corrupt("the store's own tables".to_owned()))?;
+    shared.journal.keep(number, receipt(row)?, batch)
+}
+
 /// `None`: what it stands on is not there, perhaps not yet.
 pub(super) async fn replay(
     shared: &Shared,
@@ -357,43 +177,29 @@ pub(super) async fn replay(
     only_ends: bool,
     write: &Write,
 ) -> Result<Option<Receipt>, Failed> {
-    const TEXT: &str = "select {p}receipt\"(false) from {p}replay\"($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, \
-                        $16, $17, $18, $19, $20, $21) as was_replayed where was_replayed";
     let columns = Columns::of(&write.batch);
     let (keys, exclusive) = locks(&shared.names, &write.batch);
     let number = write.receipt.number.unwrap_or(0);
-    let parameters: [Parameter<'_>; 21] = [
+    let head: [Parameter<'_>; 6] = [
         (&timeline, Type::INT8),
         (&write.receipt.lsn, Type::INT8),
         (&number, Type::INT8),
         (&only_ends, Type::BOOL),
         (&keys, Type::INT8_ARRAY),
         (&exclusive, Type::BOOL_ARRAY),
-        (&columns.op, Type::INT2_ARRAY),
-        (&columns.key, Type::BYTEA_ARRAY),
-        (&columns.value, Type::BYTEA_ARRAY),
-        (&columns.expect, Type::INT8_ARRAY),
-        (&columns.numbered, Type::BOOL_ARRAY),
-        (&columns.kind, Type::TEXT_ARRAY),
-        (&columns.state, Type::TEXT_ARRAY),
-        (&columns.next, Type::INT8_ARRAY),
-        (&columns.expires, Type::INT8_ARRAY),
-        (&columns.fence, Type::INT8_ARRAY),
-        (&columns.holder, Type::BYTEA_ARRAY),
-        (&columns.until, Type::INT8_ARRAY),
-        (&columns.token, Type::BYTEA_ARRAY),
-        (&columns.mount, Type::BYTEA_ARRAY),
-        (&columns.connection, Type::BYTEA_ARRAY),
     ];
-    let found = ask(shared, TEXT, &parameters).await?;
-    found.first().map(|row| Receipt::read(row).map_err(|error| Failed::Unknown(error.to_string()))).transpose()
+    let parameters = [&head[..], &columns.parameters()].concat();
+    let places = places(parameters.len());
+    let text = format!("select {{p}}receipt\"(false) from {{p}}replay\"({places}) as was_replayed where was_replayed");
+    let found = ask(shared, &text, &parameters).await?;
+    found.first().map(|row| receipt(row).map_err(|error| Failed::Unknown(error.to_string()))).transpose()
 }
 
 async fn ask(shared: &Shared, text: &str, parameters: &[Parameter<'_>]) -> Result<Vec<Row>, Failed> {
     shared.sessions.ask_aside(&shared.names.sql(text), parameters, STEP_MAX).await
 }
 
-fn first<'a, T: tokio_postgres::types::FromSql<'a>>(found: &'a [Row], at: usize) -> Result<T, Failed> {
+fn first<'a, T: FromSql<'a>>(found: &'a [Row], at: usize) -> Result<T, Failed> {
     let row = found.first().ok_or_else(|| Failed::Unknown("PostgreSQL did not answer".to_owned()))?;
     column(row, at).map_err(|error| Failed::Unknown(error.to_string()))
 }

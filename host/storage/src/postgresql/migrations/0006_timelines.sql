@@ -36,7 +36,7 @@ update {p}counter" set timeline = {p}timeline"();
 update {p}node" set timeline = {p}timeline"(), replayed = {p}timeline"();
 
 -- What was replayed on a timeline that is not open yet, and where that write stood on the one before: keys after a `k`, ids of leases
--- after an `l`.
+-- after an `l`; and after an `r` those of leases that are being revoked and that nobody has replayed so far.
 create table {p}replayed" (
     key bytea  not null primary key,
     lsn bigint not null
@@ -106,8 +106,8 @@ end $f$;
 create function {p}replay"(
     p_timeline bigint, p_lsn bigint, p_number bigint, p_only_ends boolean, p_keys bigint[], p_exclusive boolean[],
     p_op smallint[], p_key bytea[], p_value bytea[], p_expect bigint[], p_numbered boolean[],
-    p_kind text[], p_state text[], p_next bigint[], p_expires bigint[], p_fence bigint[], p_holder bytea[], p_until bigint[],
-    p_token bytea[], p_mount bytea[], p_connection bytea[]
+    p_kind text[], p_state text[], p_from text[], p_next bigint[], p_expires bigint[], p_fence bigint[], p_holder bytea[],
+    p_until bigint[], p_token bytea[], p_mount bytea[], p_connection bytea[]
 ) returns boolean
 language plpgsql volatile set search_path = pg_catalog, pg_temp set lock_timeout = '5s' as $f$
 declare
@@ -182,7 +182,7 @@ begin
             v_name := case when c.op in (3, 4, 5) then '\x6c'::bytea else '\x6b'::bytea end || c.k;
             select lsn into v_last from {p}replayed" where key = v_name;
             continue when v_last > p_lsn;
-            -- Not of an end of a row that is not there: whoever has made that is to replay it.
+            -- Not of a revocation alone: whoever has made the row may have yet to replay that.
             if not p_only_ends or c.op in (1, 5) then
                 insert into {p}replayed" as r (key, lsn) values (v_name, p_lsn) on conflict (key) do update set lsn = excluded.lsn;
             end if;
@@ -208,6 +208,10 @@ begin
                 v_by := v_by || (-1)::bigint;
             end if;
         else
+            if not p_only_ends and exists (select from {p}replayed" where key = '\x72'::bytea || c.k and lsn > p_lsn) then
+                c.next_at := case c.state when 'issuing' then coalesce(c.held_until, c.next_at) else {p}now"() end;
+                c.state := 'revoking';
+            end if;
             -- Of a row that is being issued the effect may be under way: nobody else takes it before that is over.
             if c.state <> 'issuing' then
                 c.holder := null;
@@ -231,6 +235,9 @@ begin
                 v_kinds := v_kinds || c.kind;
                 v_states := v_states || c.state;
                 v_by := v_by || 1::bigint;
+            elsif p_only_ends and not v_counter.is_open then
+                insert into {p}replayed" as r (key, lsn) values ('\x72'::bytea || c.k, p_lsn)
+                    on conflict (key) do update set lsn = greatest(r.lsn, excluded.lsn);
             end if;
         end if;
     end loop;
